@@ -1,0 +1,3 @@
+module github.com/pglock-go/pglock
+
+go 1.25.0
