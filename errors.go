@@ -1,0 +1,207 @@
+package pglock
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What a caller decides by. Test for these with errors.Is; errors.As with an
+// *[Error] gives the key and who was in the way.
+var (
+	// ErrNotAcquired says that the lock was not had: another holds it and the
+	// time to wait for it was none, or is over. It is an ordinary outcome. When
+	// ctx ended the wait, the error is also ctx's own.
+	ErrNotAcquired = errors.New("lock not acquired")
+
+	// ErrLost says that the lock was had and was lost before it was unlocked:
+	// its session ended. Another may have held it since. It is the cause of the
+	// cancelled context inside [Locker.Do].
+	ErrLost = errors.New("lock lost")
+
+	// ErrNotHeld says that the handle was unlocked before, so there is nothing
+	// to unlock.
+	ErrNotHeld = errors.New("lock not held")
+
+	// ErrUnconfirmed says that Postgres did not confirm the unlocking. The lock
+	// was held up to that moment; its session has been closed, which frees the
+	// lock as soon as the server notices.
+	ErrUnconfirmed = errors.New("unlock not confirmed")
+
+	// ErrClosed says that the Locker is closed.
+	ErrClosed = errors.New("locker closed")
+
+	// ErrPooler says that a connection pooler stands between, which may run each
+	// statement in another session, where a session lock vanishes or never ends.
+	// Connect to Postgres directly, or lock in a transaction with [LockTx].
+	// [AllowPooler] is for poolers that pool whole sessions.
+	ErrPooler = errors.New("a connection pooler stands between pglock and Postgres")
+
+	// ErrNoTransaction says that a transaction-level lock was asked for outside
+	// a transaction, where it would be gone as soon as it is granted.
+	ErrNoTransaction = errors.New("not in a transaction")
+
+	// ErrDeadlock says that Postgres found a deadlock and gave up this wait to
+	// end it (SQLSTATE 40P01). Trying again may well succeed.
+	ErrDeadlock = errors.New("deadlock")
+
+	// ErrLockTableFull says that the server has no room for one more lock
+	// (SQLSTATE 53200): it holds max_locks_per_transaction *
+	// (max_connections + max_prepared_transactions) at the least, for all
+	// sessions together.
+	ErrLockTableFull = errors.New("the server's lock table is full")
+
+	// ErrUnavailable says that no session could be had: the server is down,
+	// starting, in recovery without being ready, or out of connections.
+	ErrUnavailable = errors.New("no session with Postgres")
+)
+
+// An Error says what failed, for which lock, and why. It wraps one of the
+// sentinels above and, where there is one, the driver's own error or ctx's.
+type Error struct {
+	// Op is what was being done, such as "lock" or "unlock".
+	Op string
+
+	// Keys are the advisory locks that it was about: one, or those of LockAll.
+	Keys []Key
+
+	// Tables are the tables that it was about, as the caller named them.
+	Tables []string
+
+	// Holders are the sessions that held the lock, or wait for it ahead of us,
+	// at a moment shortly after it was not acquired. Empty when that is not
+	// known: the holder may be gone by then, or ctx was over.
+	Holders []Holder
+
+	// Kind is the sentinel, nil for an error of another kind.
+	Kind error
+
+	// Err is the cause: the driver's error, or ctx's. It may be nil.
+	Err error
+}
+
+// A Holder is a session that holds a lock, or stands before us in its queue.
+type Holder struct {
+	PID         int32     // its backend; 0 for a prepared transaction
+	User        string    // its role
+	Application string    // its application_name
+	Client      string    // its address or host name, "" for a unix socket
+	State       string    // such as "active" or "idle in transaction", "" when hidden from us
+	Since       time.Time // when its session began, zero when hidden from us
+	Mode        string    // the mode of its lock, such as "ExclusiveLock"
+	Granted     bool      // false when it only waits before us
+}
+
+// String is the holder on one line.
+func (h Holder) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pid %d (", h.PID)
+	if h.Application != "" {
+		fmt.Fprintf(&b, "%q, ", h.Application)
+	}
+	if h.User != "" {
+		fmt.Fprintf(&b, "user %s, ", h.User)
+	}
+	if h.Client != "" {
+		fmt.Fprintf(&b, "from %s", h.Client)
+	} else {
+		b.WriteString("from the server's own host")
+	}
+	if !h.Since.IsZero() {
+		fmt.Fprintf(&b, ", session since %s", h.Since.UTC().Format(time.RFC3339))
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+// Error is one line: what, which lock, why, and who was in the way.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("pglock: ")
+	b.WriteString(e.Op)
+	for i, key := range e.Keys {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		b.WriteString(" ")
+		b.WriteString(key.String())
+	}
+	for i, table := range e.Tables {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		b.WriteString(" ")
+		b.WriteString(table)
+	}
+	if e.Kind != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Kind.Error())
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	for i, h := range e.Holders {
+		switch {
+		case i > 0:
+			b.WriteString(", ")
+		case h.Granted:
+			b.WriteString(": held by ")
+		default:
+			b.WriteString(": behind ")
+		}
+		b.WriteString(h.String())
+	}
+	return b.String()
+}
+
+// Unwrap gives the sentinel and the cause.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	if e.Kind != nil {
+		errs = append(errs, e.Kind)
+	}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}
+
+// SQLSTATEs that pglock tells apart (PostgreSQL manual, Appendix A).
+const (
+	stateNoActiveTransaction = "25P01"
+	stateUndefinedTable      = "42P01"
+	stateInvalidSchema       = "3F000"
+	stateDeadlock            = "40P01"
+	stateOutOfMemory         = "53200"
+	stateTooManyConnections  = "53300"
+	stateLockNotAvailable    = "55P03"
+	stateQueryCanceled       = "57014"
+	stateCannotConnectNow    = "57P03"
+)
+
+// sqlState is the SQLSTATE of the error that Postgres sent, or "" when err is
+// not one. pgx' and lib/pq's errors both have this method.
+func sqlState(err error) string {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState()
+	}
+	return ""
+}
+
+// kindOf is the sentinel for a failure that Postgres reported, or nil.
+func kindOf(err error) error {
+	switch sqlState(err) {
+	case stateDeadlock:
+		return ErrDeadlock
+	case stateOutOfMemory:
+		return ErrLockTableFull
+	case stateTooManyConnections, stateCannotConnectNow:
+		return ErrUnavailable
+	case stateNoActiveTransaction:
+		return ErrNoTransaction
+	}
+	return nil
+}

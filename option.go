@@ -1,0 +1,83 @@
+package pglock
+
+import (
+	"fmt"
+	"time"
+)
+
+// An Option says how a lock is taken. There is one small set of them for
+// advisory locks and for table locks; a verb for which an option means nothing
+// returns an error that says so, and takes no lock.
+type Option struct {
+	name  string // as the caller wrote it, for errors
+	apply func(*request) error
+	needs verb
+}
+
+// verb is a set of what a verb can do, for options to ask for.
+type verb uint8
+
+const (
+	canShare  verb = 1 << iota // has a shared form
+	canSkip                    // has work of the caller's to skip
+	canWait                    // may wait
+	hasTables                  // locks tables
+)
+
+// request is what the options of one call add up to.
+type request struct {
+	shared bool
+	skip   bool
+	noWait bool
+	wait   time.Duration // 0 is no limit but ctx
+}
+
+// Shared takes the lock in shared mode: any number may hold it shared at the
+// same time, and nobody exclusively meanwhile.
+func Shared() Option {
+	return Option{"Shared()", func(r *request) error { r.shared = true; return nil }, canShare}
+}
+
+// NoWait gives up at once with [ErrNotAcquired] when another holds the lock.
+func NoWait() Option {
+	return Option{"NoWait()", func(r *request) error { r.noWait = true; return nil }, canWait}
+}
+
+// Wait gives up with [ErrNotAcquired] when the lock was not had within d, which
+// must be positive: NoWait is how not to wait at all, and without either option
+// the wait lasts as long as ctx.
+func Wait(d time.Duration) Option {
+	return Option{fmt.Sprintf("Wait(%v)", d), func(r *request) error {
+		if d <= 0 {
+			return fmt.Errorf("must be longer than 0: use NoWait() not to wait at all, or neither to wait as long as ctx lasts")
+		}
+		r.wait = d
+		return nil
+	}, canWait}
+}
+
+// SkipIfHeld makes not getting the lock no error: the work is skipped, and the
+// verb returns nil. It is for verbs that run a function: Do, Wrap and their kin.
+func SkipIfHeld() Option {
+	return Option{"SkipIfHeld()", func(r *request) error { r.skip = true; return nil }, canSkip}
+}
+
+// newRequest adds the options up for a verb that can do what can says.
+func newRequest(op string, can verb, opts []Option) (request, error) {
+	var r request
+	for _, opt := range opts {
+		if opt.apply == nil {
+			return r, fmt.Errorf("pglock: %s: an empty Option: make one with Wait, NoWait, Shared, ...", op)
+		}
+		if opt.needs&can == 0 {
+			return r, fmt.Errorf("pglock: %s: the option %s means nothing here", op, opt.name)
+		}
+		if err := opt.apply(&r); err != nil {
+			return r, fmt.Errorf("pglock: %s: %s: %w", op, opt.name, err)
+		}
+	}
+	if r.noWait && r.wait > 0 {
+		return r, fmt.Errorf("pglock: %s: NoWait() and Wait(%v) contradict each other", op, r.wait)
+	}
+	return r, nil
+}

@@ -1,0 +1,197 @@
+package pgxlock
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pglock-go/pglock"
+)
+
+var (
+	errClosed = errors.New("the session is closed")
+	errShape  = errors.New("the statement did not answer with one row of one value")
+)
+
+// closeTimeout bounds how long Close takes to say goodbye to the server.
+const closeTimeout = time.Second
+
+// session is a connection that belongs to a Locker.
+type session struct {
+	conn     *pgx.Conn
+	prepared map[string]string // from SQL to the name it is prepared under; for Ask alone
+	values   [][]byte          // Ask's parameters, kept to be used again
+
+	mu     sync.Mutex // guards what follows
+	busy   bool       // a call is using conn
+	closed bool
+}
+
+func newSession(conn *pgx.Conn) *session {
+	return &session{conn: conn, prepared: make(map[string]string)}
+}
+
+func (s *session) PID() uint32 { return s.conn.PgConn().PID() }
+
+// begin says that a call uses conn from now until end.
+func (s *session) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	if s.busy {
+		return errors.New("the session is in use by another goroutine")
+	}
+	s.busy = true
+	return nil
+}
+
+func (s *session) end() {
+	s.mu.Lock()
+	s.busy = false
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		s.goodbye()
+	}
+}
+
+// Close may be called at any time. A call that is using the connection is ended
+// by closing the socket under it; pgx then asks the server to cancel what it
+// was doing.
+func (s *session) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	busy := s.busy
+	s.mu.Unlock()
+	if busy {
+		return socket(s.conn).Close()
+	}
+	return s.goodbye()
+}
+
+func (s *session) goodbye() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return s.conn.Close(ctx)
+}
+
+// socket is what lies under TLS too: closing it never waits.
+func socket(conn *pgx.Conn) net.Conn {
+	c := conn.PgConn().Conn()
+	if t, ok := c.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c
+}
+
+// Ask goes below pgx.Conn, since a lock is a statement of which nothing but one
+// short text comes back.
+func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+	if err := s.begin(); err != nil {
+		return "", err
+	}
+	defer s.end()
+
+	pg := s.conn.PgConn()
+	name, ok := s.prepared[sql]
+	if !ok {
+		name = "pglock_" + strconv.Itoa(len(s.prepared))
+		if _, err := pg.Prepare(ctx, name, sql, nil); err != nil {
+			return "", err
+		}
+		s.prepared[sql] = name
+	}
+
+	s.values = s.values[:0]
+	for _, arg := range args {
+		s.values = append(s.values, []byte(arg))
+	}
+	result := pg.ExecPrepared(ctx, name, s.values, nil, nil)
+	var answer string
+	rows := 0
+	for result.NextRow() {
+		if values := result.Values(); len(values) == 1 && values[0] != nil {
+			answer = string(values[0])
+			rows++
+		}
+	}
+	if _, err := result.Close(); err != nil {
+		return "", err
+	}
+	if rows != 1 {
+		return "", fmt.Errorf("%w: %s", errShape, sql)
+	}
+	return answer, nil
+}
+
+// Watch listens on the socket. A backend that is terminated says so, and one
+// that is gone closes it.
+func (s *session) Watch(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	for {
+		err := s.conn.PgConn().WaitForNotification(ctx)
+		if err == nil {
+			continue // a notification, which is nobody's
+		}
+		if s.conn.IsClosed() {
+			return err
+		}
+		if ctx.Err() != nil && pgconn.Timeout(err) {
+			return nil
+		}
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) {
+			return err
+		}
+	}
+}
+
+func (s *session) Exec(ctx context.Context, sql string, args ...any) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	return Conn(s.conn).Exec(ctx, sql, args...)
+}
+
+func (s *session) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	r, err := Conn(s.conn).Query(ctx, sql, args...)
+	if err != nil {
+		s.end()
+		return nil, err
+	}
+	return &sessionRows{Rows: r, session: s}, nil
+}
+
+// sessionRows keep the session in use until they are closed.
+type sessionRows struct {
+	pglock.Rows
+	session *session
+	once    sync.Once
+}
+
+func (r *sessionRows) Close() error {
+	err := r.Rows.Close()
+	r.once.Do(r.session.end)
+	return err
+}

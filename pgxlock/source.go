@@ -1,0 +1,93 @@
+package pgxlock
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock"
+)
+
+// A Source opens the sessions of a [pglock.Locker]: connections of their own,
+// outside any pool.
+type Source struct {
+	config func(context.Context) (*pgx.ConnConfig, error)
+}
+
+var _ pglock.Source = (*Source)(nil)
+
+// A PoolSource is a [Source] that also runs queries, in the pool.
+type PoolSource struct {
+	Source
+	queries
+}
+
+var (
+	_ pglock.Source  = (*PoolSource)(nil)
+	_ pglock.Querier = (*PoolSource)(nil)
+)
+
+// Pool opens sessions with the pool's configuration but outside the pool: they
+// neither count against its size nor end with its connections' lifetimes. The
+// pool's BeforeConnect is called for each of them, AfterConnect is not, since
+// what it prepares is for the application's statements. Queries, for package
+// inspect, run in the pool.
+func Pool(pool *pgxpool.Pool) *PoolSource {
+	config := pool.Config()
+	return &PoolSource{
+		Source: Source{func(ctx context.Context) (*pgx.ConnConfig, error) {
+			c := config.ConnConfig.Copy()
+			if config.BeforeConnect != nil {
+				if err := config.BeforeConnect(ctx, c); err != nil {
+					return nil, fmt.Errorf("the pool's BeforeConnect: %w", err)
+				}
+			}
+			return c, nil
+		}},
+		queries: queries{pool, poolMode(config)},
+	}
+}
+
+func poolMode(config *pgxpool.Config) pgx.QueryExecMode {
+	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
+		return pgx.QueryExecModeSimpleProtocol
+	}
+	return pgx.QueryExecModeExec
+}
+
+// Config opens sessions with a copy of config, which must come from
+// pgx.ParseConfig.
+func Config(config *pgx.ConnConfig) *Source {
+	config = config.Copy()
+	return &Source{func(context.Context) (*pgx.ConnConfig, error) { return config.Copy(), nil }}
+}
+
+// ConnString opens sessions with a connection string: a URI, or libpq's
+// key=value form; what it leaves out comes from the PG* variables, as
+// pgx.ParseConfig has it. A string that does not parse is an error of the first
+// Open.
+func ConnString(dsn string) *Source {
+	return &Source{func(context.Context) (*pgx.ConnConfig, error) { return pgx.ParseConfig(dsn) }}
+}
+
+// Open opens a session. ctx covers the opening alone.
+func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
+	config, err := s.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The application's hooks are for its own statements, not for ours.
+	config.Tracer = nil
+	config.OnNotice = nil
+	config.OnNotification = nil
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "pglock"
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	return newSession(conn), nil
+}
