@@ -1,0 +1,64 @@
+package pglock_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pglock-go/pglock"
+)
+
+func TestParseMode(t *testing.T) {
+	for _, m := range pglock.Modes() {
+		for _, s := range []string{
+			m.String(), strings.ToLower(m.String()), " " + strings.ReplaceAll(m.String(), " ", "\t ") + "\n",
+			m.PgLocks(), strings.ToUpper(m.PgLocks()),
+		} {
+			if got, err := pglock.ParseMode(s); got != m || err != nil {
+				t.Errorf("ParseMode(%q) is %v, %v, want %v", s, got, err, m)
+			}
+		}
+	}
+	for _, s := range []string{"", "ACCESS", "ACCESSEXCLUSIVE", "SIReadLock", "EXCLUSIVE MODE", "Mode(9)"} {
+		got, err := pglock.ParseMode(s)
+		if got != 0 || err == nil || !strings.Contains(err.Error(), "SHARE ROW EXCLUSIVE") {
+			t.Errorf("ParseMode(%q) is %v, %v, want an error that lists the modes", s, got, err)
+		}
+	}
+}
+
+func TestModesAreOrdered(t *testing.T) {
+	if all := pglock.Modes(); !slices.IsSorted(all) || len(all) != 8 {
+		t.Errorf("got %v", all)
+	}
+	pglock.Modes()[0] = pglock.Exclusive
+	if pglock.Modes()[0] != pglock.AccessShare {
+		t.Error("one caller's change is seen by another")
+	}
+}
+
+func TestNoMode(t *testing.T) {
+	var none pglock.Mode
+	if none.Valid() || none.String() != "" || none.PgLocks() != "" {
+		t.Errorf("the zero Mode is %v, %q, %q", none.Valid(), none.String(), none.PgLocks())
+	}
+	if beyond := pglock.AccessExclusive + 1; beyond.Valid() || beyond.String() != "Mode(9)" || beyond.PgLocks() != "" {
+		t.Errorf("Mode 9 is %v, %q, %q", beyond.Valid(), beyond.String(), beyond.PgLocks())
+	}
+	for _, m := range append(pglock.Modes(), 0, 9) {
+		if m.Conflicts(none) || none.Conflicts(m) || m.Conflicts(9) || pglock.Mode(9).Conflicts(m) {
+			t.Errorf("%v conflicts with what is no mode", m)
+		}
+	}
+}
+
+// Conflicts are written down twice in the table, as in the manual.
+func TestConflictsAreMutual(t *testing.T) {
+	for _, a := range pglock.Modes() {
+		for _, b := range pglock.Modes() {
+			if a.Conflicts(b) != b.Conflicts(a) {
+				t.Errorf("%v conflicts with %v: %v, the other way round: %v", a, b, a.Conflicts(b), b.Conflicts(a))
+			}
+		}
+	}
+}
