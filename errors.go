@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/session"
+	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
 // What a caller decides by. Test for these with errors.Is; errors.As with an
@@ -13,30 +16,35 @@ var (
 	// ErrNotAcquired says that the lock was not had: another holds it and the
 	// time to wait for it was none, or is over. It is an ordinary outcome. When
 	// ctx ended the wait, the error is also ctx's own.
-	ErrNotAcquired = errors.New("lock not acquired")
+	ErrNotAcquired = session.ErrNotAcquired
 
 	// ErrLost says that the lock was had and was lost before it was unlocked:
 	// its session ended. Another may have held it since. It is the cause of the
 	// cancelled context inside [Locker.Do].
-	ErrLost = errors.New("lock lost")
+	ErrLost = session.ErrLost
 
 	// ErrNotHeld says that the handle was unlocked before, so there is nothing
 	// to unlock.
-	ErrNotHeld = errors.New("lock not held")
+	ErrNotHeld = session.ErrNotHeld
 
 	// ErrUnconfirmed says that Postgres did not confirm the unlocking. The lock
 	// was held up to that moment; its session has been closed, which frees the
 	// lock as soon as the server notices.
-	ErrUnconfirmed = errors.New("unlock not confirmed")
+	ErrUnconfirmed = session.ErrUnconfirmed
 
 	// ErrClosed says that the Locker is closed.
-	ErrClosed = errors.New("locker closed")
+	ErrClosed = session.ErrClosed
 
 	// ErrPooler says that a connection pooler stands between, which may run each
 	// statement in another session, where a session lock vanishes or never ends.
 	// Connect to Postgres directly, or lock in a transaction with [LockTx].
 	// [AllowPooler] is for poolers that pool whole sessions.
-	ErrPooler = errors.New("a connection pooler stands between pglock and Postgres")
+	ErrPooler = session.ErrPooler
+
+	// ErrStandby says that the server is a standby, where an advisory lock keeps
+	// out nobody who works on the primary. Connect to the primary; with several
+	// hosts, target_session_attrs=read-write finds it.
+	ErrStandby = session.ErrStandby
 
 	// ErrNoTransaction says that a transaction-level lock was asked for outside
 	// a transaction, where it would be gone as soon as it is granted.
@@ -54,7 +62,7 @@ var (
 
 	// ErrUnavailable says that no session could be had: the server is down,
 	// starting, in recovery without being ready, or out of connections.
-	ErrUnavailable = errors.New("no session with Postgres")
+	ErrUnavailable = session.ErrUnavailable
 )
 
 // An Error says what failed, for which lock, and why. It wraps one of the
@@ -168,39 +176,16 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
-// SQLSTATEs that pglock tells apart (PostgreSQL manual, Appendix A).
-const (
-	stateNoActiveTransaction = "25P01"
-	stateUndefinedTable      = "42P01"
-	stateInvalidSchema       = "3F000"
-	stateDeadlock            = "40P01"
-	stateOutOfMemory         = "53200"
-	stateTooManyConnections  = "53300"
-	stateLockNotAvailable    = "55P03"
-	stateQueryCanceled       = "57014"
-	stateCannotConnectNow    = "57P03"
-)
-
-// sqlState is the SQLSTATE of the error that Postgres sent, or "" when err is
-// not one. pgx' and lib/pq's errors both have this method.
-func sqlState(err error) string {
-	var state interface{ SQLState() string }
-	if errors.As(err, &state) {
-		return state.SQLState()
-	}
-	return ""
-}
-
 // kindOf is the sentinel for a failure that Postgres reported, or nil.
 func kindOf(err error) error {
-	switch sqlState(err) {
-	case stateDeadlock:
+	switch sqlstate.Of(err) {
+	case sqlstate.DeadlockDetected:
 		return ErrDeadlock
-	case stateOutOfMemory:
+	case sqlstate.OutOfMemory:
 		return ErrLockTableFull
-	case stateTooManyConnections, stateCannotConnectNow:
+	case sqlstate.TooManyConnections, sqlstate.CannotConnectNow:
 		return ErrUnavailable
-	case stateNoActiveTransaction:
+	case sqlstate.NoActiveTransaction:
 		return ErrNoTransaction
 	}
 	return nil
