@@ -1,0 +1,125 @@
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// maintenance is the database to make and drop others from.
+func (s *Server) maintenance() string {
+	if s.ready != "" {
+		return s.ready
+	}
+	return "postgres"
+}
+
+// CreateDatabase makes an empty database and returns its name.
+func (s *Server) CreateDatabase(ctx context.Context) (string, error) {
+	name, err := randomName("pglock_test_")
+	if err != nil {
+		return "", err
+	}
+	err = s.maintain(ctx, func(conn *pgconn.PgConn) error {
+		return conn.Exec(ctx, "CREATE DATABASE "+name).Close()
+	})
+	if err != nil {
+		return "", fmt.Errorf("pgserver: making a database: %w", err)
+	}
+	return name, nil
+}
+
+// LeftoverError is a database that somebody was still connected to when it was
+// dropped.
+type LeftoverError struct {
+	Database string
+	Sessions []string // one line each: who it is and what it does
+}
+
+func (e *LeftoverError) Error() string {
+	return fmt.Sprintf("sessions were left connected to %s; close them:\n  %s", e.Database, strings.Join(e.Sessions, "\n  "))
+}
+
+// DropDatabase drops a database that CreateDatabase made. Sessions get a few
+// seconds to leave; those that do not are ended and told in a *LeftoverError,
+// though the database is dropped all the same.
+func (s *Server) DropDatabase(ctx context.Context, name string) error {
+	var leftover *LeftoverError
+	err := s.maintain(ctx, func(conn *pgconn.PgConn) error {
+		sessions, err := s.awaitEmpty(ctx, conn, name, 3*time.Second)
+		if err != nil {
+			return err
+		}
+		if len(sessions) > 0 {
+			leftover = &LeftoverError{name, sessions}
+			if _, err := queryColumn(ctx, conn, "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()", name); err != nil {
+				return err
+			}
+			if _, err := s.awaitEmpty(ctx, conn, name, 10*time.Second); err != nil {
+				return err
+			}
+		}
+		return conn.Exec(ctx, `DROP DATABASE "`+strings.ReplaceAll(name, `"`, `""`)+`"`).Close()
+	})
+	if err != nil {
+		err = fmt.Errorf("pgserver: dropping %s: %w", name, err)
+	}
+	if leftover != nil {
+		return errors.Join(leftover, err)
+	}
+	return err
+}
+
+// awaitEmpty waits until no session is connected to a database, and returns
+// those that are there when the time is up.
+func (s *Server) awaitEmpty(ctx context.Context, conn *pgconn.PgConn, name string, patience time.Duration) ([]string, error) {
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		sessions, err := queryColumn(ctx, conn, `
+			SELECT format('pid %s, %s, application_name %L, %s, query: %s',
+				pid, backend_type, application_name, coalesce(state, 'no state'), query)
+			FROM pg_stat_activity
+			WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type NOT LIKE 'autovacuum%'
+			ORDER BY pid`, name)
+		if err != nil || len(sessions) == 0 {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-timeout.C:
+			return sessions, nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// maintain runs fn on a connection of its own.
+func (s *Server) maintain(ctx context.Context, fn func(*pgconn.PgConn) error) error {
+	conn, err := s.connect(ctx, s.maintenance())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	return fn(conn)
+}
+
+// queryColumn returns the first column of a query's rows.
+func queryColumn(ctx context.Context, conn *pgconn.PgConn, sql, arg string) ([]string, error) {
+	result := conn.ExecParams(ctx, sql, [][]byte{[]byte(arg)}, nil, nil, nil).Read()
+	if result.Err != nil {
+		return nil, result.Err
+	}
+	var values []string
+	for _, row := range result.Rows {
+		values = append(values, string(row[0]))
+	}
+	return values, nil
+}

@@ -1,0 +1,117 @@
+package pgserver
+
+import (
+	"bufio"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+//go:embed guard.sh
+var guardScript string
+
+// guard is the shell process that is the parent of a server: see guard.sh. It
+// needs no goroutine here, so a server does not disturb tests that count them.
+type guard struct {
+	cmd *exec.Cmd
+
+	mu      sync.Mutex // one question at a time
+	ask     *os.File   // its closing ends the server
+	replies *os.File
+	reader  *bufio.Reader
+}
+
+// startGuard starts a guard that makes folder and removes it at the end.
+func startGuard(id identity, env []string, folder string, server ...string) (*guard, error) {
+	askEnd, ask, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	replies, replyEnd, err := os.Pipe()
+	if err != nil {
+		askEnd.Close()
+		ask.Close()
+		return nil, err
+	}
+	// It outlives every context, for it is what cleans up.
+	args := append([]string{"-c", guardScript, "pglock-guard", folder}, server...)
+	cmd := id.command(context.Background(), env, "/bin/sh", args...)
+	cmd.Stdin, cmd.Stdout = askEnd, replyEnd
+	err = cmd.Start()
+	askEnd.Close()
+	replyEnd.Close()
+	g := &guard{cmd: cmd, ask: ask, replies: replies, reader: bufio.NewReader(replies)}
+	if err != nil {
+		ask.Close()
+		replies.Close()
+		return nil, fmt.Errorf("starting /bin/sh as %s: %w", id.name, err)
+	}
+	if _, err := g.reply(); err != nil {
+		g.end()
+		return nil, fmt.Errorf("making the folder %s as %s: %w", folder, id.name, err)
+	}
+	return g, nil
+}
+
+// reply reads one line from the guard, which answers at once. It does not heed
+// the caller's context: an answer that nobody reads would be taken for the next.
+func (g *guard) reply() (string, error) {
+	if err := g.replies.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return "", err
+	}
+	line, err := g.reader.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// tell sends the guard one line and returns its answer.
+func (g *guard) tell(line string) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ask == nil {
+		return "", errors.New("the server has been stopped")
+	}
+	if _, err := g.ask.WriteString(line + "\n"); err != nil {
+		return "", fmt.Errorf("the process that guards the server is gone: %w", err)
+	}
+	answer, err := g.reply()
+	if err != nil {
+		return "", fmt.Errorf("the process that guards the server does not answer: %w", err)
+	}
+	return answer, nil
+}
+
+func (g *guard) start() (pid int, err error) {
+	answer, err := g.tell("start")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(answer)
+}
+
+func (g *guard) running() (bool, error) {
+	answer, err := g.tell("running")
+	return answer == "yes", err
+}
+
+// end lets the guard end the server and remove its folder, and waits for it.
+func (g *guard) end() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ask == nil {
+		return nil
+	}
+	g.ask.Close()
+	g.ask = nil
+	g.replies.Close()
+	return g.cmd.Wait()
+}

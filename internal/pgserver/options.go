@@ -1,0 +1,130 @@
+package pgserver
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// oldest is the oldest major version that pglock works with.
+const oldest = 12
+
+// Options say which server to start. The zero value is valid: a server of the
+// newest version that there is, on a Unix socket.
+type Options struct {
+	// Major is the major version to use, such as 17. Zero is the newest.
+	Major int
+
+	// BinDir is the folder that holds postgres and initdb. Empty is to find it.
+	BinDir string
+
+	// CacheDir is where fetched binaries and the fresh data folders are kept.
+	// Empty is the usual place.
+	CacheDir string
+
+	// Settings go into postgresql.conf, over the defaults of this package.
+	Settings map[string]string
+
+	// HBA are lines of pg_hba.conf to try before the one that trusts everybody.
+	HBA []string
+
+	// TCP makes the server also listen on a free port of 127.0.0.1.
+	TCP bool
+
+	// Database is the connection string of a server that is already there, to be
+	// used in place of a new one. Everything else is then ignored.
+	Database string
+
+	// Log is told what takes long, such as a download. Nil is nobody.
+	Log io.Writer
+}
+
+// FromEnv returns options as the environment asks; the package comment lists
+// the variables.
+func FromEnv() (Options, error) {
+	o := Options{
+		BinDir:   os.Getenv("PGLOCK_TEST_POSTGRES_BIN"),
+		Database: os.Getenv("PGLOCK_TEST_DATABASE"),
+	}
+	if v := os.Getenv("PGLOCK_TEST_POSTGRES"); v != "" {
+		major, err := strconv.Atoi(v)
+		if err != nil || major < oldest {
+			return Options{}, fmt.Errorf("PGLOCK_TEST_POSTGRES=%s is not a major version, such as 17; the oldest is %d", v, oldest)
+		}
+		o.Major = major
+	}
+	return o, nil
+}
+
+func (o Options) logf(format string, args ...any) {
+	if o.Log != nil {
+		fmt.Fprintf(o.Log, format+"\n", args...)
+	}
+}
+
+func (o Options) validate() error {
+	if o.Major != 0 && o.Major < oldest {
+		return fmt.Errorf("pgserver: major version %d is older than %d", o.Major, oldest)
+	}
+	for name, value := range o.Settings {
+		if !settingName.MatchString(name) {
+			return fmt.Errorf("pgserver: %q is not the name of a setting", name)
+		}
+		if strings.ContainsAny(value, "\n\x00") {
+			return fmt.Errorf("pgserver: the value of %s spans lines", name)
+		}
+		if slices.Contains([]string{"port", "listen_addresses", "unix_socket_directories", "hba_file"}, name) {
+			return errors.New("pgserver: " + name + " is not for the caller to set")
+		}
+	}
+	return nil
+}
+
+var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
+
+// config is what postgresql.conf gets at its end.
+func (o Options) config(socket string, port int, hba string) string {
+	listen := ""
+	if o.TCP {
+		listen = "127.0.0.1"
+	}
+	settings := map[string]string{
+		"listen_addresses":        listen,
+		"unix_socket_directories": socket,
+		"port":                    strconv.Itoa(port),
+		"hba_file":                hba,
+
+		// Nothing here has to survive a crash of the machine.
+		"fsync":              "off",
+		"synchronous_commit": "off",
+		"full_page_writes":   "off",
+		"max_wal_size":       "1GB",
+
+		"max_connections":           "100",
+		"max_prepared_transactions": "20",
+		// A killed server must leave nothing outside its folder.
+		"dynamic_shared_memory_type": "mmap",
+		"timezone":                   "UTC",
+		"log_timezone":               "UTC",
+	}
+	for name, value := range o.Settings {
+		settings[strings.ToLower(name)] = value
+	}
+	names := make([]string, 0, len(settings))
+	for name := range settings {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `''`)
+	var b strings.Builder
+	b.WriteString("\n# The throwaway server's own settings.\n")
+	for _, name := range names {
+		fmt.Fprintf(&b, "%s = '%s'\n", name, quote.Replace(settings[name]))
+	}
+	return b.String()
+}

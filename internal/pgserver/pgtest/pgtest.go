@@ -1,0 +1,163 @@
+// Package pgtest gives tests their Postgres servers and databases.
+//
+//	func TestMain(m *testing.M) { pgtest.Main(m) }
+//
+//	func TestSomething(t *testing.T) {
+//		conn, err := pgx.Connect(t.Context(), pgtest.Database(t))
+//
+// The tests of one package share a server, which starts when the first of them
+// asks for it, and each has a database of its own. There is no skipping: a
+// server that cannot be had is a failure that says what to install.
+//
+// It stands apart from pgserver so that the demo does not link testing.
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+)
+
+// servers is what this test binary started. It is the one variable of the
+// package, because [testing] offers no other way from TestMain to a test.
+var servers struct {
+	mu     sync.Mutex
+	shared *pgserver.Server
+	err    error // why there is no shared server
+	own    map[*pgserver.Server]string
+}
+
+// Main runs the tests, stops the server they shared, and checks that they left
+// neither a server nor a goroutine. It is for TestMain and, like it, ends the
+// process.
+func Main(m *testing.M) {
+	code := m.Run()
+	if err := finish(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "pgtest: the tests left goroutines:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// finish stops the shared server and tells of servers that a test did not stop.
+func finish() error {
+	servers.mu.Lock()
+	defer servers.mu.Unlock()
+	var left error
+	for server, test := range servers.own {
+		left = fmt.Errorf("pgtest: %s left its server in %s running", test, server.Folder())
+		if err := server.Stop(); err != nil {
+			left = fmt.Errorf("%w: %w", left, err)
+		}
+	}
+	if servers.shared == nil {
+		return left
+	}
+	shared := servers.shared
+	servers.shared = nil
+	if err := shared.Stop(); err != nil {
+		return err
+	}
+	return left
+}
+
+// Server returns the server that the tests of this binary share. Do not change
+// what other tests may notice, such as its settings or roles; see [Own].
+func Server(t testing.TB) *pgserver.Server {
+	t.Helper()
+	servers.mu.Lock()
+	defer servers.mu.Unlock()
+	if servers.shared == nil && servers.err == nil {
+		servers.shared, servers.err = start(pgserver.Options{}, true)
+	}
+	if servers.err != nil {
+		t.Fatalf("no Postgres for the tests: %v", servers.err)
+	}
+	return servers.shared
+}
+
+// Database makes a database for this test on the shared server and returns its
+// connection string. At the end of the test, after the test's own clean-up, it
+// is dropped; sessions that are still connected then fail the test.
+func Database(t testing.TB) string {
+	t.Helper()
+	server := Server(t)
+	return server.ConnString(DatabaseOn(t, server))
+}
+
+// DatabaseOn makes a database for this test on the given server and returns its
+// name. It ends as that of [Database] does.
+func DatabaseOn(t testing.TB, server *pgserver.Server) string {
+	t.Helper()
+	name, err := server.CreateDatabase(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := server.DropDatabase(ctx, name); err != nil {
+			t.Error(err)
+		}
+	})
+	return name
+}
+
+// Own starts a server for this test alone, which may then be killed, restarted
+// or set differently. It is stopped at the end of the test.
+func Own(t testing.TB, o pgserver.Options) *pgserver.Server {
+	t.Helper()
+	server, err := start(o, false)
+	if err != nil {
+		t.Fatalf("no Postgres for this test: %v", err)
+	}
+	servers.mu.Lock()
+	defer servers.mu.Unlock()
+	if servers.own == nil {
+		servers.own = map[*pgserver.Server]string{}
+	}
+	servers.own[server] = t.Name()
+	t.Cleanup(func() {
+		servers.mu.Lock()
+		delete(servers.own, server)
+		servers.mu.Unlock()
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
+// start starts a server as o and the environment say.
+func start(o pgserver.Options, ready bool) (*pgserver.Server, error) {
+	env, err := pgserver.FromEnv()
+	if err != nil {
+		return nil, err
+	}
+	if o.Major == 0 && o.BinDir == "" {
+		o.Major, o.BinDir = env.Major, env.BinDir
+	}
+	if ready {
+		o.Database = env.Database
+	}
+	if o.Log == nil {
+		o.Log = os.Stderr
+	}
+	// Not the test's own time: a first start may have to download.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	return pgserver.Start(ctx, o)
+}

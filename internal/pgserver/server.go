@@ -1,0 +1,359 @@
+package pgserver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Server is a throwaway Postgres server, or one that was already there (see
+// [Options.Database]). It is safe for concurrent use.
+type Server struct {
+	options Options
+	address address
+	ready   string // the database that a server that was already there was given with
+
+	// Not for a server that was already there.
+	bin    Binaries
+	id     identity
+	folder string
+	guard  *guard
+
+	mu  sync.Mutex // guards pid
+	pid int
+}
+
+var errNotOurs = errors.New("pgserver: this server was already there, so it is not ours to stop or start; use one that Start made")
+
+// Start starts a server, or connects to the one that [Options.Database] names,
+// and returns when it answers. ctx bounds the start only: the server lives until
+// Stop, or until this process ends.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	if o.Database != "" {
+		return connectTo(ctx, o)
+	}
+	f, err := newFinder(o)
+	if err != nil {
+		return nil, err
+	}
+	bin, err := f.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	template, err := f.cache.template(ctx, bin, f.id, o)
+	if err != nil {
+		return nil, err
+	}
+	// Between finding a free port and using it somebody else may take it.
+	for try := 1; ; try++ {
+		s, err := startOwn(ctx, f, bin, template)
+		if err == nil || try == 5 || !o.TCP || !strings.Contains(err.Error(), "Address already in use") {
+			return s, err
+		}
+	}
+}
+
+// Prepare finds or fetches the binaries and makes the data folder that Start
+// copies, so that a later Start is quick.
+func Prepare(ctx context.Context, o Options) (Binaries, error) {
+	f, err := newFinder(o)
+	if err != nil {
+		return Binaries{}, err
+	}
+	bin, err := f.find(ctx)
+	if err != nil {
+		return Binaries{}, err
+	}
+	_, err = f.cache.template(ctx, bin, f.id, o)
+	return bin, err
+}
+
+func startOwn(ctx context.Context, f *finder, bin Binaries, template string) (_ *Server, err error) {
+	s := &Server{options: f.Options, bin: bin, id: f.id}
+	port := 5432 // only the name of the socket, unless TCP is asked for
+	if s.options.TCP {
+		if port, err = freePort(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.makeFolder(port); err != nil {
+		return nil, err
+	}
+	started := false
+	defer func() {
+		if !started {
+			err = errors.Join(err, s.Stop())
+		}
+	}()
+	data, hba := filepath.Join(s.folder, "data"), filepath.Join(s.folder, "pg_hba.conf")
+	if _, err := s.id.run(ctx, nil, strings.NewReader(s.options.config(s.folder, port, hba)),
+		"/bin/sh", "-c", `cp -Rp "$1" "$2" && cat >>"$2/postgresql.conf"`, "sh", template, data); err != nil {
+		return nil, fmt.Errorf("pgserver: copying the data folder: %w", err)
+	}
+	lines := slices.Concat(s.options.HBA, []string{"local all all trust", "host all all 127.0.0.1/32 trust"})
+	if _, err := s.id.run(ctx, nil, strings.NewReader(strings.Join(lines, "\n")+"\n"),
+		"/bin/sh", "-c", `cat >"$1"`, "sh", hba); err != nil {
+		return nil, fmt.Errorf("pgserver: writing pg_hba.conf: %w", err)
+	}
+	if err := s.launch(ctx); err != nil {
+		return nil, err
+	}
+	started = true
+	return s, nil
+}
+
+// makeFolder starts the guard, which makes the server's folder. It must be
+// short, because the path of a socket is at most 107 bytes, on macOS 103.
+func (s *Server) makeFolder(port int) error {
+	var failures []error
+	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+		name, err := randomName("pglock-")
+		if err != nil {
+			return err
+		}
+		s.folder = filepath.Join(parent, name)
+		if socket := fmt.Sprintf("%s/.s.PGSQL.%d.lock", s.folder, port); len(socket) > 103 || !plainPath.MatchString(parent) {
+			continue
+		}
+		s.guard, err = startGuard(s.id, s.bin.Env, s.folder,
+			filepath.Join(s.bin.Dir, "postgres"), "-D", filepath.Join(s.folder, "data"))
+		if err == nil {
+			s.address = address{host: s.folder, port: port, user: "postgres"}
+			return nil
+		}
+		failures = append(failures, err)
+	}
+	return fmt.Errorf("pgserver: no folder for the server; set TMPDIR to a short path that %s can write to: %w", s.id.name, errors.Join(failures...))
+}
+
+// plainPath is what postgresql.conf and connection strings take as it is.
+var plainPath = regexp.MustCompile(`^/[A-Za-z0-9._/+-]*$`)
+
+func randomName(prefix string) (string, error) {
+	var b [5]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", err
+	}
+	return prefix + hex.EncodeToString(b[:]), nil
+}
+
+func freePort(ctx context.Context) (int, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("pgserver: finding a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// launch starts the server process and waits until it answers.
+func (s *Server) launch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it did not answer within a minute"))
+	defer cancel()
+	pid, err := s.guard.start()
+	if err != nil {
+		return fmt.Errorf("pgserver: starting Postgres %s: %w", s.bin.Version, err)
+	}
+	s.setPID(pid)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		conn, err := s.connect(ctx, "postgres")
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		alive, guardErr := s.guard.running()
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("pgserver: starting Postgres %s: %w: %w; its log ends:\n%s", s.bin.Version, context.Cause(ctx), err, s.Logs())
+		case guardErr != nil:
+			return fmt.Errorf("pgserver: starting Postgres %s: %w", s.bin.Version, guardErr)
+		case !alive:
+			s.setPID(0)
+			return fmt.Errorf("pgserver: Postgres %s did not start; its log ends:\n%s", s.bin.Version, s.Logs())
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *Server) setPID(pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pid = pid
+}
+
+// Stop ends the server, whatever its sessions do, and removes its folder. A
+// second Stop does nothing. A server that was already there is left alone.
+func (s *Server) Stop() error {
+	if s.guard == nil {
+		return nil
+	}
+	err := s.guard.end()
+	s.setPID(0)
+	if exists(s.folder) {
+		return fmt.Errorf("pgserver: the folder %s is left; remove it: %w", s.folder, errors.Join(err, errors.New("its guard did not clean up")))
+	}
+	return nil
+}
+
+// Binaries returns what the server runs from; none for a server that was
+// already there.
+func (s *Server) Binaries() Binaries { return s.bin }
+
+// PID returns the process id of the server's first process, or 0 when it does
+// not run.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pid
+}
+
+// Folder returns the folder that holds the server's data, log and socket.
+func (s *Server) Folder() string { return s.folder }
+
+// Host returns what to connect to: the folder of the socket, or the host of a
+// server that was already there.
+func (s *Server) Host() string { return s.address.host }
+
+// Port returns the port, which also names the socket.
+func (s *Server) Port() int { return s.address.port }
+
+// ConnString returns the connection string for a database of the server.
+func (s *Server) ConnString(database string) string {
+	if s.options.Database != "" {
+		return withDatabase(s.options.Database, database)
+	}
+	return s.address.connString(database)
+}
+
+// TCPConnString is ConnString through TCP. Only for a server started with
+// [Options.TCP].
+func (s *Server) TCPConnString(database string) string {
+	a := s.address
+	a.host = "127.0.0.1"
+	return a.connString(database)
+}
+
+// Env returns the PG variables that lead a child process to a database of the
+// server.
+func (s *Server) Env(database string) []string { return s.address.env(database) }
+
+// Logs returns the end of the server's log, or "" when it cannot be read.
+func (s *Server) Logs() string {
+	b, err := os.ReadFile(filepath.Join(s.folder, "log"))
+	if err != nil {
+		return ""
+	}
+	const most = 16 << 10
+	if len(b) > most {
+		b = b[len(b)-most:]
+	}
+	return string(b)
+}
+
+// Mode is how a server shuts down.
+type Mode string
+
+// The modes of Postgres: smart waits for sessions to end, fast ends them,
+// immediate does not even tidy up and needs recovery at the next start.
+const (
+	Smart     Mode = "TERM"
+	Fast      Mode = "INT"
+	Immediate Mode = "QUIT"
+)
+
+// Shutdown shuts the server down and keeps its data for Restart. ctx bounds the
+// wait for its end.
+func (s *Server) Shutdown(ctx context.Context, mode Mode) error {
+	if s.guard == nil {
+		return errNotOurs
+	}
+	if _, err := s.guard.tell("signal " + string(mode)); err != nil {
+		return fmt.Errorf("pgserver: shutting down: %w", err)
+	}
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		alive, err := s.guard.running()
+		if err != nil {
+			return fmt.Errorf("pgserver: shutting down: %w", err)
+		}
+		if !alive {
+			s.setPID(0)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("pgserver: shutting down: %w", context.Cause(ctx))
+		case <-ticker.C:
+		}
+	}
+}
+
+// Kill kills the server as a crash of its machine would (SIGKILL), its sessions
+// included where the system tells which they are, and keeps its data for
+// Restart.
+func (s *Server) Kill() error {
+	if s.guard == nil {
+		return errNotOurs
+	}
+	if _, err := s.guard.tell("kill"); err != nil {
+		return fmt.Errorf("pgserver: killing the server: %w", err)
+	}
+	s.setPID(0)
+	return nil
+}
+
+// Restart starts the server again, at the same address and with the same data,
+// after a fast shutdown if it runs.
+func (s *Server) Restart(ctx context.Context) error {
+	if s.guard == nil {
+		return errNotOurs
+	}
+	if err := s.Shutdown(ctx, Fast); err != nil {
+		return err
+	}
+	return s.launch(ctx)
+}
+
+func (s *Server) connect(ctx context.Context, database string) (*pgconn.PgConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return pgconn.Connect(ctx, s.ConnString(database))
+}
+
+// address is where a server listens.
+type address struct {
+	host           string
+	port           int
+	user, password string
+}
+
+func (a address) connString(database string) string {
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
+	return fmt.Sprintf("host='%s' port=%d user=%s dbname='%s' sslmode=disable", quote.Replace(a.host), a.port, a.user, quote.Replace(database))
+}
+
+func (a address) env(database string) []string {
+	env := []string{"PGHOST=" + a.host, "PGPORT=" + strconv.Itoa(a.port), "PGUSER=" + a.user, "PGDATABASE=" + database}
+	if a.password != "" {
+		env = append(env, "PGPASSWORD="+a.password)
+	}
+	return env
+}
