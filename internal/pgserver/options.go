@@ -103,7 +103,7 @@ func (o Options) config(socket string, port int, hba string) string {
 		"fsync":              "off",
 		"synchronous_commit": "off",
 		"full_page_writes":   "off",
-		"max_wal_size":       "1GB",
+		"max_wal_size":       "256MB",
 
 		"max_connections":           "100",
 		"max_prepared_transactions": "20",

@@ -115,11 +115,12 @@ func startOwn(ctx context.Context, f *finder, bin Binaries, template string) (_ 
 	return s, nil
 }
 
-// makeFolder starts the guard, which makes the server's folder. It must be
-// short, because the path of a socket is at most 107 bytes, on macOS 103.
+// makeFolder starts the guard, which makes the server's folder: where TMPDIR
+// says, else in memory, else in /tmp. It must be short, because the path of a
+// socket is at most 107 bytes, on macOS 103.
 func (s *Server) makeFolder(port int) error {
 	var failures []error
-	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+	for _, parent := range []string{os.Getenv("TMPDIR"), memoryDir(), "/tmp", "/var/tmp"} {
 		name, err := randomName("pglock-")
 		if err != nil {
 			return err
