@@ -2,7 +2,6 @@ package pgserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,7 +37,9 @@ type finder struct {
 	id    identity
 	cache cache
 	// places lists the folders of this machine that may hold binaries.
-	places func(ctx context.Context) []string
+	places func() []string
+	// lookPath finds the programs that download.
+	lookPath func(name string) (string, error)
 }
 
 func newFinder(o Options) (*finder, error) {
@@ -53,7 +54,7 @@ func newFinder(o Options) (*finder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &finder{Options: o, id: id, cache: c, places: machinePlaces}, nil
+	return &finder{Options: o, id: id, cache: c, places: machinePlaces, lookPath: exec.LookPath}, nil
 }
 
 func (f *finder) find(ctx context.Context) (Binaries, error) {
@@ -67,10 +68,18 @@ func (f *finder) find(ctx context.Context) (Binaries, error) {
 		}
 		return bin, nil
 	}
-	if bin, ok := f.newest(ctx, f.places(ctx)); ok {
+	if bin, ok := f.newest(ctx, f.places()); ok {
 		return bin, nil
 	}
-	return Binaries{}, errors.New("pgserver: no Postgres found; install it: apt-get install postgresql")
+	if bin, ok := f.cached(ctx); ok {
+		return bin, nil
+	}
+	return f.fetch(ctx)
+}
+
+// suits tells whether binaries are of a version that may be used.
+func (f *finder) suits(bin Binaries) bool {
+	return bin.Major >= oldest && (f.Major == 0 || bin.Major == f.Major)
 }
 
 // newest returns the newest binaries in dirs that suit.
@@ -83,10 +92,7 @@ func (f *finder) newest(ctx context.Context, dirs []string) (best Binaries, ok b
 		}
 		seen[dir] = true
 		bin, err := f.examine(ctx, dir, nil)
-		if err != nil || bin.Major < oldest || f.Major != 0 && bin.Major != f.Major {
-			continue
-		}
-		if !ok || newer(bin.Version, best.Version) {
+		if err == nil && f.suits(bin) && (!ok || newer(bin.Version, best.Version)) {
 			best, ok = bin, true
 		}
 	}
@@ -145,7 +151,7 @@ func newer(a, b string) bool {
 }
 
 // machinePlaces lists where Postgres usually is.
-func machinePlaces(ctx context.Context) []string {
+func machinePlaces() []string {
 	var dirs []string
 	for _, pattern := range []string{
 		"/usr/lib/postgresql/*/bin",       // Debian, Ubuntu
@@ -168,7 +174,7 @@ func machinePlaces(ctx context.Context) []string {
 			dirs = append(dirs, dir)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))

@@ -109,8 +109,9 @@ func (o Options) config(socket string, port int, hba string) string {
 		"max_prepared_transactions": "20",
 		// A killed server must leave nothing outside its folder.
 		"dynamic_shared_memory_type": "mmap",
-		"timezone":                   "UTC",
-		"log_timezone":               "UTC",
+		// The one zone that Postgres knows where the machine has no list of them.
+		"timezone":     "GMT",
+		"log_timezone": "GMT",
 	}
 	for name, value := range o.Settings {
 		settings[strings.ToLower(name)] = value

@@ -1,0 +1,119 @@
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// fetchDebian downloads the packages of the newest server that Debian or Ubuntu
+// has and unpacks them. Nothing is installed: that would start a server on port
+// 5432. apt keeps its lists and downloads in temp, so this neither needs root
+// nor changes the machine, but it reads which packages are installed, and so
+// fetches only what is missing.
+func (f *finder) fetchDebian(ctx context.Context, temp, root string) (string, error) {
+	for _, name := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
+		if _, err := f.lookPath(name); err != nil {
+			return "", err
+		}
+	}
+	archives := filepath.Join(temp, "cache/archives")
+	for _, dir := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(temp, dir), 0o755); err != nil {
+			return "", err
+		}
+	}
+	apt := func(name string, args ...string) (string, error) {
+		options := []string{
+			"-o", "Dir::State::lists=" + filepath.Join(temp, "lists"),
+			"-o", "Dir::Cache=" + filepath.Join(temp, "cache"),
+			"-o", "Dir::Cache::archives=" + archives,
+			"-o", "Debug::NoLocking=true",
+			"-o", "Acquire::Languages=none",
+			"-o", "Acquire::Retries=3",
+		}
+		if f.id.switches {
+			options = append(options, "-o", "APT::Sandbox::User=root")
+		}
+		return f.download(ctx, temp, name, append(options, args...)...)
+	}
+	f.logf("no Postgres on this machine; asking Debian's package lists for one")
+	_, updateErr := apt("apt-get", "--quiet", "update") // a part may fail and the rest do
+	names, err := apt("apt-cache", "pkgnames", "postgresql-")
+	if err != nil {
+		return "", errors.Join(updateErr, err)
+	}
+	majors := debianMajors(names, f.Major)
+	if len(majors) == 0 {
+		return "", errors.Join(updateErr, errors.New("the package lists have no server that suits"))
+	}
+	failures := []error{updateErr}
+	for _, major := range majors {
+		name := fmt.Sprintf("postgresql-%d", major)
+		f.logf("fetching Debian's %s (not installing it)", name)
+		if _, err := apt("apt-get", "--quiet", "--yes", "--no-install-recommends", "--download-only", "install", name); err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		return fmt.Sprintf("debian-%d", major), f.unpackDebs(ctx, archives, root)
+	}
+	return "", errors.Join(failures...)
+}
+
+var serverPackage = regexp.MustCompile(`(?m)^postgresql-(\d+)$`)
+
+// debianMajors returns the major versions among package names, newest first.
+func debianMajors(names string, wanted int) []int {
+	var majors []int
+	for _, match := range serverPackage.FindAllStringSubmatch(names, -1) {
+		major, err := strconv.Atoi(match[1])
+		if err == nil && major >= oldest && (wanted == 0 || major == wanted) {
+			majors = append(majors, major)
+		}
+	}
+	slices.Sort(majors)
+	slices.Reverse(majors)
+	return majors
+}
+
+func (f *finder) unpackDebs(ctx context.Context, archives, root string) error {
+	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))
+	if err != nil {
+		return err
+	}
+	if len(debs) == 0 {
+		return errors.New("apt-get downloaded nothing, so the package is installed already, but no server was found in it")
+	}
+	for _, deb := range debs {
+		// The loader of the machine works only with the C library of the machine.
+		if strings.HasPrefix(filepath.Base(deb), "libc6_") || strings.HasPrefix(filepath.Base(deb), "libc-bin_") {
+			continue
+		}
+		if _, err := f.download(ctx, root, "dpkg-deb", "--extract", deb, root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// debianEnv makes programs that were unpacked into root find their libraries.
+func debianEnv(root string) []string {
+	var dirs []string
+	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
+		matches, _ := filepath.Glob(filepath.Join(root, pattern)) // fails only on a bad pattern
+		dirs = append(dirs, matches...)
+	}
+	if own := os.Getenv("LD_LIBRARY_PATH"); own != "" {
+		dirs = append(dirs, own)
+	}
+	if len(dirs) == 0 {
+		return nil
+	}
+	return []string{"LD_LIBRARY_PATH=" + strings.Join(dirs, ":")}
+}
