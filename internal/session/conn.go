@@ -1,0 +1,394 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
+
+var (
+	errNotOurs = errors.New("Postgres says that the session did not hold the lock it was to unlock")
+	errSwapped = fmt.Errorf("%w: another backend answered", ErrPooler)
+	errSilent  = errors.New("no answer within the heartbeat")
+	errUnused  = errors.New("not needed for a while")
+)
+
+// A conn is one session, with what it holds and what it has been asked. Only its
+// own goroutine, run, uses the connection.
+type conn struct {
+	engine *Engine
+	wake   chan struct{} // has room for one call to look at the queue
+
+	// Guarded by Engine.mu.
+	s        Conn // nil until open
+	pid      int32
+	start    string // the backend's start, to tell it from a later one with its pid
+	open     bool
+	queue    []op                // what is asked of it next
+	batch    []op                // what it is being asked
+	held     map[*entry]struct{} // what it holds
+	waiting  *entry              // what it waits for, or is about to
+	waitEnds time.Time           // when the slice ends that is under way
+	canceled chan struct{}       // closed when the order to cancel its waiting has been carried out
+	unwatch  context.CancelFunc  // calls it back from listening
+	lost     error               // why it is lost
+	losses   int                 // how many locks were lost with it
+
+	// Used by run alone.
+	ops     []op   // the whole batch
+	prefix  string // of every answer: the backend's pid
+	spare   []op   // where batches are made
+	keys    []byte // to make statements in
+	letters []byte
+	dog     *time.Timer // ends the session when an answer takes too long
+	bitten  chan struct{}
+	timer   *time.Timer
+	deaf    bool      // the driver cannot listen
+	heard   time.Time // the last answer
+	used    time.Time // the last time it was asked for something
+}
+
+// An op is something to ask of a session.
+type op struct {
+	kind   opKind
+	mode   Mode
+	ent    *entry
+	query  *query        // of opQuery
+	target *conn         // of opCancel
+	done   chan struct{} // of opCancel: closed when it has been carried out
+}
+
+type opKind uint8
+
+const (
+	opTry    opKind = iota // take the lock if it is free
+	opUnlock               // give it back
+	opProbe                // could it be had shared?
+	opWait                 // wait for it
+	opCancel               // end another session's waiting
+	opQuery                // something else
+)
+
+// A query is a statement that is nobody's lock.
+type query struct {
+	sql    string
+	args   []string
+	answer string
+	err    error
+	ready  chan struct{} // closed when answer and err are there
+}
+
+// maxBatch is how many locks and unlocks one statement takes at the most.
+const maxBatch = 2048
+
+// push adds to the queue. Engine.mu is held.
+func (c *conn) push(o op) {
+	c.queue = append(c.queue, o)
+	c.alarm()
+}
+
+// alarm has run look at the queue. Engine.mu is held.
+func (c *conn) alarm() {
+	if c.unwatch != nil {
+		c.unwatch()
+		c.unwatch = nil
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// withdraw takes back what was asked for an entry, if that has not begun.
+// Engine.mu is held.
+func (c *conn) withdraw(ent *entry) bool {
+	for i, o := range c.queue {
+		if o.ent == ent && (o.kind == opTry || o.kind == opWait) {
+			c.queue = append(c.queue[:i], c.queue[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// kill ends the connection under what it is doing. Engine.mu is held.
+func (c *conn) kill() {
+	if c.s == nil {
+		return
+	}
+	c.engine.wg.Add(1)
+	go func() {
+		defer c.engine.wg.Done()
+		c.s.Close()
+	}()
+}
+
+// run is the session's life.
+func (c *conn) run() {
+	e := c.engine
+	defer e.wg.Done()
+	err := c.begin()
+	for err == nil {
+		if err = c.take(); err == nil {
+			err = c.work()
+		}
+	}
+	e.mu.Lock()
+	e.lose(c, err)
+	losses, pid := c.losses, c.pid
+	e.mu.Unlock()
+	if c.s != nil {
+		c.s.Close()
+	}
+	if c.dog != nil {
+		c.dog.Stop()
+	}
+	if losses > 0 && !errors.Is(err, ErrClosed) {
+		e.logWarn("locks lost with their session", "locks", losses, "pid", pid, "error", err)
+	}
+}
+
+// begin opens the connection and sees to it that it is fit for holding locks.
+func (c *conn) begin() error {
+	e := c.engine
+	ctx, cancel := context.WithTimeout(e.ctx, openTimeout)
+	defer cancel()
+	s, err := e.config.Open(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	e.mu.Lock()
+	c.s = s
+	e.mu.Unlock()
+	if err := c.greet(ctx); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.open = true
+	return nil
+}
+
+func (c *conn) greet(ctx context.Context) error {
+	e := c.engine
+	e.roundTrips.Add(1)
+	answer, err := c.s.Ask(ctx, helloSQL)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	var hello struct {
+		PID     int32
+		Start   string
+		Standby bool
+	}
+	if err := json.Unmarshal([]byte(answer), &hello); err != nil {
+		return fmt.Errorf("%w: the first answer makes no sense: %w", ErrUnavailable, err)
+	}
+	if told := c.s.PID(); told != 0 && told != uint32(hello.PID) && !e.config.AllowPooler {
+		return ErrPooler
+	}
+	if hello.Standby {
+		return ErrStandby
+	}
+	c.prefix = strconv.Itoa(int(hello.PID)) + ":"
+	e.mu.Lock()
+	c.pid, c.start = hello.PID, hello.Start
+	e.mu.Unlock()
+
+	// The client must notice a loss before the server frees its locks: the
+	// heartbeat comes first, and the server waits for more than two.
+	beat := e.config.Heartbeat
+	seconds := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Second))) }
+	millis := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Millisecond))) }
+	e.roundTrips.Add(1)
+	_, err = c.s.Ask(ctx, keepaliveSQL, millis(beat), seconds(2*beat), seconds(beat/2), "3", millis(3*beat))
+	if err != nil && sqlstate.Of(err) == "" {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	c.heard, c.used = time.Now(), time.Now()
+	c.bitten = make(chan struct{}, 1)
+	c.dog = time.AfterFunc(time.Hour, func() {
+		select {
+		case c.bitten <- struct{}{}:
+		default:
+		}
+		c.s.Close()
+	})
+	c.dog.Stop()
+	c.timer = time.NewTimer(time.Hour)
+	return nil
+}
+
+// take waits until there is something to do and makes it the batch.
+func (c *conn) take() error {
+	e := c.engine
+	for {
+		e.mu.Lock()
+		if c.lost != nil {
+			e.mu.Unlock()
+			return c.lost
+		}
+		if len(c.queue) > 0 {
+			c.takeBatch()
+			e.mu.Unlock()
+			return nil
+		}
+		e.mu.Unlock()
+
+		if quiet := time.Since(c.used); quiet < hot {
+			c.timer.Reset(hot - quiet)
+			select {
+			case <-c.wake:
+			case <-c.timer.C:
+			}
+			continue
+		}
+		if err := c.listen(); err != nil {
+			return err
+		}
+	}
+}
+
+// takeBatch takes from the queue what can travel together: tries and unlocks in
+// the order of their asking, or one thing of another kind. Engine.mu is held.
+func (c *conn) takeBatch() {
+	n := 0
+	for n < len(c.queue) && n < maxBatch && c.queue[n].kind <= opProbe {
+		n++
+	}
+	n = max(n, 1)
+	c.spare = append(c.spare[:0], c.queue[:n]...)
+	rest := copy(c.queue, c.queue[n:])
+	clear(c.queue[rest:])
+	c.queue = c.queue[:rest]
+	c.batch, c.ops = c.spare, c.spare
+	if c.batch[0].kind == opWait {
+		c.waitEnds = time.Now().Add(c.engine.slice(c.batch[0].ent))
+	}
+}
+
+// listen waits for something to do, for the loss of the session, or for the time
+// to ask whether it is still there.
+func (c *conn) listen() error {
+	e := c.engine
+	next := c.heard.Add(e.config.Heartbeat / 2)
+	if !c.deaf {
+		ctx, cancel := context.WithDeadline(context.Background(), next)
+		e.mu.Lock()
+		if len(c.queue) > 0 || c.lost != nil {
+			e.mu.Unlock()
+			cancel()
+			return nil
+		}
+		c.unwatch = cancel
+		e.mu.Unlock()
+		err := c.s.Watch(ctx)
+		e.mu.Lock()
+		c.unwatch = nil
+		e.mu.Unlock()
+		cancel()
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			c.deaf = true
+		case err != nil:
+			return err
+		}
+	}
+	if c.deaf {
+		c.timer.Reset(time.Until(next))
+		select {
+		case <-c.wake:
+			return nil
+		case <-c.timer.C:
+		}
+	}
+	if time.Now().Before(next) {
+		return nil
+	}
+	if time.Since(c.used) >= idleTimeout && c.retire() {
+		return errUnused
+	}
+	_, err := c.ask(e.config.Heartbeat/2, pingSQL)
+	if err != nil && sqlstate.Of(err) != "" {
+		_, err = c.holds() // somebody canceled the ping
+	}
+	return err
+}
+
+// retire takes the session out of service if nothing needs it.
+func (c *conn) retire() bool {
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(c.held) > 0 || len(c.queue) > 0 || c.waiting != nil {
+		return false
+	}
+	e.lose(c, errUnused)
+	return true
+}
+
+// ask runs a statement and gives back its answer without the backend's pid, of
+// which it makes sure. An error with an SQLSTATE leaves the session usable, if
+// Postgres did not end it.
+func (c *conn) ask(patience time.Duration, sql string, args ...string) (string, error) {
+	answer, err := c.askAnything(patience, sql, args...)
+	if err != nil {
+		return "", err
+	}
+	rest, ok := strings.CutPrefix(answer, c.prefix)
+	if !ok {
+		return "", errSwapped
+	}
+	return rest, nil
+}
+
+func (c *conn) askAnything(patience time.Duration, sql string, args ...string) (string, error) {
+	c.engine.roundTrips.Add(1)
+	c.dog.Reset(patience)
+	answer, err := c.s.Ask(context.Background(), sql, args...)
+	c.dog.Stop()
+	if err != nil {
+		select {
+		case <-c.bitten:
+			return "", errSilent
+		default:
+			return "", err
+		}
+	}
+	c.heard = time.Now()
+	return answer, nil
+}
+
+// holds asks which advisory locks the session holds. Its errors are the
+// session's end.
+func (c *conn) holds() (map[advisory]bool, error) {
+	answer, err := c.ask(c.engine.config.Heartbeat, heldSQL)
+	if err != nil {
+		return nil, err
+	}
+	return parseHeld(answer), nil
+}
+
+// work asks Postgres what the batch asks. Its error is the session's end.
+func (c *conn) work() error {
+	c.used = time.Now()
+	var err error
+	switch first := c.ops[0]; first.kind {
+	case opWait:
+		err = c.wait(first)
+	case opCancel:
+		err = c.cancel(first)
+	case opQuery:
+		err = c.query(first.query)
+	default:
+		err = c.exchange()
+	}
+	c.used = time.Now()
+	return err
+}

@@ -1,0 +1,328 @@
+package session
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Key is an advisory lock's number. Pair says that it is two 32-bit numbers,
+// the first one in the upper half.
+type Key struct {
+	ID   int64
+	Pair bool
+}
+
+// Mode is how a lock is held.
+type Mode uint8
+
+const (
+	Exclusive Mode = iota
+	Shared
+)
+
+// A Conn is what the engine needs of a session. The root package's Session says
+// what each method promises.
+type Conn interface {
+	Ask(ctx context.Context, sql string, args ...string) (string, error)
+	Watch(ctx context.Context) error
+	PID() uint32
+	Close() error
+}
+
+// Config is what an Engine is made of. Every field must be set.
+type Config struct {
+	Open        func(context.Context) (Conn, error)
+	Sessions    int           // the most sessions at a time
+	Slice       time.Duration // the longest wait in one statement
+	HandOver    time.Duration // how long a lock goes from hand to hand within the process
+	Heartbeat   time.Duration // within which a silent loss is noticed
+	AllowPooler bool
+	Log         *slog.Logger
+}
+
+// How long things may take that nobody needs to choose.
+const (
+	// openTimeout bounds the opening of a session, where ctx does not do so.
+	openTimeout = 15 * time.Second
+	// closeTimeout is how long Close waits for what is held to be unlocked.
+	closeTimeout = 5 * time.Second
+	// hot is how long a session waits for more work before it listens for its
+	// loss, which costs more to be called back from.
+	hot = 2 * time.Millisecond
+	// idleTimeout is how long a session is kept that holds nothing.
+	idleTimeout = time.Minute
+	// pollInterval is between two tries when no session is free to wait.
+	pollInterval = 20 * time.Millisecond
+	// retries is how often a request is taken to another session after the
+	// one that it was on was lost.
+	retries = 2
+)
+
+// An Engine takes advisory locks for one process.
+type Engine struct {
+	config Config
+	ctx    context.Context // ends when the sessions must
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the goroutines of the sessions
+
+	roundTrips atomic.Uint64
+
+	mu      sync.Mutex // guards everything below, and the insides of conns, entries and Holds
+	conns   []*conn    // in the order of their opening, none that is lost
+	entries map[Key]*entry
+	pollers []*entry      // that wait for a session to wait on, longest first
+	closed  bool          // no new locks
+	held    int           // Holds that are granted
+	drained chan struct{} // made by Close, closed when there is no entry any more
+	stats   Stats
+}
+
+// Stats are counts since the Engine was made, but for the first three, which are
+// of now.
+type Stats struct {
+	Sessions int // sessions that are open or being opened
+	Held     int // locks held
+	Waiting  int // requests that wait for a lock
+
+	Acquired   uint64 // locks granted
+	Refused    uint64 // requests that ended without the lock
+	Lost       uint64 // locks lost with their session
+	Dropped    uint64 // locks whose handle was dropped without unlocking it
+	HandOvers  uint64 // locks that went from one holder to the next without Postgres
+	RoundTrips uint64 // statements run
+}
+
+// New makes an Engine. It opens no session before one is needed.
+func New(config Config) *Engine {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Engine{config: config, ctx: ctx, cancel: cancel, entries: make(map[Key]*entry)}
+}
+
+// Stats tells how things stand.
+func (e *Engine) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.stats
+	s.Sessions, s.Held, s.RoundTrips = len(e.conns), e.held, e.roundTrips.Load()
+	for _, ent := range e.entries {
+		s.Waiting += ent.queue.len()
+	}
+	return s
+}
+
+// Wait says how long a request may wait: not at all, for a time, or (the zero
+// value) as long as its ctx.
+type Wait struct {
+	No  bool
+	For time.Duration
+}
+
+// Acquire gets the lock or says why not: [ErrNotAcquired], possibly with ctx's
+// error, or whatever is in the way of asking. In that case nothing is held, and
+// nothing is asked for any more.
+func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*Hold, error) {
+	h := &Hold{engine: e, mode: mode, noWait: wait.No, ready: make(chan error, 1)}
+	h.bound(ctx, wait)
+	if err := ctx.Err(); err != nil {
+		return nil, notAcquired(err)
+	}
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return nil, ErrClosed
+	}
+	e.ask(e.entry(key), h)
+	e.mu.Unlock()
+	return h.await(ctx, wait)
+}
+
+// AcquireTogether is Acquire without waiting for several keys at once, which
+// travel together. It returns a Hold or an error for each.
+func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode) ([]*Hold, []error) {
+	holds, errs := make([]*Hold, len(keys)), make([]error, len(keys))
+	e.mu.Lock()
+	closed := e.closed
+	for i, key := range keys {
+		holds[i] = &Hold{engine: e, mode: mode, noWait: true, ready: make(chan error, 1)}
+		if !closed {
+			e.ask(e.entry(key), holds[i])
+		}
+	}
+	e.mu.Unlock()
+	for i := range holds {
+		if closed {
+			holds[i], errs[i] = nil, ErrClosed
+			continue
+		}
+		holds[i], errs[i] = holds[i].await(ctx, Wait{No: true})
+	}
+	return holds, errs
+}
+
+// ReleaseTogether is Release for several, which travel together.
+func (e *Engine) ReleaseTogether(holds []*Hold) []error {
+	errs, asked := make([]error, len(holds)), make([]bool, len(holds))
+	e.mu.Lock()
+	for i, h := range holds {
+		asked[i], errs[i] = h.begin()
+	}
+	e.mu.Unlock()
+	for i, h := range holds {
+		if asked[i] {
+			errs[i] = <-h.ready
+		}
+	}
+	return errs
+}
+
+// Query runs a statement of one text value on a session that is not waiting, and
+// returns its answer. ctx bounds the waiting for it.
+func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string, error) {
+	q := &query{sql: sql, args: args, ready: make(chan struct{})}
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return "", ErrClosed
+	}
+	e.serving(nil).push(op{kind: opQuery, query: q})
+	e.mu.Unlock()
+	select {
+	case <-q.ready:
+		return q.answer, q.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// Drop has release run, for a lock whose handle was dropped, and says so.
+func (e *Engine) Drop(release func() error, what string) {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return
+	}
+	e.stats.Dropped++
+	e.wg.Add(1)
+	e.mu.Unlock()
+	go func() {
+		defer e.wg.Done()
+		e.logWarn("a lock was dropped without Unlock, and is unlocked now", "lock", what, "error", release())
+	}()
+}
+
+// Close takes no new locks, ends all waiting with [ErrClosed], tells those who
+// asked to be told (see [Hold.Notify]), waits for what is held to be unlocked,
+// for five seconds at the most, and ends the sessions. What is held even then is
+// lost. It returns how many locks that were.
+func (e *Engine) Close() (lost int) {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		e.wg.Wait()
+		return 0
+	}
+	e.closed = true
+	for _, ent := range e.entries {
+		for h := ent.queue.front(); h != nil; h = ent.queue.front() {
+			ent.queue.remove(h)
+			h.refuse(ErrClosed)
+		}
+		for _, h := range ent.holders {
+			for _, f := range h.notify {
+				f(ErrClosed)
+			}
+		}
+		e.interrupt(ent)
+	}
+	if len(e.entries) > 0 {
+		e.drained = make(chan struct{})
+		drained := e.drained
+		e.mu.Unlock()
+		timer := time.NewTimer(closeTimeout)
+		select {
+		case <-drained:
+		case <-timer.C:
+		}
+		timer.Stop()
+		e.mu.Lock()
+	}
+	lost = e.held
+	for len(e.conns) > 0 {
+		if len(e.conns[0].batch) > 0 {
+			e.conns[0].kill() // it would not look up before it has its answer
+		}
+		e.lose(e.conns[0], ErrClosed)
+	}
+	e.mu.Unlock()
+	e.cancel()
+	e.wg.Wait()
+	return lost
+}
+
+// entry finds the key's entry or makes one.
+func (e *Engine) entry(key Key) *entry {
+	if ent := e.entries[key]; ent != nil {
+		return ent
+	}
+	ent := &entry{key: key}
+	e.entries[key] = ent
+	return ent
+}
+
+// serving is a session that is not waiting for a lock, or that soon will not be.
+func (e *Engine) serving(not *conn) *conn {
+	for _, c := range e.conns {
+		if c != not && c.waiting == nil {
+			return c
+		}
+	}
+	if len(e.conns) < e.config.Sessions {
+		return e.open()
+	}
+	if e.conns[0] == not {
+		return nil
+	}
+	return e.conns[0] // its queue is served between two slices
+}
+
+// waiter is a session that holds nothing and has nothing to do, or nil. It leaves
+// one session to those who do not wait, where more than one is allowed.
+func (e *Engine) waiter() *conn {
+	waiting := 0
+	var idle *conn
+	for _, c := range e.conns {
+		switch {
+		case c.waiting != nil:
+			waiting++
+		case len(c.held) == 0 && len(c.queue) == 0 && len(c.batch) == 0:
+			idle = c
+		}
+	}
+	switch {
+	case e.config.Sessions > 1 && waiting >= e.config.Sessions-1:
+		return nil
+	case idle != nil:
+		return idle
+	case len(e.conns) < e.config.Sessions:
+		return e.open()
+	}
+	return nil
+}
+
+// open begins a session. What is queued for it runs once it is there.
+func (e *Engine) open() *conn {
+	c := &conn{engine: e, wake: make(chan struct{}, 1), held: make(map[*entry]struct{})}
+	e.conns = append(e.conns, c)
+	e.wg.Add(1)
+	go c.run()
+	return c
+}
+
+func (e *Engine) logWarn(msg string, args ...any) {
+	if e.config.Log != nil {
+		e.config.Log.Warn("pglock: "+msg, args...)
+	}
+}

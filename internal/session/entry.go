@@ -1,0 +1,511 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// errExpired is how a request is refused whose own time is over.
+var errExpired = errors.New("expired")
+
+// An entry is a key that somebody in this process holds or wants. All of its
+// methods, which are the Engine's, are called with Engine.mu held.
+type entry struct {
+	key     Key
+	state   entryState
+	want    Mode      // what is tried or waited for
+	mode    Mode      // as which Postgres has it, while held or releasing
+	conn    *conn     // that has been asked, or that holds it
+	since   time.Time // when Postgres granted it, or said that nobody else wants it
+	queue   queue     // those in this process who want it
+	holders []*Hold   // those who have it: one exclusive or any number of shared ones
+
+	releaser *Hold           // that waits to hear of the unlock, if one does
+	retry    bool            // a try stands right behind the unlock
+	probing  bool            // Postgres is being asked whether others wait for it
+	deferred bool            // the unlock stands back until that is answered
+	attempts int             // sessions lost in a row while asking
+	timer    *time.Timer     // of the next poll
+	settle   []chan struct{} // of those who gave up and wait until nothing is under way
+}
+
+type entryState uint8
+
+const (
+	idle      entryState = iota // not asked for, not held
+	trying                      // a try is queued or under way
+	waiting                     // a session waits for it in Postgres
+	polling                     // no session is free to wait: it is tried now and then
+	held                        // held
+	releasing                   // an unlock is queued or under way
+)
+
+// ask is how a request begins.
+func (e *Engine) ask(ent *entry, h *Hold) {
+	h.ent = ent
+	switch ent.state {
+	case idle:
+		ent.queue.push(h)
+		e.try(ent)
+	case trying, releasing:
+		ent.queue.push(h) // the answer that is under way decides
+	case held:
+		alike := h.mode == Shared && ent.mode == Shared && ent.queue.exclusive == 0
+		switch {
+		case alike && ent.queue.len() == 0 && time.Since(ent.since) < e.config.HandOver:
+			e.grant(ent, h)
+		case alike:
+			ent.queue.push(h)
+			e.probe(ent)
+		case h.noWait:
+			h.refuse(ErrNotAcquired)
+		default:
+			ent.queue.push(h)
+		}
+	case waiting, polling: // another process has it
+		if h.noWait {
+			h.refuse(ErrNotAcquired)
+		} else {
+			ent.queue.push(h)
+		}
+	}
+}
+
+// rest makes the entry idle, or asks for its lock when somebody wants it.
+func (e *Engine) rest(ent *entry) {
+	ent.state, ent.conn = idle, nil
+	if ent.queue.len() > 0 {
+		e.try(ent)
+		return
+	}
+	delete(e.entries, ent.key)
+	if len(e.entries) == 0 && e.drained != nil {
+		close(e.drained)
+		e.drained = nil
+	}
+}
+
+// settled tells those who gave up that nothing is under way on their behalf.
+func (e *Engine) settled(ent *entry) {
+	if ent.state == releasing {
+		return // it may be their lock, which came too late
+	}
+	for _, c := range ent.settle {
+		close(c)
+	}
+	ent.settle = nil
+}
+
+// try asks for the lock as the first in the queue wants it, without waiting.
+func (e *Engine) try(ent *entry) {
+	c := e.serving(nil)
+	ent.state, ent.want, ent.conn = trying, ent.queue.front().mode, c
+	c.push(op{kind: opTry, ent: ent, mode: ent.want})
+}
+
+// tried is the answer to a try.
+func (e *Engine) tried(ent *entry, c *conn, ok bool) {
+	ent.attempts = 0
+	if ok {
+		e.granted(ent, c)
+		return
+	}
+	// What is refused a shared lock is refused an exclusive one too.
+	e.refuseNoWait(ent, func(h *Hold) bool { return ent.want == Shared || h.mode == ent.want })
+	switch head := ent.queue.front(); {
+	case head == nil:
+		e.rest(ent)
+	case head.noWait, head.mode == Shared && ent.want == Exclusive:
+		e.try(ent)
+	default:
+		e.wait(ent)
+	}
+	e.settled(ent)
+}
+
+// failed is an error instead of an answer to a try: it is the first one's, and
+// the others try again.
+func (e *Engine) failed(ent *entry, err error) {
+	if head := ent.queue.front(); head != nil {
+		ent.queue.remove(head)
+		head.refuse(err)
+	}
+	e.rest(ent)
+	e.settled(ent)
+}
+
+// refuseNoWait answers no to those in the queue who do not wait.
+func (e *Engine) refuseNoWait(ent *entry, which func(*Hold) bool) {
+	for h := ent.queue.front(); h != nil; {
+		next := h.next
+		if h.noWait && which(h) {
+			ent.queue.remove(h)
+			h.refuse(ErrNotAcquired)
+		}
+		h = next
+	}
+}
+
+func anyHold(*Hold) bool { return true }
+
+// wait has a session wait for the lock in Postgres. Those who do not wait are
+// refused: it is held by another, and then queued for by us.
+func (e *Engine) wait(ent *entry) {
+	e.refuseNoWait(ent, anyHold)
+	if ent.queue.len() == 0 {
+		e.rest(ent)
+		return
+	}
+	if c := e.waiter(); c != nil {
+		e.waitOn(ent, c)
+		return
+	}
+	e.poll(ent)
+}
+
+func (e *Engine) waitOn(ent *entry, c *conn) {
+	ent.state, ent.want, ent.conn = waiting, ent.queue.front().mode, c
+	c.waiting = ent
+	c.push(op{kind: opWait, ent: ent, mode: ent.want})
+}
+
+// poll tries again in a while.
+func (e *Engine) poll(ent *entry) {
+	ent.state, ent.conn = polling, nil
+	e.pollers = append(e.pollers, ent)
+	var timer *time.Timer
+	timer = time.AfterFunc(pollInterval, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if ent.state == polling && ent.timer == timer && !e.closed {
+			e.unpoll(ent)
+			e.try(ent)
+		}
+	})
+	ent.timer = timer
+}
+
+func (e *Engine) unpoll(ent *entry) {
+	ent.timer.Stop()
+	ent.timer = nil
+	if i := slices.Index(e.pollers, ent); i >= 0 {
+		e.pollers = slices.Delete(e.pollers, i, i+1)
+	}
+}
+
+// waited is the end of a slice of waiting: the lock is held by c, or err says
+// what is in the way, or neither: then the time of the slice was over.
+func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
+	c.waiting = nil
+	ent.attempts = 0
+	if ok {
+		e.granted(ent, c)
+		return
+	}
+	ent.conn = nil
+	if head := ent.queue.front(); err != nil && head != nil {
+		ent.queue.remove(head)
+		head.refuse(err)
+	}
+	e.expire(ent)
+	switch {
+	case ent.queue.len() == 0:
+		e.rest(ent)
+	case err == nil && len(e.pollers) > 0 && len(c.queue) == 0:
+		// Every key that is waited for gets its turn in Postgres' own queue.
+		next := e.pollers[0]
+		e.unpoll(next)
+		e.waitOn(next, c)
+		e.poll(ent)
+	default:
+		e.wait(ent)
+	}
+	e.settled(ent)
+}
+
+// expire refuses those whose own time is over.
+func (e *Engine) expire(ent *entry) {
+	now := time.Now()
+	for h := ent.queue.front(); h != nil; {
+		next := h.next
+		if !h.deadline.IsZero() && !now.Before(h.deadline) {
+			ent.queue.remove(h)
+			h.refuse(errExpired)
+		}
+		h = next
+	}
+}
+
+// slice is how long to wait in Postgres: as long as the most patient one in the
+// queue wants to wait, and no longer than a slice.
+func (e *Engine) slice(ent *entry) time.Duration {
+	var longest time.Duration
+	now := time.Now()
+	for h := ent.queue.front(); h != nil; h = h.next {
+		if h.deadline.IsZero() {
+			return e.config.Slice
+		}
+		longest = max(longest, h.deadline.Sub(now))
+	}
+	return min(longest, e.config.Slice)
+}
+
+// granted is Postgres' yes: c holds the lock as ent.want.
+func (e *Engine) granted(ent *entry, c *conn) {
+	ent.state, ent.mode, ent.conn, ent.since = held, ent.want, c, time.Now()
+	c.held[ent] = struct{}{}
+	e.deliver(ent)
+	e.settled(ent)
+}
+
+// deliver gives the lock that Postgres granted to the first in the queue, and to
+// all who may share it with them. Nobody left who wants it, or not like this, it
+// is given back.
+func (e *Engine) deliver(ent *entry) {
+	for h := ent.queue.front(); h != nil && h.mode == ent.mode; h = ent.queue.front() {
+		if ent.mode == Exclusive && len(ent.holders) > 0 {
+			break
+		}
+		ent.queue.remove(h)
+		e.grant(ent, h)
+	}
+	if len(ent.holders) == 0 {
+		e.unlock(ent, nil)
+		return
+	}
+	e.refuseNoWait(ent, anyHold)
+}
+
+func (e *Engine) grant(ent *entry, h *Hold) {
+	h.state, h.conn, h.place = granted, ent.conn, len(ent.holders)
+	ent.holders = append(ent.holders, h)
+	e.held++
+	e.stats.Acquired++
+	h.ready <- nil
+}
+
+// probe asks, on another session, whether others wait for a lock that is held
+// shared. While nobody does, any number may join those who hold it; once somebody
+// does, the time for joining is bounded, so that they get their turn.
+func (e *Engine) probe(ent *entry) {
+	if ent.probing {
+		return
+	}
+	c := e.serving(ent.conn)
+	if c == nil || c.waiting != nil {
+		e.probed(ent, true) // there is no session to ask on
+		return
+	}
+	ent.probing = true
+	c.push(op{kind: opProbe, ent: ent, mode: Shared})
+}
+
+// probed is the answer to a probe: ok says that a shared lock could be had.
+func (e *Engine) probed(ent *entry, ok bool) {
+	ent.probing = false
+	if ent.deferred {
+		ent.deferred = false
+		e.unlock(ent, ent.releaser)
+		return
+	}
+	if ent.state != held || ent.mode != Shared {
+		return // those in the queue have been seen to since
+	}
+	if ok {
+		ent.since = time.Now()
+		e.deliver(ent)
+	} else {
+		e.refuseNoWait(ent, anyHold)
+	}
+}
+
+// release takes h off those who hold the lock. It reports whether Postgres was
+// asked to unlock, of which h will hear.
+func (e *Engine) release(ent *entry, h *Hold) bool {
+	last := len(ent.holders) - 1
+	ent.holders[h.place] = ent.holders[last]
+	ent.holders[h.place].place = h.place
+	ent.holders[last] = nil
+	ent.holders = ent.holders[:last]
+	if last > 0 {
+		return false
+	}
+	if next := ent.queue.front(); next != nil && next.mode == ent.mode && time.Since(ent.since) < e.config.HandOver {
+		e.stats.HandOvers++
+		e.deliver(ent)
+		return false
+	}
+	e.unlock(ent, h)
+	return true
+}
+
+// unlock gives the lock back to Postgres. Whoever is first in Postgres' queue
+// has it then; the first in ours asks right behind.
+func (e *Engine) unlock(ent *entry, releaser *Hold) {
+	ent.state, ent.releaser = releasing, releaser
+	if ent.probing {
+		// The probe holds the lock for an instant, in which another process
+		// would be refused what our caller says is free.
+		ent.deferred = true
+		return
+	}
+	ent.conn.push(op{kind: opUnlock, ent: ent, mode: ent.mode})
+	if next := ent.queue.front(); next != nil {
+		ent.retry, ent.want = true, next.mode
+		ent.conn.push(op{kind: opTry, ent: ent, mode: ent.want})
+	}
+}
+
+// unlocked is the answer to an unlock. No means that the session did not hold
+// what we thought it did: somebody unlocked behind our back, or something between
+// us and Postgres swaps sessions. Nothing that is held there can be relied on.
+func (e *Engine) unlocked(ent *entry, c *conn, ok bool) {
+	if !ok {
+		e.lose(c, errNotOurs)
+		return
+	}
+	delete(c.held, ent)
+	e.answerReleaser(ent, nil)
+	if ent.retry {
+		ent.retry, ent.state, ent.conn = false, trying, c
+		return // its answer comes next
+	}
+	e.rest(ent)
+	e.settled(ent)
+}
+
+func (e *Engine) answerReleaser(ent *entry, err error) {
+	if ent.releaser != nil {
+		ent.releaser.ready <- err
+		ent.releaser = nil
+	}
+}
+
+// abandon is called when somebody gave up. It reports whether something is still
+// under way that could bring the lock with nobody to hold it.
+func (e *Engine) abandon(ent *entry) bool {
+	nobody := ent.queue.len() == 0
+	switch ent.state {
+	case trying:
+		if nobody && ent.conn.withdraw(ent) {
+			e.rest(ent)
+			return false
+		}
+		return nobody
+	case releasing:
+		return nobody && ent.retry
+	case waiting:
+		if nobody || ent.queue.front().mode != ent.want {
+			e.interrupt(ent)
+			return ent.state == waiting && ent.queue.len() == 0
+		}
+	case polling:
+		if nobody {
+			e.unpoll(ent)
+			e.rest(ent)
+		}
+	}
+	return false
+}
+
+// interrupt ends the waiting in Postgres before its slice is over.
+func (e *Engine) interrupt(ent *entry) {
+	if ent.state != waiting {
+		return
+	}
+	c := ent.conn
+	if c.withdraw(ent) { // it has not begun
+		c.waiting = nil
+		if ent.queue.len() == 0 {
+			e.rest(ent)
+		} else {
+			e.waitOn(ent, c)
+		}
+		return
+	}
+	if c.canceled != nil || time.Until(c.waitEnds) < soon {
+		return // it ends without us
+	}
+	var k *conn
+	if !e.closed {
+		k = e.serving(c)
+	}
+	if k == nil || k.waiting != nil {
+		c.kill() // there is no other session to cancel it from
+		return
+	}
+	c.canceled = make(chan struct{})
+	k.push(op{kind: opCancel, target: c, done: c.canceled})
+}
+
+// soon is a time that is not worth a round trip to shorten.
+const soon = 10 * time.Millisecond
+
+// lose is the end of a session: of what it held, and of what it was asked.
+func (e *Engine) lose(c *conn, err error) {
+	if c.lost != nil {
+		return
+	}
+	c.lost = err
+	c.alarm()
+	e.conns = slices.DeleteFunc(e.conns, func(other *conn) bool { return other == c })
+
+	cause := fmt.Errorf("%w: %w", ErrLost, err)
+	for ent := range c.held {
+		for _, h := range ent.holders {
+			e.stats.Lost++
+			c.losses++
+			h.lose(cause)
+		}
+		ent.holders = nil
+		if err == errNotOurs {
+			e.answerReleaser(ent, cause)
+		} else {
+			e.answerReleaser(ent, fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+		}
+		ent.retry, ent.deferred = false, false
+		e.rest(ent)
+		e.settled(ent)
+	}
+	clear(c.held)
+	if ent := c.waiting; ent != nil {
+		c.waiting = nil
+		e.again(ent, c, err)
+	}
+	for _, ops := range [][]op{c.batch, c.queue} {
+		for _, o := range ops {
+			switch {
+			case o.kind == opTry && o.ent.state == trying && o.ent.conn == c:
+				e.again(o.ent, c, err)
+			case o.kind == opProbe && o.ent.probing:
+				e.probed(o.ent, false)
+			case o.kind == opCancel:
+				close(o.done)
+			case o.kind == opQuery:
+				o.query.err = err
+				close(o.query.ready)
+			}
+		}
+	}
+	c.batch, c.queue = nil, nil
+}
+
+// again takes what was asked of a lost session to another one, unless that is
+// of no use.
+func (e *Engine) again(ent *entry, c *conn, err error) {
+	ent.attempts++
+	if !c.open || ent.attempts > retries || e.closed {
+		if c.open {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		for h := ent.queue.front(); h != nil; h = ent.queue.front() {
+			ent.queue.remove(h)
+			h.refuse(err)
+		}
+		ent.attempts = 0
+	}
+	e.rest(ent)
+	e.settled(ent)
+}

@@ -1,0 +1,213 @@
+package session
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
+
+// What a session asks of Postgres, and how it finds out what came of it when
+// Postgres answers with an error. Every error that these functions return is the
+// session's end: nothing that it held can be relied on any more.
+
+// exchange runs the batch: tries, unlocks and probes, in one statement.
+func (c *conn) exchange() error {
+	ops := c.ops
+	if len(ops) == 1 {
+		return c.single(ops[0])
+	}
+	answer, err := c.askFor(ops)
+	if err == nil {
+		return c.settle(ops, answer)
+	}
+	if sqlstate.Of(err) == "" {
+		return err
+	}
+	// Some of it was done before it failed, and stays done. What was not is done
+	// one by one, so that one request that fails does not fail the others.
+	has, err := c.holds()
+	if err != nil {
+		return err
+	}
+	for _, o := range ops {
+		lock := advisory{o.ent.key, o.mode}
+		switch {
+		case o.kind == opTry && has[lock], o.kind == opUnlock && !has[lock]:
+			err = c.settle([]op{o}, "1")
+		default:
+			err = c.single(o)
+			delete(has, lock) // unlocked, if it was held: the next try is still to be run
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// single runs one try, unlock or probe.
+func (c *conn) single(o op) error {
+	answer, err := c.askFor([]op{o})
+	if err == nil {
+		return c.settle([]op{o}, answer)
+	}
+	if sqlstate.Of(err) == "" {
+		return err
+	}
+	has, lost := c.holds()
+	switch held := has[advisory{o.ent.key, o.mode}]; {
+	case lost != nil:
+		return lost
+	case o.kind == opTry && held, o.kind == opUnlock && !held:
+		return c.settle([]op{o}, "1") // it was done, and failed then
+	case o.kind == opTry:
+		return c.refuse(o, err)
+	case o.kind == opUnlock:
+		return fmt.Errorf("unlocking: %w", err)
+	}
+	return c.settle([]op{o}, "0")
+}
+
+// askFor runs the statement for some ops. The answer has a 1 or 0 for each.
+func (c *conn) askFor(ops []op) (answer string, err error) {
+	patience := c.engine.config.Heartbeat / 2
+	if len(ops) == 1 {
+		o := ops[0]
+		answer, err = c.ask(patience, oneSQL, strconv.FormatInt(o.ent.key.ID, 10), letter(o.kind, o.ent.key, o.mode))
+	} else {
+		c.keys, c.letters = append(c.keys[:0], '{'), c.letters[:0]
+		for i, o := range ops {
+			if i > 0 {
+				c.keys = append(c.keys, ',')
+			}
+			c.keys = strconv.AppendInt(c.keys, o.ent.key.ID, 10)
+			c.letters = append(c.letters, letter(o.kind, o.ent.key, o.mode)...)
+		}
+		c.keys = append(c.keys, '}')
+		answer, err = c.ask(patience, batchSQL, string(c.keys), string(c.letters))
+	}
+	if err == nil && len(answer) != len(ops) {
+		err = fmt.Errorf("asked about %d locks, %d answers came", len(ops), len(answer))
+	}
+	return answer, err
+}
+
+// settle tells the entries the answers to the first ops of the batch.
+func (c *conn) settle(ops []op, answer string) error {
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, o := range ops {
+		if c.lost != nil {
+			break
+		}
+		c.batch = c.batch[1:]
+		ok := answer[i] == '1'
+		switch o.kind {
+		case opTry:
+			e.tried(o.ent, c, ok)
+		case opUnlock:
+			e.unlocked(o.ent, c, ok)
+		case opProbe:
+			e.probed(o.ent, ok)
+		}
+	}
+	return c.lost
+}
+
+// refuse tells the entry that its try failed with an error.
+func (c *conn) refuse(o op, err error) error {
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.lost == nil {
+		c.batch = c.batch[1:]
+		e.failed(o.ent, err)
+	}
+	return c.lost
+}
+
+// wait waits for one lock, for a slice of time at the most.
+func (c *conn) wait(o op) error {
+	e := c.engine
+	e.mu.Lock()
+	slice := max(time.Until(c.waitEnds), time.Millisecond)
+	e.mu.Unlock()
+	// Rounded up, since 0 would be for ever.
+	millis := strconv.FormatInt(int64((slice+time.Millisecond-1)/time.Millisecond), 10)
+	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL,
+		strconv.FormatInt(o.ent.key.ID, 10), letter(o.kind, o.ent.key, o.mode), millis)
+
+	// An order to cancel this wait that comes too late must not hit what is run
+	// next, so it is waited for.
+	e.mu.Lock()
+	canceled := c.canceled
+	e.mu.Unlock()
+	if canceled != nil {
+		<-canceled
+	}
+
+	got := err == nil
+	if err != nil {
+		state := sqlstate.Of(err)
+		if state == "" {
+			return err
+		}
+		// The lock may have been granted at the moment when the wait ended.
+		has, lost := c.holds()
+		if lost != nil {
+			return lost
+		}
+		got = has[advisory{o.ent.key, o.mode}]
+		if got || state == sqlstate.LockNotAvailable || state == sqlstate.QueryCanceled {
+			err = nil
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.canceled = nil
+	if c.lost == nil {
+		c.batch = nil
+		e.waited(o.ent, c, got, err)
+	}
+	return c.lost
+}
+
+// cancel ends another session's waiting. That it cannot be done is no harm: the
+// wait ends with its slice.
+func (c *conn) cancel(o op) error {
+	e := c.engine
+	e.mu.Lock()
+	pid, start := o.target.pid, o.target.start
+	e.mu.Unlock()
+	_, err := c.ask(e.config.Heartbeat/2, cancelSQL, strconv.Itoa(int(pid)), start)
+	if err != nil && sqlstate.Of(err) == "" {
+		return err // lose tells the one who waits for done
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.lost == nil {
+		c.batch = nil
+		close(o.done)
+	}
+	return c.lost
+}
+
+// query runs a statement that is nobody's lock.
+func (c *conn) query(q *query) error {
+	answer, err := c.askAnything(c.engine.config.Heartbeat/2, q.sql, q.args...)
+	if err != nil && sqlstate.Of(err) == "" {
+		return err // lose tells the one who waits for ready
+	}
+	e := c.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.lost == nil {
+		c.batch = nil
+		q.answer, q.err = answer, err
+		close(q.ready)
+	}
+	return c.lost
+}

@@ -1,0 +1,19 @@
+-- Many locks and unlocks that never wait, in the order in which they stand, in
+-- one round trip. $1 are the keys, $2 a letter for each, as in one.sql. The
+-- answer is the backend's pid, a colon, and a 1 or 0 for each.
+SELECT pg_catalog.pg_backend_pid()::text || ':' || pg_catalog.string_agg((CASE a.op
+    WHEN 'X' THEN pg_catalog.pg_try_advisory_lock(a.key)
+    WHEN 'x' THEN pg_catalog.pg_advisory_unlock(a.key)
+    WHEN 'S' THEN pg_catalog.pg_try_advisory_lock_shared(a.key)
+    WHEN 's' THEN pg_catalog.pg_advisory_unlock_shared(a.key)
+    WHEN 'P' THEN pg_catalog.pg_try_advisory_lock((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
+    WHEN 'p' THEN pg_catalog.pg_advisory_unlock((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
+    WHEN 'R' THEN pg_catalog.pg_try_advisory_lock_shared((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
+    WHEN 'r' THEN pg_catalog.pg_advisory_unlock_shared((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
+    WHEN 'Q' THEN CASE WHEN pg_catalog.pg_try_advisory_lock_shared(a.key)
+                       THEN pg_catalog.pg_advisory_unlock_shared(a.key) ELSE false END
+    WHEN 'q' THEN CASE WHEN pg_catalog.pg_try_advisory_lock_shared((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
+                       THEN pg_catalog.pg_advisory_unlock_shared((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
+                       ELSE false END
+    END)::int::text, '')
+FROM unnest($1::bigint[], pg_catalog.string_to_array($2::text, NULL)) AS a (key, op)

@@ -1,0 +1,23 @@
+-- A session begins: what its locks must not depend on is set, and what must be
+-- known of it is told. The server's, the role's and the database's own settings
+-- must neither end a holder nor hide the functions that are called later.
+-- Settings that this major does not have are left out.
+SELECT pg_catalog.json_build_object(
+    'pid', pg_catalog.pg_backend_pid(),
+    'start', (SELECT pg_catalog.to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')
+              FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a),
+    'standby', pg_catalog.pg_is_in_recovery(),
+    'settings', (SELECT pg_catalog.count(pg_catalog.set_config(s.name, s.value, false))
+                 FROM (VALUES
+                     ('search_path', 'pg_catalog'),
+                     ('statement_timeout', '0'),
+                     ('lock_timeout', '0'),
+                     ('idle_in_transaction_session_timeout', '0'),
+                     ('idle_session_timeout', '0'),
+                     ('transaction_timeout', '0'),
+                     ('default_transaction_isolation', 'read committed'),
+                     ('default_transaction_deferrable', 'off'),
+                     ('jit', 'off')
+                 ) AS s (name, value)
+                 WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL)
+)::text

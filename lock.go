@@ -1,0 +1,137 @@
+package pglock
+
+import (
+	"errors"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/pglock-go/pglock/internal/session"
+)
+
+// A Lock is the handle of a lock that is held, or of the several that
+// [Locker.LockAll] took, until Unlock. It is safe for use by several goroutines.
+type Lock struct {
+	keys    []Key
+	held    held
+	cleanup runtime.Cleanup
+}
+
+// held is one lock or several, as the engine has them.
+type held interface {
+	Release() error
+	Notify(func(error))
+	Done() <-chan struct{}
+	Err() error
+	PID() int32
+}
+
+func newLock(engine *session.Engine, h held, keys ...Key) *Lock {
+	lock := &Lock{keys: keys, held: h}
+	lock.cleanup = runtime.AddCleanup(lock, func(d dropped) { d.unlock() }, dropped{engine, h, keys})
+	return lock
+}
+
+// dropped is what is left of a Lock that nobody can unlock any more.
+type dropped struct {
+	engine *session.Engine
+	held   held
+	keys   []Key
+}
+
+func (d dropped) unlock() {
+	if d.held.Err() == nil {
+		d.engine.Drop(d.held.Release, d.keys[0].String())
+	}
+}
+
+// Unlock gives the lock back. When it returns nil, another can have it, or has it
+// already: the next one waiting in this process, or whoever is first in line at
+// the server. It needs no ctx: it takes a round trip at the most, and no longer
+// than the [Heartbeat].
+//
+// It may be called more than once, after the lock was lost, and after
+// [Locker.Close]: it never unlocks what another holds. Its error, an [*Error],
+// says what was not as it should be: [ErrNotHeld] when it had been unlocked
+// before; [ErrLost] when it was lost while it should have been held, so that
+// another may have held it at the same time; [ErrUnconfirmed] when Postgres did
+// not answer: the session has been closed then, which frees the lock as soon as
+// the server notices.
+func (l *Lock) Unlock() error {
+	l.cleanup.Stop()
+	if err := l.held.Release(); err != nil {
+		return newError("unlock", l.keys, err)
+	}
+	return nil
+}
+
+// Done is closed when the lock is not held any more: unlocked or lost. Err tells
+// which.
+func (l *Lock) Done() <-chan struct{} { return l.held.Done() }
+
+// Err is nil while the lock is held. Then it is [ErrNotHeld] after Unlock, or
+// [ErrLost] together with the reason. Of several locks it tells the first that
+// was lost.
+func (l *Lock) Err() error {
+	if err := l.held.Err(); err != nil {
+		return newError("hold", l.keys, err)
+	}
+	return nil
+}
+
+// Key is what the lock is of; of several, the first in their order.
+func (l *Lock) Key() Key { return l.keys[0] }
+
+// Keys are what the lock is of, in the order in which they were taken: sorted,
+// and each once.
+func (l *Lock) Keys() []Key { return slices.Clone(l.keys) }
+
+// PID is the backend whose session holds the lock, as pg_locks and
+// pg_stat_activity show it; of several locks, that of the first.
+func (l *Lock) PID() int32 { return l.held.PID() }
+
+// several are locks that are taken, held and given back together.
+type several struct {
+	engine *session.Engine
+	holds  []*session.Hold
+
+	once sync.Once
+	done chan struct{} // closed when the first of them is not held any more
+}
+
+func newSeveral(engine *session.Engine, holds []*session.Hold) *several {
+	return &several{engine: engine, holds: holds, done: make(chan struct{})}
+}
+
+func (s *several) Release() error {
+	var errs []error
+	for _, err := range s.engine.ReleaseTogether(s.holds) {
+		if err != nil && !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
+			errs = append(errs, err)
+		}
+	}
+	s.once.Do(func() { close(s.done) })
+	return errors.Join(errs...)
+}
+
+func (s *several) Notify(f func(error)) {
+	for _, h := range s.holds {
+		h.Notify(f)
+	}
+}
+
+func (s *several) Done() <-chan struct{} { return s.done }
+
+func (s *several) Err() error {
+	var err error
+	for _, h := range s.holds {
+		if e := h.Err(); errors.Is(e, ErrLost) {
+			return e
+		} else if e != nil {
+			err = e
+		}
+	}
+	return err
+}
+
+func (s *several) PID() int32 { return s.holds[0].PID() }

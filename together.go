@@ -1,0 +1,118 @@
+package pglock
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/session"
+)
+
+// LockAll takes the locks of all keys, or none of them. It takes them in one
+// order, that of their numbers, and each once, whatever the order in which they
+// are given: so callers of LockAll never deadlock with each other. While it waits
+// for one it holds those before it and none behind it. Options and errors are
+// those of [Locker.Lock]; [Wait] bounds the whole call; the error names the key
+// that was not to be had.
+//
+// Keys that nobody holds are taken in one round trip, all together; each that is
+// held by another costs one more.
+func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...Option) (*Lock, error) {
+	const op = "lock all"
+	r, err := newRequest(op, canShare|canWait, opts)
+	if err != nil {
+		return nil, err
+	}
+	keys, holds, err := l.acquireAll(ctx, op, keys, r)
+	if err != nil {
+		return nil, err
+	}
+	return newLock(l.engine, holds, keys...), nil
+}
+
+// DoAll is [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
+// inside fn is cancelled when the first of them is lost.
+func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context) error, opts ...Option) error {
+	const op = "do all"
+	r, err := newRequest(op, canShare|canWait|canSkip, opts)
+	if err != nil {
+		return err
+	}
+	keys, holds, err := l.acquireAll(ctx, op, keys, r)
+	if err != nil {
+		return r.orSkip(ctx, err)
+	}
+	return run(ctx, op, keys, holds, fn)
+}
+
+// sorted are the keys in the one order in which everybody takes them, each once.
+// Two names may be the same lock.
+func sorted(keys []Key) []Key {
+	keys = slices.Clone(keys)
+	slices.SortStableFunc(keys, func(a, b Key) int {
+		if a.pair != b.pair {
+			if b.pair {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.id, b.id)
+	})
+	return slices.CompactFunc(keys, func(a, b Key) bool { return a.id == b.id && a.pair == b.pair })
+}
+
+func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) (_ []Key, _ *several, err error) {
+	keys = sorted(keys)
+	if len(keys) == 0 {
+		return nil, nil, errors.New("pglock: " + op + ": no keys")
+	}
+	numbers := make([]session.Key, len(keys))
+	for i, key := range keys {
+		numbers[i] = key.session()
+	}
+	deadline := time.Now().Add(r.wait)
+
+	var held []*session.Hold
+	defer func() {
+		if err != nil {
+			l.engine.ReleaseTogether(held)
+		}
+	}()
+	for len(held) < len(keys) {
+		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode())
+		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+		if n < 0 {
+			held = append(held, holds...)
+			break
+		}
+		// Nothing behind the one that is waited for may be held.
+		held = append(held, holds[:n]...)
+		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *session.Hold) bool { return h == nil }))
+		key := keys[len(held)]
+		if !errors.Is(errs[n], ErrNotAcquired) || ctx.Err() != nil {
+			return nil, nil, newError(op, []Key{key}, errs[n])
+		}
+		one := r
+		if r.wait > 0 {
+			if one.wait = time.Until(deadline); one.wait <= 0 {
+				one.noWait, one.wait = true, 0
+			}
+		}
+		hold, err := l.acquire(ctx, op, key, one)
+		if err != nil {
+			return nil, nil, err
+		}
+		held = append(held, hold)
+	}
+	all := newSeveral(l.engine, held)
+	for _, h := range held {
+		h.Notify(func(err error) {
+			if errors.Is(err, ErrLost) {
+				all.once.Do(func() { close(all.done) })
+			}
+		})
+	}
+	return keys, all, nil
+}
