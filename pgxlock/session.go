@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pglock-go/pglock"
 )
@@ -153,13 +152,10 @@ func (s *session) Watch(ctx context.Context) error {
 		if s.conn.IsClosed() {
 			return err
 		}
-		if ctx.Err() != nil && pgconn.Timeout(err) {
-			return nil
+		if ctx.Err() != nil {
+			return nil // it was ctx that ended the listening, and no more than that
 		}
-		var pgErr *pgconn.PgError
-		if !errors.As(err, &pgErr) {
-			return err
-		}
+		return err
 	}
 }
 

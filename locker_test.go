@@ -1,0 +1,553 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// db is a test's own database, seen from outside of the Lockers under test.
+type db struct {
+	t    *testing.T
+	dsn  string
+	conn *pgx.Conn
+	mu   sync.Mutex // conn serves one goroutine at a time
+}
+
+func newDB(t *testing.T) *db {
+	t.Helper()
+	dsn := pgtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return &db{t: t, dsn: dsn, conn: conn}
+}
+
+// locker is a Locker as another process would have it: with sessions of its own.
+func (d *db) locker(opts ...pglock.LockerOption) *pglock.Locker {
+	d.t.Helper()
+	locker, err := pglock.New(pgxlock.ConnString(d.dsn), opts...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { locker.Close() })
+	return locker
+}
+
+func (d *db) exec(sql string, args ...any) {
+	d.t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := d.conn.Exec(context.Background(), sql, args...); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *db) scan(dest any, sql string, args ...any) {
+	d.t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.conn.QueryRow(context.Background(), sql, args...).Scan(dest); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// until asks Postgres until the answer is yes.
+func (d *db) until(sql string, args ...any) {
+	d.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for ok := false; !ok; {
+		d.scan(&ok, sql, args...)
+		if !ok && time.Now().After(deadline) {
+			d.t.Fatalf("still not so after 20 s: %s %v", sql, args)
+		}
+	}
+}
+
+// untilWaiting waits until n sessions wait for key in Postgres.
+func (d *db) untilWaiting(n int, key pglock.Key) {
+	d.t.Helper()
+	classid, objid, objsubid := key.PgLocks()
+	d.until(`SELECT count(*) = $1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+		AND classid = $2 AND objid = $3 AND objsubid = $4
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, n, classid, objid, objsubid)
+}
+
+// held is how many advisory locks there are in the database.
+func (d *db) held() (n int) {
+	d.t.Helper()
+	d.scan(&n, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	return n
+}
+
+func (d *db) terminate(pid int32) {
+	d.t.Helper()
+	var ok bool
+	d.scan(&ok, `SELECT pg_terminate_backend($1)`, pid)
+	if !ok {
+		d.t.Fatalf("there is no backend %d to terminate", pid)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got error %v, want %v", err, want)
+	}
+}
+
+func lock(t *testing.T, l *pglock.Locker, key pglock.Key, opts ...pglock.Option) *pglock.Lock {
+	t.Helper()
+	lock, err := l.Lock(t.Context(), key, opts...)
+	must(t, err)
+	return lock
+}
+
+// mayTake checks from outside that key is free, or that it is not.
+func (d *db) mayTake(key pglock.Key, want bool) {
+	d.t.Helper()
+	take, give := "SELECT pg_try_advisory_lock($1)", "SELECT pg_advisory_unlock($1)"
+	var ok bool
+	if key.IsPair() {
+		class, object := key.Pair()
+		take, give = "SELECT pg_try_advisory_lock($1, $2)", "SELECT pg_advisory_unlock($1, $2)"
+		d.scan(&ok, take, class, object)
+		if ok {
+			d.exec(give, class, object)
+		}
+	} else {
+		d.scan(&ok, take, key.ID())
+		if ok {
+			d.exec(give, key.ID())
+		}
+	}
+	if ok != want {
+		d.t.Fatalf("another session may take %v: %v, want %v", key, ok, want)
+	}
+}
+
+func TestLockExcludesEverybodyElse(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	for _, key := range []pglock.Key{pglock.Name("job"), pglock.Int(-5), pglock.Pair(-7, 9)} {
+		held := lock(t, a, key)
+		d.mayTake(key, false)
+		_, err := b.TryLock(t.Context(), key)
+		wantErr(t, err, pglock.ErrNotAcquired)
+		_, err = a.TryLock(t.Context(), key) // the same process is no exception
+		wantErr(t, err, pglock.ErrNotAcquired)
+		must(t, held.Unlock())
+		d.mayTake(key, true)
+		again, err := b.TryLock(t.Context(), key)
+		must(t, err)
+		d.mayTake(key, false)
+		must(t, again.Unlock())
+		d.mayTake(key, true)
+	}
+}
+
+// Postgres shows each vector's key as the vector says.
+func TestKeyVectorsInPgLocks(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	locker := d.locker()
+	v := readVectors(t)
+	check := func(key pglock.Key, want vector) {
+		t.Helper()
+		held := lock(t, locker, key)
+		var ok bool
+		d.scan(&ok, `SELECT count(*) = 1 AND bool_and(classid = $1 AND objid = $2 AND objsubid = $3 AND mode = 'ExclusiveLock' AND pid = $4)
+			FROM pg_locks WHERE locktype = 'advisory'
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+			want.ClassID, want.ObjID, want.ObjSubID, held.PID())
+		if !ok {
+			t.Errorf("%v: pg_locks shows it otherwise", key)
+		}
+		must(t, held.Unlock())
+	}
+	for _, n := range v.Names {
+		check(pglock.Name(n.Name), n.vector)
+	}
+	for _, n := range v.Ints {
+		check(pglock.Int(n.Key), n)
+	}
+	for _, p := range v.Pairs {
+		check(pglock.Pair(p.Class, p.Object), p.vector)
+	}
+}
+
+func TestSharedLocks(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	for _, key := range []pglock.Key{pglock.Name("read"), pglock.Pair(1, 2)} {
+		one, two, three := lock(t, a, key, pglock.Shared()), lock(t, a, key, pglock.Shared()), lock(t, b, key, pglock.Shared())
+		_, err := b.TryLock(t.Context(), key)
+		wantErr(t, err, pglock.ErrNotAcquired)
+		must(t, one.Unlock())
+		must(t, three.Unlock())
+		d.mayTake(key, false)
+		must(t, two.Unlock())
+		d.mayTake(key, true)
+	}
+}
+
+func TestWaitsUntilUnlocked(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	key := pglock.Name("job")
+	held := lock(t, a, key)
+	got := make(chan *pglock.Lock)
+	go func() {
+		second, err := b.Lock(context.Background(), key)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- second
+	}()
+	d.untilWaiting(1, key)
+	must(t, held.Unlock())
+	second := <-got
+	d.mayTake(key, false)
+	must(t, second.Unlock())
+	d.mayTake(key, true)
+}
+
+// A wait that is given up leaves nothing behind that could still get the lock.
+func TestGivingUp(t *testing.T) {
+	t.Parallel()
+	for _, sessions := range []int{1, 2, 8} {
+		d := newDB(t)
+		a, b := d.locker(), d.locker(pglock.Sessions(sessions))
+		key := pglock.Name("job")
+		for range 5 {
+			held := lock(t, a, key)
+
+			_, err := b.Lock(t.Context(), key, pglock.Wait(20*time.Millisecond))
+			wantErr(t, err, pglock.ErrNotAcquired)
+			if errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the time of Wait was over, not ctx: %v", err)
+			}
+
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			_, err = b.Lock(ctx, key)
+			cancel()
+			wantErr(t, err, pglock.ErrNotAcquired)
+			wantErr(t, err, context.DeadlineExceeded)
+
+			ctx, cancel = context.WithCancel(t.Context())
+			go func() {
+				d.untilWaiting(1, key)
+				cancel()
+			}()
+			_, err = b.Lock(ctx, key)
+			wantErr(t, err, pglock.ErrNotAcquired)
+			wantErr(t, err, context.Canceled)
+
+			must(t, held.Unlock())
+			if sessions > 1 {
+				d.mayTake(key, true)
+			}
+		}
+		b.Close()
+	}
+}
+
+func TestDo(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	key := pglock.Name("job")
+	boom := errors.New("boom")
+	err := a.Do(t.Context(), key, func(ctx context.Context) error {
+		d.mayTake(key, false)
+		ran := false
+		never := func(context.Context) error { ran = true; return nil }
+		wantErr(t, b.Do(ctx, key, never, pglock.NoWait()), pglock.ErrNotAcquired)
+		must(t, b.Do(ctx, key, never, pglock.NoWait(), pglock.SkipIfHeld()))
+		must(t, b.Do(ctx, key, never, pglock.Wait(time.Millisecond), pglock.SkipIfHeld()))
+		if ran {
+			t.Error("it ran without the lock")
+		}
+		return boom
+	})
+	wantErr(t, err, boom)
+	d.mayTake(key, true)
+
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic did not come through")
+			}
+		}()
+		a.Do(t.Context(), key, func(context.Context) error { panic("oh") })
+	}()
+	d.mayTake(key, true)
+}
+
+// A terminated backend cancels what runs under its locks, and nobody gets them
+// from this process before.
+func TestLoss(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	locker := d.locker()
+	key := pglock.Name("job")
+	handle := lock(t, locker, pglock.Name("other"))
+	err := locker.Do(t.Context(), key, func(ctx context.Context) error {
+		d.terminate(handle.PID())
+		<-ctx.Done()
+		wantErr(t, context.Cause(ctx), pglock.ErrLost)
+		return ctx.Err()
+	})
+	wantErr(t, err, pglock.ErrLost)
+	wantErr(t, err, context.Canceled)
+	<-handle.Done()
+	wantErr(t, handle.Err(), pglock.ErrLost)
+	wantErr(t, handle.Unlock(), pglock.ErrLost)
+	wantErr(t, handle.Unlock(), pglock.ErrLost)
+
+	again := lock(t, locker, key) // on a new session
+	if again.PID() == handle.PID() {
+		t.Error("the lock is on the session that was lost")
+	}
+	must(t, again.Unlock())
+	if s := locker.Stats(); s.Lost != 2 || s.Held != 0 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+func TestUnlockTwice(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	locker := d.locker()
+	key := pglock.Name("job")
+	first := lock(t, locker, key)
+	must(t, first.Unlock())
+	second := lock(t, locker, key)
+	wantErr(t, first.Unlock(), pglock.ErrNotHeld)
+	d.mayTake(key, false)
+	must(t, second.Unlock())
+	wantErr(t, second.Err(), pglock.ErrNotHeld)
+}
+
+// Somebody unlocks behind our back: the session holds something else than we
+// think, and nothing on it is relied on any more.
+func TestUnlockThatPostgresDenies(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	source := &spySource{Source: pgxlock.ConnString(d.dsn)}
+	locker, err := pglock.New(source)
+	must(t, err)
+	defer locker.Close()
+	job, other := lock(t, locker, pglock.Name("job")), lock(t, locker, pglock.Name("other"))
+	source.last.Ask(t.Context(), "SELECT pg_catalog.pg_advisory_unlock_all()::text")
+	wantErr(t, job.Unlock(), pglock.ErrLost)
+	<-other.Done()
+	wantErr(t, other.Unlock(), pglock.ErrLost)
+	must(t, lock(t, locker, pglock.Name("job")).Unlock())
+}
+
+// spySource lets a test at the session behind a Locker.
+type spySource struct {
+	pglock.Source
+	last pglock.Session
+}
+
+func (s *spySource) Open(ctx context.Context) (pglock.Session, error) {
+	session, err := s.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.last = &lockedSession{Session: session}
+	return s.last, nil
+}
+
+// lockedSession can be asked by a test too: it does not listen.
+type lockedSession struct {
+	pglock.Session
+	mu sync.Mutex
+}
+
+func (s *lockedSession) Watch(context.Context) error { return errors.ErrUnsupported }
+
+func (s *lockedSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Session.Ask(ctx, sql, args...)
+}
+
+// Goroutines of several processes, as it were, want a few keys, exclusive and
+// shared: what they see of each other must be what locks promise.
+func TestExclusionUnderContention(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	keys := []pglock.Key{pglock.Name("a"), pglock.Int(7), pglock.Pair(3, -4)}
+	writers, readers := make([]atomic.Int32, len(keys)), make([]atomic.Int32, len(keys))
+	var wg sync.WaitGroup
+	var acquired atomic.Int64
+	for p := range 3 {
+		locker := d.locker(pglock.Sessions(p+1), pglock.HandOver(2*time.Millisecond))
+		for g := range 6 {
+			wg.Go(func() {
+				for n := range 60 {
+					i := (g + n) % len(keys)
+					shared := (g+n)%4 == 0
+					var opts []pglock.Option
+					if shared {
+						opts = append(opts, pglock.Shared())
+					}
+					if n%7 == 0 {
+						opts = append(opts, pglock.Wait(time.Duration(1+n%5)*time.Millisecond))
+					}
+					ctx, cancel := t.Context(), context.CancelFunc(func() {})
+					if n%11 == 0 {
+						ctx, cancel = context.WithTimeout(ctx, time.Duration(n%4)*time.Millisecond)
+					}
+					held, err := locker.Lock(ctx, keys[i], opts...)
+					cancel()
+					if err != nil {
+						if !errors.Is(err, pglock.ErrNotAcquired) {
+							t.Error(err)
+						}
+						continue
+					}
+					acquired.Add(1)
+					if shared {
+						readers[i].Add(1)
+						if writers[i].Load() != 0 {
+							t.Errorf("%v: shared while exclusive", keys[i])
+						}
+						readers[i].Add(-1)
+					} else {
+						if writers[i].Add(1) != 1 || readers[i].Load() != 0 {
+							t.Errorf("%v: exclusive while held", keys[i])
+						}
+						writers[i].Add(-1)
+					}
+					if err := held.Unlock(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if acquired.Load() < 100 {
+		t.Errorf("only %d locks were had", acquired.Load())
+	}
+	if n := d.held(); n != 0 {
+		t.Errorf("%d locks are still held", n)
+	}
+}
+
+func TestLockAll(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	keys := []pglock.Key{pglock.Name("z"), pglock.Pair(1, 1), pglock.Name("a"), pglock.Name("z"), pglock.Int(3)}
+	all, err := a.LockAll(t.Context(), keys)
+	must(t, err)
+	if len(all.Keys()) != 4 || d.held() != 4 {
+		t.Errorf("%v are held, %d in Postgres", all.Keys(), d.held())
+	}
+	_, err = b.LockAll(t.Context(), keys[:1], pglock.NoWait())
+	wantErr(t, err, pglock.ErrNotAcquired)
+	must(t, all.Unlock())
+	wantErr(t, all.Unlock(), pglock.ErrNotHeld)
+	<-all.Done()
+
+	// One of them is held: none is, or all are once it is free.
+	held := lock(t, b, pglock.Name("a"))
+	_, err = a.LockAll(t.Context(), keys, pglock.Wait(10*time.Millisecond))
+	wantErr(t, err, pglock.ErrNotAcquired)
+	if !strings.Contains(err.Error(), `"a"`) || strings.Contains(err.Error(), `"z"`) {
+		t.Errorf("the error does not name the key that was not to be had: %v", err)
+	}
+	if n := d.held(); n != 1 {
+		t.Errorf("%d locks are held", n)
+	}
+	got := make(chan *pglock.Lock)
+	go func() {
+		all, err := a.LockAll(context.Background(), keys)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- all
+	}()
+	d.untilWaiting(1, pglock.Name("a"))
+	must(t, held.Unlock())
+	must(t, (<-got).Unlock())
+
+	// Callers who name them in opposite orders never deadlock.
+	var wg sync.WaitGroup
+	for i, locker := range []*pglock.Locker{a, b, a, b} {
+		keys := []pglock.Key{pglock.Int(1), pglock.Int(2), pglock.Int(3)}
+		if i%2 == 1 {
+			keys = []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1)}
+		}
+		wg.Go(func() {
+			for range 30 {
+				err := locker.DoAll(t.Context(), keys, func(context.Context) error { return nil })
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	key, other := pglock.Name("job"), pglock.Name("other")
+	running := make(chan struct{})
+	done := make(chan error, 2)
+	go func() {
+		done <- a.Do(context.Background(), key, func(ctx context.Context) error {
+			close(running)
+			<-ctx.Done()
+			d.mayTake(key, false) // it is still held while the work comes to its end
+			return context.Cause(ctx)
+		})
+	}()
+	<-running
+	held := lock(t, b, other)
+	go func() {
+		_, err := a.Lock(context.Background(), other)
+		done <- err
+	}()
+	d.untilWaiting(1, other)
+	must(t, a.Close())
+	wantErr(t, <-done, pglock.ErrClosed)
+	wantErr(t, <-done, pglock.ErrClosed)
+	d.mayTake(key, true)
+	_, err := a.TryLock(t.Context(), key)
+	wantErr(t, err, pglock.ErrClosed)
+	must(t, a.Close())
+	must(t, held.Unlock())
+	d.mayTake(other, true)
+}
