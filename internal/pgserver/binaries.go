@@ -59,7 +59,7 @@ func newFinder(o Options) (*finder, error) {
 
 func (f *finder) find(ctx context.Context) (Binaries, error) {
 	if f.BinDir != "" {
-		bin, err := f.examine(ctx, f.BinDir, nil)
+		bin, err := f.examine(ctx, f.BinDir)
 		if err != nil {
 			return Binaries{}, fmt.Errorf("pgserver: the folder asked for has no usable server: %w", err)
 		}
@@ -91,7 +91,7 @@ func (f *finder) newest(ctx context.Context, dirs []string) (best Binaries, ok b
 			continue
 		}
 		seen[dir] = true
-		bin, err := f.examine(ctx, dir, nil)
+		bin, err := f.examine(ctx, dir)
 		if err == nil && f.suits(bin) && (!ok || newer(bin.Version, best.Version)) {
 			best, ok = bin, true
 		}
@@ -112,13 +112,14 @@ func realDir(dir string) (string, error) {
 var versionOutput = regexp.MustCompile(`\(PostgreSQL\) ((\d+)[^ \n]*)`)
 
 // examine runs the binaries in dir, as the user whom the server will run as.
-func (f *finder) examine(ctx context.Context, dir string, env []string) (Binaries, error) {
+func (f *finder) examine(ctx context.Context, dir string) (Binaries, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Binaries{}, err
 	}
+	env := libraryEnv(dir)
 	var version []string
 	for _, name := range []string{"initdb", "postgres"} {
 		out, err := f.id.run(ctx, env, nil, filepath.Join(dir, name), "--version")

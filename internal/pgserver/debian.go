@@ -102,11 +102,18 @@ func (f *finder) unpackDebs(ctx context.Context, archives, root string) error {
 	return nil
 }
 
-// debianEnv makes programs that were unpacked into root find their libraries.
-func debianEnv(root string) []string {
+var unpackedBin = regexp.MustCompile(`^(.+)/usr/lib/postgresql/[^/]+/bin$`)
+
+// libraryEnv makes programs find their libraries, if dir is in a folder into
+// which Debian's packages were unpacked.
+func libraryEnv(dir string) []string {
+	match := unpackedBin.FindStringSubmatch(dir)
+	if match == nil {
+		return nil
+	}
 	var dirs []string
 	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
-		matches, _ := filepath.Glob(filepath.Join(root, pattern)) // fails only on a bad pattern
+		matches, _ := filepath.Glob(filepath.Join(match[1], pattern)) // fails only on a bad pattern
 		dirs = append(dirs, matches...)
 	}
 	if own := os.Getenv("LD_LIBRARY_PATH"); own != "" {

@@ -43,9 +43,9 @@ func (f *finder) cached(ctx context.Context) (best Binaries, ok bool) {
 // unpacked examines what a source has unpacked into root.
 func (f *finder) unpacked(ctx context.Context, root string) (Binaries, error) {
 	if dirs, _ := filepath.Glob(filepath.Join(root, "usr/lib/postgresql/*/bin")); len(dirs) > 0 {
-		return f.examine(ctx, dirs[0], debianEnv(root))
+		return f.examine(ctx, dirs[0])
 	}
-	return f.examine(ctx, filepath.Join(root, "native/bin"), nil)
+	return f.examine(ctx, filepath.Join(root, "native/bin"))
 }
 
 // fetch downloads binaries into the cache. Processes take turns, and the later

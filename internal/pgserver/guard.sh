@@ -17,7 +17,7 @@ server=
 
 running() {
 	[ -n "$server" ] || return 1
-	jobs >/dev/null 2>&1 # without it dash never notices that a child has ended
+	jobs >/dev/null 2>&1 # some shells notice only now that a child has ended
 	kill -0 "$server" 2>/dev/null && return 0
 	server=
 	return 1
