@@ -4,6 +4,7 @@ go 1.25.0
 
 require (
 	github.com/jackc/pgx/v5 v5.12.0
+	github.com/lib/pq v1.12.3
 	go.uber.org/goleak v1.3.0
 	pgregory.net/rapid v1.3.0
 )

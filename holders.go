@@ -1,0 +1,98 @@
+package pglock
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+//go:embed sql/holders.sql
+var holdersSQL string
+
+// holdersArgs are the parameters of holdersSQL: whom does one meet who wants
+// these keys, shared or not?
+func holdersArgs(keys []Key, shared bool) []string {
+	ids := make([][3]int64, len(keys))
+	for i, key := range keys {
+		classid, objid, objsubid := key.PgLocks()
+		ids[i] = [3]int64{int64(classid), int64(objid), int64(objsubid)}
+	}
+	// Numbers always have a JSON form.
+	text, _ := json.Marshal(ids)
+	return []string{string(text), strconv.FormatBool(shared)}
+}
+
+// readHolders reads what holdersSQL and tableHoldersSQL answer. Sessions that
+// wait count only when nobody holds: they stood before us, since what kept us
+// out must have been somebody.
+func readHolders(answer string) ([]Holder, error) {
+	var rows []struct {
+		PID         int32      `json:"pid"`
+		User        string     `json:"user"`
+		Application string     `json:"application"`
+		Client      string     `json:"client"`
+		State       string     `json:"state"`
+		Since       *time.Time `json:"since"`
+		Mode        string     `json:"mode"`
+		Granted     bool       `json:"granted"`
+	}
+	if err := json.Unmarshal([]byte(answer), &rows); err != nil {
+		return nil, fmt.Errorf("who holds the lock: %w", err)
+	}
+	var holders []Holder
+	for _, r := range rows {
+		h := Holder{
+			PID: r.PID, User: r.User, Application: r.Application, Client: r.Client,
+			State: r.State, Mode: r.Mode, Granted: r.Granted,
+		}
+		if r.Since != nil {
+			h.Since = *r.Since
+		}
+		holders = append(holders, h)
+	}
+	if granted := slices.IndexFunc(holders, func(h Holder) bool { return !h.Granted }); granted > 0 {
+		holders = holders[:granted]
+	}
+	return holders, nil
+}
+
+// holders asks who holds the keys, on a connection that is fit for a query. An
+// error inside a transaction aborts it.
+func holders(ctx context.Context, q Querier, keys []Key, shared bool) ([]Holder, error) {
+	return askHolders(ctx, q, holdersSQL, holdersArgs(keys, shared))
+}
+
+func askHolders(ctx context.Context, q Querier, sql string, args []string) ([]Holder, error) {
+	params := make([]any, len(args))
+	for i, arg := range args {
+		params[i] = arg
+	}
+	answer, err := queryText(ctx, q, sql, params...)
+	if err != nil {
+		return nil, err
+	}
+	return readHolders(answer)
+}
+
+// queryText runs a statement that answers with one text.
+func queryText(ctx context.Context, q Querier, sql string, args ...any) (string, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	var text string
+	if rows.Next() {
+		if err := rows.Scan(&text); err != nil {
+			return "", err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return "", err
+	}
+	return text, rows.Close()
+}

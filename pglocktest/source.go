@@ -1,0 +1,469 @@
+// Package pglocktest proves that an adapter between pglock and a database driver
+// keeps its promises. Package pgxlock and package sqllock are tested with it.
+//
+//	func TestSource(t *testing.T) {
+//		pglocktest.Source(t, myadapter.ConnString(dsn))
+//	}
+package pglocktest
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock"
+)
+
+const (
+	// soon is how long anything may take that is to happen soon.
+	soon = 10 * time.Second
+	// promptly is how long a call may take that must not wait for the network.
+	promptly = 3 * time.Second
+)
+
+// The number of the advisory lock that the tests take is "pglt" in ASCII.
+const (
+	lockSQL = `SELECT pg_advisory_lock(1885826164)::text`
+	trySQL  = `SELECT pg_try_advisory_lock(1885826164)::text`
+	pidSQL  = `SELECT pg_backend_pid()::text`
+)
+
+// Source tests that the sessions that source opens keep the promises of
+// [pglock.Session]. The database must be one that nobody else uses meanwhile.
+func Source(t *testing.T, source pglock.Source) {
+	s := suite{source}
+	t.Run("Ask", s.ask)
+	t.Run("AskAfterAServerError", s.askAfterServerError)
+	t.Run("AskForOneValue", s.askForOneValue)
+	t.Run("AskUntilContextEnds", s.askUntilContextEnds)
+	t.Run("ExecAndQuery", s.execAndQuery)
+	t.Run("SessionsAreTheirOwn", s.sessionsAreTheirOwn)
+	t.Run("OpenUntilContextEnds", s.openUntilContextEnds)
+	t.Run("CloseEndsTheSession", s.closeEndsTheSession)
+	t.Run("CloseInsideATransaction", s.closeInsideATransaction)
+	t.Run("CloseWhileAskRuns", s.closeWhileAskRuns)
+	t.Run("CloseTwice", s.closeTwice)
+	t.Run("CloseAfterLoss", s.closeAfterLoss)
+	t.Run("WatchUntilContextEnds", s.watchUntilContextEnds)
+	t.Run("WatchUntilLoss", s.watchUntilLoss)
+	t.Run("CloseWhileWatchRuns", s.closeWhileWatchRuns)
+}
+
+type suite struct{ source pglock.Source }
+
+// open opens a session for the length of a test.
+func (s suite) open(t *testing.T) pglock.Session {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	session, err := s.source.Open(ctx)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() { session.Close() })
+	return session
+}
+
+// ask runs a statement that must succeed.
+func ask(t *testing.T, session pglock.Session, sql string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	answer, err := session.Ask(ctx, sql, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return answer
+}
+
+// await asks again and again until the answer is want.
+func await(t *testing.T, session pglock.Session, want, sql string, args ...string) {
+	t.Helper()
+	deadline := time.Now().Add(soon)
+	var answer string
+	for time.Now().Before(deadline) {
+		if answer = ask(t, session, sql, args...); answer == want {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("%s: still %q, want %q", sql, answer, want)
+}
+
+// gone waits until the backend with this pid has ended, and with it its locks.
+func (s suite) gone(t *testing.T, pid string) {
+	t.Helper()
+	observer := s.open(t)
+	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
+	if got := ask(t, observer, trySQL); got != "true" {
+		t.Error("its lock is still held")
+	}
+	observer.Close()
+}
+
+// waits waits until the backend with this pid waits for a lock.
+func waits(t *testing.T, observer pglock.Session, pid string) {
+	t.Helper()
+	await(t, observer, "1", `SELECT count(*)::text FROM pg_locks WHERE pid = $1::int AND NOT granted`, pid)
+}
+
+func stateOf(err error) string {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState()
+	}
+	return ""
+}
+
+func (s suite) ask(t *testing.T) {
+	session := s.open(t)
+	for range 3 { // what comes again may be prepared
+		for _, arg := range []string{"", "a", "ü 日本", `'"\`, "NULL", strings.Repeat("long", 5000)} {
+			if got := ask(t, session, `SELECT $1::text`, arg); got != arg {
+				t.Errorf("got %q, want %q", got, arg)
+			}
+		}
+		if got := ask(t, session, `SELECT ($1::bigint + cardinality($2::bigint[]))::text`, "-7", "{1,2}"); got != "-5" {
+			t.Errorf("got %q, want -5", got)
+		}
+		if got := ask(t, session, `SELECT 'constant'`); got != "constant" {
+			t.Errorf("got %q", got)
+		}
+	}
+	for i := range 50 { // more statements than a small cache keeps
+		want := strconv.Itoa(i)
+		if got := ask(t, session, `SELECT '`+want+`'::text`); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func (s suite) askAfterServerError(t *testing.T) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	for range 3 {
+		for sql, want := range map[string]string{
+			`SELECT (1 / $1::int)::text`:     "22012",
+			`SELECT no_such_function($1)`:    "42883",
+			`SELEKT $1`:                      "42601",
+			`SELECT $1::int::text FROM nope`: "42P01",
+		} {
+			_, err := session.Ask(context.Background(), sql, "0")
+			if got := stateOf(err); got != want {
+				t.Errorf("%s: the error has SQLState %q, want %q: %v", sql, got, want, err)
+			}
+			if got := ask(t, session, pidSQL); got != pid {
+				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+			}
+		}
+	}
+
+	holder := s.open(t)
+	ask(t, holder, lockSQL)
+	if err := session.Exec(context.Background(), `SET lock_timeout = 20`); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := session.Ask(context.Background(), lockSQL); stateOf(err) != "55P03" {
+			t.Fatalf("waiting past lock_timeout: %v", err)
+		}
+	}
+	holder.Close()
+	ask(t, session, lockSQL)
+}
+
+func (s suite) askForOneValue(t *testing.T) {
+	for _, sql := range []string{`SELECT 'a' WHERE false`, `SELECT NULL::text`, `SELECT 'a' UNION ALL SELECT 'b'`} {
+		session := s.open(t)
+		if got, err := session.Ask(context.Background(), sql); err == nil {
+			t.Errorf("%s: answered %q, want an error", sql, got)
+		} else if stateOf(err) != "" {
+			t.Errorf("%s: an error with an SQLState, which Postgres did not send: %v", sql, err)
+		}
+	}
+}
+
+func (s suite) askUntilContextEnds(t *testing.T) {
+	holder, session, observer := s.open(t), s.open(t), s.open(t)
+	ask(t, holder, lockSQL)
+	pid := ask(t, session, pidSQL)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error, 1)
+	go func() {
+		_, err := session.Ask(ctx, lockSQL)
+		result <- err
+	}()
+	waits(t, observer, pid)
+	cancel()
+	select {
+	case err := <-result:
+		if err == nil {
+			t.Fatal("Ask had the lock that another session holds")
+		}
+		if stateOf(err) != "" {
+			if got := ask(t, session, pidSQL); got != pid {
+				t.Errorf("after %v, which has an SQLState, the session is another one", err)
+			}
+		}
+	case <-time.After(promptly):
+		t.Fatal("Ask goes on after its context has ended")
+	}
+	session.Close()
+	holder.Close()
+	s.gone(t, pid)
+}
+
+func (s suite) execAndQuery(t *testing.T) {
+	ctx := context.Background()
+	session := s.open(t)
+	if err := session.Exec(ctx, `CREATE TEMP TABLE pglocktest (n bigint, s text); INSERT INTO pglocktest VALUES (1, 'one')`); err != nil {
+		t.Fatalf("several statements without parameters: %v", err)
+	}
+	if err := session.Exec(ctx, `INSERT INTO pglocktest VALUES ($1::bigint, $2::text)`, int64(-2), "two"); err != nil {
+		t.Fatalf("a statement with parameters: %v", err)
+	}
+	if err := session.Exec(ctx, `INSERT INTO nope VALUES (1)`); stateOf(err) != "42P01" {
+		t.Errorf("got %v, want SQLState 42P01", err)
+	}
+	if err := queryError(session, `SELECT 1 / $1::int`, 0); stateOf(err) != "22012" {
+		t.Errorf("got %v, want SQLState 22012", err)
+	}
+	for range 2 {
+		rows, err := session.Query(ctx, `SELECT n, s FROM pglocktest WHERE n < $1::bigint ORDER BY n`, int64(5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for rows.Next() {
+			var n int64
+			var s string
+			if err := rows.Scan(&n, &s); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, strconv.FormatInt(n, 10)+s)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := rows.Close(); err != nil {
+			t.Fatal(err)
+		}
+		rows.Close()
+		if strings.Join(got, " ") != "-2two 1one" {
+			t.Errorf("got %v", got)
+		}
+	}
+
+	// Rows that are given up early leave the session to the next statement.
+	rows, err := session.Query(ctx, `SELECT generate_series(1, 1000)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows.Next()
+	rows.Close()
+	ask(t, session, pidSQL)
+}
+
+// queryError is the error of a query, which may come at once or with the rows.
+func queryError(session pglock.Session, sql string, args ...any) error {
+	rows, err := session.Query(context.Background(), sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+	}
+	return rows.Err()
+}
+
+func (s suite) sessionsAreTheirOwn(t *testing.T) {
+	pids := make(map[string]bool)
+	for range 4 {
+		session := s.open(t)
+		pid := ask(t, session, pidSQL)
+		if pids[pid] {
+			t.Errorf("backend %s serves two sessions", pid)
+		}
+		pids[pid] = true
+		if told := session.PID(); told != 0 && strconv.Itoa(int(told)) != pid {
+			t.Errorf("PID is %d, the backend is %s", told, pid)
+		}
+	}
+}
+
+func (s suite) openUntilContextEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if session, err := s.source.Open(ctx); err == nil {
+		session.Close()
+		t.Error("Open opens a session though its context has ended")
+	}
+
+	// The context of Open has nothing to do with the session afterwards.
+	ctx, cancel = context.WithTimeout(context.Background(), soon)
+	session, err := s.source.Open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	cancel()
+	ask(t, session, pidSQL)
+}
+
+func (s suite) closeEndsTheSession(t *testing.T) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	ask(t, session, lockSQL)
+	if err := session.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	s.gone(t, pid)
+	if _, err := session.Ask(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
+		t.Errorf("Ask after Close: %v", err)
+	}
+	if err := session.Exec(context.Background(), `SELECT 1`); err == nil || stateOf(err) != "" {
+		t.Errorf("Exec after Close: %v", err)
+	}
+}
+
+func (s suite) closeInsideATransaction(t *testing.T) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	if err := session.Exec(context.Background(), `BEGIN`); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, session, `SELECT pg_advisory_xact_lock(1885826164)::text`)
+	session.Close()
+	s.gone(t, pid)
+}
+
+func (s suite) closeWhileAskRuns(t *testing.T) {
+	holder, session, observer := s.open(t), s.open(t), s.open(t)
+	ask(t, holder, lockSQL)
+	pid := ask(t, session, pidSQL)
+	result := make(chan error, 1)
+	go func() {
+		_, err := session.Ask(context.Background(), lockSQL)
+		result <- err
+	}()
+	waits(t, observer, pid)
+
+	began := time.Now()
+	session.Close()
+	if took := time.Since(began); took > promptly {
+		t.Errorf("Close took %v", took)
+	}
+	select {
+	case err := <-result:
+		if err == nil {
+			t.Error("Ask had the lock that another session holds")
+		}
+	case <-time.After(promptly):
+		t.Fatal("Ask goes on after Close")
+	}
+	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
+	holder.Close()
+}
+
+func (s suite) closeTwice(t *testing.T) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() { session.Close() })
+	}
+	wg.Wait()
+	session.Close()
+	s.gone(t, pid)
+}
+
+func (s suite) closeAfterLoss(t *testing.T) {
+	session, observer := s.open(t), s.open(t)
+	pid := ask(t, session, pidSQL)
+	ask(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
+	s.gone(t, pid)
+	if _, err := session.Ask(context.Background(), pidSQL); err == nil {
+		t.Error("Ask succeeds on a session whose backend is gone")
+	}
+	if _, err := session.Ask(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
+		t.Errorf("asked once more: %v", err)
+	}
+	session.Close()
+}
+
+// watch starts Watch, unless the adapter has none.
+func watch(t *testing.T, ctx context.Context, session pglock.Session) <-chan error {
+	t.Helper()
+	result := make(chan error, 1)
+	go func() { result <- session.Watch(ctx) }()
+	select {
+	case err := <-result:
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Fatalf("Watch returned at once: %v", err)
+		}
+		ask(t, session, pidSQL)
+		t.Skipf("no Watch: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	return result
+}
+
+func (s suite) watchUntilContextEnds(t *testing.T) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	for range 5 {
+		ctx, cancel := context.WithCancel(context.Background())
+		result := watch(t, ctx, session)
+		cancel()
+		select {
+		case err := <-result:
+			if err != nil {
+				t.Fatalf("Watch: %v, want nil when its context ends", err)
+			}
+		case <-time.After(promptly):
+			t.Fatal("Watch goes on after its context has ended")
+		}
+		if got := ask(t, session, pidSQL); got != pid {
+			t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+		}
+	}
+}
+
+func (s suite) watchUntilLoss(t *testing.T) {
+	session, observer := s.open(t), s.open(t)
+	pid := ask(t, session, pidSQL)
+	result := watch(t, context.Background(), session)
+	ask(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
+	select {
+	case err := <-result:
+		if err == nil {
+			t.Error("Watch: nil though the session is lost")
+		}
+	case <-time.After(promptly):
+		t.Fatal("Watch did not notice that the backend was terminated")
+	}
+	if _, err := session.Ask(context.Background(), pidSQL); err == nil {
+		t.Error("Ask succeeds on a lost session")
+	}
+}
+
+func (s suite) closeWhileWatchRuns(t *testing.T) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	result := watch(t, context.Background(), session)
+	session.Close()
+	select {
+	case err := <-result:
+		if err == nil {
+			t.Error("Watch: nil though the session is closed")
+		}
+	case <-time.After(promptly):
+		t.Fatal("Watch goes on after Close")
+	}
+	s.gone(t, pid)
+}

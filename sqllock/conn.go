@@ -1,0 +1,103 @@
+package sqllock
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"reflect"
+
+	"github.com/pglock-go/pglock"
+)
+
+// ExecQueryer is what the transactions of database/sql, and of most of what is
+// built on it, have in common. GORM has it as tx.Statement.ConnPool, and ent
+// with its feature sql/execquery.
+type ExecQueryer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// Tx lets pglock work in the caller's transaction: a *sql.Tx, or what wraps one.
+// It stays the caller's to end.
+//
+// Where tx is a struct that holds a *sql.Tx in a field Tx, as those of Bun, sqlx
+// and GORM's prepared statements are, pglock talks to that one and bypasses the
+// rest, such as the wrapper's own placeholders. Statements without parameters
+// must reach the driver as they are: some of pglock's are several statements in
+// one string.
+//
+// A pool, such as a *sql.DB, is no transaction, though it has the methods: what
+// pglock does with it is an error that says so.
+func Tx(tx ExecQueryer) pglock.Conn { return newConn(tx) }
+
+// Conn lets pglock work on one connection of the caller's, which goes back to
+// its pool only when the caller closes it. It serves one goroutine at a time.
+func Conn(conn *sql.Conn) pglock.Conn { return queries{conn} }
+
+// newConn finds what to talk to.
+func newConn(x ExecQueryer) pglock.Conn {
+	switch inner := innermost(x).(type) {
+	case *sql.DB:
+		return noConn{fmt.Errorf("sqllock: a %T is a pool of connections: what is to be locked or set needs one of them, or a transaction", x)}
+	case nil:
+		return noConn{fmt.Errorf("sqllock: a nil %T", x)}
+	case ExecQueryer:
+		return queries{inner}
+	}
+	return queries{x}
+}
+
+// innermost is the *sql.Tx, *sql.Conn or *sql.DB that x is or wraps, or else x.
+func innermost(x any) any {
+	switch x.(type) {
+	case *sql.Tx, *sql.Conn, *sql.DB:
+		if reflect.ValueOf(x).IsNil() {
+			return nil
+		}
+		return x
+	}
+	v := reflect.ValueOf(x)
+	for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	if !v.IsValid() {
+		return nil
+	}
+	if v.Kind() != reflect.Struct {
+		return x
+	}
+	for _, name := range []string{"Tx", "Conn", "DB", "ConnPool"} {
+		field, ok := v.Type().FieldByName(name)
+		if !ok || !field.Anonymous || !field.IsExported() || len(field.Index) > 1 {
+			continue
+		}
+		switch inner := innermost(v.FieldByIndex(field.Index).Interface()).(type) {
+		case *sql.Tx, *sql.Conn, *sql.DB:
+			return inner
+		}
+	}
+	return x
+}
+
+// queries runs statements as they are, prepared by nobody but the driver.
+type queries struct{ x ExecQueryer }
+
+func (q queries) Exec(ctx context.Context, query string, args ...any) error {
+	_, err := q.x.ExecContext(ctx, query, args...)
+	return err
+}
+
+func (q queries) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
+	rows, err := q.x.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// noConn is what is no connection: it fails at whatever is asked of it.
+type noConn struct{ err error }
+
+func (c noConn) Exec(context.Context, string, ...any) error { return c.err }
+
+func (c noConn) Query(context.Context, string, ...any) (pglock.Rows, error) { return nil, c.err }

@@ -1,0 +1,73 @@
+package sqllock_test
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"testing"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// The shapes that wrappers have: bun.Tx and *sqlx.Tx hold the transaction, GORM's
+// PreparedStmtTX holds it as an interface, and their pools hold the pool.
+type (
+	bunTx   struct{ *sql.Tx }
+	bunDB   struct{ *sql.DB }
+	gormTx  interface{ sqllock.ExecQueryer }
+	Tx      = gormTx
+	gormPST struct{ Tx }
+)
+
+// Placeholders that are not Postgres', as Bun has them, never get to see ours.
+func (bunTx) QueryContext(context.Context, string, ...any) (*sql.Rows, error) {
+	panic("the wrapper's own method was called")
+}
+
+// A statement that is several cannot be prepared.
+func (gormPST) ExecContext(context.Context, string, ...any) (sql.Result, error) {
+	panic("the wrapper's own method was called")
+}
+
+func TestTxOfWrappers(t *testing.T) {
+	db := openDB(t, "pgx", pgtest.Database(t))
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for _, wrapped := range []sqllock.ExecQueryer{tx, bunTx{tx}, &bunTx{tx}, &gormPST{bunTx{tx}}} {
+		conn := sqllock.Tx(wrapped)
+		if err := conn.Exec(t.Context(), `SAVEPOINT a; SELECT 1; RELEASE SAVEPOINT a`); err != nil {
+			t.Errorf("%T: %v", wrapped, err)
+		}
+		rows, err := conn.Query(t.Context(), `SELECT $1::text`, "a")
+		if err != nil {
+			t.Errorf("%T: %v", wrapped, err)
+			continue
+		}
+		rows.Close()
+	}
+}
+
+func TestTxOfNoTransaction(t *testing.T) {
+	db := openDB(t, "pgx", pgtest.Database(t))
+	for _, pool := range []sqllock.ExecQueryer{db, bunDB{db}, &bunDB{db}, &gormPST{db}} {
+		check(t, sqllock.Tx(pool), "is a pool")
+	}
+	for _, none := range []sqllock.ExecQueryer{(*sql.Tx)(nil), (*bunTx)(nil), nil} {
+		check(t, sqllock.Tx(none), "nil")
+	}
+}
+
+func check(t *testing.T, conn pglock.Conn, want string) {
+	t.Helper()
+	if err := conn.Exec(t.Context(), `SELECT 1`); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Exec: %v, want an error with %q", err, want)
+	}
+	if rows, err := conn.Query(t.Context(), `SELECT 1`); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Query: %v, %v, want an error with %q", rows, err, want)
+	}
+}

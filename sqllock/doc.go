@@ -1,0 +1,26 @@
+// Package sqllock lets pglock work through database/sql and what is built on it:
+// GORM, Bun, ent, sqlx and others. It imports the standard library alone, and is
+// tested with the drivers of pgx ([github.com/jackc/pgx/v5/stdlib]) and of lib/pq.
+//
+// A Locker gets its sessions from [Connector] or [ConnString], which open
+// connections of their own, or from [DB], which takes them out of the
+// application's pool:
+//
+//	locker, err := pglock.New(sqllock.ConnString("pgx", dsn))
+//	locker, err := pglock.New(sqllock.DB(db))
+//
+// What locks in a transaction of the caller's takes it as [Tx], and what works
+// on one connection takes it as [Conn]:
+//
+//	tx, err := db.BeginTx(ctx, nil)
+//	err = pglock.LockTx(ctx, sqllock.Tx(tx), pglock.Name("report"), pglock.Wait(time.Second))
+//
+// # Drivers
+//
+// database/sql has no way to listen to a connection that does nothing. With
+// pgx the session of a Locker listens on the connection beneath and hears at
+// once that it is lost; with lib/pq the Locker asks now and then.
+//
+// When a context ends while a statement runs, both drivers give the connection
+// up and tell the server to stop. A transaction on it is over then.
+package sqllock

@@ -1,0 +1,85 @@
+package sqllock
+
+import (
+	"context"
+	"database/sql/driver"
+	"reflect"
+	"strings"
+)
+
+// native is what pgx's own connection, a *pgconn.PgConn, has beneath
+// database/sql. All of it is put in words of the standard library, so that this
+// package needs no driver.
+type native interface {
+	PID() uint32
+	IsClosed() bool
+	Close(context.Context) error
+	CleanupDone() chan (struct{})
+	WaitForNotification(context.Context) error
+}
+
+// unwrap is the driver's connection inside one that a tracing driver put around
+// it, if that says what is inside.
+func unwrap(conn any) any {
+	for {
+		wrapper, ok := conn.(interface{ Raw() driver.Conn })
+		if !ok {
+			return conn
+		}
+		conn = wrapper.Raw()
+	}
+}
+
+// nativeOf is the pgx connection that conn is, or nil. The way is conn.Conn(), a
+// *pgx.Conn, and its PgConn(), which cannot be named without importing pgx.
+func nativeOf(conn any) native {
+	v := reflect.ValueOf(conn)
+	if !v.IsValid() {
+		return nil
+	}
+	if v = pgxResult(v.MethodByName("Conn")); !v.IsValid() {
+		return nil
+	}
+	if v = pgxResult(v.MethodByName("PgConn")); !v.IsValid() {
+		return nil
+	}
+	n, _ := v.Interface().(native)
+	return n
+}
+
+// pgxResult calls a method without parameters that returns a type of pgx's, and
+// nothing else.
+func pgxResult(method reflect.Value) reflect.Value {
+	if !method.IsValid() {
+		return reflect.Value{}
+	}
+	t := method.Type()
+	if t.NumIn() != 0 || t.NumOut() != 1 || t.Out(0).Kind() != reflect.Pointer ||
+		!strings.HasPrefix(t.Out(0).Elem().PkgPath(), "github.com/jackc/pgx/") {
+		return reflect.Value{}
+	}
+	result := method.Call(nil)[0]
+	if result.IsNil() {
+		return reflect.Value{}
+	}
+	return result
+}
+
+// pidOf is the backend's number that the protocol told the driver, or 0: by it
+// a pooler is found out. lib/pq has it for its cancel requests but in a field of
+// its own, which can be read; should it go, only that is lost.
+func pidOf(conn any, n native) uint32 {
+	if n != nil {
+		return n.PID()
+	}
+	v := reflect.Indirect(reflect.ValueOf(conn))
+	if v.Kind() != reflect.Struct || v.Type().PkgPath() != "github.com/lib/pq" {
+		return 0
+	}
+	for _, name := range []string{"pid", "processID"} {
+		if field := v.FieldByName(name); field.IsValid() && field.CanInt() {
+			return uint32(field.Int())
+		}
+	}
+	return 0
+}

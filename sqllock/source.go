@@ -1,0 +1,130 @@
+package sqllock
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+
+	"github.com/pglock-go/pglock"
+)
+
+// A Source opens the sessions of a [pglock.Locker].
+type Source struct {
+	// open gives a connection and, when the pool is the session's own, what
+	// closes that.
+	open func(context.Context) (conn *sql.Conn, done func(), err error)
+}
+
+var _ pglock.Source = (*Source)(nil)
+
+// A PoolSource is a [Source] that also runs queries, in the pool.
+type PoolSource struct {
+	Source
+	pool *sql.DB
+}
+
+var (
+	_ pglock.Source  = (*PoolSource)(nil)
+	_ pglock.Querier = (*PoolSource)(nil)
+)
+
+// DB takes its sessions out of the application's pool, since database/sql does
+// not tell how to open another connection like those. Each session of the Locker
+// is one connection that the application does without: it counts against
+// SetMaxOpenConns for as long as the Locker has it, whatever the limits on
+// lifetime and idleness say, and is closed, not given back, when the Locker is
+// done with it. A Locker has few sessions however many locks it holds; still, a
+// pool that is used up keeps a lock waiting, and with SetMaxOpenConns(1) the
+// application waits for as long as the Locker lives. Where the connection string
+// is known, [ConnString] or [Connector] is better.
+//
+// Queries, for package inspect, run in the pool.
+func DB(db *sql.DB) *PoolSource {
+	return &PoolSource{
+		Source: Source{func(ctx context.Context) (*sql.Conn, func(), error) {
+			conn, err := clean(ctx, db)
+			return conn, func() {}, err
+		}},
+		pool: db,
+	}
+}
+
+// Query runs a statement in the pool.
+func (s *PoolSource) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
+	return queries{s.pool}.Query(ctx, query, args...)
+}
+
+// Connector opens sessions through a driver's connector, such as lib/pq's
+// pq.NewConnector or pgx's stdlib.GetConnector. They belong to no pool.
+func Connector(c driver.Connector) *Source {
+	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
+		return private(ctx, sql.OpenDB(c))
+	}}
+}
+
+// ConnString opens sessions as sql.Open(driverName, dsn) would: "pgx" and
+// "postgres" are the names of the drivers of pgx and lib/pq. They belong to no
+// pool. A name or string that is not right is an error of the first Open.
+func ConnString(driverName, dsn string) *Source {
+	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
+		db, err := sql.Open(driverName, dsn)
+		if err != nil {
+			return nil, nil, err
+		}
+		return private(ctx, db)
+	}}
+}
+
+// Open opens a session. ctx covers the opening alone.
+func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
+	conn, done, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	session, err := newSession(conn, done)
+	if err != nil {
+		return nil, err
+	}
+	return session, nil
+}
+
+// private takes the one connection of a pool that nobody else has.
+func private(ctx context.Context, db *sql.DB) (*sql.Conn, func(), error) {
+	done := func() { _ = db.Close() }
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return conn, done, nil
+}
+
+// tries is how many connections clean looks at.
+const tries = 4
+
+var errTainted = errors.New("sqllock: the connections of the pool hold advisory locks already: " +
+	"something locks through the pool and does not unlock, or not on the connection that it locked on")
+
+// clean takes a connection on which nobody left an advisory lock: the same lock
+// would be granted to us on it again, while somebody believes to hold it. One
+// that has any is given back as it is, but only after another has been taken.
+func clean(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	for range tries {
+		conn, err := db.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var locks int
+		err = conn.QueryRowContext(ctx, `SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks
+			WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()`).Scan(&locks)
+		if err == nil && locks == 0 {
+			return conn, nil
+		}
+		defer conn.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, errTainted
+}

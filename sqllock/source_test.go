@@ -1,0 +1,65 @@
+package sqllock_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/lib/pq"
+
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pglocktest"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// drivers are the names that the drivers register themselves under.
+var drivers = []string{"pgx", "postgres"}
+
+func openDB(t *testing.T, driver, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func TestConnString(t *testing.T) {
+	for _, driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			pglocktest.Source(t, sqllock.ConnString(driver, pgtest.Database(t)))
+		})
+	}
+}
+
+func TestDB(t *testing.T) {
+	for _, driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			pglocktest.Source(t, sqllock.DB(openDB(t, driver, pgtest.Database(t))))
+		})
+	}
+}
+
+// With OpenDBFromPool, what database/sql closes goes back to pgx' pool.
+func TestDBFromPool(t *testing.T) {
+	pool, err := pgxpool.New(t.Context(), pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	db := stdlib.OpenDBFromPool(pool)
+	t.Cleanup(func() { db.Close() })
+	pglocktest.Source(t, sqllock.DB(db))
+}
+
+func TestConnector(t *testing.T) {
+	connector, err := pq.NewConnector(pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pglocktest.Source(t, sqllock.Connector(connector))
+}

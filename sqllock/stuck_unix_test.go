@@ -1,0 +1,57 @@
+//go:build unix
+
+package sqllock_test
+
+import (
+	"context"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// A backend that neither answers nor hears a cancel request is what a cut
+// network looks like.
+func TestCloseWhenTheServerIsStuck(t *testing.T) {
+	server := pgtest.Own(t, pgserver.Options{})
+	for _, driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			session := open(t, sqllock.ConnString(driver, server.ConnString("postgres")))
+			pid, err := strconv.Atoi(ask(t, session, `SELECT pg_backend_pid()::text`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { syscall.Kill(pid, syscall.SIGCONT) })
+
+			result := make(chan error, 1)
+			asked := make(chan bool)
+			go func() {
+				close(asked)
+				_, err := session.Ask(context.Background(), `SELECT 'a'`)
+				result <- err
+			}()
+			<-asked
+			time.Sleep(50 * time.Millisecond) // nothing tells that a statement is under way
+			began := time.Now()
+			session.Close()
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("Close took %v", took)
+			}
+			select {
+			case err := <-result:
+				if err == nil {
+					t.Error("a stopped backend answered")
+				}
+			case <-time.After(3 * time.Second):
+				t.Error("Ask goes on after Close")
+			}
+		})
+	}
+}
