@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// offline marks verbs that connect to nothing.
+const offline = "offline"
+
+// printHelp tells about a verb: what it does, and how it is used.
+func printHelp(w io.Writer, cmd *cobra.Command) {
+	text := cmd.Long
+	if text == "" {
+		text = cmd.Short
+	}
+	fmt.Fprintf(w, "%s\n\n%s", text, usageOf(cmd))
+}
+
+func usageOf(cmd *cobra.Command) string {
+	var b strings.Builder
+	b.WriteString("Usage:\n")
+	if cmd.HasParent() {
+		fmt.Fprintf(&b, "  %s %s\n", cmd.Parent().CommandPath(), cmd.Use)
+	} else {
+		b.WriteString("  pglock VERB [FLAG...] [ARGUMENT...]\n\nVerbs:\n")
+		for _, verb := range cmd.Commands() {
+			if verb.IsAvailableCommand() {
+				fmt.Fprintf(&b, "  %-10s %s\n", verb.Name(), verb.Short)
+			}
+		}
+	}
+	section := func(title, text string) {
+		if text != "" {
+			fmt.Fprintf(&b, "\n%s:\n%s\n", title, strings.TrimRight(text, "\n"))
+		}
+	}
+	section("Flags", flagsOf(cmd, false))
+	if cmd.Annotations[offline] == "" {
+		section("Connection, as in psql; what is not given comes from PG* variables", flagsOf(cmd, true))
+	}
+	section("Examples", cmd.Example)
+	if !cmd.HasParent() {
+		b.WriteString("\n'pglock VERB --help' tells more about a verb.\n")
+	}
+	return b.String()
+}
+
+// flagsOf lists the flags of a verb: those that connect, or the others.
+func flagsOf(cmd *cobra.Command, connection bool) string {
+	picked := pflag.NewFlagSet("", pflag.ContinueOnError)
+	picked.SortFlags = false
+	pick := func(f *pflag.Flag) {
+		if _, ok := f.Annotations[connectionFlag]; ok == connection && picked.Lookup(f.Name) == nil {
+			picked.AddFlag(f)
+		}
+	}
+	cmd.Flags().VisitAll(pick)
+	cmd.Root().PersistentFlags().VisitAll(pick)
+	return picked.FlagUsages()
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:         "help [VERB]",
+		Short:       "Tell about a verb",
+		Long:        "Tells what a verb does, and how it is used.",
+		Annotations: map[string]string{offline: "true"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topic := cmd.Root()
+			if len(args) > 0 {
+				var err error
+				if topic, _, err = cmd.Root().Find(args[:1]); err != nil || topic == cmd.Root() {
+					return unknownVerb(cmd, args[0])
+				}
+			}
+			printHelp(cmd.OutOrStdout(), topic)
+			return nil
+		},
+	}
+}

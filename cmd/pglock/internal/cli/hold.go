@@ -1,0 +1,273 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// run holds the lock while the command runs.
+func (a *app) run(ctx context.Context, r runRequest) (err error) {
+	// Before the lock: nobody shall wait for a command that is not there.
+	path, err := supervise.Find(r.command[0], a.env)
+	if err != nil {
+		return err
+	}
+	config, err := a.connection.Config(a.getenv, applicationName("run", r.title))
+	if err != nil {
+		return err
+	}
+	sockets := connect.WatchSockets(config)
+
+	forwarded := supervise.Forwarded()
+	signals := make(chan os.Signal, 64)
+	for _, sig := range forwarded {
+		if isEnding(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
+	defer signal.Stop(signals)
+
+	locker, lock, err := a.acquire(ctx, config, r, signals)
+	if err != nil {
+		return err
+	}
+	// A lock that is lost is told of where it is noticed.
+	defer func() { _ = locker.Close() }()
+
+	signal.Notify(signals, append(forwarded, supervise.Continued()...)...)
+	process, err := supervise.Start(supervise.Command{
+		Path:   path,
+		Args:   r.command,
+		Env:    childEnv(a.env, r.key),
+		Stdin:  a.In,
+		Stdout: a.Out,
+		Stderr: a.Err,
+		Grace:  r.grace,
+		Hold:   sockets.Open(),
+	})
+	if err != nil {
+		return errors.Join(err, a.unlock(lock, r))
+	}
+	lost := a.attend(process, lock, r, signals)
+	status, guardErr := process.Wait()
+	if guardErr != nil {
+		a.tell("%v", guardErr)
+	}
+	if lost != nil {
+		_ = lock.Unlock() // which says once more that it is lost
+		return &toldError{lost}
+	}
+	if err := a.unlock(lock, r); err != nil {
+		return err
+	}
+	if status.ExitCode() != 0 {
+		return &childError{status}
+	}
+	return nil
+}
+
+// isEnding reports whether a signal ends the waiting for a lock.
+func isEnding(sig os.Signal) bool {
+	return slices.Contains([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, sig)
+}
+
+// acquire gets the lock, or the error that pglock ends with. A signal ends it.
+func (a *app) acquire(ctx context.Context, config *pgx.ConnConfig, r runRequest, signals <-chan os.Signal) (*pglock.Locker, *pglock.Lock, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var locker *pglock.Locker
+	var lock *pglock.Lock
+	done := make(chan error, 1)
+	go func() {
+		done <- a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
+			var err error
+			// One session: there is but one lock.
+			if locker, err = pglock.New(pgxlock.Config(config), pglock.Sessions(1)); err != nil {
+				return err
+			}
+			if lock, err = a.lock(ctx, locker, r); err != nil {
+				_ = locker.Close()
+			}
+			return err
+		})
+	}()
+	for {
+		select {
+		case sig := <-signals:
+			if number, ok := sig.(syscall.Signal); ok {
+				cancel(&signalError{number})
+			}
+		case err := <-done:
+			interrupted := new(signalError)
+			switch {
+			case errors.As(context.Cause(ctx), &interrupted):
+				if err == nil { // the lock came at the same moment
+					_ = lock.Unlock()
+					_ = locker.Close()
+				}
+				return nil, nil, interrupted
+			case errors.Is(err, pglock.ErrNotAcquired):
+				return nil, nil, &notAcquiredError{err: err, code: r.code, text: whoHolds(err, r.title)}
+			}
+			return locker, lock, err
+		}
+	}
+}
+
+// lock takes the lock as r says. At a terminal it says whom it waits for.
+func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*pglock.Lock, error) {
+	var opts []pglock.Option
+	if r.shared {
+		opts = append(opts, pglock.Shared())
+	}
+	wait := r.wait
+	if isTerminal(a.Err) && !r.noWait {
+		begin := time.Now()
+		lock, err := locker.Lock(ctx, r.key, append(opts, pglock.NoWait())...)
+		if !errors.Is(err, pglock.ErrNotAcquired) || ctx.Err() != nil {
+			return lock, err
+		}
+		a.tell("waiting: %s", whoHolds(err, r.title))
+		if wait > 0 {
+			wait = max(wait-time.Since(begin), time.Nanosecond)
+		}
+	}
+	switch {
+	case r.noWait:
+		opts = append(opts, pglock.NoWait())
+	case wait > 0:
+		opts = append(opts, pglock.Wait(wait))
+	}
+	return locker.Lock(ctx, r.key, opts...)
+}
+
+// attend looks after the command until nothing of it is left. It returns how the
+// lock was lost, if it was.
+func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest, signals <-chan os.Signal) (lost error) {
+	lose := func() {
+		if lost == nil {
+			lost = lock.Err()
+			a.tell("lock %s lost, ending the command: %v", quoted(r.title), lost)
+			process.End()
+		}
+	}
+	done := lock.Done()
+	for {
+		select {
+		case <-done:
+			done = nil
+			lose()
+		case sig := <-signals:
+			switch {
+			case slices.Contains(supervise.Continued(), sig):
+				// While we were stopped, nobody watched over the lock.
+				if lock.Err() != nil {
+					lose()
+				}
+				process.Continue()
+			default:
+				if number, ok := sig.(syscall.Signal); ok {
+					process.Signal(number)
+				}
+			}
+		case e, ok := <-process.Events():
+			switch {
+			case !ok:
+				return lost
+			case e.Stopped:
+				supervise.Stop()
+			case e.Stuck != "":
+				a.tell("still holding the lock %s: these do not end: %s", quoted(r.title), e.Stuck)
+			}
+		}
+	}
+}
+
+// unlock unlocks. That Postgres did not confirm it is told and no error: the
+// lock was held all the time, and its session is gone.
+func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
+	err := lock.Unlock()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pglock.ErrLost):
+		return fmt.Errorf("lock %s was lost when the command had ended: %w", quoted(r.title), err)
+	}
+	a.tell("unlocking %s: %v", quoted(r.title), err)
+	return nil
+}
+
+// tell says something on stderr while the command runs.
+func (a *app) tell(format string, args ...any) {
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), ": pglock: ", ": ")
+	fmt.Fprintf(a.Err, "pglock: %s\n", printable(text))
+}
+
+// childEnv is the environment of the command.
+func childEnv(env []string, key pglock.Key) []string {
+	var child []string
+	for _, kv := range env {
+		// Those of a pglock run around this one are not ours.
+		if !strings.HasPrefix(kv, "PGLOCK_NAME=") && !strings.HasPrefix(kv, "PGLOCK_KEY=") {
+			child = append(child, kv)
+		}
+	}
+	if name, ok := key.Name(); ok {
+		child = append(child, "PGLOCK_NAME="+name)
+	}
+	return append(child, "PGLOCK_KEY="+keyText(key))
+}
+
+// whoHolds says who holds a lock that was not acquired.
+func whoHolds(err error, title string) string {
+	var e *pglock.Error
+	if !errors.As(err, &e) || len(e.Holders) == 0 {
+		return fmt.Sprintf("lock %s is held by another session", quoted(title))
+	}
+	var holders []string
+	for _, h := range e.Holders {
+		holders = append(holders, holderText(h))
+	}
+	verb := "is held by"
+	if !e.Holders[0].Granted {
+		verb = "is waited for by"
+	}
+	return fmt.Sprintf("lock %s %s %s", quoted(title), verb, strings.Join(holders, "; "))
+}
+
+// holderText is a session in words.
+func holderText(h pglock.Holder) string {
+	if h.PID == 0 {
+		return "a prepared transaction"
+	}
+	parts := []string{fmt.Sprintf("pid %d", h.PID)}
+	if h.Application != "" {
+		parts = append(parts, "application "+quoted(h.Application))
+	}
+	if h.User != "" {
+		parts = append(parts, "user "+h.User)
+	}
+	if h.Client != "" {
+		parts = append(parts, "host "+h.Client)
+	} else {
+		parts = append(parts, "on the server's own host")
+	}
+	if !h.Since.IsZero() {
+		parts = append(parts, "connected since "+h.Since.Format(time.RFC3339))
+	}
+	return strings.Join(parts, ", ")
+}

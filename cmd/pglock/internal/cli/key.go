@@ -1,0 +1,212 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pglock-go/pglock"
+)
+
+// maxName is how many bytes a name may have. The library takes any; a longer one
+// on a command line is a mistake, such as a file's contents.
+const maxName = 1024
+
+// parseName checks a name from the command line.
+func parseName(name string) (pglock.Key, error) {
+	switch {
+	case name == "":
+		return pglock.Key{}, errors.New("the name is empty")
+	case len(name) > maxName:
+		return pglock.Key{}, fmt.Errorf("the name is too long: %d bytes, at most %d", len(name), maxName)
+	case !utf8.ValidString(name):
+		return pglock.Key{}, fmt.Errorf("the name %s is not valid UTF-8", quoted(name))
+	}
+	return pglock.Name(name), nil
+}
+
+// keyFlag is --key: a number, or two with a comma.
+type keyFlag struct {
+	key pglock.Key
+	set bool
+}
+
+func (f *keyFlag) Type() string { return "N|A,B" }
+
+func (f *keyFlag) String() string {
+	if !f.set {
+		return ""
+	}
+	return keyText(f.key)
+}
+
+func (f *keyFlag) Set(s string) error {
+	first, second, isPair := strings.Cut(s, ",")
+	if isPair {
+		class, err1 := strconv.ParseInt(strings.TrimSpace(first), 10, 32)
+		object, err2 := strconv.ParseInt(strings.TrimSpace(second), 10, 32)
+		if err1 != nil || err2 != nil {
+			return errors.New("a pair is two 32-bit numbers, such as 7,42")
+		}
+		f.key = pglock.Pair(int32(class), int32(object))
+	} else {
+		n, err := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
+		if err != nil {
+			return errors.New("a key is a 64-bit number, such as 42, or a pair of 32-bit ones, such as 7,42")
+		}
+		f.key = pglock.Int(n)
+	}
+	f.set = true
+	return nil
+}
+
+// keyText is a key as --key takes it and as PGLOCK_KEY has it.
+func keyText(k pglock.Key) string {
+	if k.IsPair() {
+		class, object := k.Pair()
+		return fmt.Sprintf("%d,%d", class, object)
+	}
+	return strconv.FormatInt(k.ID(), 10)
+}
+
+// pgLocksFlag is --pg-locks: three columns of pg_locks.
+type pgLocksFlag struct{ keyFlag }
+
+func (f *pgLocksFlag) Type() string { return "CLASSID,OBJID,OBJSUBID" }
+
+func (f *pgLocksFlag) Set(s string) error {
+	parts := strings.Split(s, ",")
+	if len(parts) != 3 {
+		return errors.New("three numbers of pg_locks are needed: classid,objid,objsubid")
+	}
+	var numbers [3]uint64
+	for i, name := range []string{"classid", "objid", "objsubid"} {
+		n, err := strconv.ParseUint(strings.TrimSpace(parts[i]), 10, 32)
+		if err != nil {
+			return fmt.Errorf("%s is a number from 0 to 4294967295", name)
+		}
+		numbers[i] = n
+	}
+	key, ok := pglock.PgLocksKey(uint32(numbers[0]), uint32(numbers[1]), int16(min(numbers[2], 1<<15-1)))
+	if !ok {
+		return errors.New("objsubid is 1 for a 64-bit number and 2 for a pair")
+	}
+	f.key, f.set = key, true
+	return nil
+}
+
+const keyHelp = `Prints the key that a name maps to, in every form that Postgres shows it.
+
+Postgres knows advisory locks by number. A name is mapped to one by the first 8
+bytes of its SHA-256, read as a little-endian signed number; django-pglock does
+the same. With --pg-locks it goes the other way, from the columns of pg_locks to
+the number that the application used. A name cannot be had back from a number.`
+
+const keyExamples = `  pglock key nightly-report
+  pglock key -o id nightly-report
+  pglock key --pg-locks 2277814946,280642407,1`
+
+func (a *app) keyCommand() *cobra.Command {
+	var number keyFlag
+	var row pgLocksFlag
+	output := outputFlag{value: "table", choices: []string{"table", "json", "id"}}
+	cmd := &cobra.Command{
+		Use:                   "key [-o FORMAT] NAME | --key N|A,B | --pg-locks CLASSID,OBJID,OBJSUBID",
+		Short:                 "Print the key that a name maps to",
+		Long:                  keyHelp,
+		Example:               keyExamples,
+		Annotations:           map[string]string{offline: "true"},
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var key pglock.Key
+			var err error
+			switch {
+			case len(args) == 1 && !number.set && !row.set:
+				if key, err = parseName(args[0]); err != nil {
+					return usagef(cmd, "%v", err)
+				}
+			case len(args) == 0 && number.set && !row.set:
+				key = number.key
+			case len(args) == 0 && row.set && !number.set:
+				key = row.key
+			default:
+				return usagef(cmd, "one of these is needed: a name, --key or --pg-locks")
+			}
+			return printKey(a.Out, key, output.value)
+		},
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().VarP(&output, "output", "o", output.usage())
+	cmd.Flags().Var(&number, "key", "a number or a pair of numbers, in place of a name")
+	cmd.Flags().Var(&row, "pg-locks", "what the columns of pg_locks say, in place of a name")
+	return cmd
+}
+
+// keyForms is a key in all its forms; the JSON of pglock key.
+type keyForms struct {
+	Name     string `json:"name,omitempty"`
+	Key      string `json:"key"`
+	ID       int64  `json:"id"`
+	Pair     []int  `json:"pair,omitempty"`
+	ClassID  uint32 `json:"classid"`
+	ObjID    uint32 `json:"objid"`
+	ObjSubID int16  `json:"objsubid"`
+	Lock     string `json:"lock"`
+	TryLock  string `json:"try_lock"`
+	XactLock string `json:"xact_lock"`
+	Unlock   string `json:"unlock"`
+	Find     string `json:"find"`
+}
+
+func formsOf(key pglock.Key) keyForms {
+	classid, objid, objsubid := key.PgLocks()
+	args := strconv.FormatInt(key.ID(), 10)
+	f := keyForms{Key: keyText(key), ID: key.ID(), ClassID: classid, ObjID: objid, ObjSubID: objsubid}
+	if key.IsPair() {
+		class, object := key.Pair()
+		f.Pair = []int{int(class), int(object)}
+		args = fmt.Sprintf("%d, %d", class, object)
+	}
+	f.Name, _ = key.Name()
+	f.Lock = "SELECT pg_advisory_lock(" + args + ");"
+	f.TryLock = "SELECT pg_try_advisory_lock(" + args + ");"
+	f.XactLock = "SELECT pg_advisory_xact_lock(" + args + ");"
+	f.Unlock = "SELECT pg_advisory_unlock(" + args + ");"
+	f.Find = fmt.Sprintf("SELECT * FROM pg_locks WHERE locktype = 'advisory' AND classid = %d AND objid = %d AND objsubid = %d;",
+		classid, objid, objsubid)
+	return f
+}
+
+func printKey(w io.Writer, key pglock.Key, output string) error {
+	f := formsOf(key)
+	switch output {
+	case "json":
+		encoder := json.NewEncoder(w)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(f)
+	case "id":
+		_, err := fmt.Fprintln(w, f.Key)
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, value string) { fmt.Fprintf(t, "%s\t%s\n", name, value) }
+	if f.Name != "" {
+		line("name", printable(f.Name))
+	}
+	line("key", f.Key)
+	line("pg_locks", fmt.Sprintf("classid %d, objid %d, objsubid %d", f.ClassID, f.ObjID, f.ObjSubID))
+	line("lock", f.Lock)
+	line("try lock", f.TryLock)
+	line("xact lock", f.XactLock)
+	line("unlock", f.Unlock)
+	line("find", f.Find)
+	return t.Flush()
+}

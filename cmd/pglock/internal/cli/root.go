@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const rootHelp = `pglock takes Postgres locks for commands, and shows who holds and who waits.
+
+A lock has a name. It is held by a database session, so it is the same lock on
+every machine that connects to the database, and it is free as soon as its
+holder ends, however that happens.`
+
+const rootExamples = `  Run a job on one machine at a time, and skip it where another has it:
+    pglock run --no-wait -E 0 nightly-report -- ./report.sh
+
+  See who holds what, and who waits:
+    pglock ls
+
+  Try it without a database of your own:
+    pglock demo`
+
+// rootCommand is pglock with all its verbs.
+func (a *app) rootCommand() *cobra.Command {
+	var version bool
+	root := &cobra.Command{
+		Use:           "pglock",
+		Long:          rootHelp,
+		Example:       rootExamples,
+		Args:          cobra.ArbitraryArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case version:
+				return a.printVersion("table")
+			case len(args) == 0:
+				return &usageError{text: "no verb", hint: "see 'pglock --help'"}
+			}
+			return unknownVerb(cmd, args[0])
+		},
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetIn(a.In)
+	root.SetOut(a.Out)
+	root.SetErr(a.Err)
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(a.Out, cmd) })
+
+	root.PersistentFlags().SortFlags = false
+	root.Flags().BoolVarP(&version, "version", "V", false, "print the version, and exit")
+	a.connectionFlags(root.PersistentFlags())
+	// Without a shorthand: -h is the host, as in psql.
+	root.PersistentFlags().Bool("help", false, "print this help, and exit")
+
+	root.AddCommand(a.runCommand(), a.keyCommand(), a.versionCommand())
+	root.SetHelpCommand(helpCommand())
+	return root
+}
+
+// connectionFlags are psql's, before or after the verb.
+func (a *app) connectionFlags(flags *pflag.FlagSet) {
+	c := &a.connection
+	flags.StringVarP(&c.Host, "host", "h", "", "`host` of the server, or folder of its socket")
+	flags.StringVarP(&c.Port, "port", "p", "", "`port` of the server")
+	flags.StringVarP(&c.User, "username", "U", "", "`user` to connect as")
+	flags.StringVarP(&c.Database, "dbname", "d", "", "`database`, or a URI or key=value string")
+	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never ask for a password")
+	flags.BoolVarP(&c.Ask, "password", "W", false, "ask for a password before connecting")
+	for _, name := range []string{"host", "port", "username", "dbname", "no-password", "password"} {
+		flags.Lookup(name).Annotations = map[string][]string{connectionFlag: nil}
+	}
+}
+
+// connectionFlag marks the flags that stand under their own heading in the help.
+const connectionFlag = "connection"
+
+func unknownVerb(cmd *cobra.Command, name string) error {
+	hint := "see 'pglock --help'"
+	if near := cmd.Root().SuggestionsFor(name); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return &usageError{text: "unknown verb " + quoted(name), hint: hint}
+}
+
+// flagError is a wrong flag on one line.
+func flagError(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	var bare *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		text = "unknown flag -" + unknown.GetSpecifiedName()
+	case errors.As(err, &unknown):
+		text = "unknown flag --" + unknown.GetSpecifiedName()
+	case errors.As(err, &bare):
+		text = flagName(bare.GetFlag()) + " needs a value"
+	case errors.As(err, &invalid):
+		text = fmt.Sprintf("%s %s: %v", flagName(invalid.GetFlag()), quoted(invalid.GetValue()), invalid.Unwrap())
+	}
+	return &usageError{text: text, hint: seeHelp(cmd)}
+}
+
+func flagName(f *pflag.Flag) string { return "--" + f.Name }
+
+func seeHelp(cmd *cobra.Command) string { return "see '" + cmd.CommandPath() + " --help'" }
+
+// usagef is what is wrong with a verb's arguments.
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{text: fmt.Sprintf(format, args...), hint: seeHelp(cmd)}
+}
+
+// noArgs refuses arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef(cmd, "%s takes no arguments, and has %s", cmd.Name(), quoted(args[0]))
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+// Package supervise runs a command so that nothing of it survives: not when it
+// ends, not when it is told to end, and not when the program that runs it dies.
+//
+// Between the program and the command stands a second process, the guard: the
+// same executable, started again under the name [GuardName]. It starts the
+// command in a process group of its own, passes signals on to that group, and
+// when the command has ended it ends whatever the command left behind. It
+// listens on a pipe from the program: when that closes because the program is
+// gone, the guard kills everything at once. The guard lives in a process group
+// of its own, so that what kills the program's group does not kill it.
+//
+// On Linux the guard is a "child subreaper" (prctl(2)): a process that leaves
+// the group, or whose parent dies, still ends up below the guard, which finds
+// and ends it. The kernel kills the command when the guard is killed, and the
+// program, a subreaper too, then ends the rest. What remains possible is said in
+// docs/command.md.
+//
+// [Command.Hold] gives the guard a copy of sockets. A server on the other side
+// sees such a socket close only when the program and the guard are both gone: so
+// a lock that a session holds is not free before the command has been killed,
+// also when the program is killed with SIGKILL.
+//
+// On Windows there is no guard: a job object does its work.
+package supervise

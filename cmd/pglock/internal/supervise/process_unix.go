@@ -1,0 +1,281 @@
+//go:build unix
+
+package supervise
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Process is a command that was started. Its methods may be called from
+// several goroutines.
+type Process struct {
+	pid    int
+	grace  time.Duration
+	guard  *exec.Cmd
+	orders *os.File
+	write  sync.Mutex // one order at a time
+
+	// Events tell of what happens meanwhile; read them until the channel closes.
+	events chan Event
+	done   chan struct{} // closed when status and err are there
+	status Status
+	err    error
+}
+
+// An Event is something that happened to a running command. One field is set.
+type Event struct {
+	Stopped bool   // it was stopped, as by Ctrl-Z, in this terminal
+	Stuck   string // names processes that cannot be ended, and why
+}
+
+// Start starts a command. The program must have no other child processes: what
+// a killed guard leaves behind is found among the program's descendants.
+func Start(c Command) (*Process, error) {
+	if err := adoptOrphans(); err != nil {
+		return nil, err
+	}
+	var inherited fds
+	defer inherited.close()
+	ordersEnd, orders, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer ordersEnd.Close()
+	reports, reportsEnd, err := os.Pipe()
+	if err != nil {
+		orders.Close()
+		return nil, err
+	}
+	defer reportsEnd.Close()
+	fail := func(err error) (*Process, error) {
+		orders.Close()
+		reports.Close()
+		return nil, fmt.Errorf("starting the guard: %w", err)
+	}
+	for _, f := range []*os.File{ordersEnd, reportsEnd} {
+		if err := inherited.add(f); err != nil {
+			return fail(err)
+		}
+	}
+	for _, conn := range c.Hold {
+		// One that is closed by now is not worth holding.
+		_ = inherited.add(conn)
+	}
+
+	exe, err := ownExecutable()
+	if err != nil {
+		return fail(err)
+	}
+	guard := &exec.Cmd{
+		Path:   exe,
+		Args:   []string{GuardName, inherited.String()},
+		Env:    c.Env,
+		Stdin:  c.Stdin,
+		Stdout: c.Stdout,
+		Stderr: c.Stderr,
+		// A group of its own: what is sent to the program's group, such as
+		// kill -9 %1 in a shell, must not reach the guard.
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+		// A reader or writer that is no file must not keep Wait for ever.
+		WaitDelay: time.Second,
+	}
+	if err := guard.Start(); err != nil {
+		return fail(err)
+	}
+	p := &Process{
+		grace:  c.Grace,
+		guard:  guard,
+		orders: orders,
+		events: make(chan Event, 8),
+		done:   make(chan struct{}),
+	}
+	err = json.NewEncoder(orders).Encode(start{
+		Path:       c.Path,
+		Args:       c.Args,
+		Grace:      c.Grace,
+		Foreground: ownsTerminal(file(c.Stdin), file(c.Stdout)),
+		Group:      unix.Getpgrp(),
+	})
+	ordersEnd.Close()
+	reportsEnd.Close()
+
+	var first report
+	decoder := json.NewDecoder(reports)
+	if err == nil {
+		err = decoder.Decode(&first)
+	}
+	if err == nil && first.Started == 0 && first.Failed == 0 {
+		err = errors.New("it said neither that the command started nor that it did not")
+	}
+	if err != nil || first.Failed != 0 {
+		orders.Close()
+		reports.Close()
+		exit := guard.Wait()
+		if first.Failed != 0 {
+			return nil, &StartError{Path: c.Path, NotFound: isAbsent(first.Failed), Err: first.Failed}
+		}
+		return nil, fmt.Errorf("starting the guard: %w (it ended with %v)", err, exit)
+	}
+	p.pid = first.Started
+	go p.follow(decoder, reports)
+	return p, nil
+}
+
+// follow reads what the guard reports until the guard is gone.
+func (p *Process) follow(decoder *json.Decoder, reports *os.File) {
+	defer close(p.done)
+	defer close(p.events)
+	defer reports.Close()
+	defer p.orders.Close()
+
+	var exited *Status
+	for {
+		var r report
+		if err := decoder.Decode(&r); err != nil {
+			p.status, p.err = p.salvage(exited)
+			return
+		}
+		switch {
+		case r.Exited != nil:
+			exited = r.Exited
+		case r.Stopped:
+			p.tell(Event{Stopped: true})
+		case r.Stuck != "":
+			p.tell(Event{Stuck: r.Stuck})
+		case r.Done && exited != nil:
+			p.status = *exited
+			// WaitDelay's error is about our copying of a stream, not about the
+			// command; so is the guard's own exit code.
+			_ = p.guard.Wait()
+			return
+		}
+	}
+}
+
+// tell drops the event when nobody reads: nothing waits for being told.
+func (p *Process) tell(e Event) {
+	select {
+	case p.events <- e:
+	default:
+	}
+}
+
+// salvage ends what is left when the guard was killed. The kernel killed the
+// command with it, and the rest are our own descendants now.
+func (p *Process) salvage(exited *Status) (Status, error) {
+	_ = p.guard.Wait()
+	left := family{root: os.Getpid(), leader: p.pid}
+	status, err := left.killAll()
+	if exited != nil {
+		status = *exited
+	}
+	if err != nil {
+		return status, fmt.Errorf("the guard of the command was killed, and so was the command: %w", err)
+	}
+	return status, errors.New("the guard of the command was killed, and so was the command")
+}
+
+// PID is the command's process id, and the id of its process group.
+func (p *Process) PID() int { return p.pid }
+
+// Events tells what happens to the command. The channel closes when nothing of
+// the command is left.
+func (p *Process) Events() <-chan Event { return p.events }
+
+// Signal passes a signal on to the command's process group.
+func (p *Process) Signal(sig syscall.Signal) { p.order(order{Signal: sig}) }
+
+// Continue continues the command after this program was continued, and gives it
+// the terminal back when it had it and the program has it now.
+func (p *Process) Continue() { p.order(order{Continue: true}) }
+
+// End ends the command and all it started: SIGTERM, then after the grace
+// SIGKILL. Wait tells when that is done.
+func (p *Process) End() {
+	p.order(order{End: true})
+	// A guard that somebody stopped must do its work now.
+	_ = p.guard.Process.Signal(syscall.SIGCONT)
+}
+
+// order fails only when the guard is gone, which follow notices.
+func (p *Process) order(o order) {
+	p.write.Lock()
+	defer p.write.Unlock()
+	_ = json.NewEncoder(p.orders).Encode(o)
+}
+
+// Wait waits until nothing of the command is left, and returns how the command
+// itself ended. The error says that the guard did not do its work to the end.
+func (p *Process) Wait() (Status, error) {
+	<-p.done
+	return p.status, p.err
+}
+
+// fds are file descriptors that the guard inherits. Their numbers are high: the
+// low ones may be in use between whoever started this program and the command,
+// as make(1) does with its job server.
+type fds struct{ numbers []int }
+
+const firstFD = 64
+
+func (f *fds) add(c syscall.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	var dupErr error
+	err = raw.Control(func(fd uintptr) {
+		// Not close-on-exec, unlike everything else that Go opens.
+		n, dupErr = unix.FcntlInt(fd, unix.F_DUPFD, firstFD)
+	})
+	if err = errors.Join(err, dupErr); err != nil {
+		return err
+	}
+	f.numbers = append(f.numbers, n)
+	return nil
+}
+
+func (f *fds) close() {
+	for _, n := range f.numbers {
+		_ = unix.Close(n)
+	}
+}
+
+func (f *fds) String() string {
+	var texts []string
+	for _, n := range f.numbers {
+		texts = append(texts, strconv.Itoa(n))
+	}
+	return strings.Join(texts, ",")
+}
+
+// parseFDs reads what String wrote, and keeps the command from inheriting them.
+func parseFDs(s string) ([]int, error) {
+	var numbers []int
+	for _, text := range strings.Split(s, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := unix.FcntlInt(uintptr(n), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("file descriptor %d: %w", n, err)
+		}
+		numbers = append(numbers, n)
+	}
+	if len(numbers) < 2 {
+		return nil, errors.New("two file descriptors are needed")
+	}
+	return numbers, nil
+}

@@ -1,0 +1,13 @@
+// Command pglock holds Postgres locks for other commands, and shows who holds
+// and who waits for which. See pglock --help.
+package main
+
+import (
+	"os"
+
+	"github.com/pglock-go/pglock/cmd/pglock/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Main(os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Environ()))
+}
