@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -144,15 +146,26 @@ func message(err error) string {
 // cannotConnect tells on one line what pgx tells on several: whom we tried to
 // connect to, and why that failed.
 func cannotConnect(err *pgconn.ConnectError) string {
-	reasons := err.Unwrap().Error()
+	config := err.Config
 	if refused := new(pgconn.PgError); errors.As(err, &refused) {
-		reasons = refused.Message
+		return fmt.Sprintf("cannot connect to %s as user %s, database %s: %s",
+			addressOf(config.Host, config.Port), quoted(config.User), quoted(config.Database), refused.Message)
 	}
-	_, address := pgconn.NetworkAddress(err.Config.Host, err.Config.Port)
-	lines := strings.FieldsFunc(reasons, func(r rune) bool { return r == '\n' })
-	for i, line := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimSpace(line), address+" ("+err.Config.Host+"): ")
+	var attempts []string
+	for _, line := range strings.Split(err.Unwrap().Error(), "\n") {
+		line = attemptPattern.ReplaceAllString(strings.TrimSpace(line), "$1: $2")
+		if !slices.Contains(attempts, line) { // the same with TLS and without
+			attempts = append(attempts, line)
+		}
 	}
-	return fmt.Sprintf("cannot connect to %s as user %s, database %s: %s",
-		address, err.Config.User, err.Config.Database, strings.Join(lines, "; "))
+	return "cannot connect to " + strings.Join(attempts, "; ")
+}
+
+// attemptPattern is pgx' line for one address: the address, the host's name, and
+// what the dialler says, address and all.
+var attemptPattern = regexp.MustCompile(`^(\S+) \(.*?\): (?:dial error: )?(?:dial \S+ \S+: )?(?:connect: )?(.*)$`)
+
+func addressOf(host string, port uint16) string {
+	_, address := pgconn.NetworkAddress(host, port)
+	return address
 }

@@ -190,8 +190,8 @@ func explain(err error) string {
 	if i := strings.LastIndex(text, "`: "); i >= 0 {
 		text = text[i+len("`: "):]
 	}
-	if strings.Contains(text, `missing "="`) && strings.Contains(strings.ToLower(parse.ConnString), "password") {
-		// It quotes a word, which may be the second one of a password.
+	if strings.Contains(text, `missing "="`) || strings.Contains(text, "invalid keyword/value") {
+		// pgx may quote a word of it, which may be the second one of a password.
 		return "not a key=value string: a value with a space in it needs quotes"
 	}
 	return text

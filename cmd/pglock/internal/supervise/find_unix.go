@@ -38,7 +38,7 @@ func Find(name string, env []string) (string, error) {
 		if err == nil {
 			return path, nil
 		}
-		if denied == nil && !isAbsent(err) {
+		if denied == nil && !isAbsent(err) && err != syscall.EISDIR {
 			denied = &StartError{Path: path, Err: err}
 		}
 	}

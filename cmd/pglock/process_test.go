@@ -1,0 +1,208 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+)
+
+// site is a database, and where to run commands that connect to it.
+type site struct {
+	server *pgserver.Server
+	name   string
+	database
+}
+
+func newSite(t *testing.T) site {
+	t.Helper()
+	server := pgtest.Server(t)
+	name := pgtest.DatabaseOn(t, server)
+	return site{server, name, connectTo(t, server.ConnString(name))}
+}
+
+func (s site) env() []string {
+	return append(os.Environ(), s.server.Env(s.name)...)
+}
+
+// command is pglock in a process of its own.
+type command struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	output chan string // lines
+	mu     sync.Mutex
+	stderr bytes.Buffer
+	exited chan struct{}
+}
+
+// start starts pglock with args in s.
+func (s site) start(t *testing.T, args ...string) *command {
+	t.Helper()
+	c := &command{t: t, output: make(chan string, 1000), exited: make(chan struct{})}
+	c.cmd = exec.Command(testBinary(t), args...)
+	c.cmd.Args[0] = "pglock"
+	c.cmd.Env = s.env()
+	c.cmd.Stderr = lockedWriter{c}
+	// A group of its own, as in a shell with job control.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A command's orphan must not keep the test waiting for its stderr.
+	c.cmd.WaitDelay = time.Second
+	stdin, err := c.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stdin = stdin
+	stdout, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.cmd.Stdout = writer
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		defer close(c.output)
+		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
+			c.output <- scanner.Text()
+		}
+	}()
+	go func() {
+		defer close(c.exited)
+		_ = c.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill() // an error says that it has ended
+		<-c.exited
+		select {
+		case <-read: // all that had stdout are gone
+		case <-time.After(bound):
+			t.Error("something of the command still has its stdout open")
+		}
+		stdout.Close()
+		if t.Failed() {
+			t.Logf("stderr of pglock %s:\n%s", strings.Join(args, " "), c.errors())
+		}
+	})
+	return c
+}
+
+// lockedWriter collects stderr.
+type lockedWriter struct{ c *command }
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	return w.c.stderr.Write(p)
+}
+
+func (c *command) errors() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stderr.String()
+}
+
+// line is the next line that the command writes.
+func (c *command) line() string {
+	c.t.Helper()
+	select {
+	case line, ok := <-c.output:
+		if !ok {
+			<-c.exited
+			c.t.Fatalf("the output ended; stderr: %s", c.errors())
+		}
+		return line
+	case <-time.After(bound):
+		c.t.Fatalf("no line of output; stderr: %s", c.errors())
+	}
+	return ""
+}
+
+// pid is a line that is a process id.
+func (c *command) pid() int {
+	c.t.Helper()
+	line := c.line()
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		c.t.Fatalf("%q is no process id", line)
+	}
+	return pid
+}
+
+// wait is the exit code, or minus the signal that ended pglock itself.
+func (c *command) wait() int {
+	c.t.Helper()
+	select {
+	case <-c.exited:
+	case <-time.After(bound):
+		c.t.Fatalf("pglock has not ended; stderr: %s", c.errors())
+	}
+	status := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return -int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+func (c *command) signal(sig syscall.Signal) {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(sig); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// want checks the exit code.
+func (c *command) want(code int) {
+	c.t.Helper()
+	if got := c.wait(); got != code {
+		c.t.Errorf("exit code %d, not %d; stderr: %s", got, code, c.errors())
+	}
+}
+
+// alive reports whether a process is there and no zombie.
+func alive(pid int) bool {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return false
+	}
+	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && !strings.HasPrefix(string(out), "Z")
+}
+
+// awaitGone waits until none of the processes is there any more.
+func awaitGone(t *testing.T, pids ...int) {
+	t.Helper()
+	for _, pid := range pids {
+		eventually(t, fmt.Sprintf("the end of process %d", pid), func() bool { return !alive(pid) })
+	}
+}
+
+// guardOf is the process that stands between pglock and the command pid.
+func guardOf(t *testing.T, pid int) int {
+	t.Helper()
+	out, err := exec.Command("ps", "-o", "ppid=", "-p", strconv.Itoa(pid)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return guard
+}

@@ -1,0 +1,283 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock"
+)
+
+// A signal reaches the whole group, and the exit code is the command's.
+func TestSignalsReachTheGroup(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		signal syscall.Signal
+		trap   string
+		code   int
+	}{
+		{syscall.SIGTERM, "TERM", 42},
+		{syscall.SIGINT, "INT", 42},
+		{syscall.SIGHUP, "HUP", 42},
+		{syscall.SIGUSR1, "USR1", 42},
+		{syscall.SIGTERM, "", 128 + 15},
+		{syscall.SIGINT, "", 128 + 2},
+		{syscall.SIGQUIT, "", 128 + 3},
+	} {
+		t.Run(fmt.Sprint(test.signal, test.trap), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			child, grandchild := "", ""
+			if test.trap != "" {
+				child = "trap 'echo child; exit 42' " + test.trap + "; "
+				grandchild = "trap 'echo grandchild; exit' " + test.trap + "; "
+			}
+			// The grandchild says that its trap is set.
+			grandchild += "echo $$; while :; do sleep 0.01; done"
+			script := child + "sh -c '" + strings.ReplaceAll(grandchild, "'", `'\''`) + "'; exit 1"
+			c := s.start(t, "run", "x", "--", "sh", "-c", script)
+			pid := c.pid()
+			c.signal(test.signal)
+			c.want(test.code)
+			if alive(pid) {
+				t.Error("the grandchild is still there")
+			}
+			if test.trap != "" {
+				got := map[string]bool{c.line(): true, c.line(): true}
+				if !got["child"] || !got["grandchild"] {
+					t.Errorf("the signal reached only %v", got)
+				}
+			}
+			if e := c.errors(); strings.Contains(e, "pglock") {
+				t.Errorf("stderr: %s", e)
+			}
+		})
+	}
+}
+
+// A signal ends the waiting for a lock, and nothing waits on.
+func TestSignalsEndTheWaiting(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.exec(t, "SELECT pg_advisory_lock($1)", pglock.Name("x").ID())
+			c := s.start(t, "run", "x", "--", "echo", "ran")
+			if err := s.awaitLock(pglock.Name("x"), "NOT granted", true); err != nil {
+				t.Fatal(err)
+			}
+			c.signal(signal)
+			c.want(128 + int(signal))
+			if line, ok := <-c.output; ok {
+				t.Errorf("the command ran: %s", line)
+			}
+			if err := s.awaitLock(pglock.Name("x"), "NOT granted", false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// family is a script that starts a grandchild in its group, one in a session of
+// its own, and one whose parent is gone, says the pids of all, and goes on as end
+// says. Each of them ignores SIGTERM if stubborn.
+func family(stubborn bool, end string) string {
+	trap := ""
+	if stubborn {
+		trap = "trap '' TERM; "
+	}
+	one := `sh -c "` + trap + `echo \$\$; while :; do sleep 0.01; done"`
+	return trap + "echo $$; " + one + " & setsid " + one + " & (setsid " + one + " &); " + end
+}
+
+func (c *command) family() []int {
+	c.t.Helper()
+	return []int{c.pid(), c.pid(), c.pid(), c.pid()}
+}
+
+// What the command leaves behind is gone before the lock is free.
+func TestNothingIsLeftBehind(t *testing.T) {
+	t.Parallel()
+	for _, stubborn := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stubborn=%v", stubborn), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			c := s.start(t, "run", "--grace", "200ms", "x", "--", "sh", "-c", family(stubborn, "read line; exit 5"))
+			pids := c.family()
+			next := s.start(t, "run", "x", "--", "sh", "-c", "kill -0 "+strings.Trim(fmt.Sprint(pids[1:]), "[]")+" 2>/dev/null; echo $?")
+			if err := s.awaitLock(pglock.Name("x"), "NOT granted", true); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintln(c.stdin)
+			c.want(5)
+			for _, pid := range pids {
+				if alive(pid) {
+					t.Errorf("process %d is still there", pid)
+				}
+			}
+			if got := next.line(); got == "0" {
+				t.Error("the next one had the lock when some of the family were there")
+			}
+			next.want(0)
+		})
+	}
+}
+
+// A killed pglock takes the command and all it started along, and they are gone
+// before the lock is free: the guard holds the session's socket open.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := s.start(t, "run", "x", "--", "sh", "-c", family(true, "wait"))
+	pids := c.family()
+	guard := guardOf(t, pids[0])
+
+	// A guard that comes late shows that the lock waits for it. Stopped processes
+	// of a group whose last tie to the session is cut are continued by the kernel,
+	// so the guard's group gets another tie.
+	tie := exec.Command("sleep", "1000")
+	tie.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: guard}
+	if err := tie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = tie.Process.Kill()
+		_ = tie.Wait()
+	}()
+	if err := syscall.Kill(guard, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	c.signal(syscall.SIGKILL)
+	if code := c.wait(); code != -int(syscall.SIGKILL) {
+		t.Errorf("exit code %d", code)
+	}
+	// Long enough for a server that saw the socket close.
+	for range 50 {
+		if holders, err := s.locks(pglock.Name("x"), "granted"); err != nil || len(holders) != 1 {
+			t.Fatalf("the lock is free while the command runs: %v, %v", holders, err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	for _, pid := range pids {
+		if !alive(pid) {
+			t.Errorf("process %d is gone, while its guard is stopped", pid)
+		}
+	}
+	if err := syscall.Kill(guard, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.awaitLock(pglock.Name("x"), "granted", false); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range pids {
+		if alive(pid) {
+			t.Errorf("process %d is there when the lock is free", pid)
+		}
+	}
+	awaitGone(t, guard)
+}
+
+// When the guard is killed, pglock ends the rest.
+func TestGuardKilled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := s.start(t, "run", "x", "--", "sh", "-c", family(true, "wait"))
+	pids := c.family()
+	if err := syscall.Kill(guardOf(t, pids[0]), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	c.want(128 + 9)
+	for _, pid := range pids {
+		if alive(pid) {
+			t.Errorf("process %d is still there", pid)
+		}
+	}
+	if e := c.errors(); !strings.Contains(e, "the guard of the command was killed") {
+		t.Errorf("stderr: %s", e)
+	}
+	if err := s.awaitLock(pglock.Name("x"), "granted", false); err != nil {
+		t.Error(err)
+	}
+}
+
+// A lost lock ends the command, politely at first.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	for _, stubborn := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stubborn=%v", stubborn), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			c := s.start(t, "run", "--grace", "200ms", "x", "--", "sh", "-c", family(stubborn, "wait"))
+			pids := c.family()
+			s.exec(t, "SELECT pg_terminate_backend($1)", s.holder(t, "x"))
+			c.want(76)
+			for _, pid := range pids {
+				if alive(pid) {
+					t.Errorf("process %d is still there", pid)
+				}
+			}
+			oneLine(t, c.errors())
+			if e := c.errors(); !strings.Contains(e, `lock "x" lost`) || !strings.Contains(e, "administrator command") {
+				t.Errorf("stderr: %s", e)
+			}
+		})
+	}
+}
+
+// A command that cleans up on SIGTERM has the time for it, and is told once.
+func TestLostWithCleanup(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := s.start(t, "run", "x", "--", "sh", "-c", "trap 'echo cleaned up; exit 0' TERM; echo ready; while :; do sleep 0.01; done")
+	c.line()
+	s.exec(t, "SELECT pg_terminate_backend($1)", s.holder(t, "x"))
+	c.want(76)
+	if line := c.line(); line != "cleaned up" {
+		t.Errorf("%q", line)
+	}
+}
+
+// What the command inherits: descriptors that pglock's caller left open, and not
+// those of the guard; signals that are ignored.
+func TestInheritance(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "three"), []byte("three"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := s.start(t, "run", "outer", "--", "sh", "-c",
+		`trap '' HUP; exec 3<"$0"/three; ls /proc/$$/fd | tr "\n" " "; echo
+		exec "$1" run inner -- sh -c 'ls /proc/$$/fd | tr "\n" " "; echo; cat <&3; echo; grep SigIgn /proc/$$/status; echo $PGLOCK_NAME'`,
+		dir, pglockIn(t))
+	if before, got := c.line(), c.line(); got != before {
+		t.Errorf("open descriptors: %q, not %q", got, before)
+	}
+	if got := c.line(); got != "three" {
+		t.Errorf("descriptor 3: %q", got)
+	}
+	if got := strings.Fields(c.line()); len(got) != 2 || got[1] != "0000000000000001" {
+		t.Errorf("ignored signals: %q", got)
+	}
+	if got := c.line(); got != "inner" {
+		t.Errorf("PGLOCK_NAME: %q", got)
+	}
+	c.want(0)
+}
+
+// pglockIn is a path under which the test binary is pglock.
+func pglockIn(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "pglock")
+	if err := os.Symlink(testBinary(t), path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
