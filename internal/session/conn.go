@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ type conn struct {
 	pid      int32
 	start    string // the backend's start, to tell it from a later one with its pid
 	open     bool
+	owner    owner               // who may use the connection now
+	busy     bool                // the owner looks at the queue before it rests
+	rung     bool                // is in Engine.rung
 	queue    []op                // what is asked of it next
 	batch    []op                // what it is being asked
 	held     map[*entry]struct{} // what it holds
@@ -37,21 +41,23 @@ type conn struct {
 	waitEnds time.Time           // when the slice ends that is under way
 	canceled chan struct{}       // closed when the order to cancel its waiting has been carried out
 	unwatch  context.CancelFunc  // calls it back from listening
+	used     time.Time           // the last time that it was asked for something
 	lost     error               // why it is lost
 	losses   int                 // how many locks were lost with it
 
-	// Used by run alone.
+	// Used by the owner alone.
 	ops     []op   // the whole batch
 	prefix  string // of every answer: the backend's pid
 	spare   []op   // where batches are made
-	keys    []byte // to make statements in
+	keys    []byte // where statements are made
 	letters []byte
+	args    [2]string
+	lone    [1]op
 	dog     *time.Timer // ends the session when an answer takes too long
 	bitten  chan struct{}
 	timer   *time.Timer
 	deaf    bool      // the driver cannot listen
 	heard   time.Time // the last answer
-	used    time.Time // the last time it was asked for something
 }
 
 // An op is something to ask of a session.
@@ -84,13 +90,73 @@ type query struct {
 	ready  chan struct{} // closed when answer and err are there
 }
 
+// owner is who may use the connection of a session.
+type owner uint8
+
+const (
+	free   owner = iota // nobody: whoever has something to ask may take it
+	runner              // its own goroutine
+	caller              // a goroutine that asked for something itself
+)
+
 // maxBatch is how many locks and unlocks one statement takes at the most.
 const maxBatch = 2048
 
-// push adds to the queue. Engine.mu is held.
+// push adds to the queue. Engine.mu is held, and is given up by Engine.unlock or
+// Engine.unlockAndHelp, which see to it that the queue is looked at.
 func (c *conn) push(o op) {
 	c.queue = append(c.queue, o)
-	c.alarm()
+	if !c.busy && !c.rung {
+		c.rung = true
+		c.engine.rung = append(c.engine.rung, c)
+	}
+}
+
+// unlock gives up Engine.mu and wakes the sessions that have something to do.
+func (e *Engine) unlock() {
+	for _, c := range e.rung {
+		c.rung = false
+		if len(c.queue) > 0 {
+			c.alarm()
+		}
+	}
+	clear(e.rung)
+	e.rung = e.rung[:0]
+	e.mu.Unlock()
+}
+
+// unlockAndHelp is unlock for a caller who will sleep until a session has done
+// what was asked of it: if that session has nothing else to do, the caller does
+// it itself. Being alone, it is spared two switches between goroutines, which
+// take longer than Postgres' answer.
+func (e *Engine) unlockAndHelp() {
+	if len(e.rung) == 1 {
+		c := e.rung[0]
+		if c.owner == free && c.open && c.lost == nil && len(c.queue) > 0 && c.queue[0].kind <= opProbe {
+			e.rung, c.rung = e.rung[:0], false
+			c.owner, c.busy = caller, true
+			c.takeBatch()
+			e.mu.Unlock()
+			c.help()
+			return
+		}
+	}
+	e.unlock()
+}
+
+// help runs the batch that a caller took, and leaves the rest to run.
+func (c *conn) help() {
+	e := c.engine
+	err := c.exchange()
+	e.mu.Lock()
+	if err != nil {
+		e.lose(c, err)
+	}
+	c.owner, c.busy, c.used = free, false, time.Now()
+	if len(c.queue) > 0 || c.lost != nil {
+		c.alarm()
+	}
+	e.unlock()
 }
 
 // alarm has run look at the queue. Engine.mu is held.
@@ -142,7 +208,7 @@ func (c *conn) run() {
 	e.mu.Lock()
 	e.lose(c, err)
 	losses, pid := c.losses, c.pid
-	e.mu.Unlock()
+	e.unlock()
 	if c.s != nil {
 		c.s.Close()
 	}
@@ -171,7 +237,7 @@ func (c *conn) begin() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c.open = true
+	c.open, c.used = true, time.Now()
 	return nil
 }
 
@@ -211,7 +277,7 @@ func (c *conn) greet(ctx context.Context) error {
 	if err != nil && sqlstate.Of(err) == "" {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	c.heard, c.used = time.Now(), time.Now()
+	c.heard = time.Now()
 	c.bitten = make(chan struct{}, 1)
 	c.dog = time.AfterFunc(time.Hour, func() {
 		select {
@@ -230,28 +296,40 @@ func (c *conn) take() error {
 	e := c.engine
 	for {
 		e.mu.Lock()
-		if c.lost != nil {
-			e.mu.Unlock()
+		switch {
+		case c.owner == caller:
+			e.unlock()
+			c.sleep(hot)
+		case c.lost != nil:
+			e.unlock()
 			return c.lost
-		}
-		if len(c.queue) > 0 {
+		case len(c.queue) > 0:
+			c.owner, c.busy = runner, true
 			c.takeBatch()
-			e.mu.Unlock()
+			e.unlock()
 			return nil
-		}
-		e.mu.Unlock()
-
-		if quiet := time.Since(c.used); quiet < hot {
-			c.timer.Reset(hot - quiet)
-			select {
-			case <-c.wake:
-			case <-c.timer.C:
+		case time.Since(c.used) < hot:
+			c.owner, c.busy = free, false
+			e.unlock()
+			c.sleep(hot)
+		default:
+			c.owner, c.busy = runner, false
+			e.unlock()
+			if err := c.listen(); err != nil {
+				return err
 			}
-			continue
 		}
-		if err := c.listen(); err != nil {
-			return err
-		}
+	}
+}
+
+// sleep waits for the alarm, or for a time.
+func (c *conn) sleep(d time.Duration) (woken bool) {
+	c.timer.Reset(d)
+	select {
+	case <-c.wake:
+		return true
+	case <-c.timer.C:
+		return false
 	}
 }
 
@@ -268,8 +346,9 @@ func (c *conn) takeBatch() {
 	clear(c.queue[rest:])
 	c.queue = c.queue[:rest]
 	c.batch, c.ops = c.spare, c.spare
+	c.used = time.Now()
 	if c.batch[0].kind == opWait {
-		c.waitEnds = time.Now().Add(c.engine.slice(c.batch[0].ent))
+		c.waitEnds = c.used.Add(c.engine.slice(c.batch[0].ent))
 	}
 }
 
@@ -300,18 +379,13 @@ func (c *conn) listen() error {
 			return err
 		}
 	}
-	if c.deaf {
-		c.timer.Reset(time.Until(next))
-		select {
-		case <-c.wake:
-			return nil
-		case <-c.timer.C:
-		}
+	if c.deaf && c.sleep(time.Until(next)) {
+		return nil
 	}
 	if time.Now().Before(next) {
 		return nil
 	}
-	if time.Since(c.used) >= idleTimeout && c.retire() {
+	if c.retire() {
 		return errUnused
 	}
 	_, err := c.ask(e.config.Heartbeat/2, pingSQL)
@@ -325,8 +399,8 @@ func (c *conn) listen() error {
 func (c *conn) retire() bool {
 	e := c.engine
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(c.held) > 0 || len(c.queue) > 0 || c.waiting != nil {
+	defer e.unlock()
+	if len(c.held) > 0 || len(c.queue) > 0 || c.waiting != nil || time.Since(c.used) < idleTimeout {
 		return false
 	}
 	e.lose(c, errUnused)
@@ -377,18 +451,19 @@ func (c *conn) holds() (map[advisory]bool, error) {
 
 // work asks Postgres what the batch asks. Its error is the session's end.
 func (c *conn) work() error {
-	c.used = time.Now()
-	var err error
 	switch first := c.ops[0]; first.kind {
 	case opWait:
-		err = c.wait(first)
+		return c.wait(first)
 	case opCancel:
-		err = c.cancel(first)
+		return c.cancel(first)
 	case opQuery:
-		err = c.query(first.query)
-	default:
-		err = c.exchange()
+		return c.query(first.query)
 	}
-	c.used = time.Now()
+	err := c.exchange()
+	if len(c.ops) > 1 {
+		// Those who were just answered ask for more: let them, so that they
+		// travel together again.
+		runtime.Gosched()
+	}
 	return err
 }

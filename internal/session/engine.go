@@ -51,7 +51,7 @@ const (
 	closeTimeout = 5 * time.Second
 	// hot is how long a session waits for more work before it listens for its
 	// loss, which costs more to be called back from.
-	hot = 2 * time.Millisecond
+	hot = 10 * time.Millisecond
 	// idleTimeout is how long a session is kept that holds nothing.
 	idleTimeout = time.Minute
 	// pollInterval is between two tries when no session is free to wait.
@@ -74,6 +74,7 @@ type Engine struct {
 	conns   []*conn    // in the order of their opening, none that is lost
 	entries map[Key]*entry
 	pollers []*entry      // that wait for a session to wait on, longest first
+	rung    []*conn       // that have something new in their queues
 	closed  bool          // no new locks
 	held    int           // Holds that are granted
 	drained chan struct{} // made by Close, closed when there is no entry any more
@@ -135,7 +136,7 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 		return nil, ErrClosed
 	}
 	e.ask(e.entry(key), h)
-	e.mu.Unlock()
+	e.unlockAndHelp()
 	return h.await(ctx, wait)
 }
 
@@ -151,7 +152,7 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode) ([]
 			e.ask(e.entry(key), holds[i])
 		}
 	}
-	e.mu.Unlock()
+	e.unlockAndHelp()
 	for i := range holds {
 		if closed {
 			holds[i], errs[i] = nil, ErrClosed
@@ -169,7 +170,7 @@ func (e *Engine) ReleaseTogether(holds []*Hold) []error {
 	for i, h := range holds {
 		asked[i], errs[i] = h.begin()
 	}
-	e.mu.Unlock()
+	e.unlockAndHelp()
 	for i, h := range holds {
 		if asked[i] {
 			errs[i] = <-h.ready
@@ -188,7 +189,7 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 		return "", ErrClosed
 	}
 	e.serving(nil).push(op{kind: opQuery, query: q})
-	e.mu.Unlock()
+	e.unlock()
 	select {
 	case <-q.ready:
 		return q.answer, q.err
@@ -240,7 +241,7 @@ func (e *Engine) Close() (lost int) {
 	if len(e.entries) > 0 {
 		e.drained = make(chan struct{})
 		drained := e.drained
-		e.mu.Unlock()
+		e.unlock()
 		timer := time.NewTimer(closeTimeout)
 		select {
 		case <-drained:
@@ -256,7 +257,7 @@ func (e *Engine) Close() (lost int) {
 		}
 		e.lose(e.conns[0], ErrClosed)
 	}
-	e.mu.Unlock()
+	e.unlock()
 	e.cancel()
 	e.wg.Wait()
 	return lost
@@ -314,7 +315,7 @@ func (e *Engine) waiter() *conn {
 
 // open begins a session. What is queued for it runs once it is there.
 func (e *Engine) open() *conn {
-	c := &conn{engine: e, wake: make(chan struct{}, 1), held: make(map[*entry]struct{})}
+	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1), held: make(map[*entry]struct{})}
 	e.conns = append(e.conns, c)
 	e.wg.Add(1)
 	go c.run()

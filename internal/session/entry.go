@@ -178,7 +178,7 @@ func (e *Engine) poll(ent *entry) {
 	var timer *time.Timer
 	timer = time.AfterFunc(pollInterval, func() {
 		e.mu.Lock()
-		defer e.mu.Unlock()
+		defer e.unlock()
 		if ent.state == polling && ent.timer == timer && !e.closed {
 			e.unpoll(ent)
 			e.try(ent)
@@ -272,7 +272,7 @@ func (e *Engine) deliver(ent *entry) {
 		e.grant(ent, h)
 	}
 	if len(ent.holders) == 0 {
-		e.unlock(ent, nil)
+		e.giveBack(ent, nil)
 		return
 	}
 	e.refuseNoWait(ent, anyHold)
@@ -307,7 +307,7 @@ func (e *Engine) probed(ent *entry, ok bool) {
 	ent.probing = false
 	if ent.deferred {
 		ent.deferred = false
-		e.unlock(ent, ent.releaser)
+		e.giveBack(ent, ent.releaser)
 		return
 	}
 	if ent.state != held || ent.mode != Shared {
@@ -337,13 +337,13 @@ func (e *Engine) release(ent *entry, h *Hold) bool {
 		e.deliver(ent)
 		return false
 	}
-	e.unlock(ent, h)
+	e.giveBack(ent, h)
 	return true
 }
 
-// unlock gives the lock back to Postgres. Whoever is first in Postgres' queue
+// giveBack gives the lock back to Postgres. Whoever is first in Postgres' queue
 // has it then; the first in ours asks right behind.
-func (e *Engine) unlock(ent *entry, releaser *Hold) {
+func (e *Engine) giveBack(ent *entry, releaser *Hold) {
 	ent.state, ent.releaser = releasing, releaser
 	if ent.probing {
 		// The probe holds the lock for an instant, in which another process

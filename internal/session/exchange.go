@@ -35,7 +35,7 @@ func (c *conn) exchange() error {
 		lock := advisory{o.ent.key, o.mode}
 		switch {
 		case o.kind == opTry && has[lock], o.kind == opUnlock && !has[lock]:
-			err = c.settle([]op{o}, "1")
+			err = c.settle(c.one(o), "1")
 		default:
 			err = c.single(o)
 			delete(has, lock) // unlocked, if it was held: the next try is still to be run
@@ -49,9 +49,9 @@ func (c *conn) exchange() error {
 
 // single runs one try, unlock or probe.
 func (c *conn) single(o op) error {
-	answer, err := c.askFor([]op{o})
+	answer, err := c.askFor(c.one(o))
 	if err == nil {
-		return c.settle([]op{o}, answer)
+		return c.settle(c.one(o), answer)
 	}
 	if sqlstate.Of(err) == "" {
 		return err
@@ -61,13 +61,19 @@ func (c *conn) single(o op) error {
 	case lost != nil:
 		return lost
 	case o.kind == opTry && held, o.kind == opUnlock && !held:
-		return c.settle([]op{o}, "1") // it was done, and failed then
+		return c.settle(c.one(o), "1") // it was done, and failed then
 	case o.kind == opTry:
 		return c.refuse(o, err)
 	case o.kind == opUnlock:
 		return fmt.Errorf("unlocking: %w", err)
 	}
-	return c.settle([]op{o}, "0")
+	return c.settle(c.one(o), "0")
+}
+
+// one is a batch of one.
+func (c *conn) one(o op) []op {
+	c.lone[0] = o
+	return c.lone[:]
 }
 
 // askFor runs the statement for some ops. The answer has a 1 or 0 for each.
@@ -75,7 +81,8 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 	patience := c.engine.config.Heartbeat / 2
 	if len(ops) == 1 {
 		o := ops[0]
-		answer, err = c.ask(patience, oneSQL, strconv.FormatInt(o.ent.key.ID, 10), letter(o.kind, o.ent.key, o.mode))
+		c.args = [2]string{strconv.FormatInt(o.ent.key.ID, 10), letter(o.kind, o.ent.key, o.mode)}
+		answer, err = c.ask(patience, oneSQL, c.args[:]...)
 	} else {
 		c.keys, c.letters = append(c.keys[:0], '{'), c.letters[:0]
 		for i, o := range ops {
@@ -86,7 +93,8 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 			c.letters = append(c.letters, letter(o.kind, o.ent.key, o.mode)...)
 		}
 		c.keys = append(c.keys, '}')
-		answer, err = c.ask(patience, batchSQL, string(c.keys), string(c.letters))
+		c.args = [2]string{string(c.keys), string(c.letters)}
+		answer, err = c.ask(patience, batchSQL, c.args[:]...)
 	}
 	if err == nil && len(answer) != len(ops) {
 		err = fmt.Errorf("asked about %d locks, %d answers came", len(ops), len(answer))
@@ -98,7 +106,7 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 func (c *conn) settle(ops []op, answer string) error {
 	e := c.engine
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	for i, o := range ops {
 		if c.lost != nil {
 			break
@@ -121,7 +129,7 @@ func (c *conn) settle(ops []op, answer string) error {
 func (c *conn) refuse(o op, err error) error {
 	e := c.engine
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if c.lost == nil {
 		c.batch = c.batch[1:]
 		e.failed(o.ent, err)
@@ -166,7 +174,7 @@ func (c *conn) wait(o op) error {
 		}
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	c.canceled = nil
 	if c.lost == nil {
 		c.batch = nil
@@ -187,7 +195,7 @@ func (c *conn) cancel(o op) error {
 		return err // lose tells the one who waits for done
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if c.lost == nil {
 		c.batch = nil
 		close(o.done)
@@ -203,7 +211,7 @@ func (c *conn) query(q *query) error {
 	}
 	e := c.engine
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if c.lost == nil {
 		c.batch = nil
 		q.answer, q.err = answer, err

@@ -83,7 +83,7 @@ func (h *Hold) await(ctx context.Context, wait Wait) (*Hold, error) {
 		settled = make(chan struct{})
 		ent.settle = append(ent.settle, settled)
 	}
-	e.mu.Unlock()
+	e.unlock()
 	if settled != nil {
 		<-settled // a round trip; the watchdog ends the session that does not answer
 	}
@@ -136,7 +136,7 @@ func (h *Hold) end(state holdState, err error) {
 func (h *Hold) Release() error {
 	h.engine.mu.Lock()
 	asked, err := h.begin()
-	h.engine.mu.Unlock()
+	h.engine.unlockAndHelp()
 	if asked {
 		err = <-h.ready // the watchdog sees to it that it comes
 	}
