@@ -49,10 +49,11 @@ func TestALeakedConnectionFailsTheTest(t *testing.T) {
 }
 
 func TestTheServerIsShared(t *testing.T) {
-	if pgtest.Server(t) != pgtest.Server(t) {
+	first, second := pgtest.Server(t), pgtest.Server(t)
+	if first != second {
 		t.Error("two servers")
 	}
-	if own := pgtest.Own(t, pgserver.Options{}); own == pgtest.Server(t) {
+	if own := pgtest.Own(t, pgserver.Options{}); own == first {
 		t.Error("a server of one's own is the shared one")
 	}
 }

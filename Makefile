@@ -1,0 +1,32 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt tidy generate build ci clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## See pglock at work on a throwaway server, which it gets by itself
+	bin/pglock demo
+
+test: ## Run every test of every module, on a server that it gets by itself
+	scripts/test
+
+lint: ## Check format, vet and staticcheck
+	scripts/lint
+
+fmt: ## Format the code
+	scripts/fmt
+
+tidy: ## Tidy every go.mod
+	scripts/tidy
+
+generate: ## Write the generated files
+	scripts/generate
+
+build: ## Build bin/pglock
+	scripts/build
+
+ci: ## Run all that must hold of a commit
+	bash .ci/run
+
+clean: ## Remove what was built
+	rm -rf bin .cache

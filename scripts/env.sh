@@ -1,0 +1,56 @@
+# What every script begins with: stand at the root, and have a Go that works.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+	echo "$*" >&2
+	exit 1
+}
+
+command -v go >/dev/null || fail "no go in PATH; install Go 1.25 or newer: https://go.dev/doc/install"
+case $(cd / && GOWORK=off go env GOVERSION) in
+go1.?.* | go1.? | go1.1?.* | go1.1? | go1.20*)
+	fail "$(go version 2>/dev/null) is too old; install Go 1.25 or newer: https://go.dev/doc/install" ;;
+esac
+
+# Go keeps its caches under HOME. Where there is none that can be written to,
+# keep them here.
+if ! mkdir -p "$(go env GOCACHE)" "$(go env GOMODCACHE)" 2>/dev/null ||
+	! [ -w "$(go env GOCACHE)" ] || ! [ -w "$(go env GOMODCACHE)" ]; then
+	export GOCACHE=$PWD/.cache/go-build GOMODCACHE=$PWD/.cache/go-mod GOENV=off
+	export GOFLAGS="${GOFLAGS:-} -modcacherw"
+	echo "HOME cannot be written to; Go's caches go to $PWD/.cache"
+fi
+
+# Not being able to ask git for the version must not stop a build.
+if ! git rev-parse HEAD >/dev/null 2>&1; then
+	export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
+fi
+
+# The folders of the workspace's modules: the one list of them.
+modules() {
+	go list -m -f '{{.Dir}}' | while read -r dir; do
+		if [ "$dir" = "$PWD" ]; then echo .; else echo "./${dir#"$PWD"/}"; fi
+	done
+}
+
+# All packages of all modules, as patterns for go.
+packages() {
+	modules | sed 's|$|/...|'
+}
+
+# A copy of the working tree in a new folder, for checks that change files.
+copy_tree() {
+	local copy
+	copy=$(mktemp -d)
+	git -c safe.directory="$PWD" ls-files --cached --others --exclude-standard | while read -r file; do
+		if [ -e "$file" ]; then echo "$file"; fi
+	done | tar -cf - -T - | tar -xf - -C "$copy"
+	echo "$copy"
+}
+
+step() {
+	echo
+	echo "== $*"
+}
