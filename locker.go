@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/pglock-go/pglock/internal/session"
 )
@@ -161,10 +163,40 @@ type Stats struct {
 // acquire gets the lock, or an error that says who holds it.
 func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*session.Hold, error) {
 	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), session.Wait{No: r.noWait, For: r.wait})
-	if err != nil {
-		return nil, newError(op, []Key{key}, err)
+	if err == nil {
+		return hold, nil
 	}
-	return hold, nil
+	e := newError(op, []Key{key}, err)
+	if errors.Is(err, ErrNotAcquired) && ctx.Err() == nil && !r.skip {
+		// Not knowing it makes the error no worse.
+		e.Holders, _ = l.holders(ctx, []Key{key}, r.shared)
+	}
+	return nil, e
+}
+
+// holdersTimeout bounds the asking for who holds a lock.
+const holdersTimeout = 2 * time.Second
+
+// Holders are the sessions that hold the lock of key: those in whose way an
+// exclusive lock would be. Where nobody holds it, there are none. It reads
+// pg_locks, which costs the server more than a lock does, the more the more
+// locks there are. ctx bounds it, and so do two seconds.
+func (l *Locker) Holders(ctx context.Context, key Key) ([]Holder, error) {
+	holders, err := l.holders(ctx, []Key{key}, false)
+	if err != nil {
+		return nil, newError("holders of", []Key{key}, err)
+	}
+	return slices.DeleteFunc(holders, func(h Holder) bool { return !h.Granted }), nil
+}
+
+func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder, error) {
+	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
+	defer cancel()
+	answer, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
+	if err != nil {
+		return nil, err
+	}
+	return readHolders(answer)
 }
 
 func (r request) mode() session.Mode {

@@ -551,3 +551,85 @@ func TestClose(t *testing.T) {
 	must(t, held.Unlock())
 	d.mayTake(other, true)
 }
+
+// The error says who is in the way, where that was worth asking for.
+func TestHolders(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	key := pglock.Pair(-1, 5)
+	holders, err := b.Holders(t.Context(), key)
+	must(t, err)
+	if len(holders) != 0 {
+		t.Errorf("nobody holds it, but %v", holders)
+	}
+	held := lock(t, a, key)
+	for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(time.Millisecond)} {
+		_, err := b.Lock(t.Context(), key, opt)
+		wantErr(t, err, pglock.ErrNotAcquired)
+		var e *pglock.Error
+		if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].PID != held.PID() ||
+			e.Holders[0].Application != "pglock" || e.Holders[0].Since.IsZero() || !e.Holders[0].Granted {
+			t.Errorf("the error does not tell of the holder: %v", err)
+		}
+	}
+	holders, err = b.Holders(t.Context(), key)
+	must(t, err)
+	if len(holders) != 1 || holders[0].PID != held.PID() || holders[0].Mode != "ExclusiveLock" {
+		t.Errorf("pid %d holds it, not %v", held.PID(), holders)
+	}
+	must(t, held.Unlock())
+}
+
+func rebuildIndex(context.Context) error { return errors.New("rebuilt") }
+
+func TestWrap(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	a, b := d.locker(), d.locker()
+	job, err := a.Wrap(rebuildIndex, pglock.NoWait(), pglock.SkipIfHeld())
+	must(t, err)
+	if err := job(t.Context()); err == nil || err.Error() != "rebuilt" {
+		t.Errorf("got %v", err)
+	}
+	held := lock(t, b, pglock.Name("github.com/pglock-go/pglock_test.rebuildIndex"))
+	must(t, job(t.Context()))
+	must(t, held.Unlock())
+	if _, err := a.Wrap(func(context.Context) error { return nil }); err == nil {
+		t.Error("a closure was given a name")
+	}
+}
+
+// An option that means nothing to a verb is an error that says so, and so is one
+// with a value that makes no sense; no lock is taken.
+func TestOptionsThatMeanNothing(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	locker := d.locker()
+	key := pglock.Name("job")
+	for _, opts := range [][]pglock.Option{
+		{pglock.Wait(0)},
+		{pglock.Wait(-time.Second)},
+		{pglock.NoWait(), pglock.Wait(time.Second)},
+		{pglock.SkipIfHeld()},
+		{pglock.Option{}},
+	} {
+		if held, err := locker.Lock(t.Context(), key, opts...); err == nil {
+			held.Unlock()
+			t.Errorf("%v was taken for an option", opts)
+		}
+	}
+	for _, opt := range []pglock.LockerOption{
+		pglock.Sessions(0), pglock.Slice(time.Microsecond), pglock.HandOver(-1), pglock.Heartbeat(0), {},
+	} {
+		if _, err := pglock.New(pgxlock.ConnString(d.dsn), opt); err == nil {
+			t.Error("it was taken for an option of a Locker")
+		}
+	}
+	if _, err := pglock.New(nil); err == nil {
+		t.Error("a Locker without a source")
+	}
+	if n := d.held(); n != 0 {
+		t.Errorf("%d locks were taken", n)
+	}
+}
