@@ -16,5 +16,11 @@ func TestMain(m *testing.M) {
 	case "pglock", supervise.GuardName:
 		main()
 	}
+	if os.Getenv("GORACE") == "" {
+		// Each of the many processes would sleep for a second at its end.
+		os.Setenv("GORACE", goRace)
+	}
 	pgtest.Main(m)
 }
+
+const goRace = "atexit_sleep_ms=0"

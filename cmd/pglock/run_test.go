@@ -255,8 +255,8 @@ func TestInheritance(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := s.start(t, "run", "outer", "--", "sh", "-c",
-		`trap '' HUP; exec 3<"$0"/three; ls /proc/$$/fd | tr "\n" " "; echo
-		exec "$1" run inner -- sh -c 'ls /proc/$$/fd | tr "\n" " "; echo; cat <&3; echo; grep SigIgn /proc/$$/status; echo $PGLOCK_NAME'`,
+		`trap '' HUP; exec 3<"$0"/three; ls /proc/$$/fd >"$0"/fds; echo $(cat "$0"/fds)
+		exec "$1" run inner -- sh -c 'ls /proc/$$/fd >"$0"/fds; echo $(cat "$0"/fds); cat <&3; echo; grep SigIgn /proc/$$/status; echo $PGLOCK_NAME' "$0"`,
 		dir, pglockIn(t))
 	if before, got := c.line(), c.line(); got != before {
 		t.Errorf("open descriptors: %q, not %q", got, before)

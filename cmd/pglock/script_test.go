@@ -50,6 +50,7 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 			name := pgtest.DatabaseOn(env.T().(testing.TB), server)
 			env.Vars = append(env.Vars, server.Env(name)...)
 			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+			env.Setenv("GORACE", goRace)
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("CONNSTRING", server.ConnString(name))
 			return nil
