@@ -1,0 +1,182 @@
+package inspect
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock"
+)
+
+// The columns of a lock in snapshot.sql.
+const (
+	colType = iota
+	colDatabase
+	colRelation
+	colPage
+	colTuple
+	colVirtualXID
+	colTransactionID
+	colClassID
+	colObjectID
+	colObjectSubID
+	colTransaction
+	colMode
+	colGranted
+	colFastPath
+	colWaitStart
+	lockFields
+)
+
+// parseLocks makes the locks of their text, all but the names.
+func (r *reading) parseLocks() error {
+	for _, s := range r.sessions {
+		s.age(r.server.Time)
+	}
+	r.locks = make([]Lock, 0, r.count)
+	for i, held := range r.held {
+		pid, lines, _ := strings.Cut(held, "\n")
+		s := r.nobody
+		if pid != "" {
+			var n numbers
+			s = r.session(int32(n.int(pid)))
+			if n.err != nil {
+				return unreadable("pid", pid)
+			}
+		}
+		for line := range strings.SplitSeq(lines, "\n") {
+			r.locks = append(r.locks, Lock{Session: s})
+			if err := r.parseLock(&r.locks[len(r.locks)-1], line); err != nil {
+				return err
+			}
+		}
+		r.held[i] = "" // the locks keep nothing of it
+	}
+	return nil
+}
+
+// parseLock fills l, whose session is known, from a line of snapshot.sql.
+func (r *reading) parseLock(l *Lock, line string) error {
+	var f [lockFields]string
+	if record(line, f[:]) != lockFields {
+		return unreadable("lock", line)
+	}
+	var n numbers
+	l.Type = r.word(f[colType])
+	l.Mode = r.word(f[colMode])
+	l.Granted = f[colGranted] == "t"
+	l.FastPath = f[colFastPath] == "t"
+	l.VirtualXID = r.word(f[colVirtualXID])
+	l.Transaction = r.word(f[colTransaction])
+	l.TransactionID = n.oid(f[colTransactionID])
+	l.DatabaseOID = n.oid(f[colDatabase])
+	l.RelationOID = n.oid(f[colRelation])
+	l.ClassID = n.oid(f[colClassID])
+	l.ObjectID = n.oid(f[colObjectID])
+	l.ObjectSubID = int16(n.int(f[colObjectSubID]))
+	if f[colPage] != "" {
+		l.HasPage = true
+		l.Page = uint32(n.int(f[colPage])) // a signed number there, an unsigned one in truth
+		l.Tuple = uint16(n.int(f[colTuple]))
+	}
+	if l.Type == typeAdvisory {
+		l.Key, l.HasKey = pglock.PgLocksKey(l.ClassID, l.ObjectID, l.ObjectSubID)
+	}
+	if !l.Granted {
+		r.setWait(l, n.seconds(f[colWaitStart]))
+	}
+	if n.err != nil {
+		return unreadable("lock", line)
+	}
+	return nil
+}
+
+// setWait says since when l waits.
+func (r *reading) setWait(l *Lock, start time.Time) {
+	if start.IsZero() {
+		start, l.WaitApprox = l.QueryStart, true
+	}
+	if start.IsZero() {
+		return // hidden, or its session is gone
+	}
+	l.WaitStart = start
+	l.WaitDuration = max(0, r.server.Time.Sub(start))
+}
+
+// named is the relation that l is named after: its own, or the catalog of its
+// object, which has the same number in every database.
+func (l *Lock) named() (database, relation uint32) {
+	if l.Type == typeObject {
+		return 0, l.ClassID
+	}
+	return l.DatabaseOID, l.RelationOID
+}
+
+// unnamed are the numbers of the relations and of the databases to be named.
+func (r *reading) unnamed() (relations, databases string) {
+	here, elsewhere := map[uint32]struct{}{}, map[uint32]struct{}{}
+	for i := range r.locks {
+		switch database, relation := r.locks[i].named(); {
+		case relation == 0:
+		case database == 0 || database == r.server.databaseOID:
+			here[relation] = struct{}{}
+		default:
+			elsewhere[database] = struct{}{}
+		}
+	}
+	return oids(here), oids(elsewhere)
+}
+
+// nameLocks names what is locked. A relation that no longer exists, or that is
+// not committed yet, has its number for a name.
+func (r *reading) nameLocks() {
+	for i := range r.locks {
+		l := &r.locks[i]
+		database, relation := l.named()
+		if relation == 0 {
+			continue
+		}
+		number := func(oid uint32) string { return strconv.FormatUint(uint64(oid), 10) }
+		if database == 0 || database == r.server.databaseOID {
+			c, ok := r.relations[relation]
+			if !ok {
+				c.name = r.word(number(relation))
+			}
+			l.Kind, l.Schema, l.Relation = c.kind, c.schema, c.name
+			continue
+		}
+		name, ok := r.databases[database]
+		if !ok {
+			name = number(database)
+		}
+		l.Relation = r.word(name + ":" + number(relation))
+	}
+}
+
+// resolveRows finds the rows that transactions wait for. A session that waits
+// for a row that another transaction has locked waits for that transaction, and
+// holds the lock of the row itself meanwhile, if it is the first in the queue
+// (src/backend/access/heap/README.tuplock). A session that waits for a
+// transaction without it waits for something else, such as a unique key.
+func (r *reading) resolveRows() {
+	waiting := map[*Session]*Lock{}
+	for i := range r.locks {
+		if l := &r.locks[i]; !l.Granted && l.Type == typeTransactionID && l.PID != 0 {
+			waiting[l.Session] = l
+		}
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	for i := range r.locks {
+		l := &r.locks[i]
+		if !l.Granted || l.Type != typeTuple {
+			continue
+		}
+		if w := waiting[l.Session]; w != nil {
+			w.Kind, w.Schema, w.Relation = l.Kind, l.Schema, l.Relation
+			w.DatabaseOID, w.RelationOID = l.DatabaseOID, l.RelationOID
+			w.HasPage, w.Page, w.Tuple = true, l.Page, l.Tuple
+		}
+	}
+}

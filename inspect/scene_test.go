@@ -1,0 +1,169 @@
+package inspect_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// scene is a database with sessions that lock things in it, and one that looks.
+type scene struct {
+	t   testing.TB
+	dsn string
+	eye *pgx.Conn
+	q   pglock.Querier
+}
+
+func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
+
+func newSceneIn(t testing.TB, dsn string) *scene {
+	s := &scene{t: t, dsn: dsn}
+	s.eye = s.connect(dsn, "eye")
+	s.q = pgxlock.Conn(s.eye)
+	return s
+}
+
+// connect opens a connection that is closed at the end of the test.
+func (s *scene) connect(dsn, name string) *pgx.Conn {
+	s.t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	config.RuntimeParams["application_name"] = name
+	conn, err := pgx.ConnectConfig(s.t.Context(), config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		conn.Close(ctx)
+	})
+	return conn
+}
+
+// actor is one session of a scene.
+type actor struct {
+	s    *scene
+	conn *pgx.Conn
+	pid  int32
+	name string
+	busy sync.WaitGroup
+}
+
+// session opens a session; name becomes its application_name.
+func (s *scene) session(name string) *actor {
+	s.t.Helper()
+	return s.sessionIn(s.dsn, name)
+}
+
+func (s *scene) sessionIn(dsn, name string) *actor {
+	s.t.Helper()
+	a := &actor{s: s, conn: s.connect(dsn, name), name: name}
+	a.pid = int32(a.conn.PgConn().PID())
+	return a
+}
+
+// do runs statements, one after the other.
+func (a *actor) do(statements ...string) *actor {
+	a.s.t.Helper()
+	ctx, cancel := context.WithTimeout(a.s.t.Context(), patience)
+	defer cancel()
+	for _, sql := range statements {
+		if _, err := a.conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			a.s.t.Fatalf("%s: %s: %v", a.name, sql, err)
+		}
+	}
+	return a
+}
+
+// await runs a statement that has to wait for a lock, and returns when it waits.
+// The statement is cancelled at the end of the test if it still waits then.
+func (a *actor) await(sql string) *actor {
+	a.s.t.Helper()
+	a.background(sql)
+	a.s.until("a wait of "+a.name, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", a.pid)
+	return a
+}
+
+// background runs a statement in the background until the end of the test.
+func (a *actor) background(sql string) {
+	ctx, cancel := context.WithCancel(a.s.t.Context())
+	a.busy.Add(1)
+	go func() {
+		defer a.busy.Done()
+		a.conn.PgConn().Exec(ctx, sql).ReadAll()
+	}()
+	a.s.t.Cleanup(func() {
+		cancel()
+		a.busy.Wait()
+	})
+}
+
+// join returns when what runs in the background is done.
+func (a *actor) join() *actor {
+	a.busy.Wait()
+	return a
+}
+
+// until asks until the answer is yes.
+func (s *scene) until(what, sql string, args ...any) {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		var yes bool
+		if err := s.eye.QueryRow(s.t.Context(), sql, args...).Scan(&yes); err != nil {
+			s.t.Fatalf("%s: %v", what, err)
+		}
+		if yes {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s did not come about", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// locks are the locks as the package sees them.
+func (s *scene) locks() []inspect.Lock {
+	s.t.Helper()
+	locks, err := inspect.Locks(s.t.Context(), s.q)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return locks
+}
+
+// find returns the one lock of a that answers the description.
+func (a *actor) find(what string, is func(l inspect.Lock) bool) inspect.Lock {
+	a.s.t.Helper()
+	var found []inspect.Lock
+	all := a.s.locks()
+	for _, l := range all {
+		if l.PID == a.pid && is(l) {
+			found = append(found, l)
+		}
+	}
+	if len(found) != 1 {
+		for _, l := range all {
+			if l.PID == a.pid {
+				a.s.t.Logf("%s has %s of %s, granted %v", a.name, l.Mode, l.Target(), l.Granted)
+			}
+		}
+		a.s.t.Fatalf("%s has %d locks that are %s, want 1", a.name, len(found), what)
+	}
+	return found[0]
+}

@@ -1,0 +1,77 @@
+-- One picture of the locks of a server: who holds and awaits which lock, who
+-- blocks whom, and what the sessions are. Runs as it is in psql, on Postgres 12
+-- to 18. Each row is a word that says what it is and a text that says it.
+--
+-- pg_locks is read once, and packed into one text for each session, which is
+-- much quicker than a row for each lock. Then, for each session that waits and
+-- for no other, pg_blocking_pids, and only then the rest, so the moments lie
+-- close together. Columns that not every version has are read from the row's
+-- JSON. Every name and operator is pg_catalog's own, whatever search_path says.
+-- No user table is locked.
+WITH
+held AS MATERIALIZED (
+    SELECT l.pid,
+        pg_catalog.bool_or(NOT l.granted) AS waits,
+        -- The columns that say what is locked come first.
+        pg_catalog.string_agg(CAST(ROW (l.locktype, l.database, l.relation, l.page, l.tuple,
+            l.virtualxid, l.transactionid, l.classid, l.objid, l.objsubid,
+            l.virtualtransaction, l.mode, l.granted, l.fastpath,
+            CASE WHEN NOT l.granted THEN
+                EXTRACT(epoch FROM CAST(pg_catalog.row_to_json(l) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz))
+            END) AS pg_catalog.text), E'\n') AS locks
+    FROM pg_catalog.pg_locks AS l
+    -- All but those that this statement takes: its reading of the catalogs, and
+    -- the number of its transaction, as long as nobody waits for it.
+    WHERE l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+        OR l.pid IS NULL
+        OR NOT l.granted
+        OR NOT (l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.fastpath
+            OR l.locktype OPERATOR(pg_catalog.=) 'relation'
+                AND l.mode OPERATOR(pg_catalog.=) 'AccessShareLock'
+                AND CAST(l.relation AS pg_catalog.int8) OPERATOR(pg_catalog.<) 16384)
+    GROUP BY l.pid
+),
+edges AS MATERIALIZED (
+    SELECT h.pid, pg_catalog.pg_blocking_pids(h.pid) AS blockers
+    FROM held AS h
+    WHERE h.waits AND h.pid IS NOT NULL
+),
+involved AS MATERIALIZED (
+    SELECT h.pid FROM held AS h
+    UNION ALL
+    SELECT b.pid FROM edges AS e CROSS JOIN LATERAL pg_catalog.unnest(e.blockers) AS b (pid)
+),
+-- In a transaction pg_stat_activity stays as it was when first read.
+fresh AS MATERIALIZED (
+    SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
+),
+server AS MATERIALIZED (
+    SELECT pg_catalog.current_setting('server_version_num') AS version,
+        pg_catalog.pg_is_in_recovery() AS in_recovery,
+        pg_catalog.clock_timestamp() AS time,
+        d.oid AS database_oid,
+        d.datname AS database,
+        CURRENT_USER AS "user",
+        pg_catalog.pg_backend_pid() AS pid,
+        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all,
+        pg_catalog.pg_has_role('pg_signal_backend', 'USAGE') AS signals_all
+    FROM pg_catalog.pg_database AS d
+    WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+)
+SELECT 'edge' AS what,
+    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS that
+FROM edges AS e
+UNION ALL
+SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
+FROM server AS v
+UNION ALL
+SELECT 'session', CAST(pg_catalog.row_to_json(a) AS pg_catalog.text)
+FROM fresh AS f CROSS JOIN LATERAL (
+    SELECT s.* FROM pg_catalog.pg_stat_activity AS s
+    OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
+) AS a
+WHERE a.pid OPERATOR(pg_catalog.=) ANY (SELECT i.pid FROM involved AS i)
+UNION ALL
+-- The number of a process, and a line for each of its locks.
+SELECT 'locks', pg_catalog.concat(h.pid, E'\n', h.locks)
+FROM held AS h;
