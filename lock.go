@@ -12,9 +12,10 @@ import (
 // A Lock is the handle of a lock that is held, or of the several that
 // [Locker.LockAll] took, until Unlock. It is safe for use by several goroutines.
 type Lock struct {
-	keys    []Key
-	held    held
-	cleanup runtime.Cleanup
+	engine *session.Engine
+	held   held
+	key    Key
+	keys   []Key // when there are several, key being the first
 }
 
 // held is one lock or several, as the engine has them.
@@ -26,22 +27,18 @@ type held interface {
 	PID() int32
 }
 
-func newLock(engine *session.Engine, h held, keys ...Key) *Lock {
-	lock := &Lock{keys: keys, held: h}
-	lock.cleanup = runtime.AddCleanup(lock, func(d dropped) { d.unlock() }, dropped{engine, h, keys})
+// newLock makes the handle. A finalizer notices that it was dropped; it costs less
+// than runtime.AddCleanup, which allocates for every lock.
+func newLock(engine *session.Engine, h held, key Key, keys ...Key) *Lock {
+	lock := &Lock{engine: engine, held: h, key: key, keys: keys}
+	runtime.SetFinalizer(lock, (*Lock).drop)
 	return lock
 }
 
-// dropped is what is left of a Lock that nobody can unlock any more.
-type dropped struct {
-	engine *session.Engine
-	held   held
-	keys   []Key
-}
-
-func (d dropped) unlock() {
-	if d.held.Err() == nil {
-		d.engine.Drop(d.held.Release, d.keys[0].String())
+// drop unlocks what nobody can unlock any more.
+func (l *Lock) drop() {
+	if l.held.Err() == nil {
+		l.engine.Drop(l.held.Release, l.key.String())
 	}
 }
 
@@ -58,9 +55,9 @@ func (d dropped) unlock() {
 // not answer: the session has been closed then, which frees the lock as soon as
 // the server notices.
 func (l *Lock) Unlock() error {
-	l.cleanup.Stop()
+	runtime.SetFinalizer(l, nil)
 	if err := l.held.Release(); err != nil {
-		return newError("unlock", l.keys, err)
+		return newError("unlock", l.Keys(), err)
 	}
 	return nil
 }
@@ -74,17 +71,22 @@ func (l *Lock) Done() <-chan struct{} { return l.held.Done() }
 // was lost.
 func (l *Lock) Err() error {
 	if err := l.held.Err(); err != nil {
-		return newError("hold", l.keys, err)
+		return newError("hold", l.Keys(), err)
 	}
 	return nil
 }
 
 // Key is what the lock is of; of several, the first in their order.
-func (l *Lock) Key() Key { return l.keys[0] }
+func (l *Lock) Key() Key { return l.key }
 
 // Keys are what the lock is of, in the order in which they were taken: sorted,
 // and each once.
-func (l *Lock) Keys() []Key { return slices.Clone(l.keys) }
+func (l *Lock) Keys() []Key {
+	if l.keys == nil {
+		return []Key{l.key}
+	}
+	return slices.Clone(l.keys)
+}
 
 // PID is the backend whose session holds the lock, as pg_locks and
 // pg_stat_activity show it; of several locks, that of the first.

@@ -29,7 +29,7 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...Option) (*Lock
 	if err != nil {
 		return nil, err
 	}
-	return newLock(l.engine, holds, keys...), nil
+	return newLock(l.engine, holds, keys[0], keys...), nil
 }
 
 // DoAll is [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
