@@ -14,34 +14,11 @@ import (
 
 // fetchDebian downloads the packages of the newest server that Debian or Ubuntu
 // has and unpacks them. Nothing is installed: that would start a server on port
-// 5432. apt keeps its lists and downloads in temp, so this neither needs root
-// nor changes the machine, but it reads which packages are installed, and so
-// fetches only what is missing.
+// 5432.
 func (f *finder) fetchDebian(ctx context.Context, temp, root string) (string, error) {
-	for _, name := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
-		if _, err := f.lookPath(name); err != nil {
-			return "", err
-		}
-	}
-	archives := filepath.Join(temp, "cache/archives")
-	for _, dir := range []string{"lists/partial", "cache/archives/partial"} {
-		if err := os.MkdirAll(filepath.Join(temp, dir), 0o755); err != nil {
-			return "", err
-		}
-	}
-	apt := func(name string, args ...string) (string, error) {
-		options := []string{
-			"-o", "Dir::State::lists=" + filepath.Join(temp, "lists"),
-			"-o", "Dir::Cache=" + filepath.Join(temp, "cache"),
-			"-o", "Dir::Cache::archives=" + archives,
-			"-o", "Debug::NoLocking=true",
-			"-o", "Acquire::Languages=none",
-			"-o", "Acquire::Retries=3",
-		}
-		if f.id.switches {
-			options = append(options, "-o", "APT::Sandbox::User=root")
-		}
-		return f.download(ctx, temp, name, append(options, args...)...)
+	apt, archives, err := f.apt(ctx, temp)
+	if err != nil {
+		return "", err
 	}
 	f.logf("no Postgres on this machine; asking Debian's package lists for one")
 	_, updateErr := apt("apt-get", "--quiet", "update") // a part may fail and the rest do
@@ -64,6 +41,38 @@ func (f *finder) fetchDebian(ctx context.Context, temp, root string) (string, er
 		return fmt.Sprintf("debian-%d", major), f.unpackDebs(ctx, archives, root)
 	}
 	return "", errors.Join(failures...)
+}
+
+// apt returns what runs apt's programs, and the folder that their downloads go
+// to. apt keeps its lists and downloads in temp, so this neither needs root nor
+// changes the machine, but it reads which packages are installed, and so fetches
+// only what is missing.
+func (f *finder) apt(ctx context.Context, temp string) (run func(name string, args ...string) (string, error), archives string, err error) {
+	for _, name := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
+		if _, err := f.lookPath(name); err != nil {
+			return nil, "", err
+		}
+	}
+	archives = filepath.Join(temp, "cache/archives")
+	for _, dir := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(temp, dir), 0o755); err != nil {
+			return nil, "", err
+		}
+	}
+	return func(name string, args ...string) (string, error) {
+		options := []string{
+			"-o", "Dir::State::lists=" + filepath.Join(temp, "lists"),
+			"-o", "Dir::Cache=" + filepath.Join(temp, "cache"),
+			"-o", "Dir::Cache::archives=" + archives,
+			"-o", "Debug::NoLocking=true",
+			"-o", "Acquire::Languages=none",
+			"-o", "Acquire::Retries=3",
+		}
+		if f.id.switches {
+			options = append(options, "-o", "APT::Sandbox::User=root")
+		}
+		return f.download(ctx, temp, name, append(options, args...)...)
+	}, archives, nil
 }
 
 var serverPackage = regexp.MustCompile(`(?m)^postgresql-(\d+)$`)
@@ -111,9 +120,15 @@ func libraryEnv(dir string) []string {
 	if match == nil {
 		return nil
 	}
+	return unpackedLibraries(match[1])
+}
+
+// unpackedLibraries makes programs find their libraries in a folder into which
+// Debian's packages were unpacked.
+func unpackedLibraries(root string) []string {
 	var dirs []string
 	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
-		matches, _ := filepath.Glob(filepath.Join(match[1], pattern)) // fails only on a bad pattern
+		matches, _ := filepath.Glob(filepath.Join(root, pattern)) // fails only on a bad pattern
 		dirs = append(dirs, matches...)
 	}
 	if own := os.Getenv("LD_LIBRARY_PATH"); own != "" {

@@ -120,7 +120,7 @@ func startOwn(ctx context.Context, f *finder, bin Binaries, template string) (_ 
 // socket is at most 107 bytes, on macOS 103.
 func (s *Server) makeFolder(port int) error {
 	var failures []error
-	for _, parent := range []string{os.Getenv("TMPDIR"), memoryDir(), "/tmp", "/var/tmp"} {
+	for _, parent := range folderParents() {
 		name, err := randomName("pglock-")
 		if err != nil {
 			return err
@@ -138,6 +138,11 @@ func (s *Server) makeFolder(port int) error {
 		failures = append(failures, err)
 	}
 	return fmt.Errorf("pgserver: no folder for the server; set TMPDIR to a short path that %s can write to: %w", s.id.name, errors.Join(failures...))
+}
+
+// folderParents are the places for the folder of a server, best first.
+func folderParents() []string {
+	return []string{os.Getenv("TMPDIR"), memoryDir(), "/tmp", "/var/tmp"}
 }
 
 // plainPath is what postgresql.conf and connection strings take as it is.
