@@ -11,6 +11,9 @@ import (
 
 // A Lock is the handle of a lock that is held, or of the several that
 // [Locker.LockAll] took, until Unlock. It is safe for use by several goroutines.
+//
+// A program that drops the handle without Unlock keeps the lock until
+// [Locker.Close], or until it ends. The [Logger] hears of it, and [Stats] counts it.
 type Lock struct {
 	engine *session.Engine
 	held   held
@@ -35,10 +38,12 @@ func newLock(engine *session.Engine, h held, key Key, keys ...Key) *Lock {
 	return lock
 }
 
-// drop unlocks what nobody can unlock any more.
+// drop says that nobody can unlock the lock any more. It stays locked: the program
+// may well do what must be done alone, and to have it unlocked by the garbage
+// collector, at some moment, would be worse than a lock that is held for too long.
 func (l *Lock) drop() {
 	if l.held.Err() == nil {
-		l.engine.Drop(l.held.Release, l.key.String())
+		l.engine.Dropped(l.key.String())
 	}
 }
 

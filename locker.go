@@ -155,7 +155,7 @@ type Stats struct {
 	Acquired   uint64 // locks granted
 	Refused    uint64 // requests that ended without the lock
 	Lost       uint64 // locks lost with their session
-	Dropped    uint64 // locks whose handle was dropped without Unlock
+	Dropped    uint64 // locks whose handle was dropped without Unlock; they are still held
 	HandOvers  uint64 // locks that went from one holder to the next without Postgres
 	RoundTrips uint64 // statements run
 }

@@ -91,7 +91,7 @@ type Stats struct {
 	Acquired   uint64 // locks granted
 	Refused    uint64 // requests that ended without the lock
 	Lost       uint64 // locks lost with their session
-	Dropped    uint64 // locks whose handle was dropped without unlocking it
+	Dropped    uint64 // locks whose handle was dropped, and that are still held
 	HandOvers  uint64 // locks that went from one holder to the next without Postgres
 	RoundTrips uint64 // statements run
 }
@@ -198,20 +198,15 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 	}
 }
 
-// Drop has release run, for a lock whose handle was dropped, and says so.
-func (e *Engine) Drop(release func() error, what string) {
+// Dropped says that the handle of a lock was dropped that is still held.
+func (e *Engine) Dropped(what string) {
 	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		return
-	}
+	closed := e.closed
 	e.stats.Dropped++
-	e.wg.Add(1)
-	e.mu.Unlock()
-	go func() {
-		defer e.wg.Done()
-		e.logWarn("a lock was dropped without Unlock, and is unlocked now", "lock", what, "error", release())
-	}()
+	e.unlock()
+	if !closed {
+		e.logWarn("the handle of a lock was dropped without Unlock: it is held until the Locker is closed", "lock", what)
+	}
 }
 
 // Close takes no new locks, ends all waiting with [ErrClosed], tells those who
