@@ -30,6 +30,10 @@ type request struct {
 	skip   bool
 	noWait bool
 	wait   time.Duration // 0 is no limit but ctx
+
+	// Of tables alone.
+	tableMode Mode // 0 is the default
+	only      bool
 }
 
 // Shared takes the lock in shared mode: any number may hold it shared at the
@@ -60,6 +64,26 @@ func Wait(d time.Duration) Option {
 // verb returns nil. It is for verbs that run a function: Do, Wrap and their kin.
 func SkipIfHeld() Option {
 	return Option{"SkipIfHeld()", func(r *request) error { r.skip = true; return nil }, canSkip}
+}
+
+// In takes a table lock in the given mode, in place of [AccessExclusive].
+func In(mode Mode) Option {
+	return Option{fmt.Sprintf("In(%v)", mode), func(r *request) error {
+		if !mode.Valid() {
+			return fmt.Errorf("no such mode: the modes are %s", modeList())
+		}
+		if r.tableMode != 0 && r.tableMode != mode {
+			return fmt.Errorf("a lock has one mode, and %v is given, too", r.tableMode)
+		}
+		r.tableMode = mode
+		return nil
+	}, hasTables}
+}
+
+// Only locks the named tables and not their partitions, nor the tables that
+// inherit from them: ONLY in SQL. Of a partitioned table that is next to nothing.
+func Only() Option {
+	return Option{"Only()", func(r *request) error { r.only = true; return nil }, hasTables}
 }
 
 // newRequest adds the options up for a verb that can do what can says.

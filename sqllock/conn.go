@@ -95,6 +95,24 @@ func (q queries) Query(ctx context.Context, query string, args ...any) (pglock.R
 	return rows, nil
 }
 
+// InTransaction reports whether a transaction is open, where that is known. It
+// saves pglock the asking.
+func (q queries) InTransaction() (open, known bool) {
+	switch x := q.x.(type) {
+	case *sql.Tx:
+		return true, true
+	case *sql.Conn:
+		err := x.Raw(func(raw any) error {
+			if native := nativeOf(unwrap(raw)); native != nil {
+				open, known = native.TxStatus() != 'I', true
+			}
+			return nil
+		})
+		return open, known && err == nil
+	}
+	return false, false
+}
+
 // noConn is what is no connection: it fails at whatever is asked of it.
 type noConn struct{ err error }
 

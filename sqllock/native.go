@@ -12,6 +12,7 @@ import (
 // package needs no driver.
 type native interface {
 	PID() uint32
+	TxStatus() byte
 	IsClosed() bool
 	Close(context.Context) error
 	CleanupDone() chan (struct{})

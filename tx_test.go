@@ -1,0 +1,711 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+var everyKey = []pglock.Key{
+	pglock.Name("job"), pglock.Int(0), pglock.Int(-5), pglock.Int(math.MinInt64), pglock.Int(math.MaxInt64),
+	pglock.Pair(-7, 9), pglock.Pair(math.MinInt32, math.MaxInt32),
+}
+
+// The lock is the one that pg_locks calls by the key, and goes with the transaction.
+func TestLockTx(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		for _, commit := range []bool{true, false} {
+			tx := begin()
+			for i, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
+				for _, key := range everyKey {
+					must(t, pglock.LockTx(t.Context(), tx, key, opts...))
+					d.mayTake(key, false)
+				}
+				if i == 0 {
+					must(t, pglock.TryLockTx(t.Context(), tx, everyKey[0])) // its own is no obstacle
+				}
+			}
+			must(t, pglock.LockAllTx(t.Context(), tx, everyKey))
+			must(t, pglock.LockAllTx(t.Context(), tx, everyKey, pglock.NoWait()))
+			tx.end(commit)
+			for _, key := range everyKey {
+				d.mayTake(key, true)
+			}
+		}
+	})
+}
+
+func TestLockTxShared(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		a, b := begin(), begin()
+		for i, key := range everyKey {
+			opts := []pglock.Option{pglock.Shared()}
+			if i%2 == 1 {
+				opts = append(opts, pglock.NoWait())
+			}
+			must(t, pglock.LockTx(t.Context(), a, key, opts...))
+			must(t, pglock.LockTx(t.Context(), b, key, opts...))
+			wantErr(t, pglock.TryLockTx(t.Context(), a, key), pglock.ErrNotAcquired)
+			d.mayTake(key, false)
+		}
+		must(t, pglock.LockAllTx(t.Context(), b, everyKey, pglock.Shared()))
+		wantErr(t, pglock.LockAllTx(t.Context(), b, everyKey, pglock.NoWait()), pglock.ErrNotAcquired)
+	})
+}
+
+// timeoutsOf is what a session or transaction has set.
+func (tx *tx) timeouts() string {
+	tx.t.Helper()
+	return tx.text(`SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')`)
+}
+
+// Whatever becomes of a lock, the caller's timeouts are what they were, in the
+// transaction and after it.
+func TestLockTxKeepsTimeouts(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		d.exec(`SELECT pg_advisory_lock(1); CREATE TABLE held (); CREATE TABLE free ()`)
+		holder := begin()
+		holder.exec(`LOCK TABLE held`)
+		held, free := pglock.Int(1), pglock.Int(2)
+		for i, set := range []string{
+			`SELECT 1`,
+			`SET lock_timeout = '1234ms'; SET statement_timeout = '90min'`,
+			`SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0`,
+			`SET lock_timeout = '7d'; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '61s'`,
+			`SAVEPOINT a; SET LOCAL lock_timeout = '4s'; SAVEPOINT b; SET LOCAL statement_timeout = '5s'`,
+		} {
+			commit := i%2 == 0
+			a, plain := begin(), begin()
+			a.exec(set)
+			plain.exec(set)
+			before := a.timeouts()
+			check := func(what string) {
+				t.Helper()
+				if got := a.timeouts(); got != before {
+					t.Errorf("%s: %s: the timeouts are %s, were %s", set, what, got, before)
+				}
+			}
+			must(t, pglock.LockTx(t.Context(), a, free))
+			check("lock")
+			must(t, pglock.LockTx(t.Context(), a, free, pglock.Wait(time.Hour)))
+			check("lock with Wait")
+			must(t, pglock.TryLockTx(t.Context(), a, free))
+			check("try")
+			wantErr(t, pglock.TryLockTx(t.Context(), a, held), pglock.ErrNotAcquired)
+			check("refused try")
+			wantErr(t, pglock.LockTx(t.Context(), a, held, pglock.Wait(time.Millisecond)), pglock.ErrNotAcquired)
+			check("refused lock")
+			must(t, pglock.LockTables(t.Context(), a, pglock.Tables("free"), pglock.Wait(time.Hour)))
+			check("table")
+			wantErr(t, pglock.LockTables(t.Context(), a, pglock.Tables("held"), pglock.Wait(time.Millisecond)), pglock.ErrNotAcquired)
+			check("refused table")
+			wantErr(t, pglock.LockTables(t.Context(), a, pglock.Tables("held"), pglock.NoWait()), pglock.ErrNotAcquired)
+			check("refused table at once")
+
+			// After the transaction, the session has what it would have without us.
+			a.end(commit)
+			plain.end(commit)
+			if got, want := afterEnd(a), afterEnd(plain); got != want {
+				t.Errorf("%s: after the transaction (commit %v) the timeouts are %s, want %s", set, commit, got, want)
+			}
+		}
+	})
+}
+
+// afterEnd is what a connection has after its transaction, where it can be asked.
+func afterEnd(tx *tx) string {
+	rows, err := tx.Query(context.Background(), `SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')`)
+	if err != nil {
+		return "" // a *sql.Tx, a pgx.Tx
+	}
+	defer rows.Close()
+	var s string
+	rows.Next()
+	if rows.Scan(&s) != nil {
+		return ""
+	}
+	return s
+}
+
+// Not had, the error says by whom, and the transaction goes on.
+func TestLockTxRefused(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		d.exec(`SET application_name = 'the holder'`)
+		d.exec(`SELECT pg_advisory_lock_shared($1)`, pglock.Name("job").ID())
+		var pid int32
+		d.scan(&pid, `SELECT pg_backend_pid()`)
+		for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
+			tx := begin()
+			tx.exec(`CREATE TABLE kept AS SELECT 1`)
+			began := time.Now()
+			err := pglock.LockTx(t.Context(), tx, pglock.Name("job"), opt)
+			wantErr(t, err, pglock.ErrNotAcquired)
+			if opt := fmt.Sprint(opt); time.Since(began) > 5*time.Second {
+				t.Errorf("%s took %v", opt, time.Since(began))
+			}
+			var e *pglock.Error
+			if !errors.As(err, &e) || len(e.Holders) != 1 {
+				t.Fatalf("no holder in %v", err)
+			}
+			h := e.Holders[0]
+			if h.PID != pid || h.Application != "the holder" || h.State != "idle" || h.Mode != "ShareLock" || !h.Granted || h.Since.IsZero() {
+				t.Errorf("the holder is %+v", h)
+			}
+			if len(e.Keys) != 1 || e.Keys[0] != pglock.Name("job") || e.Op != "lock in transaction" {
+				t.Errorf("the error is about %q %v", e.Op, e.Keys)
+			}
+			tx.usable()
+			if n := d.heldBy(tx.pid()); n != 0 {
+				t.Errorf("%d locks are held", n)
+			}
+			tx.exec(`INSERT INTO kept VALUES (2)`)
+			tx.end(true)
+			var n int
+			d.scan(&n, `SELECT count(*) FROM kept`)
+			if n != 2 {
+				t.Errorf("what the transaction did before and after is %d rows, want 2", n)
+			}
+			d.exec(`DROP TABLE kept`)
+		}
+
+		// A try is quick instead: it does not ask who.
+		tx := begin()
+		var e *pglock.Error
+		if err := pglock.TryLockTx(t.Context(), tx, pglock.Name("job")); !errors.As(err, &e) || len(e.Holders) != 0 {
+			t.Errorf("got %v", err)
+		}
+		tx.usable()
+
+		// One who waits ahead of us is in the way, too, when nobody else is.
+		waiter := begin()
+		result := make(chan error, 1)
+		go func() { result <- pglock.LockTx(context.Background(), waiter, pglock.Name("job")) }()
+		d.untilWaiting(1, pglock.Name("job"))
+		err := pglock.LockTx(t.Context(), tx, pglock.Name("job"), pglock.Shared(), pglock.NoWait())
+		wantErr(t, err, pglock.ErrNotAcquired)
+		if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].Granted {
+			t.Errorf("want the one who waits: %v", err)
+		}
+		d.exec(`SELECT pg_advisory_unlock_all()`)
+		must(t, <-result)
+	})
+}
+
+// The caller's own lock_timeout and statement_timeout do not end a Wait.
+func TestLockTxWaitsDespiteTimeouts(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		d.exec(`CREATE TABLE held ()`)
+		lock := map[string]func(*tx) error{
+			"key": func(tx *tx) error { return pglock.LockTx(t.Context(), tx, pglock.Int(1), pglock.Wait(time.Minute)) },
+			"keys": func(tx *tx) error {
+				return pglock.LockAllTx(t.Context(), tx, []pglock.Key{pglock.Int(1), pglock.Int(2)}, pglock.Wait(time.Minute))
+			},
+			"tables": func(tx *tx) error {
+				return pglock.LockTables(t.Context(), tx, pglock.Tables("held"), pglock.Wait(time.Minute))
+			},
+		}
+		for what, lock := range lock {
+			holder, tx := begin(), begin()
+			holder.exec(`SELECT pg_advisory_xact_lock(1); LOCK TABLE held`)
+			tx.exec(`SET LOCAL lock_timeout = '20ms'; SET LOCAL statement_timeout = '30ms'`)
+			pid := tx.pid()
+			result := make(chan error, 1)
+			go func() { result <- lock(tx) }()
+			d.until(`SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'
+				AND clock_timestamp() - state_change > interval '150ms'`, pid)
+			holder.end(true)
+			if err := <-result; err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			if got := tx.timeouts(); got != "20ms 30ms" {
+				t.Errorf("%s: the timeouts are %s", what, got)
+			}
+			tx.end(true)
+		}
+	})
+}
+
+// Without Wait and NoWait the session's own timeouts count.
+func TestLockTxHeedsTimeouts(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		d.exec(`SELECT pg_advisory_lock(1)`)
+		tx := begin()
+		err := pglock.WithLockTimeout(t.Context(), tx, 20*time.Millisecond, func(ctx context.Context) error {
+			return pglock.LockTx(ctx, tx, pglock.Int(1))
+		})
+		wantErr(t, err, pglock.ErrNotAcquired)
+		tx.usable()
+		err = pglock.WithStatementTimeout(t.Context(), tx, 20*time.Millisecond, func(ctx context.Context) error {
+			return pglock.LockTx(ctx, tx, pglock.Int(1))
+		})
+		if errors.Is(err, pglock.ErrNotAcquired) || sqlstate.Of(err) != "57014" {
+			t.Errorf("got %v, want SQLSTATE 57014", err)
+		}
+		tx.usable()
+		if n := d.heldBy(tx.pid()); n != 0 {
+			t.Errorf("%d locks are held", n)
+		}
+	})
+}
+
+// Somebody's cancel is not a lock that was not had.
+func TestLockTxCancelledFromOutside(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		d.exec(`SELECT pg_advisory_lock(1)`)
+		for _, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Hour)}} {
+			tx := begin()
+			pid := tx.pid()
+			result := make(chan error, 1)
+			go func() { result <- pglock.LockTx(t.Context(), tx, pglock.Int(1), opts...) }()
+			d.untilWaiting(1, pglock.Int(1))
+			d.exec(`SELECT pg_cancel_backend($1)`, pid)
+			if err := <-result; sqlstate.Of(err) != "57014" || errors.Is(err, pglock.ErrNotAcquired) {
+				t.Errorf("got %v, want SQLSTATE 57014", err)
+			}
+			tx.usable()
+		}
+	})
+}
+
+// A context that ends takes the connection with it, or leaves the transaction
+// well: never an aborted one, never a lock.
+func TestLockTxContext(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		d.exec(`SELECT pg_advisory_lock(1)`)
+		for _, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Hour)}} {
+			tx := begin()
+			pid := tx.pid()
+			ctx, cancel := context.WithCancel(t.Context())
+			result := make(chan error, 1)
+			go func() { result <- pglock.LockTx(ctx, tx, pglock.Int(1), opts...) }()
+			d.untilWaiting(1, pglock.Int(1))
+			cancel()
+			err := <-result
+			wantErr(t, err, pglock.ErrNotAcquired)
+			wantErr(t, err, context.Canceled)
+			d.untilWaiting(0, pglock.Int(1))
+			if n := d.heldBy(pid); n != 0 {
+				t.Errorf("%d locks are held", n)
+			}
+		}
+
+		// Over before it began: nothing is sent, and nothing happens to the transaction.
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		tx := begin()
+		for _, err := range []error{
+			pglock.LockTx(over, tx, pglock.Int(2)),
+			pglock.TryLockTx(over, tx, pglock.Int(2)),
+			pglock.LockTables(over, tx, pglock.Tables("pg_class")),
+		} {
+			wantErr(t, err, pglock.ErrNotAcquired)
+			wantErr(t, err, context.Canceled)
+		}
+		tx.usable()
+	})
+}
+
+// A driver that refuses a context which has ended, and sends nothing, must not
+// make us abort the transaction by going back to where we have not been.
+func TestLockTxContextEndsBeforeSending(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		tx := begin()
+		for n := range 3 {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			calls := 0
+			conn := &intercepted{Conn: tx, before: func(context.Context) {
+				if calls++; calls == n+1 {
+					cancel()
+				}
+			}}
+			err := pglock.LockTx(ctx, conn, pglock.Int(1), pglock.NoWait())
+			if err != nil {
+				wantErr(t, err, context.Canceled)
+				// lib/pq closes the connection of a *sql.Conn even then.
+				if err := tx.Exec(t.Context(), `SELECT 1`); err != nil && sqlstate.Of(err) == "" {
+					return
+				}
+				tx.usable()
+			}
+			if n == 0 && err == nil {
+				t.Error("locked under a context that has ended")
+			}
+		}
+		tx.usable()
+	})
+}
+
+// intercepted is a Conn that tells of each round trip before it happens.
+type intercepted struct {
+	pglock.Conn
+	before func(context.Context)
+}
+
+func (c *intercepted) Exec(ctx context.Context, sql string, args ...any) error {
+	c.before(ctx)
+	return c.Conn.Exec(ctx, sql, args...)
+}
+
+func (c *intercepted) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	c.before(ctx)
+	return c.Conn.Query(ctx, sql, args...)
+}
+
+// What savepoint.go says about round trips.
+func TestLockTxRoundTrips(t *testing.T) {
+	d := newDB(t)
+	d.exec(`SELECT pg_advisory_lock(1); CREATE TABLE a ()`)
+	tx := ways[0].begin(t, d.dsn)
+	trips := 0
+	conn := &intercepted{Conn: tx, before: func(context.Context) { trips++ }}
+	count := func(what string, want int, err error, wantErr error) {
+		t.Helper()
+		if !errors.Is(err, wantErr) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if trips != want {
+			t.Errorf("%s: %d round trips, want %d", what, trips, want)
+		}
+		trips = 0
+	}
+	ctx, free, held, no := t.Context(), pglock.Int(2), pglock.Int(1), pglock.ErrNotAcquired
+	count("lock", 1, pglock.LockTx(ctx, conn, free), nil)
+	count("lock with Wait", 1, pglock.LockTx(ctx, conn, free, pglock.Wait(time.Minute)), nil)
+	count("lock all", 1, pglock.LockAllTx(ctx, conn, everyKey, pglock.Wait(time.Minute)), nil)
+	count("try", 3, pglock.TryLockTx(ctx, conn, free), nil)
+	count("refused try", 3, pglock.TryLockTx(ctx, conn, held), no)
+	count("refused NoWait", 5, pglock.LockTx(ctx, conn, held, pglock.NoWait()), no)
+	count("refused Wait", 4, pglock.LockTx(ctx, conn, held, pglock.Wait(time.Millisecond)), no)
+	count("tables", 1, pglock.LockTables(ctx, conn, pglock.Tables("a", "pg_class")), nil)
+	count("tables with NoWait", 1, pglock.LockTables(ctx, conn, pglock.Tables("a"), pglock.NoWait()), nil)
+	count("tables with Wait", 3, pglock.LockTables(ctx, conn, pglock.Tables("a"), pglock.Wait(time.Minute)), nil)
+	must(t, tx.back())
+}
+
+// With pgx told to cancel the statement instead of closing the connection, the
+// transaction survives the end of its context.
+func TestLockTxContextWithCancelRequests(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	config := must1(pgx.ParseConfig(d.dsn))
+	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: 5 * time.Second}
+	}
+	conn := must1(pgx.ConnectConfig(t.Context(), config))
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	d.exec(`SELECT pg_advisory_lock(1)`)
+	for range 5 {
+		tx := pgxTx(t, must1(conn.Begin(t.Context())))
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan error, 1)
+		go func() { result <- pglock.LockTx(ctx, tx, pglock.Int(1)) }()
+		d.untilWaiting(1, pglock.Int(1))
+		cancel()
+		err := <-result
+		wantErr(t, err, pglock.ErrNotAcquired)
+		wantErr(t, err, context.Canceled)
+		tx.usable()
+		tx.end(true)
+	}
+}
+
+func TestLockTxDeadlock(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		a, b := begin(), begin()
+		a.exec(`SET LOCAL deadlock_timeout = '10s'`)
+		b.exec(`SET LOCAL deadlock_timeout = '10ms'`)
+		must(t, pglock.LockTx(t.Context(), a, pglock.Int(1)))
+		must(t, pglock.LockTx(t.Context(), b, pglock.Int(2)))
+		result := make(chan error, 1)
+		go func() { result <- pglock.LockTx(context.Background(), a, pglock.Int(2)) }()
+		d.untilWaiting(1, pglock.Int(2))
+		err := pglock.LockTx(t.Context(), b, pglock.Int(1))
+		wantErr(t, err, pglock.ErrDeadlock)
+		if errors.Is(err, pglock.ErrNotAcquired) {
+			t.Errorf("a deadlock is no ordinary outcome: %v", err)
+		}
+		b.usable()
+		b.end(true)
+		must(t, <-result)
+	})
+}
+
+// Outside a transaction nothing is locked, not even for a moment.
+func TestLockTxOutsideATransaction(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.exec(`CREATE TABLE a ()`)
+	conns := map[string]pglock.Conn{
+		"pgx":    pgxlock.Conn(connect(t, d.dsn)),
+		"sqlpgx": sqllock.Conn(sqlConn(t, "pgx", d.dsn)),
+		"lib/pq": sqllock.Conn(sqlConn(t, "postgres", d.dsn)),
+	}
+	for name, conn := range conns {
+		t.Run(name, func(t *testing.T) {
+			for what, err := range map[string]error{
+				"lock":        pglock.LockTx(t.Context(), conn, pglock.Int(1)),
+				"wait":        pglock.LockTx(t.Context(), conn, pglock.Int(1), pglock.Wait(time.Second)),
+				"no wait":     pglock.LockTx(t.Context(), conn, pglock.Int(1), pglock.NoWait()),
+				"try":         pglock.TryLockTx(t.Context(), conn, pglock.Int(1)),
+				"all":         pglock.LockAllTx(t.Context(), conn, everyKey),
+				"tables":      pglock.LockTables(t.Context(), conn, pglock.Tables("a")),
+				"tables wait": pglock.LockTables(t.Context(), conn, pglock.Tables("a"), pglock.Wait(time.Second)),
+				"tables try":  pglock.LockTables(t.Context(), conn, pglock.Tables("a"), pglock.NoWait()),
+			} {
+				if !errors.Is(err, pglock.ErrNoTransaction) {
+					t.Errorf("%s: got %v, want ErrNoTransaction", what, err)
+				}
+			}
+			// The connection is as good as before.
+			must(t, conn.Exec(t.Context(), `SELECT 1`))
+		})
+	}
+	if n := d.held(); n != 0 {
+		t.Errorf("%d locks are held", n)
+	}
+	// A pool, dressed as a transaction.
+	for _, driver := range []string{"pgx", "postgres"} {
+		if err := pglock.LockTx(t.Context(), sqllock.Tx(openSQL(t, driver, d.dsn)), pglock.Int(1)); err == nil {
+			t.Error("locked in a pool")
+		}
+	}
+}
+
+func TestLockTxInAnAbortedTransaction(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		tx := begin()
+		if err := tx.Exec(t.Context(), `SELECT 1/0`); err == nil {
+			t.Fatal("no error")
+		}
+		for _, err := range []error{
+			pglock.LockTx(t.Context(), tx, pglock.Int(1)),
+			pglock.LockTx(t.Context(), tx, pglock.Int(1), pglock.Wait(time.Second)),
+			pglock.TryLockTx(t.Context(), tx, pglock.Int(1)),
+			pglock.LockTables(t.Context(), tx, pglock.Tables("pg_class"), pglock.Wait(time.Second)),
+		} {
+			if sqlstate.Of(err) != "25P02" || errors.Is(err, pglock.ErrNotAcquired) {
+				t.Errorf("got %v, want SQLSTATE 25P02", err)
+			}
+		}
+	})
+}
+
+// A transaction that nests keeps what it had: our savepoint is nobody else's.
+func TestLockTxAmongSavepoints(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		d.exec(`SELECT pg_advisory_lock(1)`)
+		tx := begin()
+		tx.exec(`CREATE TEMP TABLE kept (n int) ON COMMIT DROP; SAVEPOINT _pglock; INSERT INTO kept VALUES (1)`)
+		must(t, pglock.LockTx(t.Context(), tx, pglock.Int(2)))
+		wantErr(t, pglock.LockTx(t.Context(), tx, pglock.Int(1), pglock.NoWait()), pglock.ErrNotAcquired)
+		wantErr(t, pglock.LockTx(t.Context(), tx, pglock.Int(1), pglock.Wait(time.Millisecond)), pglock.ErrNotAcquired)
+		must(t, pglock.LockTx(t.Context(), tx, pglock.Int(2), pglock.Wait(time.Second)))
+		if got := tx.text(`SELECT count(*)::text FROM kept`); got != "1" {
+			t.Errorf("the rows after the caller's savepoint are %s, want 1", got)
+		}
+		d.mayTake(pglock.Int(2), false)
+		tx.exec(`ROLLBACK TO SAVEPOINT _pglock`)
+		if got := tx.text(`SELECT count(*)::text FROM kept`); got != "0" {
+			t.Errorf("after going back there are %s rows, want 0", got)
+		}
+		d.mayTake(pglock.Int(2), true) // as the doc says
+		tx.exec(`RELEASE SAVEPOINT _pglock`)
+		if err := tx.Exec(t.Context(), `RELEASE SAVEPOINT _pglock`); err == nil {
+			t.Error("a savepoint of ours was left behind")
+		}
+	})
+}
+
+// A statement may fail by a timeout and yet leave its lock granted. The savepoint
+// frees it.
+func TestLockTxErroredButHeld(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	key := pglock.Int(1)
+	var wg sync.WaitGroup
+	var inside, had, refused atomic.Int32
+	stop := time.Now().Add(2 * time.Second)
+	for i := range 8 {
+		wg.Go(func() {
+			conn := must1(pgx.Connect(context.Background(), d.dsn))
+			defer conn.Close(context.Background())
+			for time.Now().Before(stop) {
+				tx := must1(conn.Begin(context.Background()))
+				err := pglock.LockTx(context.Background(), pgxlock.Tx(tx), key, pglock.Wait(time.Duration(1+i%3)*time.Millisecond))
+				switch {
+				case err == nil:
+					had.Add(1)
+					if inside.Add(1) > 1 {
+						t.Error("two hold the lock")
+					}
+					must1(tx.Exec(context.Background(), `SELECT pg_sleep(0.001)`))
+					inside.Add(-1)
+				case errors.Is(err, pglock.ErrNotAcquired):
+					refused.Add(1)
+					var n int
+					if err := tx.QueryRow(context.Background(),
+						`SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()`).Scan(&n); err != nil || n != 0 {
+						t.Errorf("after %v it holds %d locks, %v", pglock.ErrNotAcquired, n, err)
+					}
+				default:
+					t.Error(err)
+				}
+				tx.Rollback(context.Background())
+			}
+		})
+	}
+	wg.Wait()
+	if had.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("had %d times, refused %d times: that shows nothing", had.Load(), refused.Load())
+	}
+}
+
+func TestLockAllTx(t *testing.T) {
+	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
+		// None, if not all: not even the free one that comes first.
+		d.exec(`SELECT pg_advisory_lock(2)`)
+		keys := []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1), pglock.Int(1)}
+		tx := begin()
+		for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(10 * time.Millisecond)} {
+			err := pglock.LockAllTx(t.Context(), tx, keys, opt)
+			wantErr(t, err, pglock.ErrNotAcquired)
+			var e *pglock.Error
+			if errors.As(err, &e); len(e.Holders) != 1 || len(e.Keys) != 3 {
+				t.Errorf("the error has keys %v and holders %v", e.Keys, e.Holders)
+			}
+			if n := d.heldBy(tx.pid()); n != 0 {
+				t.Errorf("%d locks are held", n)
+			}
+			tx.usable()
+		}
+		d.exec(`SELECT pg_advisory_unlock(2)`)
+		must(t, pglock.LockAllTx(t.Context(), tx, keys))
+		if n := d.heldBy(tx.pid()); n != 3 {
+			t.Errorf("%d locks are held, want 3", n)
+		}
+		tx.end(true)
+		if err := pglock.LockAllTx(t.Context(), begin(), nil); err == nil {
+			t.Error("no keys are no error")
+		}
+	})
+}
+
+// Whatever the order in which they are given, two callers never deadlock.
+func TestLockAllTxInOneOrder(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	keys := []pglock.Key{pglock.Int(1), pglock.Pair(0, 1), pglock.Int(-1), pglock.Name("a"), pglock.Pair(-1, 0), pglock.Int(7)}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			conn := must1(pgx.Connect(context.Background(), d.dsn))
+			defer conn.Close(context.Background())
+			mine := slices.Clone(keys)
+			if i%2 == 1 {
+				slices.Reverse(mine)
+			}
+			for range 100 {
+				tx := must1(conn.Begin(context.Background()))
+				if err := pglock.LockAllTx(context.Background(), pgxlock.Tx(tx), mine); err != nil {
+					t.Error(err)
+				}
+				tx.Rollback(context.Background())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Wait bounds the whole call, where lock_timeout would count for each key anew.
+func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	holder := newDB(t)
+	holder.conn = connect(t, d.dsn)
+	d.exec(`SELECT pg_advisory_lock(1)`)
+	holder.exec(`SELECT pg_advisory_lock(2)`)
+	tx := ways[0].begin(t, d.dsn)
+	const wait = 600 * time.Millisecond
+	result := make(chan error, 1)
+	began := time.Now()
+	go func() {
+		result <- pglock.LockAllTx(context.Background(), tx, []pglock.Key{pglock.Int(1), pglock.Int(2)}, pglock.Wait(wait))
+	}()
+	d.untilWaiting(1, pglock.Int(1))
+	d.until(`SELECT bool_or(clock_timestamp() - state_change > interval '400ms') FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`)
+	d.exec(`SELECT pg_advisory_unlock(1)`)
+	wantErr(t, <-result, pglock.ErrNotAcquired)
+	if took := time.Since(began); took < wait || took > wait+350*time.Millisecond {
+		t.Errorf("it took %v, want %v", took, wait)
+	}
+	tx.usable()
+	must(t, tx.back())
+}
+
+// A lock table that is full is an outcome of its own, and costs nothing but the lock.
+func TestLockTxWhenTheLockTableIsFull(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
+		"max_locks_per_transaction": "10", "max_connections": "10", "max_prepared_transactions": "0"}})
+	dsn := server.ConnString("postgres")
+	keys := make([]pglock.Key, 20000)
+	for i := range keys {
+		keys[i] = pglock.Int(int64(i))
+	}
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) {
+			for _, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Minute)}, {pglock.NoWait()}} {
+				tx := w.begin(t, dsn)
+				err := pglock.LockAllTx(t.Context(), tx, keys, opts...)
+				if !errors.Is(err, pglock.ErrLockTableFull) || errors.Is(err, pglock.ErrNotAcquired) {
+					t.Errorf("got %v, want ErrLockTableFull", errors.Unwrap(err))
+				}
+				tx.usable()
+				must(t, pglock.LockAllTx(t.Context(), tx, keys[:10]))
+				must(t, tx.back())
+			}
+		})
+	}
+}
+
+func TestLockTxOptions(t *testing.T) {
+	d := newDB(t)
+	tx := ways[0].begin(t, d.dsn)
+	defer tx.back()
+	for _, opts := range [][]pglock.Option{
+		{pglock.Wait(0)}, {pglock.Wait(-time.Second)}, {pglock.SkipIfHeld()}, {pglock.In(pglock.Share)}, {pglock.Only()},
+		{pglock.NoWait(), pglock.Wait(time.Second)}, {{}},
+	} {
+		if err := pglock.LockTx(t.Context(), tx, pglock.Int(1), opts...); err == nil {
+			t.Errorf("%v: no error", opts)
+		}
+	}
+	if err := pglock.TryLockTx(t.Context(), tx, pglock.Int(1), pglock.Wait(time.Second)); err == nil {
+		t.Error("a try that waits")
+	}
+	if n := d.held(); n != 0 {
+		t.Errorf("%d locks are held", n)
+	}
+	// Less than a millisecond is one, not none, which would be for ever.
+	d.exec(`SELECT pg_advisory_lock(1)`)
+	wantErr(t, pglock.LockTx(t.Context(), tx, pglock.Int(1), pglock.Wait(time.Nanosecond)), pglock.ErrNotAcquired)
+	must(t, pglock.LockTx(t.Context(), tx, pglock.Int(2), pglock.Wait(math.MaxInt64)))
+}
