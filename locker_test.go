@@ -2,6 +2,7 @@ package pglock_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"strings"
 	"sync"
@@ -10,18 +11,23 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
 )
 
 // db is a test's own database, seen from outside of the Lockers under test.
 type db struct {
-	t    *testing.T
-	dsn  string
-	conn *pgx.Conn
-	mu   sync.Mutex // conn serves one goroutine at a time
+	t      *testing.T
+	dsn    string
+	source func() pglock.Source // of the Lockers under test
+	conn   *pgx.Conn
+	mu     sync.Mutex // conn serves one goroutine at a time
 }
 
 func newDB(t *testing.T) *db {
@@ -32,13 +38,49 @@ func newDB(t *testing.T) *db {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) })
-	return &db{t: t, dsn: dsn, conn: conn}
+	return &db{t: t, dsn: dsn, source: func() pglock.Source { return pgxlock.ConnString(dsn) }, conn: conn}
+}
+
+// everySource runs a test through each adapter, in each of the ways that it gets
+// its sessions.
+func everySource(t *testing.T, test func(*testing.T, *db)) {
+	t.Parallel()
+	sources := map[string]func(d *db) func() pglock.Source{
+		"pgx": func(d *db) func() pglock.Source { return d.source },
+		"pgx pool": func(d *db) func() pglock.Source {
+			pool, err := pgxpool.New(d.t.Context(), d.dsn)
+			must(d.t, err)
+			d.t.Cleanup(pool.Close)
+			return func() pglock.Source { return pgxlock.Pool(pool) }
+		},
+	}
+	for _, driver := range []string{"pgx", "postgres"} {
+		sources["database/sql "+driver] = func(d *db) func() pglock.Source {
+			return func() pglock.Source { return sqllock.ConnString(driver, d.dsn) }
+		}
+		sources["database/sql pool "+driver] = func(d *db) func() pglock.Source {
+			pool, err := sql.Open(driver, d.dsn)
+			must(d.t, err)
+			d.t.Cleanup(func() { pool.Close() })
+			return func() pglock.Source { return sqllock.DB(pool) }
+		}
+	}
+	for name, source := range sources {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			d.source = source(d)
+			test(t, d)
+		})
+	}
 }
 
 // locker is a Locker as another process would have it: with sessions of its own.
 func (d *db) locker(opts ...pglock.LockerOption) *pglock.Locker {
 	d.t.Helper()
-	locker, err := pglock.New(pgxlock.ConnString(d.dsn), opts...)
+	// lib/pq cannot listen for the loss of a session: it is asked often instead.
+	opts = append([]pglock.LockerOption{pglock.Heartbeat(2 * time.Second)}, opts...)
+	locker, err := pglock.New(d.source(), opts...)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -146,9 +188,9 @@ func (d *db) mayTake(key pglock.Key, want bool) {
 	}
 }
 
-func TestLockExcludesEverybodyElse(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestLockExcludesEverybodyElse(t *testing.T) { everySource(t, testLockExcludesEverybodyElse) }
+
+func testLockExcludesEverybodyElse(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	for _, key := range []pglock.Key{pglock.Name("job"), pglock.Int(-5), pglock.Pair(-7, 9)} {
 		held := lock(t, a, key)
@@ -197,9 +239,9 @@ func TestKeyVectorsInPgLocks(t *testing.T) {
 	}
 }
 
-func TestSharedLocks(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestSharedLocks(t *testing.T) { everySource(t, testSharedLocks) }
+
+func testSharedLocks(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	for _, key := range []pglock.Key{pglock.Name("read"), pglock.Pair(1, 2)} {
 		one, two, three := lock(t, a, key, pglock.Shared()), lock(t, a, key, pglock.Shared()), lock(t, b, key, pglock.Shared())
@@ -213,9 +255,9 @@ func TestSharedLocks(t *testing.T) {
 	}
 }
 
-func TestWaitsUntilUnlocked(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestWaitsUntilUnlocked(t *testing.T) { everySource(t, testWaitsUntilUnlocked) }
+
+func testWaitsUntilUnlocked(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	key := pglock.Name("job")
 	held := lock(t, a, key)
@@ -236,10 +278,10 @@ func TestWaitsUntilUnlocked(t *testing.T) {
 }
 
 // A wait that is given up leaves nothing behind that could still get the lock.
-func TestGivingUp(t *testing.T) {
-	t.Parallel()
+func TestGivingUp(t *testing.T) { everySource(t, testGivingUp) }
+
+func testGivingUp(t *testing.T, d *db) {
 	for _, sessions := range []int{1, 2, 8} {
-		d := newDB(t)
 		a, b := d.locker(), d.locker(pglock.Sessions(sessions))
 		key := pglock.Name("job")
 		for range 5 {
@@ -275,9 +317,9 @@ func TestGivingUp(t *testing.T) {
 	}
 }
 
-func TestDo(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestDo(t *testing.T) { everySource(t, testDo) }
+
+func testDo(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	key := pglock.Name("job")
 	boom := errors.New("boom")
@@ -309,9 +351,9 @@ func TestDo(t *testing.T) {
 
 // A terminated backend cancels what runs under its locks, and nobody gets them
 // from this process before.
-func TestLoss(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestLoss(t *testing.T) { everySource(t, testLoss) }
+
+func testLoss(t *testing.T, d *db) {
 	locker := d.locker()
 	key := pglock.Name("job")
 	handle := lock(t, locker, pglock.Name("other"))
@@ -338,9 +380,9 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-func TestUnlockTwice(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestUnlockTwice(t *testing.T) { everySource(t, testUnlockTwice) }
+
+func testUnlockTwice(t *testing.T, d *db) {
 	locker := d.locker()
 	key := pglock.Name("job")
 	first := lock(t, locker, key)
@@ -400,9 +442,9 @@ func (s *lockedSession) Ask(ctx context.Context, sql string, args ...string) (st
 
 // Goroutines of several processes, as it were, want a few keys, exclusive and
 // shared: what they see of each other must be what locks promise.
-func TestExclusionUnderContention(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestExclusionUnderContention(t *testing.T) { everySource(t, testExclusionUnderContention) }
+
+func testExclusionUnderContention(t *testing.T, d *db) {
 	keys := []pglock.Key{pglock.Name("a"), pglock.Int(7), pglock.Pair(3, -4)}
 	writers, readers := make([]atomic.Int32, len(keys)), make([]atomic.Int32, len(keys))
 	var wg sync.WaitGroup
@@ -462,9 +504,9 @@ func TestExclusionUnderContention(t *testing.T) {
 	}
 }
 
-func TestLockAll(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestLockAll(t *testing.T) { everySource(t, testLockAll) }
+
+func testLockAll(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	keys := []pglock.Key{pglock.Name("z"), pglock.Pair(1, 1), pglock.Name("a"), pglock.Name("z"), pglock.Int(3)}
 	all, err := a.LockAll(t.Context(), keys)
@@ -519,9 +561,9 @@ func TestLockAll(t *testing.T) {
 	wg.Wait()
 }
 
-func TestClose(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestClose(t *testing.T) { everySource(t, testClose) }
+
+func testClose(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	key, other := pglock.Name("job"), pglock.Name("other")
 	running := make(chan struct{})
@@ -553,9 +595,9 @@ func TestClose(t *testing.T) {
 }
 
 // The error says who is in the way, where that was worth asking for.
-func TestHolders(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
+func TestHolders(t *testing.T) { everySource(t, testHolders) }
+
+func testHolders(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	key := pglock.Pair(-1, 5)
 	holders, err := b.Holders(t.Context(), key)

@@ -82,10 +82,18 @@ func (s *session) Close() error {
 	return s.goodbye()
 }
 
+// goodbye ends the session. Where its socket was closed under a statement, pgx asks
+// the server, on another connection, to cancel that: this is waited for, since a
+// statement that waits for a lock would get it otherwise, with nobody to hold it.
 func (s *session) goodbye() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	return s.conn.Close(ctx)
+	err := s.conn.Close(ctx)
+	select {
+	case <-s.conn.PgConn().CleanupDone():
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // socket is what lies under TLS too: closing it never waits.

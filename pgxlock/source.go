@@ -82,9 +82,6 @@ func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
 	config.Tracer = nil
 	config.OnNotice = nil
 	config.OnNotification = nil
-	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = "pglock"
-	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,9 @@ SELECT pg_catalog.json_build_object(
                      ('transaction_timeout', '0'),
                      ('default_transaction_isolation', 'read committed'),
                      ('default_transaction_deferrable', 'off'),
-                     ('jit', 'off')
+                     ('jit', 'off'),
+                     ('application_name', coalesce(
+                         nullif(pg_catalog.current_setting('application_name'), ''), 'pglock'))
                  ) AS s (name, value)
                  WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL)
 )::text
