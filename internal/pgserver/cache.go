@@ -82,7 +82,7 @@ func (c cache) lock(ctx context.Context, o Options) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	told := false
+	waits := 0
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
 	for {
@@ -94,8 +94,7 @@ func (c cache) lock(ctx context.Context, o Options) (unlock func(), err error) {
 		if ok {
 			break
 		}
-		if !told {
-			told = true
+		if waits++; waits == 20 { // a second
 			o.logf("another process prepares the server; waiting for it")
 		}
 		select {

@@ -20,7 +20,7 @@ func (f *finder) fetchDebian(ctx context.Context, temp, root string) (string, er
 	if err != nil {
 		return "", err
 	}
-	f.logf("no Postgres on this machine; asking Debian's package lists for one")
+	f.logf("no %s on this machine; asking Debian's package lists for one", f.wanted())
 	_, updateErr := apt("apt-get", "--quiet", "update") // a part may fail and the rest do
 	names, err := apt("apt-cache", "pkgnames", "postgresql-")
 	if err != nil {

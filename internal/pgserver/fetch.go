@@ -70,7 +70,7 @@ func (f *finder) fetch(ctx context.Context) (Binaries, error) {
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", source.name, err))
 	}
-	return Binaries{}, fmt.Errorf("pgserver: no Postgres on this machine, and none could be fetched.\n%s\nWhat was tried:\n%w", f.advice(), errors.Join(failures...))
+	return Binaries{}, fmt.Errorf("pgserver: no %s on this machine, and none could be fetched.\n%s\nWhat was tried:\n%w", f.wanted(), f.advice(), errors.Join(failures...))
 }
 
 func (f *finder) fetchFrom(ctx context.Context, s source) (Binaries, error) {
@@ -101,6 +101,14 @@ func (f *finder) fetchFrom(ctx context.Context, s source) (Binaries, error) {
 	}
 	f.logf("fetched Postgres %s in %s, into %s", bin.Version, time.Since(begin).Round(time.Second), final)
 	return bin, nil
+}
+
+// wanted names what is looked for.
+func (f *finder) wanted() string {
+	if f.Major == 0 {
+		return "Postgres"
+	}
+	return fmt.Sprintf("Postgres %d", f.Major)
 }
 
 // advice says how to get a server by hand.

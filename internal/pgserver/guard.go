@@ -41,8 +41,9 @@ func startGuard(id identity, env []string, folder string, server ...string) (*gu
 		return nil, err
 	}
 	// It outlives every context, for it is what cleans up.
-	args := append([]string{"-c", guardScript, "pglock-guard", folder}, server...)
-	cmd := id.command(context.Background(), env, "/bin/sh", args...)
+	// The script goes through the environment to keep the output of ps readable.
+	args := append([]string{"-c", `eval "$PGLOCK_GUARD"`, "pglock-guard", folder}, server...)
+	cmd := id.command(context.Background(), append([]string{"PGLOCK_GUARD=" + guardScript}, env...), "/bin/sh", args...)
 	cmd.Stdin, cmd.Stdout = askEnd, replyEnd
 	err = cmd.Start()
 	askEnd.Close()

@@ -5,6 +5,7 @@
 # also ends when the Go process panics, exits or is killed.
 # Being the parent makes the process id sure: it cannot be used again before
 # this shell has waited for it.
+unset PGLOCK_GUARD
 trap '' HUP INT QUIT TERM PIPE
 umask 077
 cd / || exit 1

@@ -107,6 +107,7 @@ func (o Options) config(socket string, port int, hba string) string {
 
 		"max_connections":           "100",
 		"max_prepared_transactions": "20",
+		"password_encryption":       "scram-sha-256", // as newer versions do
 		// A killed server must leave nothing outside its folder.
 		"dynamic_shared_memory_type": "mmap",
 		// The one zone that Postgres knows where the machine has no list of them.

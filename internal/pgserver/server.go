@@ -211,10 +211,10 @@ func (s *Server) Stop() error {
 		return nil
 	}
 	err := s.guard.end()
-	s.setPID(0)
 	if exists(s.folder) {
-		return fmt.Errorf("pgserver: the folder %s is left; remove it: %w", s.folder, errors.Join(err, errors.New("its guard did not clean up")))
+		return fmt.Errorf("pgserver: the process that guards the server did not clean up (%v); end process %d and remove %s", err, s.PID(), s.folder)
 	}
+	s.setPID(0)
 	return nil
 }
 
