@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pglock-go/pglock"
@@ -48,6 +49,12 @@ type Lock struct {
 	Key    pglock.Key
 	HasKey bool
 
+	// Candidates are the tables that the session writes to, when it waits for
+	// another transaction and Postgres does not tell because of which row: it may
+	// want to insert a unique key there that the other has inserted. It may also
+	// wait for something else.
+	Candidates []string
+
 	HasPage bool   // Page means something
 	Page    uint32 // the number of the page in the relation
 	Tuple   uint16 // the number of the row in its page, from 1; 0 when it is no row
@@ -71,6 +78,7 @@ const (
 	typeObject        = "object"
 	typePage          = "page"
 	typeRelation      = "relation"
+	typeSpecToken     = "spectoken"
 	typeTransactionID = "transactionid"
 	typeTuple         = "tuple"
 	typeVirtualXID    = "virtualxid"
@@ -79,10 +87,7 @@ const (
 // Target is the thing that is locked, in words for a person: such as
 // "public.orders", "row (0,1) of public.orders", "advisory 42".
 func (l *Lock) Target() string {
-	relation := l.Relation
-	if l.Schema != "" {
-		relation = l.Schema + "." + relation
-	}
+	relation := l.qualified()
 	switch l.Type {
 	case typeRelation:
 		return relation
@@ -93,6 +98,9 @@ func (l *Lock) Target() string {
 	case typeTransactionID:
 		if l.Tuple != 0 {
 			return fmt.Sprintf("row (%d,%d) of %s, by transaction %d", l.Page, l.Tuple, relation, l.TransactionID)
+		}
+		if len(l.Candidates) > 0 {
+			return fmt.Sprintf("transaction %d, perhaps for a key of %s", l.TransactionID, strings.Join(l.Candidates, " or "))
 		}
 		return fmt.Sprintf("transaction %d", l.TransactionID)
 	case typeVirtualXID:
@@ -116,7 +124,52 @@ func (l *Lock) Target() string {
 	return l.Type
 }
 
-// kinds are the kinds of relations by their letter in pg_class.relkind
+// qualified is the name of the relation with its schema, if it is known.
+func (l *Lock) qualified() string {
+	if l.Schema != "" {
+		return l.Schema + "." + l.Relation
+	}
+	return l.Relation
+}
+
+// object says which thing is locked; two locks are of one thing if they are equal.
+type object struct {
+	kind, virtualXID                                       string
+	database, relation, page, transaction, class, objectID uint32
+	tuple                                                  uint16
+	objectSubID                                            int16
+}
+
+func (l *Lock) object() object {
+	o := object{
+		kind:        l.Type,
+		virtualXID:  l.VirtualXID,
+		database:    l.DatabaseOID,
+		relation:    l.RelationOID,
+		page:        l.Page,
+		transaction: l.TransactionID,
+		class:       l.ClassID,
+		objectID:    l.ObjectID,
+		tuple:       l.Tuple,
+		objectSubID: l.ObjectSubID,
+	}
+	if l.Type == typeTransactionID { // the row was found out besides
+		o.database, o.relation, o.page, o.tuple = 0, 0, 0, 0
+	}
+	return o
+}
+
+// conflicts reports whether holding l shuts out whoever wants mode.
+func (l *Lock) conflicts(mode string) bool {
+	held, err := pglock.ParseMode(l.Mode)
+	if err != nil {
+		return false // SIReadLock, which shuts out nobody
+	}
+	wanted, err := pglock.ParseMode(mode)
+	return err == nil && held.Conflicts(wanted)
+}
+
+// kind is the kind of a relation by its letter in pg_class.relkind
 // (PostgreSQL manual, 52.11 "pg_class").
 func kind(relkind string) string {
 	switch relkind {

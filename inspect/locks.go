@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,30 +30,33 @@ const (
 )
 
 // parseLocks makes the locks of their text, all but the names.
-func (r *reading) parseLocks() error {
-	for _, s := range r.sessions {
-		s.age(r.server.Time)
+func (r *reading) parseLocks(packed []string) ([]Lock, error) {
+	count := 0
+	for _, text := range packed {
+		count += strings.Count(text, "\n")
 	}
-	r.locks = make([]Lock, 0, r.count)
-	for i, held := range r.held {
-		pid, lines, _ := strings.Cut(held, "\n")
+	locks := make([]Lock, count)
+	i := 0
+	for n, text := range packed {
+		pid, lines, _ := strings.Cut(text, "\n")
 		s := r.nobody
 		if pid != "" {
 			var n numbers
 			s = r.session(int32(n.int(pid)))
 			if n.err != nil {
-				return unreadable("pid", pid)
+				return nil, unreadable("pid", pid)
 			}
 		}
 		for line := range strings.SplitSeq(lines, "\n") {
-			r.locks = append(r.locks, Lock{Session: s})
-			if err := r.parseLock(&r.locks[len(r.locks)-1], line); err != nil {
-				return err
+			locks[i].Session = s
+			if err := r.parseLock(&locks[i], line); err != nil {
+				return nil, err
 			}
+			i++
 		}
-		r.held[i] = "" // the locks keep nothing of it
+		packed[n] = "" // the locks keep nothing of it
 	}
-	return nil
+	return locks, nil
 }
 
 // parseLock fills l, whose session is known, from a line of snapshot.sql.
@@ -63,6 +67,9 @@ func (r *reading) parseLock(l *Lock, line string) error {
 	}
 	var n numbers
 	l.Type = r.word(f[colType])
+	if l.Type == "speculative token" { // as older versions have it
+		l.Type = typeSpecToken
+	}
 	l.Mode = r.word(f[colMode])
 	l.Granted = f[colGranted] == "t"
 	l.FastPath = f[colFastPath] == "t"
@@ -115,13 +122,15 @@ func (l *Lock) named() (database, relation uint32) {
 // unnamed are the numbers of the relations and of the databases to be named.
 func (r *reading) unnamed() (relations, databases string) {
 	here, elsewhere := map[uint32]struct{}{}, map[uint32]struct{}{}
-	for i := range r.locks {
-		switch database, relation := r.locks[i].named(); {
-		case relation == 0:
-		case database == 0 || database == r.server.databaseOID:
-			here[relation] = struct{}{}
-		default:
-			elsewhere[database] = struct{}{}
+	for _, locks := range [][]Lock{r.locks, r.aside} {
+		for i := range locks {
+			switch database, relation := locks[i].named(); {
+			case relation == 0:
+			case database == 0 || database == r.server.databaseOID:
+				here[relation] = struct{}{}
+			default:
+				elsewhere[database] = struct{}{}
+			}
 		}
 	}
 	return oids(here), oids(elsewhere)
@@ -129,9 +138,9 @@ func (r *reading) unnamed() (relations, databases string) {
 
 // nameLocks names what is locked. A relation that no longer exists, or that is
 // not committed yet, has its number for a name.
-func (r *reading) nameLocks() {
-	for i := range r.locks {
-		l := &r.locks[i]
+func (r *reading) nameLocks(locks []Lock) {
+	for i := range locks {
+		l := &locks[i]
 		database, relation := l.named()
 		if relation == 0 {
 			continue
@@ -157,7 +166,8 @@ func (r *reading) nameLocks() {
 // for a row that another transaction has locked waits for that transaction, and
 // holds the lock of the row itself meanwhile, if it is the first in the queue
 // (src/backend/access/heap/README.tuplock). A session that waits for a
-// transaction without it waits for something else, such as a unique key.
+// transaction without it waits for something else, such as a unique key that the
+// other has inserted: then the tables that it writes to are candidates.
 func (r *reading) resolveRows() {
 	waiting := map[*Session]*Lock{}
 	for i := range r.locks {
@@ -168,15 +178,41 @@ func (r *reading) resolveRows() {
 	if len(waiting) == 0 {
 		return
 	}
-	for i := range r.locks {
-		l := &r.locks[i]
-		if !l.Granted || l.Type != typeTuple {
-			continue
+	each := func(resolve func(w, l *Lock)) {
+		for _, locks := range [][]Lock{r.locks, r.aside} {
+			for i := range locks {
+				if l := &locks[i]; l.Granted {
+					if w := waiting[l.Session]; w != nil {
+						resolve(w, l)
+					}
+				}
+			}
 		}
-		if w := waiting[l.Session]; w != nil {
+	}
+	each(func(w, l *Lock) {
+		if l.Type == typeTuple {
 			w.Kind, w.Schema, w.Relation = l.Kind, l.Schema, l.Relation
 			w.DatabaseOID, w.RelationOID = l.DatabaseOID, l.RelationOID
 			w.HasPage, w.Page, w.Tuple = true, l.Page, l.Tuple
 		}
+	})
+	each(func(w, l *Lock) {
+		if w.Tuple == 0 && l.Type == typeRelation && l.Mode == pglock.RowExclusive.PgLocks() && l.isTable() {
+			if name := l.qualified(); !slices.Contains(w.Candidates, name) {
+				w.Candidates = append(w.Candidates, name)
+			}
+		}
+	})
+	for _, w := range waiting {
+		slices.Sort(w.Candidates)
 	}
+}
+
+// isTable reports whether the lock is one of a table of the user's.
+func (l *Lock) isTable() bool {
+	switch l.Kind {
+	case "TABLE", "PARTITIONED_TABLE", "FOREIGN_TABLE":
+		return l.Schema != "pg_catalog"
+	}
+	return false
 }

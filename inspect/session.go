@@ -46,6 +46,8 @@ type Session struct {
 	// the same transaction.
 	Query string
 
+	Prepared *Prepared // nil but for a prepared transaction, which no process belongs to
+
 	Hidden bool // what it does is not shown to the role that asked
 }
 

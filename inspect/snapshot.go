@@ -1,205 +1,90 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
-	_ "embed"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/pglock-go/pglock"
 )
 
-var (
-	//go:embed snapshot.sql
-	snapshotSQL string
+// A Snapshot is one picture of the locks of a server: each lock, and who blocks
+// whom. Its parts are read within a moment of each other, but not in the same
+// one, for Postgres offers no such thing: a session may be in one part and gone
+// from another.
+type Snapshot struct {
+	Server Server
+	Locks  []Lock // each row of pg_locks, but those that the reading takes
+	Pairs  []Pair // who blocks whom
+}
 
-	//go:embed names.sql
-	namesSQL string
-)
-
-// readTimeout bounds a read whose ctx has no deadline.
-const readTimeout = 30 * time.Second
-
-// Locks are the locks of the whole server, in no order that means anything: each row
-// of pg_locks with the session it belongs to. Only what this very reading takes
-// is left out. Nothing else vanishes: a lock of another database, of a prepared
-// transaction or of a session that ended meanwhile is there too.
+// Take takes a picture of all locks. ctx covers the reading, as for [Locks].
 //
-// ctx covers the reading. Without a deadline it gets one of 30 seconds; when it
-// ends, the driver asks the server to end the query.
-func Locks(ctx context.Context, q pglock.Querier) ([]Lock, error) {
-	r, err := read(ctx, q)
+// pg_blocking_pids is asked once for each session that waits, and for no other.
+func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	r, err := read(ctx, q, snapshotSQL, nil)
 	if err != nil {
 		return nil, fmt.Errorf("inspect: reading the locks: %w", err)
 	}
+	pairs := r.pairs()
+	order(r.locks)
+	return &Snapshot{Server: r.server, Locks: r.locks, Pairs: pairs}, nil
+}
+
+// Locks are the locks of the server that all filters match, those that are waited
+// for first, the longest wait before the others. Without a filter they are all
+// rows of pg_locks, of all types, databases and sessions, prepared transactions
+// and sessions that ended meanwhile included; only what this very reading takes
+// is left out.
+//
+// ctx covers the reading. Without a deadline it gets one of 30 seconds; when it
+// ends, the driver asks the server to end the statement. A filter that is wrong
+// is an error, before anything is asked.
+func Locks(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Lock, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	var r *reading
+	var err error
+	if len(filters) == 0 {
+		r, err = read(ctx, q, withoutEdges(snapshotSQL), nil)
+	} else {
+		r, err = readMatching(ctx, q, false, filters)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("inspect: reading the locks: %w", err)
+	}
+	order(r.locks)
 	return r.locks, nil
 }
 
-// reading is what a read gives.
-type reading struct {
-	server    Server
-	sessions  map[int32]*Session
-	nobody    *Session // of the locks that belong to no process
-	relations map[uint32]relation
-	databases map[uint32]string
-	waits     map[int32][]int32 // from a session that waits to those that block it, repeats and 0 included
-	locks     []Lock
-
-	held  []string // the number of a session and its locks, in lines
-	count int      // how many locks they are
-	words map[string]string
+// withoutEdges leaves out who blocks whom.
+func withoutEdges(sql string) string {
+	return strings.Replace(sql, "true -- edges", "false -- edges", 1)
 }
 
-// relation is a row of pg_class.
-type relation struct{ schema, kind, name string }
-
-// read runs snapshot.sql, and names.sql for the names of what is locked.
-func read(ctx context.Context, q pglock.Querier) (*reading, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, readTimeout)
-		defer cancel()
-	}
-	r := &reading{
-		sessions:  map[int32]*Session{},
-		nobody:    &Session{},
-		relations: map[uint32]relation{},
-		databases: map[uint32]string{},
-		waits:     map[int32][]int32{},
-		words:     map[string]string{},
-	}
-	if err := r.query(ctx, q, snapshotSQL); err != nil {
-		return nil, err
-	}
-	if err := r.parseLocks(); err != nil {
-		return nil, err
-	}
-	if relations, databases := r.unnamed(); relations != "{}" || databases != "{}" {
-		if err := r.query(ctx, q, namesSQL, relations, databases); err != nil {
-			return nil, err
+// order puts waits first, the longest before the others, and leaves the rest as
+// it is: the locks of one session together.
+func order(locks []Lock) {
+	// There are many locks and few waits, so only those are moved.
+	var waits []Lock
+	kept := len(locks)
+	for i := len(locks) - 1; i >= 0; i-- {
+		if locks[i].Granted {
+			kept--
+			locks[kept] = locks[i]
+		} else {
+			waits = append(waits, locks[i])
 		}
 	}
-	r.nameLocks()
-	r.resolveRows()
-	return r, nil
+	slices.SortFunc(waits, func(a, b Lock) int { return compareWaits(&a, &b) })
+	copy(locks, waits)
 }
 
-// query runs a statement that answers with rows of what and that, and takes them.
-func (r *reading) query(ctx context.Context, q pglock.Querier, sql string, args ...any) error {
-	rows, err := q.Query(ctx, parameters(sql), args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var what, that string
-		if err := rows.Scan(&what, &that); err != nil {
-			return err
-		}
-		if err := r.add(what, that); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	return rows.Close()
-}
-
-// add takes one row.
-func (r *reading) add(what, that string) error {
-	var n numbers
-	switch what {
-	case "locks":
-		r.held = append(r.held, that)
-		r.count += strings.Count(that, "\n")
-		return nil
-	case "server":
-		server, err := parseServer(that)
-		r.server = server
-		return err
-	case "session":
-		s, err := parseSession(that)
-		r.sessions[s.PID] = &s
-		return err
-	case "edge":
-		var pids []int32
-		for word := range strings.FieldsSeq(that) {
-			pids = append(pids, int32(n.int(word)))
-		}
-		if n.err != nil || len(pids) == 0 {
-			return unreadable(what, that)
-		}
-		r.waits[pids[0]] = pids[1:]
-		return nil
-	case "relation":
-		var f [4]string
-		if record(that, f[:]) == len(f) {
-			r.relations[n.oid(f[0])] = relation{schema: f[1], kind: kind(f[2]), name: f[3]}
-			return n.err
-		}
-	case "database":
-		var f [2]string
-		if record(that, f[:]) == len(f) {
-			r.databases[n.oid(f[0])] = f[1]
-			return n.err
-		}
-	}
-	return unreadable(what, that)
-}
-
-func unreadable(what, text string) error {
-	return fmt.Errorf("the server's answer has a %s that cannot be read: %q", what, text)
-}
-
-// session is the session with that number; one that only pg_locks knows has its
-// number and nothing else.
-func (r *reading) session(pid int32) *Session {
-	s := r.sessions[pid]
-	if s == nil {
-		s = &Session{PID: pid, Hidden: true}
-		r.sessions[pid] = s
-	}
-	return s
-}
-
-// word is a copy of s that is shared with all that equal it.
-func (r *reading) word(s string) string {
-	if s == "" {
-		return ""
-	}
-	w, ok := r.words[s]
-	if !ok {
-		w = strings.Clone(s)
-		r.words[w] = w
-	}
-	return w
-}
-
-// numbers reads numbers and remembers the first failure. "" is 0.
-type numbers struct{ err error }
-
-func (n *numbers) int(s string) int64 {
-	if s == "" {
-		return 0
-	}
-	v, err := strconv.ParseInt(s, 10, 64)
-	if err != nil && n.err == nil {
-		n.err = err
-	}
-	return v
-}
-
-func (n *numbers) oid(s string) uint32 { return uint32(n.int(s)) }
-
-// seconds reads seconds since 1970, to the microsecond.
-func (n *numbers) seconds(s string) time.Time {
-	if s == "" {
-		return time.Time{}
-	}
-	whole, fraction, _ := strings.Cut(s, ".")
-	fraction = (fraction + "000000")[:6]
-	return time.Unix(n.int(whole), n.int(fraction)*1000).UTC()
+// compareWaits orders waits: the longest first.
+func compareWaits(a, b *Lock) int {
+	return cmp.Or(cmp.Compare(b.WaitDuration, a.WaitDuration), cmp.Compare(a.PID, b.PID))
 }

@@ -34,7 +34,7 @@ held AS MATERIALIZED (
 edges AS MATERIALIZED (
     SELECT h.pid, pg_catalog.pg_blocking_pids(h.pid) AS blockers
     FROM held AS h
-    WHERE h.waits AND h.pid IS NOT NULL
+    WHERE h.waits AND h.pid IS NOT NULL AND true -- edges
 ),
 involved AS MATERIALIZED (
     SELECT h.pid FROM held AS h
@@ -71,6 +71,10 @@ FROM fresh AS f CROSS JOIN LATERAL (
     OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
 ) AS a
 WHERE a.pid OPERATOR(pg_catalog.=) ANY (SELECT i.pid FROM involved AS i)
+UNION ALL
+SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
+FROM pg_catalog.pg_prepared_xacts AS x
+WHERE EXISTS (SELECT FROM held AS h WHERE h.pid IS NULL)
 UNION ALL
 -- The number of a process, and a line for each of its locks.
 SELECT 'locks', pg_catalog.concat(h.pid, E'\n', h.locks)

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -8,21 +9,28 @@ import (
 )
 
 // The .sql files name their parameters as psql's variables, such as :'pid', so
-// that they run in psql; in the code they are passed by their number, in the
-// order in which they first appear.
-var psqlVariable = regexp.MustCompile(`:'[a-z_]+'`)
+// that they run in psql; from Go they are passed by number, always as text.
+var psqlVariable = regexp.MustCompile(`:'[a-z_0-9]+'`)
 
-// parameters turns psql's variables into Postgres' parameters.
-func parameters(sql string) string {
+// bind turns psql's variables into Postgres' parameters, and finds their values.
+func bind(sql string, values map[string]string) (string, []any, error) {
 	var names []string
-	return psqlVariable.ReplaceAllStringFunc(sql, func(name string) string {
+	var args []any
+	var err error
+	bound := psqlVariable.ReplaceAllStringFunc(sql, func(variable string) string {
+		name := variable[2 : len(variable)-1]
 		i := slices.Index(names, name)
 		if i < 0 {
+			value, ok := values[name]
+			if !ok && err == nil {
+				err = fmt.Errorf("inspect: there is no value for %s", variable)
+			}
 			i = len(names)
-			names = append(names, name)
+			names, args = append(names, name), append(args, value)
 		}
 		return "$" + strconv.Itoa(i+1)
 	})
+	return bound, args, err
 }
 
 // oids is an array of numbers as Postgres reads it, such as {1,2}.

@@ -1,0 +1,185 @@
+package inspect
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Filter chooses locks. Several together choose those that all of them match.
+// Make one with [Where], [ParseFilter], [On] or [PIDs]; the zero Filter matches
+// every lock.
+//
+// A filter is a value: it can be kept, used again, and used by several
+// goroutines.
+type Filter struct {
+	attribute Attribute
+	blocking  bool // it is about the session that blocks
+	operator  string
+	value     value
+	text      string // as it was written
+
+	tables []string
+	pids   []int32
+	err    error
+}
+
+// operators are what stands between a field and a value. Longer ones come first,
+// so that != is not read as =.
+var operators = []string{"!=", "!~", "<=", ">=", "=", "~", "<", ">"}
+
+// blockingPrefix is what begins the fields of the session that blocks.
+const blockingPrefix = "blocking_"
+
+// contextPrefix is what begins the fields for the parts of the context.
+const contextPrefix = "context."
+
+// blockField is the field of a pair that tells how it is blocked.
+const blockField = "block"
+
+// Where is the filter that compares a field with a value. The fields are the
+// names of [Attributes]; for [Blocked] also those of the session that blocks,
+// with blocking_ before the name, and block, which is hard or soft.
+//
+// The operators are = != < <= > >= and, for text, ~ and !~, which match a regular
+// expression as Postgres understands it (PostgreSQL manual, 9.7.3 "POSIX Regular
+// Expressions"). Text has no other. Text that is absent is "", and whatever else
+// is absent is unequal to everything, so != finds it and the others do not.
+// context.KEY is one part of the context; the whole is matched as JSON.
+//
+// A duration is a number of seconds, or as in 1m30s or "5 minutes". A time is as
+// in RFC 3339 or "2026-01-31 12:00", in UTC if it does not say, or how long ago it
+// was, as in -5m. A mode may be written as SQL has it, such as ACCESS EXCLUSIVE.
+// A key is a number, two numbers as in (1, 2), or else a name as for
+// [pglock.Name].
+//
+// A wrong field, operator or value is an error of whatever the filter is used
+// for, and of Err before that; it tells what there is.
+func Where(field, operator, value string) Filter {
+	f := Filter{operator: operator, text: field + " " + operator + " " + value}
+	if err := f.set(field, value); err != nil {
+		f.err = fmt.Errorf("the filter %q: %w", f.text, err)
+	}
+	return f
+}
+
+// ParseFilter reads a filter as people write it: FIELD OP VALUE, with or without
+// space around the operator, such as "wait_duration > 5s" or "relation~^app_".
+func ParseFilter(text string) (Filter, error) {
+	at, operator := len(text), ""
+	for _, op := range operators {
+		if i := strings.Index(text, op); i >= 0 && (i < at || i == at && len(op) > len(operator)) {
+			at, operator = i, op
+		}
+	}
+	if operator == "" {
+		return Filter{}, fmt.Errorf("inspect: the filter %q has no operator: it takes FIELD OP VALUE, where OP is one of %s", text, strings.Join(operators, " "))
+	}
+	f := Where(strings.TrimSpace(text[:at]), operator, strings.TrimSpace(text[at+len(operator):]))
+	return f, f.Err()
+}
+
+// On is the filter for locks on any of the tables, with what of them can be
+// locked by itself, such as pages and rows, and on their partitions and children.
+// A table is written as in SQL, with its schema or as search_path finds it, and
+// may be an index, a view or a sequence too. One that does not exist is an error.
+func On(tables ...string) Filter {
+	f := Filter{tables: slices.Clone(tables), text: "on " + strings.Join(tables, ", ")}
+	if len(tables) == 0 {
+		f.err = errors.New("On without a table")
+	}
+	return f
+}
+
+// PIDs is the filter for the locks of any of the sessions with these numbers.
+func PIDs(pids ...int32) Filter {
+	f := Filter{pids: slices.Clone(pids), text: strings.Trim(fmt.Sprint("pids ", pids), "[]")}
+	if len(pids) == 0 {
+		f.err = errors.New("PIDs without a pid")
+	}
+	return f
+}
+
+// String is the filter as it was written.
+func (f Filter) String() string { return f.text }
+
+// Err is what is wrong with the filter, or nil.
+func (f Filter) Err() error {
+	if f.err == nil {
+		return nil
+	}
+	return fmt.Errorf("inspect: %w", f.err)
+}
+
+// set looks the field up and reads the value.
+func (f *Filter) set(field, text string) error {
+	if !slices.Contains(operators, f.operator) {
+		return fmt.Errorf("%q is no operator: there are %s", f.operator, strings.Join(operators, " "))
+	}
+	attribute, blocking, ok := lookUp(field)
+	if !ok {
+		return fmt.Errorf("there is no field %q: there are %s", field, strings.Join(fieldNames(), ", "))
+	}
+	f.attribute, f.blocking = attribute, blocking
+	if allowed := operatorsOf(attribute.Type); !slices.Contains(allowed, f.operator) {
+		return fmt.Errorf("%s is %s, which is compared with %s", field, article(attribute.Type), strings.Join(allowed, " "))
+	}
+	v, err := parseValue(attribute, f.operator, text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", field, err)
+	}
+	f.value = v
+	return nil
+}
+
+// lookUp finds the attribute that a field names.
+func lookUp(field string) (a Attribute, blocking, ok bool) {
+	for _, a := range attributes {
+		if a.Name == field {
+			return a, false, true
+		}
+		if a.of == ofSession && blockingPrefix+a.Name == field {
+			return a, true, true
+		}
+	}
+	for _, prefix := range []string{"", blockingPrefix} {
+		if key, ok := strings.CutPrefix(field, prefix+contextPrefix); ok && key != "" {
+			get := func(l *Lock) any { return text(l.Context[key]) }
+			return Attribute{Name: contextPrefix + key, Type: Text, of: ofSession, get: get}, prefix != "", true
+		}
+	}
+	if field == blockField {
+		return Attribute{Name: blockField, Type: Text, of: ofPair}, false, true
+	}
+	return Attribute{}, false, false
+}
+
+// fieldNames are all fields of a filter.
+func fieldNames() []string {
+	var names []string
+	for _, a := range PairAttributes() {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
+// operatorsOf are the operators that mean something for a type.
+func operatorsOf(t Type) []string {
+	switch t {
+	case Text:
+		return []string{"=", "!=", "~", "!~"}
+	case Map:
+		return []string{"~", "!~"}
+	case Bool:
+		return []string{"=", "!="}
+	}
+	return []string{"=", "!=", "<", "<=", ">", ">="}
+}
+
+func article(t Type) string {
+	if t == Text {
+		return "text"
+	}
+	return "a " + string(t)
+}

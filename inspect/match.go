@@ -1,0 +1,249 @@
+package inspect
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pglock-go/pglock"
+)
+
+var (
+	//go:embed matching.sql
+	matchingSQL string
+
+	//go:embed tables.sql
+	tablesSQL string
+
+	//go:embed match.sql
+	matchSQL string
+)
+
+// Where the conditions go in matching.sql.
+const (
+	lockConditions     = "AND true -- conditions on the lock d and its session a"
+	blockingConditions = "WHERE true -- conditions on the blocking session b"
+)
+
+// conditions are filters as SQL.
+type conditions struct {
+	lock, blocking []string
+	values         map[string]string
+}
+
+// readMatching runs matching.sql with the filters, all but those that only Go can
+// judge: see matchesHere.
+func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []Filter) (*reading, error) {
+	c := conditions{values: map[string]string{"pairs": strconv.FormatBool(pairs)}}
+	for _, f := range filters {
+		if f.err != nil {
+			return nil, f.err
+		}
+		if !pairs && (f.blocking || f.attribute.of == ofPair) {
+			return nil, fmt.Errorf("the filter %q: only pairs have the field %s", f.text, f.text[:strings.IndexByte(f.text, ' ')])
+		}
+	}
+	for _, f := range filters {
+		if err := c.add(ctx, q, f); err != nil {
+			return nil, err
+		}
+	}
+	sql := strings.Replace(matchingSQL, lockConditions, "AND "+all(c.lock), 1)
+	sql = strings.Replace(sql, blockingConditions, "WHERE "+all(c.blocking), 1)
+	r, err := read(ctx, q, sql, c.values)
+	if err != nil {
+		return nil, err
+	}
+	if !pairs {
+		r.locks, err = matchHere(ctx, q, r.locks, filters, func(f Filter, l *Lock) any { return f.attribute.get(l) })
+	}
+	return r, err
+}
+
+func all(conditions []string) string {
+	if len(conditions) == 0 {
+		return "true"
+	}
+	return strings.Join(conditions, "\n        AND ")
+}
+
+// add compiles a filter.
+func (c *conditions) add(ctx context.Context, q pglock.Querier, f Filter) error {
+	switch {
+	case len(f.tables) > 0:
+		set, err := tables(ctx, q, f.tables)
+		if err != nil {
+			return err
+		}
+		c.lock = append(c.lock, "d.relation_oid OPERATOR(pg_catalog.=) ANY (CAST("+c.value(oids(set))+" AS pg_catalog.oid[]))")
+	case len(f.pids) > 0:
+		var list []string
+		for _, pid := range f.pids {
+			list = append(list, strconv.FormatInt(int64(pid), 10))
+		}
+		c.lock = append(c.lock, "l.pid OPERATOR(pg_catalog.=) ANY (CAST("+c.value("{"+strings.Join(list, ",")+"}")+" AS pg_catalog.int4[]))")
+	case f.attribute.Name == "" || f.matchedHere():
+	case f.blocking:
+		c.blocking = append(c.blocking, c.compare("b", f))
+	case f.attribute.Name == "pid":
+		c.lock = append(c.lock, c.compare("l", f))
+	case f.attribute.of == ofSession:
+		c.lock = append(c.lock, c.compare("a", f))
+	default:
+		c.lock = append(c.lock, c.compare("d", f))
+	}
+	return nil
+}
+
+// value makes v a parameter and returns what stands for it.
+func (c *conditions) value(v string) string {
+	name := "value" + strconv.Itoa(len(c.values))
+	c.values[name] = v
+	return "CAST(:'" + name + "' AS pg_catalog.text)"
+}
+
+// compare compares a column of a table of matching.sql. Nothing in it but the
+// value comes from the caller, and that is a parameter.
+func (c *conditions) compare(table string, f Filter) string {
+	column := table + `."` + f.attribute.Name + `"`
+	operator := f.operator
+	if operator == "!=" {
+		operator = "<>"
+	}
+	operator = " OPERATOR(pg_catalog." + operator + ") "
+	value := c.value(f.value.text)
+	switch f.attribute.Type {
+	case Text:
+		return "COALESCE(" + column + ", '')" + operator + value
+	case Bool:
+		return column + operator + "CAST(" + value + " AS pg_catalog.bool)"
+	}
+	value = "CAST(" + value + " AS pg_catalog.int8)"
+	if f.value.ago {
+		value = "(v.now OPERATOR(pg_catalog.-) " + value + ")"
+	}
+	condition := "CAST(" + column + " AS pg_catalog.int8)" + operator + value
+	if f.operator == "!=" {
+		condition = "(" + column + " IS NULL OR " + condition + ")"
+	}
+	return condition
+}
+
+// tables are the numbers of tables and of their partitions.
+func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
+	set := map[uint32]struct{}{}
+	for _, name := range names {
+		before := len(set)
+		err := query(ctx, q, tablesSQL, map[string]string{"table": name}, func(what, that string) error {
+			var n numbers
+			set[n.oid(that)] = struct{}{}
+			return n.err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("the table %q: %w", name, err)
+		}
+		if len(set) == before && !slices.Contains(names[:slices.Index(names, name)], name) {
+			return nil, fmt.Errorf("there is no table %q in this database; write it as in SQL, with its schema if search_path does not find it", name)
+		}
+	}
+	return set, nil
+}
+
+// matchedHere reports whether the filter is about what only Go knows, because it
+// is made from what Postgres tells. Its regular expressions are Postgres' own all
+// the same.
+func (f Filter) matchedHere() bool {
+	name := f.attribute.Name
+	return name == "query" || name == "target" || name == blockField || name == "context" || strings.HasPrefix(name, contextPrefix)
+}
+
+// matchHere keeps the rows that match the filters that are matched here.
+func matchHere[T any](ctx context.Context, q pglock.Querier, rows []T, filters []Filter, get func(Filter, *T) any) ([]T, error) {
+	for _, f := range filters {
+		if !f.matchedHere() || len(rows) == 0 {
+			continue
+		}
+		matches, err := f.matcher(ctx, q, func(yield func(any)) {
+			for i := range rows {
+				yield(get(f, &rows[i]))
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		kept := rows[:0]
+		for i := range rows {
+			if matches[textOf(get(f, &rows[i]))] {
+				kept = append(kept, rows[i])
+			}
+		}
+		rows = kept
+	}
+	return rows, nil
+}
+
+// matcher judges each of the values that each yields, once.
+func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield func(any))) (map[string]bool, error) {
+	matches := map[string]bool{}
+	var texts []string
+	each(func(v any) {
+		text := textOf(v)
+		if _, seen := matches[text]; !seen {
+			matches[text] = f.operator == "!~" // until it matches
+			texts = append(texts, text)
+		}
+	})
+	switch f.operator {
+	case "=", "!=":
+		for _, text := range texts {
+			matches[text] = (text == f.value.text) == (f.operator == "=")
+		}
+		return matches, nil
+	}
+	list, err := json.Marshal(texts)
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]string{"texts": string(list), "pattern": f.value.text}
+	err = query(ctx, q, matchSQL, values, func(what, that string) error {
+		i, err := strconv.Atoi(that)
+		if err != nil || i < 0 || i >= len(texts) {
+			return unreadable(what, that)
+		}
+		matches[texts[i]] = f.operator == "~"
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the filter %q: %w", f.text, err)
+	}
+	return matches, nil
+}
+
+// textOf is a value as text for comparing: a map as JSON, nothing as "". A NUL,
+// which Postgres has no text for, cannot come from it either.
+func textOf(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case map[string]string:
+		text, err := json.Marshal(v)
+		if err != nil {
+			return ""
+		}
+		return string(text)
+	}
+	return ""
+}
+
+// matchedPairs are the pairs of matching.sql.
+func (r *reading) matchedPairs(ctx context.Context, q pglock.Querier, filters []Filter) ([]Pair, error) {
+	return matchHere(ctx, q, r.pairs(), filters, func(f Filter, p *Pair) any {
+		a := f.attribute
+		a.blocking = f.blocking
+		return a.PairValue(p)
+	})
+}

@@ -1,0 +1,206 @@
+-- The locks that answer a filter, or those that are waited for and answer it with
+-- who blocks them; otherwise as snapshot.sql. Conditions take the place of the
+-- three lines that end in a comment saying so. Run it in psql with -v pairs=t.
+WITH
+fresh AS MATERIALIZED (
+    SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
+),
+locks AS MATERIALIZED (
+    SELECT l.*
+    FROM pg_catalog.pg_locks AS l
+    WHERE l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+        OR l.pid IS NULL
+        OR NOT l.granted
+        OR NOT (l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.fastpath
+            OR l.locktype OPERATOR(pg_catalog.=) 'relation'
+                AND l.mode OPERATOR(pg_catalog.=) 'AccessShareLock'
+                AND CAST(l.relation AS pg_catalog.int8) OPERATOR(pg_catalog.<) 16384)
+),
+server AS MATERIALIZED (
+    SELECT pg_catalog.current_setting('server_version_num') AS version,
+        pg_catalog.pg_is_in_recovery() AS in_recovery,
+        t.time,
+        CAST(EXTRACT(epoch FROM t.time) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS now,
+        d.oid AS database_oid,
+        d.datname AS database,
+        CURRENT_USER AS "user",
+        pg_catalog.pg_backend_pid() AS pid,
+        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all,
+        pg_catalog.pg_has_role('pg_signal_backend', 'USAGE') AS signals_all
+    FROM pg_catalog.pg_database AS d
+        CROSS JOIN (SELECT pg_catalog.clock_timestamp() AS time OFFSET 0) AS t
+    WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+),
+-- The sessions, with the attributes that filters name. Times and durations are
+-- microseconds.
+activity AS MATERIALIZED (
+    SELECT a.pid, a.json,
+        CAST(a.json OPERATOR(pg_catalog.->>) 'leader_pid' AS pg_catalog.int4) AS leader_pid,
+        CAST(a.json OPERATOR(pg_catalog.->>) 'query_id' AS pg_catalog.int8) AS query_id,
+        CAST(a.usename AS pg_catalog.text) AS "user",
+        CAST(a.datname AS pg_catalog.text) AS database,
+        a.application_name AS application,
+        pg_catalog.host(a.client_addr) AS client,
+        a.backend_type, a.state, a.wait_event_type, a.wait_event,
+        t.backend_start, t.xact_start, t.query_start, t.state_change,
+        v.now OPERATOR(pg_catalog.-)
+            CASE WHEN a.state OPERATOR(pg_catalog.=) 'active' THEN t.query_start ELSE t.state_change END AS duration
+    FROM fresh AS f CROSS JOIN LATERAL (
+            SELECT s.*, pg_catalog.row_to_json(s) AS json
+            FROM pg_catalog.pg_stat_activity AS s
+            OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
+        ) AS a
+        CROSS JOIN server AS v
+        CROSS JOIN LATERAL (
+            SELECT CAST(EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS backend_start,
+                CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS xact_start,
+                CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS query_start,
+                CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS state_change
+        ) AS t
+),
+-- The rows that transactions wait for: see resolveRows.
+awaited_rows AS MATERIALIZED (
+    SELECT DISTINCT ON (l.pid) l.pid, l.database, l.relation, l.page, l.tuple
+    FROM locks AS l
+    WHERE l.granted AND l.locktype OPERATOR(pg_catalog.=) 'tuple'
+),
+matched AS MATERIALIZED (
+    SELECT l.*
+    FROM locks AS l
+        CROSS JOIN server AS v
+        LEFT JOIN activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+        LEFT JOIN awaited_rows AS r ON r.pid OPERATOR(pg_catalog.=) l.pid
+            AND NOT l.granted AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(l.relation, r.relation,
+                    CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'object' THEN l.classid END) AS relation,
+                CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'object' THEN 0 ELSE COALESCE(l.database, r.database) END AS database,
+                COALESCE(CAST(EXTRACT(epoch FROM CAST(CASE WHEN NOT l.granted THEN
+                        pg_catalog.row_to_json(l) OPERATOR(pg_catalog.->>) 'waitstart' END AS pg_catalog.timestamptz))
+                        OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+                    CASE WHEN NOT l.granted THEN a.query_start END) AS wait_start,
+                CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'advisory' THEN
+                    CASE
+                        WHEN l.objsubid OPERATOR(pg_catalog.=) 1 THEN pg_catalog.concat((CAST(l.classid AS pg_catalog.int8) OPERATOR(pg_catalog.<<) 32)
+                            OPERATOR(pg_catalog.|) CAST(l.objid AS pg_catalog.int8))
+                        WHEN l.objsubid OPERATOR(pg_catalog.=) 2 THEN pg_catalog.concat('(', CAST(l.classid AS pg_catalog.int4), ', ', CAST(l.objid AS pg_catalog.int4), ')')
+                    END
+                END AS key
+        ) AS o
+        LEFT JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) o.relation
+            AND (o.database OPERATOR(pg_catalog.=) 0 OR o.database OPERATOR(pg_catalog.=) v.database_oid)
+        LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        LEFT JOIN pg_catalog.pg_database AS b ON b.oid OPERATOR(pg_catalog.=) o.database
+        -- The lock, with the attributes that filters name.
+        CROSS JOIN LATERAL (
+            SELECT o.wait_start, o.key, l.mode, l.granted, l.fastpath, l.virtualxid,
+                pg_catalog.replace(l.locktype, 'speculative token', 'spectoken') AS type,
+                v.now OPERATOR(pg_catalog.-) o.wait_start AS wait_duration,
+                CASE WHEN c.oid IS NOT NULL THEN CAST(c.relname AS pg_catalog.text)
+                    WHEN o.relation IS NULL THEN NULL
+                    WHEN o.database OPERATOR(pg_catalog.=) 0 OR o.database OPERATOR(pg_catalog.=) v.database_oid
+                        THEN CAST(o.relation AS pg_catalog.text)
+                    ELSE pg_catalog.concat(COALESCE(CAST(b.datname AS pg_catalog.text), CAST(o.database AS pg_catalog.text)), ':', o.relation)
+                END AS relation,
+                CAST(n.nspname AS pg_catalog.text) AS schema,
+                CASE
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'TABLE'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'i' THEN 'INDEX'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 't' THEN 'TOAST'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN 'VIEW'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'm' THEN 'MATERIALIZED_VIEW'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'c' THEN 'COMPOSITE_TYPE'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'f' THEN 'FOREIGN_TABLE'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'p' THEN 'PARTITIONED_TABLE'
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'I' THEN 'PARTITIONED_INDEX'
+                END AS kind,
+                CAST(COALESCE(l.page, r.page) AS pg_catalog.int8) AS page,
+                COALESCE(l.tuple, r.tuple) AS tuple,
+                CAST(CAST(l.transactionid AS pg_catalog.text) AS pg_catalog.int8) AS transactionid,
+                CASE WHEN o.database OPERATOR(pg_catalog.=) v.database_oid THEN o.relation END AS relation_oid
+        ) AS d
+    WHERE (NOT l.granted OR NOT CAST(:'pairs' AS pg_catalog.bool))
+        AND true -- conditions on the lock d and its session a
+),
+edges AS MATERIALIZED (
+    SELECT m.pid, pg_catalog.pg_blocking_pids(m.pid) AS blockers
+    FROM (SELECT DISTINCT x.pid FROM matched AS x WHERE NOT x.granted AND x.pid IS NOT NULL) AS m
+    WHERE CAST(:'pairs' AS pg_catalog.bool)
+),
+pairs AS MATERIALIZED (
+    SELECT e.pid, u.pid AS blocker
+    FROM edges AS e
+        CROSS JOIN server AS v
+        CROSS JOIN LATERAL (SELECT DISTINCT x.pid FROM pg_catalog.unnest(e.blockers) AS x (pid)) AS u
+        LEFT JOIN activity AS b ON b.pid OPERATOR(pg_catalog.=) u.pid
+    WHERE true -- conditions on the blocking session b
+),
+-- What is needed to tell what the matching locks are about: who else holds what
+-- they wait for, the rows that their sessions wait for, the tables that those
+-- write to, and the numbers of prepared transactions.
+awaited AS MATERIALIZED (
+    SELECT DISTINCT m.locktype, COALESCE(m.relation, 0) AS relation, COALESCE(m.objid, 0) AS objid
+    FROM matched AS m
+    WHERE NOT m.granted AND CAST(:'pairs' AS pg_catalog.bool)
+),
+transactions AS MATERIALIZED (
+    SELECT DISTINCT m.pid
+    FROM matched AS m
+    WHERE NOT m.granted AND m.locktype OPERATOR(pg_catalog.=) 'transactionid'
+),
+aside AS MATERIALIZED (
+    SELECT l.*
+    FROM locks AS l JOIN awaited AS w ON w.locktype OPERATOR(pg_catalog.=) l.locktype
+        AND w.relation OPERATOR(pg_catalog.=) COALESCE(l.relation, 0)
+        AND w.objid OPERATOR(pg_catalog.=) COALESCE(l.objid, 0)
+    WHERE l.granted
+    UNION ALL
+    SELECT l.*
+    FROM locks AS l JOIN transactions AS w ON w.pid OPERATOR(pg_catalog.=) l.pid
+    WHERE l.granted AND (l.locktype OPERATOR(pg_catalog.=) 'tuple'
+        OR l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock')
+    UNION ALL
+    SELECT l.*
+    FROM locks AS l
+    WHERE l.pid IS NULL AND l.granted AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'
+),
+packed AS (
+    SELECT x.what, x.pid,
+        pg_catalog.string_agg(CAST(ROW (x.locktype, x.database, x.relation, x.page, x.tuple,
+            x.virtualxid, x.transactionid, x.classid, x.objid, x.objsubid,
+            x.virtualtransaction, x.mode, x.granted, x.fastpath,
+            CASE WHEN NOT x.granted THEN
+                EXTRACT(epoch FROM CAST(pg_catalog.row_to_json(x) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz))
+            END) AS pg_catalog.text), E'\n') AS locks
+    FROM (SELECT 'locks' AS what, m.* FROM matched AS m
+        UNION ALL
+        SELECT 'aside', l.* FROM aside AS l) AS x
+    GROUP BY x.what, x.pid
+),
+involved AS MATERIALIZED (
+    SELECT p.pid FROM packed AS p
+    UNION ALL
+    SELECT p.blocker FROM pairs AS p
+)
+SELECT 'edge' AS what,
+    pg_catalog.concat(p.pid, ' ', pg_catalog.string_agg(CAST(p.blocker AS pg_catalog.text), ' ')) AS that
+FROM pairs AS p
+GROUP BY p.pid
+UNION ALL
+SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
+FROM server AS v
+UNION ALL
+SELECT 'session', CAST(a.json AS pg_catalog.text)
+FROM activity AS a
+WHERE a.pid OPERATOR(pg_catalog.=) ANY (
+        SELECT i.pid FROM involved AS i
+        UNION ALL
+        SELECT w.leader_pid FROM activity AS w JOIN involved AS i ON i.pid OPERATOR(pg_catalog.=) w.pid)
+UNION ALL
+SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
+FROM pg_catalog.pg_prepared_xacts AS x
+WHERE EXISTS (SELECT FROM packed AS p WHERE p.pid IS NULL)
+UNION ALL
+SELECT p.what, pg_catalog.concat(p.pid, E'\n', p.locks)
+FROM packed AS p;

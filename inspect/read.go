@@ -1,0 +1,218 @@
+package inspect
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock"
+)
+
+var (
+	//go:embed snapshot.sql
+	snapshotSQL string
+
+	//go:embed names.sql
+	namesSQL string
+)
+
+// readTimeout bounds a read whose ctx has no deadline.
+const readTimeout = 30 * time.Second
+
+// reading is what a read gives.
+type reading struct {
+	server    Server
+	sessions  map[int32]*Session
+	nobody    *Session // of the locks that belong to no process
+	relations map[uint32]relation
+	databases map[uint32]string
+	waits     map[int32][]int32 // from a session that waits to those that block it, repeats and 0 included
+	prepared  []prepared
+	locks     []Lock
+	aside     []Lock // needed to understand locks, if locks are not all
+
+	packed struct{ locks, aside []string } // each the number of a session, and its locks in lines
+	words  map[string]string
+}
+
+// relation is a row of pg_class.
+type relation struct{ schema, kind, name string }
+
+// bound gives a read whose ctx has no deadline one of its own. A driver asks the
+// server to end the statement when its ctx ends, so this bounds the server too.
+// A statement_timeout could not: set in a statement it comes too late for that
+// statement, and set before, it would have to be set back, which nobody could
+// promise in a pool.
+func bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, readTimeout)
+}
+
+// read runs one of the statements that answer as snapshot.sql does, and names.sql.
+func read(ctx context.Context, q pglock.Querier, sql string, values map[string]string) (*reading, error) {
+	r := &reading{
+		sessions:  map[int32]*Session{},
+		nobody:    &Session{},
+		relations: map[uint32]relation{},
+		databases: map[uint32]string{},
+		waits:     map[int32][]int32{},
+		words:     map[string]string{},
+	}
+	if err := query(ctx, q, sql, values, r.add); err != nil {
+		return nil, err
+	}
+	for _, s := range r.sessions {
+		s.age(r.server.Time)
+	}
+	var err error
+	if r.locks, err = r.parseLocks(r.packed.locks); err != nil {
+		return nil, err
+	}
+	if r.aside, err = r.parseLocks(r.packed.aside); err != nil {
+		return nil, err
+	}
+	if relations, databases := r.unnamed(); relations != "{}" || databases != "{}" {
+		if err := query(ctx, q, namesSQL, map[string]string{"relations": relations, "databases": databases}, r.add); err != nil {
+			return nil, err
+		}
+	}
+	r.nameLocks(r.locks)
+	r.nameLocks(r.aside)
+	r.resolvePrepared()
+	r.resolveRows()
+	return r, nil
+}
+
+// query runs a statement that answers with rows of what and that, and hands them
+// to take.
+func query(ctx context.Context, q pglock.Querier, sql string, values map[string]string, take func(what, that string) error) error {
+	sql, args, err := bind(sql, values)
+	if err != nil {
+		return err
+	}
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var what, that string
+		if err := rows.Scan(&what, &that); err != nil {
+			return err
+		}
+		if err := take(what, that); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return rows.Close()
+}
+
+// add takes one row.
+func (r *reading) add(what, that string) error {
+	var n numbers
+	switch what {
+	case "locks":
+		r.packed.locks = append(r.packed.locks, that)
+		return nil
+	case "aside":
+		r.packed.aside = append(r.packed.aside, that)
+		return nil
+	case "prepared":
+		p, err := parsePrepared(that)
+		r.prepared = append(r.prepared, p)
+		return err
+	case "server":
+		server, err := parseServer(that)
+		r.server = server
+		return err
+	case "session":
+		s, err := parseSession(that)
+		r.sessions[s.PID] = &s
+		return err
+	case "edge":
+		var pids []int32
+		for word := range strings.FieldsSeq(that) {
+			pids = append(pids, int32(n.int(word)))
+		}
+		if n.err != nil || len(pids) == 0 {
+			return unreadable(what, that)
+		}
+		r.waits[pids[0]] = pids[1:]
+		return nil
+	case "relation":
+		var f [4]string
+		if record(that, f[:]) == len(f) {
+			r.relations[n.oid(f[0])] = relation{schema: f[1], kind: kind(f[2]), name: f[3]}
+			return n.err
+		}
+	case "database":
+		var f [2]string
+		if record(that, f[:]) == len(f) {
+			r.databases[n.oid(f[0])] = f[1]
+			return n.err
+		}
+	}
+	return unreadable(what, that)
+}
+
+func unreadable(what, text string) error {
+	return fmt.Errorf("the server's answer has a %s that cannot be read: %q", what, text)
+}
+
+// session is the session with that number; one that only pg_locks knows has its
+// number and nothing else.
+func (r *reading) session(pid int32) *Session {
+	s := r.sessions[pid]
+	if s == nil {
+		s = &Session{PID: pid, Hidden: true}
+		r.sessions[pid] = s
+	}
+	return s
+}
+
+// word is a copy of s that is shared with all that equal it.
+func (r *reading) word(s string) string {
+	if s == "" {
+		return ""
+	}
+	w, ok := r.words[s]
+	if !ok {
+		w = strings.Clone(s)
+		r.words[w] = w
+	}
+	return w
+}
+
+// numbers reads numbers and remembers the first failure. "" is 0.
+type numbers struct{ err error }
+
+func (n *numbers) int(s string) int64 {
+	if s == "" {
+		return 0
+	}
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil && n.err == nil {
+		n.err = err
+	}
+	return v
+}
+
+func (n *numbers) oid(s string) uint32 { return uint32(n.int(s)) }
+
+// seconds reads seconds since 1970, to the microsecond.
+func (n *numbers) seconds(s string) time.Time {
+	if s == "" {
+		return time.Time{}
+	}
+	whole, fraction, _ := strings.Cut(s, ".")
+	fraction = (fraction + "000000")[:6]
+	return time.Unix(n.int(whole), n.int(fraction)*1000).UTC()
+}

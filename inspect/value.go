@@ -1,0 +1,200 @@
+package inspect
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock"
+)
+
+// value is what a filter compares with, as Postgres is given it: text, or a
+// number, which for times and durations is in microseconds.
+type value struct {
+	text string
+	ago  bool // a time that is counted back from now
+}
+
+// parseValue reads a value of the attribute's type.
+func parseValue(a Attribute, operator, text string) (value, error) {
+	if strings.ContainsRune(text, 0) {
+		return value{}, fmt.Errorf("a value cannot contain a NUL character")
+	}
+	switch a.Type {
+	case Number:
+		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
+			return value{}, fmt.Errorf("%q is no whole number", text)
+		}
+		return value{text: text}, nil
+	case Bool:
+		b, err := parseBool(text)
+		return value{text: strconv.FormatBool(b)}, err
+	case Duration:
+		d, err := parseDuration(text)
+		return value{text: strconv.FormatInt(d.Microseconds(), 10)}, err
+	case Time:
+		if ago, ok := strings.CutPrefix(text, "-"); ok {
+			d, err := parseDuration(ago)
+			return value{text: strconv.FormatInt(d.Microseconds(), 10), ago: true}, err
+		}
+		t, err := parseTime(text)
+		return value{text: strconv.FormatInt(t.UnixMicro(), 10)}, err
+	}
+	if operator == "=" || operator == "!=" {
+		return parseWord(a.Name, text)
+	}
+	return value{text: text}, nil
+}
+
+// parseWord reads the names that can be written in several ways, and checks those
+// of which there are only a few.
+func parseWord(field, text string) (value, error) {
+	switch field {
+	case "mode":
+		if strings.EqualFold(text, siRead) {
+			return value{text: siRead}, nil
+		}
+		mode, err := pglock.ParseMode(strings.ReplaceAll(text, "_", " "))
+		if err != nil {
+			var names []string
+			for _, m := range pglock.Modes() {
+				names = append(names, m.PgLocks())
+			}
+			return value{}, fmt.Errorf("%q is no lock mode: there are %s, %s", text, strings.Join(names, ", "), siRead)
+		}
+		return value{text: mode.PgLocks()}, nil
+	case "kind":
+		kind := strings.ToUpper(strings.ReplaceAll(text, " ", "_"))
+		if !slices.Contains(kinds(), kind) {
+			return value{}, fmt.Errorf("%q is no kind of relation: there are %s", text, strings.Join(kinds(), ", "))
+		}
+		return value{text: kind}, nil
+	case "key":
+		return value{text: parseKey(text).String()}, nil
+	case blockField:
+		if text != string(Hard) && text != string(Soft) {
+			return value{}, fmt.Errorf("%q is neither %s nor %s", text, Hard, Soft)
+		}
+	}
+	return value{text: text}, nil
+}
+
+// siRead is the one mode of pg_locks that is none of a table lock: it marks what
+// a serializable transaction has read, and shuts out nobody.
+const siRead = "SIReadLock"
+
+// kinds are the kinds of relations, without repeating them.
+func kinds() []string {
+	var names []string
+	for _, letter := range "riStvmcfpI" {
+		names = append(names, kind(string(letter)))
+	}
+	return names
+}
+
+// parseKey reads a key as it is shown, or as a name. The key it returns has no
+// name, just as those that pg_locks shows.
+func parseKey(text string) pglock.Key {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return pglock.Int(n)
+	}
+	inner := strings.TrimSuffix(strings.TrimPrefix(text, "("), ")")
+	if class, object, ok := strings.Cut(inner, ","); ok {
+		c, err1 := strconv.ParseInt(strings.TrimSpace(class), 10, 32)
+		o, err2 := strconv.ParseInt(strings.TrimSpace(object), 10, 32)
+		if err1 == nil && err2 == nil {
+			return pglock.Pair(int32(c), int32(o))
+		}
+	}
+	return pglock.Int(pglock.Name(text).ID())
+}
+
+func parseBool(text string) (bool, error) {
+	switch strings.ToLower(text) {
+	case "true", "t", "yes", "y", "on", "1":
+		return true, nil
+	case "false", "f", "no", "n", "off", "0":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither true nor false", text)
+}
+
+// parseTime reads a moment. Without a zone it is in UTC.
+func parseTime(text string) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05Z07",
+		"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no time: write it as 2026-01-31T12:00:00Z, or as -5m for five minutes ago", text)
+}
+
+// units are the words for units of time, as Go and as Postgres have them.
+var units = []struct {
+	words []string
+	size  time.Duration
+}{
+	{[]string{"us", "µs", "microsecond", "microseconds"}, time.Microsecond},
+	{[]string{"ms", "millisecond", "milliseconds"}, time.Millisecond},
+	{[]string{"s", "sec", "secs", "second", "seconds"}, time.Second},
+	{[]string{"m", "min", "mins", "minute", "minutes"}, time.Minute},
+	{[]string{"h", "hr", "hrs", "hour", "hours"}, time.Hour},
+	{[]string{"d", "day", "days"}, 24 * time.Hour},
+	{[]string{"w", "week", "weeks"}, 7 * 24 * time.Hour},
+}
+
+// maxDuration keeps sums of durations within what time.Duration and Postgres hold.
+const maxDuration = 100 * 365 * 24 * time.Hour
+
+// parseDuration reads numbers with units, such as 1m30s or "2 hours 5 minutes",
+// or a number of seconds.
+func parseDuration(text string) (time.Duration, error) {
+	failed := fmt.Errorf("%q is no duration: write it as 5s, 1m30s, 2h, \"3 days\", or a number of seconds", text)
+	rest := strings.TrimSpace(text)
+	if rest == "" {
+		return 0, failed
+	}
+	var total time.Duration
+	for rest != "" {
+		end := strings.IndexFunc(rest, func(c rune) bool { return (c < '0' || c > '9') && c != '.' })
+		if end < 0 {
+			end = len(rest)
+		}
+		number, err := strconv.ParseFloat(rest[:end], 64)
+		if err != nil {
+			return 0, failed
+		}
+		rest = strings.TrimLeft(rest[end:], " ")
+		end = strings.IndexFunc(rest, func(c rune) bool { return c == ' ' || c == '.' || c >= '0' && c <= '9' })
+		if end < 0 {
+			end = len(rest)
+		}
+		word := strings.ToLower(rest[:end])
+		rest = strings.TrimLeft(rest[end:], " ")
+		size := time.Second
+		if word != "" {
+			i := slices.IndexFunc(units, func(u struct {
+				words []string
+				size  time.Duration
+			}) bool {
+				return slices.Contains(u.words, word)
+			})
+			if i < 0 {
+				return 0, failed
+			}
+			size = units[i].size
+		} else if rest != "" || total != 0 {
+			return 0, failed // a number without a unit stands alone
+		}
+		if number > float64(maxDuration)/float64(size) {
+			return 0, failed
+		}
+		if total += time.Duration(number * float64(size)); total > maxDuration {
+			return 0, failed
+		}
+	}
+	return total, nil
+}
