@@ -60,18 +60,17 @@ func readHolders(answer string) ([]Holder, error) {
 	return holders, nil
 }
 
-// holders asks who holds the keys, on a connection that is fit for a query. An
-// error inside a transaction aborts it.
-func holders(ctx context.Context, q Querier, keys []Key, shared bool) ([]Holder, error) {
-	return askHolders(ctx, q, holdersSQL, holdersArgs(keys, shared))
-}
-
-func askHolders(ctx context.Context, q Querier, sql string, args []string) ([]Holder, error) {
+// askHolders asks who is in the way, in a transaction of the caller's. An error
+// aborts it, up to the savepoint.
+func askHolders(ctx context.Context, conn Conn, sql string, args []string) ([]Holder, error) {
+	if err := conn.Exec(ctx, askAnew); err != nil {
+		return nil, err
+	}
 	params := make([]any, len(args))
 	for i, arg := range args {
 		params[i] = arg
 	}
-	answer, err := queryText(ctx, q, sql, params...)
+	answer, err := queryText(ctx, conn, sql, params...)
 	if err != nil {
 		return nil, err
 	}

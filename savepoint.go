@@ -17,7 +17,7 @@ import (
 // Taking a lock is one round trip, since a string of several statements is sent
 // as it is (Conn.Exec without parameters). Not to wait takes three for an
 // advisory lock, whose answer must be read; a table lock that is to wait for a
-// time takes three, too, see [timeouts]. An attempt that fails takes two to four
+// time takes three, too, see [timeouts]. An attempt that fails takes one to six
 // more, to go back and to ask who was in the way.
 
 const (
@@ -25,6 +25,14 @@ const (
 	release    = `RELEASE SAVEPOINT _pglock`
 	rollbackTo = `ROLLBACK TO SAVEPOINT _pglock`
 )
+
+// askCheaply bounds the asking for who is in the way to a second. To compile the
+// statement would take several times as long as to run it.
+const askCheaply = `SET LOCAL statement_timeout = '1s'; SET LOCAL jit = off`
+
+// askAnew forgets what pg_stat_activity showed earlier in the transaction, which
+// it would show again.
+const askAnew = `SELECT pg_catalog.pg_stat_clear_snapshot()`
 
 // cleanTimeout bounds what is done after ctx has ended.
 const cleanTimeout = 5 * time.Second
@@ -143,8 +151,7 @@ func (l *txLock) back(ctx context.Context, cause, kind error) error {
 	if kind != ErrNotAcquired || ctx.Err() != nil || l.skip || l.holders == nil {
 		return execClean(clean, l.conn, rollbackTo+"; "+release)
 	}
-	err := execClean(clean, l.conn, fmt.Sprintf(rollbackTo+"; SET LOCAL statement_timeout = %d", holdersTimeout.Milliseconds()))
-	if err != nil {
+	if err := execClean(clean, l.conn, rollbackTo+"; "+askCheaply); err != nil {
 		return err
 	}
 	// What goes wrong here is not worth an error.

@@ -84,7 +84,9 @@ func newTxLock(op string, conn Conn, keys []Key, r request) *txLock {
 		request: r,
 		lock:    lockSQL(keys, r.shared),
 		limit:   timeouts{whole: len(keys) > 1},
-		holders: func(ctx context.Context) ([]Holder, error) { return holders(ctx, conn, keys, r.shared) },
+		holders: func(ctx context.Context) ([]Holder, error) {
+			return askHolders(ctx, conn, holdersSQL, holdersArgs(keys, r.shared))
+		},
 	}
 	if r.noWait {
 		l.try = tryLockSQL(keys, r.shared)

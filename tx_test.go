@@ -224,17 +224,17 @@ func TestLockTxWaitsDespiteTimeouts(t *testing.T) {
 		for what, lock := range lock {
 			holder, tx := begin(), begin()
 			holder.exec(`SELECT pg_advisory_xact_lock(1); LOCK TABLE held`)
-			tx.exec(`SET LOCAL lock_timeout = '20ms'; SET LOCAL statement_timeout = '30ms'`)
 			pid := tx.pid()
+			tx.exec(`SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '150ms'`)
 			result := make(chan error, 1)
 			go func() { result <- lock(tx) }()
 			d.until(`SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'
-				AND clock_timestamp() - state_change > interval '150ms'`, pid)
+				AND clock_timestamp() - state_change > interval '400ms'`, pid)
 			holder.end(true)
 			if err := <-result; err != nil {
 				t.Errorf("%s: %v", what, err)
 			}
-			if got := tx.timeouts(); got != "20ms 30ms" {
+			if got := tx.timeouts(); got != "100ms 150ms" {
 				t.Errorf("%s: the timeouts are %s", what, got)
 			}
 			tx.end(true)
@@ -392,8 +392,8 @@ func TestLockTxRoundTrips(t *testing.T) {
 	count("lock all", 1, pglock.LockAllTx(ctx, conn, everyKey, pglock.Wait(time.Minute)), nil)
 	count("try", 3, pglock.TryLockTx(ctx, conn, free), nil)
 	count("refused try", 3, pglock.TryLockTx(ctx, conn, held), no)
-	count("refused NoWait", 5, pglock.LockTx(ctx, conn, held, pglock.NoWait()), no)
-	count("refused Wait", 4, pglock.LockTx(ctx, conn, held, pglock.Wait(time.Millisecond)), no)
+	count("refused NoWait", 6, pglock.LockTx(ctx, conn, held, pglock.NoWait()), no)
+	count("refused Wait", 5, pglock.LockTx(ctx, conn, held, pglock.Wait(time.Millisecond)), no)
 	count("tables", 1, pglock.LockTables(ctx, conn, pglock.Tables("a", "pg_class")), nil)
 	count("tables with NoWait", 1, pglock.LockTables(ctx, conn, pglock.Tables("a"), pglock.NoWait()), nil)
 	count("tables with Wait", 3, pglock.LockTables(ctx, conn, pglock.Tables("a"), pglock.Wait(time.Minute)), nil)
@@ -643,17 +643,17 @@ func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
 	d.exec(`SELECT pg_advisory_lock(1)`)
 	holder.exec(`SELECT pg_advisory_lock(2)`)
 	tx := ways[0].begin(t, d.dsn)
-	const wait = 600 * time.Millisecond
+	const wait = 2 * time.Second
 	result := make(chan error, 1)
 	began := time.Now()
 	go func() {
 		result <- pglock.LockAllTx(context.Background(), tx, []pglock.Key{pglock.Int(1), pglock.Int(2)}, pglock.Wait(wait))
 	}()
 	d.untilWaiting(1, pglock.Int(1))
-	d.until(`SELECT bool_or(clock_timestamp() - state_change > interval '400ms') FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`)
+	d.until(`SELECT bool_or(clock_timestamp() - state_change > interval '1500ms') FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`)
 	d.exec(`SELECT pg_advisory_unlock(1)`)
 	wantErr(t, <-result, pglock.ErrNotAcquired)
-	if took := time.Since(began); took < wait || took > wait+350*time.Millisecond {
+	if took := time.Since(began); took < wait || took > wait+time.Second {
 		t.Errorf("it took %v, want %v", took, wait)
 	}
 	tx.usable()

@@ -110,6 +110,14 @@ func eachWay(t *testing.T, test func(t *testing.T, d *db, begin func() *tx)) {
 	}
 }
 
+// InTransaction is the adapter's, if it has one.
+func (tx *tx) InTransaction() (open, known bool) {
+	if teller, ok := tx.Conn.(interface{ InTransaction() (bool, bool) }); ok {
+		return teller.InTransaction()
+	}
+	return false, false
+}
+
 func (tx *tx) exec(sql string) {
 	tx.t.Helper()
 	if err := tx.Exec(context.Background(), sql); err != nil {
