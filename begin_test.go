@@ -56,13 +56,13 @@ func TestDoTx(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				d := newDB(t)
 				d.exec(`CREATE TABLE a (); CREATE TABLE kept (n int)`)
-				testDo(t, d, open(t, d.dsn), tables)
+				testDoTx(t, d, open(t, d.dsn), tables)
 			})
 		}
 	}
 }
 
-func testDo(t *testing.T, d *db, do do, tables bool) {
+func testDoTx(t *testing.T, d *db, do do, tables bool) {
 	ctx := t.Context()
 	free := func(want bool) {
 		t.Helper()
