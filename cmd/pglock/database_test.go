@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -110,4 +112,12 @@ func eventually(t *testing.T, what string, condition func() bool) {
 // lines are the lines of text.
 func lines(text string) []string {
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+}
+
+// terminate ends the sessions of an application.
+func (d database) terminate(application string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	_, err := d.conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1`, application)
+	return err
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -15,6 +17,8 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "pglock", supervise.GuardName:
 		main()
+	case workerName:
+		os.Exit(worker(os.Args[1:]))
 	}
 	if os.Getenv("GORACE") == "" {
 		// Each of the many processes would sleep for a second at its end.

@@ -208,6 +208,24 @@ func TestGuardKilled(t *testing.T) {
 	}
 }
 
+// When pglock can do nothing, the kernel kills the command with the guard; the
+// rest goes when pglock works again.
+func TestGuardKilledWhileStopped(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := s.start(t, "run", "x", "--", "sh", "-c", family(true, "wait"))
+	pids := c.family()
+	guard := guardOf(t, pids[0])
+	c.signal(syscall.SIGSTOP)
+	if err := syscall.Kill(guard, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	awaitGone(t, pids[0])
+	c.signal(syscall.SIGCONT)
+	c.want(128 + 9)
+	awaitGone(t, pids...)
+}
+
 // A lost lock ends the command, politely at first.
 func TestLost(t *testing.T) {
 	t.Parallel()

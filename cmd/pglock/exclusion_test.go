@@ -1,0 +1,226 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// workerName is the name under which the test binary is the command of
+// TestNeverTwo: it finds out itself whether it is alone.
+const workerName = "pglock-test-worker"
+
+// worker does what must be done by one at a time. The marker is a file that it
+// locks with flock(2), which the kernel undoes when all processes that have the
+// file open are gone: the worker's child has it too. args are the folder and the
+// number of the run.
+func worker(args []string) int {
+	dir, run := args[0], args[1]
+	marker, err := os.OpenFile(filepath.Join(dir, "marker"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := syscall.Flock(int(marker.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		other, _ := io.ReadAll(marker)
+		fmt.Printf("overlap %s\n", other)
+		return 3
+	}
+	if err := errors.Join(marker.Truncate(0), writeAt(marker, run)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	// In a session of its own, and deaf to what asks nicely.
+	child := exec.Command("sh", "-c", "trap '' TERM INT HUP; while :; do sleep 0.01; done")
+	child.ExtraFiles = []*os.File{marker}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("alone")
+	time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond) // the work
+	if rand.IntN(3) > 0 {
+		// Tidy up, where the run is not about what is left behind.
+		_ = child.Process.Kill()
+		_ = child.Wait()
+	}
+	return 0
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+// TestNeverTwo runs a command 200 times from two sides at once, and kills now
+// pglock, now the guard, now the session, now the command. No two ever run at the
+// same time, nor do their children; with one exception, which is documented: when
+// the session is killed, Postgres gives the lock to the next one at once, and the
+// command is ended a moment later.
+func TestNeverTwo(t *testing.T) {
+	t.Parallel()
+	const runs = 200
+	s := newSite(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, workerName)
+	if err := os.Symlink(testBinary(t), path); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex // guards what follows
+	terminated := map[string]bool{}
+	overlaps := map[string]string{} // from the number of a run to that of the other
+	count := map[string]int{}
+
+	numbers := make(chan int)
+	var sides sync.WaitGroup
+	for range 2 {
+		look := connectTo(t, s.server.ConnString(s.name))
+		sides.Add(1)
+		go func() {
+			defer sides.Done()
+			for n := range numbers {
+				run := fmt.Sprint(n)
+				blow := blows[rand.IntN(len(blows))]
+				if blow == "session" {
+					mu.Lock()
+					terminated[run] = true
+					mu.Unlock()
+				}
+				other, err := oneRun(s, look, path, dir, run, blow)
+				mu.Lock()
+				count[blow]++
+				if other != "" {
+					overlaps[run] = other
+				}
+				mu.Unlock()
+				if err != nil {
+					t.Errorf("run %s, %s killed: %v", run, blow, err)
+				}
+			}
+		}()
+	}
+	for n := range runs {
+		if t.Failed() {
+			break
+		}
+		numbers <- n
+	}
+	close(numbers)
+	sides.Wait()
+
+	for run, other := range overlaps {
+		if !terminated[other] {
+			t.Errorf("run %s overlapped with run %s", run, other)
+		}
+	}
+	t.Logf("what was killed: %v; %d overlaps, all with a killed session", count, len(overlaps))
+}
+
+// blows are what is killed in a run.
+var blows = []string{"nothing", "nothing", "pglock", "guard", "session", "command", "politely"}
+
+// oneRun runs the worker once, and deals the blow a moment after it has begun.
+// It returns the run that this one overlapped with, if any.
+func oneRun(s site, look database, path, dir, run, blow string) (overlap string, err error) {
+	stdout, writer, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer stdout.Close()
+	cmd := exec.Command(path, "run", "--grace", "20ms", "x", "--", path, dir, run)
+	cmd.Args[0] = "pglock"
+	cmd.Env = append(s.env(), "PGAPPNAME=run "+run)
+	cmd.Stdout = writer
+	err = cmd.Start()
+	writer.Close()
+	if err != nil {
+		return "", err
+	}
+	output := make([]byte, 100)
+	n, readErr := stdout.Read(output)
+	line := strings.TrimSpace(string(output[:n]))
+	if line == "alone" {
+		time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond)
+		err = deal(look, cmd.Process.Pid, run, blow)
+	}
+	// The end of the output is the end of all that wrote to it: a bound on it
+	// shows what is left behind.
+	if e := stdout.SetReadDeadline(time.Now().Add(bound)); e != nil {
+		return "", e
+	}
+	_, restErr := io.ReadAll(stdout)
+	if restErr != nil {
+		restErr = fmt.Errorf("something is left behind: %w", restErr)
+		_ = cmd.Process.Kill()
+	}
+	exit := cmd.Wait()
+	other, isOverlap := strings.CutPrefix(line, "overlap ")
+	if !isOverlap && line != "alone" {
+		return "", fmt.Errorf("the worker said %q (%v), and ended with %v", line, readErr, exit)
+	}
+	code := cmd.ProcessState.ExitCode()
+	allowed := map[string][]int{
+		"nothing":  {0},
+		"pglock":   {-1, 0}, // 0 when the blow came late
+		"guard":    {137, 0},
+		"session":  {76, 0},
+		"command":  {137, 0},
+		"politely": {143, 0},
+	}[blow]
+	ok := isOverlap && code == 3
+	for _, c := range allowed {
+		ok = ok || c == code
+	}
+	if !ok {
+		err = errors.Join(err, fmt.Errorf("exit code %d", code))
+	}
+	if !isOverlap {
+		other = ""
+	}
+	return other, errors.Join(err, restErr)
+}
+
+// deal deals a blow to a run of pglock.
+func deal(look database, pid int, run, blow string) error {
+	children := func(pid int) (pids []int) {
+		out, _ := exec.Command("ps", "-o", "pid=", "--ppid", fmt.Sprint(pid)).Output()
+		for _, field := range strings.Fields(string(out)) {
+			var child int
+			if _, err := fmt.Sscan(field, &child); err == nil {
+				pids = append(pids, child)
+			}
+		}
+		return pids
+	}
+	switch blow {
+	case "pglock":
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	case "politely":
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+	case "guard":
+		for _, guard := range children(pid) {
+			_ = syscall.Kill(guard, syscall.SIGKILL)
+		}
+	case "command":
+		for _, guard := range children(pid) {
+			if commands := children(guard); len(commands) > 0 {
+				_ = syscall.Kill(commands[0], syscall.SIGKILL)
+			}
+		}
+	case "session":
+		return look.terminate("run " + run)
+	}
+	return nil
+}
