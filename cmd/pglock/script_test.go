@@ -24,8 +24,8 @@ func TestScripts(t *testing.T) {
 	runScripts(t, "testdata", pgtest.Server(t))
 }
 
-// TestPasswordScripts runs those that need passwords: alice and bob have them.
-func TestPasswordScripts(t *testing.T) {
+// TestPasswords is about alice and bob, who need one.
+func TestPasswords(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{
 		TCP: true,
 		HBA: []string{
@@ -33,11 +33,43 @@ func TestPasswordScripts(t *testing.T) {
 			"host all alice,bob 127.0.0.1/32 scram-sha-256",
 		},
 	})
-	database := connectTo(t, server.ConnString("postgres"))
+	d := connectTo(t, server.ConnString("postgres"))
 	for _, role := range []string{"alice", "bob"} {
-		database.exec(t, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret of "+role+"'")
+		d.exec(t, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret of "+role+"'")
 	}
-	runScripts(t, filepath.Join("testdata", "password"), server)
+	s := site{server: server, name: "postgres"}
+	t.Run("scripts", func(t *testing.T) { runScripts(t, filepath.Join("testdata", "password"), server) })
+
+	t.Run("asked for when the server wants one", func(t *testing.T) {
+		term := s.inTerminal(t, "-U", "alice", "run", "x", "--", "echo", "ran")
+		term.sees(`Password for user "alice": `)
+		term.types("secret of alice\n")
+		term.sees("ran")
+		term.want(0)
+		if strings.Contains(term.shown(), "secret") {
+			t.Error("the password is shown")
+		}
+	})
+	t.Run("asked for before", func(t *testing.T) {
+		term := s.inTerminal(t, "ls", "-W", "-U", "bob")
+		term.sees(`Password for user "bob": `)
+		term.types("wrong\n")
+		term.sees(`password authentication failed for user "bob"`)
+		term.want(1)
+	})
+	t.Run("never asked for", func(t *testing.T) {
+		term := s.inTerminal(t, "ls", "-w", "-U", "bob")
+		term.want(1)
+		if strings.Contains(term.shown(), "Password") {
+			t.Error("it asked")
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		term := s.inTerminal(t, "-W", "run", "x", "--", "echo", "ran")
+		term.sees("Password")
+		term.types("\x03")
+		term.want(130)
+	})
 }
 
 func runScripts(t *testing.T, dir string, server *pgserver.Server) {
