@@ -86,6 +86,10 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			env.Setenv("GORACE", goRace)
 			env.Setenv("HOME", env.WorkDir)
+			// For a server of pglock demo's, which is not to be fetched once more.
+			if cache, err := os.UserCacheDir(); err == nil {
+				env.Setenv("XDG_CACHE_HOME", cache)
+			}
 			env.Setenv("CONNSTRING", server.ConnString(name))
 			return nil
 		},

@@ -92,7 +92,7 @@ func (a *app) ls(ctx context.Context, output string) error {
 		_, err := fmt.Fprintln(a.Out, "no locks")
 		return err
 	}
-	return t.writeAligned(a.Out, width(a.Out), terminal && a.wantsColor())
+	return t.writeAligned(a.Out, a.width(), terminal && a.wantsColor())
 }
 
 // readLocks opens a session for as long as the reading takes.

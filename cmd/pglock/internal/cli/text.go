@@ -2,8 +2,8 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"os"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -53,13 +53,15 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// width is how many columns a terminal has, 0 when w is none.
-func width(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0
+// width is how many columns there are to write a table in, 0 when that is not
+// known: those of the terminal, or what COLUMNS says.
+func (a *app) width() int {
+	if f, ok := a.Out.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return columns
+		}
 	}
-	columns, _, err := term.GetSize(int(f.Fd()))
+	columns, err := strconv.Atoi(a.getenv("COLUMNS"))
 	if err != nil {
 		return 0
 	}

@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// story is what pglock demo tells: it runs commands and shows what they say.
+type story struct {
+	out     io.Writer
+	color   bool
+	program string // pglock itself
+	env     []string
+	conn    *pgx.Conn // to look on
+	actors  []*actor
+	mu      sync.Mutex // one line at a time
+}
+
+// actor is a command that runs while the story goes on.
+type actor struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+func (a *app) newStory(ctx context.Context, server *pgserver.Server, database string) (*story, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.Connect(ctx, server.ConnString(database))
+	if err != nil {
+		return nil, err
+	}
+	var env []string
+	for _, kv := range a.env {
+		// Where the person's own variables lead to is no place for a demo.
+		if !strings.HasPrefix(kv, "PG") {
+			env = append(env, kv)
+		}
+	}
+	columns := a.width()
+	if columns == 0 {
+		columns = 120
+	}
+	env = append(env, "COLUMNS="+strconv.Itoa(columns))
+	return &story{
+		out:     a.Out,
+		color:   isTerminal(a.Out) && a.wantsColor(),
+		program: program,
+		env:     append(env, server.Env(database)...),
+		conn:    conn,
+	}, nil
+}
+
+// say says what happens next.
+func (s *story) say(text string) { s.write("\n" + text + "\n\n") }
+
+// write writes whole lines. That nobody reads them is no reason to stop halfway.
+func (s *story) write(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = io.WriteString(s.out, text)
+}
+
+// show shows a command as one would type it.
+func (s *story) show(who string, args []string) {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		if strings.ContainsAny(arg, " ;'\"$") {
+			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+		quoted[i] = arg
+	}
+	line := "$ " + strings.Join(quoted, " ")
+	if s.color {
+		line = bold + line + reset
+	}
+	s.write(who + line + "\n")
+}
+
+// command prepares a command to be run as it is shown.
+func (s *story) command(args []string, out io.Writer) *exec.Cmd {
+	path := s.program
+	if args[0] != "pglock" {
+		path = args[0]
+		if found, err := exec.LookPath(path); err == nil {
+			path = found
+		}
+	}
+	return &exec.Cmd{Path: path, Args: args, Env: s.env, Stdout: out, Stderr: out, WaitDelay: 5 * time.Second}
+}
+
+// start starts a worker, and shows its lines with its name.
+func (s *story) start(name string, args ...string) (*actor, error) {
+	who := name + "  "
+	s.show(who, args)
+	out := &prefixWriter{story: s, prefix: who}
+	a := &actor{cmd: s.command(args, out), exited: make(chan struct{})}
+	if err := a.cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.actors = append(s.actors, a)
+	go func() {
+		defer close(a.exited)
+		_ = a.cmd.Wait() // how it ends is part of the story
+	}()
+	return a, nil
+}
+
+// run runs a command to its end and shows what it says.
+func (s *story) run(ctx context.Context, args ...string) (code int, err error) {
+	if args[0] == "pglock" && args[1] == "ls" {
+		args = append(args, "-o", "table") // it does not write to a terminal itself
+	}
+	s.show("", args)
+	var out bytes.Buffer
+	cmd := s.command(args, &out)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-done
+		return 0, ctx.Err()
+	}
+	s.write(out.String())
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
+// await waits until so many hold the lock of a name and so many wait for it.
+func (s *story) await(ctx context.Context, name string, holders, waiters int) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	id := pglock.Name(name).ID()
+	for {
+		locks, err := inspect.Locks(ctx, pgxlock.Conn(s.conn))
+		if err != nil {
+			return err
+		}
+		held, waiting := 0, 0
+		for _, l := range locks {
+			switch {
+			case !l.HasKey || l.Key.ID() != id || l.Key.IsPair():
+			case l.Granted:
+				held++
+			default:
+				waiting++
+			}
+		}
+		if held == holders && waiting == waiters {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the demo went wrong: %d hold the lock and %d wait: %w", held, waiting, ctx.Err())
+		}
+	}
+}
+
+// wait waits for a worker's end.
+func (a *actor) wait(ctx context.Context) error {
+	select {
+	case <-a.exited:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// end ends what still runs.
+func (s *story) end() {
+	for _, a := range s.actors {
+		_ = a.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+		<-a.exited
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.conn.Close(ctx)
+}
+
+// prefixWriter writes whole lines, with a name before them.
+type prefixWriter struct {
+	story  *story
+	prefix string
+	rest   []byte
+}
+
+func (w *prefixWriter) Write(p []byte) (int, error) {
+	w.rest = append(w.rest, p...)
+	for {
+		line, rest, ok := bytes.Cut(w.rest, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		w.story.write(w.prefix + string(line) + "\n")
+		w.rest = bytes.Clone(rest)
+	}
+}
