@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -137,16 +136,17 @@ func (c *conditions) compare(table string, f Filter) string {
 func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
 	set := map[uint32]struct{}{}
 	for _, name := range names {
-		before := len(set)
+		found := false
 		err := query(ctx, q, tablesSQL, map[string]string{"table": name}, func(what, that string) error {
 			var n numbers
 			set[n.oid(that)] = struct{}{}
+			found = true
 			return n.err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("the table %q: %w", name, err)
 		}
-		if len(set) == before && !slices.Contains(names[:slices.Index(names, name)], name) {
+		if !found {
 			return nil, fmt.Errorf("there is no table %q in this database; write it as in SQL, with its schema if search_path does not find it", name)
 		}
 	}

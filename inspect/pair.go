@@ -26,6 +26,8 @@ type Pair struct {
 
 	// Held is the lock that Blocking holds, or one of them; nil when Block is Soft.
 	Held *Lock
+
+	waiter int32 // the process that waits: the session's own, or a worker of it
 }
 
 // Block is how one session blocks another.
@@ -73,13 +75,18 @@ func (r *reading) pairs() []Pair {
 			continue
 		}
 		wait := r.locks[i]
+		waiter := wait.PID
 		wait.Session = r.leader(wait.Session)
-		for _, pid := range r.waits[r.locks[i].PID] {
+		first := len(pairs)
+		for _, pid := range r.waits[waiter] {
 			if pid == 0 {
 				pairs = append(pairs, preparedPairs(&wait, holders[wait.object()])...)
 			} else if blocking := r.leader(r.session(pid)); blocking != wait.Session {
 				pairs = append(pairs, r.pair(&wait, blocking, holders[wait.object()]))
 			}
+		}
+		for j := first; j < len(pairs); j++ {
+			pairs[j].waiter = waiter
 		}
 	}
 	slices.SortStableFunc(pairs, func(a, b Pair) int {

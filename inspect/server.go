@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,6 +22,25 @@ type Server struct {
 	SignalsAll bool // the role may end the sessions of others, but those of superusers
 
 	databaseOID uint32
+}
+
+// Grants are the statements that would let the role that asked see what is hidden
+// from it and end what it may not; none when nothing is. They are for a superuser
+// to run (PostgreSQL manual, 21.5 "Predefined Roles").
+func (s Server) Grants() []string {
+	var grants []string
+	if !s.SeesAll {
+		grants = append(grants, "GRANT pg_read_all_stats TO "+identifier(s.User))
+	}
+	if !s.SignalsAll {
+		grants = append(grants, "GRANT pg_signal_backend TO "+identifier(s.User))
+	}
+	return grants
+}
+
+// identifier is a name as SQL writes it.
+func identifier(name string) string {
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 }
 
 func parseServer(text string) (Server, error) {

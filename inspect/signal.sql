@@ -1,0 +1,83 @@
+-- Cancels what a session runs, or ends the session, if it is still the one that is
+-- meant: the same process, begun at the same microsecond, and, where waiters are
+-- given, still blocking one of them. Says what it found and did. Run it in psql
+-- with -v action=terminate -v pid=1 -v start=1700000000000000 -v user=bob
+-- -v database=shop -v waiters='{}' -v allow='{}'; any other action only looks.
+WITH
+-- In a transaction pg_stat_activity stays as it was when first read.
+fresh AS MATERIALIZED (
+    SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
+),
+asked AS MATERIALIZED (
+    SELECT CAST(:'action' AS pg_catalog.text) AS action,
+        CAST(CAST(:'pid' AS pg_catalog.text) AS pg_catalog.int4) AS pid,
+        CAST(CAST(:'start' AS pg_catalog.text) AS pg_catalog.int8) AS start, -- 0 when it was hidden
+        CAST(:'user' AS pg_catalog.text) AS "user",
+        CAST(:'database' AS pg_catalog.text) AS database,
+        CAST(CAST(:'waiters' AS pg_catalog.text) AS pg_catalog.int4[]) AS waiters,
+        CAST(CAST(:'allow' AS pg_catalog.text) AS pg_catalog.text[]) AS allow
+),
+found AS MATERIALIZED (
+    SELECT s.pid, s.usesysid, s.backend_type, s.state,
+        COALESCE(CAST(s.usename AS pg_catalog.text), '') OPERATOR(pg_catalog.=) q."user"
+            AND COALESCE(CAST(s.datname AS pg_catalog.text), '') OPERATOR(pg_catalog.=) q.database
+            AND COALESCE(CAST(EXTRACT(epoch FROM s.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8), 0)
+                OPERATOR(pg_catalog.=) q.start AS same,
+        COALESCE(pg_catalog.strpos(s.query, 'to prevent wraparound') OPERATOR(pg_catalog.>) 0, false) AS wraparound,
+        COALESCE(r.rolsuper, true) AS super,
+        COALESCE(r.rolreplication, false) AS replicates
+    FROM fresh AS f
+        CROSS JOIN asked AS q
+        CROSS JOIN LATERAL (
+            SELECT a.*
+            FROM pg_catalog.pg_stat_activity AS a
+            WHERE a.pid OPERATOR(pg_catalog.=) q.pid
+            OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
+        ) AS s
+        LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) s.usesysid
+),
+judged AS MATERIALIZED (
+    SELECT f.*, q.action, CURRENT_USER AS me,
+        pg_catalog.cardinality(q.waiters) OPERATOR(pg_catalog.=) 0 OR EXISTS (
+            SELECT FROM pg_catalog.unnest(q.waiters) AS w (pid)
+            WHERE q.pid OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids(w.pid))) AS blocks,
+        CASE
+            WHEN 'self' OPERATOR(pg_catalog.=) ANY (q.allow) THEN NULL
+            WHEN f.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() THEN 'self'
+        END AS self,
+        CASE
+            WHEN f.backend_type OPERATOR(pg_catalog.=) 'client backend' THEN NULL
+            WHEN f.backend_type IS NULL AND (f.super OR NOT f.replicates) THEN NULL -- hidden
+            WHEN f.backend_type IS NULL OR f.backend_type OPERATOR(pg_catalog.=) 'walsender' THEN
+                CASE WHEN NOT 'walsender' OPERATOR(pg_catalog.=) ANY (q.allow) THEN 'walsender' END
+            WHEN f.backend_type OPERATOR(pg_catalog.=) 'autovacuum worker' THEN
+                CASE WHEN NOT 'autovacuum' OPERATOR(pg_catalog.=) ANY (q.allow) THEN 'autovacuum' END
+            WHEN NOT 'background' OPERATOR(pg_catalog.=) ANY (q.allow) THEN 'background'
+        END AS kind,
+        q.action OPERATOR(pg_catalog.=) 'cancel'
+            AND f.state OPERATOR(pg_catalog.=) ANY (ARRAY['idle', 'idle in transaction', 'idle in transaction (aborted)']) AS idle,
+        m.rolsuper OR CASE
+            WHEN f.backend_type OPERATOR(pg_catalog.=) 'autovacuum worker' THEN COALESCE(( -- from Postgres 18 on
+                SELECT pg_catalog.pg_has_role(g.oid, 'USAGE')
+                FROM pg_catalog.pg_roles AS g
+                WHERE g.rolname OPERATOR(pg_catalog.=) 'pg_signal_autovacuum_worker'), false)
+            ELSE NOT f.super AND (pg_catalog.pg_has_role(f.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
+        END AS permitted
+    FROM found AS f
+        CROSS JOIN asked AS q
+        JOIN pg_catalog.pg_roles AS m ON m.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+),
+-- CASE looks at the signal last, and only then is it sent.
+signalled AS MATERIALIZED (
+    SELECT j.*,
+        CASE
+            WHEN j.same AND j.blocks AND j.self IS NULL AND j.kind IS NULL AND j.idle IS NOT TRUE AND j.permitted THEN
+                CASE
+                    WHEN j.action OPERATOR(pg_catalog.=) 'cancel' THEN pg_catalog.pg_cancel_backend(j.pid)
+                    WHEN j.action OPERATOR(pg_catalog.=) 'terminate' THEN pg_catalog.pg_terminate_backend(j.pid)
+                END
+        END AS signalled
+    FROM judged AS j
+)
+SELECT 'victim' AS what, CAST(pg_catalog.row_to_json(s) AS pg_catalog.text) AS that
+FROM signalled AS s;
