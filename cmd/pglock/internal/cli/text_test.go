@@ -90,7 +90,8 @@ func TestBuildInfo(t *testing.T) {
 		{&debug.BuildInfo{Main: debug.Module{Version: "v1.2.3"}}, true, build{Version: "v1.2.3"}},
 		{
 			&debug.BuildInfo{Settings: setting("vcs.revision", "abc", "vcs.time", "2026-01-02T03:04:05Z", "vcs.modified", "true")},
-			true, build{Version: "devel", Commit: "abc", Date: "2026-01-02T03:04:05Z", Modified: true},
+			true,
+			build{Version: "devel", Commit: "abc", Date: "2026-01-02T03:04:05Z", Modified: true},
 		},
 	} {
 		got := buildInfo(test.info, test.ok)
