@@ -58,7 +58,8 @@ var (
 	// (SQLSTATE 53200): it holds max_locks_per_transaction *
 	// (max_connections + max_prepared_transactions) at the least, for all
 	// sessions together.
-	ErrLockTableFull = errors.New("the server's lock table is full")
+	ErrLockTableFull = errors.New("the server's lock table is full: " +
+		"hold fewer locks at a time, or raise max_locks_per_transaction")
 
 	// ErrUnavailable says that no session could be had: the server is down,
 	// starting, in recovery without being ready, or out of connections.

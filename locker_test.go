@@ -32,7 +32,12 @@ type db struct {
 
 func newDB(t *testing.T) *db {
 	t.Helper()
-	dsn := pgtest.Database(t)
+	return seenFrom(t, pgtest.Database(t))
+}
+
+// seenFrom is the database that dsn leads to.
+func seenFrom(t *testing.T, dsn string) *db {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)

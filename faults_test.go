@@ -1,0 +1,759 @@
+package pglock_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// waiterPID is the backend that waits for key, when it is not not.
+func (d *db) waiterPID(key pglock.Key, not int32) (pid int32) {
+	d.t.Helper()
+	classid, objid, objsubid := key.PgLocks()
+	const which = ` FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> $1
+		AND classid = $2 AND objid = $3 AND objsubid = $4
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	d.until(`SELECT count(*) > 0`+which, not, classid, objid, objsubid)
+	d.scan(&pid, `SELECT coalesce(max(pid), 0)`+which, not, classid, objid, objsubid)
+	return pid
+}
+
+// locking is a Lock that runs.
+type locking struct {
+	lock *pglock.Lock
+	err  error
+}
+
+func start(locker *pglock.Locker, ctx context.Context, key pglock.Key, opts ...pglock.Option) <-chan locking {
+	got := make(chan locking, 1)
+	go func() {
+		lock, err := locker.Lock(ctx, key, opts...)
+		got <- locking{lock, err}
+	}()
+	return got
+}
+
+// A backend that is terminated while it waits costs the waiter nothing but its
+// place in Postgres' queue.
+func TestTerminatedWhileWaiting(t *testing.T) { everySource(t, testTerminatedWhileWaiting) }
+
+func testTerminatedWhileWaiting(t *testing.T, d *db) {
+	holder, locker := d.locker(), d.locker()
+	key := pglock.Name("job")
+	held := lock(t, holder, key)
+	mine := lock(t, locker, pglock.Name("mine")) // on a session of its own
+	got := start(locker, context.Background(), key)
+	first := d.waiterPID(key, 0)
+	d.terminate(first)
+	d.waiterPID(key, first)
+	must(t, held.Unlock())
+	second := <-got
+	must(t, second.err)
+	d.mayTake(key, false)
+	must(t, mine.Err())
+	must(t, second.lock.Unlock())
+	must(t, mine.Unlock())
+	d.mayTake(key, true)
+}
+
+// Backends die at any moment, also while they lock and unlock: nobody ever
+// believes to hold what another holds, and nothing is left.
+func TestTerminatedAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	key := pglock.Name("job")
+	stop := make(chan struct{})
+	killer := make(chan int)
+	go func() {
+		conn, err := pgx.Connect(context.Background(), d.dsn)
+		if err != nil {
+			t.Error(err)
+			killer <- 0
+			return
+		}
+		defer conn.Close(context.Background())
+		killed := 0
+		for {
+			select {
+			case <-stop:
+				killer <- killed
+				return
+			case <-time.After(3 * time.Millisecond):
+			}
+			var n int
+			if err := conn.QueryRow(context.Background(), `SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM (
+				SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pglock'
+				ORDER BY random() LIMIT 1) a`).Scan(&n); err != nil {
+				t.Error(err)
+			}
+			killed += n
+		}
+	}()
+	var wg sync.WaitGroup
+	var inside, done, lost, other atomic.Int32
+	for range 2 {
+		locker := d.locker(pglock.HandOver(time.Millisecond))
+		for range 4 {
+			wg.Go(func() {
+				for range 200 {
+					err := locker.Do(t.Context(), key, func(ctx context.Context) error {
+						// Who was lost may be inside with the next one for as long as it
+						// takes to hear of it, which is what ctx tells of.
+						if inside.Add(1) > 1 && ctx.Err() == nil {
+							other.Add(1)
+						}
+						defer inside.Add(-1)
+						return nil
+					})
+					switch {
+					case err == nil:
+						done.Add(1)
+					case errors.Is(err, pglock.ErrLost), errors.Is(err, pglock.ErrUnconfirmed):
+						lost.Add(1)
+					case !errors.Is(err, pglock.ErrUnavailable):
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	close(stop)
+	killed := <-killer
+	t.Logf("%d sessions killed; %d times done, %d lost or unconfirmed, %d together", killed, done.Load(), lost.Load(), other.Load())
+	if killed == 0 || done.Load() == 0 {
+		t.Error("nothing was tested")
+	}
+	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+}
+
+// The server goes away in each of its ways, and comes back.
+func TestServerStopsAndComesBack(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{})
+	key := pglock.Name("job")
+	for how, stop := range map[string]func() error{
+		"fast":      func() error { return server.Shutdown(t.Context(), pgserver.Fast) },
+		"immediate": func() error { return server.Shutdown(t.Context(), pgserver.Immediate) },
+		"kill -9":   server.Kill,
+	} {
+		t.Run(how, func(t *testing.T) {
+			holder := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")))
+			waiter := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")))
+			held := lock(t, holder, key)
+			waiting := start(waiter, context.Background(), key)
+			on(t, server).untilWaiting(1, key)
+			working := make(chan error, 1)
+			running := make(chan struct{})
+			go func() {
+				working <- holder.Do(context.Background(), pglock.Name("work"), func(ctx context.Context) error {
+					close(running)
+					<-ctx.Done()
+					return context.Cause(ctx)
+				})
+			}()
+			<-running
+			must(t, stop())
+			wantErr(t, <-working, pglock.ErrLost)
+			<-held.Done()
+			wantErr(t, held.Unlock(), pglock.ErrLost)
+			wantRefusal(t, (<-waiting).err, pglock.ErrUnavailable)
+			_, err := holder.TryLock(t.Context(), key)
+			wantRefusal(t, err, pglock.ErrUnavailable)
+
+			must(t, server.Restart(t.Context()))
+			for _, locker := range []*pglock.Locker{holder, waiter} { // and nothing is left of the old handle
+				must(t, lock(t, locker, key).Unlock())
+			}
+			wantErr(t, held.Unlock(), pglock.ErrLost)
+			must(t, holder.Close())
+			must(t, waiter.Close())
+		})
+	}
+}
+
+// The timeouts that somebody set for the whole database, or role, are not for
+// those who hold a lock or wait for one.
+func TestTimeoutsOfTheDatabase(t *testing.T) { everySource(t, testTimeoutsOfTheDatabase) }
+
+func testTimeoutsOfTheDatabase(t *testing.T, d *db) {
+	idle := false // does a session end that does nothing?
+	for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"} {
+		var known bool
+		d.scan(&known, `SELECT count(*) > 0 FROM pg_settings WHERE name = $1`, name)
+		if known {
+			d.exec(fmt.Sprintf(`ALTER DATABASE %s SET %s = '150ms'`, d.name(), name))
+			idle = idle || name == "idle_session_timeout"
+		}
+	}
+	holder, locker := d.locker(), d.locker()
+	key := pglock.Name("job")
+	held := lock(t, holder, key)
+	got := start(locker, context.Background(), key)
+	waiting := d.waiterPID(key, 0)
+
+	// By now the timeouts would have been over: those of two others are, who began later.
+	for range 2 {
+		conn, err := pgx.Connect(t.Context(), d.dsn)
+		must(t, err)
+		defer conn.Close(context.Background())
+		_, err = conn.Exec(t.Context(), `SELECT pg_sleep(20)`)
+		if state := sqlState(err); state != "57014" && state != "25P04" {
+			t.Fatalf("the database's timeouts do not work: %v", err)
+		}
+		if idle {
+			d.until(`SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1`, conn.PgConn().PID())
+		}
+	}
+	must(t, held.Err())
+	if now := d.waiterPID(key, 0); now != waiting {
+		t.Errorf("session %d waits, and not %d any more", now, waiting)
+	}
+	must(t, held.Unlock())
+	second := <-got
+	must(t, second.err)
+	must(t, second.lock.Unlock())
+	for _, locker := range []*pglock.Locker{holder, locker} {
+		if s := locker.Stats(); s.Lost > 0 {
+			t.Errorf("locks were lost: %+v", s)
+		}
+	}
+}
+
+func sqlState(err error) string {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState()
+	}
+	return ""
+}
+
+// What happens in the application's pool does not matter to the locks: neither
+// that its connections live short, nor that none is left.
+func TestPoolOfOneConnection(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	config, err := pgxpool.ParseConfig(d.dsn)
+	must(t, err)
+	config.MaxConns = 1
+	config.MaxConnLifetime = time.Millisecond
+	config.HealthCheckPeriod = 5 * time.Millisecond
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	locker := newLocker(t, pgxlock.Pool(pool))
+	key := pglock.Name("job")
+	held := lock(t, locker, key)
+	pids := map[int32]bool{}
+	for len(pids) < 4 {
+		var pid int32
+		must(t, pool.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&pid))
+		pids[pid] = true
+	}
+	if pids[held.PID()] {
+		t.Error("the lock is on a connection of the pool")
+	}
+	must(t, held.Err())
+	d.mayTake(key, false)
+
+	conn, err := pool.Acquire(t.Context()) // the only one
+	must(t, err)
+	defer conn.Release()
+	other := d.locker()
+	theirs := lock(t, other, pglock.Name("other"))
+	got := start(locker, context.Background(), pglock.Name("other"))
+	d.untilWaiting(1, pglock.Name("other"))
+	must(t, theirs.Unlock())
+	second := <-got
+	must(t, second.err)
+	must(t, second.lock.Unlock())
+	must(t, held.Unlock())
+	d.mayTake(key, true)
+}
+
+// sqllock.DB takes its session out of the pool for good, so that the pool's limits
+// do not end it.
+func TestLifetimeOfSQLPool(t *testing.T) {
+	t.Parallel()
+	for _, driver := range []string{"pgx", "postgres"} {
+		d := newDB(t)
+		pool := openSQL(t, driver, d.dsn)
+		pool.SetMaxOpenConns(2)
+		pool.SetConnMaxLifetime(time.Millisecond)
+		pool.SetConnMaxIdleTime(time.Millisecond)
+		locker := newLocker(t, sqllock.DB(pool))
+		key := pglock.Name("job")
+		held := lock(t, locker, key)
+		pids := map[int32]bool{}
+		for len(pids) < 4 {
+			var pid int32
+			must(t, pool.QueryRow(`SELECT pg_backend_pid()`).Scan(&pid))
+			pids[pid] = true
+		}
+		if pids[held.PID()] {
+			t.Errorf("%s: the session of a lock ran a query of the application's", driver)
+		}
+		must(t, held.Err())
+		d.mayTake(key, false)
+		must(t, held.Unlock())
+		d.mayTake(key, true)
+		must(t, locker.Close())
+	}
+}
+
+// Ten thousand locks take one session.
+func TestTenThousandLocks(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_locks_per_transaction": "256"}})
+	d := on(t, server)
+	locker := d.locker()
+	must(t, lock(t, locker, pglock.Name("job")).Unlock()) // the session is there
+	const n = 10_000
+	before, began := locker.Stats(), time.Now()
+	all, err := locker.LockAll(t.Context(), ints(n))
+	must(t, err)
+	took := time.Since(began)
+	var sessions, held int
+	d.scan(&held, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted`)
+	d.scan(&sessions, `SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory'`)
+	if held != n || sessions != 1 {
+		t.Errorf("%d locks are held, on %d sessions", held, sessions)
+	}
+	trips := locker.Stats().RoundTrips - before.RoundTrips
+	began = time.Now()
+	must(t, all.Unlock())
+	t.Logf("%d locks taken in %v and %d round trips, given back in %v", n, took, trips, time.Since(began))
+	if trips > 20 {
+		t.Errorf("they took %d round trips", trips)
+	}
+
+	// And as ten thousand handles, which many goroutines ask for.
+	handles := make([]*pglock.Lock, n)
+	began = time.Now()
+	var wg sync.WaitGroup
+	for g := range 100 {
+		wg.Go(func() {
+			for i := g; i < n; i += 100 {
+				var err error
+				if handles[i], err = locker.TryLock(t.Context(), pglock.Int(int64(i))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took = time.Since(began)
+	d.scan(&sessions, `SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory'`)
+	if s := locker.Stats(); s.Held != n || sessions != 1 {
+		t.Errorf("%d locks are held, on %d sessions", s.Held, sessions)
+	}
+	began = time.Now()
+	for g := range 100 {
+		wg.Go(func() {
+			for i := g; i < n; i += 100 {
+				if err := handles[i].Unlock(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d handles taken by 100 goroutines in %v, given back in %v", n, took, time.Since(began))
+	if held := d.held(); held != 0 {
+		t.Errorf("%d locks are left", held)
+	}
+}
+
+// A handle that nobody has any more is reported, and its lock stays locked: the
+// work that it guards may still be going on.
+func TestDroppedHandle(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	var log lockedBuffer
+	locker := d.locker(pglock.Logger(slog.New(slog.NewTextHandler(&log, nil))))
+	key := pglock.Name("dropped")
+	func() { _ = lock(t, locker, key) }()
+	func() { must(t, lock(t, locker, pglock.Name("unlocked")).Unlock()) }()
+	deadline := time.Now().Add(20 * time.Second)
+	for locker.Stats().Dropped == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody noticed")
+		}
+		runtime.GC()
+	}
+	if s := log.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, `"dropped`) && !strings.Contains(s, `\"dropped\"`) {
+		t.Errorf("the log says %q", s)
+	}
+	if s := locker.Stats(); s.Dropped != 1 || s.Held != 1 {
+		t.Errorf("stats: %+v", s)
+	}
+	d.mayTake(key, false)
+	var pid int32
+	d.scan(&pid, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	d.terminate(pid) // the one way to be rid of it, but for the end of the process
+}
+
+// lockedBuffer is a buffer for several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// However a function ends, its lock ends with it.
+func TestDoEndsWithItsFunction(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	locker := d.locker()
+	key := pglock.Name("job")
+	for how, end := range map[string]func(){
+		"panic":  func() { panic("oh") },
+		"Goexit": runtime.Goexit,
+	} {
+		done := make(chan any)
+		go func() {
+			defer func() { done <- recover() }()
+			locker.Do(t.Context(), key, func(context.Context) error {
+				d.mayTake(key, false)
+				end()
+				return nil
+			})
+			t.Errorf("%s: Do returned", how)
+		}()
+		if got := <-done; (got != nil) != (how == "panic") {
+			t.Errorf("%s: recovered %v", how, got)
+		}
+		d.mayTake(key, true)
+	}
+	if s := locker.Stats(); s.Held != 0 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// cable is what leads from a client to a server, until it is pulled: then both
+// ends stay open, and nothing comes through.
+type cable struct {
+	listener net.Listener
+	to       string
+	pulled   atomic.Bool
+	mu       sync.Mutex
+	conns    []net.Conn
+	wg       sync.WaitGroup
+}
+
+func newCable(t *testing.T, to string) *cable {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	c := &cable{listener: listener, to: to}
+	c.wg.Go(c.accept)
+	t.Cleanup(func() {
+		listener.Close()
+		c.cut()
+		c.wg.Wait()
+	})
+	return c
+}
+
+func (c *cable) port() int { return c.listener.Addr().(*net.TCPAddr).Port }
+
+func (c *cable) accept() {
+	for {
+		client, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", c.to)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		c.mu.Lock()
+		c.conns = append(c.conns, client, server)
+		c.mu.Unlock()
+		for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+			c.wg.Go(func() {
+				var b [4096]byte
+				for {
+					n, err := way[0].Read(b[:])
+					if c.pulled.Load() {
+						if err != nil {
+							return // and the other end never hears of it
+						}
+						continue
+					}
+					if _, werr := way[1].Write(b[:n]); err != nil || werr != nil {
+						way[1].Close()
+						return
+					}
+				}
+			})
+		}
+	}
+}
+
+// cut ends the connections, as a firewall does that resets them.
+func (c *cable) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.conns {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+		}
+		conn.Close()
+	}
+	c.conns = nil
+}
+
+// A cable that is pulled tells nobody. The holder learns of it within the
+// heartbeat, and so does who unlocks; a connection that is reset tells at once.
+func TestCablePulled(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{TCP: true})
+	d := on(t, server)
+	for name, source := range map[string]func(dsn string) pglock.Source{
+		"pgx":                  func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) },
+		"database/sql, lib/pq": func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) },
+	} {
+		for _, what := range []string{"holding", "unlocking", "waiting", "reset"} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				cable := newCable(t, fmt.Sprintf("127.0.0.1:%d", server.Port()))
+				const heartbeat = 600 * time.Millisecond
+				locker := newLocker(t, source(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", cable.port())),
+					pglock.Heartbeat(heartbeat))
+				key := pglock.Name(t.Name())
+				held := lock(t, locker, key)
+				began := time.Now()
+				switch what {
+				case "holding":
+					cable.pulled.Store(true)
+					<-held.Done()
+					wantErr(t, held.Unlock(), pglock.ErrLost)
+				case "unlocking":
+					cable.pulled.Store(true)
+					err := held.Unlock()
+					if !errors.Is(err, pglock.ErrUnconfirmed) && !errors.Is(err, pglock.ErrLost) {
+						t.Errorf("Unlock: %v", err)
+					}
+				case "waiting":
+					other := d.locker()
+					theirs := lock(t, other, pglock.Name("theirs"))
+					got := start(locker, t.Context(), pglock.Name("theirs"), pglock.Wait(heartbeat))
+					d.untilWaiting(1, pglock.Name("theirs"))
+					began = time.Now()
+					cable.pulled.Store(true)
+					if err := (<-got).err; err == nil {
+						t.Error("the lock was had")
+					}
+					<-held.Done()
+					must(t, theirs.Unlock())
+				case "reset":
+					cable.cut()
+					<-held.Done()
+					wantErr(t, held.Err(), pglock.ErrLost)
+				}
+				took := time.Since(began)
+				t.Logf("told after %v", took)
+				if took > 10*heartbeat { // these machines are slow at times
+					t.Errorf("told after %v, with a heartbeat of %v", took, heartbeat)
+				}
+				cable.cut() // the server's side ends too
+				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'`)
+				cable.pulled.Store(false)
+				must(t, lock(t, locker, key).Unlock())
+				must(t, locker.Close())
+			})
+		}
+	}
+}
+
+// A backend that hangs holds its locks, but not for us.
+func TestServerHangs(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{})
+	d := on(t, server)
+	locker := d.locker(pglock.Heartbeat(300 * time.Millisecond))
+	key := pglock.Name("job")
+	held := lock(t, locker, key)
+	must(t, syscall.Kill(int(held.PID()), syscall.SIGSTOP))
+	<-held.Done()
+	wantErr(t, held.Unlock(), pglock.ErrLost)
+	_, err := locker.TryLock(t.Context(), key)
+	wantErr(t, err, pglock.ErrNotAcquired) // by what is left of our old session
+	must(t, syscall.Kill(int(held.PID()), syscall.SIGCONT))
+	must(t, lock(t, locker, key).Unlock())
+}
+
+// holderEnv makes the test binary a process that holds a lock until it is killed.
+const holderEnv = "PGLOCK_TEST_HOLD"
+
+func TestHolderProcess(t *testing.T) {
+	dsn := os.Getenv(holderEnv)
+	if dsn == "" {
+		return // it is for startHolder to run
+	}
+	locker, err := pglock.New(pgxlock.ConnString(dsn))
+	must(t, err)
+	held := lock(t, locker, pglock.Name("job"))
+	fmt.Println("held by", held.PID())
+	select {}
+}
+
+// startHolder starts a process that holds the lock "job".
+func startHolder(t testing.TB, dsn string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "-test.run=^TestHolderProcess$", "-test.v")
+	cmd.Env = append(os.Environ(), holderEnv+"="+dsn)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	var b [256]byte
+	var said []byte
+	for !bytes.Contains(said, []byte("held by")) {
+		n, err := out.Read(b[:])
+		if err != nil {
+			t.Fatalf("the holder ended: %v\n%s", err, said)
+		}
+		said = append(said, b[:n]...)
+	}
+	go io.Copy(io.Discard, out)
+	return cmd
+}
+
+// A holder that is killed, process and all, leaves nothing: whoever waits in
+// another process has the lock next.
+func TestHolderProcessKilled(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	cmd := startHolder(t, d.dsn)
+	key := pglock.Name("job")
+	d.mayTake(key, false)
+	locker := d.locker()
+	got := start(locker, context.Background(), key)
+	d.untilWaiting(1, key)
+	must(t, cmd.Process.Kill())
+	second := <-got
+	must(t, second.err)
+	must(t, second.lock.Unlock())
+}
+
+// quantiles reports the median and the maximum of what a benchmark measured.
+func quantiles(b *testing.B, times []time.Duration) {
+	b.Helper()
+	slices.Sort(times)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "median-ms")
+	b.ReportMetric(float64(times[len(times)-1].Microseconds())/1000, "max-ms")
+}
+
+// BenchmarkLossNoticed is the time from the killing of a backend until the ctx of
+// the work under its lock is cancelled.
+func BenchmarkLossNoticed(b *testing.B) {
+	dsn := pgtest.Database(b)
+	locker, err := pglock.New(pgxlock.ConnString(dsn))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer locker.Close()
+	admin, err := pgx.Connect(b.Context(), dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	var times []time.Duration
+	for b.Loop() {
+		held, err := locker.Lock(b.Context(), pglock.Name("job"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // a holder that works, and does not lock and unlock
+		began := time.Now()
+		if _, err := admin.Exec(b.Context(), `SELECT pg_terminate_backend($1)`, held.PID()); err != nil {
+			b.Fatal(err)
+		}
+		<-held.Done()
+		times = append(times, time.Since(began))
+	}
+	quantiles(b, times)
+}
+
+// BenchmarkHolderKilled is the time from the killing of a process that holds a
+// lock (SIGKILL) until another process, which waits for it, has it.
+func BenchmarkHolderKilled(b *testing.B) {
+	dsn := pgtest.Database(b)
+	locker, err := pglock.New(pgxlock.ConnString(dsn))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer locker.Close()
+	var times []time.Duration
+	for b.Loop() {
+		cmd := startHolder(b, dsn)
+		got := start(locker, context.Background(), pglock.Name("job"))
+		for locker.Stats().Waiting == 0 {
+			runtime.Gosched()
+		}
+		time.Sleep(20 * time.Millisecond) // it waits in Postgres by now
+		began := time.Now()
+		if err := cmd.Process.Kill(); err != nil {
+			b.Fatal(err)
+		}
+		second := <-got
+		if second.err != nil {
+			b.Fatal(second.err)
+		}
+		times = append(times, time.Since(began))
+		if err := second.lock.Unlock(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	quantiles(b, times)
+}

@@ -1,0 +1,346 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// on is a database of a test's own server.
+func on(t *testing.T, server *pgserver.Server) *db {
+	t.Helper()
+	return seenFrom(t, server.ConnString("postgres"))
+}
+
+func newLocker(t *testing.T, source pglock.Source, opts ...pglock.LockerOption) *pglock.Locker {
+	t.Helper()
+	locker, err := pglock.New(source, opts...)
+	must(t, err)
+	t.Cleanup(func() { locker.Close() })
+	return locker
+}
+
+func (d *db) name() (name string) {
+	d.t.Helper()
+	d.scan(&name, `SELECT current_database()`)
+	return name
+}
+
+// wantRefusal checks that err is want, that it is not the ordinary outcome that
+// another holds the lock, and that it says all of says.
+func wantRefusal(t *testing.T, err, want error, says ...string) {
+	t.Helper()
+	if want != nil {
+		wantErr(t, err, want)
+	}
+	if err == nil || errors.Is(err, pglock.ErrNotAcquired) {
+		t.Fatalf("got error %v, which tells of another holder", err)
+	}
+	for _, s := range says {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("the error does not say %q: %v", s, err)
+		}
+	}
+}
+
+func ints(n int) []pglock.Key {
+	keys := make([]pglock.Key, n)
+	for i := range keys {
+		keys[i] = pglock.Int(int64(1000 + i))
+	}
+	return keys
+}
+
+// The server has no connection to spare. What is held stays held.
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_connections": "8"}})
+	d := on(t, server)
+	holder, locker := d.locker(), d.locker()
+	key := pglock.Name("job")
+	held := lock(t, holder, key)
+
+	var others []*pgx.Conn
+	for {
+		conn, err := pgx.Connect(t.Context(), d.dsn)
+		if err != nil {
+			break
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		others = append(others, conn)
+	}
+	_, err := locker.Lock(t.Context(), pglock.Name("other"))
+	wantRefusal(t, err, pglock.ErrUnavailable, "53300")
+	_, err = locker.TryLock(t.Context(), pglock.Name("other"))
+	wantRefusal(t, err, pglock.ErrUnavailable, "53300")
+
+	// Who has a session can work on, as long as nothing must be waited for.
+	must(t, lock(t, holder, pglock.Name("other")).Unlock())
+	must(t, held.Err())
+	if n := d.held(); n != 1 {
+		t.Errorf("%d locks are held", n)
+	}
+
+	for _, conn := range others {
+		must(t, conn.Close(context.Background()))
+	}
+	d.until(`SELECT count(*) < 4 FROM pg_stat_activity WHERE backend_type = 'client backend'`)
+	must(t, lock(t, locker, pglock.Name("other")).Unlock())
+	must(t, held.Unlock())
+	d.mayTake(key, true)
+}
+
+// A statement that waits in Postgres is what CREATE INDEX CONCURRENTLY waits
+// for. Where that is run by who holds the lock, it is a deadlock, from which
+// waiting in slices keeps; a slice longer than Postgres' deadlock_timeout does not.
+func TestConcurrentIndexOfTheHolder(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.exec(`CREATE TABLE t (n int)`)
+	for _, slice := range []time.Duration{0, 3 * time.Second} {
+		var opts []pglock.LockerOption
+		if slice > 0 {
+			opts = append(opts, pglock.Slice(slice))
+		}
+		locker := d.locker(opts...)
+		key := pglock.Name("job")
+		holder, err := pgx.Connect(t.Context(), d.dsn)
+		must(t, err)
+		defer holder.Close(context.Background())
+		_, err = holder.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, key.ID())
+		must(t, err)
+		if slice > 0 {
+			// Either of them may find the deadlock: let it be ours.
+			_, err = holder.Exec(t.Context(), `SET deadlock_timeout = '1min'`)
+			must(t, err)
+		}
+		type outcome struct {
+			lock *pglock.Lock
+			err  error
+		}
+		got := make(chan outcome, 1)
+		go func() {
+			lock, err := locker.Lock(context.Background(), key)
+			got <- outcome{lock, err}
+		}()
+		d.untilWaiting(1, key)
+		_, err = holder.Exec(t.Context(), `CREATE INDEX CONCURRENTLY ON t (n)`)
+		must(t, err)
+		if slice == 0 {
+			_, err = holder.Exec(t.Context(), `SELECT pg_advisory_unlock($1)`, key.ID())
+			must(t, err)
+			second := <-got
+			must(t, second.err)
+			must(t, second.lock.Unlock())
+		} else {
+			wantRefusal(t, (<-got).err, pglock.ErrDeadlock, "40P01")
+			must(t, holder.Close(context.Background()))
+			must(t, lock(t, locker, key).Unlock())
+		}
+		d.mayTake(key, true)
+		must(t, locker.Close())
+	}
+}
+
+// replicated is a server and its streaming standby.
+func replicated(t *testing.T) (primary, standby *pgserver.Server) {
+	t.Helper()
+	primary = pgtest.Own(t, pgserver.Options{HBA: []string{"local replication all trust"}})
+	standby = pgtest.Own(t, pgserver.Options{})
+	must(t, primary.Shutdown(t.Context(), pgserver.Fast))
+	must(t, standby.Shutdown(t.Context(), pgserver.Fast))
+	data := filepath.Join(standby.Folder(), "data")
+	conf, err := os.ReadFile(filepath.Join(data, "postgresql.conf"))
+	must(t, err)
+	run(t, "/bin/sh", "-c", `cp -Rp "$1/." "$2" && cp -p "$2/PG_VERSION" "$2/standby.signal"`, "sh",
+		filepath.Join(primary.Folder(), "data"), data)
+	must(t, os.WriteFile(filepath.Join(data, "postgresql.conf"),
+		fmt.Appendf(conf, "primary_conninfo = 'host=%s port=%d user=postgres'\n", primary.Host(), primary.Port()), 0o600))
+	must(t, primary.Restart(t.Context()))
+	must(t, standby.Restart(t.Context()))
+	on(t, standby).until(`SELECT count(*) = 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'`)
+	return primary, standby
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
+// A standby gives no locks: on it they keep out nobody who works on the primary.
+// Promoted, it does; and who names both hosts finds the one that does.
+func TestStandbyAndFailover(t *testing.T) {
+	t.Parallel()
+	primary, standby := replicated(t)
+	key := pglock.Name("job")
+	onStandby := on(t, standby)
+	locker := onStandby.locker()
+	for range 2 {
+		_, err := locker.Lock(t.Context(), key)
+		wantRefusal(t, err, pglock.ErrStandby)
+	}
+	if n := onStandby.held(); n != 0 {
+		t.Errorf("%d locks are held on the standby", n)
+	}
+
+	either := newLocker(t, pgxlock.ConnString(fmt.Sprintf("host=%s,%s user=postgres dbname=postgres sslmode=disable target_session_attrs=read-write",
+		standby.Host(), primary.Host())))
+	held := lock(t, either, key)
+	on(t, primary).mayTake(key, false)
+
+	// The primary's machine dies. The lock was in its memory alone.
+	must(t, primary.Kill())
+	<-held.Done()
+	wantErr(t, held.Err(), pglock.ErrLost)
+	onStandby.exec(`SELECT pg_promote()`)
+	onStandby.mayTake(key, true)
+	held = lock(t, either, key)
+	_, err := locker.Lock(t.Context(), key, pglock.NoWait())
+	wantErr(t, err, pglock.ErrNotAcquired)
+	must(t, held.Unlock())
+	must(t, lock(t, locker, key).Unlock())
+}
+
+// A server that is starting, or in recovery and not open, or shutting down.
+func TestServerNotReady(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{})
+	dsn := server.ConnString("postgres")
+	locker := newLocker(t, pgxlock.ConnString(dsn))
+	key := pglock.Name("job")
+	held := lock(t, locker, key)
+
+	// It waits for those who are connected, and takes nobody new.
+	down := make(chan error, 1)
+	go func() { down <- server.Shutdown(context.Background(), pgserver.Smart) }()
+	for refused := false; !refused; {
+		conn, err := pgx.Connect(t.Context(), dsn)
+		if refused = err != nil; !refused {
+			conn.Close(t.Context())
+		}
+	}
+	other := newLocker(t, pgxlock.ConnString(dsn))
+	_, err := other.Lock(t.Context(), key)
+	wantRefusal(t, err, pglock.ErrUnavailable, "57P03")
+	must(t, held.Err())
+	must(t, held.Unlock())
+	must(t, locker.Close())
+	must(t, <-down)
+
+	_, err = other.Lock(t.Context(), key) // and now there is no socket
+	wantRefusal(t, err, pglock.ErrUnavailable)
+
+	// In recovery, and not open to anybody.
+	data := filepath.Join(server.Folder(), "data")
+	run(t, "/bin/sh", "-c", `cp -p "$1/PG_VERSION" "$1/standby.signal" && echo "hot_standby = off" >>"$1/postgresql.conf"`, "sh", data)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := server.Restart(ctx); err == nil {
+		t.Fatal("the server is open")
+	}
+	_, err = other.Lock(t.Context(), key)
+	wantRefusal(t, err, pglock.ErrUnavailable, "57P03")
+
+	must(t, os.Remove(filepath.Join(data, "standby.signal")))
+	must(t, server.Restart(t.Context()))
+	must(t, lock(t, other, key).Unlock())
+}
+
+// What a role may not do is an error of its own, which names it.
+func TestPermission(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{HBA: []string{"local all locked scram-sha-256", "host all locked all scram-sha-256"}})
+	d := on(t, server)
+	d.exec(`CREATE ROLE app LOGIN; CREATE ROLE locked LOGIN PASSWORD 'right'`)
+	d.exec(`CREATE DATABASE own`)
+	d.exec(`REVOKE CONNECT ON DATABASE own FROM PUBLIC`)
+	key := pglock.Name("job")
+
+	_, err := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")+" user=locked password=wrong")).Lock(t.Context(), key)
+	wantRefusal(t, err, pglock.ErrUnavailable, "28P01")
+	if strings.Contains(err.Error(), "wrong") {
+		t.Errorf("the error tells the password: %v", err)
+	}
+	must(t, lock(t, newLocker(t, pgxlock.ConnString(server.ConnString("postgres")+" user=locked password=right")), key).Unlock())
+
+	elsewhere := newLocker(t, pgxlock.ConnString(server.ConnString("own")+" user=app"))
+	_, err = elsewhere.Lock(t.Context(), key)
+	wantRefusal(t, err, pglock.ErrUnavailable, "42501", `"own"`)
+	d.exec(`GRANT CONNECT ON DATABASE own TO app`)
+	must(t, lock(t, elsewhere, key).Unlock())
+	must(t, elsewhere.Close())
+
+	// Everybody may take advisory locks, unless that is revoked.
+	locker := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")+" user=app"))
+	held := lock(t, locker, key)
+	for function, opts := range map[string][]pglock.Option{
+		"pg_try_advisory_lock(bigint)":        nil,
+		"pg_try_advisory_lock_shared(bigint)": {pglock.Shared()},
+	} {
+		d.exec(`REVOKE EXECUTE ON FUNCTION ` + function + ` FROM PUBLIC`)
+		_, err = locker.TryLock(t.Context(), pglock.Name("other"), opts...)
+		wantRefusal(t, err, nil, "42501", "permission denied")
+		_, err = locker.LockAll(t.Context(), ints(3), opts...)
+		wantRefusal(t, err, nil, "42501")
+		must(t, held.Err())
+		d.exec(`GRANT EXECUTE ON FUNCTION ` + function + ` TO PUBLIC`)
+		must(t, lock(t, locker, pglock.Name("other"), opts...).Unlock())
+	}
+	if n := d.held(); n != 1 {
+		t.Errorf("%d locks are held", n)
+	}
+	d.exec(`REVOKE EXECUTE ON FUNCTION pg_advisory_lock(bigint) FROM PUBLIC`)
+	other := d.locker() // as a superuser
+	theirs := lock(t, other, pglock.Name("other"))
+	_, err = locker.Lock(t.Context(), pglock.Name("other"))
+	wantRefusal(t, err, nil, "42501")
+	must(t, theirs.Unlock())
+	d.exec(`GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC`)
+
+	// It cannot be unlocked any more: then the session ends, and the lock with it.
+	d.exec(`REVOKE EXECUTE ON FUNCTION pg_advisory_unlock(bigint) FROM PUBLIC`)
+	err = held.Unlock()
+	wantErr(t, err, pglock.ErrUnconfirmed)
+	wantRefusal(t, err, nil, "42501")
+	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'`)
+	d.exec(`GRANT EXECUTE ON FUNCTION pg_advisory_unlock(bigint) TO PUBLIC`)
+	must(t, lock(t, locker, key).Unlock())
+	d.mayTake(key, true)
+}
+
+// Nobody listens at the address: that is told at once, and is over when somebody
+// does.
+func TestNoServer(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{TCP: true})
+	for _, dsn := range []string{server.ConnString("postgres"), server.TCPConnString("postgres")} {
+		locker := newLocker(t, pgxlock.ConnString(dsn))
+		key := pglock.Name("job")
+		must(t, lock(t, locker, key).Unlock())
+		must(t, server.Shutdown(t.Context(), pgserver.Fast))
+		_, err := locker.Lock(t.Context(), key, pglock.Wait(time.Minute))
+		wantRefusal(t, err, pglock.ErrUnavailable)
+		err = locker.Do(t.Context(), key, func(context.Context) error { t.Error("it ran"); return nil }, pglock.SkipIfHeld())
+		wantRefusal(t, err, pglock.ErrUnavailable)
+		must(t, server.Restart(t.Context()))
+		must(t, lock(t, locker, key).Unlock())
+	}
+	bad := newLocker(t, pgxlock.ConnString("host= = port"))
+	_, err := bad.Lock(t.Context(), pglock.Name("job"))
+	wantRefusal(t, err, pglock.ErrUnavailable, "parse")
+}
