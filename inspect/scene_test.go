@@ -147,6 +147,9 @@ func (s *scene) locks() []inspect.Lock {
 	return locks
 }
 
+// querier lets the package ask through a's own connection.
+func (a *actor) querier() pglock.Querier { return pgxlock.Conn(a.conn) }
+
 // find returns the one lock of a that answers the description.
 func (a *actor) find(what string, is func(l inspect.Lock) bool) inspect.Lock {
 	a.s.t.Helper()

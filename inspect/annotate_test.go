@@ -1,0 +1,111 @@
+package inspect_test
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/inspect/pgxannotate"
+)
+
+func TestComment(t *testing.T) {
+	ctx := context.Background()
+	if got := inspect.Comment(ctx, "SELECT 1"); got != "SELECT 1" {
+		t.Errorf("without a note: %s", got)
+	}
+	ctx = inspect.Annotate(ctx, "route", "/a b?c=*/'--")
+	outer := ctx
+	ctx = inspect.Annotate(ctx, "action", "run")
+	ctx = inspect.Annotate(ctx, "route", "/x")
+	if got, want := inspect.Comment(ctx, "SELECT 1"), "SELECT 1 /*action='run',route='%2Fx'*/"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got, want := inspect.Comment(outer, "SELECT 1"), "SELECT 1 /*route='%2Fa%20b%3Fc%3D%2A%2F%27--'*/"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	long := "SELECT '" + strings.Repeat("x", 1000) + "'"
+	if got := inspect.Comment(ctx, long); got != "/*action='run',route='%2Fx'*/ "+long {
+		t.Errorf("a long statement: %s", got)
+	}
+}
+
+// What is noted in a context is shown with the locks, through each driver.
+func TestAnnotate(t *testing.T) {
+	s := newScene(t)
+	awkward := `it's */ 100% "é" \` + "\n"
+	ctx := inspect.Annotate(inspect.Annotate(t.Context(), "job", "nightly"), "awkward", awkward)
+	check := func(t *testing.T, key, query string) {
+		t.Helper()
+		locks, err := inspect.Locks(t.Context(), s.q, inspect.Where("key", "=", key))
+		if err != nil || len(locks) != 1 {
+			t.Fatal(locks, err)
+		}
+		if l := locks[0]; l.Context["job"] != "nightly" || l.Context["awkward"] != awkward || l.Query != query {
+			t.Errorf("the context is %q, the query %q", l.Context, l.Query)
+		}
+		locks, err = inspect.Locks(t.Context(), s.q, inspect.Where("key", "=", key), inspect.Where("context.job", "=", "nightly"))
+		if err != nil || len(locks) != 1 {
+			t.Error(locks, err)
+		}
+	}
+	t.Run("pgx", func(t *testing.T) {
+		pool, err := pgxpool.New(t.Context(), s.dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		db := pgxannotate.DB(pool)
+		const query = "SELECT pg_advisory_lock($1::int)"
+		if _, err := db.Exec(ctx, query, 1); err != nil {
+			t.Fatal(err)
+		}
+		check(t, "1", query)
+		rows, err := db.Query(ctx, query, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows.Close()
+		check(t, "1", query)
+		if err := db.QueryRow(ctx, "SELECT pg_advisory_lock(@key)::text", pgx.NamedArgs{"key": 1}).Scan(nil); err != nil {
+			t.Fatal(err)
+		}
+		check(t, "1", "SELECT pg_advisory_lock($1)::text")
+		if err := db.QueryRow(ctx, query, pgx.QueryExecModeSimpleProtocol, 1).Scan(nil); err != nil {
+			t.Fatal(err)
+		}
+		var prepared int
+		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'nightly'", pgx.QueryExecModeExec).Scan(&prepared); err != nil || prepared != 0 {
+			t.Errorf("%d statements with comments are prepared, %v", prepared, err)
+		}
+	})
+	t.Run("database/sql", func(t *testing.T) {
+		pool, err := sql.Open("pgx", s.dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		pool.SetMaxOpenConns(1)
+		db := inspect.AnnotateSQL(pool)
+		const query = "SELECT pg_advisory_lock(2)"
+		if _, err := db.ExecContext(ctx, query); err != nil {
+			t.Fatal(err)
+		}
+		check(t, "2", query)
+		rows, err := db.QueryContext(ctx, query+" -- again")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows.Close()
+		check(t, "2", query+" -- again")
+		if err := db.QueryRowContext(ctx, query+"::text").Scan(new(sql.NullString)); err != nil {
+			t.Fatal(err)
+		}
+		check(t, "2", query+"::text")
+	})
+}

@@ -1,0 +1,198 @@
+package inspect_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// everything calls all that talks to the server.
+func (s *scene) everything() error {
+	ctx := s.t.Context()
+	if _, err := inspect.Take(ctx, s.q); err != nil {
+		return fmt.Errorf("Take: %w", err)
+	}
+	if _, err := inspect.Locks(ctx, s.q); err != nil {
+		return fmt.Errorf("Locks: %w", err)
+	}
+	var filters []inspect.Filter
+	for _, text := range []string{"wait_start > -1h", "granted = no", "pid > 0", "application ~ .", "query ~ .", "blocking_pid != 0", "xact_start > -1h", "page != 3"} {
+		f, err := inspect.ParseFilter(text)
+		if err != nil {
+			return err
+		}
+		filters = append(filters, f)
+	}
+	pairs, err := inspect.Blocked(ctx, s.q, append(filters, inspect.On("pg_class", "public.t"))...)
+	if err != nil {
+		return fmt.Errorf("Blocked: %w", err)
+	}
+	if len(pairs) != 1 || pairs[0].Relation != "t" {
+		return fmt.Errorf("the pairs are %s", describe(pairs))
+	}
+	for _, end := range []func(context.Context, []inspect.Victim, ...inspect.EndOption) ([]inspect.Outcome, error){
+		func(ctx context.Context, v []inspect.Victim, o ...inspect.EndOption) ([]inspect.Outcome, error) {
+			return inspect.Cancel(ctx, s.q, v, o...)
+		},
+		func(ctx context.Context, v []inspect.Victim, o ...inspect.EndOption) ([]inspect.Outcome, error) {
+			return inspect.Terminate(ctx, s.q, v, o...)
+		},
+	} {
+		outcomes, err := end(ctx, inspect.BlockersOf(pairs), inspect.DryRun())
+		if err != nil {
+			return err
+		}
+		for _, o := range outcomes {
+			if o.Err != nil {
+				return o.Err
+			}
+		}
+	}
+	return nil
+}
+
+// A session whose search_path finds other operators, functions and types before
+// those of Postgres gets the same answers.
+func TestHostileSearchPath(t *testing.T) {
+	s := newScene(t)
+	setup := s.session("setup").do("CREATE TABLE public.t (id int)", "CREATE SCHEMA evil",
+		"CREATE FUNCTION evil.boom() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'a trap'; END $$")
+	for _, typ := range []string{"oid", "text", "name", "int4", "int8", "int2", "xid", "bool", `"char"`} {
+		function := "evil.trap_" + strings.Trim(typ, `"`)
+		setup.do(fmt.Sprintf(`CREATE FUNCTION %s(pg_catalog.%s, pg_catalog.%s) RETURNS bool LANGUAGE sql AS 'SELECT evil.boom()'`, function, typ, typ))
+		for _, operator := range []string{"=", "<>", "<", ">", ">=", "<=", "~", "!~", "->>"} {
+			setup.do(fmt.Sprintf(`CREATE OPERATOR evil.%s (FUNCTION = %s, LEFTARG = pg_catalog.%s, RIGHTARG = pg_catalog.%s)`, operator, function, typ, typ))
+		}
+	}
+	for _, function := range []string{"pg_backend_pid()", "current_database()", "pg_is_in_recovery()", "pg_blocking_pids(int4)",
+		"pg_stat_clear_snapshot()", "clock_timestamp()", "unnest(int4[])", "host(inet)", "to_regclass(text)", "current_setting(text)",
+		"pg_has_role(name, text)", "pg_terminate_backend(int4)", "pg_cancel_backend(int4)", "cardinality(int4[])", "strpos(text, text)",
+		"replace(text, text, text)", "concat(text, text)", "bool_or(bool)"} {
+		setup.do(fmt.Sprintf(`CREATE FUNCTION evil.%s RETURNS bool LANGUAGE sql AS 'SELECT evil.boom()'`, function))
+	}
+	for _, typ := range []string{"text", "int4", "int8", "oid", "bool", "json", "timestamptz"} {
+		setup.do(fmt.Sprintf(`CREATE DOMAIN evil.%s AS pg_catalog.%s CHECK (evil.boom())`, typ, typ))
+	}
+	for _, view := range []string{"pg_locks", "pg_stat_activity", "pg_class", "pg_namespace", "pg_database", "pg_roles", "pg_prepared_xacts", "pg_inherits"} {
+		setup.do("CREATE VIEW evil." + view + " AS SELECT evil.boom() AS trap")
+	}
+	s.session("a").do("BEGIN", "LOCK TABLE t")
+	s.session("b").await("SELECT * FROM t")
+	if _, err := s.eye.Exec(t.Context(), "SET search_path = evil, pg_catalog"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.eye.Exec(t.Context(), "SELECT 'a'::text = 'a'::text"); err == nil {
+		t.Fatal("the trap does not work")
+	}
+	if err := s.everything(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever the settings of the session are, the answers are the same, and the
+// settings stay.
+func TestSettings(t *testing.T) {
+	s := newScene(t)
+	s.session("a").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t")
+	s.session("b").await("SELECT * FROM t")
+	settings := "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE name <> 'transaction_read_only'"
+	for _, change := range []string{
+		"SET DateStyle = 'SQL, DMY'", "SET IntervalStyle = 'sql_standard'", "SET TimeZone = 'Asia/Kathmandu'",
+		"SET extra_float_digits = -15", "SET default_transaction_read_only = on", "SET standard_conforming_strings = off",
+		"SET lock_timeout = '123ms'", "SET statement_timeout = '34s'", "SET client_min_messages = 'debug5'",
+	} {
+		if _, err := s.eye.Exec(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+		var before, after string
+		if err := s.eye.QueryRow(t.Context(), settings).Scan(&before); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.everything(); err != nil {
+			t.Errorf("%s: %v", change, err)
+		}
+		if err := s.eye.QueryRow(t.Context(), settings).Scan(&after); err != nil {
+			t.Fatal(err)
+		}
+		if before != after {
+			t.Errorf("%s: the settings were\n%s\nand are\n%s", change, before, after)
+		}
+	}
+	a := s.take().Pairs[0]
+	if age := time.Since(a.Blocking.BackendStart); age < 0 || age > time.Minute {
+		t.Errorf("the blocker is %v old", age)
+	}
+	// And in a transaction, which then goes on.
+	if _, err := s.eye.Exec(t.Context(), "BEGIN ISOLATION LEVEL SERIALIZABLE"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.everything(); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.eye.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Error(err)
+	}
+}
+
+// pg_stat_activity stands still in a transaction; what is shown does not.
+func TestFreshInTransaction(t *testing.T) {
+	s := newScene(t)
+	if _, err := s.eye.Exec(t.Context(), "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	s.take()
+	a := s.session("a").do("SELECT pg_advisory_lock(1)")
+	l := a.find("advisory", func(l inspect.Lock) bool { return l.HasKey })
+	if l.Application != "a" || l.Hidden {
+		t.Errorf("a session that came in the meantime is %+v", l.Session)
+	}
+	locks, err := inspect.Locks(t.Context(), s.q, inspect.Where("application", "=", "a"))
+	if err != nil || len(locks) != 1 {
+		t.Errorf("its locks are %v, %v", locks, err)
+	}
+	outcomes, err := inspect.Terminate(t.Context(), s.q, inspect.SessionsOf(locks), inspect.WaitGone(patience))
+	if o := one(t, outcomes, err); !o.Ended {
+		t.Errorf("%+v", o)
+	}
+}
+
+// A reader that is itself kept waiting, by a lock of a catalog, gives up when ctx
+// does, and the server with it.
+func TestDeadline(t *testing.T) {
+	s := newScene(t)
+	victim := s.session("victim")
+	q := victim.querier()
+	a := s.session("a").do("BEGIN", "LOCK TABLE pg_catalog.pg_namespace")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	f := inspect.Where("granted", "=", "no")
+	if _, err := inspect.Locks(ctx, q, f); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the error is %v", err)
+	}
+	a.do("ROLLBACK")
+	s.until("the end of the statement", "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", victim.pid)
+}
+
+// Reading locks no table of the user's, even one that nobody may read.
+func TestNoLocksOnTables(t *testing.T) {
+	s := newScene(t)
+	s.session("setup").do("CREATE TABLE t (id int PRIMARY KEY)")
+	s.session("a").do("BEGIN", "LOCK TABLE t")
+	s.session("b").await("SELECT * FROM t")
+	if _, err := s.eye.Exec(t.Context(), "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.everything(); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	err := s.eye.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation >= 16384").Scan(&n)
+	if err != nil || n != 0 {
+		t.Errorf("%d locks of tables are held, %v", n, err)
+	}
+}
