@@ -152,6 +152,7 @@ func (c *conn) help() {
 	if err != nil {
 		e.lose(c, err)
 	}
+	c.forget()
 	c.owner, c.busy, c.used = free, false, time.Now()
 	if len(c.queue) > 0 || c.lost != nil {
 		c.alarm()
@@ -309,6 +310,7 @@ func (c *conn) take() error {
 			e.unlock()
 			return nil
 		case time.Since(c.used) < hot:
+			c.forget()
 			c.owner, c.busy = free, false
 			e.unlock()
 			c.sleep(hot)
@@ -341,6 +343,7 @@ func (c *conn) takeBatch() {
 		n++
 	}
 	n = max(n, 1)
+	c.forget()
 	c.spare = append(c.spare[:0], c.queue[:n]...)
 	rest := copy(c.queue, c.queue[n:])
 	clear(c.queue[rest:])
@@ -388,9 +391,12 @@ func (c *conn) listen() error {
 	if c.retire() {
 		return errUnused
 	}
+	e.mu.Lock()
+	c.busy = true // and no alarm is needed
+	e.mu.Unlock()
 	_, err := c.ask(e.config.Heartbeat/2, pingSQL)
 	if err != nil && sqlstate.Of(err) != "" {
-		_, err = c.holds() // somebody canceled the ping
+		_, err = c.holds(err) // somebody canceled the ping
 	}
 	return err
 }
@@ -439,11 +445,14 @@ func (c *conn) askAnything(patience time.Duration, sql string, args ...string) (
 	return answer, nil
 }
 
-// holds asks which advisory locks the session holds. Its errors are the
-// session's end.
-func (c *conn) holds() (map[advisory]bool, error) {
+// holds asks which advisory locks the session holds, after Postgres answered with
+// an error. Its own errors are the session's end.
+func (c *conn) holds(after error) (map[advisory]bool, error) {
 	answer, err := c.ask(c.engine.config.Heartbeat, heldSQL)
-	if err != nil {
+	switch {
+	case err != nil && strings.HasPrefix(sqlstate.Of(after), "57P"):
+		return nil, after // that was Postgres' word that it ends the session
+	case err != nil:
 		return nil, err
 	}
 	return parseHeld(answer), nil
@@ -466,4 +475,10 @@ func (c *conn) work() error {
 		runtime.Gosched()
 	}
 	return err
+}
+
+// forget drops what the last batch points to. Engine.mu is held.
+func (c *conn) forget() {
+	clear(c.spare)
+	c.batch, c.ops, c.lone[0] = nil, nil, op{}
 }

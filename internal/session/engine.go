@@ -73,7 +73,7 @@ type Engine struct {
 	mu      sync.Mutex // guards everything below, and the insides of conns, entries and Holds
 	conns   []*conn    // in the order of their opening, none that is lost
 	entries map[Key]*entry
-	pollers []*entry      // that wait for a session to wait on, longest first
+	pollers []*entry      // that wait for a session to wait on
 	rung    []*conn       // that have something new in their queues
 	closed  bool          // no new locks
 	held    int           // Holds that are granted
@@ -144,20 +144,26 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 // travel together. It returns a Hold or an error for each.
 func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode) ([]*Hold, []error) {
 	holds, errs := make([]*Hold, len(keys)), make([]error, len(keys))
+	fail := func(err error) ([]*Hold, []error) {
+		for i := range errs {
+			errs[i] = err
+		}
+		return holds, errs
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(notAcquired(err))
+	}
 	e.mu.Lock()
-	closed := e.closed
+	if e.closed {
+		e.mu.Unlock()
+		return fail(ErrClosed)
+	}
 	for i, key := range keys {
 		holds[i] = &Hold{engine: e, mode: mode, noWait: true, ready: make(chan error, 1)}
-		if !closed {
-			e.ask(e.entry(key), holds[i])
-		}
+		e.ask(e.entry(key), holds[i])
 	}
 	e.unlockAndHelp()
 	for i := range holds {
-		if closed {
-			holds[i], errs[i] = nil, ErrClosed
-			continue
-		}
 		holds[i], errs[i] = holds[i].await(ctx, Wait{No: true})
 	}
 	return holds, errs
@@ -180,15 +186,19 @@ func (e *Engine) ReleaseTogether(holds []*Hold) []error {
 }
 
 // Query runs a statement of one text value on a session that is not waiting, and
-// returns its answer. ctx bounds the waiting for it.
+// returns its answer. ctx bounds the waiting for it. A statement that takes longer
+// than half a heartbeat costs its session.
 func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
 	q := &query{sql: sql, args: args, ready: make(chan struct{})}
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
 		return "", ErrClosed
 	}
-	e.serving(nil).push(op{kind: opQuery, query: q})
+	e.aside().push(op{kind: opQuery, query: q})
 	e.unlock()
 	select {
 	case <-q.ready:
@@ -231,7 +241,7 @@ func (e *Engine) Close() (lost int) {
 				f(ErrClosed)
 			}
 		}
-		e.interrupt(ent)
+		e.abandon(ent)
 	}
 	if len(e.entries) > 0 {
 		e.drained = make(chan struct{})
@@ -247,7 +257,7 @@ func (e *Engine) Close() (lost int) {
 	}
 	lost = e.held
 	for len(e.conns) > 0 {
-		if len(e.conns[0].batch) > 0 {
+		if e.conns[0].busy {
 			e.conns[0].kill() // it would not look up before it has its answer
 		}
 		e.lose(e.conns[0], ErrClosed)
@@ -270,10 +280,18 @@ func (e *Engine) entry(key Key) *entry {
 
 // serving is a session that is not waiting for a lock, or that soon will not be.
 func (e *Engine) serving(not *conn) *conn {
+	var opening *conn
 	for _, c := range e.conns {
-		if c != not && c.waiting == nil {
+		switch {
+		case c == not || c.waiting != nil:
+		case c.open:
 			return c
+		case opening == nil:
+			opening = c
 		}
+	}
+	if opening != nil {
+		return opening
 	}
 	if len(e.conns) < e.config.Sessions {
 		return e.open()
@@ -306,6 +324,20 @@ func (e *Engine) waiter() *conn {
 		return e.open()
 	}
 	return nil
+}
+
+// aside is a session for a statement that may take long: one that holds nothing,
+// so that no lock is lost when it takes too long, unless there is no room for one.
+func (e *Engine) aside() *conn {
+	for _, c := range e.conns {
+		if c.waiting == nil && len(c.held) == 0 {
+			return c
+		}
+	}
+	if len(e.conns) < e.config.Sessions {
+		return e.open()
+	}
+	return e.serving(nil)
 }
 
 // open begins a session. What is queued for it runs once it is there.

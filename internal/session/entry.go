@@ -27,7 +27,8 @@ type entry struct {
 	probing  bool            // Postgres is being asked whether others wait for it
 	deferred bool            // the unlock stands back until that is answered
 	attempts int             // sessions lost in a row while asking
-	timer    *time.Timer     // of the next poll
+	turned   time.Time       // when it last had its turn to wait in Postgres, or was first refused it
+	timer    *time.Timer     // of the next poll, or probe
 	settle   []chan struct{} // of those who gave up and wait until nothing is under way
 }
 
@@ -174,14 +175,25 @@ func (e *Engine) waitOn(ent *entry, c *conn) {
 // poll tries again in a while.
 func (e *Engine) poll(ent *entry) {
 	ent.state, ent.conn = polling, nil
+	if ent.turned.IsZero() {
+		ent.turned = time.Now()
+	}
 	e.pollers = append(e.pollers, ent)
+	e.later(ent, func() {
+		e.unpoll(ent)
+		e.try(ent)
+	})
+}
+
+// later calls f in a while, if the entry is in the same state then.
+func (e *Engine) later(ent *entry, f func()) {
+	state := ent.state
 	var timer *time.Timer
 	timer = time.AfterFunc(pollInterval, func() {
 		e.mu.Lock()
 		defer e.unlock()
-		if ent.state == polling && ent.timer == timer && !e.closed {
-			e.unpoll(ent)
-			e.try(ent)
+		if ent.timer == timer && ent.state == state {
+			f()
 		}
 	})
 	ent.timer = timer
@@ -204,7 +216,7 @@ func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 		e.granted(ent, c)
 		return
 	}
-	ent.conn = nil
+	ent.conn, ent.turned = nil, time.Now()
 	if head := ent.queue.front(); err != nil && head != nil {
 		ent.queue.remove(head)
 		head.refuse(err)
@@ -215,7 +227,7 @@ func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 		e.rest(ent)
 	case err == nil && len(e.pollers) > 0 && len(c.queue) == 0:
 		// Every key that is waited for gets its turn in Postgres' own queue.
-		next := e.pollers[0]
+		next := slices.MinFunc(e.pollers, func(a, b *entry) int { return a.turned.Compare(b.turned) })
 		e.unpoll(next)
 		e.waitOn(next, c)
 		e.poll(ent)
@@ -254,7 +266,8 @@ func (e *Engine) slice(ent *entry) time.Duration {
 
 // granted is Postgres' yes: c holds the lock as ent.want.
 func (e *Engine) granted(ent *entry, c *conn) {
-	ent.state, ent.mode, ent.conn, ent.since = held, ent.want, c, time.Now()
+	ent.state, ent.mode, ent.conn = held, ent.want, c
+	ent.since, ent.turned = time.Now(), time.Time{}
 	c.held[ent] = struct{}{}
 	e.deliver(ent)
 	e.settled(ent)
@@ -316,8 +329,18 @@ func (e *Engine) probed(ent *entry, ok bool) {
 	if ok {
 		ent.since = time.Now()
 		e.deliver(ent)
-	} else {
-		e.refuseNoWait(ent, anyHold)
+		return
+	}
+	e.refuseNoWait(ent, anyHold)
+	if ent.queue.len() > ent.queue.exclusive {
+		e.later(ent, func() { e.join(ent) }) // those who are in the way may give up
+	}
+}
+
+// join lets the first in the queue join those who hold the lock, if it may.
+func (e *Engine) join(ent *entry) {
+	if head := ent.queue.front(); head != nil && head.mode == Shared && ent.mode == Shared {
+		e.probe(ent)
 	}
 }
 
@@ -406,6 +429,8 @@ func (e *Engine) abandon(ent *entry) bool {
 			e.unpoll(ent)
 			e.rest(ent)
 		}
+	case held:
+		e.join(ent) // it may have stood in the way
 	}
 	return false
 }
@@ -438,6 +463,19 @@ func (e *Engine) interrupt(ent *entry) {
 	}
 	c.canceled = make(chan struct{})
 	k.push(op{kind: opCancel, target: c, done: c.canceled})
+}
+
+// uncancel takes back the order to cancel c's waiting, if that has not begun.
+func (e *Engine) uncancel(c *conn) {
+	if c.canceled == nil {
+		return
+	}
+	for _, k := range e.conns {
+		if i := slices.IndexFunc(k.queue, func(o op) bool { return o.target == c }); i >= 0 {
+			k.queue = slices.Delete(k.queue, i, i+1)
+			c.canceled = nil
+		}
+	}
 }
 
 // soon is a time that is not worth a round trip to shorten.
@@ -484,7 +522,9 @@ func (e *Engine) lose(c *conn, err error) {
 			case o.kind == opCancel:
 				close(o.done)
 			case o.kind == opQuery:
-				o.query.err = err
+				if o.query.err = err; c.open {
+					o.query.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+				}
 				close(o.query.ready)
 			}
 		}

@@ -15,9 +15,6 @@ import (
 // exchange runs the batch: tries, unlocks and probes, in one statement.
 func (c *conn) exchange() error {
 	ops := c.ops
-	if len(ops) == 1 {
-		return c.single(ops[0])
-	}
 	answer, err := c.askFor(ops)
 	if err == nil {
 		return c.settle(ops, answer)
@@ -27,27 +24,31 @@ func (c *conn) exchange() error {
 	}
 	// Some of it was done before it failed, and stays done. What was not is done
 	// one by one, so that one request that fails does not fail the others.
-	has, err := c.holds()
-	if err != nil {
-		return err
+	has, lost := c.holds(err)
+	if lost != nil {
+		return lost
 	}
 	for _, o := range ops {
 		lock := advisory{o.ent.key, o.mode}
 		switch {
+		case o.kind == opProbe && has[lock]:
+			lost = probedInHalf(err)
 		case o.kind == opTry && has[lock], o.kind == opUnlock && !has[lock]:
-			err = c.settle(c.one(o), "1")
+			lost = c.settle(c.one(o), "1")
+		case o.kind == opTry && sqlstate.Of(err) == sqlstate.OutOfMemory:
+			lost = c.refuse(o, err) // the next one would not fit in either
 		default:
-			err = c.single(o)
+			lost = c.single(o)
 			delete(has, lock) // unlocked, if it was held: the next try is still to be run
 		}
-		if err != nil {
-			return err
+		if lost != nil {
+			return lost
 		}
 	}
 	return nil
 }
 
-// single runs one try, unlock or probe.
+// single runs one try, unlock or probe, for the second time.
 func (c *conn) single(o op) error {
 	answer, err := c.askFor(c.one(o))
 	if err == nil {
@@ -56,18 +57,25 @@ func (c *conn) single(o op) error {
 	if sqlstate.Of(err) == "" {
 		return err
 	}
-	has, lost := c.holds()
+	has, lost := c.holds(err)
 	switch held := has[advisory{o.ent.key, o.mode}]; {
 	case lost != nil:
 		return lost
+	case o.kind == opProbe && held:
+		return probedInHalf(err)
+	case o.kind == opProbe:
+		return c.settle(c.one(o), "0")
 	case o.kind == opTry && held, o.kind == opUnlock && !held:
 		return c.settle(c.one(o), "1") // it was done, and failed then
 	case o.kind == opTry:
 		return c.refuse(o, err)
-	case o.kind == opUnlock:
-		return fmt.Errorf("unlocking: %w", err)
 	}
-	return c.settle(c.one(o), "0")
+	return fmt.Errorf("unlocking: %w", err)
+}
+
+// probedInHalf is the end of a session on which a probe may have left its lock.
+func probedInHalf(err error) error {
+	return fmt.Errorf("a lock may be left from asking who else wants it: %w", err)
 }
 
 // one is a batch of one.
@@ -149,8 +157,10 @@ func (c *conn) wait(o op) error {
 		strconv.FormatInt(o.ent.key.ID, 10), letter(o.kind, o.ent.key, o.mode), millis)
 
 	// An order to cancel this wait that comes too late must not hit what is run
-	// next, so it is waited for.
+	// next, so it is waited for. One that has not begun is taken back.
 	e.mu.Lock()
+	c.waitEnds = time.Time{} // and none is given any more
+	e.uncancel(c)
 	canceled := c.canceled
 	e.mu.Unlock()
 	if canceled != nil {
@@ -164,7 +174,7 @@ func (c *conn) wait(o op) error {
 			return err
 		}
 		// The lock may have been granted at the moment when the wait ended.
-		has, lost := c.holds()
+		has, lost := c.holds(err)
 		if lost != nil {
 			return lost
 		}
