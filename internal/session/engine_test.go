@@ -1,0 +1,1393 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
+
+// A bench is a fake server with transit of half a millisecond each way, inside a
+// synctest bubble, and what can be done with it.
+type bench struct {
+	*testing.T
+	*server
+	faults []func(b *backend, st *statement) (fault, bool) // the first that applies
+}
+
+const (
+	transit = 500 * time.Microsecond
+	trip    = 2 * transit
+)
+
+var (
+	one = Key{ID: 1}
+	two = Key{ID: 2}
+)
+
+func inBubble(t *testing.T, f func(t *bench)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{T: t, server: newServer()}
+		b.fault = b.faultOf
+		t.Cleanup(func() {
+			time.Sleep(time.Minute)
+			b.server.mu.Lock()
+			defer b.server.mu.Unlock()
+			for _, wrong := range b.wrongs {
+				t.Errorf("the session was misused: %s", wrong)
+			}
+			if len(b.locks) > 0 && !t.Failed() {
+				t.Errorf("locks are left: %v", b.locks)
+			}
+			if t.Failed() {
+				t.Log("\n" + strings.Join(b.trace, "\n"))
+			}
+		})
+		f(b)
+	})
+}
+
+func (t *bench) faultOf(b *backend, st *statement) fault {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	f := fault{}
+	for _, try := range t.faults {
+		if got, ok := try(b, st); ok {
+			f = got
+			break
+		}
+	}
+	f.there += transit
+	f.back += transit
+	return f
+}
+
+// once makes the n-th statement from now on (the first is 1) go wrong that
+// begins so, as [statement.String] shows it.
+func (t *bench) once(n int, begins string, f fault) {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	t.faults = append(t.faults, func(_ *backend, st *statement) (fault, bool) {
+		if strings.HasPrefix(st.String(), begins) {
+			n--
+			return f, n == 0
+		}
+		return fault{}, false
+	})
+}
+
+func (t *bench) always(begins string, f fault) {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	t.faults = append(t.faults, func(_ *backend, st *statement) (fault, bool) {
+		return f, strings.HasPrefix(st.String(), begins)
+	})
+}
+
+// engine is one process.
+func (t *bench) engine(change ...func(*Config)) *Engine {
+	config := Config{
+		Open: t.open, Sessions: 8, Slice: 750 * time.Millisecond, HandOver: 25 * time.Millisecond, Heartbeat: 10 * time.Second,
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	e := New(config)
+	t.Cleanup(func() { e.Close() })
+	return e
+}
+
+func sessions(n int) func(*Config)            { return func(c *Config) { c.Sessions = n } }
+func handOver(d time.Duration) func(*Config)  { return func(c *Config) { c.HandOver = d } }
+func heartbeat(d time.Duration) func(*Config) { return func(c *Config) { c.Heartbeat = d } }
+
+// acquire waits as long as it takes.
+func (t *bench) acquire(e *Engine, key Key, mode Mode) *Hold {
+	t.Helper()
+	h, err := e.Acquire(t.Context(), key, mode, Wait{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// A request is an Acquire under way.
+type request struct {
+	hold   *Hold
+	err    error
+	after  time.Duration // from the asking to the answer
+	done   chan struct{}
+	cancel context.CancelFunc
+}
+
+// ask begins a request and lets it come as far as it comes at once.
+func (t *bench) ask(e *Engine, key Key, mode Mode, wait Wait) *request {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &request{done: make(chan struct{}), cancel: cancel}
+	began := time.Now()
+	go func() {
+		defer close(r.done)
+		r.hold, r.err = e.Acquire(ctx, key, mode, wait)
+		r.after = time.Since(began)
+	}()
+	synctest.Wait()
+	return r
+}
+
+func (r *request) finished() bool {
+	synctest.Wait()
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (t *bench) wantErr(err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("got error %v, want %v", err, want)
+	}
+}
+
+func (t *bench) must(err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// soon checks that a request is granted within d, and unlocks.
+func (t *bench) soon(r *request, d time.Duration) {
+	t.Helper()
+	select {
+	case <-r.done:
+		t.must(r.err)
+		t.must(r.hold.Release())
+	case <-time.After(d):
+		t.Errorf("not granted within %v", d)
+		r.cancel()
+		if <-r.done; r.err == nil {
+			r.hold.Release()
+		}
+	}
+}
+
+// An outsider is another process, with a session that is used as it comes.
+type outsider struct {
+	t *bench
+	b *backend
+}
+
+func (t *bench) outsider() *outsider {
+	c, _ := t.open(context.Background())
+	o := &outsider{t, c.(*backend)}
+	o.b.timeout = time.Hour
+	t.Cleanup(func() { o.b.Close() })
+	return o
+}
+
+func (o *outsider) try(key Key, mode Mode) bool {
+	o.t.server.mu.Lock()
+	defer o.t.server.mu.Unlock()
+	return o.t.server.try(o.b, key, mode)
+}
+
+func (o *outsider) unlock(key Key, mode Mode) {
+	o.t.Helper()
+	o.t.server.mu.Lock()
+	defer o.t.server.mu.Unlock()
+	if !o.t.server.unlock(o.b, key, mode) {
+		o.t.Errorf("the outsider does not hold %v", key)
+	}
+}
+
+// wait begins to wait, and says when it was granted.
+func (o *outsider) wait(key Key, mode Mode) (granted chan time.Time) {
+	granted = make(chan time.Time, 1)
+	go func() {
+		o.t.server.mu.Lock()
+		defer o.t.server.mu.Unlock()
+		o.b.active = true
+		if err := o.b.wait(key, mode); err == nil {
+			granted <- time.Now()
+		}
+	}()
+	synctest.Wait()
+	return granted
+}
+
+// held is who holds the key, and in which mode.
+func (t *bench) held(key Key) (pids []int32) {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	if l := t.server.locks[key]; l != nil {
+		for b := range l.held {
+			pids = append(pids, b.pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+func (t *bench) waiters(key Key) int {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	if l := t.server.locks[key]; l != nil {
+		return len(l.queue)
+	}
+	return 0
+}
+
+// free checks that another process can have the key.
+func (t *bench) free(key Key) {
+	t.Helper()
+	o := t.outsider()
+	if !o.try(key, Exclusive) {
+		t.Errorf("%v is not free: held by %v, %d wait", key, t.held(key), t.waiters(key))
+		return
+	}
+	o.unlock(key, Exclusive)
+}
+
+func (t *bench) stats(e *Engine, held, waiting int) {
+	t.Helper()
+	if s := e.Stats(); s.Held != held || s.Waiting != waiting {
+		t.Errorf("want %d held and %d waiting: %+v", held, waiting, s)
+	}
+}
+
+// asked counts the statements that begin so.
+func (t *bench) asked(begins string) (n int) {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	for _, line := range t.trace {
+		if fields := strings.SplitN(line, " ", 3); strings.HasPrefix(fields[2], begins) {
+			n++
+		}
+	}
+	return n
+}
+
+// Within the process a lock goes from hand to hand, until the time for that is
+// over: then others have their turn, and lose it in the same way.
+func TestHandOverIsBounded(t *testing.T) {
+	for _, bound := range []time.Duration{0, 5 * time.Millisecond, 25 * time.Millisecond} {
+		t.Run(bound.String(), func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				e := t.engine(handOver(bound))
+				var wg sync.WaitGroup
+				stop := time.Now().Add(300 * time.Millisecond)
+				for range 4 {
+					wg.Go(func() {
+						for time.Now().Before(stop) {
+							h := t.acquire(e, one, Exclusive)
+							time.Sleep(time.Millisecond)
+							t.must(h.Release())
+						}
+					})
+				}
+				time.Sleep(100 * time.Millisecond)
+				before := e.Stats()
+				began, o := time.Now(), t.outsider()
+				took := (<-o.wait(one, Exclusive)).Sub(began)
+				if most := bound + time.Millisecond + trip + time.Millisecond; took > most {
+					t.Errorf("another process waited %v, more than %v", took, most)
+				}
+				o.unlock(one, Exclusive)
+				wg.Wait()
+				// Nobody else wanted it for 100 ms: that cost a round trip for
+				// each bound that was over, and one to open, and no turn.
+				if most := uint64(100*time.Millisecond/(bound+2*time.Millisecond)) + 5; before.RoundTrips > most {
+					t.Errorf("%d round trips in 100 ms, with %d hand-overs", before.RoundTrips, before.HandOvers)
+				}
+				if bound > 0 && before.HandOvers < before.Acquired/2 || bound == 0 && before.HandOvers > 0 {
+					t.Errorf("%d hand-overs for %d locks", before.HandOvers, before.Acquired)
+				}
+			})
+		})
+	}
+}
+
+func TestFirstComeFirstServed(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		o.try(one, Exclusive)
+		var mu sync.Mutex
+		var order []int
+		var wg sync.WaitGroup
+		for i := range 20 {
+			mode := Mode(i / 5 % 2)
+			r := t.ask(e, one, mode, Wait{})
+			wg.Go(func() {
+				<-r.done
+				t.must(r.err)
+				mu.Lock()
+				order = append(order, i/5)
+				mu.Unlock()
+				time.Sleep(3 * time.Millisecond)
+				t.must(r.hold.Release())
+			})
+			time.Sleep(time.Millisecond)
+		}
+		o.unlock(one, Exclusive)
+		wg.Wait()
+		if !slices.IsSorted(order) || len(order) != 20 {
+			t.Errorf("served in the order %v", order)
+		}
+	})
+}
+
+// Readers join those who hold a lock shared: without asking for a while, and
+// then after asking whether that keeps anybody waiting.
+func TestReadersJoin(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		first := t.acquire(e, one, Shared)
+		trips := e.Stats().RoundTrips
+		t.must(t.acquire(e, one, Shared).Release())
+		if n := e.Stats().RoundTrips - trips; n != 0 {
+			t.Errorf("joining at once took %d round trips", n)
+		}
+		time.Sleep(30 * time.Millisecond)
+		t.must(t.acquire(e, one, Shared).Release())
+		if n := t.asked("locks Q1"); n != 1 {
+			t.Errorf("%d probes", n)
+		}
+
+		// A writer elsewhere: it has its turn before those who come now.
+		time.Sleep(30 * time.Millisecond)
+		turn := o.wait(one, Exclusive)
+		_, err := e.Acquire(t.Context(), one, Shared, Wait{No: true})
+		t.wantErr(err, ErrNotAcquired)
+		late := t.ask(e, one, Shared, Wait{})
+		time.Sleep(100 * time.Millisecond)
+		if late.finished() {
+			t.Fatal("a reader overtook the writer")
+		}
+		t.must(first.Release())
+		<-turn
+		if late.finished() {
+			t.Fatal("a reader holds it with the writer")
+		}
+		o.unlock(one, Exclusive)
+		t.soon(late, 10*time.Millisecond)
+	})
+}
+
+// A writer that waited may give up, here or elsewhere: who stood behind it joins
+// those who hold the lock all the while.
+func TestReadersJoinWhenTheWriterGivesUp(t *testing.T) {
+	t.Run("here", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			e := t.engine()
+			reader := t.acquire(e, one, Shared)
+			writer := t.ask(e, one, Exclusive, Wait{})
+			behind := t.ask(e, one, Shared, Wait{})
+			time.Sleep(time.Second)
+			if behind.finished() {
+				t.Error("a reader overtook the writer")
+			}
+			writer.cancel()
+			t.soon(behind, time.Second)
+			t.must(reader.Release())
+		})
+	})
+	t.Run("elsewhere", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			e, o := t.engine(), t.outsider()
+			reader := t.acquire(e, one, Shared)
+			time.Sleep(30 * time.Millisecond)
+			o.wait(one, Exclusive)
+			behind := t.ask(e, one, Shared, Wait{})
+			time.Sleep(time.Second)
+			if behind.finished() {
+				t.Error("a reader overtook the writer")
+			}
+			o.b.Close()
+			t.soon(behind, time.Second)
+			t.must(reader.Release())
+		})
+	})
+}
+
+// A probe takes the lock for an instant: Release answers only when that is over.
+func TestReleaseWaitsForTheProbe(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		first := t.acquire(e, one, Shared)
+		time.Sleep(30 * time.Millisecond)
+		t.once(1, "locks Q1", fault{takes: 40 * time.Millisecond})
+		join := t.ask(e, one, Shared, Wait{})
+		time.Sleep(trip) // and the session of the probe is open
+		began := time.Now()
+		t.must(first.Release())
+		if time.Since(began) < 20*time.Millisecond {
+			t.Errorf("released after %v, while the probe was under way", time.Since(began))
+		}
+		t.soon(join, 10*time.Millisecond)
+		t.free(one)
+	})
+}
+
+func TestNoWait(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+
+		// While the lock is being given back it will be free in a moment.
+		h := t.acquire(e, one, Exclusive)
+		go h.Release()
+		synctest.Wait()
+		r := t.ask(e, one, Exclusive, Wait{No: true})
+		t.soon(r, 10*time.Millisecond)
+
+		// While it is tried exclusively, a reader may still have it.
+		o.try(one, Shared)
+		writer := t.ask(e, one, Exclusive, Wait{No: true})
+		reader := t.ask(e, one, Shared, Wait{No: true})
+		<-writer.done
+		t.wantErr(writer.err, ErrNotAcquired)
+		t.soon(reader, 10*time.Millisecond)
+
+		// Of two who try, one has it.
+		o.unlock(one, Shared)
+		first := t.ask(e, one, Exclusive, Wait{No: true})
+		second := t.ask(e, one, Exclusive, Wait{No: true})
+		<-second.done
+		t.wantErr(second.err, ErrNotAcquired)
+		<-first.done
+		t.must(first.err)
+		_, err := e.Acquire(t.Context(), one, Shared, Wait{No: true})
+		t.wantErr(err, ErrNotAcquired)
+		t.must(first.hold.Release())
+
+		// Nobody waits while another process is waited for.
+		o.try(one, Exclusive)
+		waiting := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(20 * time.Millisecond)
+		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{No: true})
+		t.wantErr(err, ErrNotAcquired)
+		o.unlock(one, Exclusive)
+		t.soon(waiting, 10*time.Millisecond)
+	})
+}
+
+// The first in the queue gives up, and who comes next wants it otherwise.
+func TestModeChangesInTheQueue(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		o.try(one, Shared)
+		writer := t.ask(e, one, Exclusive, Wait{})
+		reader := t.ask(e, one, Shared, Wait{})
+		time.Sleep(100 * time.Millisecond)
+		if writer.finished() || reader.finished() || t.waiters(one) != 1 {
+			t.Fatal("the writer should wait in Postgres, and the reader behind it")
+		}
+		writer.cancel()
+		t.soon(reader, 20*time.Millisecond)
+		<-writer.done
+		t.wantErr(writer.err, ErrNotAcquired)
+		t.wantErr(writer.err, context.Canceled)
+		t.stats(e, 0, 0)
+		if t.waiters(one) != 0 {
+			t.Error("the session still waits for the writer")
+		}
+		o.unlock(one, Shared)
+	})
+}
+
+// More keys are waited for than there are sessions to wait on: they take turns.
+func TestPolling(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(sessions(2)), t.outsider()
+		var keys []Key
+		var requests []*request
+		for i := range 4 {
+			key := Key{ID: int64(i)}
+			keys = append(keys, key)
+			o.try(key, Exclusive)
+			requests = append(requests, t.ask(e, key, Exclusive, Wait{}))
+		}
+		waited := make(map[Key]bool)
+		for range 40 {
+			time.Sleep(100 * time.Millisecond)
+			waiting := 0
+			for _, key := range keys {
+				if t.waiters(key) > 0 {
+					waited[key] = true
+					waiting++
+				}
+			}
+			if waiting > 1 {
+				t.Errorf("%d sessions wait, and none is left for those who do not", waiting)
+			}
+		}
+		if len(waited) != len(keys) {
+			t.Errorf("only %v were waited for in Postgres", waited)
+		}
+		for i, r := range requests {
+			if t.waiters(keys[i]) == 0 {
+				o.unlock(keys[i], Exclusive)
+				t.soon(r, pollInterval+10*time.Millisecond)
+			} else {
+				defer func() {
+					o.unlock(keys[i], Exclusive)
+					t.soon(r, 10*time.Millisecond)
+				}()
+			}
+		}
+	})
+}
+
+// One who polls gives up, and nothing of it is left.
+func TestPollerGivesUp(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(sessions(1)), t.outsider()
+		h := t.acquire(e, two, Exclusive) // so that the session is none to wait on
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(100*time.Millisecond + pollInterval/2)
+		if t.waiters(one) != 0 {
+			t.Fatal("a session that holds a lock waits")
+		}
+		r.cancel()
+		synctest.Wait()
+		if !r.finished() {
+			t.Error("giving up between two tries took time")
+		}
+		o.unlock(one, Exclusive)
+		time.Sleep(100 * time.Millisecond)
+		t.free(one)
+		t.must(h.Release())
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if len(e.pollers) > 0 || len(e.entries) > 0 {
+			t.Errorf("left: %d pollers, %d entries", len(e.pollers), len(e.entries))
+		}
+	})
+}
+
+// With one session, a wait delays the others until the end of its slice, and
+// giving up ends the session.
+func TestOneSession(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(sessions(1)), t.outsider()
+		o.try(one, Exclusive)
+		waiting := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(100 * time.Millisecond)
+		if t.waiters(one) != 1 {
+			t.Fatal("the only session should wait")
+		}
+		other := t.ask(e, two, Exclusive, Wait{})
+		t.soon(other, 750*time.Millisecond)
+		time.Sleep(2 * time.Second)
+		pids := t.pids()
+		waiting.cancel()
+		<-waiting.done
+		t.wantErr(waiting.err, context.Canceled)
+		o.unlock(one, Exclusive)
+		time.Sleep(trip) // the server may grant it before it sees that the client is gone
+		t.free(one)
+		t.must(t.acquire(e, two, Exclusive).Release())
+		if slices.Equal(pids, t.pids()) {
+			t.Error("how was the wait ended?")
+		}
+	})
+}
+
+// With several sessions giving up costs none.
+func TestGivingUp(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(sessions(2)), t.outsider()
+		o.try(one, Exclusive)
+		for range 5 {
+			r := t.ask(e, one, Exclusive, Wait{})
+			time.Sleep(100 * time.Millisecond)
+			r.cancel()
+			time.Sleep(10 * time.Millisecond)
+			if !r.finished() || t.waiters(one) != 0 {
+				t.Fatal("the wait goes on")
+			}
+		}
+		if n := t.server.opened; n != 3 { // one is the outsider's
+			t.Errorf("%d sessions were opened", n)
+		}
+		r := t.ask(e, one, Exclusive, Wait{For: 50 * time.Millisecond})
+		<-r.done
+		t.wantErr(r.err, ErrNotAcquired)
+		if r.after > 50*time.Millisecond+2*trip {
+			t.Errorf("it took %v", r.after)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := e.Acquire(ctx, one, Exclusive, Wait{})
+		t.wantErr(err, ErrNotAcquired)
+		t.wantErr(err, context.DeadlineExceeded)
+		_, err = e.Acquire(ctx, two, Exclusive, Wait{}) // it is over
+		t.wantErr(err, context.DeadlineExceeded)
+		_, errs := e.AcquireTogether(ctx, []Key{one, two}, Exclusive)
+		t.wantErr(errs[0], context.DeadlineExceeded)
+		t.wantErr(errs[1], context.DeadlineExceeded)
+		t.stats(e, 0, 0)
+		o.unlock(one, Exclusive)
+	})
+}
+
+// An order to cancel a wait that comes when the wait is over must not hit what
+// the session runs next.
+func TestLateCancel(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(100 * time.Millisecond)
+		t.once(1, "cancel", fault{there: 50 * time.Millisecond})
+		t.always("locks x1", fault{takes: 80 * time.Millisecond})
+		r.cancel()
+		time.Sleep(10 * time.Millisecond) // there is a session to cancel from
+		o.unlock(one, Exclusive)
+		<-r.done
+		t.wantErr(r.err, context.Canceled)
+		t.free(one)
+		if t.asked("cancels") != 1 || t.asked("held") != 0 {
+			t.Error("the cancel request hit the unlock")
+		}
+	})
+}
+
+// No order is given to cancel a wait whose end is known, while it is asked what
+// came of it.
+func TestNoCancelAfterTheWait(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		o.try(one, Exclusive)
+		t.once(1, "wait", fault{err: pgError(sqlstate.DeadlockDetected)})
+		t.once(1, "held", fault{takes: 100 * time.Millisecond})
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(20 * time.Millisecond)
+		r.cancel()
+		<-r.done
+		t.wantErr(r.err, context.Canceled)
+		if t.asked("cancel") != 0 {
+			t.Error("what came of the wait was canceled")
+		}
+		o.unlock(one, Exclusive)
+	})
+}
+
+// The session that should cancel a wait does not open: the wait ends with its
+// slice.
+func TestCancelFromASessionThatNeverOpens(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(100 * time.Millisecond)
+		t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
+		r.cancel()
+		began := time.Now()
+		<-r.done
+		if took := time.Since(began); took > 700*time.Millisecond {
+			t.Errorf("giving up took %v", took)
+		}
+		t.server.mu.Lock()
+		t.refuse = nil
+		t.server.mu.Unlock()
+		o.unlock(one, Exclusive)
+		t.free(one)
+	})
+}
+
+// A batch fails in the middle: what was done is kept, what was not is done.
+func TestBatchFails(t *testing.T) {
+	for _, state := range []string{sqlstate.OutOfMemory, sqlstate.QueryCanceled, "XX000"} {
+		for done := range 5 {
+			t.Run(fmt.Sprint(state, done), func(t *testing.T) {
+				inBubble(t, func(t *bench) {
+					e := t.engine()
+					before := t.acquire(e, Key{ID: 9}, Exclusive)
+					give := t.acquire(e, Key{ID: 8}, Exclusive)
+					keep := t.acquire(e, Key{ID: 7}, Shared)
+					t.once(1, "locks X100", fault{takes: 10 * time.Millisecond})
+					t.once(1, "locks X1 x8 X2 S3", fault{err: pgError(state), done: done})
+					blocker := t.ask(e, Key{ID: 100}, Exclusive, Wait{})
+					requests := []*request{t.ask(e, one, Exclusive, Wait{})}
+					released := make(chan error, 1)
+					go func() { released <- give.Release() }()
+					synctest.Wait()
+					requests = append(requests, t.ask(e, two, Exclusive, Wait{}), t.ask(e, Key{ID: 3}, Shared, Wait{}))
+					t.soon(blocker, 20*time.Millisecond)
+					t.must(<-released)
+					t.free(Key{ID: 8})
+					for i, r := range requests {
+						<-r.done
+						failed := state == sqlstate.OutOfMemory && done <= []int{0, 2, 3}[i]
+						if failed != (r.err != nil) || failed && sqlstate.Of(r.err) != state {
+							t.Errorf("request %d: %v", i, r.err)
+						}
+						if r.err == nil {
+							t.must(r.hold.Release())
+						}
+					}
+					for _, h := range []*Hold{before, keep} {
+						t.must(h.Release())
+					}
+					t.stats(e, 0, 0)
+					for _, key := range []Key{one, two, {ID: 3}, {ID: 7}, {ID: 9}} {
+						t.free(key)
+					}
+					if t.asked("locks X1 x8 X2 S3") != 1 {
+						t.Error("there was no such batch")
+					}
+				})
+			})
+		}
+	}
+}
+
+// The unlock and the next try of one key fail together, which leaves three ways
+// in which it may be held.
+func TestUnlockAndTryFailTogether(t *testing.T) {
+	for _, modes := range [][2]Mode{{Exclusive, Exclusive}, {Exclusive, Shared}, {Shared, Exclusive}} {
+		for done := range 3 {
+			t.Run(fmt.Sprint(modes, done), func(t *testing.T) {
+				inBubble(t, func(t *bench) {
+					e := t.engine(handOver(0))
+					h := t.acquire(e, one, modes[0])
+					next := t.ask(e, one, modes[1], Wait{})
+					t.once(1, "locks "+letter(opUnlock, one, modes[0])+"1 ", fault{err: pgError("XX000"), done: done})
+					t.must(h.Release())
+					<-next.done
+					t.must(next.err)
+					t.server.mu.Lock()
+					for _, n := range t.server.locks[one].held {
+						if n[modes[1]] != 1 || n[1-modes[1]] != 0 {
+							t.Errorf("held %v times", n)
+						}
+					}
+					t.server.mu.Unlock()
+					t.must(next.hold.Release())
+					t.free(one)
+				})
+			})
+		}
+	}
+}
+
+// Statements fail before or after they had their effect.
+func TestStatementsFail(t *testing.T) {
+	fails := pgError("XX000")
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		for done := range 2 {
+			t.once(1, "locks X1", fault{err: fails, done: done})
+			h := t.acquire(e, one, Exclusive)
+			t.once(1, "locks x1", fault{err: fails, done: done})
+			t.must(h.Release())
+			t.free(one)
+		}
+
+		// Twice is too often: the one who tries hears of it, with nothing held.
+		t.once(1, "locks X1", fault{err: fails})
+		t.once(1, "locks X1", fault{err: fails})
+		_, err := e.Acquire(t.Context(), one, Exclusive, Wait{})
+		if sqlstate.Of(err) != "XX000" {
+			t.Error(err)
+		}
+		t.free(one)
+
+		// The lock was granted, and the wait failed then.
+		for _, state := range []pgError{sqlstate.LockNotAvailable, sqlstate.QueryCanceled, sqlstate.OutOfMemory} {
+			o.try(one, Exclusive)
+			t.once(1, "wait", fault{err: state, done: 1})
+			r := t.ask(e, one, Exclusive, Wait{})
+			time.Sleep(100 * time.Millisecond)
+			o.unlock(one, Exclusive)
+			t.soon(r, 10*time.Millisecond)
+			t.free(one)
+		}
+		// It failed for another reason than time.
+		o.try(one, Exclusive)
+		t.once(1, "wait", fault{err: pgError(sqlstate.DeadlockDetected)})
+		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{})
+		if sqlstate.Of(err) != sqlstate.DeadlockDetected {
+			t.Error(err)
+		}
+		// Somebody canceled it: it goes on.
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(100 * time.Millisecond)
+		for _, pid := range t.pids() {
+			t.interrupt(pid)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if t.waiters(one) != 1 {
+			t.Error("it waits no longer")
+		}
+		o.unlock(one, Exclusive)
+		t.soon(r, 10*time.Millisecond)
+		if e.Stats().Lost != 0 {
+			t.Error("locks were lost")
+		}
+
+		// An unlock fails twice: the lock ends with its session.
+		h := t.acquire(e, one, Exclusive)
+		t.always("locks x1", fault{err: fails})
+		t.wantErr(h.Release(), ErrUnconfirmed)
+		t.wantErr(h.Release(), ErrNotHeld)
+		time.Sleep(trip)
+		t.free(one)
+	})
+}
+
+// A probe fails between taking the lock and giving it back.
+func TestProbeFailsInTheMiddle(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		h := t.acquire(e, one, Shared)
+		time.Sleep(30 * time.Millisecond)
+		t.once(1, "locks Q1", fault{err: pgError("XX000"), half: true})
+		r := t.ask(e, one, Shared, Wait{})
+		t.soon(r, time.Second)
+		t.must(h.Release())
+		time.Sleep(trip)
+		t.free(one)
+	})
+}
+
+// A session that holds nothing is closed after a minute.
+func TestUnusedSessionsAreClosed(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				t.deaf = deaf
+				e := t.engine()
+				h := t.acquire(e, one, Exclusive)
+				time.Sleep(time.Hour)
+				t.must(h.Err())
+				t.must(h.Release())
+				time.Sleep(50 * time.Second)
+				if len(t.pids()) != 1 {
+					t.Error("it was closed too early")
+				}
+				time.Sleep(20 * time.Second)
+				if len(t.pids()) != 0 || e.Stats().Sessions != 0 {
+					t.Error("it is still there")
+				}
+				t.must(t.acquire(e, one, Exclusive).Release())
+			})
+		})
+	}
+}
+
+// The server is asked for a sign of life as often as that needs, and a silent
+// loss is noticed within the heartbeat.
+func TestHeartbeat(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				t.deaf = deaf
+				t.notice = func(*backend, bool) time.Duration { return 35 * time.Second }
+				e := t.engine()
+				h := t.acquire(e, one, Exclusive)
+				trips := e.Stats().RoundTrips
+				time.Sleep(10 * time.Minute)
+				if n := e.Stats().RoundTrips - trips; n < 118 || n > 122 {
+					t.Errorf("%d pings in ten minutes", n)
+				}
+				t.silence(h.PID())
+				cut := time.Now()
+				<-h.Done()
+				if d := time.Since(cut); d > 10*time.Second {
+					t.Errorf("noticed after %v", d)
+				}
+				t.wantErr(h.Err(), ErrLost)
+				t.wantErr(h.Release(), ErrLost)
+			})
+		})
+	}
+}
+
+// What the server tells of is noticed at once, by those who can listen.
+func TestTermination(t *testing.T) {
+	for _, after := range []time.Duration{0, 5 * time.Millisecond, time.Second, time.Minute} {
+		t.Run(after.String(), func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				e := t.engine()
+				h := t.acquire(e, one, Exclusive)
+				next := t.ask(e, one, Exclusive, Wait{})
+				var told error
+				h.Notify(func(err error) {
+					told = err
+					if next.hold != nil {
+						t.Error("somebody else had it before")
+					}
+				})
+				time.Sleep(after)
+				t.terminate(h.PID())
+				killed := time.Now()
+				<-h.Done()
+				if d := time.Since(killed); d > hot+time.Millisecond {
+					t.Errorf("noticed after %v", d)
+				}
+				t.wantErr(h.Err(), ErrLost)
+				t.wantErr(told, ErrLost)
+				if sqlstate.Of(h.Err()) != sqlstate.AdminShutdown {
+					t.Error(h.Err())
+				}
+				h.Notify(func(err error) { told = nil })
+				if told != nil {
+					t.Error("who asks to be told later is told at once")
+				}
+				t.soon(next, 10*time.Millisecond)
+				if s := e.Stats(); s.Lost != 1 || s.Acquired != 2 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+// The server hangs while a lock is given back, or the session dies.
+func TestLossWhileReleasing(t *testing.T) {
+	for name, f := range map[string]fault{
+		"silence before": {cut: before}, "silence after": {cut: after}, "death before": {die: before}, "death after": {die: after},
+		"another backend answers": {swap: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				e := t.engine()
+				h, other := t.acquire(e, one, Exclusive), t.acquire(e, two, Exclusive)
+				t.once(1, "locks x1", f)
+				began := time.Now()
+				t.wantErr(h.Release(), ErrUnconfirmed)
+				if d := time.Since(began); d > 5*time.Second+trip {
+					t.Errorf("it took %v", d)
+				}
+				t.wantErr(other.Err(), ErrLost)
+				time.Sleep(trip)
+				t.free(one)
+				t.free(two)
+			})
+		})
+	}
+}
+
+func TestUnlockDenied(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine(handOver(0))
+		h, other := t.acquire(e, one, Exclusive), t.acquire(e, two, Exclusive)
+		next := t.ask(e, one, Exclusive, Wait{})
+		t.once(1, "locks x1", fault{lie: true})
+		t.wantErr(h.Release(), ErrLost)
+		t.wantErr(other.Release(), ErrLost)
+		<-next.done
+		t.must(next.err)
+		if next.hold.PID() == h.PID() {
+			t.Error("the session is still in use")
+		}
+		t.must(next.hold.Release())
+	})
+}
+
+func TestAnotherBackendAnswers(t *testing.T) {
+	for _, kind := range []string{"locks X", "wait", "held", "ping"} {
+		t.Run(kind, func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				e, o := t.engine(), t.outsider()
+				o.try(one, Exclusive)
+				if kind == "held" {
+					t.once(1, "wait", fault{err: pgError(sqlstate.LockNotAvailable)})
+				}
+				t.once(1, kind, fault{swap: true})
+				other := t.acquire(e, two, Exclusive)
+				r := t.ask(e, one, Exclusive, Wait{})
+				time.Sleep(20 * time.Second)
+				o.unlock(one, Exclusive)
+				t.soon(r, 10*time.Millisecond)
+				if kind == "ping" {
+					t.wantErr(other.Release(), ErrLost)
+					if !errors.Is(other.Err(), ErrPooler) {
+						t.Error(other.Err())
+					}
+				} else {
+					t.must(other.Release())
+				}
+			})
+		})
+	}
+}
+
+// A session is lost while it is waited or tried on: another one takes over, but
+// not for ever.
+func TestLossWhileAsking(t *testing.T) {
+	for _, kind := range []string{"wait", "locks X1"} {
+		for losses := 1; losses <= retries+2; losses++ {
+			t.Run(fmt.Sprint(kind, losses), func(t *testing.T) {
+				inBubble(t, func(t *bench) {
+					e, o := t.engine(), t.outsider()
+					if kind == "wait" {
+						o.try(one, Exclusive)
+						// Each new session tries first, and is not lost then.
+						for n := range losses {
+							t.once(1, "wait", fault{die: point(1 + n%2)})
+						}
+					} else {
+						for range losses {
+							t.once(1, kind, fault{die: before})
+						}
+					}
+					r := t.ask(e, one, Exclusive, Wait{})
+					time.Sleep(2 * time.Second)
+					if kind == "wait" {
+						o.unlock(one, Exclusive)
+						t.soon(r, 10*time.Millisecond)
+						return
+					}
+					<-r.done
+					if losses <= retries {
+						t.must(r.err)
+						t.must(r.hold.Release())
+						return
+					}
+					t.wantErr(r.err, ErrUnavailable)
+					if n := t.server.opened; n != retries+2 { // and the outsider
+						t.Errorf("%d sessions were opened", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// All who ask for a key hear it when there is no session to be had.
+func TestOpenFails(t *testing.T) {
+	full := pgError(sqlstate.TooManyConnections)
+	for name, after := range map[string]time.Duration{"at once": 0, "after a while": time.Second, "never": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				t.refuse = func() (time.Duration, error) { return after, full }
+				e := t.engine()
+				var rs []*request
+				for i := range 6 {
+					rs = append(rs, t.ask(e, Key{ID: int64(i / 3)}, Mode(i%2), Wait{No: i%3 == 2}))
+				}
+				impatient := t.ask(e, one, Exclusive, Wait{For: 500 * time.Millisecond})
+				<-impatient.done
+				if after == 0 {
+					t.wantErr(impatient.err, ErrUnavailable)
+				} else if t.wantErr(impatient.err, ErrNotAcquired); impatient.after != 500*time.Millisecond {
+					t.Errorf("it took %v", impatient.after)
+				}
+				for i, r := range rs {
+					<-r.done
+					t.wantErr(r.err, ErrUnavailable)
+					if want := min(after, openTimeout); r.after != want {
+						t.Errorf("request %d heard of it after %v", i, r.after)
+					}
+					if state := sqlstate.Of(r.err); after < time.Hour && state != string(full) {
+						t.Errorf("request %d: %v", i, r.err)
+					}
+				}
+				if s := e.Stats(); s.Sessions != 0 || s.Waiting != 0 || s.Refused != 7 {
+					t.Errorf("%+v", s)
+				}
+				t.refuse = nil
+				t.must(t.acquire(e, one, Exclusive).Release())
+			})
+		})
+	}
+}
+
+func TestNotFitForLocks(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		t.standby = true
+		_, err := e.Acquire(t.Context(), one, Exclusive, Wait{})
+		t.wantErr(err, ErrStandby)
+		t.standby, t.pooled = false, true
+		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{})
+		t.wantErr(err, ErrPooler)
+		t.must(t.acquire(t.engine(func(c *Config) { c.AllowPooler = true }), one, Exclusive).Release())
+		t.pooled = false
+		t.once(1, "hello", fault{err: pgError("XX000")})
+		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{})
+		t.wantErr(err, ErrUnavailable)
+		t.once(1, "keepalive", fault{err: pgError("22023")}) // this system has none of these settings
+		t.must(t.acquire(e, one, Exclusive).Release())
+	})
+}
+
+// Every way to be under way when Close comes.
+func TestClose(t *testing.T) {
+	closes := func(t *bench, e *Engine, within time.Duration, lost int) {
+		t.Helper()
+		began := time.Now()
+		second := make(chan int)
+		go func() { second <- e.Close() }()
+		if n := e.Close() + <-second; n != lost {
+			t.Errorf("Close says that %d locks were lost, not %d", n, lost)
+		}
+		if d := time.Since(began); d > within {
+			t.Errorf("Close took %v", d)
+		}
+		_, err := e.Acquire(t.Context(), one, Exclusive, Wait{})
+		t.wantErr(err, ErrClosed)
+		_, errs := e.AcquireTogether(t.Context(), []Key{one}, Exclusive)
+		t.wantErr(errs[0], ErrClosed)
+		_, err = e.Query(t.Context(), "SELECT 1")
+		t.wantErr(err, ErrClosed)
+		if s := e.Stats(); s.Sessions+s.Held+s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(2 * trip)
+	}
+	t.Run("unused", func(t *testing.T) {
+		inBubble(t, func(t *bench) { closes(t, t.engine(), 0, 0) })
+	})
+	t.Run("resting", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			e := t.engine()
+			t.must(t.acquire(e, one, Exclusive).Release())
+			time.Sleep(time.Second)
+			closes(t, e, 0, 0)
+		})
+	})
+	t.Run("held to the end", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			e := t.engine()
+			h := t.acquire(e, one, Exclusive)
+			var told []error
+			h.Notify(func(err error) { told = append(told, err) })
+			closes(t, e, closeTimeout+trip, 1)
+			t.wantErr(h.Err(), ErrLost)
+			t.wantErr(h.Release(), ErrLost)
+			if len(told) != 2 || !errors.Is(told[0], ErrClosed) || errors.Is(told[0], ErrLost) || !errors.Is(told[1], ErrLost) {
+				t.Errorf("told of %v", told)
+			}
+			t.free(one)
+		})
+	})
+	t.Run("held for a while", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			e := t.engine()
+			h := t.acquire(e, one, Exclusive)
+			next := t.ask(e, one, Exclusive, Wait{})
+			h.Notify(func(error) {
+				go func() {
+					time.Sleep(time.Second)
+					t.must(h.Err())
+					t.must(h.Release())
+				}()
+			})
+			closes(t, e, time.Second+trip, 0)
+			<-next.done
+			t.wantErr(next.err, ErrClosed)
+			t.free(one)
+		})
+	})
+	t.Run("waiting", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			e, o := t.engine(), t.outsider()
+			o.try(one, Exclusive)
+			rs := []*request{t.ask(e, one, Exclusive, Wait{}), t.ask(e, one, Shared, Wait{})}
+			time.Sleep(100 * time.Millisecond)
+			closes(t, e, trip, 0)
+			for _, r := range rs {
+				<-r.done
+				t.wantErr(r.err, ErrClosed)
+			}
+			if t.waiters(one) != 0 && t.server.notice == nil {
+				time.Sleep(time.Second) // until the server sees that the client is gone
+			}
+			o.unlock(one, Exclusive)
+			t.free(one)
+		})
+	})
+	t.Run("polling", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			e, o := t.engine(sessions(1)), t.outsider()
+			h := t.acquire(e, two, Exclusive)
+			o.try(one, Exclusive)
+			r := t.ask(e, one, Exclusive, Wait{})
+			time.Sleep(105 * time.Millisecond)
+			h.Notify(func(error) { go h.Release() })
+			closes(t, e, 2*trip, 0)
+			<-r.done
+			t.wantErr(r.err, ErrClosed)
+			o.unlock(one, Exclusive)
+		})
+	})
+	t.Run("opening", func(t *testing.T) {
+		inBubble(t, func(t *bench) {
+			t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
+			e := t.engine()
+			r := t.ask(e, one, Exclusive, Wait{})
+			closes(t, e, 0, 0)
+			<-r.done
+			t.wantErr(r.err, ErrClosed)
+		})
+	})
+	t.Run("a server that hangs", func(t *testing.T) {
+		for _, kind := range []string{"hello", "keepalive", "locks X1", "ping", "query"} {
+			t.Run(kind, func(t *testing.T) {
+				inBubble(t, func(t *bench) {
+					t.always(kind, fault{cut: before})
+					e := t.engine()
+					r := t.ask(e, one, Exclusive, Wait{})
+					time.Sleep(100 * time.Millisecond)
+					within := trip
+					switch kind {
+					case "locks X1":
+						within = closeTimeout // it may still come
+					case "ping":
+						<-r.done
+						t.must(r.hold.Release())
+						time.Sleep(6 * time.Second)
+					case "query":
+						<-r.done
+						t.must(r.hold.Release())
+						go e.Query(context.Background(), "SELECT 1")
+						synctest.Wait()
+					}
+					closes(t, e, within, 0)
+				})
+			})
+		}
+	})
+}
+
+// Whoever asks a session that rests does it itself; whoever comes meanwhile finds
+// its request taken along by the next batch.
+func TestCallersHelp(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		first := t.acquire(e, two, Exclusive) // the session is open, and at rest
+		time.Sleep(trip)
+		t.once(1, "locks X1", fault{takes: 30 * time.Millisecond})
+		helper := t.ask(e, one, Exclusive, Wait{})
+		e.mu.Lock()
+		if c := e.conns[0]; c.owner != caller {
+			t.Errorf("the session is %v's", c.owner)
+		}
+		e.mu.Unlock()
+		var rs []*request
+		for i := range 20 {
+			rs = append(rs, t.ask(e, Key{ID: int64(10 + i)}, Exclusive, Wait{}))
+		}
+		trips := e.Stats().RoundTrips
+		for _, r := range rs {
+			<-r.done
+			t.must(r.err)
+		}
+		if n := e.Stats().RoundTrips - trips; n != 1 {
+			t.Errorf("20 requests took %d round trips", n)
+		}
+		var holds []*Hold
+		for _, r := range rs {
+			holds = append(holds, r.hold)
+		}
+		for _, err := range e.ReleaseTogether(append(holds, holds[0])) {
+			if err != nil && !errors.Is(err, ErrNotHeld) {
+				t.Error(err)
+			}
+		}
+		if n := e.Stats().RoundTrips - trips; n != 2 {
+			t.Errorf("and unlocking took %d", n-1)
+		}
+		t.soon(helper, trip)
+
+		// A caller does not help a session that listens, which comes by itself.
+		time.Sleep(time.Second)
+		t.soon(t.ask(e, one, Exclusive, Wait{}), 2*trip)
+		t.must(first.Release())
+	})
+}
+
+func TestManyLocksOnOneSession(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		keys := make([]Key, 10_000)
+		for i := range keys {
+			keys[i] = Key{ID: int64(i)}
+		}
+		holds, errs := e.AcquireTogether(t.Context(), append(keys, keys[0]), Exclusive)
+		t.wantErr(errs[len(keys)], ErrNotAcquired)
+		for _, err := range errs[:len(keys)] {
+			t.must(err)
+		}
+		if s := e.Stats(); s.Sessions != 1 || s.Held != len(keys) || s.RoundTrips > 10 {
+			t.Errorf("%+v", s)
+		}
+		for _, err := range e.ReleaseTogether(holds[:len(keys)]) {
+			t.must(err)
+		}
+		time.Sleep(trip)
+		c := e.conns[0]
+		for _, o := range c.spare[:cap(c.spare)] {
+			if o.ent != nil {
+				t.Fatal("what is over is still pointed to")
+			}
+		}
+	})
+}
+
+func TestQuery(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine(sessions(2))
+		h := t.acquire(e, one, Exclusive)
+		answer, err := e.Query(t.Context(), "SELECT", "a", "b")
+		t.must(err)
+		if answer != "answer to SELECT a b" {
+			t.Error(answer)
+		}
+		t.once(1, "query", fault{err: pgError("42P01")})
+		if _, err = e.Query(t.Context(), "SELECT"); sqlstate.Of(err) != "42P01" {
+			t.Error(err)
+		}
+		t.once(1, "query", fault{cut: after})
+		_, err = e.Query(t.Context(), "SELECT")
+		t.wantErr(err, ErrUnavailable)
+		ctx, cancel := context.WithCancel(t.Context())
+		t.once(1, "query", fault{cut: before})
+		time.AfterFunc(time.Second, cancel)
+		_, err = e.Query(ctx, "SELECT")
+		t.wantErr(err, context.Canceled)
+		_, err = e.Query(ctx, "SELECT")
+		t.wantErr(err, context.Canceled)
+		time.Sleep(time.Minute)
+		t.must(h.Err()) // that a query hangs costs no lock
+		t.must(h.Release())
+	})
+}
+
+func TestDrop(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		h := t.acquire(e, one, Exclusive)
+		e.Drop(h.Release, "the lock")
+		time.Sleep(2 * trip)
+		t.free(one)
+		if s := e.Stats(); s.Dropped != 1 || s.Held != 0 {
+			t.Errorf("%+v", s)
+		}
+		h = t.acquire(e, one, Exclusive)
+		t.always("locks x", fault{cut: before})
+		e.Drop(h.Release, "the lock")
+		synctest.Wait()
+		e.Close() // waits for it
+		e.Drop(h.Release, "the lock")
+		if s := e.Stats(); s.Dropped != 2 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

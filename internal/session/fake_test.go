@@ -1,0 +1,750 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
+
+// A server stands in for Postgres: it has advisory locks as Postgres has them,
+// and it can be told to be slow, to fail, and to fall silent, at any point. It
+// understands the statements of the folder sql and no others. Inside a synctest
+// bubble all that it does takes fake time.
+type server struct {
+	instant bool // statements that never wait are run by the caller, at once
+
+	// Set before it is used.
+	deaf     bool                                     // its clients cannot listen
+	standby  bool                                     //
+	pooled   bool                                     // its clients were told another pid
+	fault    func(b *backend, st *statement) fault    // what goes wrong with a statement
+	refuse   func() (after time.Duration, err error)  // what goes wrong with opening
+	granting func(b *backend, key Key, mode Mode)     // told of each lock that is granted, mu held
+	notice   func(b *backend, cut bool) time.Duration // until it sees that a client is gone
+
+	mu       sync.Mutex
+	locks    map[Key]*lock
+	backends map[int32]*backend // those that live
+	dead     map[int32]time.Time
+	lastPID  int32
+	opened   int
+	wrongs   []string // what clients did that they must not
+	trace    []string
+	quiet    bool // no trace
+}
+
+func newServer() *server {
+	return &server{locks: make(map[Key]*lock), backends: make(map[int32]*backend), dead: make(map[int32]time.Time), lastPID: 100}
+}
+
+// A fault is what goes wrong with one statement.
+type fault struct {
+	there, back time.Duration // in transit
+	takes       time.Duration // to run it, which a cancel request ends
+	err         error         // the server's answer instead
+	done        int           // how many of the statement's parts are done before err
+	half        bool          // a probe that fails there has taken its lock
+	lie         bool          // unlocks are said to have failed
+	swap        bool          // another backend's answer
+	die, cut    point
+}
+
+// point is when a session ends, or its network falls silent.
+type point int
+
+const (
+	never  point = iota
+	before       // before the statement has been run
+	after        // after it, before the answer
+)
+
+// pgError is an error that the server sends.
+type pgError string
+
+func (e pgError) Error() string    { return "server says " + string(e) }
+func (e pgError) SQLState() string { return string(e) }
+
+var errSocket = errors.New("socket closed")
+
+// A lock is a row of the lock table.
+type lock struct {
+	held  map[*backend][2]int // by mode, how often
+	queue []*waiter
+}
+
+type waiter struct {
+	b       *backend
+	mode    Mode
+	granted chan struct{}
+}
+
+func conflict(a, b Mode) bool { return a == Exclusive || b == Exclusive }
+
+// A backend is the server's side of a session, and the client's: it is the Conn.
+type backend struct {
+	server *server
+	pid    int32
+	start  string
+
+	closed chan struct{} // the client closed its end
+	broken chan struct{} // the client is told that the session has ended
+	ended  chan struct{} // the server has ended the session
+	cancel chan struct{} // has room for a cancel request
+
+	// Guarded by server.mu.
+	using    string // the method that the client is in
+	sent     bool   // a statement is under way, or run
+	active   bool   // one is run, and can be canceled
+	hungUp   bool   // the client is known to be gone
+	cut      bool   // nothing gets through any more
+	dead     bool
+	why      error // what the client is told
+	isClosed bool
+	timeout  time.Duration // lock_timeout
+}
+
+// open is Config.Open.
+func (s *server) open(ctx context.Context) (Conn, error) {
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse != nil {
+		after, err := refuse()
+		select {
+		case <-time.After(after):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastPID++
+	s.opened++
+	b := &backend{
+		server: s, pid: s.lastPID, start: fmt.Sprint("start of ", s.lastPID),
+		closed: make(chan struct{}), broken: make(chan struct{}), ended: make(chan struct{}), cancel: make(chan struct{}, 1),
+	}
+	s.backends[b.pid] = b
+	s.logf("%d opened", b.pid)
+	return b, nil
+}
+
+func (s *server) logf(format string, args ...any) {
+	if !s.quiet {
+		s.trace = append(s.trace, time.Now().Format("05.000000 ")+fmt.Sprintf(format, args...))
+	}
+}
+
+func (b *backend) PID() uint32 {
+	if b.server.pooled {
+		return uint32(b.pid) + 1000
+	}
+	return uint32(b.pid)
+}
+
+// enter checks that the client uses one method at a time.
+func (b *backend) enter(method string) error {
+	b.server.mu.Lock()
+	defer b.server.mu.Unlock()
+	if b.using != "" {
+		b.server.wrongs = append(b.server.wrongs, method+" while in "+b.using)
+	}
+	b.using = method
+	switch {
+	case b.isClosed:
+		return errSocket
+	case b.why != nil:
+		select {
+		case <-b.broken: // what it said at its end is read first
+			why := b.why
+			b.why = errSocket
+			return why
+		default:
+		}
+	}
+	return nil
+}
+
+func (b *backend) leave() {
+	b.server.mu.Lock()
+	b.using = ""
+	b.server.mu.Unlock()
+}
+
+func (b *backend) Watch(ctx context.Context) error {
+	if b.server.deaf {
+		return fmt.Errorf("fake: %w", errors.ErrUnsupported)
+	}
+	if err := b.enter("Watch"); err != nil {
+		b.leave()
+		return err
+	}
+	defer b.leave()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-b.closed:
+		return errSocket
+	case <-b.broken:
+		return b.told()
+	}
+}
+
+// told is what the client reads at the session's end.
+func (b *backend) told() error {
+	b.server.mu.Lock()
+	defer b.server.mu.Unlock()
+	why := b.why
+	b.why = errSocket
+	return why
+}
+
+func (b *backend) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+	err := b.enter("Ask")
+	defer b.leave()
+	if err != nil {
+		return "", err
+	}
+	st, err := parse(sql, args)
+	if err != nil {
+		return "", err
+	}
+	if b.server.instant && st.wait == nil {
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		return b.execute(st, fault{})
+	}
+	var f fault
+	if b.server.fault != nil {
+		f = b.server.fault(b, st)
+	}
+	type reply struct {
+		answer string
+		err    error
+	}
+	replies := make(chan reply, 1)
+	b.server.mu.Lock()
+	b.sent = true
+	b.server.mu.Unlock()
+	go func() {
+		if answer, err, ok := b.serve(st, f); ok {
+			replies <- reply{answer, err}
+		}
+	}()
+	select {
+	case r := <-replies:
+		return r.answer, r.err
+	case <-b.closed:
+		return "", errSocket
+	case <-b.broken:
+		return "", b.told()
+	case <-ctx.Done():
+		b.Close()
+		return "", ctx.Err()
+	}
+}
+
+// serve runs a statement on the server's side. It reports false when no answer
+// gets to the client.
+func (b *backend) serve(st *statement, f fault) (answer string, err error, ok bool) {
+	s := b.server
+	if f.there > 0 {
+		time.Sleep(f.there)
+	}
+	s.mu.Lock()
+	defer func() {
+		b.sent = false
+		if b.hungUp {
+			b.end(errSocket)
+		}
+		s.mu.Unlock()
+	}()
+	b.accident(f, before)
+	if b.dead || b.cut {
+		return "", nil, false
+	}
+	select {
+	case <-b.cancel: // it came while the session was idle, and means nothing
+	default:
+	}
+	b.active = true
+	if f.takes > 0 {
+		err = b.pause(f.takes)
+	}
+	if err == nil {
+		answer, err = b.execute(st, f)
+	}
+	b.active = false
+	if st.kind != "ping" {
+		s.logf("%d %v = %q, %v %+v", b.pid, st, answer, err, f)
+	}
+	b.accident(f, after)
+	if b.dead || b.cut {
+		return "", nil, false
+	}
+	if f.back > 0 {
+		s.mu.Unlock()
+		time.Sleep(f.back)
+		s.mu.Lock()
+		if b.dead || b.cut {
+			return "", nil, false
+		}
+	}
+	return answer, err, true
+}
+
+func (b *backend) accident(f fault, when point) {
+	if f.die == when && !b.dead {
+		b.end(pgError(sqlstate.AdminShutdown))
+	}
+	if f.cut == when {
+		b.fallSilent()
+	}
+}
+
+// Close ends the client's side. What it had sent is still run by the server.
+func (b *backend) Close() error {
+	s := b.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.isClosed {
+		return nil
+	}
+	b.isClosed = true
+	s.logf("%d closed by the client", b.pid)
+	close(b.closed)
+	if b.dead || b.cut {
+		return nil
+	}
+	b.gone()
+	return nil
+}
+
+// gone has the server see in a while that its client is gone.
+func (b *backend) gone() {
+	s := b.server
+	var d time.Duration
+	if s.notice != nil {
+		d = s.notice(b, b.cut)
+	}
+	hangUp := func() {
+		b.hungUp = true
+		if b.cut || !b.sent {
+			b.end(errSocket)
+		}
+	}
+	if d == 0 {
+		hangUp()
+		return
+	}
+	go func() {
+		select {
+		case <-time.After(d):
+		case <-b.ended:
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		hangUp()
+	}()
+}
+
+// end ends the session at the server, and the client gets to know in a moment.
+func (b *backend) end(why error) {
+	if b.dead {
+		return
+	}
+	s := b.server
+	b.dead, b.why = true, why
+	s.logf("%d ended: %v", b.pid, why)
+	close(b.ended)
+	delete(s.backends, b.pid)
+	s.dead[b.pid] = time.Now()
+	for key, l := range s.locks {
+		delete(l.held, b)
+		l.queue = slices.DeleteFunc(l.queue, func(w *waiter) bool { return w.b == b })
+		s.wakeUp(key, l)
+	}
+	if b.cut {
+		return
+	}
+	if s.instant {
+		close(b.broken)
+		return
+	}
+	go func() {
+		time.Sleep(100 * time.Microsecond)
+		close(b.broken)
+	}()
+}
+
+// fallSilent is the end of the network between the client and the server.
+func (b *backend) fallSilent() {
+	if b.cut || b.dead {
+		return
+	}
+	b.cut = true
+	b.server.logf("%d cut", b.pid)
+	b.gone()
+}
+
+// terminate, silence and interrupt are for tests.
+func (s *server) terminate(pid int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.backends[pid]; b != nil {
+		b.end(pgError(sqlstate.AdminShutdown))
+	}
+}
+
+func (s *server) silence(pid int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.backends[pid]; b != nil {
+		b.fallSilent()
+	}
+}
+
+func (s *server) interrupt(pid int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.backends[pid]; b != nil {
+		s.logf("%d canceled from outside", pid)
+		b.signal()
+	}
+}
+
+// signal is pg_cancel_backend.
+func (b *backend) signal() {
+	if !b.active {
+		return
+	}
+	select {
+	case b.cancel <- struct{}{}:
+	default:
+	}
+}
+
+// pids are the sessions that live, oldest first.
+func (s *server) pids() []int32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var pids []int32
+	for pid := range s.backends {
+		pids = append(pids, pid)
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// lock is the row of the key.
+func (s *server) lock(key Key) *lock {
+	l := s.locks[key]
+	if l == nil {
+		l = &lock{held: make(map[*backend][2]int)}
+		s.locks[key] = l
+	}
+	return l
+}
+
+// try is pg_try_advisory_lock: refused also when a conflicting waiter is queued.
+func (s *server) try(b *backend, key Key, mode Mode) bool {
+	l := s.lock(key)
+	if l.held[b][mode] == 0 {
+		for _, w := range l.queue {
+			if conflict(w.mode, mode) {
+				return false
+			}
+		}
+		if l.blocked(b, mode) {
+			return false
+		}
+	}
+	s.grant(b, key, l, mode)
+	return true
+}
+
+// blocked reports whether others hold what keeps b from having the lock.
+func (l *lock) blocked(b *backend, mode Mode) bool {
+	for other, n := range l.held {
+		if other != b && (n[Exclusive] > 0 || mode == Exclusive && n[Shared] > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *server) grant(b *backend, key Key, l *lock, mode Mode) {
+	n := l.held[b]
+	n[mode]++
+	l.held[b] = n
+	if s.granting != nil {
+		s.granting(b, key, mode)
+	}
+}
+
+// unlock is pg_advisory_unlock.
+func (s *server) unlock(b *backend, key Key, mode Mode) bool {
+	l := s.lock(key)
+	n := l.held[b]
+	if n[mode] == 0 {
+		return false
+	}
+	n[mode]--
+	l.held[b] = n
+	if n == [2]int{} {
+		delete(l.held, b)
+	}
+	s.wakeUp(key, l)
+	return true
+}
+
+// wakeUp grants the lock to those in the queue who can have it, in their order,
+// and to nobody past one who conflicts and cannot.
+func (s *server) wakeUp(key Key, l *lock) {
+	var left []*waiter
+	for _, w := range l.queue {
+		behind := slices.ContainsFunc(left, func(ahead *waiter) bool { return conflict(ahead.mode, w.mode) })
+		if behind || l.blocked(w.b, w.mode) {
+			left = append(left, w)
+			continue
+		}
+		s.grant(w.b, key, l, w.mode)
+		close(w.granted)
+	}
+	l.queue = left
+	if len(l.queue) == 0 && len(l.held) == 0 {
+		delete(s.locks, key)
+	}
+}
+
+// pause is pg_sleep. server.mu is held, and given up meanwhile.
+func (b *backend) pause(d time.Duration) (err error) {
+	b.server.mu.Unlock()
+	defer b.server.mu.Lock()
+	select {
+	case <-time.After(d):
+	case <-b.cancel:
+		return pgError(sqlstate.QueryCanceled)
+	case <-b.ended:
+	}
+	return nil
+}
+
+// wait is pg_advisory_lock. server.mu is held, and given up meanwhile.
+func (b *backend) wait(key Key, mode Mode) error {
+	s := b.server
+	if s.try(b, key, mode) {
+		return nil
+	}
+	w := &waiter{b, mode, make(chan struct{})}
+	l := s.lock(key)
+	l.queue = append(l.queue, w)
+	s.logf("%d waits for %v", b.pid, key)
+	s.mu.Unlock()
+	timer := time.NewTimer(b.timeout)
+	defer timer.Stop()
+	var err error
+	select {
+	case <-w.granted:
+	case <-timer.C:
+		err = pgError(sqlstate.LockNotAvailable)
+	case <-b.cancel:
+		err = pgError(sqlstate.QueryCanceled)
+	case <-b.ended:
+		err = errSocket
+	}
+	s.mu.Lock()
+	if i := slices.Index(l.queue, w); i >= 0 {
+		l.queue = slices.Delete(l.queue, i, i+1)
+		s.wakeUp(key, l)
+	}
+	return err // also when it was granted at the same moment
+}
+
+// A statement is what was asked.
+type statement struct {
+	kind string
+	ops  []string // letters
+	keys []int64
+	wait *time.Duration
+	args []string
+}
+
+func (st *statement) String() string {
+	if st.kind == "locks" || st.kind == "wait" {
+		var b strings.Builder
+		b.WriteString(st.kind)
+		for i, letter := range st.ops {
+			fmt.Fprintf(&b, " %s%d", letter, st.keys[i])
+		}
+		return b.String()
+	}
+	return fmt.Sprint(st.kind, st.args)
+}
+
+func parse(sql string, args []string) (*statement, error) {
+	st := &statement{args: args}
+	switch sql {
+	case helloSQL:
+		st.kind = "hello"
+	case keepaliveSQL:
+		st.kind = "keepalive"
+	case heldSQL:
+		st.kind = "held"
+	case pingSQL:
+		st.kind = "ping"
+	case cancelSQL:
+		st.kind = "cancel"
+	case oneSQL, waitSQL:
+		st.kind = "locks"
+		key, err := strconv.ParseInt(args[0], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		st.keys, st.ops = []int64{key}, []string{args[1]}
+		if sql == waitSQL {
+			st.kind = "wait"
+			millis, err := strconv.Atoi(args[2])
+			if err != nil || millis < 1 {
+				return nil, fmt.Errorf("lock_timeout %q", args[2])
+			}
+			d := time.Duration(millis) * time.Millisecond
+			st.wait = &d
+		}
+	case batchSQL:
+		st.kind = "locks"
+		for _, text := range strings.Split(strings.Trim(args[0], "{}"), ",") {
+			key, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			st.keys = append(st.keys, key)
+		}
+		st.ops = strings.Split(args[1], "")
+	default:
+		st.kind = "query"
+		st.args = append([]string{sql}, args...)
+	}
+	if len(st.keys) != len(st.ops) {
+		return nil, fmt.Errorf("%d keys for %d letters", len(st.keys), len(st.ops))
+	}
+	return st, nil
+}
+
+// execute runs a statement. server.mu is held, and given up while waiting.
+func (b *backend) execute(st *statement, f fault) (string, error) {
+	s := b.server
+	prefix := strconv.Itoa(int(b.pid)) + ":"
+	if f.swap {
+		prefix = "1" + prefix
+	}
+	if st.kind != "locks" && st.kind != "wait" && f.err != nil {
+		return "", f.err
+	}
+	switch st.kind {
+	case "hello":
+		return fmt.Sprintf(`{"pid": %d, "start": %q, "standby": %v, "settings": 9}`, b.pid, b.start, s.standby), nil
+	case "keepalive":
+		return "5", nil
+	case "ping":
+		return prefix + "1", nil
+	case "query":
+		return "answer to " + strings.Join(st.args, " "), nil
+	case "held":
+		var locks []string
+		for key, l := range s.locks {
+			objsubid := 1
+			if key.Pair {
+				objsubid = 2
+			}
+			for mode, n := range l.held[b] {
+				if n > 0 {
+					locks = append(locks, fmt.Sprintf("%d %d %d %s", uint32(uint64(key.ID)>>32), uint32(key.ID), objsubid,
+						[]string{"ExclusiveLock", "ShareLock"}[mode]))
+				}
+			}
+		}
+		return prefix + strings.Join(locks, ","), nil
+	case "cancel":
+		target := s.backends[mustInt32(st.args[0])]
+		if target == nil || target.start != st.args[1] {
+			return prefix + "0", nil
+		}
+		s.logf("%d cancels %d", b.pid, target.pid)
+		target.signal()
+		return prefix + "1", nil
+	case "wait":
+		b.timeout = *st.wait
+		if f.err != nil && f.done == 0 {
+			return "", f.err
+		}
+		key, mode := lockOf(st.ops[0], st.keys[0])
+		if err := b.wait(key, mode); err != nil {
+			return "", err
+		}
+		return prefix + "1", f.err
+	}
+
+	answer := []byte(prefix)
+	for i, letter := range st.ops {
+		if f.err != nil && i == f.done {
+			if key, mode := lockOf(letter, st.keys[i]); f.half && strings.EqualFold(letter, "q") {
+				s.try(b, key, mode)
+			}
+			return "", f.err
+		}
+		key, mode := lockOf(letter, st.keys[i])
+		var ok bool
+		switch {
+		case strings.EqualFold(letter, "q"):
+			if ok = s.try(b, key, mode); ok {
+				s.unlock(b, key, mode)
+			}
+		case letter == strings.ToUpper(letter):
+			ok = s.try(b, key, mode)
+		default:
+			ok = s.unlock(b, key, mode) && !f.lie
+		}
+		answer = append(answer, '0')
+		if ok {
+			answer[len(answer)-1] = '1'
+		}
+	}
+	if f.err != nil {
+		return "", f.err
+	}
+	return string(answer), nil
+}
+
+// lockOf is the reverse of letter.
+func lockOf(letter string, id int64) (Key, Mode) {
+	switch letter {
+	case "X", "x":
+		return Key{ID: id}, Exclusive
+	case "S", "s", "Q":
+		return Key{ID: id}, Shared
+	case "P", "p":
+		return Key{ID: id, Pair: true}, Exclusive
+	case "R", "r", "q":
+		return Key{ID: id, Pair: true}, Shared
+	}
+	panic("no such letter: " + letter)
+}
+
+func mustInt32(text string) int32 {
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		panic(err)
+	}
+	return int32(n)
+}

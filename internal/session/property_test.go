@@ -1,0 +1,764 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
+
+// TestAnyProgram runs programs that are drawn at random, of several processes
+// with several goroutines each, against a server on which anything may go wrong,
+// and checks what the engine promises against what the server knows.
+//
+// Go's scheduler is not drawn: a failure that -rapid.failfile does not bring
+// back at once comes with some more tries.
+func TestAnyProgram(t *testing.T) {
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		f.Value.Set("400")
+		defer f.Value.Set(f.DefValue)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		p := rapid.Custom(drawProgram).Draw(rt, "program")
+		var problems, trace []string
+		synctest.Test(t, func(t *testing.T) { problems, trace = p.run() })
+		if len(problems) > 0 {
+			if len(trace) > 400 {
+				trace = trace[len(trace)-400:]
+			}
+			rt.Fatalf("\n%s\n\n%s", strings.Join(trace, "\n"), strings.Join(problems, "\n"))
+		}
+	})
+}
+
+// A program is what several processes do, and what happens to them.
+type program struct {
+	Seed      uint64
+	Processes []process
+	Faults    rates
+	Deaf      bool
+	Events    []event
+	Workers   []worker
+}
+
+type process struct {
+	Sessions                   int
+	Slice, HandOver, Heartbeat time.Duration
+}
+
+// rates say how often something goes wrong, in a thousand statements.
+type rates struct {
+	Slow                                 time.Duration // the most that transit takes
+	Fails, Lies, Swaps, Dies, Cuts, Open int
+}
+
+func (r rates) any() bool { return r.Fails+r.Lies+r.Swaps+r.Dies+r.Cuts+r.Open > 0 }
+
+type event struct {
+	At   time.Duration
+	What string
+	Pick int
+}
+
+type worker struct {
+	Process int
+	Steps   []step
+}
+
+type step struct {
+	Sleep    time.Duration
+	Keys     []int // more than one: together
+	Mode     Mode
+	Wait     Wait
+	Cancel   time.Duration // of ctx, 0 for never
+	Deadline bool          // ctx has a deadline rather than a cancel
+	Hold     time.Duration
+	Releases int
+}
+
+var testKeys = []Key{{ID: 7}, {ID: 7<<32 | 7, Pair: true}, {ID: -1}, {ID: 1 << 40}}
+
+func drawProgram(rt *rapid.T) program {
+	durations := func(label string, ds ...time.Duration) time.Duration { return rapid.SampledFrom(ds).Draw(rt, label) }
+	millis := func(label string, most int) time.Duration {
+		return time.Duration(rapid.IntRange(0, most).Draw(rt, label)) * time.Millisecond
+	}
+	p := program{Seed: rapid.Uint64().Draw(rt, "seed"), Deaf: rapid.Bool().Draw(rt, "deaf")}
+	keys := rapid.IntRange(1, len(testKeys)).Draw(rt, "keys")
+	for range rapid.IntRange(1, 3).Draw(rt, "processes") {
+		p.Processes = append(p.Processes, process{
+			Sessions:  rapid.SampledFrom([]int{1, 2, 3, 8}).Draw(rt, "sessions"),
+			Slice:     durations("slice", 10*time.Millisecond, 50*time.Millisecond, 750*time.Millisecond),
+			HandOver:  durations("hand over", 0, 2*time.Millisecond, 25*time.Millisecond),
+			Heartbeat: durations("heartbeat", 100*time.Millisecond, time.Second, 10*time.Second),
+		})
+	}
+	rate := func(label string) int { return rapid.SampledFrom([]int{0, 0, 0, 10, 50, 200}).Draw(rt, label) }
+	p.Faults = rates{Slow: durations("slow", 0, 100*time.Microsecond, 3*time.Millisecond, 15*time.Millisecond)}
+	if rapid.Bool().Draw(rt, "faulty") {
+		p.Faults.Fails, p.Faults.Lies, p.Faults.Swaps = rate("fails"), rate("lies"), rate("swaps")
+		p.Faults.Dies, p.Faults.Cuts, p.Faults.Open = rate("dies"), rate("cuts"), rate("open")
+	}
+	for range rapid.IntRange(0, 6).Draw(rt, "events") {
+		kinds := []string{"cancel", "close"}
+		if p.Faults.any() {
+			kinds = append(kinds, "terminate", "silence")
+		}
+		p.Events = append(p.Events, event{
+			At: millis("at", 400), What: rapid.SampledFrom(kinds).Draw(rt, "what"), Pick: rapid.IntRange(0, 9).Draw(rt, "pick"),
+		})
+	}
+	for range rapid.IntRange(1, 8).Draw(rt, "workers") {
+		w := worker{Process: rapid.IntRange(0, len(p.Processes)-1).Draw(rt, "process")}
+		for range rapid.IntRange(1, 6).Draw(rt, "steps") {
+			s := step{Sleep: millis("sleep", 15), Releases: rapid.IntRange(1, 2).Draw(rt, "releases")}
+			for range rapid.SampledFrom([]int{1, 1, 1, 1, 2, 3}).Draw(rt, "together") {
+				s.Keys = append(s.Keys, rapid.IntRange(0, keys-1).Draw(rt, "key"))
+			}
+			s.Mode = Mode(rapid.IntRange(0, 1).Draw(rt, "mode"))
+			switch rapid.IntRange(0, 3).Draw(rt, "wait") {
+			case 0:
+				s.Wait.No = true
+			case 1:
+				s.Wait.For = time.Millisecond + millis("for", 60)
+			}
+			if rapid.IntRange(0, 2).Draw(rt, "ctx") == 0 {
+				s.Cancel, s.Deadline = 500*time.Microsecond+millis("cancel", 60), rapid.Bool().Draw(rt, "deadline")
+			}
+			s.Hold = durations("hold", 0, 0, time.Millisecond, 10*time.Millisecond, 100*time.Millisecond, 2*time.Second)
+			w.Steps = append(w.Steps, s)
+		}
+		p.Workers = append(p.Workers, w)
+	}
+	return p
+}
+
+// A world is a program under way. All of it is guarded by server.mu.
+type world struct {
+	p         program
+	server    *server
+	rng       *rand.Rand
+	processes []*running
+	claims    []*claim
+	problems  []string
+	calm      bool // nothing goes wrong any more
+}
+
+type running struct {
+	process
+	engine   *Engine
+	pending  map[Key]int // requests and Holds whose Release has not returned
+	closing  bool
+	acquired uint64
+	lost     uint64 // guarded by Engine.mu
+}
+
+// A claim is a Hold that has been returned and whose Release has not been called.
+type claim struct {
+	p        *running
+	h        *Hold
+	key      Key
+	mode     Mode
+	told     bool // by Notify, that it is lost
+	released bool
+}
+
+func (w *world) wrong(format string, args ...any) {
+	if len(w.problems) < 5 {
+		w.problems = append(w.problems, time.Now().Format("05.000000 ")+fmt.Sprintf(format, args...))
+	}
+}
+
+func (p program) run() (problems, trace []string) {
+	s := newServer()
+	w := &world{p: p, server: s, rng: rand.New(rand.NewPCG(p.Seed, 0))}
+	s.deaf = p.Deaf
+	s.fault, s.refuse, s.granting, s.notice = w.fault, w.refuse, w.granting, w.notice
+	for _, pr := range p.Processes {
+		w.processes = append(w.processes, &running{process: pr, pending: make(map[Key]int), engine: New(Config{
+			Open: s.open, Sessions: pr.Sessions, Slice: pr.Slice, HandOver: pr.HandOver, Heartbeat: pr.Heartbeat,
+		})})
+	}
+
+	var work sync.WaitGroup
+	for _, wk := range p.Workers {
+		work.Go(func() { w.work(w.processes[wk.Process], wk.Steps) })
+	}
+	for _, ev := range p.Events {
+		work.Go(func() { w.happen(ev) })
+	}
+	worked, stop, checked := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() { work.Wait(); close(worked) }()
+	go func() {
+		defer close(checked)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(1+n*n/500) * 700 * time.Microsecond):
+			}
+			synctest.Wait()
+			w.check()
+		}
+	}()
+
+	select {
+	case <-worked:
+	case <-time.After(5 * time.Minute):
+		w.problem("some request hangs\n%s", w.dump())
+	}
+	close(stop)
+	<-checked
+	s.mu.Lock()
+	w.calm = true
+	s.mu.Unlock()
+	time.Sleep(time.Second)
+	synctest.Wait()
+	w.atRest()
+	for _, pr := range w.processes {
+		began := time.Now()
+		pr.engine.Close()
+		if d := time.Since(began); d > pr.Heartbeat+time.Second {
+			w.problem("closing took %v with nothing held", d)
+		}
+		if st := pr.engine.Stats(); st.Sessions != 0 || st.Held != 0 || st.Waiting != 0 {
+			w.problem("after Close: %+v", st)
+		}
+	}
+	<-worked
+	time.Sleep(time.Minute)
+	if pids := s.pids(); len(pids) > 0 {
+		w.problem("sessions are left: %v", pids)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, wrong := range s.wrongs {
+		w.wrong("the session was misused: %s", wrong)
+	}
+	return w.problems, s.trace
+}
+
+func (w *world) problem(format string, args ...any) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	w.wrong(format, args...)
+}
+
+// chance is a thing that happens a few times in a thousand. server.mu is held.
+func (w *world) chance(rate int) bool { return !w.calm && rate > 0 && w.rng.IntN(1000) < rate }
+
+func (w *world) transit() time.Duration {
+	if w.p.Faults.Slow == 0 || w.rng.IntN(4) == 0 {
+		return 0
+	}
+	return time.Duration(w.rng.Int64N(int64(w.p.Faults.Slow)))
+}
+
+var serverErrors = []pgError{sqlstate.OutOfMemory, sqlstate.QueryCanceled, sqlstate.LockNotAvailable, sqlstate.DeadlockDetected, "XX000"}
+
+func (w *world) fault(b *backend, st *statement) fault {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	f := fault{there: w.transit(), back: w.transit()}
+	if w.rng.IntN(4) == 0 {
+		f.takes = w.transit()
+	}
+	if w.chance(w.p.Faults.Fails) {
+		f.err = serverErrors[w.rng.IntN(len(serverErrors))]
+		f.done = w.rng.IntN(len(st.ops) + 1)
+		f.half = w.rng.IntN(2) == 0
+	}
+	f.lie, f.swap = w.chance(w.p.Faults.Lies), w.chance(w.p.Faults.Swaps)
+	if w.chance(w.p.Faults.Dies) {
+		f.die = point(1 + w.rng.IntN(2))
+	}
+	if w.chance(w.p.Faults.Cuts) {
+		f.cut = point(1 + w.rng.IntN(2))
+	}
+	return f
+}
+
+func (w *world) refuse() (time.Duration, error) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	d := w.transit()
+	if w.chance(w.p.Faults.Open) {
+		switch w.rng.IntN(3) {
+		case 0:
+			return d, pgError(sqlstate.TooManyConnections)
+		case 1:
+			return d, errors.New("connection refused")
+		default:
+			return time.Hour, errors.New("never comes")
+		}
+	}
+	return d, nil
+}
+
+// notice is how soon the server sees that a client is gone.
+func (w *world) notice(b *backend, cut bool) time.Duration {
+	if !cut {
+		return w.transit()
+	}
+	for _, p := range w.processes {
+		if p.owns(b) && w.rng.IntN(3) > 0 {
+			return p.Heartbeat*7/2 + time.Second
+		}
+	}
+	return time.Duration(w.rng.IntN(50)) * time.Millisecond
+}
+
+// owns reports whether a session that the engine relies on is b.
+func (p *running) owns(b *backend) bool {
+	p.engine.mu.Lock()
+	defer p.engine.mu.Unlock()
+	return slices.ContainsFunc(p.engine.conns, func(c *conn) bool { return c.s == Conn(b) })
+}
+
+func (w *world) happen(ev event) {
+	time.Sleep(ev.At)
+	if ev.What == "close" {
+		if ev.Pick < len(w.processes)*2 { // not each time
+			return
+		}
+		p := w.processes[ev.Pick%len(w.processes)]
+		w.server.mu.Lock()
+		p.closing = true
+		w.server.logf("process %d closes", ev.Pick%len(w.processes))
+		w.server.mu.Unlock()
+		began := time.Now()
+		p.engine.Close()
+		if d := time.Since(began); d > closeTimeout+p.Heartbeat+time.Second {
+			w.problem("closing took %v", d)
+		}
+		return
+	}
+	pids := w.server.pids()
+	if len(pids) == 0 {
+		return
+	}
+	pid := pids[ev.Pick%len(pids)]
+	switch ev.What {
+	case "cancel":
+		w.server.interrupt(pid)
+	case "terminate":
+		w.server.terminate(pid)
+	case "silence":
+		w.server.silence(pid)
+	}
+}
+
+func (w *world) work(p *running, steps []step) {
+	for _, s := range steps {
+		time.Sleep(s.Sleep)
+		ctx, cancel := context.Background(), context.CancelFunc(func() {})
+		if s.Cancel > 0 && s.Deadline {
+			ctx, cancel = context.WithTimeout(ctx, s.Cancel)
+		} else if s.Cancel > 0 {
+			ctx, cancel = context.WithCancel(ctx)
+			time.AfterFunc(s.Cancel, cancel)
+		}
+		var keys []Key
+		for _, i := range s.Keys {
+			keys = append(keys, testKeys[i])
+		}
+		w.server.mu.Lock()
+		for _, key := range keys {
+			p.pending[key]++
+		}
+		w.server.mu.Unlock()
+
+		began := time.Now()
+		var holds []*Hold
+		var errs []error
+		wait := s.Wait
+		if len(keys) > 1 {
+			wait.No = true
+			holds, errs = p.engine.AcquireTogether(ctx, keys, s.Mode)
+		} else {
+			h, err := p.engine.Acquire(ctx, keys[0], s.Mode, s.Wait)
+			holds, errs = []*Hold{h}, []error{err}
+		}
+		cancel()
+		w.inTime(p, began, wait, s.Cancel)
+
+		var claims []*claim
+		for i, h := range holds {
+			w.acquired(p, keys[i], s.Mode, h, errs[i], wait, s.Cancel > 0, &claims)
+		}
+		if len(claims) == 0 {
+			continue
+		}
+		time.Sleep(s.Hold)
+		w.server.mu.Lock()
+		for _, c := range claims {
+			w.claims = slices.DeleteFunc(w.claims, func(other *claim) bool { return other == c })
+		}
+		w.server.mu.Unlock()
+		for range s.Releases {
+			errs := make([]error, len(claims))
+			if len(claims) == 1 {
+				errs[0] = claims[0].h.Release()
+			} else {
+				var hs []*Hold
+				for _, c := range claims {
+					hs = append(hs, c.h)
+				}
+				errs = p.engine.ReleaseTogether(hs)
+			}
+			for i, c := range claims {
+				w.released(c, errs[i])
+			}
+		}
+	}
+}
+
+// inTime checks that a request did not take longer than it may.
+func (w *world) inTime(p *running, began time.Time, wait Wait, cancel time.Duration) {
+	patience := time.Duration(-1)
+	if wait.No {
+		patience = 0
+	}
+	if wait.For > 0 {
+		patience = wait.For
+	}
+	if cancel > 0 && (patience < 0 || cancel < patience) {
+		patience = cancel
+	}
+	if patience < 0 {
+		return
+	}
+	most := patience + p.Slice + 2*p.Heartbeat + time.Second
+	if w.p.Faults.any() {
+		most += (retries + 1) * (openTimeout + p.Heartbeat)
+	}
+	if took := time.Since(began); took > most {
+		w.problem("a request with %v took %v, more than %v", patience, took, most)
+	}
+}
+
+func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wait Wait, canceled bool, claims *[]*claim) {
+	if err != nil {
+		if h != nil {
+			w.problem("an error and a Hold: %v", err)
+		}
+		w.server.mu.Lock()
+		defer w.server.mu.Unlock()
+		state := pgError(sqlstate.Of(err))
+		switch {
+		case errors.Is(err, ErrNotAcquired):
+			if !wait.No && wait.For == 0 && !canceled {
+				w.wrong("it was to wait for ever, and got %v", err)
+			}
+		case errors.Is(err, ErrClosed) && p.closing:
+		case errors.Is(err, ErrUnavailable) && w.p.Faults.any():
+		case slices.Contains(serverErrors, state) && w.p.Faults.any():
+		case len(w.p.Events) > 0 && state == sqlstate.QueryCanceled:
+		default:
+			w.wrong("an error of no kind that should be: %v", err)
+		}
+		w.over(p, key, err)
+		return
+	}
+	c := &claim{p: p, h: h, key: key, mode: mode}
+	*claims = append(*claims, c)
+	s := w.server
+	// Notify must not be called with server.mu held: it takes Engine.mu, and
+	// so does what is called with it held. It takes no time.
+	h.Notify(func(err error) {
+		if errors.Is(err, ErrLost) {
+			c.told = true
+			p.lost++
+		}
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.acquired++
+	for _, other := range w.claims {
+		if other.p == p && other.key == key && conflict(other.mode, mode) {
+			if err := other.h.Err(); err == nil && h.Err() == nil {
+				w.wrong("two in one process hold %v", key)
+			} else if err != nil && !w.told(other) {
+				w.wrong("%v was had by another before its holder was told of its loss", key)
+			}
+		}
+	}
+	w.claims = append(w.claims, c)
+}
+
+func (w *world) told(c *claim) bool {
+	c.p.engine.mu.Lock()
+	defer c.p.engine.mu.Unlock()
+	return c.told
+}
+
+func (w *world) released(c *claim, err error) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	told := w.told(c)
+	if c.released {
+		if !errors.Is(err, ErrNotHeld) && !(told && errors.Is(err, ErrLost)) {
+			w.wrong("unlocked again (told of a loss: %v): %v", told, err)
+		}
+		return
+	}
+	c.released = true
+	switch {
+	case err == nil || errors.Is(err, ErrUnconfirmed):
+		if told {
+			w.wrong("told of a loss, and unlocking says %v", err)
+		}
+	case errors.Is(err, ErrLost):
+		// Who cancels what the session runs twice may hit an unlock twice.
+		if !w.p.Faults.any() && !c.p.closing && len(w.p.Events) < 2 {
+			w.wrong("nothing went wrong, and a lock was lost: %v", err)
+		}
+	default:
+		w.wrong("unlocking: %v", err)
+	}
+	w.over(c.p, c.key, err)
+}
+
+// over is told that a request or a Hold is over. When it was the last one of its
+// key in the process, the server must have nothing of it any more.
+func (w *world) over(p *running, key Key, err error) {
+	p.pending[key]--
+	if p.pending[key] == 0 && !p.closing {
+		w.nothingLeft(p, key, fmt.Sprintf("after %v", err))
+	}
+}
+
+func (w *world) nothingLeft(p *running, key Key, when string) {
+	l := w.server.locks[key]
+	if l == nil {
+		return
+	}
+	mine := func(b *backend) bool { return !b.dead && !b.cut && !b.isClosed && p.owns(b) }
+	for b, n := range l.held {
+		if mine(b) {
+			w.wrong("%s: %d still holds %v %v, and nobody stands for it", when, b.pid, key, n)
+		}
+	}
+	for _, q := range l.queue {
+		if mine(q.b) {
+			w.wrong("%s: %d still waits for %v, and nobody wants it", when, q.b.pid, key)
+		}
+	}
+}
+
+// granting checks at the moment of a grant that nobody claims to hold what
+// somebody else is given.
+func (w *world) granting(b *backend, key Key, mode Mode) {
+	for _, c := range w.claims {
+		if c.key == key && conflict(c.mode, mode) && c.h.Err() == nil && c.h.PID() != b.pid && !w.excused(c) {
+			w.wrong("%v is granted to %d while %d holds it", key, b.pid, c.h.PID())
+		}
+	}
+	if n := w.server.locks[key].held[b]; n[Exclusive] > 1 || n[Shared] > 1 {
+		w.wrong("%d holds %v more than once: %v", b.pid, key, n)
+	}
+}
+
+// excused reports whether a holder cannot know yet that its session is gone.
+func (w *world) excused(c *claim) bool {
+	died, dead := w.server.dead[c.h.PID()]
+	return dead && time.Since(died) <= w.grace(c)
+}
+
+func (w *world) grace(c *claim) time.Duration {
+	// A session of which nothing tells that it is lost is found out by the
+	// heartbeat; others as soon as they listen.
+	return c.p.Heartbeat + 50*time.Millisecond
+}
+
+// check compares what everybody believes, at a moment when nothing moves.
+func (w *world) check() {
+	s := w.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range w.claims {
+		if c.h.Err() != nil {
+			continue
+		}
+		pid := c.h.PID()
+		b := s.backends[pid]
+		if b == nil {
+			if !w.excused(c) {
+				w.wrong("%v is believed to be held by %d, which is dead since %v", c.key, pid, s.dead[pid])
+			}
+			continue
+		}
+		if l := s.locks[c.key]; l == nil || l.held[b][c.mode] != 1 {
+			w.wrong("%v is believed to be held by %d, which does not", c.key, pid)
+		}
+	}
+	for i, p := range w.processes {
+		for _, problem := range p.engine.inconsistencies() {
+			w.wrong("process %d: %s", i, problem)
+		}
+	}
+}
+
+// atRest checks that nothing is left when nobody wants anything.
+func (w *world) atRest() {
+	s := w.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, p := range w.processes {
+		for key, n := range p.pending {
+			if n != 0 {
+				w.wrong("the test miscounts: %v %d", key, n)
+			}
+		}
+		if !p.closing {
+			for key := range s.locks {
+				w.nothingLeft(p, key, "at rest")
+			}
+			p.engine.mu.Lock()
+			if n := len(p.engine.entries); n > 0 {
+				w.wrong("process %d: %d entries are left", i, n)
+			}
+			p.engine.mu.Unlock()
+		}
+		p.engine.mu.Lock()
+		lost := p.lost
+		p.engine.mu.Unlock()
+		st := p.engine.Stats()
+		if st.Held != 0 || st.Waiting != 0 || st.Acquired != p.acquired || st.Lost != lost {
+			w.wrong("process %d at rest, with %d acquired and %d lost: %+v", i, p.acquired, lost, st)
+		}
+	}
+}
+
+func (w *world) dump() string {
+	var b strings.Builder
+	for i, p := range w.processes {
+		p.engine.mu.Lock()
+		for _, ent := range p.engine.entries {
+			fmt.Fprintf(&b, "process %d: %v: %v, %d queued, %d hold, retry %v probing %v deferred %v\n", i, ent.key, ent.state,
+				ent.queue.len(), len(ent.holders), ent.retry, ent.probing, ent.deferred)
+		}
+		for _, c := range p.engine.conns {
+			fmt.Fprintf(&b, "process %d: session %d open %v owner %v busy %v, %d queued, %d in batch, holds %d, waiting %v\n",
+				i, c.pid, c.open, c.owner, c.busy, len(c.queue), len(c.batch), len(c.held), c.waiting != nil)
+		}
+		p.engine.mu.Unlock()
+	}
+	return b.String()
+}
+
+// inconsistencies are what must not be in the engine's own books at a moment
+// when nothing moves.
+func (e *Engine) inconsistencies() (found []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	wrong := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+	if len(e.conns) > e.config.Sessions {
+		wrong("%d sessions", len(e.conns))
+	}
+	under := make(map[*entry]map[opKind]int) // way
+	for _, c := range e.conns {
+		if c.lost != nil {
+			wrong("a lost session is in use")
+		}
+		for _, ops := range [][]op{c.batch, c.queue} {
+			for _, o := range ops {
+				if o.ent == nil {
+					continue
+				}
+				if under[o.ent] == nil {
+					under[o.ent] = make(map[opKind]int)
+				}
+				under[o.ent][o.kind]++
+				if o.kind != opProbe && o.ent.conn != c {
+					wrong("%v: its session is not the one that is asked", o.ent.key)
+				}
+			}
+		}
+		for ent := range c.held {
+			if ent.conn != c || ent.state != held && ent.state != releasing {
+				wrong("%v: %v in the books of a session that does not hold it", ent.key, ent.state)
+			}
+		}
+		if c.waiting != nil && c.waiting.conn != c {
+			wrong("a session waits for what waits elsewhere")
+		}
+		if len(c.queue) > 0 && !c.busy {
+			wrong("a session rests with %d things to do", len(c.queue))
+		}
+	}
+	holders := 0
+	for key, ent := range e.entries {
+		n, exclusive := 0, 0
+		for h := ent.queue.front(); h != nil; h = h.next {
+			n++
+			if h.mode == Exclusive {
+				exclusive++
+			}
+			if h.state != asked {
+				wrong("%v: one in its queue is %v", key, h.state)
+			}
+		}
+		if n != ent.queue.n || exclusive != ent.queue.exclusive {
+			wrong("%v: its queue is miscounted", key)
+		}
+		holders += len(ent.holders)
+		ops := under[ent]
+		switch ent.state {
+		case idle:
+			wrong("%v: an idle entry is kept", key)
+		case trying:
+			if ops[opTry] != 1 {
+				wrong("%v: trying without a try", key)
+			}
+		case waiting:
+			if ops[opWait] != 1 || ent.conn.waiting != ent {
+				wrong("%v: waiting without a wait", key)
+			}
+		case polling:
+			if ent.timer == nil || !slices.Contains(e.pollers, ent) || n == 0 && !e.closed {
+				wrong("%v: polling for nothing", key)
+			}
+		case held:
+			if _, ok := ent.conn.held[ent]; !ok || len(ent.holders) == 0 {
+				wrong("%v: held by nobody", key)
+			}
+			if ent.mode == Exclusive && len(ent.holders) > 1 {
+				wrong("%v: held by %d exclusively", key, len(ent.holders))
+			}
+		case releasing:
+			if _, ok := ent.conn.held[ent]; !ok || len(ent.holders) > 0 || ops[opUnlock] != 1 && !ent.deferred {
+				wrong("%v: releasing what is not held", key)
+			}
+		}
+		if ent.probing != (ops[opProbe] == 1) {
+			wrong("%v: probing %v with %d probes", key, ent.probing, ops[opProbe])
+		}
+		if ent.state == trying && ops[opUnlock] > 0 || ent.state != trying && ent.state != releasing && ops[opTry] > 0 {
+			wrong("%v: %v with ops %v", key, ent.state, ops)
+		}
+		if len(ent.settle) > 0 && (ent.state == held || ent.state == polling) {
+			wrong("%v: %v, and somebody waits for it to settle", key, ent.state)
+		}
+	}
+	if holders != e.held {
+		wrong("%d hold, %d are counted", holders, e.held)
+	}
+	for _, ent := range e.pollers {
+		if ent.state != polling || e.entries[ent.key] != ent {
+			wrong("%v: among those who poll, but %v", ent.key, ent.state)
+		}
+	}
+	return found
+}
