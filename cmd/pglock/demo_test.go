@@ -32,7 +32,7 @@ func TestDemo(t *testing.T) {
 	story := strings.Join(told, "\n")
 	for _, want := range []string{
 		"\nA  at work\n",
-		"advisory -8663603374018903193",
+		`advisory "nightly-report" (-8663603374018903193)`,
 		`pglock: lock "nightly-report" is held by pid `,
 		"(exit code 75)",
 		"\nA  done\n",

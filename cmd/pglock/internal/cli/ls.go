@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -81,6 +83,7 @@ func (a *app) ls(ctx context.Context, output string) error {
 		// The same key in another database is another lock, but there is none.
 		columns = slices.DeleteFunc(columns, func(name string) bool { return name == "database" })
 	}
+	nameKeys(locks)
 	t := newTable(attributes, columns)
 	for i := range locks {
 		t.add(&locks[i])
@@ -123,6 +126,24 @@ func byUrgency(a, b inspect.Lock) int {
 		cmp.Compare(a.PID, b.PID),
 		cmp.Compare(a.Mode, b.Mode),
 	)
+}
+
+// nameKeys gives advisory locks their names, where a pglock run that holds or
+// waits for one says its name, and the name proves true.
+func nameKeys(locks []inspect.Lock) {
+	names := map[pglock.Key]pglock.Key{}
+	for _, l := range locks {
+		if name, ok := strings.CutPrefix(l.Application, applicationName("run", "")+" "); ok && l.HasKey {
+			if key := pglock.Name(name); !l.Key.IsPair() && key.ID() == l.Key.ID() {
+				names[l.Key] = key
+			}
+		}
+	}
+	for i, l := range locks {
+		if key, ok := names[l.Key]; ok && l.HasKey {
+			locks[i].Key = key
+		}
+	}
 }
 
 // wantsColor obeys https://no-color.org and terminals that say they are dumb.

@@ -229,7 +229,6 @@ func (g *guardian) stopped(sig syscall.Signal) {
 		g.family.signalGroup(syscall.SIGCONT)
 	case g.stage == running:
 		// Now the program stops too, so that the shell takes the terminal.
-		g.hadTerminal = g.hadTerminal || asks
 		g.takeTerminal()
 		g.report(report{Stopped: true})
 	}
