@@ -42,7 +42,7 @@ func worker(args []string) int {
 		return 1
 	}
 	// In a session of its own, and deaf to what asks nicely.
-	child := exec.Command("sh", "-c", "trap '' TERM INT HUP; while :; do sleep 0.01; done")
+	child := exec.Command("sh", "-c", "trap '' TERM INT HUP; exec sleep 1000")
 	child.ExtraFiles = []*os.File{marker}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {

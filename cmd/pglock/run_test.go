@@ -94,7 +94,7 @@ func family(stubborn bool, end string) string {
 	if stubborn {
 		trap = "trap '' TERM; "
 	}
-	one := `sh -c "` + trap + `echo \$\$; while :; do sleep 0.01; done"`
+	one := `sh -c "` + trap + `echo \$\$; exec sleep 1000"`
 	return trap + "echo $$; " + one + " & setsid " + one + " & (setsid " + one + " &); " + end
 }
 

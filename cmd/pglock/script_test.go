@@ -24,7 +24,8 @@ func TestScripts(t *testing.T) {
 	runScripts(t, "testdata", pgtest.Server(t))
 }
 
-// TestPasswords is about alice and bob, who need one.
+// TestPasswords is about alice and bob, who need one, and carol, for whom there is
+// no room.
 func TestPasswords(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{
 		TCP: true,
@@ -37,6 +38,7 @@ func TestPasswords(t *testing.T) {
 	for _, role := range []string{"alice", "bob"} {
 		d.exec(t, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret of "+role+"'")
 	}
+	d.exec(t, "CREATE ROLE carol LOGIN CONNECTION LIMIT 0")
 	s := site{server: server, name: "postgres"}
 	t.Run("scripts", func(t *testing.T) { runScripts(t, filepath.Join("testdata", "password"), server) })
 
