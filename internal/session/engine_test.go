@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -1370,24 +1371,19 @@ func TestQuery(t *testing.T) {
 	})
 }
 
-func TestDrop(t *testing.T) {
+func TestDropped(t *testing.T) {
 	inBubble(t, func(t *bench) {
-		e := t.engine()
+		var log strings.Builder
+		e := t.engine(func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 		h := t.acquire(e, one, Exclusive)
-		e.Drop(h.Release, "the lock")
-		time.Sleep(2 * trip)
-		t.free(one)
-		if s := e.Stats(); s.Dropped != 1 || s.Held != 0 {
+		e.Dropped("the lock")
+		if s := e.Stats(); s.Dropped != 1 || s.Held != 1 {
 			t.Errorf("%+v", s)
 		}
-		h = t.acquire(e, one, Exclusive)
-		t.always("locks x", fault{cut: before})
-		e.Drop(h.Release, "the lock")
 		synctest.Wait()
-		e.Close() // waits for it
-		e.Drop(h.Release, "the lock")
-		if s := e.Stats(); s.Dropped != 2 {
-			t.Errorf("%+v", s)
+		if !strings.Contains(log.String(), "the lock") {
+			t.Errorf("the log has %q", log.String())
 		}
+		t.must(h.Release())
 	})
 }
