@@ -193,11 +193,15 @@ func (t timeouts) around(ctx context.Context, conn Conn, wait time.Duration) (be
 	if t.whole {
 		whole = each
 	}
+	// Before version 13 the time of a string of statements is counted from the
+	// first of them, with the timeout of that moment, until one that is about
+	// transactions: so one of these comes before the lock.
+	const rearm = "SAVEPOINT _pglock_timer; RELEASE SAVEPOINT _pglock_timer"
 	set := func(lock, statement string) string {
 		return setSQL("lock_timeout", lock, true) + "; " + setSQL("statement_timeout", statement, true)
 	}
 	if !t.quiet {
-		return keepSQL + "; " + set(each, whole), putBackSQL, nil
+		return keepSQL + "; " + set(each, whole) + "; " + rearm, putBackSQL, nil
 	}
 	lock, err := queryText(ctx, conn, "SHOW lock_timeout")
 	if err != nil {
@@ -207,5 +211,5 @@ func (t timeouts) around(ctx context.Context, conn Conn, wait time.Duration) (be
 	if err != nil {
 		return "", "", err
 	}
-	return set(each, whole), set(lock, statement), nil
+	return set(each, whole) + "; " + rearm, set(lock, statement), nil
 }
