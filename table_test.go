@@ -338,10 +338,12 @@ func TestLockTablesInOneOrder(t *testing.T) {
 				tables := []any{"a", "b", "c", "s.a", `"a"`}
 				rand.Shuffle(len(tables), func(i, j int) { tables[i], tables[j] = tables[j], tables[i] })
 				tx := must1(conn.Begin(context.Background()))
-				if err := pglock.LockTables(context.Background(), pgxlock.Tx(tx), pglock.Tables(tables...)); err != nil {
-					t.Error(err)
-				}
+				err := pglock.LockTables(context.Background(), pgxlock.Tx(tx), pglock.Tables(tables...))
 				tx.Rollback(context.Background())
+				if err != nil {
+					t.Error(err)
+					return
+				}
 			}
 		})
 	}

@@ -492,6 +492,7 @@ func TestLockTxOutsideATransaction(t *testing.T) {
 func TestLockTxInAnAbortedTransaction(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		tx := begin()
+		tx.exec(`SAVEPOINT _pglock`) // not ours to go back to
 		if err := tx.Exec(t.Context(), `SELECT 1/0`); err == nil {
 			t.Fatal("no error")
 		}
@@ -504,6 +505,9 @@ func TestLockTxInAnAbortedTransaction(t *testing.T) {
 			if sqlstate.Of(err) != "25P02" || errors.Is(err, pglock.ErrNotAcquired) {
 				t.Errorf("got %v, want SQLSTATE 25P02", err)
 			}
+		}
+		if err := tx.Exec(t.Context(), `SELECT 1`); sqlstate.Of(err) != "25P02" {
+			t.Errorf("the transaction is aborted no more: %v", err)
 		}
 	})
 }
@@ -624,10 +628,12 @@ func TestLockAllTxInOneOrder(t *testing.T) {
 			}
 			for range 100 {
 				tx := must1(conn.Begin(context.Background()))
-				if err := pglock.LockAllTx(context.Background(), pgxlock.Tx(tx), mine); err != nil {
-					t.Error(err)
-				}
+				err := pglock.LockAllTx(context.Background(), pgxlock.Tx(tx), mine)
 				tx.Rollback(context.Background())
+				if err != nil {
+					t.Error(err)
+					return
+				}
 			}
 		})
 	}
