@@ -55,14 +55,14 @@ func TestTxOfWrappers(t *testing.T) {
 func TestTxOfNoTransaction(t *testing.T) {
 	db := openDB(t, "pgx", pgtest.Database(t))
 	for _, pool := range []sqllock.ExecQueryer{db, bunDB{db}, &bunDB{db}, &gormPST{db}} {
-		check(t, sqllock.Tx(pool), "is a pool")
+		checkFails(t, sqllock.Tx(pool), "is a pool")
 	}
 	for _, none := range []sqllock.ExecQueryer{(*sql.Tx)(nil), (*bunTx)(nil), nil} {
-		check(t, sqllock.Tx(none), "nil")
+		checkFails(t, sqllock.Tx(none), "nil")
 	}
 }
 
-func check(t *testing.T, conn pglock.Conn, want string) {
+func checkFails(t *testing.T, conn pglock.Conn, want string) {
 	t.Helper()
 	if err := conn.Exec(t.Context(), `SELECT 1`); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("Exec: %v, want an error with %q", err, want)
