@@ -38,7 +38,9 @@ func Find(name string, env []string) (string, error) {
 		if err == nil {
 			return path, nil
 		}
-		if denied == nil && !isAbsent(err) && err != syscall.EISDIR {
+		// A folder of PATH that we may not look into is none of ours, and neither
+		// is a folder of that name.
+		if info, statErr := os.Stat(path); denied == nil && statErr == nil && !info.IsDir() {
 			denied = &StartError{Path: path, Err: err}
 		}
 	}
