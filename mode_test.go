@@ -1,6 +1,7 @@
 package pglock_test
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -59,6 +60,35 @@ func TestConflictsAreMutual(t *testing.T) {
 			if a.Conflicts(b) != b.Conflicts(a) {
 				t.Errorf("%v conflicts with %v: %v, the other way round: %v", a, b, a.Conflicts(b), b.Conflicts(a))
 			}
+		}
+	}
+}
+
+// The guide has the table that the code has.
+func TestModesInTheGuide(t *testing.T) {
+	guide, err := os.ReadFile("docs/tables.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range pglock.Modes() {
+		var row string
+		for line := range strings.Lines(string(guide)) {
+			if fields := strings.Split(line, "|"); len(fields) == 11 && strings.TrimSpace(fields[1]) == m.String() {
+				row = ""
+				for _, field := range fields[2:10] {
+					row += strings.TrimSpace(field) + "|"
+				}
+			}
+		}
+		want := ""
+		for _, other := range pglock.Modes() {
+			if m.Conflicts(other) {
+				want += "X"
+			}
+			want += "|"
+		}
+		if row != want {
+			t.Errorf("%v: the guide has %q, want %q", m, row, want)
 		}
 	}
 }

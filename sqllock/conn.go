@@ -20,9 +20,9 @@ type ExecQueryer interface {
 // Tx lets pglock work in the caller's transaction: a *sql.Tx, or what wraps one.
 // It stays the caller's to end.
 //
-// Where tx is a struct that holds a *sql.Tx in a field Tx, as those of Bun, sqlx
-// and GORM's prepared statements are, pglock talks to that one and bypasses the
-// rest, such as the wrapper's own placeholders. Statements without parameters
+// Where tx embeds a *sql.Tx, as those of Bun, sqlx and GORM's prepared statements
+// do, pglock talks to that one and bypasses the rest, such as the wrapper's own
+// placeholders. Statements without parameters
 // must reach the driver as they are: some of pglock's are several statements in
 // one string.
 //
@@ -68,10 +68,14 @@ func innermost(x any) any {
 	}
 	for _, name := range []string{"Tx", "Conn", "DB", "ConnPool"} {
 		field, ok := v.Type().FieldByName(name)
-		if !ok || !field.Anonymous || !field.IsExported() || len(field.Index) > 1 {
+		if !ok || !field.Anonymous || !field.IsExported() {
 			continue
 		}
-		switch inner := innermost(v.FieldByIndex(field.Index).Interface()).(type) {
+		value, err := v.FieldByIndexErr(field.Index)
+		if err != nil || !value.CanInterface() {
+			continue
+		}
+		switch inner := innermost(value.Interface()).(type) {
 		case *sql.Tx, *sql.Conn, *sql.DB:
 			return inner
 		}

@@ -14,11 +14,12 @@ import (
 // The shapes that wrappers have: bun.Tx and *sqlx.Tx hold the transaction, GORM's
 // PreparedStmtTX holds it as an interface, and their pools hold the pool.
 type (
-	bunTx   struct{ *sql.Tx }
-	bunDB   struct{ *sql.DB }
-	gormTx  interface{ sqllock.ExecQueryer }
-	Tx      = gormTx
-	gormPST struct{ Tx }
+	bunTx    struct{ *sql.Tx }
+	bunDB    struct{ *bunState }
+	bunState struct{ *sql.DB }
+	gormTx   interface{ sqllock.ExecQueryer }
+	Tx       = gormTx
+	gormPST  struct{ Tx }
 )
 
 // Placeholders that are not Postgres', as Bun has them, never get to see ours.
@@ -54,7 +55,7 @@ func TestTxOfWrappers(t *testing.T) {
 
 func TestTxOfNoTransaction(t *testing.T) {
 	db := openDB(t, "pgx", pgtest.Database(t))
-	for _, pool := range []sqllock.ExecQueryer{db, bunDB{db}, &bunDB{db}, &gormPST{db}} {
+	for _, pool := range []sqllock.ExecQueryer{db, bunDB{&bunState{db}}, &bunDB{&bunState{db}}, &gormPST{db}} {
 		checkFails(t, sqllock.Tx(pool), "is a pool")
 	}
 	for _, none := range []sqllock.ExecQueryer{(*sql.Tx)(nil), (*bunTx)(nil), nil} {
