@@ -55,27 +55,37 @@ var modes = [...]struct {
 	conflicts []Mode
 }{
 	AccessShare: {"ACCESS SHARE", "AccessShareLock", []Mode{
-		AccessExclusive}},
+		AccessExclusive,
+	}},
 	RowShare: {"ROW SHARE", "RowShareLock", []Mode{
-		Exclusive, AccessExclusive}},
+		Exclusive, AccessExclusive,
+	}},
 	RowExclusive: {"ROW EXCLUSIVE", "RowExclusiveLock", []Mode{
-		Share, ShareRowExclusive, Exclusive, AccessExclusive}},
+		Share, ShareRowExclusive, Exclusive, AccessExclusive,
+	}},
 	ShareUpdateExclusive: {"SHARE UPDATE EXCLUSIVE", "ShareUpdateExclusiveLock", []Mode{
-		ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive}},
+		ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive,
+	}},
 	Share: {"SHARE", "ShareLock", []Mode{
-		RowExclusive, ShareUpdateExclusive, ShareRowExclusive, Exclusive, AccessExclusive}},
+		RowExclusive, ShareUpdateExclusive, ShareRowExclusive, Exclusive, AccessExclusive,
+	}},
 	ShareRowExclusive: {"SHARE ROW EXCLUSIVE", "ShareRowExclusiveLock", []Mode{
-		RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive}},
+		RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive,
+	}},
 	Exclusive: {"EXCLUSIVE", "ExclusiveLock", []Mode{
-		RowShare, RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive}},
+		RowShare, RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive,
+	}},
 	AccessExclusive: {"ACCESS EXCLUSIVE", "AccessExclusiveLock", []Mode{
-		AccessShare, RowShare, RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive}},
+		AccessShare, RowShare, RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive,
+	}},
 }
 
 // Modes are the eight modes, from the weakest to the strongest.
 func Modes() []Mode {
-	return []Mode{AccessShare, RowShare, RowExclusive, ShareUpdateExclusive,
-		Share, ShareRowExclusive, Exclusive, AccessExclusive}
+	return []Mode{
+		AccessShare, RowShare, RowExclusive, ShareUpdateExclusive,
+		Share, ShareRowExclusive, Exclusive, AccessExclusive,
+	}
 }
 
 // ParseMode reads a mode as SQL writes it ("ACCESS EXCLUSIVE") or as pg_locks

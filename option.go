@@ -91,7 +91,7 @@ func newRequest(op string, can verb, opts []Option) (request, error) {
 	var r request
 	for _, opt := range opts {
 		if opt.apply == nil {
-			return r, fmt.Errorf("pglock: %s: an empty Option: make one with Wait, NoWait, Shared, ...", op)
+			return r, fmt.Errorf("pglock: %s: an empty Option: make one with Wait, NoWait or Shared", op)
 		}
 		if opt.needs&can == 0 {
 			return r, fmt.Errorf("pglock: %s: the option %s means nothing here", op, opt.name)

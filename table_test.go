@@ -134,7 +134,11 @@ func TestTables(t *testing.T) {
 
 	for _, table := range []any{
 		"", ".", "a.", ".a", "a..b", "a.b.c", `"`, `"a`, `""`, `"a"b`, `"a".`, "a\x00b", strings.Repeat("x", 64), strings.Repeat("ü", 32),
-		nil, noModel{}, &noModel{}, 42, []string{"a"}, (*string)(nil), namedModel(""),
+		nil,
+		noModel{},
+		&noModel{}, 42,
+		[]string{"a"},
+		(*string)(nil), namedModel(""),
 	} {
 		err := pglock.LockTables(t.Context(), tx, pglock.Tables("app.orders", table))
 		if err == nil || sqlstate.Of(err) != "" {
@@ -381,8 +385,13 @@ func TestLockTablesOptions(t *testing.T) {
 	tx := ways[0].begin(t, d.dsn)
 	defer tx.back()
 	for _, opts := range [][]pglock.Option{
-		{pglock.Shared()}, {pglock.SkipIfHeld()}, {pglock.In(0)}, {pglock.In(9)}, {pglock.Wait(0)},
-		{pglock.In(pglock.Share), pglock.In(pglock.Exclusive)}, {pglock.NoWait(), pglock.Wait(time.Second)},
+		{pglock.Shared()},
+		{pglock.SkipIfHeld()},
+		{pglock.In(0)},
+		{pglock.In(9)},
+		{pglock.Wait(0)},
+		{pglock.In(pglock.Share), pglock.In(pglock.Exclusive)},
+		{pglock.NoWait(), pglock.Wait(time.Second)},
 	} {
 		if err := pglock.LockTables(t.Context(), tx, pglock.Tables("pg_class"), opts...); err == nil {
 			t.Errorf("%v: no error", opts)

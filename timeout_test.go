@@ -179,8 +179,10 @@ func TestWithLockTimeoutWorks(t *testing.T) {
 func TestTimeoutsThatAreRefused(t *testing.T) {
 	d := newDB(t)
 	conn := pgxlock.Conn(connect(t, d.dsn))
-	for _, d := range []time.Duration{0, -1, -time.Second, 1, 999 * time.Microsecond, math.MinInt64 + 1, math.MaxInt64,
-		(math.MaxInt32 + 1) * time.Millisecond, math.MaxInt32*time.Millisecond + 1} {
+	for _, d := range []time.Duration{
+		0, -1, -time.Second, 1, 999 * time.Microsecond, math.MinInt64 + 1, math.MaxInt64,
+		(math.MaxInt32 + 1) * time.Millisecond, math.MaxInt32*time.Millisecond + 1,
+	} {
 		err := pglock.WithLockTimeout(t.Context(), conn, d, func(context.Context) error {
 			t.Errorf("%v: fn was called", d)
 			return nil

@@ -670,7 +670,8 @@ func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
 func TestLockTxWhenTheLockTableIsFull(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
-		"max_locks_per_transaction": "10", "max_connections": "10", "max_prepared_transactions": "0"}})
+		"max_locks_per_transaction": "10", "max_connections": "10", "max_prepared_transactions": "0",
+	}})
 	dsn := server.ConnString("postgres")
 	keys := make([]pglock.Key, 20000)
 	for i := range keys {
@@ -697,8 +698,13 @@ func TestLockTxOptions(t *testing.T) {
 	tx := ways[0].begin(t, d.dsn)
 	defer tx.back()
 	for _, opts := range [][]pglock.Option{
-		{pglock.Wait(0)}, {pglock.Wait(-time.Second)}, {pglock.SkipIfHeld()}, {pglock.In(pglock.Share)}, {pglock.Only()},
-		{pglock.NoWait(), pglock.Wait(time.Second)}, {{}},
+		{pglock.Wait(0)},
+		{pglock.Wait(-time.Second)},
+		{pglock.SkipIfHeld()},
+		{pglock.In(pglock.Share)},
+		{pglock.Only()},
+		{pglock.NoWait(), pglock.Wait(time.Second)},
+		{{}},
 	} {
 		if err := pglock.LockTx(t.Context(), tx, pglock.Int(1), opts...); err == nil {
 			t.Errorf("%v: no error", opts)

@@ -43,18 +43,22 @@ var ways = []way{
 	{"pgx.Conn", func(t *testing.T, dsn string) *tx {
 		conn := connect(t, dsn)
 		must1(conn.Exec(t.Context(), "BEGIN"))
-		return &tx{Conn: pgxlock.Conn(conn), t: t,
+		return &tx{
+			Conn: pgxlock.Conn(conn), t: t,
 			commit: func() error { _, err := conn.Exec(context.Background(), "COMMIT"); return err },
-			back:   func() error { _, err := conn.Exec(context.Background(), "ROLLBACK"); return err }}
+			back:   func() error { _, err := conn.Exec(context.Background(), "ROLLBACK"); return err },
+		}
 	}},
 	{"sql.Tx by pgx", func(t *testing.T, dsn string) *tx { return sqlTx(t, "pgx", dsn) }},
 	{"sql.Tx by lib/pq", func(t *testing.T, dsn string) *tx { return sqlTx(t, "postgres", dsn) }},
 	{"sql.Conn by lib/pq", func(t *testing.T, dsn string) *tx {
 		conn := sqlConn(t, "postgres", dsn)
 		must1(conn.ExecContext(t.Context(), "BEGIN"))
-		return &tx{Conn: sqllock.Conn(conn), t: t,
+		return &tx{
+			Conn: sqllock.Conn(conn), t: t,
 			commit: func() error { _, err := conn.ExecContext(context.Background(), "COMMIT"); return err },
-			back:   func() error { _, err := conn.ExecContext(context.Background(), "ROLLBACK"); return err }}
+			back:   func() error { _, err := conn.ExecContext(context.Background(), "ROLLBACK"); return err },
+		}
 	}},
 }
 
@@ -84,9 +88,11 @@ func sqlConn(t *testing.T, driver, dsn string) *sql.Conn {
 }
 
 func pgxTx(t *testing.T, inner pgx.Tx) *tx {
-	return &tx{Conn: pgxlock.Tx(inner), t: t,
+	return &tx{
+		Conn: pgxlock.Tx(inner), t: t,
 		commit: func() error { return inner.Commit(context.Background()) },
-		back:   func() error { return inner.Rollback(context.Background()) }}
+		back:   func() error { return inner.Rollback(context.Background()) },
+	}
 }
 
 func sqlTx(t *testing.T, driver, dsn string) *tx {

@@ -12,7 +12,8 @@ import (
 // [pglock.DoTx] and [pglock.DoTables].
 func Begin(db interface {
 	BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error)
-}, opts pgx.TxOptions) pglock.Beginner[pgx.Tx] {
+}, opts pgx.TxOptions,
+) pglock.Beginner[pgx.Tx] {
 	return func(ctx context.Context) (pglock.Transaction[pgx.Tx], error) {
 		tx, err := db.BeginTx(ctx, opts)
 		if err != nil {

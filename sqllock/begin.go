@@ -11,7 +11,8 @@ import (
 // [pglock.DoTables]. opts may be nil.
 func Begin(db interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
-}, opts *sql.TxOptions) pglock.Beginner[*sql.Tx] {
+}, opts *sql.TxOptions,
+) pglock.Beginner[*sql.Tx] {
 	return func(ctx context.Context) (pglock.Transaction[*sql.Tx], error) {
 		tx, err := db.BeginTx(ctx, opts)
 		if err != nil {
