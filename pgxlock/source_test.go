@@ -1,0 +1,43 @@
+package pgxlock_test
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pglocktest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func TestConnString(t *testing.T) {
+	pglocktest.Source(t, pgxlock.ConnString(pgtest.Database(t)))
+}
+
+func TestConfig(t *testing.T) {
+	config, err := pgx.ParseConfig(pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pglocktest.Source(t, pgxlock.Config(config))
+}
+
+func TestPool(t *testing.T) {
+	config, err := pgxpool.ParseConfig(pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 1 // of which a session takes none
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	pglocktest.Source(t, pgxlock.Pool(pool))
+	if n := pool.Stat().AcquireCount(); n != 0 {
+		t.Errorf("the sessions took %d connections from the pool", n)
+	}
+}
