@@ -159,14 +159,11 @@ func (l *Lock) object() object {
 	return o
 }
 
-// conflicts reports whether holding l shuts out whoever wants mode.
-func (l *Lock) conflicts(mode string) bool {
+// conflicts reports whether holding l shuts out whoever wants mode. SIReadLock,
+// which is no mode of a table lock, shuts out nobody.
+func (l *Lock) conflicts(mode pglock.Mode) bool {
 	held, err := pglock.ParseMode(l.Mode)
-	if err != nil {
-		return false // SIReadLock, which shuts out nobody
-	}
-	wanted, err := pglock.ParseMode(mode)
-	return err == nil && held.Conflicts(wanted)
+	return err == nil && held.Conflicts(mode)
 }
 
 // kind is the kind of a relation by its letter in pg_class.relkind

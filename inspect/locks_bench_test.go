@@ -1,8 +1,8 @@
 package inspect_test
 
 import (
+	"context"
 	"database/sql"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -16,67 +16,143 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// BenchmarkLocks100k reads 100,000 locks, taking turns with a bare SELECT * FROM
-// pg_locks on the same connection, and reports the ratio of their medians.
-func BenchmarkLocks100k(b *testing.B) {
-	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{"max_locks_per_transaction": "2000"}})
-	dsn := server.ConnString(pgtest.DatabaseOn(b, server))
-	connect := func() *pgx.Conn {
-		conn, err := pgx.Connect(b.Context(), dsn)
+// The benchmarks take turns with what anybody would ask Postgres, on the same
+// connection, and report the ratio of the medians. They stand on a server with
+// 100,000 locks and 200 sessions that wait in one queue.
+
+func BenchmarkTake(b *testing.B) {
+	q := bigServer(b)
+	turns(b, func() {
+		if n := readAll(b, q, "SELECT * FROM pg_locks", 16); n < 100_000 {
+			b.Fatalf("%d rows of pg_locks", n)
+		}
+	}, func() {
+		s, err := inspect.Take(b.Context(), q)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { conn.Close(b.Context()) })
-		return conn
+		if len(s.Locks) < 100_000 || len(s.Pairs) != 200*201/2 {
+			b.Fatalf("%d locks, %d pairs", len(s.Locks), len(s.Pairs))
+		}
+	})
+}
+
+func BenchmarkLocks(b *testing.B) {
+	q := bigServer(b)
+	turns(b, func() { readAll(b, q, "SELECT * FROM pg_locks", 16) }, func() {
+		if locks, err := inspect.Locks(b.Context(), q); err != nil || len(locks) < 100_000 {
+			b.Fatal(len(locks), err)
+		}
+	})
+}
+
+func BenchmarkBlocked(b *testing.B) {
+	q := bigServer(b)
+	bare := "SELECT pid, pg_blocking_pids(pid)::text FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) AS w"
+	turns(b, func() {
+		if n := readAll(b, q, bare, 2); n != 200 {
+			b.Fatalf("%d sessions wait", n)
+		}
+	}, func() {
+		if pairs, err := inspect.Blocked(b.Context(), q); err != nil || len(pairs) != 200*201/2 {
+			b.Fatal(len(pairs), err)
+		}
+	})
+}
+
+func BenchmarkForest(b *testing.B) {
+	s, err := inspect.Take(b.Context(), bigServer(b))
+	if err != nil {
+		b.Fatal(err)
 	}
-	holder := connect()
+	for b.Loop() {
+		if f := s.Forest(); len(f) != 1 || f[0].Behind != 200 {
+			b.Fatal(len(f))
+		}
+	}
+}
+
+// On a quiet server the time is that of the statement itself.
+func BenchmarkQuiet(b *testing.B) {
+	q := pgxlock.Conn(open(b, pgtest.Database(b)))
+	for name, do := range map[string]func(context.Context) error{
+		"Take":    func(ctx context.Context) error { _, err := inspect.Take(ctx, q); return err },
+		"Locks":   func(ctx context.Context) error { _, err := inspect.Locks(ctx, q); return err },
+		"Blocked": func(ctx context.Context) error { _, err := inspect.Blocked(ctx, q); return err },
+		"bare":    func(context.Context) error { readAll(b, q, "SELECT * FROM pg_locks", 16); return nil },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := do(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// turns runs bare and ours in turns.
+func turns(b *testing.B, bare, ours func()) {
+	var times [2][]time.Duration
+	for b.Loop() {
+		for i, do := range []func(){bare, ours} {
+			start := time.Now()
+			do()
+			times[i] = append(times[i], time.Since(start))
+		}
+	}
+	var medians [2]float64
+	for i := range times {
+		slices.Sort(times[i])
+		medians[i] = float64(times[i][len(times[i])/2]) / 1e6
+	}
+	b.ReportMetric(medians[0], "bare-ms")
+	b.ReportMetric(medians[1], "ours-ms")
+	b.ReportMetric(medians[1]/medians[0], "ratio")
+}
+
+// bigServer is a server with 100,000 locks, and 200 sessions that wait for one
+// another in one queue behind one holder.
+func bigServer(b *testing.B) pglock.Querier {
+	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{
+		"max_locks_per_transaction": "1000", "max_connections": "250", "deadlock_timeout": "1h",
+	}})
+	dsn := server.ConnString(pgtest.DatabaseOn(b, server))
+	holder := open(b, dsn)
 	if _, err := holder.Exec(b.Context(), "SELECT pg_advisory_lock(i) FROM generate_series(1, 100000) AS i"); err != nil {
 		b.Fatal(err)
 	}
-	q := pgxlock.Conn(connect())
-
-	var bare, ours []time.Duration
-	for b.Loop() {
-		start := time.Now()
-		n := readAll(b, q)
-		middle := time.Now()
-		locks, err := inspect.Locks(b.Context(), q)
-		if err != nil {
-			b.Fatal(err)
-		}
-		end := time.Now()
-		if n < 100_000 || len(locks) < 100_000 {
-			b.Fatalf("%d rows of pg_locks, %d locks", n, len(locks))
-		}
-		bare, ours = append(bare, middle.Sub(start)), append(ours, end.Sub(middle))
+	s := &scene{t: b, dsn: dsn, eye: open(b, dsn)}
+	for range 200 {
+		s.session("waiter").background("SELECT pg_advisory_lock(1)")
 	}
-	slices.Sort(bare)
-	slices.Sort(ours)
-	b.ReportMetric(float64(bare[len(bare)/2])/1e6, "bare-ms")
-	b.ReportMetric(float64(ours[len(ours)/2])/1e6, "ours-ms")
-	b.ReportMetric(float64(ours[len(ours)/2])/float64(bare[len(bare)/2]), "ratio")
+	s.until("200 waits", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted")
+	return pgxlock.Conn(open(b, dsn))
 }
 
-// readAll reads pg_locks as anybody would.
-func readAll(b *testing.B, q pglock.Querier) int {
-	rows, err := q.Query(b.Context(), "SELECT * FROM pg_locks")
+func open(b *testing.B, dsn string) *pgx.Conn {
+	conn, err := pgx.Connect(b.Context(), dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// readAll reads rows as anybody would, and counts them.
+func readAll(b *testing.B, q pglock.Querier, query string, columns int) int {
+	rows, err := q.Query(b.Context(), query)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer rows.Close()
-	var values [16]sql.NullString
-	var dest []any
+	values := make([]sql.NullString, columns)
+	dest := make([]any, columns)
 	for i := range values {
-		dest = append(dest, &values[i])
-	}
-	if os.Getenv("ZZN") != "" {
-		dest = nil
+		dest[i] = &values[i]
 	}
 	n := 0
 	for ; rows.Next(); n++ {
-		if dest == nil {
-			continue
-		}
 		if err := rows.Scan(dest...); err != nil {
 			b.Fatal(err)
 		}

@@ -58,15 +58,35 @@ activity AS MATERIALIZED (
                 CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS state_change
         ) AS t
 ),
--- The rows that transactions wait for: see resolveRows.
+waits AS MATERIALIZED (
+    SELECT l.* FROM locks AS l WHERE NOT l.granted
+),
+-- What is needed to tell what waits are about: who else holds what they wait for,
+-- the rows that transactions wait for (see resolveRows), the tables that those
+-- write to, and the numbers of prepared transactions.
+aside AS MATERIALIZED (
+    SELECT l.*
+    FROM locks AS l
+    WHERE l.granted AND (
+        CAST(:'pairs' AS pg_catalog.bool)
+            AND ROW (l.locktype, COALESCE(l.relation, 0), COALESCE(l.objid, 0)) OPERATOR(pg_catalog.=) ANY (
+                SELECT w.locktype, COALESCE(w.relation, 0), COALESCE(w.objid, 0) FROM waits AS w)
+        OR (l.locktype OPERATOR(pg_catalog.=) 'tuple'
+                OR l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock')
+            AND l.pid OPERATOR(pg_catalog.=) ANY (
+                SELECT w.pid FROM waits AS w WHERE w.locktype OPERATOR(pg_catalog.=) 'transactionid')
+        OR l.pid IS NULL AND l.locktype OPERATOR(pg_catalog.=) 'transactionid')
+),
 awaited_rows AS MATERIALIZED (
     SELECT DISTINCT ON (l.pid) l.pid, l.database, l.relation, l.page, l.tuple
-    FROM locks AS l
-    WHERE l.granted AND l.locktype OPERATOR(pg_catalog.=) 'tuple'
+    FROM aside AS l
+    WHERE l.locktype OPERATOR(pg_catalog.=) 'tuple'
 ),
 matched AS MATERIALIZED (
     SELECT l.*
-    FROM locks AS l
+    FROM (SELECT w.* FROM waits AS w
+            UNION ALL
+            SELECT g.* FROM locks AS g WHERE g.granted AND NOT CAST(:'pairs' AS pg_catalog.bool)) AS l
         CROSS JOIN server AS v
         LEFT JOIN activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
         LEFT JOIN awaited_rows AS r ON r.pid OPERATOR(pg_catalog.=) l.pid
@@ -120,7 +140,7 @@ matched AS MATERIALIZED (
                 CAST(CAST(l.transactionid AS pg_catalog.text) AS pg_catalog.int8) AS transactionid,
                 CASE WHEN o.database OPERATOR(pg_catalog.=) v.database_oid THEN o.relation END AS relation_oid
         ) AS d
-    WHERE (NOT l.granted OR NOT CAST(:'pairs' AS pg_catalog.bool))
+    WHERE true
         AND true -- conditions on the lock d and its session a
 ),
 edges AS MATERIALIZED (
@@ -135,35 +155,6 @@ pairs AS MATERIALIZED (
         CROSS JOIN LATERAL (SELECT DISTINCT x.pid FROM pg_catalog.unnest(e.blockers) AS x (pid)) AS u
         LEFT JOIN activity AS b ON b.pid OPERATOR(pg_catalog.=) u.pid
     WHERE true -- conditions on the blocking session b
-),
--- What is needed to tell what the matching locks are about: who else holds what
--- they wait for, the rows that their sessions wait for, the tables that those
--- write to, and the numbers of prepared transactions.
-awaited AS MATERIALIZED (
-    SELECT DISTINCT m.locktype, COALESCE(m.relation, 0) AS relation, COALESCE(m.objid, 0) AS objid
-    FROM matched AS m
-    WHERE NOT m.granted AND CAST(:'pairs' AS pg_catalog.bool)
-),
-transactions AS MATERIALIZED (
-    SELECT DISTINCT m.pid
-    FROM matched AS m
-    WHERE NOT m.granted AND m.locktype OPERATOR(pg_catalog.=) 'transactionid'
-),
-aside AS MATERIALIZED (
-    SELECT l.*
-    FROM locks AS l JOIN awaited AS w ON w.locktype OPERATOR(pg_catalog.=) l.locktype
-        AND w.relation OPERATOR(pg_catalog.=) COALESCE(l.relation, 0)
-        AND w.objid OPERATOR(pg_catalog.=) COALESCE(l.objid, 0)
-    WHERE l.granted
-    UNION ALL
-    SELECT l.*
-    FROM locks AS l JOIN transactions AS w ON w.pid OPERATOR(pg_catalog.=) l.pid
-    WHERE l.granted AND (l.locktype OPERATOR(pg_catalog.=) 'tuple'
-        OR l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock')
-    UNION ALL
-    SELECT l.*
-    FROM locks AS l
-    WHERE l.pid IS NULL AND l.granted AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'
 ),
 packed AS (
     SELECT x.what, x.pid,

@@ -68,45 +68,56 @@ func Blocked(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Pair, 
 // pairs joins the waits to their blockers. What it returns stays as it is when
 // the locks are moved.
 func (r *reading) pairs() []Pair {
-	holders := r.holders()
-	var pairs []Pair
+	var waits []Lock
 	for i := range r.locks {
-		if r.locks[i].Granted || len(r.waits[r.locks[i].PID]) == 0 {
-			continue
+		if l := &r.locks[i]; !l.Granted && len(r.waits[l.PID]) > 0 {
+			waits = append(waits, *l)
 		}
-		wait := r.locks[i]
+	}
+	slices.SortFunc(waits, func(a, b Lock) int { return compareWaits(&a, &b) })
+	holders := r.holders(waits)
+
+	var pairs []Pair
+	seen := map[[2]*Session]bool{} // a leader may wait by way of several workers
+	for i := range waits {
+		wait := &waits[i]
 		waiter := wait.PID
 		wait.Session = r.leader(wait.Session)
 		first := len(pairs)
-		for _, pid := range r.waits[waiter] {
-			if pid == 0 {
-				pairs = append(pairs, preparedPairs(&wait, holders[wait.object()])...)
-			} else if blocking := r.leader(r.session(pid)); blocking != wait.Session {
-				pairs = append(pairs, r.pair(&wait, blocking, holders[wait.object()]))
+		for _, p := range r.blockers(wait, r.waits[waiter], conflicting(holders[wait.object()], wait.Mode)) {
+			if key := [2]*Session{p.Session, p.Blocking}; !seen[key] && p.Session != p.Blocking {
+				seen[key] = true
+				p.waiter = waiter
+				pairs = append(pairs, p)
 			}
 		}
-		for j := first; j < len(pairs); j++ {
-			pairs[j].waiter = waiter
+		slices.SortStableFunc(pairs[first:], func(a, b Pair) int { return cmp.Compare(a.Blocking.PID, b.Blocking.PID) })
+	}
+	return pairs
+}
+
+// blockers are the pairs of one wait with those whom pg_blocking_pids names, which
+// may be the same more than once.
+func (r *reading) blockers(wait *Lock, pids []int32, holders []*Lock) []Pair {
+	pairs := make([]Pair, 0, len(pids))
+	for _, pid := range pids {
+		if pid == 0 {
+			pairs = append(pairs, preparedPairs(wait, holders)...)
+		} else {
+			pairs = append(pairs, r.pair(wait, r.leader(r.session(pid)), holders))
 		}
 	}
-	slices.SortStableFunc(pairs, func(a, b Pair) int {
-		return cmp.Or(compareWaits(a.Lock, b.Lock), cmp.Compare(a.Blocking.PID, b.Blocking.PID))
-	})
-	return slices.CompactFunc(pairs, func(a, b Pair) bool {
-		return a.Session == b.Session && a.Blocking == b.Blocking
-	})
+	return pairs
 }
 
 // holders are the locks that are held on the things that are waited for.
-func (r *reading) holders() map[object][]*Lock {
-	holders := map[object][]*Lock{}
-	for i := range r.locks {
-		if l := &r.locks[i]; !l.Granted {
-			holders[l.object()] = nil
-		}
-	}
-	if len(holders) == 0 {
+func (r *reading) holders(waits []Lock) map[object][]*Lock {
+	if len(waits) == 0 {
 		return nil
+	}
+	holders := map[object][]*Lock{}
+	for i := range waits {
+		holders[waits[i].object()] = nil
 	}
 	for _, locks := range [][]Lock{r.locks, r.aside} {
 		for i := range locks {
@@ -122,6 +133,21 @@ func (r *reading) holders() map[object][]*Lock {
 	return holders
 }
 
+// conflicting are those of the locks that shut out whoever wants mode.
+func conflicting(locks []*Lock, mode string) []*Lock {
+	wanted, err := pglock.ParseMode(mode)
+	if err != nil {
+		return nil
+	}
+	var conflicting []*Lock
+	for _, l := range locks {
+		if l.conflicts(wanted) {
+			conflicting = append(conflicting, l)
+		}
+	}
+	return conflicting
+}
+
 // leader is who s works for, if it is a parallel worker, else s.
 func (r *reading) leader(s *Session) *Session {
 	if s.LeaderPID == 0 {
@@ -133,7 +159,7 @@ func (r *reading) leader(s *Session) *Session {
 // pair tells a hard block from a soft one: pg_blocking_pids names both.
 func (r *reading) pair(wait *Lock, blocking *Session, holders []*Lock) Pair {
 	for _, held := range holders {
-		if r.leader(held.Session) == blocking && held.conflicts(wait.Mode) {
+		if r.leader(held.Session) == blocking {
 			return Pair{Lock: wait, Blocking: blocking, Block: Hard, Held: held}
 		}
 	}
@@ -144,7 +170,7 @@ func (r *reading) pair(wait *Lock, blocking *Session, holders []*Lock) Pair {
 func preparedPairs(wait *Lock, holders []*Lock) []Pair {
 	var pairs []Pair
 	for _, held := range holders {
-		if held.Prepared != nil && held.conflicts(wait.Mode) {
+		if held.Prepared != nil {
 			pairs = append(pairs, Pair{Lock: wait, Blocking: held.Session, Block: Hard, Held: held})
 		}
 	}
