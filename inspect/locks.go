@@ -9,11 +9,21 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// The columns of a lock in snapshot.sql.
+// The columns of the line that says what locks have in common, in snapshot.sql.
 const (
-	colType = iota
+	colPID = iota
+	colTransaction
+	colType
 	colDatabase
-	colRelation
+	colMode
+	colGranted
+	colFastPath
+	commonFields
+)
+
+// The columns of the line of a lock.
+const (
+	colRelation = iota
 	colPage
 	colTuple
 	colVirtualXID
@@ -21,10 +31,6 @@ const (
 	colClassID
 	colObjectID
 	colObjectSubID
-	colTransaction
-	colMode
-	colGranted
-	colFastPath
 	colWaitStart
 	lockFields
 )
@@ -38,17 +44,13 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 	locks := make([]Lock, count)
 	i := 0
 	for n, text := range packed {
-		pid, lines, _ := strings.Cut(text, "\n")
-		s := r.nobody
-		if pid != "" {
-			var n numbers
-			s = r.session(int32(n.int(pid)))
-			if n.err != nil {
-				return nil, unreadable("pid", pid)
-			}
+		first, lines, _ := strings.Cut(text, "\n")
+		common, err := r.parseCommon(first)
+		if err != nil {
+			return nil, err
 		}
 		for line := range strings.SplitSeq(lines, "\n") {
-			locks[i].Session = s
+			locks[i] = common
 			if err := r.parseLock(&locks[i], line); err != nil {
 				return nil, err
 			}
@@ -59,24 +61,43 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 	return locks, nil
 }
 
-// parseLock fills l, whose session is known, from a line of snapshot.sql.
+// parseCommon makes a lock of what several have in common.
+func (r *reading) parseCommon(line string) (Lock, error) {
+	var f [commonFields]string
+	if record(line, f[:]) != commonFields {
+		return Lock{}, unreadable("lock", line)
+	}
+	var n numbers
+	l := Lock{
+		Session:     r.nobody,
+		Type:        r.word(f[colType]),
+		Mode:        r.word(f[colMode]),
+		Granted:     f[colGranted] == "t",
+		FastPath:    f[colFastPath] == "t",
+		Transaction: r.word(f[colTransaction]),
+		DatabaseOID: n.oid(f[colDatabase]),
+	}
+	if l.Type == "speculative token" { // as older versions have it
+		l.Type = typeSpecToken
+	}
+	if f[colPID] != "" {
+		l.Session = r.session(int32(n.int(f[colPID])))
+	}
+	if n.err != nil {
+		return Lock{}, unreadable("lock", line)
+	}
+	return l, nil
+}
+
+// parseLock adds to l what is its own.
 func (r *reading) parseLock(l *Lock, line string) error {
 	var f [lockFields]string
 	if record(line, f[:]) != lockFields {
 		return unreadable("lock", line)
 	}
 	var n numbers
-	l.Type = r.word(f[colType])
-	if l.Type == "speculative token" { // as older versions have it
-		l.Type = typeSpecToken
-	}
-	l.Mode = r.word(f[colMode])
-	l.Granted = f[colGranted] == "t"
-	l.FastPath = f[colFastPath] == "t"
 	l.VirtualXID = r.word(f[colVirtualXID])
-	l.Transaction = r.word(f[colTransaction])
 	l.TransactionID = n.oid(f[colTransactionID])
-	l.DatabaseOID = n.oid(f[colDatabase])
 	l.RelationOID = n.oid(f[colRelation])
 	l.ClassID = n.oid(f[colClassID])
 	l.ObjectID = n.oid(f[colObjectID])

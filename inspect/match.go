@@ -57,6 +57,9 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 	if err != nil {
 		return nil, err
 	}
+	if len(c.blocking) == 0 {
+		r.blocking = nil
+	}
 	if !pairs {
 		r.locks, err = matchHere(ctx, q, r.locks, filters, func(f Filter, l *Lock) any { return f.attribute.get(l) })
 	}

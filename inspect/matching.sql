@@ -69,8 +69,9 @@ aside AS MATERIALIZED (
     FROM locks AS l
     WHERE l.granted AND (
         CAST(:'pairs' AS pg_catalog.bool)
-            AND ROW (l.locktype, COALESCE(l.relation, 0), COALESCE(l.objid, 0)) OPERATOR(pg_catalog.=) ANY (
-                SELECT w.locktype, COALESCE(w.relation, 0), COALESCE(w.objid, 0) FROM waits AS w)
+            -- One number is quick to compare; it lets a few more pass than are needed.
+            AND COALESCE(l.objid, l.relation, 0) OPERATOR(pg_catalog.=) ANY (
+                SELECT COALESCE(w.objid, w.relation, 0) FROM waits AS w)
         OR (l.locktype OPERATOR(pg_catalog.=) 'tuple'
                 OR l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock')
             AND l.pid OPERATOR(pg_catalog.=) ANY (
@@ -148,36 +149,41 @@ edges AS MATERIALIZED (
     FROM (SELECT DISTINCT x.pid FROM matched AS x WHERE NOT x.granted AND x.pid IS NOT NULL) AS m
     WHERE CAST(:'pairs' AS pg_catalog.bool)
 ),
-pairs AS MATERIALIZED (
-    SELECT e.pid, u.pid AS blocker
-    FROM edges AS e
+blockers AS MATERIALIZED (
+    SELECT DISTINCT u.pid
+    FROM edges AS e CROSS JOIN LATERAL pg_catalog.unnest(e.blockers) AS u (pid)
+),
+blocking AS MATERIALIZED (
+    SELECT k.pid
+    FROM blockers AS k
         CROSS JOIN server AS v
-        CROSS JOIN LATERAL (SELECT DISTINCT x.pid FROM pg_catalog.unnest(e.blockers) AS x (pid)) AS u
-        LEFT JOIN activity AS b ON b.pid OPERATOR(pg_catalog.=) u.pid
+        LEFT JOIN activity AS b ON b.pid OPERATOR(pg_catalog.=) k.pid
     WHERE true -- conditions on the blocking session b
 ),
-packed AS (
-    SELECT x.what, x.pid,
-        pg_catalog.string_agg(CAST(ROW (x.locktype, x.database, x.relation, x.page, x.tuple,
-            x.virtualxid, x.transactionid, x.classid, x.objid, x.objsubid,
-            x.virtualtransaction, x.mode, x.granted, x.fastpath,
+packed AS MATERIALIZED (
+    SELECT x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath,
+        pg_catalog.string_agg(CAST(ROW (x.relation, x.page, x.tuple, x.virtualxid, x.transactionid,
+            x.classid, x.objid, x.objsubid,
             CASE WHEN NOT x.granted THEN
                 EXTRACT(epoch FROM CAST(pg_catalog.row_to_json(x) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz))
             END) AS pg_catalog.text), E'\n') AS locks
     FROM (SELECT 'locks' AS what, m.* FROM matched AS m
         UNION ALL
         SELECT 'aside', l.* FROM aside AS l) AS x
-    GROUP BY x.what, x.pid
+    GROUP BY x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath
 ),
 involved AS MATERIALIZED (
     SELECT p.pid FROM packed AS p
-    UNION ALL
-    SELECT p.blocker FROM pairs AS p
+    UNION
+    SELECT k.pid FROM blocking AS k
 )
 SELECT 'edge' AS what,
-    pg_catalog.concat(p.pid, ' ', pg_catalog.string_agg(CAST(p.blocker AS pg_catalog.text), ' ')) AS that
-FROM pairs AS p
-GROUP BY p.pid
+    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS that
+FROM edges AS e
+UNION ALL
+-- Those of the blockers that answer the filters.
+SELECT 'blocking', pg_catalog.concat(k.pid)
+FROM blocking AS k
 UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
@@ -193,5 +199,6 @@ SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x
 WHERE EXISTS (SELECT FROM packed AS p WHERE p.pid IS NULL)
 UNION ALL
-SELECT p.what, pg_catalog.concat(p.pid, E'\n', p.locks)
+SELECT p.what, pg_catalog.concat(CAST(ROW (p.pid, p.virtualtransaction, p.locktype, p.database,
+    p.mode, p.granted, p.fastpath) AS pg_catalog.text), E'\n', p.locks)
 FROM packed AS p;

@@ -101,9 +101,11 @@ func (r *reading) pairs() []Pair {
 func (r *reading) blockers(wait *Lock, pids []int32, holders []*Lock) []Pair {
 	pairs := make([]Pair, 0, len(pids))
 	for _, pid := range pids {
-		if pid == 0 {
+		switch {
+		case r.blocking != nil && !r.blocking[pid]:
+		case pid == 0:
 			pairs = append(pairs, preparedPairs(wait, holders)...)
-		} else {
+		default:
 			pairs = append(pairs, r.pair(wait, r.leader(r.session(pid)), holders))
 		}
 	}

@@ -29,12 +29,13 @@ type reading struct {
 	nobody    *Session // of the locks that belong to no process
 	relations map[uint32]relation
 	databases map[uint32]string
+	blocking  map[int32]bool    // those that answer the filters, or nil for all
 	waits     map[int32][]int32 // from a session that waits to those that block it, repeats and 0 included
 	prepared  []prepared
 	locks     []Lock
 	aside     []Lock // needed to understand locks, if locks are not all
 
-	packed struct{ locks, aside []string } // each the number of a session, and its locks in lines
+	packed struct{ locks, aside []string } // each what some locks have in common, and a line for each of them
 	words  map[string]string
 }
 
@@ -60,6 +61,7 @@ func read(ctx context.Context, q pglock.Querier, sql string, values map[string]s
 		nobody:    &Session{},
 		relations: map[uint32]relation{},
 		databases: map[uint32]string{},
+		blocking:  map[int32]bool{},
 		waits:     map[int32][]int32{},
 		words:     map[string]string{},
 	}
@@ -147,6 +149,9 @@ func (r *reading) add(what, that string) error {
 		}
 		r.waits[pids[0]] = pids[1:]
 		return nil
+	case "blocking":
+		r.blocking[int32(n.int(that))] = true
+		return n.err
 	case "relation":
 		var f [4]string
 		if record(that, f[:]) == len(f) {

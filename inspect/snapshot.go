@@ -30,6 +30,7 @@ func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inspect: reading the locks: %w", err)
 	}
+	r.blocking = nil
 	pairs := r.pairs()
 	order(r.locks)
 	return &Snapshot{Server: r.server, Locks: r.locks, Pairs: pairs}, nil

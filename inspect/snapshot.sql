@@ -2,20 +2,17 @@
 -- blocks whom, and what the sessions are. Runs as it is in psql, on Postgres 12
 -- to 18. Each row is a word that says what it is and a text that says it.
 --
--- pg_locks is read once, and packed into one text for each session, which is
--- much quicker than a row for each lock. Then, for each session that waits and
+-- pg_locks is read once, and packed into one text for all locks of a session and
+-- of a kind, which is much quicker than a row for each lock. Then, for each session that waits and
 -- for no other, pg_blocking_pids, and only then the rest, so the moments lie
 -- close together. Columns that not every version has are read from the row's
 -- JSON. Every name and operator is pg_catalog's own, whatever search_path says.
 -- No user table is locked.
 WITH
 held AS MATERIALIZED (
-    SELECT l.pid,
-        pg_catalog.bool_or(NOT l.granted) AS waits,
-        -- The columns that say what is locked come first.
-        pg_catalog.string_agg(CAST(ROW (l.locktype, l.database, l.relation, l.page, l.tuple,
-            l.virtualxid, l.transactionid, l.classid, l.objid, l.objsubid,
-            l.virtualtransaction, l.mode, l.granted, l.fastpath,
+    SELECT l.pid, l.virtualtransaction, l.locktype, l.database, l.mode, l.granted, l.fastpath,
+        pg_catalog.string_agg(CAST(ROW (l.relation, l.page, l.tuple, l.virtualxid, l.transactionid,
+            l.classid, l.objid, l.objsubid,
             CASE WHEN NOT l.granted THEN
                 EXTRACT(epoch FROM CAST(pg_catalog.row_to_json(l) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz))
             END) AS pg_catalog.text), E'\n') AS locks
@@ -29,12 +26,12 @@ held AS MATERIALIZED (
             OR l.locktype OPERATOR(pg_catalog.=) 'relation'
                 AND l.mode OPERATOR(pg_catalog.=) 'AccessShareLock'
                 AND CAST(l.relation AS pg_catalog.int8) OPERATOR(pg_catalog.<) 16384)
-    GROUP BY l.pid
+    GROUP BY l.pid, l.virtualtransaction, l.locktype, l.database, l.mode, l.granted, l.fastpath
 ),
 edges AS MATERIALIZED (
-    SELECT h.pid, pg_catalog.pg_blocking_pids(h.pid) AS blockers
-    FROM held AS h
-    WHERE h.waits AND h.pid IS NOT NULL AND true -- edges
+    SELECT w.pid, pg_catalog.pg_blocking_pids(w.pid) AS blockers
+    FROM (SELECT DISTINCT h.pid FROM held AS h WHERE NOT h.granted AND h.pid IS NOT NULL) AS w
+    WHERE true -- edges
 ),
 involved AS MATERIALIZED (
     SELECT h.pid FROM held AS h
@@ -76,6 +73,7 @@ SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x
 WHERE EXISTS (SELECT FROM held AS h WHERE h.pid IS NULL)
 UNION ALL
--- The number of a process, and a line for each of its locks.
-SELECT 'locks', pg_catalog.concat(h.pid, E'\n', h.locks)
+-- A line with what locks have in common, and a line for each of them.
+SELECT 'locks', pg_catalog.concat(CAST(ROW (h.pid, h.virtualtransaction, h.locktype, h.database,
+    h.mode, h.granted, h.fastpath) AS pg_catalog.text), E'\n', h.locks)
 FROM held AS h;
