@@ -546,13 +546,14 @@ func (c *cable) cut() {
 func TestCablePulled(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
-	d := on(t, server)
 	for name, source := range map[string]func(dsn string) pglock.Source{
 		"pgx":                  func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) },
 		"database/sql, lib/pq": func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) },
 	} {
 		for _, what := range []string{"holding", "unlocking", "waiting", "reset"} {
 			t.Run(name+" "+what, func(t *testing.T) {
+				t.Parallel()
+				d := on(t, server)
 				cable := newCable(t, fmt.Sprintf("127.0.0.1:%d", server.Port()))
 				const heartbeat = 600 * time.Millisecond
 				locker := newLocker(t, source(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", cable.port())),
@@ -573,9 +574,9 @@ func TestCablePulled(t *testing.T) {
 					}
 				case "waiting":
 					other := d.locker()
-					theirs := lock(t, other, pglock.Name("theirs"))
-					got := start(locker, t.Context(), pglock.Name("theirs"), pglock.Wait(heartbeat))
-					d.untilWaiting(1, pglock.Name("theirs"))
+					theirs := lock(t, other, pglock.Name("theirs of "+name))
+					got := start(locker, t.Context(), theirs.Key(), pglock.Wait(heartbeat))
+					d.untilWaiting(1, theirs.Key())
 					began = time.Now()
 					cable.pulled.Store(true)
 					if err := (<-got).err; err == nil {
@@ -594,7 +595,8 @@ func TestCablePulled(t *testing.T) {
 					t.Errorf("told after %v, with a heartbeat of %v", took, heartbeat)
 				}
 				cable.cut() // the server's side ends too
-				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'`)
+				classid, objid, _ := key.PgLocks()
+				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2`, classid, objid)
 				cable.pulled.Store(false)
 				must(t, lock(t, locker, key).Unlock())
 				must(t, locker.Close())

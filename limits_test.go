@@ -253,8 +253,10 @@ func TestServerNotReady(t *testing.T) {
 	if err := server.Restart(ctx); err == nil {
 		t.Fatal("the server is open")
 	}
-	_, err = other.Lock(t.Context(), key)
-	wantRefusal(t, err, pglock.ErrUnavailable, "57P03")
+	for sqlState(err) != "57P03" { // until it listens
+		_, err = other.Lock(t.Context(), key)
+		wantRefusal(t, err, pglock.ErrUnavailable)
+	}
 
 	must(t, os.Remove(filepath.Join(data, "standby.signal")))
 	must(t, server.Restart(t.Context()))

@@ -1,0 +1,425 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// One Locker serves a whole program.
+func ExampleNew() {
+	pool, end := examplePool() // the application's *pgxpool.Pool
+	defer end()
+
+	locker, err := pglock.New(pgxlock.Pool(pool),
+		pglock.Heartbeat(5*time.Second), // the defaults are good, too
+		pglock.Logger(slog.Default()),
+	)
+	if err != nil {
+		panic(err)
+	}
+	defer locker.Close()
+
+	err = locker.Do(context.Background(), pglock.Name("nightly-report"), func(ctx context.Context) error {
+		fmt.Println("the only one")
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	// Output: the only one
+}
+
+// A function that runs alone, on all machines together.
+func ExampleLocker_Do() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+
+	err := locker.Do(ctx, pglock.Name("nightly-report"), func(ctx context.Context) error {
+		fmt.Println("reporting")
+
+		// Meanwhile, on another machine:
+		err := other.Do(ctx, pglock.Name("nightly-report"), func(context.Context) error {
+			fmt.Println("never")
+			return nil
+		}, pglock.NoWait())
+		fmt.Println(errors.Is(err, pglock.ErrNotAcquired))
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// reporting
+	// true
+	// <nil>
+}
+
+// The ctx of the function tells it that its lock is lost. Here an administrator
+// terminates the session.
+func ExampleLocker_Do_loss() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	locker, err := pglock.New(pgxlock.Pool(pool))
+	if err != nil {
+		panic(err)
+	}
+	defer locker.Close()
+
+	err = locker.Do(ctx, pglock.Name("nightly-report"), func(ctx context.Context) error {
+		_, err := pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_locks
+			WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done(): // stop, and leave the rest to whoever has the lock now
+			fmt.Println("inside:", errors.Is(context.Cause(ctx), pglock.ErrLost))
+			return ctx.Err()
+		case <-time.After(time.Minute):
+			return nil // the work is done
+		}
+	})
+	fmt.Println("outside:", errors.Is(err, pglock.ErrLost))
+	// Output:
+	// inside: true
+	// outside: true
+}
+
+// Work that another machine is doing already need not be done.
+func ExampleSkipIfHeld() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+	held, err := other.Lock(ctx, pglock.Name("nightly-report"))
+	if err != nil {
+		panic(err)
+	}
+
+	report := func(context.Context) error {
+		fmt.Println("reporting")
+		return nil
+	}
+	err = locker.Do(ctx, pglock.Name("nightly-report"), report, pglock.NoWait(), pglock.SkipIfHeld())
+	fmt.Println("skipped:", err)
+
+	held.Unlock()
+	err = locker.Do(ctx, pglock.Name("nightly-report"), report, pglock.NoWait(), pglock.SkipIfHeld())
+	fmt.Println("done:", err)
+	// Output:
+	// skipped: <nil>
+	// reporting
+	// done: <nil>
+}
+
+// A handle, for a lock that is not held for the length of a function.
+func ExampleLocker_Lock() {
+	ctx := context.Background()
+	locker, _, end := exampleLockers()
+	defer end()
+
+	lock, err := locker.Lock(ctx, pglock.Name("device-7"))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("held:", lock.Err() == nil)
+
+	err = lock.Unlock()
+	fmt.Println("unlocked:", err)
+	fmt.Println("again:", errors.Is(lock.Unlock(), pglock.ErrNotHeld))
+	// Output:
+	// held: true
+	// unlocked: <nil>
+	// again: true
+}
+
+// TryLock answers at once.
+func ExampleLocker_TryLock() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+
+	lock, err := locker.TryLock(ctx, pglock.Name("device-7"))
+	if err != nil {
+		panic(err)
+	}
+	defer lock.Unlock()
+
+	_, err = other.TryLock(ctx, pglock.Name("device-7"))
+	switch {
+	case err == nil:
+		fmt.Println("had")
+	case errors.Is(err, pglock.ErrNotAcquired):
+		fmt.Println("another holds it")
+	default:
+		fmt.Println("something is wrong:", err)
+	}
+	// Output: another holds it
+}
+
+// A handle tells of its loss, too.
+func ExampleLock_Done() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	locker, err := pglock.New(pgxlock.Pool(pool))
+	if err != nil {
+		panic(err)
+	}
+	defer locker.Close()
+
+	lock, err := locker.Lock(ctx, pglock.Name("device-7"))
+	if err != nil {
+		panic(err)
+	}
+	defer lock.Unlock()
+
+	if _, err := pool.Exec(ctx, `SELECT pg_terminate_backend($1)`, lock.PID()); err != nil {
+		panic(err)
+	}
+	<-lock.Done()
+	fmt.Println(errors.Is(lock.Err(), pglock.ErrLost))
+	fmt.Println(errors.Is(lock.Unlock(), pglock.ErrLost))
+	// Output:
+	// true
+	// true
+}
+
+// Readers share, a writer is alone.
+func ExampleShared() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+
+	one, err := locker.Lock(ctx, pglock.Name("catalog"), pglock.Shared())
+	if err != nil {
+		panic(err)
+	}
+	two, err := other.Lock(ctx, pglock.Name("catalog"), pglock.Shared())
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("two readers")
+
+	_, err = other.TryLock(ctx, pglock.Name("catalog"))
+	fmt.Println("no writer:", errors.Is(err, pglock.ErrNotAcquired))
+
+	one.Unlock()
+	two.Unlock()
+	writer, err := other.TryLock(ctx, pglock.Name("catalog"))
+	fmt.Println("a writer:", err)
+	writer.Unlock()
+	// Output:
+	// two readers
+	// no writer: true
+	// a writer: <nil>
+}
+
+// Waiting for a time. That it is over is no fault of ctx.
+func ExampleWait() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+	held, err := other.Lock(ctx, pglock.Name("nightly-report"))
+	if err != nil {
+		panic(err)
+	}
+	defer held.Unlock()
+
+	_, err = locker.Lock(ctx, pglock.Name("nightly-report"), pglock.Wait(50*time.Millisecond))
+	fmt.Println(errors.Is(err, pglock.ErrNotAcquired), ctx.Err())
+
+	// ctx bounds the wait as well. Then the error is also ctx's.
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	_, err = locker.Lock(ctx, pglock.Name("nightly-report"))
+	fmt.Println(errors.Is(err, pglock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
+	// Output:
+	// true <nil>
+	// true true
+}
+
+// Who is in the way?
+func ExampleError() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+	held, err := other.Lock(ctx, pglock.Name("nightly-report"))
+	if err != nil {
+		panic(err)
+	}
+	defer held.Unlock()
+
+	_, err = locker.Lock(ctx, pglock.Name("nightly-report"), pglock.NoWait())
+	var failed *pglock.Error
+	if errors.As(err, &failed) && errors.Is(err, pglock.ErrNotAcquired) {
+		for _, holder := range failed.Holders {
+			fmt.Println(holder.PID == held.PID(), holder.Application, holder.Mode)
+		}
+	}
+	// Output: true pglock ExclusiveLock
+}
+
+// Several locks, all or none, in an order in which nobody deadlocks.
+func ExampleLocker_LockAll() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+
+	accounts := []pglock.Key{pglock.Pair(1, 4711), pglock.Pair(1, 815)}
+	lock, err := locker.LockAll(ctx, accounts)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(lock.Keys())
+
+	// The error names the one that was not to be had. None is held then.
+	_, err = other.LockAll(ctx, []pglock.Key{pglock.Pair(1, 1), pglock.Pair(1, 815)}, pglock.NoWait())
+	var failed *pglock.Error
+	fmt.Println(errors.As(err, &failed) && errors.Is(err, pglock.ErrNotAcquired), failed.Keys)
+
+	fmt.Println(lock.Unlock())
+	// Output:
+	// [(1, 815) (1, 4711)]
+	// true [(1, 815)]
+	// <nil>
+}
+
+// DoAll is Do for several locks.
+func ExampleLocker_DoAll() {
+	ctx := context.Background()
+	locker, _, end := exampleLockers()
+	defer end()
+
+	from, to := pglock.Name("account:1"), pglock.Name("account:2")
+	err := locker.DoAll(ctx, []pglock.Key{from, to}, func(ctx context.Context) error {
+		fmt.Println("moving")
+		return nil
+	}, pglock.Wait(time.Second))
+	fmt.Println(err)
+	// Output:
+	// moving
+	// <nil>
+}
+
+// Close ends what is going on: it cancels the ctx of the functions that run, and
+// waits for them.
+func ExampleLocker_Close() {
+	ctx := context.Background()
+	locker, _, end := exampleLockers()
+	defer end()
+
+	running, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		locker.Do(ctx, pglock.Name("nightly-report"), func(ctx context.Context) error {
+			close(running)
+			<-ctx.Done()
+			fmt.Println("told to stop:", errors.Is(context.Cause(ctx), pglock.ErrClosed))
+			return nil
+		})
+	}()
+	<-running
+	err := locker.Close()
+	<-done
+	fmt.Println("closed:", err)
+
+	_, err = locker.TryLock(ctx, pglock.Name("nightly-report"))
+	fmt.Println("no more locks:", errors.Is(err, pglock.ErrClosed))
+	// Output:
+	// told to stop: true
+	// closed: <nil>
+	// no more locks: true
+}
+
+// Counts for a program's metrics.
+func ExampleLocker_Stats() {
+	ctx := context.Background()
+	locker, _, end := exampleLockers()
+	defer end()
+
+	keys := make([]pglock.Key, 1000)
+	for i := range keys {
+		keys[i] = pglock.Pair(7, int32(i))
+	}
+	lock, err := locker.LockAll(ctx, keys)
+	if err != nil {
+		panic(err)
+	}
+	stats := locker.Stats()
+	fmt.Println(stats.Held, "locks on", stats.Sessions, "session")
+	fmt.Println(lock.Unlock())
+	// Output:
+	// 1000 locks on 1 session
+	// <nil>
+}
+
+// What happens to locks without anybody asking can be logged.
+func ExampleLogger() {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	pool, end := examplePool()
+	defer end()
+	locker, err := pglock.New(pgxlock.Pool(pool), pglock.Logger(log))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(locker.Close())
+	// Output: <nil>
+}
+
+// rebuild is a job that must not run twice at a time.
+func rebuild(context.Context) error {
+	fmt.Println("rebuilding")
+	return nil
+}
+
+// A function with a lock of its own, under the function's name.
+func ExampleLocker_Wrap() {
+	locker, _, end := exampleLockers()
+	defer end()
+
+	job, err := locker.Wrap(rebuild, pglock.NoWait(), pglock.SkipIfHeld())
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(job(context.Background()))
+
+	name, err := pglock.FuncName(rebuild)
+	fmt.Println(name, err)
+	// Output:
+	// rebuilding
+	// <nil>
+	// github.com/pglock-go/pglock_test.rebuild <nil>
+}
+
+// Who holds a lock, or waits for it, right now?
+func ExampleLocker_Holders() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+	held, err := other.Lock(ctx, pglock.Name("nightly-report"))
+	if err != nil {
+		panic(err)
+	}
+
+	holders, err := locker.Holders(ctx, pglock.Name("nightly-report"))
+	if err != nil {
+		panic(err)
+	}
+	for _, holder := range holders {
+		fmt.Println(holder.PID == held.PID(), holder.User, holder.Application)
+	}
+
+	held.Unlock()
+	holders, err = locker.Holders(ctx, pglock.Name("nightly-report"))
+	fmt.Println(len(holders), err)
+	// Output:
+	// true postgres pglock
+	// 0 <nil>
+}

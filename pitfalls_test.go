@@ -1,0 +1,231 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// What goes wrong with locks in Postgres elsewhere, and that no other test shows
+// not to go wrong here.
+
+// The lock is given back although the ctx, which ended the work, is over.
+func TestUnlockAfterContext(t *testing.T) { everySource(t, testUnlockAfterContext) }
+
+func testUnlockAfterContext(t *testing.T, d *db) {
+	locker := d.locker()
+	key := pglock.Name("job")
+	ctx, cancel := context.WithCancel(t.Context())
+	err := locker.Do(ctx, key, func(ctx context.Context) error {
+		cancel()
+		return ctx.Err()
+	})
+	wantErr(t, err, context.Canceled)
+	if errors.Is(err, pglock.ErrUnconfirmed) || errors.Is(err, pglock.ErrLost) {
+		t.Error(err)
+	}
+	d.mayTake(key, true)
+	if s := locker.Stats(); s.Held != 0 || s.Sessions != 1 || s.Lost != 0 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// Waits that end at the moment of the grant, by ctx, by their own time or by the
+// slice, neither keep the lock nor hit the session's next statement.
+func TestGivingUpAtTheMomentOfTheGrant(t *testing.T) {
+	everySource(t, testGivingUpAtTheMomentOfTheGrant)
+}
+
+func testGivingUpAtTheMomentOfTheGrant(t *testing.T, d *db) {
+	key := pglock.Name("hot")
+	var wg sync.WaitGroup
+	for range 2 {
+		locker := d.locker(pglock.Slice(10*time.Millisecond), pglock.HandOver(0), pglock.Sessions(3))
+		for g := range 3 {
+			wg.Go(func() {
+				for n := range 25 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%5)*time.Millisecond)
+					opts := []pglock.Option{pglock.Wait(time.Duration(1+(n+g)%4) * time.Millisecond)}
+					held, err := locker.Lock(ctx, key, opts...)
+					cancel()
+					if err == nil {
+						time.Sleep(time.Millisecond) // the work, which makes the others wait
+						err = held.Unlock()
+					}
+					if err != nil && !errors.Is(err, pglock.ErrNotAcquired) {
+						t.Error(err)
+					}
+					other, err := locker.TryLock(t.Context(), pglock.Int(int64(100*g+n)))
+					if err == nil {
+						err = other.Unlock()
+					}
+					if err != nil && !errors.Is(err, pglock.ErrNotAcquired) { // the other Locker's goroutine has the same keys
+						t.Errorf("the next statement: %v", err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := d.held(); n != 0 {
+		t.Errorf("%d locks are held that nobody has", n)
+	}
+}
+
+// Who waits delays nobody else: neither those who unlock nor those who take other
+// locks on the same Locker.
+func TestWaitingDelaysNobody(t *testing.T) { everySource(t, testWaitingDelaysNobody) }
+
+func testWaitingDelaysNobody(t *testing.T, d *db) {
+	other, locker := d.locker(), d.locker(pglock.Slice(time.Hour))
+	theirs := []*pglock.Lock{lock(t, other, pglock.Int(1)), lock(t, other, pglock.Int(2)), lock(t, other, pglock.Int(3))}
+	mine := lock(t, locker, pglock.Name("mine"))
+	var got []<-chan locking
+	for _, lock := range theirs {
+		got = append(got, start(locker, context.Background(), lock.Key()))
+		d.untilWaiting(1, lock.Key())
+	}
+	for range 10 {
+		must(t, lock(t, locker, pglock.Name("more")).Unlock())
+	}
+	must(t, mine.Unlock())
+	d.mayTake(pglock.Name("mine"), true)
+	d.untilWaiting(1, pglock.Int(1)) // all this time
+	for i, lock := range theirs {
+		must(t, lock.Unlock())
+		now := <-got[i]
+		must(t, now.err)
+		must(t, now.lock.Unlock())
+	}
+}
+
+// A long wait is many short ones in Postgres, none of which keeps VACUUM from its
+// work for long.
+func TestWaitingPinsNothingForLong(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	other, locker := d.locker(), d.locker(pglock.Slice(50*time.Millisecond))
+	key := pglock.Name("job")
+	held := lock(t, other, key)
+	got := start(locker, context.Background(), key)
+	pid := d.waiterPID(key, 0)
+	var began time.Time
+	d.scan(&began, `SELECT xact_start FROM pg_stat_activity WHERE pid = $1 AND xact_start IS NOT NULL
+		UNION ALL SELECT now() LIMIT 1`, pid)
+	d.until(`SELECT xact_start > $2::timestamptz + '100ms' FROM pg_stat_activity WHERE pid = $1 AND xact_start IS NOT NULL
+		UNION ALL SELECT false LIMIT 1`, pid, began)
+	must(t, held.Unlock())
+	now := <-got
+	must(t, now.err)
+	// And what is held pins nothing at all.
+	d.until(`SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_stat_activity WHERE pid = $1`, pid)
+	must(t, now.lock.Unlock())
+}
+
+// A lock is one database's: the same key elsewhere is another lock.
+func TestLocksArePerDatabase(t *testing.T) {
+	t.Parallel()
+	here, there := newDB(t), newDB(t)
+	key := pglock.Name("job")
+	held := lock(t, here.locker(), key)
+	there.mayTake(key, true)
+	must(t, lock(t, there.locker(), key).Unlock())
+	here.mayTake(key, false)
+	must(t, held.Unlock())
+}
+
+// The server is told how soon to give up on us, so that a machine that is gone
+// does not keep its locks for hours.
+func TestServerIsToldWhenToGiveUp(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{TCP: true})
+	source := &spySource{Source: pgxlock.ConnString(server.TCPConnString("postgres"))}
+	locker := newLocker(t, source, pglock.Heartbeat(10*time.Second))
+	held := lock(t, locker, pglock.Name("job"))
+	// 20 s of silence and three probes, 5 s apart: three and a half heartbeats.
+	for name, want := range map[string]string{
+		"tcp_keepalives_idle": "20", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+		"tcp_user_timeout": "30000", "client_connection_check_interval": "10s",
+		"statement_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0",
+		"search_path": "pg_catalog",
+	} {
+		got, err := source.last.Ask(t.Context(), `SELECT coalesce(current_setting($1, true), 'unknown')`, name)
+		must(t, err)
+		if got != want && got != "unknown" {
+			t.Errorf("%s is %s, not %s", name, got, want)
+		}
+	}
+	must(t, held.Unlock())
+}
+
+// A process that is killed while it waits does not stay in the queue.
+func TestWaitingProcessKilled(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	key := pglock.Name("job")
+	held := lock(t, d.locker(), key)
+	exe, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command(exe, "-test.run=^TestHolderProcess$")
+	cmd.Env = append(os.Environ(), holderEnv+"="+d.dsn)
+	must(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	pid := d.waiterPID(key, 0)
+	must(t, cmd.Process.Kill())
+	d.until(`SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1`, pid)
+	must(t, held.Unlock())
+	d.mayTake(key, true)
+}
+
+// The work that a lock guards is done in the caller's own transaction. As long as
+// that ends within the lock, whoever is next sees it.
+func TestNextHolderSeesTheWork(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.exec(`CREATE TABLE counter AS SELECT 0 AS n`)
+	var wg sync.WaitGroup
+	for range 2 {
+		locker := d.locker()
+		for range 3 {
+			wg.Go(func() {
+				conn, err := pgx.Connect(t.Context(), d.dsn)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close(context.Background())
+				for range 20 {
+					err := locker.Do(t.Context(), pglock.Name("counter"), func(ctx context.Context) error {
+						return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+							var n int
+							if err := tx.QueryRow(ctx, `SELECT n FROM counter`).Scan(&n); err != nil {
+								return err
+							}
+							_, err := tx.Exec(ctx, `UPDATE counter SET n = $1`, n+1)
+							return err
+						})
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	var n int
+	if d.scan(&n, `SELECT n FROM counter`); n != 120 {
+		t.Errorf("120 times counted, and there are %d", n)
+	}
+}
