@@ -79,6 +79,10 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 	if err := os.Symlink(testBinary(t), filepath.Join(bin, "pglock")); err != nil {
 		t.Fatal(err)
 	}
+	commands := sessionCommands()
+	commands["exits"] = exits
+	commands["await-held"] = awaitHeld
+	commands["await-waiting"] = awaitWaiting
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -93,13 +97,10 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 				env.Setenv("XDG_CACHE_HOME", cache)
 			}
 			env.Setenv("CONNSTRING", server.ConnString(name))
+			prepareSessions(env)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":         exits,
-			"await-held":    awaitHeld,
-			"await-waiting": awaitWaiting,
-		},
+		Cmds: commands,
 	})
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -9,110 +10,179 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/pgxlock"
 )
 
-const lsHelp = `Lists the advisory locks and the locks on tables and the like, of the whole
-server: who holds them, and who waits for them and for how long. Of other kinds
-of locks it lists those that somebody waits for. What is waited for comes first,
-the longest wait on top.
+const lsHelp = `Lists the locks of the whole server: who holds them, and who waits for them and
+for how long. What is waited for comes first, the longest wait on top. With
+--blocking there is a row for each session that waits and each that it waits for.
+
+Without PIDs, filters or tables it leaves out what every transaction holds on its
+own number, unless somebody waits for that.
 
 On a terminal it is a table. In a pipe it is lines with tabs, under a line of
-names; -o json is an array of objects with the same names and more of them.
-Durations are seconds there, and times are as in RFC 3339.`
+names. -o json is an array of objects and -o csv a table, both with all attributes
+unless -a says which. Durations are seconds there, and times as in RFC 3339.
+
+A filter is FIELD OP VALUE in one argument: a field is an attribute, or
+context.KEY; OP is one of = != < <= > >= and, for text, ~ and !~ with a regular
+expression.`
 
 const lsExamples = `  pglock ls
-  pglock -h db.example.com -d app ls
+  pglock ls --blocking
+  pglock ls --on public.orders
+  pglock ls -f granted=false -f 'wait_duration > 5s' -a pid,wait_duration,target,query
+  pglock ls -e 4711
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
 func (a *app) lsCommand() *cobra.Command {
-	output := outputFlag{choices: []string{"table", "tsv", "json"}}
+	var s selection
+	var watch watchFlag
+	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd := &cobra.Command{
-		Use:                   "ls [-o FORMAT]",
+		Use:                   "ls [FLAG...] [PID...]",
 		Short:                 "List locks: who holds, who waits",
 		Long:                  lsHelp,
 		Example:               lsExamples,
 		DisableFlagsInUseLine: true,
-		Args:                  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.ls(cmd.Context(), output.value)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args = watch.fromArgs(args)
+			if err := s.settle(cmd, args); err != nil {
+				return err
+			}
+			f := a.format(output.value, s.expanded)
+			return a.show(cmd.Context(), "ls", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+				return s.list(ctx, session, out, f)
+			})
 		},
 	}
+	cmd.Flags().SortFlags = false
+	s.register(cmd.Flags(), "a row for each one that waits and each that it waits for")
+	s.registerList(cmd.Flags())
 	cmd.Flags().VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
+	watch.register(cmd.Flags())
 	return cmd
 }
 
-func (a *app) ls(ctx context.Context, output string) error {
-	config, err := a.connection.Config(a.getenv, applicationName("ls", ""))
-	if err != nil {
-		return err
-	}
-	var locks []inspect.Lock
-	err = a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
-		var err error
-		locks, err = readLocks(ctx, config)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	locks = slices.DeleteFunc(locks, func(l inspect.Lock) bool {
-		return l.Granted && l.Type != "advisory" && l.Type != "relation"
-	})
-	slices.SortStableFunc(locks, byUrgency)
-
+// format is how a table is written in the format that was asked for, or in the
+// one that fits where it goes.
+func (a *app) format(name string, expanded bool) format {
 	terminal := isTerminal(a.Out)
-	if output == "" {
-		output = "tsv"
+	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.wantsColor()}
+	if name == "" {
+		f.name = "tsv"
 		if terminal {
-			output = "table"
+			f.name = "table"
 		}
 	}
-	attributes := inspect.Attributes()
-	if output == "json" {
-		return writeJSON(a.Out, attributes, locks)
-	}
-	columns := []string{"pid", "granted", "mode", "target", "database", "wait_duration", "application", "state", "query"}
-	elsewhere := func(l inspect.Lock) bool { return l.Database != "" && l.Database != config.Database }
-	if output == "table" && !slices.ContainsFunc(locks, elsewhere) {
-		// The same key in another database is another lock, but there is none.
-		columns = slices.DeleteFunc(columns, func(name string) bool { return name == "database" })
-	}
-	nameKeys(locks)
-	t := newTable(attributes, columns)
-	for i := range locks {
-		t.add(&locks[i])
-	}
-	if output == "tsv" {
-		return t.writeTSV(a.Out)
-	}
-	if len(locks) == 0 {
-		_, err := fmt.Fprintln(a.Out, "no locks")
-		return err
-	}
-	return t.writeAligned(a.Out, a.width(), terminal && a.wantsColor())
+	return f
 }
 
-// readLocks opens a session for as long as the reading takes.
-func readLocks(ctx context.Context, config *pgx.ConnConfig) ([]inspect.Lock, error) {
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, err
+// isMachine reports formats that are for programs alone.
+func (f format) isMachine() bool { return f.name == "json" || f.name == "csv" }
+
+// list writes what is selected.
+func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f format) ([]string, error) {
+	usual := defaultColumns
+	switch {
+	case f.isMachine():
+		usual = nil
+		for _, a := range s.known() {
+			usual = append(usual, a.Name)
+		}
+	case s.blocking:
+		usual = defaultPairColumns
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(ctx)
-	}()
-	return inspect.Locks(ctx, pgxlock.Conn(conn))
+	t := &table{columns: s.columns(usual...)}
+	hidden := map[int32]bool{}
+	hide := func(s *inspect.Session) {
+		if s.Hidden {
+			hidden[s.PID] = true
+		}
+	}
+	count, what := 0, "locks"
+	if s.blocking {
+		what = "pairs"
+		pairs, err := inspect.Blocked(ctx, session, s.all()...)
+		if err != nil {
+			return nil, err
+		}
+		if !f.isMachine() {
+			nameKeys(locksOf(nil, pairs))
+		}
+		count = len(pairs)
+		for i := range s.shown(count) {
+			p := &pairs[i]
+			t.add(true, func(a inspect.Attribute) any { return a.PairValue(p) })
+			hide(p.Session)
+			hide(p.Blocking)
+		}
+	} else {
+		locks, err := inspect.Locks(ctx, session, s.all()...)
+		if err != nil {
+			return nil, err
+		}
+		if s.isEmpty() {
+			locks = withoutOwn(locks)
+		}
+		slices.SortStableFunc(locks, byUrgency)
+		if !f.isMachine() {
+			nameKeys(locksOf(locks, nil))
+		}
+		count = len(locks)
+		for i := range s.shown(count) {
+			l := &locks[i]
+			t.add(!l.Granted, func(a inspect.Attribute) any {
+				if a.Name == "relation" && l.Relation == "" && !f.isMachine() {
+					return l.Target() // a list for people tells what is locked
+				}
+				return a.Value(l)
+			})
+			hide(l.Session)
+		}
+	}
+	notices := hiddenNotice(session, len(hidden))
+	if n := s.shown(count); n < count {
+		notices = append(notices, fmt.Sprintf("%d of %d %s are shown; -l 0 shows all", n, count, what))
+	}
+	if count == 0 && (f.name == "table" || f.expanded) && !f.isMachine() {
+		fmt.Fprintln(out, "no "+what)
+		return notices, nil
+	}
+	return notices, t.write(out, f)
 }
 
-// byUrgency puts what is waited for first, the longest wait on top.
+// shown is how many of n the limit leaves.
+func (s *selection) shown(n int) int {
+	if s.limit > 0 {
+		n = min(n, int(s.limit))
+	}
+	return n
+}
+
+// withoutOwn leaves out what each transaction holds on its own number, unless
+// somebody waits for it.
+func withoutOwn(locks []inspect.Lock) []inspect.Lock {
+	type number struct {
+		xid  uint32
+		vxid string
+	}
+	awaited := map[number]bool{}
+	for _, l := range locks {
+		if !l.Granted {
+			awaited[number{l.TransactionID, l.VirtualXID}] = true
+		}
+	}
+	return slices.DeleteFunc(locks, func(l inspect.Lock) bool {
+		return l.Granted && (l.Type == "virtualxid" || l.Type == "transactionid") && !awaited[number{l.TransactionID, l.VirtualXID}]
+	})
+}
+
+// byUrgency puts what is waited for first, the longest wait on top, and then what
+// has been going on for the longest.
 func byUrgency(a, b inspect.Lock) int {
 	if a.Granted != b.Granted {
 		if a.Granted {
@@ -122,15 +192,31 @@ func byUrgency(a, b inspect.Lock) int {
 	}
 	return cmp.Or(
 		-cmp.Compare(a.WaitDuration, b.WaitDuration),
-		cmp.Compare(a.Target(), b.Target()),
+		-cmp.Compare(a.Duration, b.Duration),
 		cmp.Compare(a.PID, b.PID),
+		cmp.Compare(a.Target(), b.Target()),
 		cmp.Compare(a.Mode, b.Mode),
 	)
 }
 
+// locksOf are all locks in locks and pairs.
+func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
+	var all []*inspect.Lock
+	for i := range locks {
+		all = append(all, &locks[i])
+	}
+	for _, p := range pairs {
+		all = append(all, p.Lock)
+		if p.Held != nil {
+			all = append(all, p.Held)
+		}
+	}
+	return all
+}
+
 // nameKeys gives advisory locks their names, where a pglock run that holds or
 // waits for one says its name, and the name proves true.
-func nameKeys(locks []inspect.Lock) {
+func nameKeys(locks []*inspect.Lock) {
 	names := map[pglock.Key]pglock.Key{}
 	for _, l := range locks {
 		if name, ok := strings.CutPrefix(l.Application, applicationName("run", "")+" "); ok && l.HasKey {
@@ -139,9 +225,9 @@ func nameKeys(locks []inspect.Lock) {
 			}
 		}
 	}
-	for i, l := range locks {
+	for _, l := range locks {
 		if key, ok := names[l.Key]; ok && l.HasKey {
-			locks[i].Key = key
+			l.Key = key
 		}
 	}
 }

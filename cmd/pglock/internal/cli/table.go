@@ -3,9 +3,11 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +16,7 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// table is locks as rows and attributes as columns.
+// table is things as rows and attributes as columns.
 type table struct {
 	columns []inspect.Attribute
 	rows    []row
@@ -25,25 +27,36 @@ type row struct {
 	waiting bool
 }
 
-// newTable has the columns that names say, of all attributes there are.
-func newTable(attributes []inspect.Attribute, names []string) *table {
-	t := &table{}
-	for _, name := range names {
-		for _, a := range attributes {
-			if a.Name == name {
-				t.columns = append(t.columns, a)
-			}
-		}
-	}
-	return t
-}
-
-func (t *table) add(l *inspect.Lock) {
-	r := row{waiting: !l.Granted}
+// add adds a thing, of which value tells the attributes.
+func (t *table) add(waiting bool, value func(inspect.Attribute) any) {
+	r := row{waiting: waiting}
 	for _, a := range t.columns {
-		r.values = append(r.values, a.Value(l))
+		r.values = append(r.values, value(a))
 	}
 	t.rows = append(t.rows, r)
+}
+
+// write writes the table in a format.
+func (t *table) write(out io.Writer, f format) error {
+	switch {
+	case f.name == "json":
+		return t.writeJSON(out)
+	case f.name == "csv":
+		return t.writeCSV(out)
+	case f.expanded:
+		return t.writeExpanded(out, f.color)
+	case f.name == "tsv":
+		return t.writeTSV(out)
+	}
+	return t.writeAligned(out, f.width, f.color)
+}
+
+// format is how a table is written.
+type format struct {
+	name     string // table, tsv, csv or json
+	expanded bool
+	width    int // of the terminal, 0 when it is not known
+	color    bool
 }
 
 // writeTSV writes lines with tabs, under a line of names.
@@ -60,6 +73,60 @@ func (t *table) writeTSV(out io.Writer) error {
 			cells = append(cells, machineText(v))
 		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	return w.Flush()
+}
+
+// writeCSV writes CSV as RFC 4180 has it, under a line of names. Line breaks in
+// text stay.
+func (t *table) writeCSV(out io.Writer) error {
+	w := csv.NewWriter(out)
+	var cells []string
+	for _, a := range t.columns {
+		cells = append(cells, a.Name)
+	}
+	_ = w.Write(cells) // the error comes from Flush
+	for _, r := range t.rows {
+		cells = cells[:0]
+		for _, v := range r.values {
+			if text, ok := v.(string); ok {
+				cells = append(cells, printableLines(text))
+			} else {
+				cells = append(cells, machineText(v))
+			}
+		}
+		_ = w.Write(cells)
+	}
+	w.Flush()
+	return w.Error()
+}
+
+// writeExpanded writes each row in lines of its own, with nothing cut.
+func (t *table) writeExpanded(out io.Writer, color bool) error {
+	w := bufio.NewWriter(out)
+	widest := 0
+	for _, a := range t.columns {
+		widest = max(widest, len(a.Name))
+	}
+	paint := func(style, text string) string {
+		if !color {
+			return text
+		}
+		return style + text + reset
+	}
+	for i, r := range t.rows {
+		fmt.Fprintln(w, paint(bold, fmt.Sprintf("-[ %d ]%s", i+1, strings.Repeat("-", 30))))
+		for j, a := range t.columns {
+			text := humanText(r.values[j])
+			if s, ok := r.values[j].(string); ok {
+				text = strings.ReplaceAll(printableLines(strings.TrimSpace(s)), "\n", "\n"+strings.Repeat(" ", widest)+" | ")
+			}
+			name := a.Name + strings.Repeat(" ", widest-len(a.Name))
+			if r.waiting && (a.Name == "granted" || strings.HasPrefix(a.Name, "wait_")) {
+				text = paint(yellow, text)
+			}
+			fmt.Fprintln(w, strings.TrimRight(paint(bold, name)+" | "+text, " "))
+		}
 	}
 	return w.Flush()
 }
@@ -106,7 +173,7 @@ const (
 )
 
 // writeAligned writes a table as wide as the terminal, or as needed when that is
-// not known (0): the last column is cut.
+// not known (0): columns of long text give way, and then lines are cut.
 func (t *table) writeAligned(out io.Writer, width int, color bool) error {
 	const gap = 2
 	lines := [][]string{nil}
@@ -126,10 +193,14 @@ func (t *table) writeAligned(out io.Writer, width int, color bool) error {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
+	t.fit(widths, width, gap)
 	w := bufio.NewWriter(out)
 	for n, line := range lines {
 		var b strings.Builder
 		for i, cell := range line {
+			if runes := []rune(cell); len(runes) > widths[i] {
+				cell = string(runes[:widths[i]-1]) + "…"
+			}
 			b.WriteString(cell)
 			if i < len(line)-1 {
 				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
@@ -150,33 +221,116 @@ func (t *table) writeAligned(out io.Writer, width int, color bool) error {
 	return w.Flush()
 }
 
-// writeJSON writes an array of objects, one for each lock, which have all
-// attributes, null where there is none.
-func writeJSON(out io.Writer, attributes []inspect.Attribute, locks []inspect.Lock) error {
+// fit takes the room that is missing from the widest columns of long text: from
+// queries and contexts first, which say most at their beginning.
+func (t *table) fit(widths []int, width, gap int) {
+	total := gap * (len(widths) - 1)
+	for _, w := range widths {
+		total += w
+	}
+	for _, give := range []struct {
+		names []string
+		least int
+	}{
+		{[]string{"query", "context"}, 24},
+		{[]string{"query", "context", "outcome"}, 16},
+		{[]string{"query", "context", "outcome", "application"}, 12},
+		{[]string{"query", "context", "outcome", "application", "target", "relation"}, 8},
+	} {
+		for ; width > 0 && total > width; total-- {
+			widest := -1
+			for i, a := range t.columns {
+				gives := slices.Contains(give.names, strings.TrimPrefix(a.Name, "blocking_"))
+				if gives && widths[i] > give.least && (widest < 0 || widths[i] > widths[widest]) {
+					widest = i
+				}
+			}
+			if widest < 0 {
+				break
+			}
+			widths[widest]--
+		}
+	}
+}
+
+// writeJSON writes an array of objects, one for each row, which have all columns,
+// null where there is nothing.
+func (t *table) writeJSON(out io.Writer) error {
+	var objects []jsonObject
+	for _, r := range t.rows {
+		var o jsonObject
+		for i, a := range t.columns {
+			o.add(a.Name, r.values[i])
+		}
+		objects = append(objects, o)
+	}
+	return writeJSONList(out, objects)
+}
+
+// jsonObject is an object whose members have an order.
+type jsonObject []jsonMember
+
+type jsonMember struct {
+	name  string
+	value any
+}
+
+func (o *jsonObject) add(name string, value any) { *o = append(*o, jsonMember{name, value}) }
+
+// writeJSONList writes an array of objects, each on a line.
+func writeJSONList(out io.Writer, objects []jsonObject) error {
 	w := bufio.NewWriter(out)
 	w.WriteString("[")
-	for i := range locks {
+	for i, o := range objects {
 		if i > 0 {
 			w.WriteString(",")
 		}
-		w.WriteString("\n  {")
-		for j, a := range attributes {
-			if j > 0 {
-				w.WriteString(", ")
-			}
-			value, err := jsonValue(a.Value(&locks[i]))
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "%q: %s", a.Name, value)
+		w.WriteString("\n  ")
+		if err := o.write(w, "  "); err != nil {
+			return err
 		}
-		w.WriteString("}")
 	}
-	if len(locks) > 0 {
+	if len(objects) > 0 {
 		w.WriteString("\n")
 	}
 	w.WriteString("]\n")
 	return w.Flush()
+}
+
+func (o jsonObject) write(w *bufio.Writer, indent string) error {
+	w.WriteString("{")
+	for i, m := range o {
+		if i > 0 {
+			w.WriteString(", ")
+		}
+		fmt.Fprintf(w, "%q: ", m.name)
+		switch v := m.value.(type) {
+		case jsonObject:
+			if err := v.write(w, indent); err != nil {
+				return err
+			}
+		case []jsonObject:
+			w.WriteString("[")
+			for i, o := range v {
+				if i > 0 {
+					w.WriteString(",")
+				}
+				w.WriteString("\n" + indent + "  ")
+				if err := o.write(w, indent+"  "); err != nil {
+					return err
+				}
+			}
+			w.WriteString("]")
+		default:
+			text, err := jsonValue(v)
+			if err != nil {
+				return err
+			}
+			w.Write(text)
+		}
+	}
+	w.WriteString("}")
+	return nil
 }
 
 // jsonValue is a value in JSON that is safe to show on a terminal: encoding/json

@@ -29,18 +29,42 @@ func printable(s string) string {
 			b.WriteByte(' ')
 			space = false
 		}
+		b.WriteString(printableRune(r, raw))
+	}
+	return b.String()
+}
+
+// printableLines is printable for text that keeps its line breaks and tabs.
+func printableLines(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		raw := s[i : i+size]
+		i += size
 		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, raw[0])
-		case r < 0x80 && unicode.IsControl(r):
-			fmt.Fprintf(&b, `\x%02x`, r)
-		case isUnprintable(r):
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
+		case r == '\n' || r == '\t':
 			b.WriteString(raw)
+		case r == '\r' && strings.HasPrefix(s[i:], "\n"):
+		case r == '\u2028' || r == '\u2029':
+			b.WriteByte('\n')
+		default:
+			b.WriteString(printableRune(r, raw))
 		}
 	}
 	return b.String()
+}
+
+// printableRune is a character, whose bytes are raw, or what stands for it.
+func printableRune(r rune, raw string) string {
+	switch {
+	case r == utf8.RuneError && len(raw) == 1:
+		return fmt.Sprintf(`\x%02x`, raw[0])
+	case r < 0x80 && unicode.IsControl(r):
+		return fmt.Sprintf(`\x%02x`, r)
+	case isUnprintable(r):
+		return fmt.Sprintf(`\u%04x`, r)
+	}
+	return raw
 }
 
 // isUnprintable reports control characters, and format characters such as those
@@ -51,6 +75,14 @@ func isUnprintable(r rune) bool { return unicode.IsControl(r) || unicode.Is(unic
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// terminalWidth is the width of the terminal that the output goes to, or 0.
+func (a *app) terminalWidth() int {
+	if !isTerminal(a.Out) && a.getenv("COLUMNS") == "" {
+		return 0
+	}
+	return a.width()
 }
 
 // width is how many columns there are to write a table in, 0 when that is not

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// selection is which locks a verb is about and how they are shown: what ls, tree,
+// cancel and terminate have in common.
+type selection struct {
+	filters    filterFlag
+	tables     listFlag
+	blocking   bool
+	attributes attributeFlag
+	limit      limitFlag
+	expanded   bool
+
+	pids []int32
+}
+
+// These are the columns where nobody says which.
+var (
+	defaultColumns     = []string{"pid", "duration", "granted", "mode", "kind", "relation", "context", "query"}
+	defaultPairColumns = []string{"pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query"}
+)
+
+const defaultLimit = 25
+
+// register adds the flags that say which locks.
+func (s *selection) register(flags *pflag.FlagSet, blocking string) {
+	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeated, what matches all")
+	flags.Var(&s.tables, "on", "only locks on this `table`; repeated, on any of them")
+	flags.BoolVar(&s.blocking, "blocking", false, blocking)
+}
+
+// registerList adds those that say how they are listed.
+func (s *selection) registerList(flags *pflag.FlagSet) {
+	s.limit = defaultLimit
+	flags.VarP(&s.attributes, "attribute", "a", "show this `attribute`; repeated or with commas, these")
+	flags.VarP(&s.limit, "limit", "l", "show at most `N`, the most urgent ones; 0 for all")
+	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each in lines of its own")
+}
+
+// settle reads the arguments, and checks what only all flags together tell.
+func (s *selection) settle(cmd *cobra.Command, args []string) error {
+	for _, arg := range args {
+		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
+			pid, err := strconv.ParseInt(word, 10, 32)
+			if err != nil || pid < 1 {
+				return usagef(cmd, "%s is no PID", quoted(word))
+			}
+			if !slices.Contains(s.pids, int32(pid)) {
+				s.pids = append(s.pids, int32(pid))
+			}
+		}
+	}
+	if s.blocking {
+		return nil
+	}
+	for _, f := range s.filters {
+		field, _, _ := strings.Cut(f.String(), " ")
+		if field == "block" || strings.HasPrefix(field, "blocking_") {
+			return usagef(cmd, "--filter %s: only pairs have that: add --blocking", quoted(f.String()))
+		}
+	}
+	for _, name := range s.attributes {
+		if _, ok := attributeOf(inspect.Attributes(), name); !ok {
+			return usagef(cmd, "--attribute %s: only pairs have that: add --blocking", quoted(name))
+		}
+	}
+	return nil
+}
+
+// isEmpty reports whether nothing says which locks.
+func (s *selection) isEmpty() bool {
+	return len(s.pids) == 0 && len(s.filters) == 0 && len(s.tables) == 0
+}
+
+// all are the filters that it all adds up to.
+func (s *selection) all() []inspect.Filter {
+	filters := slices.Clone([]inspect.Filter(s.filters))
+	if len(s.pids) > 0 {
+		filters = append(filters, inspect.PIDs(s.pids...))
+	}
+	if len(s.tables) > 0 {
+		filters = append(filters, inspect.On(s.tables...))
+	}
+	return filters
+}
+
+// known are the attributes of what is selected.
+func (s *selection) known() []inspect.Attribute {
+	if s.blocking {
+		return inspect.PairAttributes()
+	}
+	return inspect.Attributes()
+}
+
+// columns are the attributes to show: those that were asked for, or the usual.
+func (s *selection) columns(usual ...string) []inspect.Attribute {
+	names := usual
+	if len(s.attributes) > 0 {
+		names = s.attributes
+	}
+	var columns []inspect.Attribute
+	for _, name := range names {
+		if a, ok := attributeOf(s.known(), name); ok {
+			columns = append(columns, a)
+		}
+	}
+	return columns
+}
+
+func attributeOf(attributes []inspect.Attribute, name string) (inspect.Attribute, bool) {
+	i := slices.IndexFunc(attributes, func(a inspect.Attribute) bool { return a.Name == name })
+	if i < 0 {
+		return inspect.Attribute{}, false
+	}
+	return attributes[i], true
+}
+
+// filterFlag is -f.
+type filterFlag []inspect.Filter
+
+func (f *filterFlag) Type() string { return "filter" }
+
+func (f *filterFlag) String() string {
+	var texts []string
+	for _, filter := range *f {
+		texts = append(texts, filter.String())
+	}
+	return strings.Join(texts, " and ")
+}
+
+func (f *filterFlag) Set(s string) error {
+	filter, err := inspect.ParseFilter(s)
+	if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "inspect: "))
+	}
+	*f = append(*f, filter)
+	return nil
+}
+
+// listFlag is a flag that may be given several times.
+type listFlag []string
+
+func (f *listFlag) Type() string   { return "list" }
+func (f *listFlag) String() string { return strings.Join(*f, ", ") }
+
+func (f *listFlag) Set(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("it is empty")
+	}
+	*f = append(*f, s)
+	return nil
+}
+
+// attributeFlag is -a.
+type attributeFlag []string
+
+func (f *attributeFlag) Type() string   { return "attribute" }
+func (f *attributeFlag) String() string { return strings.Join(*f, ",") }
+
+func (f *attributeFlag) Set(s string) error {
+	for name := range strings.SplitSeq(s, ",") {
+		name = strings.TrimSpace(name)
+		if _, ok := attributeOf(inspect.PairAttributes(), name); !ok {
+			var names []string
+			for _, a := range inspect.Attributes() {
+				names = append(names, a.Name)
+			}
+			return fmt.Errorf("there is no attribute %s: there are %s; and for pairs blocking_ before those of the session, and block",
+				quoted(name), strings.Join(names, ", "))
+		}
+		*f = append(*f, name)
+	}
+	return nil
+}
+
+// limitFlag is -l.
+type limitFlag int
+
+func (f *limitFlag) Type() string   { return "N" }
+func (f *limitFlag) String() string { return strconv.Itoa(int(*f)) }
+
+func (f *limitFlag) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return errors.New("a limit is a number, 0 for all")
+	}
+	*f = limitFlag(n)
+	return nil
+}

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// watchFlag is --watch, with how often or without.
+type watchFlag struct{ every time.Duration }
+
+const watchDefault = 2 * time.Second
+
+func (f *watchFlag) register(flags *pflag.FlagSet) {
+	flags.Var(f, "watch", "show it again and again, every 2s or as `DURATION` says, until Ctrl-C")
+	flags.Lookup("watch").NoOptDefVal = watchDefault.String()
+}
+
+func (f *watchFlag) Type() string { return "duration" }
+
+func (f *watchFlag) String() string {
+	if f.every == 0 {
+		return ""
+	}
+	return f.every.String()
+}
+
+func (f *watchFlag) Set(s string) error {
+	d := durationFlag{least: 100 * time.Millisecond, what: "the server deserves a tenth of a second in between, at the least"}
+	err := d.Set(s)
+	f.every = d.value
+	return err
+}
+
+// fromArgs takes the duration out of the arguments: a flag whose value may be
+// missing finds it only after =, and people write --watch 5s.
+func (f *watchFlag) fromArgs(args []string) []string {
+	if f.every == 0 {
+		return args
+	}
+	return slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
+		return strings.ContainsAny(arg, "smh") && f.Set(arg) == nil
+	})
+}
+
+// drawing writes what a verb shows, once. It returns what is to be said about it
+// on stderr.
+type drawing func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
+
+// show draws once, or again and again with --watch.
+func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawing) error {
+	if watch.every == 0 {
+		s, err := a.open(ctx, verb)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		var out bytes.Buffer
+		notices, err := draw(ctx, s, &out)
+		if err != nil {
+			return err
+		}
+		for _, n := range notices {
+			a.tell("%s", n)
+		}
+		_, err = a.Out.Write(out.Bytes())
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := a.watch(ctx, verb, watch.every, draw)
+	if ctx.Err() != nil {
+		return nil // that is how it ends
+	}
+	return err
+}
+
+// watch draws until ctx ends. Only the first drawing must succeed: a server that
+// is gone may come back.
+func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw drawing) error {
+	frame := a.pipeFrame
+	if isTerminal(a.Out) {
+		frame = a.terminalFrame
+	}
+	said := map[string]bool{}
+	var s *session
+	defer func() {
+		if s != nil {
+			s.close()
+		}
+	}()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for n := 0; ; n++ {
+		var out bytes.Buffer
+		var notices []string
+		var err error
+		if s == nil {
+			s, err = a.open(ctx, verb)
+		}
+		if err == nil {
+			notices, err = draw(ctx, s, &out)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			var usage *usageError
+			if n == 0 || errors.As(err, &usage) {
+				return err
+			}
+			out.Reset()
+			notices = []string{message(err)}
+			if s != nil {
+				s.close()
+				s = nil
+			}
+		}
+		if err := frame(n, every, out.Bytes(), notices, said); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// pipeFrame writes a frame below the one before it.
+func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, said map[string]bool) error {
+	for _, notice := range notices {
+		if !said[notice] {
+			a.tell("%s", notice)
+			said[notice] = true
+		}
+	}
+	if n > 0 {
+		if _, err := fmt.Fprintln(a.Out); err != nil {
+			return err
+		}
+	}
+	_, err := a.Out.Write(text)
+	return err
+}
+
+// terminalFrame writes a frame in place of the one before it, as far as there is
+// room.
+func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []string, _ map[string]bool) error {
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	head := fmt.Sprintf("%s, every %s; Ctrl-C ends", time.Now().Format("15:04:05"), every)
+	lines = append([]string{head, ""}, lines...)
+	for _, notice := range notices {
+		lines = append(lines, "pglock: "+printable(notice))
+	}
+	if f, ok := a.Out.(*os.File); ok {
+		if _, height, err := term.GetSize(int(f.Fd())); err == nil && height > 2 && len(lines) > height-1 {
+			more := len(lines) - (height - 2)
+			lines = append(lines[:height-2], fmt.Sprintf("(%s more)", plural(more, "line", "lines")))
+		}
+	}
+	var b strings.Builder
+	if n == 0 {
+		b.WriteString("\x1b[2J")
+	}
+	b.WriteString("\x1b[H")
+	for _, line := range lines {
+		b.WriteString(line + "\x1b[K\r\n")
+	}
+	b.WriteString("\x1b[J")
+	_, err := a.Out.Write([]byte(b.String()))
+	return err
+}
