@@ -656,7 +656,8 @@ func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
 		result <- pglock.LockAllTx(context.Background(), tx, []pglock.Key{pglock.Int(1), pglock.Int(2)}, pglock.Wait(wait))
 	}()
 	d.untilWaiting(1, pglock.Int(1))
-	d.until(`SELECT bool_or(clock_timestamp() - state_change > interval '1500ms') FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`)
+	d.until(`SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+		AND clock_timestamp() - state_change > interval '1500ms'`)
 	d.exec(`SELECT pg_advisory_unlock(1)`)
 	wantErr(t, <-result, pglock.ErrNotAcquired)
 	if took := time.Since(began); took < wait || took > wait+time.Second {
