@@ -172,6 +172,9 @@ func (s suite) askAfterServerError(t *testing.T) {
 			t.Fatalf("waiting past lock_timeout: %v", err)
 		}
 	}
+	if err := session.Exec(context.Background(), `SET lock_timeout = 0`); err != nil {
+		t.Fatal(err)
+	}
 	holder.Close()
 	ask(t, session, lockSQL)
 }
