@@ -22,6 +22,7 @@ const (
 	exitOK            = 0
 	exitError         = 1
 	exitUsage         = 2
+	exitDeclined      = 3
 	exitUnavailable   = 69
 	exitNotAcquired   = 75
 	exitLost          = 76
@@ -55,6 +56,9 @@ type notAcquiredError struct {
 func (e *notAcquiredError) Error() string { return e.text }
 func (e *notAcquiredError) Unwrap() error { return e.err }
 
+// errDeclined says that a person was asked, and said no.
+var errDeclined = errors.New("nobody was ended")
+
 // toldError is an error that the person was told of when it happened.
 type toldError struct{ err error }
 
@@ -82,6 +86,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &usage), errors.As(err, &settings):
 		return exitUsage
+	case errors.Is(err, errDeclined):
+		return exitDeclined
 	case errors.As(err, &signal):
 		return exitSignal + int(signal.signal)
 	case errors.Is(err, pglock.ErrLost):

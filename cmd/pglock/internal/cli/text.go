@@ -2,7 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"unicode"
@@ -107,4 +109,24 @@ func quoted(s string) string {
 		s = string([]rune(s)[:most]) + "…"
 	}
 	return `"` + printable(s) + `"`
+}
+
+// terminal is where a person can be asked, whatever the streams are.
+func (a *app) terminal() (in io.Reader, out io.Writer, err error) {
+	input, output := "/dev/tty", "/dev/tty"
+	if runtime.GOOS == "windows" {
+		input, output = "CONIN$", "CONOUT$"
+	}
+	in, out = a.In, a.Err
+	if !isTerminal(in) {
+		if in, err = os.OpenFile(input, os.O_RDWR, 0); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !isTerminal(out) {
+		if out, err = os.OpenFile(output, os.O_WRONLY, 0); err != nil {
+			return nil, nil, err
+		}
+	}
+	return in, out, nil
 }

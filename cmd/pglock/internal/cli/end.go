@@ -1,0 +1,503 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+const cancelHelp = `Cancels what sessions run, as Ctrl-C in psql does: those that have or wait for a
+lock that matches, or, with --blocking, those that keep a session with a matching
+lock waiting. The sessions live on. A session that is idle in a transaction runs
+nothing: to cancel it frees nothing, so it is left alone and told of.
+` + endHelp
+
+const terminateHelp = `Ends sessions: those that have or wait for a lock that matches, or, with
+--blocking, those that keep a session with a matching lock waiting. What they do is
+rolled back, and all their locks are free when that is done; --wait waits for it.
+` + endHelp
+
+const endHelp = `
+It shows whom it would end and asks at the terminal, unless -y says yes or
+--dry-run says no. Whoever has no such lock any more when the answer comes is
+spared. Each outcome is reported. The exit code is 0 when all were ended or are
+gone, 1 when some were not, and 3 when the answer was no.
+
+Left alone unless --allow names them: replication and backups (walsender),
+autovacuum, other processes of the server's own (background), and the session that
+asks (self).`
+
+const cancelExamples = `  pglock cancel 4711
+  pglock cancel --blocking --on orders
+  pglock cancel -f 'wait_duration > 1min' --dry-run`
+
+const terminateExamples = `  pglock terminate 4711
+  pglock terminate --blocking 4712
+  pglock terminate --blocking --on orders -f 'blocking_state = idle in transaction' -y --wait 10s`
+
+// end is one run of cancel or terminate.
+type end struct {
+	*app
+	selection
+	terminate bool
+	everybody bool
+	yes       bool
+	dryRun    bool
+	allow     allowFlag
+	wait      durationFlag
+	format    format
+
+	session *session
+}
+
+func (a *app) cancelCommand() *cobra.Command {
+	return a.endCommand(&end{app: a}, &cobra.Command{
+		Use:     "cancel [FLAG...] [PID...]",
+		Short:   "Cancel what sessions with locks run",
+		Long:    cancelHelp,
+		Example: cancelExamples,
+	})
+}
+
+func (a *app) terminateCommand() *cobra.Command {
+	e := &end{app: a, terminate: true, wait: durationFlag{least: time.Millisecond, what: "must be longer than 0"}}
+	cmd := a.endCommand(e, &cobra.Command{
+		Use:     "terminate [FLAG...] [PID...]",
+		Short:   "End sessions with locks",
+		Long:    terminateHelp,
+		Example: terminateExamples,
+	})
+	cmd.Flags().Var(&e.wait, "wait", "wait until they are gone, at most so long")
+	return cmd
+}
+
+func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
+	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
+	cmd.DisableFlagsInUseLine = true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := e.settle(cmd, args); err != nil {
+			return err
+		}
+		switch {
+		case e.isEmpty() && !e.everybody:
+			return usagef(cmd, "nothing says whom to %s: name PIDs, -f or --on; or --all", cmd.Name())
+		case !e.isEmpty() && e.everybody:
+			return usagef(cmd, "--all is for when nothing else says whom to %s", cmd.Name())
+		case !e.yes && !e.dryRun && !a.hasPerson():
+			return usagef(cmd, "there is no terminal to ask at: say -y, or --dry-run to look")
+		}
+		e.format = a.format(output.value, e.expanded)
+		var err error
+		if e.session, err = a.open(cmd.Context(), cmd.Name()); err != nil {
+			return err
+		}
+		defer e.session.close()
+		return e.run(cmd.Context())
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	e.register(flags, "those that keep what matches waiting, not those that match")
+	flags.BoolVar(&e.everybody, "all", false, "whoever has a lock or waits for one; with --blocking, all who keep others waiting")
+	flags.BoolVarP(&e.yes, "yes", "y", false, "do not ask")
+	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
+	flags.Var(&e.allow, "allow", "also these `KIND`s: "+strings.Join(allowChoices(), ", "))
+	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each in lines of its own")
+	flags.VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
+	return cmd
+}
+
+// hasPerson reports whether somebody can be asked.
+func (a *app) hasPerson() bool { return isTerminal(a.In) || isTerminal(a.Err) }
+
+func (e *end) run(ctx context.Context) error {
+	victims, err := e.find(ctx)
+	if err != nil {
+		return err
+	}
+	behind, err := e.behind(ctx)
+	if err != nil {
+		return err
+	}
+	outcomes, err := e.end(ctx, victims, inspect.DryRun())
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.dryRun:
+		return e.report(outcomes, behind)
+	case e.yes:
+		outcomes = nil
+	case slices.ContainsFunc(outcomes, wasSignalled):
+		if err := e.confirm(outcomes, behind); err != nil {
+			return err
+		}
+		if victims, outcomes, err = e.findAgain(ctx, outcomes); err != nil {
+			return err
+		}
+	default:
+		// Nobody was asked about, so nobody is ended, not even one who would be now.
+		return e.report(outcomes, behind)
+	}
+	var opts []inspect.EndOption
+	if e.wait.set {
+		opts = append(opts, inspect.WaitGone(e.wait.value))
+	}
+	done, err := e.end(ctx, victims, opts...)
+	if reportErr := e.report(append(done, outcomes...), behind); err == nil {
+		err = reportErr
+	}
+	return err
+}
+
+// find looks for the sessions that are meant.
+func (e *end) find(ctx context.Context) ([]inspect.Victim, error) {
+	var victims []inspect.Victim
+	if e.blocking {
+		pairs, err := inspect.Blocked(ctx, e.session, e.all()...)
+		if err != nil {
+			return nil, err
+		}
+		victims = inspect.BlockersOf(pairs)
+	} else {
+		locks, err := inspect.Locks(ctx, e.session, e.all()...)
+		if err != nil {
+			return nil, err
+		}
+		victims = inspect.SessionsOf(locks)
+	}
+	// Locks of transactions that are over belong to nobody who could be ended.
+	return slices.DeleteFunc(victims, func(v inspect.Victim) bool { return v.PID == 0 && v.Prepared == nil }), nil
+}
+
+// findAgain looks which of the sessions that would be signalled are still meant
+// after the answer, which may have come late. Nobody joins them. The outcomes are
+// those of all others.
+func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
+	now, err := e.find(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var victims []inspect.Victim
+	var others []inspect.Outcome
+	for _, o := range before {
+		i := slices.IndexFunc(now, func(v inspect.Victim) bool {
+			return v.PID == o.Victim.PID && v.BackendStart.Equal(o.Victim.BackendStart)
+		})
+		switch {
+		case !wasSignalled(o):
+			others = append(others, o)
+		case i < 0:
+			o.Status, o.Reason = statusSpared, "it is gone, or has no such lock any more"
+			others = append(others, o)
+		default:
+			victims = append(victims, now[i])
+		}
+	}
+	return victims, others, nil
+}
+
+// statusSpared is the status of one who was no longer meant when the answer came.
+const statusSpared inspect.Status = "spared"
+
+func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
+	opts = append(opts, inspect.Allow(e.allow...))
+	if e.terminate {
+		return inspect.Terminate(ctx, e.session, victims, opts...)
+	}
+	return inspect.Cancel(ctx, e.session, victims, opts...)
+}
+
+func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
+
+// behind is how many wait behind each session, by its name.
+func (e *end) behind(ctx context.Context) (map[string]int, error) {
+	pairs, err := inspect.Blocked(ctx, e.session)
+	if err != nil {
+		return nil, err
+	}
+	behind := map[string]int{}
+	var visit func(t *inspect.Tree)
+	visit = func(t *inspect.Tree) {
+		behind[whoIs(t.Session)] = t.Behind
+		for _, b := range t.Blocked {
+			visit(b)
+		}
+	}
+	for _, t := range inspect.Grow(pairs) {
+		visit(t)
+	}
+	return behind, nil
+}
+
+// confirm shows whom it would end, and asks.
+func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
+	in, out, err := e.terminal()
+	if err != nil {
+		return &usageError{text: "there is no terminal to ask at: say -y, or --dry-run to look"}
+	}
+	shown := *e.app
+	shown.Out = out
+	f := shown.format("table", e.expanded)
+	if err := e.table(outcomes, behind, f, true).write(out, f); err != nil {
+		return err
+	}
+	count := 0
+	for _, o := range outcomes {
+		if wasSignalled(o) {
+			count++
+		} else {
+			fmt.Fprintln(out, e.explain(o, true))
+		}
+	}
+	verb := "Cancel what %s? [y/N] "
+	who := plural(count, "session runs", "sessions run")
+	if e.terminate {
+		verb, who = "Terminate %s? [y/N] ", plural(count, "session", "sessions")
+	}
+	fmt.Fprintf(out, verb, who)
+	answer, err := readLine(in)
+	if err != nil {
+		fmt.Fprintln(out)
+	}
+	if !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer))) {
+		return errDeclined
+	}
+	return nil
+}
+
+// readLine reads a line, and nothing that comes after it.
+func readLine(in io.Reader) (string, error) {
+	var line []byte
+	b := make([]byte, 1)
+	for {
+		n, err := in.Read(b)
+		switch {
+		case n > 0 && b[0] == '\n':
+			return string(line), nil
+		case n > 0 && len(line) < 100:
+			line = append(line, b[0])
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
+
+// report writes the outcomes, and on stderr why some were not ended.
+func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
+	var out bytes.Buffer
+	switch {
+	case e.format.name == "json":
+		if err := e.writeJSON(&out, outcomes, behind); err != nil {
+			return err
+		}
+	case len(outcomes) > 0 || e.format.isMachine():
+		if err := e.table(outcomes, behind, e.format, e.dryRun).write(&out, e.format); err != nil {
+			return err
+		}
+	case len(e.pids) == 0 || e.blocking:
+		e.tell("no session matches")
+	}
+	if _, err := e.Out.Write(out.Bytes()); err != nil {
+		return err
+	}
+	failed := false
+	for _, pid := range e.missing(outcomes) {
+		failed = true
+		e.tell("pid %d was not %s: no session with that number has a lock that matches", pid, e.past())
+	}
+	for _, o := range outcomes {
+		if !e.succeeded(o) {
+			failed = true
+			fmt.Fprintln(e.Err, "pglock: "+e.explain(o, e.dryRun))
+		}
+	}
+	if failed {
+		return &toldError{errors.New("some were not ended")}
+	}
+	return nil
+}
+
+// missing are the sessions that were named and have no lock that matches.
+func (e *end) missing(outcomes []inspect.Outcome) []int32 {
+	if e.blocking {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(e.pids), func(pid int32) bool {
+		return slices.ContainsFunc(outcomes, func(o inspect.Outcome) bool {
+			return o.Victim.PID == pid
+		})
+	})
+}
+
+// succeeded reports whether a session is out of the way.
+func (e *end) succeeded(o inspect.Outcome) bool {
+	switch o.Status {
+	case inspect.Signalled:
+		return !e.wait.set || o.Ended || e.dryRun
+	case inspect.Gone, inspect.NotBlocking, statusSpared:
+		return true
+	}
+	return false
+}
+
+func (e *end) past() string {
+	if e.terminate {
+		return "terminated"
+	}
+	return "cancelled"
+}
+
+// explain says why one was not ended, and what helps.
+func (e *end) explain(o inspect.Outcome, dryRun bool) string {
+	not := "was not"
+	if dryRun {
+		not = "would not be"
+	}
+	text := fmt.Sprintf("%s %s %s: %s", whoIs(o.Victim.Session), not, e.past(), printable(o.Reason))
+	if wasSignalled(o) { // and waited for in vain
+		text = fmt.Sprintf("%s: %s", whoIs(o.Victim.Session), printable(o.Reason))
+	}
+	switch {
+	case o.Grant != "":
+		text += "; a superuser can permit it: " + printable(o.Grant)
+	case o.Status == inspect.Idle:
+		text += fmt.Sprintf(": pglock terminate %d", o.Victim.PID)
+	case o.Status == inspect.Refused && e.kindOf(o) != "":
+		text += "; it takes --allow " + string(e.kindOf(o))
+	}
+	return text
+}
+
+// kindOf is what --allow calls a session that was refused, "" if nothing helps.
+func (e *end) kindOf(o inspect.Outcome) inspect.Protected {
+	v := o.Victim
+	switch {
+	case v.Prepared != nil || v.PID <= 0:
+		return ""
+	case v.PID == int32(e.session.conn.PgConn().PID()):
+		return inspect.Ourselves
+	case v.BackendType == "autovacuum worker":
+		return inspect.Autovacuum
+	case v.BackendType == "walsender" || v.BackendType == "":
+		return inspect.WALSenders
+	}
+	return inspect.Background
+}
+
+// word is an outcome in a word or two.
+func (e *end) word(o inspect.Outcome, dryRun bool) string {
+	switch {
+	case wasSignalled(o) && dryRun:
+		return "would be " + e.past()
+	case wasSignalled(o) && e.wait.set && !o.Ended:
+		return "not gone yet"
+	case wasSignalled(o):
+		return e.past()
+	}
+	return string(o.Status)
+}
+
+// table has a row for each outcome.
+func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format, dryRun bool) *table {
+	t := &table{}
+	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
+		a, _ := attributeOf(sessionAttributes(), name)
+		t.columns = append(t.columns, a)
+	}
+	if f.isMachine() {
+		t.columns = sessionAttributes()
+	}
+	query := len(t.columns) - 1
+	t.columns = slices.Insert(t.columns, query, inspect.Attribute{Name: "blocks"})
+	t.columns = append(t.columns, inspect.Attribute{Name: "outcome"})
+	if f.isMachine() || f.expanded {
+		t.columns = append(t.columns, inspect.Attribute{Name: "reason"})
+	}
+	for _, o := range outcomes {
+		t.add(false, func(a inspect.Attribute) any {
+			switch a.Name {
+			case "blocks":
+				return int64(behind[whoIs(o.Victim.Session)])
+			case "outcome":
+				return e.word(o, dryRun)
+			case "reason":
+				return o.Reason
+			case "application":
+				if o.Victim.Prepared != nil && !f.isMachine() {
+					return whoIs(o.Victim.Session)
+				}
+			}
+			return a.Value(&inspect.Lock{Session: o.Victim.Session})
+		})
+	}
+	return t
+}
+
+// writeJSON writes the outcomes as docs/command.md promises.
+func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, behind map[string]int) error {
+	var objects []jsonObject
+	for _, o := range outcomes {
+		var object jsonObject
+		for _, a := range sessionAttributes() {
+			object.add(a.Name, a.Value(&inspect.Lock{Session: o.Victim.Session}))
+		}
+		object.add("prepared", preparedObject(o.Victim.Prepared))
+		object.add("blocks", behind[whoIs(o.Victim.Session)])
+		object.add("status", string(o.Status))
+		object.add("ended", o.Ended)
+		object.add("reason", orNull(o.Reason))
+		object.add("grant", orNull(o.Grant))
+		allow := ""
+		if o.Status == inspect.Refused {
+			allow = string(e.kindOf(o))
+		}
+		object.add("allow", orNull(allow))
+		objects = append(objects, object)
+	}
+	return writeJSONList(out, objects)
+}
+
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// allowFlag is --allow.
+type allowFlag []inspect.Protected
+
+func allowChoices() []string {
+	return []string{string(inspect.Autovacuum), string(inspect.WALSenders), string(inspect.Background), string(inspect.Ourselves)}
+}
+
+func (f *allowFlag) Type() string { return "KIND" }
+
+func (f *allowFlag) String() string {
+	var kinds []string
+	for _, k := range *f {
+		kinds = append(kinds, string(k))
+	}
+	return strings.Join(kinds, ",")
+}
+
+func (f *allowFlag) Set(s string) error {
+	for kind := range strings.SplitSeq(s, ",") {
+		kind = strings.TrimSpace(kind)
+		if !slices.Contains(allowChoices(), kind) {
+			return fmt.Errorf("there are %s", strings.Join(allowChoices(), ", "))
+		}
+		*f = append(*f, inspect.Protected(kind))
+	}
+	return nil
+}
