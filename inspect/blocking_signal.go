@@ -1,0 +1,137 @@
+package inspect
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
+
+//go:embed blocking_signal.sql
+var blockingSignalSQL string
+
+// A BlockingSignal is a signal for a session because, and only while, it keeps
+// another one waiting. All that it depends on is asked in the very statement that
+// signals: that both are the sessions that were meant and not others with the
+// same number, that one still blocks the other, and what kind of session it is.
+type BlockingSignal struct {
+	Waiter       int32     // the process that waits
+	WaiterStart  time.Time // when that session began; zero is not to compare it
+	WaitStart    time.Time // when the wait began; zero is any wait. From Postgres 14 on
+	Blocker      int32     // the process to signal
+	BlockerStart time.Time // when that session began, zero when it was hidden
+
+	Action SignalAction
+	Queue  bool // also a session that only stands ahead in the queue
+
+	// What is never signalled unless it is named.
+	Superusers bool // the sessions of superusers
+	Autovacuum bool // the workers of autovacuum
+	Background bool // all else that is no client's, such as a walsender
+}
+
+// SignalAction is what a signal is to do.
+type SignalAction string
+
+// The actions.
+const (
+	OnlyAsk         SignalAction = ""          // nothing: to know what would come of it
+	CancelQuery     SignalAction = "cancel"    // pg_cancel_backend: end what the session runs
+	TerminateClient SignalAction = "terminate" // pg_terminate_backend: end the session
+)
+
+// BlockingOutcome is what came of a [BlockingSignal].
+type BlockingOutcome string
+
+// The outcomes. Only after Signalled was anything done.
+const (
+	Signalled BlockingOutcome = "signalled" // the signal was sent
+
+	Due           BlockingOutcome = "due"           // it would have been: the action was OnlyAsk
+	NotThere      BlockingOutcome = "gone"          // the session has ended
+	NotBlocking   BlockingOutcome = "unblocked"     // nobody waits for it any more, or not in this wait
+	OnlyQueued    BlockingOutcome = "queued"        // it holds nothing that is in the way, it stands ahead in the queue
+	IsIdle        BlockingOutcome = "idle"          // it runs nothing, so a cancel would free nothing
+	IsSuperuser   BlockingOutcome = "superuser"     // its role is a superuser
+	IsAutovacuum  BlockingOutcome = "autovacuum"    // it yields by itself, when the wait has lasted for deadlock_timeout
+	IsWraparound  BlockingOutcome = "wraparound"    // it is autovacuum against wraparound, which does not yield, and would start again
+	IsBackground  BlockingOutcome = "background"    // it is no client's
+	IsOurs        BlockingOutcome = "own"           // it is the session that asks
+	NotPermitted  BlockingOutcome = "not permitted" // our role may not signal it
+	CannotBeKnown BlockingOutcome = ""              // the statement failed
+)
+
+// Send asks, and signals if all holds. q runs the statement, outside of any
+// transaction; ctx covers it. That the role may not signal the session is an
+// outcome and not an error, but has the server's error besides, for its text.
+//
+// Between the asking and the arrival of the signal lies what the server needs to
+// send one, some microseconds. No guard can be nearer than that.
+func (b BlockingSignal) Send(ctx context.Context, q interface {
+	Ask(ctx context.Context, sql string, args ...string) (string, error)
+},
+) (BlockingOutcome, error) {
+	allowed := []string{}
+	for name, yes := range map[string]bool{
+		"queue": b.Queue, "superuser": b.Superusers, "autovacuum": b.Autovacuum, "background": b.Background,
+	} {
+		if yes {
+			allowed = append(allowed, name)
+		}
+	}
+	slices.Sort(allowed)
+	sql, values, err := bind(blockingSignalSQL, map[string]string{
+		"waiter":        strconv.Itoa(int(b.Waiter)),
+		"waiter_start":  timestamp(b.WaiterStart),
+		"wait_start":    timestamp(b.WaitStart),
+		"blocker":       strconv.Itoa(int(b.Blocker)),
+		"blocker_start": timestamp(b.BlockerStart),
+		"action":        string(b.Action),
+		"conflicts":     conflictTable(),
+		"allowed":       "{" + strings.Join(allowed, ",") + "}",
+	})
+	if err != nil {
+		return CannotBeKnown, err
+	}
+	args := make([]string, len(values))
+	for i, value := range values {
+		args[i], _ = value.(string)
+	}
+	answer, err := q.Ask(ctx, sql, args...)
+	switch {
+	case sqlstate.Of(err) == sqlstate.InsufficientPrivilege:
+		return NotPermitted, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
+	case err != nil:
+		return CannotBeKnown, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
+	}
+	return BlockingOutcome(answer), nil
+}
+
+// timestamp is a time as Postgres reads it, to the microsecond.
+func timestamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05.000000+00")
+}
+
+// conflictTable is which mode conflicts with which, as pg_locks calls them.
+func conflictTable() string {
+	conflicts := map[string][]string{}
+	for _, mode := range pglock.Modes() {
+		for _, other := range pglock.Modes() {
+			if mode.Conflicts(other) {
+				conflicts[mode.PgLocks()] = append(conflicts[mode.PgLocks()], other.PgLocks())
+			}
+		}
+	}
+	text, _ := json.Marshal(conflicts) // text in maps always has a JSON form
+	return string(text)
+}

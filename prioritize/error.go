@@ -1,0 +1,64 @@
+package prioritize
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// An Error is what [Run], [RunFor] and [Retry] return when the function failed
+// because of a lock: its error, which errors.Is and errors.As find in it, and who
+// was in the way.
+type Error struct {
+	// Op is "prioritize" or "retry".
+	Op string
+
+	// Blocked are who kept the session waiting when the watcher last saw it wait,
+	// holders first, and Seen is when that was. Empty when it never saw it: the
+	// wait may have been too short.
+	Blocked []inspect.Pair
+	Seen    time.Time
+
+	// Tries is how often Retry tried, and Elapsed how long that took in all.
+	Tries   int
+	Elapsed time.Duration
+
+	// Err is the function's error; of Retry, that of the last try.
+	Err error
+
+	// Cause is why Retry tried no more when that was ctx: context.Cause of it.
+	Cause error
+}
+
+// Error is one line: what failed, why, and who was in the way. It leaves out the
+// text of queries, which [Error.Blocked] has.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pglock: %s: ", e.Op)
+	if e.Tries > 0 {
+		tries := "tries"
+		if e.Tries == 1 {
+			tries = "try"
+		}
+		fmt.Fprintf(&b, "gave up after %d %s in %v: ", e.Tries, tries, round(e.Elapsed))
+	}
+	if e.Cause != nil {
+		fmt.Fprintf(&b, "%v: ", e.Cause)
+	}
+	fmt.Fprintf(&b, "%v", e.Err)
+	if len(e.Blocked) > 0 {
+		fmt.Fprintf(&b, ": waited%s, blocked by %s", waitsFor(e.Blocked), blockers(e.Blocked))
+	}
+	return b.String()
+}
+
+// Unwrap gives the function's error, and ctx's where that ended the trying.
+func (e *Error) Unwrap() []error {
+	errs := []error{e.Err}
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
+	}
+	return errs
+}

@@ -1,0 +1,139 @@
+package prioritize
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+)
+
+var (
+	//go:embed hello.sql
+	helloSQL string
+
+	//go:embed look.sql
+	lookSQL string
+)
+
+const (
+	// watcherName is the application_name of watchers, by which they know each
+	// other: none ends another.
+	watcherName = "pglock prioritize"
+
+	// askTimeout bounds whatever the watcher asks of the server, and openTimeout
+	// its connecting.
+	askTimeout  = 5 * time.Second
+	openTimeout = 10 * time.Second
+)
+
+// An eye is what sees the server, and acts on it: a session, or a test's.
+type eye interface {
+	// look tells which of the sessions there are and which of them are blocked.
+	look(ctx context.Context, who Who) (view, error)
+
+	// picture is who blocks these, as far as the filters match.
+	picture(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error)
+
+	// signal acts on a blocker, if it is one.
+	signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error)
+
+	// close may be called at any time, also while another method runs.
+	close()
+}
+
+// view is what a look sees.
+type view struct {
+	Chosen  []chosen  `json:"chosen"`
+	Waiting []waiting `json:"waiting"`
+}
+
+type chosen struct {
+	PID         int32     `json:"pid"`
+	Start       time.Time `json:"start"` // zero when hidden
+	Application string    `json:"application"`
+	User        string    `json:"user"`
+}
+
+type waiting struct {
+	PID      int32   `json:"pid"`
+	Blockers []int32 `json:"blockers"` // each once, ascending; 0 is a prepared transaction
+}
+
+// blockers are those of one session, nil when it is not blocked.
+func (v view) blockers(pid int32) []int32 {
+	for _, w := range v.Waiting {
+		if w.PID == pid {
+			return w.Blockers
+		}
+	}
+	return nil
+}
+
+// parseView reads the answer of look.sql.
+func parseView(text string, who Who) (view, error) {
+	var v view
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		return view{}, fmt.Errorf("the server's answer about the sessions: %w", err)
+	}
+	if !who.start.IsZero() {
+		// A process number can be used again: what began at another time is
+		// another session.
+		v.Chosen = slices.DeleteFunc(v.Chosen, func(c chosen) bool {
+			return !c.Start.IsZero() && !c.Start.Equal(who.start)
+		})
+	}
+	v.Waiting = slices.DeleteFunc(v.Waiting, func(w waiting) bool {
+		return !slices.ContainsFunc(v.Chosen, func(c chosen) bool { return c.PID == w.PID })
+	})
+	for i := range v.Waiting {
+		w := &v.Waiting[i]
+		slices.Sort(w.Blockers)
+		w.Blockers = slices.Compact(w.Blockers)
+	}
+	return v, nil
+}
+
+// sessionEye is an eye with a session of its own.
+type sessionEye struct {
+	session pglock.Session
+}
+
+// openEye opens a session and sets it up.
+func openEye(ctx context.Context, source pglock.Source) (eye, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	session, err := source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	timeout := strconv.FormatInt(askTimeout.Milliseconds(), 10)
+	if _, err := session.Ask(ctx, helloSQL, watcherName, timeout); err != nil {
+		session.Close()
+		return nil, err
+	}
+	return &sessionEye{session}, nil
+}
+
+func (e *sessionEye) close() { e.session.Close() }
+
+func (e *sessionEye) look(ctx context.Context, who Who) (view, error) {
+	text, err := e.session.Ask(ctx, lookSQL, who.json(), watcherName)
+	if err != nil {
+		return view{}, err
+	}
+	return parseView(text, who)
+}
+
+func (e *sessionEye) picture(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error) {
+	return inspect.Blocked(ctx, e.session, append([]inspect.Filter{inspect.PIDs(pids...)}, filters...)...)
+}
+
+func (e *sessionEye) signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error) {
+	return s.Send(ctx, e.session)
+}

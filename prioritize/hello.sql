@@ -1,0 +1,18 @@
+-- The watcher's session begins: it must neither hang, nor be ended for being idle,
+-- nor be taken for somebody to end. Settings that this major does not have are
+-- left out.
+-- $1: its application_name, $2: how long a statement of its may take
+SELECT pg_catalog.count(pg_catalog.set_config(s.name, s.value, false))::text
+FROM (VALUES
+    ('search_path', 'pg_catalog, pg_temp'),
+    ('application_name', $1::text),
+    ('statement_timeout', $2::text),
+    ('lock_timeout', $2::text),
+    ('idle_in_transaction_session_timeout', $2::text),
+    ('idle_session_timeout', '0'),
+    ('transaction_timeout', '0'),
+    ('default_transaction_isolation', 'read committed'),
+    ('default_transaction_read_only', 'on'),
+    ('jit', 'off')
+) AS s (name, value)
+WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL

@@ -1,0 +1,52 @@
+-- Which of the chosen sessions there are, and who keeps them waiting.
+--
+-- As long as none of them waits, this reads what the backends say of themselves
+-- and no lock table. Only a session that waits for a lock is asked about with
+-- pg_blocking_pids, and one whose doings are hidden from our role. (IPC is the
+-- wait of one whose parallel workers may wait for a lock.)
+-- $1: the chosen, as JSON: pids, applications, users, and only, the pid if it is
+-- a single one
+-- $2: the application_name of watchers, who are never among them
+WITH
+asked AS MATERIALIZED (
+    SELECT $1::text::json AS who
+),
+chosen AS MATERIALIZED (
+    SELECT
+        a.pid,
+        a.backend_start AS start,
+        a.application_name AS application,
+        u.rolname AS "user",
+        a.wait_event_type,
+        a.query = '<insufficient privilege>' AS hidden
+    FROM asked AS q
+    CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity((q.who ->> 'only')::int4) AS a
+    LEFT JOIN pg_catalog.pg_roles AS u ON u.oid = a.usesysid
+    WHERE a.pid <> pg_catalog.pg_backend_pid()
+      AND a.application_name IS DISTINCT FROM $2::text
+      AND (
+          a.pid::text IN (SELECT pg_catalog.json_array_elements_text(q.who -> 'pids'))
+          OR coalesce(a.backend_type, 'client backend') = 'client backend'
+          AND (
+              a.application_name IN (SELECT pg_catalog.json_array_elements_text(q.who -> 'applications'))
+              OR u.rolname::text IN (SELECT pg_catalog.json_array_elements_text(q.who -> 'users'))
+          )
+      )
+),
+waiting AS MATERIALIZED (
+    SELECT c.pid, pg_catalog.pg_blocking_pids(c.pid) AS blockers
+    FROM chosen AS c
+    WHERE c.hidden OR c.wait_event_type IN ('Lock', 'IPC')
+)
+SELECT pg_catalog.json_build_object(
+    'chosen', (
+        SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+            'pid', c.pid, 'start', c.start, 'application', c.application, 'user', c."user"))
+        FROM chosen AS c
+    ),
+    'waiting', (
+        SELECT pg_catalog.json_agg(pg_catalog.json_build_object('pid', w.pid, 'blockers', w.blockers))
+        FROM waiting AS w
+        WHERE pg_catalog.cardinality(w.blockers) > 0
+    )
+)::text

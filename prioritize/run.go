@@ -1,0 +1,157 @@
+package prioritize
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
+
+// Run runs fn, and while it runs, clears the way of conn: whoever blocks it for
+// longer than the grace is dealt with as the options say. Without a policy among
+// them it only reports; see [Cancel], [Terminate] and [CancelThenTerminate].
+//
+// conn is the connection, or a transaction on it, that fn works with; source opens
+// the watcher's own session, which needs the rights to see and to end others: the
+// same role is enough for sessions of that role, and pg_signal_backend for all but
+// superusers' (PostgreSQL manual, 9.28.2 "Server Signaling Functions"). Behind a
+// pooler that gives each transaction another session, conn must be a transaction.
+//
+// The watcher begins before fn and has ended when Run returns. When its session
+// cannot be opened, fn is not run and the error is [pglock.ErrUnavailable]; when it
+// is lost later, another one is opened, and fn never notices.
+//
+// The error is fn's. When that is because of a lock (a lock timeout, a deadlock, a
+// lock not acquired, or a wait that was cancelled or that ctx ended), it is an
+// [*Error] with who was in the way. ctx goes to fn, and covers the opening.
+func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(context.Context) error, opts ...Option) error {
+	c, err := newConfig(opRun, forRun, opts)
+	if err != nil {
+		return err
+	}
+	who, err := identify(ctx, opRun, conn)
+	if err != nil {
+		return err
+	}
+	return run(ctx, &c, source, who, onLock, func(ctx context.Context) error {
+		if c.lockTimeout == 0 {
+			return fn(ctx)
+		}
+		return pglock.WithLockTimeout(ctx, conn, c.lockTimeout, fn)
+	})
+}
+
+// RunFor is [Run] for sessions that who chooses, such as those of a program that fn
+// runs and waits for. It tells of each one that it watches in an event. Its error is
+// fn's, as an [*Error] when one of the sessions was blocked until a moment ago.
+func RunFor(ctx context.Context, source pglock.Source, who Who, fn func(context.Context) error, opts ...Option) error {
+	c, err := newConfig(opRun, forRunFor, opts)
+	if err != nil {
+		return err
+	}
+	if err := who.check(); err != nil {
+		return fmt.Errorf("pglock: %s: %w", opRun, err)
+	}
+	// Why somebody else's program failed is not known: it may be the lock.
+	maybe := func(error) lockError { return perhapsOnLock }
+	return run(ctx, &c, source, who, maybe, fn)
+}
+
+const (
+	opRun   = "prioritize"
+	opRetry = "retry"
+)
+
+func run(ctx context.Context, c *config, source pglock.Source, who Who, isLock func(error) lockError, fn func(context.Context) error) error {
+	began := time.Now()
+	w := newWatcher(c, who, opener(source))
+	if err := w.connect(ctx); err != nil {
+		return fmt.Errorf("pglock: %s: the watcher: %w: %w", opRun, pglock.ErrUnavailable, err)
+	}
+	defer w.close()
+	err := w.during(ctx, false, fn)
+	if err == nil || !w.concerns(isLock(err)) {
+		return err
+	}
+	return &Error{Op: opRun, Blocked: w.picture, Seen: w.blocked, Elapsed: time.Since(began), Err: err}
+}
+
+func opener(source pglock.Source) func(context.Context) (eye, error) {
+	return func(ctx context.Context) (eye, error) { return openEye(ctx, source) }
+}
+
+// concerns reports whether an error is to have the last picture.
+func (w *watcher) concerns(e lockError) bool {
+	if len(w.picture) == 0 {
+		return false
+	}
+	return e == failedOnLock || e == perhapsOnLock && time.Since(w.blocked) < w.config.interval+time.Second
+}
+
+// lockError is what an error has to do with a lock.
+type lockError uint8
+
+const (
+	notOnLock lockError = iota
+	perhapsOnLock
+	failedOnLock
+)
+
+// onLock tells what an error of a function's has to do with a lock.
+func onLock(err error) lockError {
+	if b := (*broken)(nil); errors.As(err, &b) {
+		return notOnLock
+	}
+	switch sqlstate.Of(err) {
+	case sqlstate.LockNotAvailable, sqlstate.DeadlockDetected:
+		return failedOnLock
+	case sqlstate.QueryCanceled:
+		return perhapsOnLock // by statement_timeout, for instance
+	}
+	switch {
+	case errors.Is(err, pglock.ErrNotAcquired), errors.Is(err, pglock.ErrDeadlock):
+		return failedOnLock
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return perhapsOnLock
+	}
+	return notOnLock
+}
+
+const identifySQL = `SELECT pg_catalog.json_build_object('pid', a.pid, 'start', a.backend_start)::text
+FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a`
+
+// identify finds out which session conn is.
+func identify(ctx context.Context, op string, conn pglock.Conn) (Who, error) {
+	text, err := queryText(ctx, conn, identifySQL)
+	if err != nil {
+		return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: %w", op, err)
+	}
+	var c chosen
+	if err := json.Unmarshal([]byte(text), &c); err != nil || c.PID == 0 {
+		return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: the answer was %q", op, text)
+	}
+	return Who{PIDs: []int32{c.PID}, start: c.Start}, nil
+}
+
+// queryText runs a statement that answers with one text.
+func queryText(ctx context.Context, q pglock.Querier, sql string) (string, error) {
+	rows, err := q.Query(ctx, sql)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	var text string
+	if rows.Next() {
+		if err := rows.Scan(&text); err != nil {
+			return "", err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return "", err
+	}
+	return text, rows.Close()
+}

@@ -1,0 +1,321 @@
+package prioritize_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/prioritize"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 30 * time.Second
+
+// scene is a database with a table t in it, somebody to be prioritized, others who
+// are in the way, and one who looks.
+type scene struct {
+	t   testing.TB
+	dsn string
+	eye *pgx.Conn
+}
+
+func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
+
+func newSceneIn(t testing.TB, dsn string) *scene {
+	s := &scene{t: t, dsn: dsn}
+	s.eye = s.connect(dsn, "eye")
+	s.exec("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t SELECT i, 0 FROM generate_series(1, 10) AS i")
+	return s
+}
+
+func (s *scene) connect(dsn, name string) *pgx.Conn {
+	s.t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	s.must(err)
+	config.RuntimeParams["application_name"] = name
+	conn, err := pgx.ConnectConfig(s.t.Context(), config)
+	s.must(err)
+	s.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		conn.Close(ctx)
+	})
+	return conn
+}
+
+func (s *scene) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *scene) exec(statements ...string) {
+	s.t.Helper()
+	for _, sql := range statements {
+		_, err := s.eye.Exec(s.t.Context(), sql)
+		if err != nil {
+			s.t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// is asks the server.
+func (s *scene) is(sql string, args ...any) (yes bool) {
+	s.t.Helper()
+	s.must(s.eye.QueryRow(s.t.Context(), sql, args...).Scan(&yes))
+	return yes
+}
+
+// until asks the server until the answer is yes.
+func (s *scene) until(what, sql string, args ...any) {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); !s.is(sql, args...); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s did not come about", what)
+		}
+	}
+}
+
+// exact reports whether the server tells when a wait began.
+func (s *scene) exact() bool {
+	return s.is("SELECT current_setting('server_version_num')::int >= 140000")
+}
+
+// actor is a session of the scene.
+type actor struct {
+	s    *scene
+	conn *pgx.Conn
+	pid  int32
+	name string
+	busy sync.WaitGroup
+	err  error // of what ran in the background
+}
+
+func (s *scene) session(name string) *actor { return s.sessionOn(s.dsn, name) }
+
+func (s *scene) sessionOn(dsn, name string) *actor {
+	s.t.Helper()
+	a := &actor{s: s, conn: s.connect(dsn, name), name: name}
+	a.pid = int32(a.conn.PgConn().PID())
+	return a
+}
+
+// do runs statements.
+func (a *actor) do(statements ...string) *actor {
+	a.s.t.Helper()
+	ctx, cancel := context.WithTimeout(a.s.t.Context(), patience)
+	defer cancel()
+	for _, sql := range statements {
+		if _, err := a.conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			a.s.t.Fatalf("%s: %s: %v", a.name, sql, err)
+		}
+	}
+	return a
+}
+
+// start runs a statement in the background, at the latest until the end of the
+// test, and returns when it runs.
+func (a *actor) start(sql string) *actor {
+	a.s.t.Helper()
+	a.background(sql)
+	a.s.until(a.name+" at work", "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", a.pid)
+	return a
+}
+
+// await runs a statement in the background that has to wait for a lock, and
+// returns when it waits.
+func (a *actor) await(sql string) *actor {
+	a.s.t.Helper()
+	a.background(sql)
+	a.s.untilBlocked(a.pid)
+	return a
+}
+
+func (s *scene) untilBlocked(pid int32) {
+	s.t.Helper()
+	s.until(fmt.Sprintf("a wait of %d", pid), "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", pid)
+}
+
+func (a *actor) background(sql string) {
+	ctx, cancel := context.WithCancel(a.s.t.Context())
+	a.busy.Add(1)
+	go func() {
+		defer a.busy.Done()
+		_, a.err = a.conn.PgConn().Exec(ctx, sql).ReadAll()
+	}()
+	a.s.t.Cleanup(func() {
+		cancel()
+		a.busy.Wait()
+	})
+}
+
+// join is the error of what ran in the background.
+func (a *actor) join() error {
+	a.busy.Wait()
+	return a.err
+}
+
+// alive reports whether the session is still there.
+func (a *actor) alive() bool {
+	a.s.t.Helper()
+	return a.s.is("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", a.pid)
+}
+
+func (a *actor) wantAlive(want bool) {
+	a.s.t.Helper()
+	if want != a.alive() {
+		a.s.t.Errorf("%s is alive: %v, want %v", a.name, !want, want)
+	}
+}
+
+// wantCode checks the SQLSTATE of an error.
+func (s *scene) wantCode(err error, code string) {
+	s.t.Helper()
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != code {
+		s.t.Errorf("got error %v, want SQLSTATE %s", err, code)
+	}
+}
+
+// log is what happened.
+type log struct {
+	t      testing.TB
+	mu     sync.Mutex
+	events []prioritize.Event
+	hear   func(prioritize.Event)
+}
+
+func (s *scene) log() *log { return &log{t: s.t} }
+
+func (l *log) option() prioritize.Option {
+	return prioritize.OnEvent(func(e prioritize.Event) {
+		if e.String() == string(e.Kind) {
+			l.t.Errorf("the event %q has no words", e.Kind)
+		}
+		l.t.Logf("%s: %v", e.Time.Format("05.000"), e)
+		l.mu.Lock()
+		l.events = append(l.events, e)
+		l.mu.Unlock()
+		if l.hear != nil {
+			l.hear(e)
+		}
+	})
+}
+
+// of are the events of a kind.
+func (l *log) of(kind prioritize.EventKind) []prioritize.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var events []prioritize.Event
+	for _, e := range l.events {
+		if e.Kind == kind {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// about are the events of a kind that are about a blocker.
+func (l *log) about(kind prioritize.EventKind, pid int32) []prioritize.Event {
+	return slices.DeleteFunc(l.of(kind), func(e prioritize.Event) bool {
+		return len(e.Blocked) != 1 || e.Blocked[0].Blocking.PID != pid
+	})
+}
+
+func (l *log) want(kind prioritize.EventKind, pid int32, n int) {
+	l.t.Helper()
+	if got := len(l.about(kind, pid)); got != n {
+		l.t.Errorf("%d events %q about %d, want %d", got, kind, pid, n)
+	}
+}
+
+// wantSpared checks that a blocker was spared, and why.
+func (l *log) wantSpared(pid int32, why prioritize.Reason) prioritize.Event {
+	l.t.Helper()
+	for _, e := range l.about(prioritize.Spared, pid) {
+		if e.Reason == why {
+			return e
+		}
+	}
+	l.t.Errorf("%d was not spared for %q", pid, why)
+	return prioritize.Event{}
+}
+
+// until waits for an event.
+func (l *log) until(is func(prioritize.Event) bool) {
+	l.t.Helper()
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		l.mu.Lock()
+		found := slices.ContainsFunc(l.events, is)
+		l.mu.Unlock()
+		if found {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	l.t.Error("an event did not come")
+}
+
+func (l *log) untilKind(kind prioritize.EventKind) {
+	l.t.Helper()
+	l.until(func(e prioritize.Event) bool { return e.Kind == kind })
+}
+
+func (l *log) untilSpared(why prioritize.Reason) {
+	l.t.Helper()
+	l.until(func(e prioritize.Event) bool { return e.Kind == prioritize.Spared && e.Reason == why })
+}
+
+// run runs a statement with priority. All the sessions of a test are a superuser's,
+// where it does not say otherwise.
+func (a *actor) run(sql string, opts ...prioritize.Option) error {
+	opts = append(opts, prioritize.Allow(prioritize.Superusers))
+	return a.runWith(pgxlock.ConnString(a.s.dsn), sql, opts...)
+}
+
+func (a *actor) runWith(source pglock.Source, sql string, opts ...prioritize.Option) error {
+	ctx, cancel := context.WithTimeout(a.s.t.Context(), patience)
+	defer cancel()
+	return prioritize.Run(ctx, source, pgxlock.Conn(a.conn), func(ctx context.Context) error {
+		_, err := a.conn.Exec(ctx, sql)
+		return err
+	}, opts...)
+}
+
+// blocking are the numbers of who blocks, in an error.
+func blocking(err error) []int32 {
+	var e *prioritize.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	var pids []int32
+	for _, p := range e.Blocked {
+		pids = append(pids, p.Blocking.PID)
+	}
+	return pids
+}
+
+func hasWord(t testing.TB, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			t.Errorf("%q is not in %q", word, text)
+		}
+	}
+}
+
+var _ = inspect.Hard

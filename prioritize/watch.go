@@ -1,0 +1,460 @@
+package prioritize
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// A watcher watches sessions and deals with who blocks them. What it knows
+// belongs to its goroutine while that runs, and else to who starts it.
+type watcher struct {
+	config *config
+	who    Who
+	open   func(context.Context) (eye, error)
+
+	ledger *ledger
+	seen   map[chosen]bool   // who of the chosen is there
+	last   map[int32][]int32 // who blocked whom at the last look
+
+	took    time.Time     // when the last picture was taken
+	looking time.Duration // how long the last look took
+	lost    bool          // the session was lost, and that was told
+
+	picture []inspect.Pair // the last one that had somebody in it
+	blocked time.Time      // when somebody was last seen blocked
+
+	mu  sync.Mutex // guards eye, which stop closes
+	eye eye
+}
+
+func newWatcher(c *config, who Who, open func(context.Context) (eye, error)) *watcher {
+	return &watcher{config: c, who: who, open: open, ledger: newLedger(c), seen: map[chosen]bool{}, last: map[int32][]int32{}}
+}
+
+// connect opens the watcher's session, if it has none.
+func (w *watcher) connect(ctx context.Context) error {
+	if w.eye != nil {
+		return nil
+	}
+	e, err := w.open(ctx)
+	if err != nil {
+		return err
+	}
+	w.set(e)
+	return nil
+}
+
+func (w *watcher) set(e eye) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.eye = e
+}
+
+// close ends the watcher's session.
+func (w *watcher) close() {
+	w.mu.Lock()
+	e := w.eye
+	w.eye = nil
+	w.mu.Unlock()
+	if e != nil {
+		e.close()
+	}
+}
+
+// stopGrace is how long a statement of the watcher's may go on after the function
+// has returned, before the session is closed under it.
+const stopGrace = 250 * time.Millisecond
+
+// during watches while fn runs; late is to begin only after an interval. The
+// watching has ended when it returns, whichever way fn ends.
+func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context) error) error {
+	watching, stop := context.WithCancel(ctx)
+	var panicked any
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { panicked = recover() }() // of the user's function: it goes to who called us
+		w.watch(watching, late)
+	}()
+	ended := false
+	defer func() {
+		stop()
+		select {
+		case <-done:
+		case <-time.After(stopGrace):
+			w.mu.Lock()
+			e := w.eye
+			w.mu.Unlock()
+			if e != nil {
+				e.close()
+			}
+			<-done
+			w.close()
+		}
+		if panicked != nil && ended {
+			panic(panicked)
+		}
+	}()
+	err := fn(ctx)
+	ended = true
+	return err
+}
+
+// watch watches until ctx ends.
+func (w *watcher) watch(ctx context.Context, late bool) {
+	w.ledger, w.picture = newLedger(w.config), nil
+	clear(w.last)
+	if late && !sleep(ctx, w.config.interval) {
+		return
+	}
+	var pace pace
+	for ctx.Err() == nil {
+		if w.eye == nil && !w.reopen(ctx) {
+			return
+		}
+		acted, err := w.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			w.close()
+			w.lose(err)
+			continue
+		}
+		pause := pace.next(w.config.interval, w.looking, acted, len(w.ledger.waits) > 0)
+		if next := w.ledger.next(); !next.IsZero() {
+			pause = min(pause, time.Until(next))
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// once acts on who is due, looks, and acts again.
+func (w *watcher) once(ctx context.Context) (acted bool, err error) {
+	acted, err = w.act(ctx)
+	if err != nil || ctx.Err() != nil {
+		return acted, err
+	}
+	if err := w.look(ctx); err != nil || ctx.Err() != nil {
+		return acted, err
+	}
+	again, err := w.act(ctx)
+	return acted || again, err
+}
+
+// asking bounds what is asked of the server. It does not end with ctx: a
+// statement that is cut off costs the session, and may or may not have been run.
+func asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+}
+
+// look sees who is there and who is blocked.
+func (w *watcher) look(ctx context.Context) error {
+	asked, cancel := asking(ctx)
+	defer cancel()
+	began := time.Now()
+	v, err := w.eye.look(asked, w.who)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	w.looking = now.Sub(began)
+	w.meet(v)
+
+	// Whoever the ledger has and the look has not is free again, or the other way.
+	changed := len(v.Waiting) != len(w.last) || len(v.Waiting) != len(w.ledger.waits)
+	var pids []int32
+	for _, waiting := range v.Waiting {
+		pids = append(pids, waiting.PID)
+		changed = changed || !slices.Equal(w.last[waiting.PID], waiting.Blockers)
+	}
+	if len(pids) > 0 {
+		w.blocked = now
+	}
+	if !changed && (len(pids) == 0 || now.Sub(w.took) < refresh) {
+		return nil
+	}
+	return w.takePicture(asked, v, pids)
+}
+
+// refresh is how old a picture may get while somebody is blocked.
+const refresh = time.Second
+
+// takePicture sees who blocks these in full.
+func (w *watcher) takePicture(ctx context.Context, v view, pids []int32) error {
+	var pairs []inspect.Pair
+	if len(pids) > 0 {
+		var err error
+		if pairs, err = w.eye.picture(ctx, pids, nil); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	w.took = now
+	clear(w.last)
+	for _, waiting := range v.Waiting {
+		w.last[waiting.PID] = waiting.Blockers
+	}
+	changed, over := w.ledger.see(now, pids, pairs)
+	for _, pid := range pids {
+		if _, known := w.ledger.waits[pid]; !known {
+			delete(w.last, pid) // it ended in between, or is about to be seen
+		}
+	}
+	if len(pairs) > 0 {
+		w.picture = w.ledger.pairs()
+	}
+	for pid, waited := range over {
+		w.config.emit(Event{Kind: Freed, PID: pid, Waited: waited})
+	}
+	for _, pid := range changed {
+		wait := w.ledger.waits[pid]
+		w.config.emit(Event{Kind: Blocked, PID: pid, Blocked: slices.Clone(wait.pairs), Waited: now.Sub(wait.began)})
+	}
+	return nil
+}
+
+// meet tells who of the chosen has come and gone.
+func (w *watcher) meet(v view) {
+	there := make(map[chosen]bool, len(v.Chosen))
+	for _, c := range v.Chosen {
+		there[c] = true
+		if !w.seen[c] {
+			w.config.emit(Event{Kind: Watching, PID: c.PID, Application: c.Application, User: c.User})
+		}
+	}
+	for c := range w.seen {
+		if !there[c] {
+			w.config.emit(Event{Kind: Left, PID: c.PID, Application: c.Application, User: c.User})
+		}
+	}
+	w.seen = there
+}
+
+// own reports whether a session is one of the run.
+func (w *watcher) own(s *inspect.Session) bool { return w.who.matches(s) }
+
+// act deals with who is due. It reports whether anybody was signalled.
+func (w *watcher) act(ctx context.Context) (acted bool, err error) {
+	if w.config.policy == policyWatch {
+		return false, nil
+	}
+	due := w.ledger.due(time.Now())
+	if len(due) == 0 {
+		return false, nil
+	}
+	w.ledger.close()
+	match, err := w.filter(ctx, due)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range due {
+		if ctx.Err() != nil {
+			return acted, nil
+		}
+		why := w.ledger.refuse(e, w.own)
+		if why == "" && !match(e) {
+			why = SparedFiltered
+		}
+		if why != "" {
+			w.spare(e, why, nil)
+			continue
+		}
+		done, err := w.deal(ctx, e)
+		acted = acted || done
+		if err != nil {
+			return acted, err
+		}
+	}
+	return acted, nil
+}
+
+// filter finds whom the user's filters match.
+func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, error) {
+	if len(w.config.filters) == 0 {
+		return func(*entry) bool { return true }, nil
+	}
+	var pids []int32
+	for _, e := range due {
+		if !slices.Contains(pids, e.pair.PID) {
+			pids = append(pids, e.pair.PID)
+		}
+	}
+	asked, cancel := asking(ctx)
+	defer cancel()
+	pairs, err := w.eye.picture(asked, pids, w.config.filters)
+	if err != nil {
+		return nil, err
+	}
+	return func(e *entry) bool {
+		return slices.ContainsFunc(pairs, func(p inspect.Pair) bool {
+			return p.PID == e.pair.PID && victimOf(p.Blocking) == e.victim
+		})
+	}, nil
+}
+
+// deal does to e what the policy says. The session being lost is an error; that
+// e was not to be signalled, or could not, is none.
+func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
+	action := w.ledger.action(time.Now(), e)
+	s := inspect.BlockingSignal{
+		Waiter:       e.pair.PID,
+		WaiterStart:  e.pair.BackendStart,
+		Blocker:      e.pid,
+		BlockerStart: e.pair.Blocking.BackendStart,
+		Action:       action,
+		Queue:        w.config.queue,
+		Superusers:   w.config.allows(Superusers),
+		Autovacuum:   w.config.allows(Autovacuum),
+		Background:   w.config.allows(Background),
+	}
+	if !e.pair.WaitApprox {
+		s.WaitStart = e.pair.WaitStart
+	}
+	asked, cancel := asking(ctx)
+	defer cancel()
+	outcome, err := w.eye.signal(asked, s)
+	if err != nil && outcome != inspect.NotPermitted {
+		return false, err
+	}
+	switch outcome {
+	case inspect.Signalled, inspect.Due:
+		w.dealt(ctx, e, action)
+		return outcome == inspect.Signalled, nil
+	case inspect.OnlyQueued:
+		w.spare(e, SparedQueued, nil)
+	case inspect.IsIdle:
+		w.spare(e, SparedIdle, nil)
+	case inspect.IsSuperuser:
+		w.spare(e, SparedSuperuser, nil)
+	case inspect.IsAutovacuum:
+		w.spare(e, SparedAutovacuum, nil)
+	case inspect.IsWraparound:
+		w.spare(e, SparedWraparound, nil)
+	case inspect.IsBackground:
+		w.spare(e, SparedBackground, nil)
+	case inspect.IsOurs:
+		w.spare(e, SparedOwn, nil)
+	case inspect.NotPermitted:
+		w.spare(e, SparedNotAllowed, err)
+	case inspect.NotThere, inspect.NotBlocking:
+		w.spare(e, SparedNotBlocking, nil)
+		delete(w.last, e.pair.PID) // look again, in full
+	default:
+		return false, fmt.Errorf("the server's answer to a signal was %q", outcome)
+	}
+	return false, nil
+}
+
+func (w *watcher) event(kind EventKind, e *entry) Event {
+	event := Event{Kind: kind, PID: e.pair.PID, Blocked: []inspect.Pair{e.pair}}
+	if wait := w.ledger.waits[e.pair.PID]; wait != nil {
+		event.Waited = time.Since(wait.began)
+	}
+	return event
+}
+
+func (w *watcher) spare(e *entry, why Reason, err error) {
+	if w.ledger.spare(time.Now(), e, why) {
+		event := w.event(Spared, e)
+		event.Reason, event.Err = why, err
+		w.config.emit(event)
+	}
+}
+
+func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalAction) {
+	w.ledger.dealt(time.Now(), e, action)
+	switch {
+	case action == inspect.CancelQuery:
+		w.config.emit(w.event(Cancelled, e))
+	case action == inspect.TerminateClient:
+		w.config.emit(w.event(Terminated, e))
+	case w.config.policy == policyCall:
+		event := w.event(Called, e)
+		event.Err = w.config.call(ctx, e.pair)
+		w.config.emit(event)
+	default:
+		w.config.emit(w.event(Overdue, e))
+	}
+}
+
+// reopen opens a session again, and again. It returns false when ctx has ended.
+func (w *watcher) reopen(ctx context.Context) bool {
+	for try := 0; ctx.Err() == nil; try++ {
+		err := w.connect(ctx)
+		if err == nil {
+			if w.lost {
+				w.lost = false
+				w.config.emit(Event{Kind: WatchBack})
+			}
+			return true
+		}
+		if ctx.Err() == nil {
+			w.lose(err)
+		}
+		if !sleep(ctx, backoff(try, reopenFirst, reopenMost, rand.Float64())) {
+			return false
+		}
+	}
+	return false
+}
+
+// lose tells that there is no session, once.
+func (w *watcher) lose(err error) {
+	if !w.lost {
+		w.lost = true
+		w.config.emit(Event{Kind: WatchLost, Err: err})
+	}
+}
+
+const (
+	reopenFirst = 20 * time.Millisecond
+	reopenMost  = 2 * time.Second
+)
+
+// A pace is how soon the watcher looks again: at its interval, but soon after it
+// has acted, and never so often that the looking is all that the server does.
+type pace struct{ quick time.Duration }
+
+const (
+	quickest = 2 * time.Millisecond
+	share    = 10 // of the time that a look takes, the least pause after one
+)
+
+func (p *pace) next(interval, look time.Duration, acted, blocked bool) time.Duration {
+	switch {
+	case acted:
+		p.quick = quickest
+	case !blocked || p.quick >= interval:
+		p.quick = 0
+	default:
+		p.quick *= 2
+	}
+	if p.quick > 0 {
+		return min(interval, max(p.quick, look))
+	}
+	return max(interval, share*look)
+}
+
+// sleep sleeps, and reports whether it was not ctx that ended it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
