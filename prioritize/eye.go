@@ -117,7 +117,13 @@ func openEye(ctx context.Context, source pglock.Source) (eye, error) {
 		session.Close()
 		return nil, err
 	}
-	return &sessionEye{session}, nil
+	e := &sessionEye{session}
+	// What is asked when there is no time to lose is prepared now.
+	if _, err := e.signal(ctx, inspect.BlockingSignal{}); err != nil {
+		session.Close()
+		return nil, err
+	}
+	return e, nil
 }
 
 func (e *sessionEye) close() { e.session.Close() }

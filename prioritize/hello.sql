@@ -13,6 +13,7 @@ FROM (VALUES
     ('transaction_timeout', '0'),
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_read_only', 'on'),
+    ('plan_cache_mode', 'force_generic_plan'),
     ('jit', 'off')
 ) AS s (name, value)
 WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL

@@ -54,8 +54,9 @@ type entry struct {
 	next  time.Time // when it is dealt with; zero is never again
 	said  Reason    // why it was spared last, so as not to say so again
 
-	terminated bool // it was sent the signal to end, or told of
-	early      bool // it was there when the first was past its grace
+	stepped    time.Time // when CancelThenTerminate first had its turn with it
+	terminated bool      // it was sent the signal to end, or told of
+	early      bool      // it was there when the first was past its grace
 }
 
 func newLedger(c *config) *ledger {
@@ -226,7 +227,7 @@ func (l *ledger) action(now time.Time, e *entry) inspect.SignalAction {
 	case policyTerminate:
 		return inspect.TerminateClient
 	case policyEscalate:
-		if now.Before(e.since.Add(l.config.after + l.config.escalate)) {
+		if e.stepped.IsZero() || now.Before(e.stepped.Add(l.config.escalate)) {
 			return inspect.CancelQuery
 		}
 		return inspect.TerminateClient
@@ -260,8 +261,8 @@ func (l *ledger) spare(now time.Time, e *entry, why Reason) bool {
 	if why == SparedIdle {
 		// It may begin to run something, which can be cancelled.
 		e.next = now.Add(max(l.config.interval, minIdle))
+		l.untilEscalation(now, e)
 	}
-	l.untilEscalation(now, e)
 	return news
 }
 
@@ -296,7 +297,10 @@ func (l *ledger) untilEscalation(now time.Time, e *entry) {
 	if l.config.policy != policyEscalate || e.terminated {
 		return
 	}
-	second := e.since.Add(l.config.after + l.config.escalate)
+	if e.stepped.IsZero() {
+		e.stepped = now
+	}
+	second := e.stepped.Add(l.config.escalate)
 	if now.Before(second) && (e.next.IsZero() || second.Before(e.next)) {
 		e.next = second
 	}

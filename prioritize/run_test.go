@@ -1,10 +1,24 @@
 package prioritize_test
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
+)
+
+const (
+	soon  = 100 * time.Millisecond // a short grace
+	alter = "ALTER TABLE t ADD COLUMN w int"
 )
 
 func TestTerminateIdleInTransaction(t *testing.T) {
@@ -13,9 +27,720 @@ func TestTerminateIdleInTransaction(t *testing.T) {
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 	me, log := s.session("me"), s.log()
 	began := time.Now()
-	s.must(me.run("ALTER TABLE t ADD COLUMN w int", prioritize.After(300*time.Millisecond), prioritize.Terminate(), log.option()))
-	took := time.Since(began)
-	t.Log("took", took)
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Terminate(), log.option()))
+	if took := time.Since(began); took < soon {
+		t.Errorf("the grace was %v, not %v", took, soon)
+	}
 	idle.wantAlive(false)
 	log.want(prioritize.Terminated, idle.pid, 1)
+	if freed := log.of(prioritize.Freed); len(freed) != 1 || freed[0].Waited < soon {
+		t.Errorf("freed: %v", freed)
+	}
+}
+
+func TestCancelRunningStatement(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	busy := s.session("busy").start("SELECT pg_sleep(1000) FROM t LIMIT 1")
+	me, log := s.session("me"), s.log()
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Cancel(), log.option()))
+	s.wantCode(busy.join(), "57014")
+	busy.wantAlive(true)
+	log.want(prioritize.Cancelled, busy.pid, 1)
+}
+
+// A cancel frees nothing of a session that is idle in a transaction: none is sent,
+// and it is said, once.
+func TestCancelIdleInTransaction(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	err := me.run(alter, prioritize.After(soon), prioritize.Cancel(), prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	if got := blocking(err); !slices.Equal(got, []int32{idle.pid}) {
+		t.Errorf("the error names %v: %v", got, err)
+	}
+	hasWord(t, err.Error(), "AccessExclusiveLock", "public.t", `"idle"`, "idle in transaction")
+	if strings.Contains(err.Error(), "SELECT") {
+		t.Errorf("the error has a query: %v", err)
+	}
+	log.wantSpared(idle.pid, prioritize.SparedIdle)
+	if n := log.spared(idle.pid, prioritize.SparedIdle); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+	log.want(prioritize.Cancelled, idle.pid, 0)
+	idle.do("COMMIT")
+}
+
+// The policy is what decides, so an idle session that begins to run something is
+// cancelled.
+func TestCancelOnceItRuns(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	log.hear = func(e prioritize.Event) {
+		if e.Reason == prioritize.SparedIdle {
+			idle.background("SELECT pg_sleep(1000)")
+		}
+	}
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Cancel(), log.option()))
+	s.wantCode(idle.join(), "57014")
+}
+
+func TestCancelThenTerminate(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	// A cancel ends the statement and, since it is in a savepoint, not what the
+	// transaction holds.
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	stubborn := s.session("stubborn").do("BEGIN", "SELECT FROM t", "SAVEPOINT a").start("SELECT pg_sleep(1000)")
+	busy := s.session("busy").start("SELECT pg_sleep(1000) FROM t LIMIT 1")
+	me, log := s.session("me"), s.log()
+	began := time.Now()
+	s.must(me.run(alter, prioritize.After(soon), prioritize.CancelThenTerminate(400*time.Millisecond), log.option()))
+	if took := time.Since(began); took < soon+400*time.Millisecond {
+		t.Errorf("terminated after %v", took)
+	}
+	busy.wantAlive(true)
+	stubborn.wantAlive(false)
+	idle.wantAlive(false)
+	log.want(prioritize.Cancelled, busy.pid, 1)
+	log.want(prioritize.Terminated, busy.pid, 0)
+	log.want(prioritize.Cancelled, stubborn.pid, 1)
+	log.want(prioritize.Terminated, stubborn.pid, 1)
+	log.want(prioritize.Cancelled, idle.pid, 0)
+	log.want(prioritize.Terminated, idle.pid, 1)
+	log.wantSpared(idle.pid, prioritize.SparedIdle)
+}
+
+// Reporting is what is done without being told otherwise.
+func TestReport(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	err := me.run(alter, prioritize.After(soon), prioritize.LockTimeout(time.Second), log.option(), prioritize.Every(soon))
+	s.wantCode(err, "55P03")
+	idle.wantAlive(true)
+	log.want(prioritize.Overdue, idle.pid, 1)
+	log.want(prioritize.Blocked, idle.pid, 1)
+	idle.do("COMMIT")
+}
+
+func TestNotBeforeTheGrace(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	err := me.run(alter, prioritize.After(time.Minute), prioritize.Interval(5*time.Millisecond), prioritize.Terminate(),
+		prioritize.LockTimeout(500*time.Millisecond), log.option())
+	s.wantCode(err, "55P03")
+	idle.do("COMMIT")
+	log.want(prioritize.Terminated, idle.pid, 0)
+	log.want(prioritize.Overdue, idle.pid, 0)
+}
+
+// A session in the queue ahead of us holds nothing, and moves on by itself when
+// the holder is gone.
+func TestQueueAhead(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	holder := s.session("holder").do("BEGIN", "SELECT FROM t")
+	queued := s.session("queued").await("ALTER TABLE t ADD COLUMN x int")
+	me, log := s.session("me"), s.log()
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Terminate(), log.option()))
+	if err := queued.join(); err != nil {
+		t.Errorf("the one ahead in the queue: %v", err)
+	}
+	holder.wantAlive(false)
+	queued.wantAlive(true)
+	log.want(prioritize.Terminated, queued.pid, 0)
+	if blocked := log.of(prioritize.Blocked); len(blocked) == 0 || len(blocked[0].Blocked) != 2 ||
+		blocked[0].Blocked[0].Blocking.PID != holder.pid || blocked[0].Blocked[1].Block != inspect.Soft {
+		t.Errorf("the first picture is %v", blocked)
+	}
+}
+
+// Behind DDL in the queue, who reads waits for nobody who holds anything: the
+// holder is in the way of the DDL alone.
+func TestOnlyTheQueueIsInTheWay(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	holder := s.session("holder").do("BEGIN", "SELECT FROM t")
+	queued := s.session("queued").await("ALTER TABLE t ADD COLUMN x int")
+	me, log := s.session("me"), s.log()
+	s.wantCode(me.run("SELECT FROM t", prioritize.After(soon), prioritize.Terminate(),
+		prioritize.LockTimeout(time.Second), log.option()), "55P03")
+	holder.wantAlive(true)
+	queued.wantAlive(true)
+	log.wantSpared(queued.pid, prioritize.SparedQueued)
+	log.want(prioritize.Terminated, holder.pid, 0)
+
+	s.must(me.run("SELECT FROM t", prioritize.After(soon), prioritize.Cancel(), prioritize.ClearQueue(), log.option()))
+	s.wantCode(queued.join(), "57014")
+	holder.do("COMMIT")
+}
+
+// Who took hold while we waited has a grace of its own.
+func TestWhoTakesHoldHasAGrace(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	first := s.session("first").do("BEGIN", "SELECT FROM t")
+	next := s.session("next").do("BEGIN").await("ALTER TABLE t ADD COLUMN x int")
+	me, log := s.session("me"), s.log()
+	s.must(me.run(alter, prioritize.After(400*time.Millisecond), prioritize.Terminate(), log.option()))
+	a, b := log.about(prioritize.Terminated, first.pid), log.about(prioritize.Terminated, next.pid)
+	if len(a) != 1 || len(b) != 1 {
+		t.Fatalf("terminated: %v, %v", a, b)
+	}
+	if gap := b[0].Time.Sub(a[0].Time); gap < 400*time.Millisecond {
+		t.Errorf("the second had a grace of %v", gap)
+	}
+}
+
+func TestAdvisoryLockOfASession(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	holder := s.session("holder").do("SELECT pg_advisory_lock(42)")
+	me, log := s.session("me"), s.log()
+	s.must(me.run("SELECT pg_advisory_xact_lock(42)", prioritize.After(soon), prioritize.CancelThenTerminate(soon), log.option()))
+	holder.wantAlive(false)
+	log.wantSpared(holder.pid, prioritize.SparedIdle)
+}
+
+func TestRowLock(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	holder := s.session("holder").do("BEGIN", "UPDATE t SET v = 1 WHERE id = 1")
+	me, log := s.session("me"), s.log()
+	s.must(me.run("UPDATE t SET v = 2 WHERE id = 1", prioritize.After(soon), prioritize.Terminate(), log.option()))
+	holder.wantAlive(false)
+	hasWord(t, log.of(prioritize.Blocked)[0].String(), "row (0,1) of public.t")
+}
+
+// Parallel workers hold locks of their own: their leader is who is ended.
+func TestParallelWorkers(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.exec("CREATE TABLE big AS SELECT i FROM generate_series(1, 100000) AS i",
+		"ANALYZE big",
+		`CREATE FUNCTION nap(i int) RETURNS bool LANGUAGE sql PARALLEL SAFE COST 100000 VOLATILE
+			AS 'SELECT pg_sleep(0.01) IS NOT NULL'`)
+	busy := s.session("busy").do("SET max_parallel_workers_per_gather = 2", "SET parallel_setup_cost = 0",
+		"SET parallel_tuple_cost = 0", "SET min_parallel_table_scan_size = 0")
+	busy.background("SELECT count(*) FROM big WHERE nap(i)")
+	s.until("parallel workers", "SELECT count(*) >= 3 FROM pg_locks WHERE relation = 'big'::regclass AND granted")
+	me, log := s.session("me"), s.log()
+	s.must(me.run("ALTER TABLE big ADD COLUMN w int", prioritize.After(soon), prioritize.Cancel(), log.option()))
+	s.wantCode(busy.join(), "57014")
+	log.want(prioritize.Cancelled, busy.pid, 1)
+	if n := len(log.of(prioritize.Cancelled)); n != 1 {
+		t.Errorf("%d were cancelled, want the leader alone", n)
+	}
+}
+
+func TestSuperuserIsSpared(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	err := prioritize.Run(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+		_, err := me.conn.Exec(ctx, alter)
+		return err
+	}, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	idle.wantAlive(true)
+	log.wantSpared(idle.pid, prioritize.SparedSuperuser)
+}
+
+// roles are a server of its own with roles that are not superusers.
+func roles(t *testing.T, settings map[string]string) *scene {
+	server := pgtest.Own(t, pgserver.Options{Settings: settings})
+	s := newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
+	s.exec("CREATE ROLE app LOGIN", "CREATE ROLE other LOGIN", "CREATE ROLE signaller LOGIN IN ROLE pg_signal_backend",
+		"GRANT ALL ON t TO PUBLIC", "ALTER TABLE t OWNER TO app", "GRANT ALL ON SCHEMA public TO PUBLIC")
+	return s
+}
+
+// as is the connection string of another role.
+func (s *scene) as(role string) string {
+	return strings.Replace(s.dsn, "user="+s.eye.Config().User, "user="+role, 1)
+}
+
+// What may not be signalled must not stop the rest.
+func TestPermissionMissing(t *testing.T) {
+	t.Parallel()
+	s := roles(t, nil)
+	other := s.sessionOn(s.as("other"), "other").do("BEGIN", "SELECT FROM t")
+	super := s.session("super").do("BEGIN", "SELECT FROM t")
+	app := s.sessionOn(s.as("app"), "app").do("BEGIN", "SELECT FROM t")
+	me, log := s.sessionOn(s.as("app"), "me"), s.log()
+	err := me.runWith(pgxlock.ConnString(s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
+		prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	if got := blocking(err); len(got) != 2 || !slices.Contains(got, other.pid) || !slices.Contains(got, super.pid) {
+		t.Errorf("the error names %v, want %d and %d", got, other.pid, super.pid)
+	}
+	app.wantAlive(false)
+	other.wantAlive(true)
+	super.wantAlive(true)
+	denied := log.wantSpared(other.pid, prioritize.SparedNotAllowed)
+	s.wantCode(denied.Err, "42501")
+	log.wantSpared(super.pid, prioritize.SparedSuperuser)
+	if n := log.spared(other.pid, prioritize.SparedNotAllowed); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+
+	// Named, it is tried, and Postgres refuses.
+	err = me.runWith(pgxlock.ConnString(s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
+		prioritize.LockTimeout(time.Second), log.option(), prioritize.Allow(prioritize.Superusers))
+	s.wantCode(err, "55P03")
+	log.wantSpared(super.pid, prioritize.SparedNotAllowed)
+}
+
+// A role that may not see what others do sees who blocks all the same, and may end
+// them if it is a pg_signal_backend.
+func TestRoleThatSeesNothing(t *testing.T) {
+	t.Parallel()
+	s := roles(t, nil)
+	other := s.sessionOn(s.as("other"), "other").do("BEGIN", "SELECT FROM t")
+	super := s.session("super").do("BEGIN", "SELECT FROM t")
+	me, log := s.sessionOn(s.as("app"), "me"), s.log()
+	log.hear = func(e prioritize.Event) {
+		if e.Reason == prioritize.SparedSuperuser {
+			super.do("COMMIT")
+		}
+	}
+	s.must(me.runWith(pgxlock.ConnString(s.as("signaller")), alter, prioritize.After(soon), prioritize.Terminate(), log.option()))
+	other.wantAlive(false)
+	super.wantAlive(true)
+	if !s.is("SELECT backend_start IS NOT NULL FROM pg_stat_activity WHERE pid = $1", me.pid) {
+		t.Error("that the eye sees")
+	}
+	if start := log.of(prioritize.Blocked)[0].Blocked[0].Blocking.BackendStart; !start.IsZero() {
+		t.Errorf("the watcher sees when it began: %v", start)
+	}
+}
+
+func TestPreparedTransaction(t *testing.T) {
+	t.Parallel()
+	s := roles(t, map[string]string{"max_prepared_transactions": "2"})
+	s.session("gone").do("BEGIN", "SELECT FROM t", `PREPARE TRANSACTION 'pay''d'`)
+	t.Cleanup(func() {
+		if _, err := s.eye.Exec(context.Background(), `ROLLBACK PREPARED 'pay''d'`); err != nil {
+			t.Error(err)
+		}
+	})
+	me, log := s.session("me"), s.log()
+	err := me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	hasWord(t, err.Error(), `ROLLBACK PREPARED 'pay''d'`, "prepared transaction", s.eye.Config().Database)
+	e := log.wantSpared(0, prioritize.SparedPrepared)
+	hasWord(t, e.String(), `ROLLBACK PREPARED 'pay''d'`)
+	if p := e.Blocked[0].Blocking.Prepared; p == nil || p.GID != "pay'd" {
+		t.Errorf("the event has %+v", p)
+	}
+}
+
+// autovacuum is a scene with an autovacuum worker at a table big, which takes long.
+func autovacuum(t *testing.T, parameters string) (s *scene, worker int32) {
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
+		"autovacuum": "on", "autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms",
+		"autovacuum_vacuum_cost_limit": "1", "vacuum_cost_page_dirty": "10000", "deadlock_timeout": "1h",
+	}})
+	s = newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
+	s.exec("CREATE TABLE big (i int) WITH (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0"+parameters+")",
+		"CREATE TABLE scratch (i int) WITH (autovacuum_enabled = off)")
+	if parameters != "" { // transactions, to make the table old
+		s.exec(`DO $$ BEGIN
+			FOR i IN 1..110000 LOOP
+				BEGIN INSERT INTO scratch VALUES (i); EXCEPTION WHEN division_by_zero THEN NULL; END;
+			END LOOP;
+		END $$`)
+	}
+	s.exec("INSERT INTO big SELECT i FROM generate_series(1, 200000) AS i", "DELETE FROM big")
+	s.until("autovacuum", `SELECT EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)
+		WHERE a.backend_type = 'autovacuum worker' AND l.relation = 'big'::regclass AND l.granted)`)
+	s.must(s.eye.QueryRow(t.Context(), `SELECT pid FROM pg_locks WHERE relation = 'big'::regclass AND granted
+		AND mode = 'ShareUpdateExclusiveLock'`).Scan(&worker))
+	return s, worker
+}
+
+func TestAutovacuum(t *testing.T) {
+	t.Parallel()
+	s, worker := autovacuum(t, "")
+	me, log := s.session("me"), s.log()
+	const sql = "ALTER TABLE big ADD COLUMN w int"
+	err := me.run(sql, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	hasWord(t, err.Error(), "autovacuum worker")
+	log.wantSpared(worker, prioritize.SparedAutovacuum)
+	log.want(prioritize.Terminated, worker, 0)
+
+	// Named, it is ended.
+	s.must(me.run(sql, prioritize.After(soon), prioritize.Cancel(), prioritize.Allow(prioritize.Autovacuum), log.option()))
+	log.want(prioritize.Cancelled, worker, 1)
+}
+
+func TestAutovacuumAgainstWraparound(t *testing.T) {
+	t.Parallel()
+	s, worker := autovacuum(t, ", autovacuum_freeze_max_age = 100000")
+	me, log := s.session("me"), s.log()
+	err := me.run("ALTER TABLE big ADD COLUMN w int", prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	log.wantSpared(worker, prioritize.SparedWraparound)
+}
+
+// Only direct blockers: those who block them are none of ours.
+func TestSecondHandBlockersAreSpared(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	far := s.session("far").do("SELECT pg_advisory_lock(1)")
+	near := s.session("near").do("BEGIN", "SELECT FROM t").await("SELECT pg_advisory_lock(1)")
+	me, log := s.session("me"), s.log()
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Terminate(), log.option()))
+	near.wantAlive(false)
+	far.wantAlive(true)
+	log.want(prioritize.Blocked, far.pid, 0)
+}
+
+func TestMax(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := s.session("a").do("BEGIN", "SELECT FROM t")
+	b := s.session("b").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	err := me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.Max(1), prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	if n := len(log.of(prioritize.Terminated)); n != 1 {
+		t.Errorf("%d were terminated, want 1", n)
+	}
+	if a.alive() == b.alive() {
+		t.Error("both or none are alive, want one")
+	}
+	log.untilSpared(prioritize.SparedMax)
+}
+
+// Whoever is in the way at Once's moment is dealt with, when its own time comes.
+func TestOnce(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	first := s.session("first").do("BEGIN", "SELECT FROM t")
+	next := s.session("next").do("BEGIN").await("ALTER TABLE t ADD COLUMN x int")
+	me, log := s.session("me"), s.log()
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.Once(), log.option()))
+	first.wantAlive(false)
+	next.wantAlive(false)
+}
+
+// It is dealt with once, and not again.
+func TestOnceIsNotAgain(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	stubborn := s.session("stubborn").do("BEGIN", "SELECT FROM t", "SAVEPOINT a").start("SELECT pg_sleep(1000)")
+	me, log := s.session("me"), s.log()
+	log.hear = func(e prioritize.Event) {
+		if e.Kind == prioritize.Cancelled {
+			s.wantCode(stubborn.join(), "57014")
+			stubborn.do("ROLLBACK TO a").start("SELECT pg_sleep(1000)")
+		}
+	}
+	s.wantCode(me.run(alter, prioritize.After(soon), prioritize.Cancel(), prioritize.Once(), prioritize.Every(soon),
+		prioritize.LockTimeout(time.Second), log.option()), "55P03")
+	log.want(prioritize.Cancelled, stubborn.pid, 1)
+}
+
+// Without Once it is dealt with again.
+func TestEvery(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	stubborn := s.session("stubborn").do("BEGIN", "SELECT FROM t", "SAVEPOINT a").start("SELECT pg_sleep(1000)")
+	me, log := s.session("me"), s.log()
+	log.hear = func(e prioritize.Event) {
+		if e.Kind == prioritize.Cancelled {
+			s.wantCode(stubborn.join(), "57014")
+			if len(log.of(prioritize.Cancelled)) == 2 {
+				stubborn.do("ROLLBACK")
+				return
+			}
+			stubborn.do("ROLLBACK TO a").start("SELECT pg_sleep(1000)")
+		}
+	}
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Cancel(), prioritize.Every(soon), log.option()))
+	log.want(prioritize.Cancelled, stubborn.pid, 2)
+}
+
+// Who comes after Once's moment is spared.
+func TestOnceIsNotForLateComers(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	first := s.session("first").do("BEGIN", "UPDATE t SET v = 1 WHERE id = 1")
+	second := s.session("second").do("BEGIN", "UPDATE t SET v = 1 WHERE id = 2")
+	me, log := s.session("me"), s.log()
+	err := me.run("UPDATE t SET v = 3", prioritize.After(soon), prioritize.Terminate(), prioritize.Once(), prioritize.Every(soon),
+		prioritize.LockTimeout(time.Second), log.option())
+	s.wantCode(err, "55P03")
+	first.wantAlive(false)
+	second.wantAlive(true)
+	log.wantSpared(second.pid, prioritize.SparedLate)
+}
+
+func TestOnly(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	report := s.session("report").do("BEGIN", "SELECT FROM t")
+	shop := s.session("shop").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	log.hear = func(e prioritize.Event) {
+		if e.Reason == prioritize.SparedFiltered {
+			shop.do("COMMIT")
+		}
+	}
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Terminate(), log.option(),
+		prioritize.Only(inspect.Where("blocking_application", "=", "report"))))
+	report.wantAlive(false)
+	shop.wantAlive(true)
+	log.wantSpared(shop.pid, prioritize.SparedFiltered)
+}
+
+// A filter about a duration comes to match.
+func TestOnlyAfterATime(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	s.must(me.run(alter, prioritize.After(0), prioritize.Every(20*time.Millisecond), prioritize.Terminate(), log.option(),
+		prioritize.Only(inspect.Where("blocking_duration", ">", "700ms"))))
+	idle.wantAlive(false)
+	log.wantSpared(idle.pid, prioritize.SparedFiltered)
+}
+
+func TestCall(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	calls := 0
+	s.must(me.run(alter, prioritize.After(soon), prioritize.Every(soon), log.option(),
+		prioritize.Call(func(ctx context.Context, p inspect.Pair) error {
+			if p.Blocking.PID != idle.pid || p.PID != me.pid {
+				t.Errorf("called about %d blocked by %d", p.PID, p.Blocking.PID)
+			}
+			if calls++; calls == 1 {
+				return errors.New("not yet")
+			}
+			idle.do("COMMIT")
+			return nil
+		})))
+	called := log.of(prioritize.Called)
+	if len(called) != 2 || called[0].Err == nil || called[1].Err != nil {
+		t.Errorf("called: %v", called)
+	}
+}
+
+func TestTwoHundredQueued(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_connections": "250"}})
+	s := newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
+	holder := s.session("holder").do("BEGIN", "LOCK t IN ACCESS EXCLUSIVE MODE")
+	var queue []*actor
+	for range 200 {
+		a := s.session("queued")
+		a.background("SELECT count(*) FROM t")
+		queue = append(queue, a)
+	}
+	s.until("the queue", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted AND relation = 't'::regclass")
+	me, log := s.session("me"), s.log()
+	s.must(me.run(alter, prioritize.After(200*time.Millisecond), prioritize.Terminate(), log.option()))
+	holder.wantAlive(false)
+	if n := len(log.of(prioritize.Terminated)); n != 1 {
+		t.Errorf("%d were terminated, want the holder alone", n)
+	}
+	for _, a := range queue {
+		if err := a.join(); err != nil {
+			t.Errorf("one in the queue: %v", err)
+		}
+	}
+	freed := log.of(prioritize.Freed)
+	t.Logf("ran on after %v", freed[len(freed)-1].Waited)
+}
+
+// The watcher loses its session, and another one does its work.
+func TestWatcherIsLost(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+	me, log := s.session("me"), s.log()
+	lost := false
+	log.hear = func(e prioritize.Event) {
+		if e.Kind == prioritize.Blocked && !lost {
+			lost = true
+			s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database()")
+		}
+	}
+	s.must(me.run(alter, prioritize.After(500*time.Millisecond), prioritize.Interval(20*time.Millisecond), prioritize.Terminate(), log.option()))
+	idle.wantAlive(false)
+	if n := len(log.of(prioritize.WatchLost)); n != 1 {
+		t.Errorf("%d losses, want 1", n)
+	}
+	if n := len(log.of(prioritize.WatchBack)); n != 1 {
+		t.Errorf("%d times back, want 1", n)
+	}
+	s.wantNoWatcher()
+}
+
+func (s *scene) wantNoWatcher() {
+	s.t.Helper()
+	s.until("the end of the watcher", `SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+		WHERE application_name = 'pglock prioritize' AND datname = current_database())`)
+}
+
+func TestWatcherIsGoneAfterwards(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	me := s.session("me")
+	boom := errors.New("boom")
+	err := prioritize.Run(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
+		if !s.is("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database())") {
+			t.Error("there is no watcher")
+		}
+		return boom
+	})
+	if err != boom {
+		t.Errorf("got %v, want fn's own error", err)
+	}
+	s.wantNoWatcher()
+
+	func() {
+		defer func() {
+			if recover() != "a panic of fn's" {
+				t.Error("fn's panic was swallowed")
+			}
+		}()
+		_ = prioritize.Run(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
+			panic("a panic of fn's")
+		})
+	}()
+	s.wantNoWatcher()
+}
+
+func TestNoWatcherNoRun(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	me := s.session("me")
+	ran := false
+	err := prioritize.Run(t.Context(), pgxlock.ConnString("host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn),
+		func(context.Context) error { ran = true; return nil })
+	if !errors.Is(err, pglock.ErrUnavailable) || ran {
+		t.Errorf("ran %v, got %v", ran, err)
+	}
+}
+
+// Two runs never end each other's watchers, nor does one end a session of its own.
+func TestOwnSessionsAreSpared(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := s.session("migrate").do("BEGIN", "SELECT FROM t")
+	b := s.session("migrate")
+	outsider := s.session("outsider").do("BEGIN", "SELECT FROM t")
+	log := s.log()
+	err := prioritize.RunFor(t.Context(), pgxlock.ConnString(s.dsn), prioritize.Who{Applications: []string{"migrate"}},
+		func(ctx context.Context) error {
+			_, err := b.conn.Exec(ctx, "SET lock_timeout = '1s'; "+alter)
+			return err
+		}, prioritize.After(soon), prioritize.Terminate(), log.option(), prioritize.Allow(prioritize.Superusers))
+	s.wantCode(err, "55P03")
+	a.wantAlive(true)
+	outsider.wantAlive(false)
+	log.wantSpared(a.pid, prioritize.SparedOwn)
+	if n := len(log.of(prioritize.Watching)); n != 2 {
+		t.Errorf("%d sessions are watched, want 2", n)
+	}
+}
+
+// Sessions come and go, and are blocked at the same time.
+func TestRunForSeveral(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.exec("CREATE TABLE u (i int)")
+	x := s.session("x").do("BEGIN", "SELECT FROM t")
+	y := s.session("y").do("BEGIN", "SELECT FROM u")
+	log := s.log()
+	err := prioritize.RunFor(t.Context(), pgxlock.ConnString(s.dsn), prioritize.Who{Applications: []string{"tool"}},
+		func(ctx context.Context) error {
+			a, b := s.session("tool"), s.session("tool")
+			a.background("ALTER TABLE t ADD COLUMN w int")
+			b.background("ALTER TABLE u ADD COLUMN w int")
+			if err := errors.Join(a.join(), b.join()); err != nil {
+				return err
+			}
+			a.conn.Close(ctx)
+			log.untilKind(prioritize.Left)
+			return nil
+		}, prioritize.After(soon), prioritize.Terminate(), log.option(), prioritize.Allow(prioritize.Superusers))
+	s.must(err)
+	x.wantAlive(false)
+	y.wantAlive(false)
+	for _, e := range log.of(prioritize.Watching) {
+		if e.Application != "tool" || e.User == "" {
+			t.Errorf("watching %+v", e)
+		}
+	}
+}
+
+func TestWhoIsChecked(t *testing.T) {
+	t.Parallel()
+	fn := func(context.Context) error { t.Error("fn was run"); return nil }
+	for _, who := range []prioritize.Who{
+		{}, {PIDs: []int32{0}}, {Applications: []string{""}}, {Users: []string{""}},
+		{Applications: []string{strings.Repeat("x", 64)}}, {Applications: []string{"pglock prioritize"}},
+	} {
+		if err := prioritize.RunFor(t.Context(), nil, who, fn); err == nil {
+			t.Errorf("%v is no error", who)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	fn := func(context.Context) error { t.Error("fn was run"); return nil }
+	for _, test := range []struct {
+		want string
+		opts []prioritize.Option
+	}{
+		{"After(-1s)", []prioritize.Option{prioritize.After(-time.Second)}},
+		{"Cancel()", []prioritize.Option{prioritize.Cancel(), prioritize.Terminate()}},
+		{"Max(0)", []prioritize.Option{prioritize.Max(0)}},
+		{"CancelThenTerminate(0s)", []prioritize.Option{prioritize.CancelThenTerminate(0)}},
+		{"Interval(0s)", []prioritize.Option{prioritize.Interval(0)}},
+		{"Every(0s)", []prioritize.Option{prioritize.Every(0)}},
+		{"LockTimeout(1µs)", []prioritize.Option{prioritize.LockTimeout(time.Microsecond)}},
+		{"Budget(1s) means nothing here", []prioritize.Option{prioritize.Budget(time.Second)}},
+		{"Tries(2) means nothing here", []prioritize.Option{prioritize.Tries(2)}},
+		{"Allow([everybody])", []prioritize.Option{prioritize.Allow("everybody")}},
+		{"nosuchfield", []prioritize.Option{prioritize.Only(inspect.Where("nosuchfield", "=", "1"))}},
+		{"empty Option", []prioritize.Option{{}}},
+		{"nil", []prioritize.Option{prioritize.OnEvent(nil)}},
+		{"nil", []prioritize.Option{prioritize.Call(nil)}},
+	} {
+		err := prioritize.Run(t.Context(), nil, nil, fn, test.opts...)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("got %v, want an error with %q", err, test.want)
+		}
+	}
+	for _, test := range []struct {
+		want string
+		opt  prioritize.Option
+	}{
+		{"After(1s) means nothing here", prioritize.After(time.Second)},
+		{"Budget(0s)", prioritize.Budget(0)},
+		{"Tries(0)", prioritize.Tries(0)},
+		{"Backoff(1s, 1ms)", prioritize.Backoff(time.Second, time.Millisecond)},
+	} {
+		if err := prioritize.Retry(t.Context(), nil, nil, fn, test.opt); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("got %v, want an error with %q", err, test.want)
+		}
+	}
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pglock-go/pglock"
-	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
@@ -254,6 +253,16 @@ func (l *log) wantSpared(pid int32, why prioritize.Reason) prioritize.Event {
 	return prioritize.Event{}
 }
 
+// spared is how often it was said why a blocker was spared.
+func (l *log) spared(pid int32, why prioritize.Reason) (n int) {
+	for _, e := range l.about(prioritize.Spared, pid) {
+		if e.Reason == why {
+			n++
+		}
+	}
+	return n
+}
+
 // until waits for an event.
 func (l *log) until(is func(prioritize.Event) bool) {
 	l.t.Helper()
@@ -317,5 +326,3 @@ func hasWord(t testing.TB, text string, words ...string) {
 		}
 	}
 }
-
-var _ = inspect.Hard

@@ -97,6 +97,9 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 			<-done
 			w.close()
 		}
+		for pid, wait := range w.ledger.waits { // fn has ended, and with it the wait
+			w.config.emit(Event{Kind: Freed, PID: pid, Waited: time.Since(wait.began)})
+		}
 		if panicked != nil && ended {
 			panic(panicked)
 		}
