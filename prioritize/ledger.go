@@ -64,9 +64,10 @@ func newLedger(c *config) *ledger {
 }
 
 // see takes in who blocks the sessions with these numbers: whoever of them is in
-// no pair waits no more. It returns the waits that are new or whose blockers have
+// no pair waits no more. Nobody who is new is taken to have been in the way before
+// blind, if that is not zero. It returns the waits that are new or whose blockers have
 // changed, and those that are over.
-func (l *ledger) see(now time.Time, pids []int32, pairs []inspect.Pair) (changed []int32, over map[int32]time.Duration) {
+func (l *ledger) see(now, blind time.Time, pids []int32, pairs []inspect.Pair) (changed []int32, over map[int32]time.Duration) {
 	over = map[int32]time.Duration{}
 	byWaiter := map[int32][]inspect.Pair{}
 	for _, p := range pairs {
@@ -84,7 +85,7 @@ func (l *ledger) see(now time.Time, pids []int32, pairs []inspect.Pair) (changed
 			continue
 		}
 		slices.SortStableFunc(mine, func(a, b inspect.Pair) int { return cmp.Compare(rank(a), rank(b)) })
-		if l.seeWait(now, pid, mine) {
+		if l.seeWait(now, blind, pid, mine) {
 			changed = append(changed, pid)
 		}
 	}
@@ -99,7 +100,7 @@ func rank(p inspect.Pair) int {
 }
 
 // seeWait takes in who blocks one session, and reports whether that is news.
-func (l *ledger) seeWait(now time.Time, pid int32, pairs []inspect.Pair) bool {
+func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) bool {
 	first := &pairs[0]
 	began, exact := now, !first.WaitApprox && !first.WaitStart.IsZero()
 	if exact {
@@ -130,8 +131,10 @@ func (l *ledger) seeWait(now time.Time, pid int32, pairs []inspect.Pair) bool {
 			e = &entry{victim: v, since: now}
 			if fresh {
 				e.since = w.began
-				if took := tookHold(now, &p); took.After(e.since) {
-					e.since = took
+				for _, later := range []time.Time{blind, tookHold(now, &p)} {
+					if later.After(e.since) {
+						e.since = later
+					}
 				}
 			}
 			e.next = e.since.Add(l.config.after)

@@ -21,10 +21,13 @@ type watcher struct {
 	ledger *ledger
 	seen   map[chosen]bool   // who of the chosen is there
 	last   map[int32][]int32 // who blocked whom at the last look
+	took   time.Time         // when the last picture was taken
 
-	took    time.Time     // when the last picture was taken
 	looking time.Duration // how long the last look took
+	looked  time.Time     // when that was
+	before  time.Time     // when the one before that was
 	lost    bool          // the session was lost, and that was told
+	fails   int           // how often in a row
 
 	picture []inspect.Pair // the last one that had somebody in it
 	blocked time.Time      // when somebody was last seen blocked
@@ -111,7 +114,7 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 
 // watch watches until ctx ends.
 func (w *watcher) watch(ctx context.Context, late bool) {
-	w.ledger, w.picture = newLedger(w.config), nil
+	w.ledger, w.picture, w.looked = newLedger(w.config), nil, time.Time{}
 	clear(w.last)
 	if late && !sleep(ctx, w.config.interval) {
 		return
@@ -130,6 +133,7 @@ func (w *watcher) watch(ctx context.Context, late bool) {
 			w.lose(err)
 			continue
 		}
+		w.fails = 0
 		pause := pace.next(w.config.interval, w.looking, acted, len(w.ledger.waits) > 0)
 		if next := w.ledger.next(); !next.IsZero() {
 			pause = min(pause, time.Until(next))
@@ -169,7 +173,7 @@ func (w *watcher) look(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	w.looking = now.Sub(began)
+	w.before, w.looked, w.looking = w.looked, now, now.Sub(began)
 	w.meet(v)
 
 	// Whoever the ledger has and the look has not is free again, or the other way.
@@ -186,6 +190,15 @@ func (w *watcher) look(ctx context.Context) error {
 		return nil
 	}
 	return w.takePicture(asked, v, pids)
+}
+
+// blind is until when nothing was seen, if the last look was so long ago that who
+// is in the way now may have come at any time since; else zero.
+func (w *watcher) blind(now time.Time) time.Time {
+	if w.before.IsZero() || w.looked.Sub(w.before) < 2*w.config.interval {
+		return time.Time{}
+	}
+	return now.Add(-2 * w.config.interval)
 }
 
 // refresh is how old a picture may get while somebody is blocked.
@@ -206,7 +219,7 @@ func (w *watcher) takePicture(ctx context.Context, v view, pids []int32) error {
 	for _, waiting := range v.Waiting {
 		w.last[waiting.PID] = waiting.Blockers
 	}
-	changed, over := w.ledger.see(now, pids, pairs)
+	changed, over := w.ledger.see(now, w.blind(now), pids, pairs)
 	for _, pid := range pids {
 		if _, known := w.ledger.waits[pid]; !known {
 			delete(w.last, pid) // it ended in between, or is about to be seen
@@ -391,7 +404,11 @@ func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalActi
 
 // reopen opens a session again, and again. It returns false when ctx has ended.
 func (w *watcher) reopen(ctx context.Context) bool {
-	for try := 0; ctx.Err() == nil; try++ {
+	for ctx.Err() == nil {
+		// A first loss is made good at once.
+		if w.fails > 1 && !sleep(ctx, backoff(w.fails-2, reopenFirst, reopenMost, rand.Float64())) {
+			return false
+		}
 		err := w.connect(ctx)
 		if err == nil {
 			if w.lost {
@@ -403,15 +420,13 @@ func (w *watcher) reopen(ctx context.Context) bool {
 		if ctx.Err() == nil {
 			w.lose(err)
 		}
-		if !sleep(ctx, backoff(try, reopenFirst, reopenMost, rand.Float64())) {
-			return false
-		}
 	}
 	return false
 }
 
 // lose tells that there is no session, once.
 func (w *watcher) lose(err error) {
+	w.fails++
 	if !w.lost {
 		w.lost = true
 		w.config.emit(Event{Kind: WatchLost, Err: err})

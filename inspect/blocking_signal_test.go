@@ -1,0 +1,204 @@
+package inspect_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// asker opens the session that signals.
+func (s *scene) asker() pglock.Session {
+	s.t.Helper()
+	session, err := pgxlock.ConnString(s.dsn).Open(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { session.Close() })
+	return session
+}
+
+// signalOf is the signal that ends who blocks in the only pair that there is.
+func (s *scene) signalOf(action inspect.SignalAction) inspect.BlockingSignal {
+	s.t.Helper()
+	pairs, err := inspect.Blocked(s.t.Context(), s.q)
+	if err != nil || len(pairs) != 1 {
+		s.t.Fatalf("%d pairs, %v", len(pairs), err)
+	}
+	p := pairs[0]
+	b := inspect.BlockingSignal{
+		Waiter: p.PID, WaiterStart: p.BackendStart, Blocker: p.Blocking.PID, BlockerStart: p.Blocking.BackendStart,
+		Action: action, Superusers: true,
+	}
+	if !p.WaitApprox {
+		b.WaitStart = p.WaitStart
+	}
+	return b
+}
+
+func wantOutcome(t *testing.T, q pglock.Session, b inspect.BlockingSignal, want inspect.BlockingOutcome) {
+	t.Helper()
+	got, err := b.Send(t.Context(), q)
+	if err != nil || got != want {
+		t.Errorf("the outcome is %q, %v, want %q", got, err, want)
+	}
+}
+
+func (a *actor) wantThere(want bool) {
+	a.s.t.Helper()
+	var there bool
+	err := a.s.eye.QueryRow(a.s.t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", a.pid).Scan(&there)
+	if err != nil || there != want {
+		a.s.t.Errorf("%s is there: %v, %v, want %v", a.name, there, err, want)
+	}
+}
+
+// Each part of the guard by itself: with it wrong nothing is signalled, with it
+// right the session is.
+func TestBlockingSignalGuard(t *testing.T) {
+	s := newScene(t)
+	s.session("owner").do("CREATE TABLE t (i int)", "CREATE TABLE u (i int)")
+	q := s.asker()
+	blocker := s.session("blocker").do("BEGIN", "SELECT FROM t")
+	bystander := s.session("bystander").do("BEGIN", "SELECT FROM u")
+	waiter := s.session("waiter").await("ALTER TABLE t ADD COLUMN w int")
+	good := s.signalOf(inspect.TerminateClient)
+
+	b := good
+	b.Blocker = bystander.pid // right number, but it blocks nobody
+	b.BlockerStart = bystander.start()
+	wantOutcome(t, q, b, inspect.NotBlocking)
+
+	b = good // the number of one that is there, which began at another time
+	b.BlockerStart = b.BlockerStart.Add(time.Microsecond)
+	wantOutcome(t, q, b, inspect.NotThere)
+	b.BlockerStart = time.Time{}
+	wantOutcome(t, q, b, inspect.NotThere)
+
+	b = good
+	b.WaiterStart = b.WaiterStart.Add(time.Microsecond)
+	wantOutcome(t, q, b, inspect.NotBlocking)
+
+	if !good.WaitStart.IsZero() {
+		b = good
+		b.WaitStart = b.WaitStart.Add(-time.Microsecond)
+		wantOutcome(t, q, b, inspect.NotBlocking)
+	}
+
+	b = good
+	b.Superusers = false
+	wantOutcome(t, q, b, inspect.IsSuperuser)
+
+	b = good
+	b.Action = inspect.CancelQuery
+	wantOutcome(t, q, b, inspect.IsIdle)
+
+	b = good
+	b.Action = inspect.OnlyAsk
+	wantOutcome(t, q, b, inspect.Due)
+
+	b = good
+	b.Action = "boil"
+	wantOutcome(t, q, b, "unknown action")
+
+	blocker.wantThere(true)
+	bystander.wantThere(true)
+	wantOutcome(t, q, good, inspect.Signalled)
+	waiter.join()
+	s.until("the end of the blocker", "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", blocker.pid)
+	wantOutcome(t, q, good, inspect.NotThere)
+}
+
+// What was seen and decided upon is no reason to signal when the blocker has let go
+// in between, whatever it does now.
+func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
+	s := newScene(t)
+	s.session("owner").do("CREATE TABLE t (i int)")
+	q := s.asker()
+	blocker := s.session("blocker").do("BEGIN", "SELECT FROM t")
+	waiter := s.session("waiter").await("ALTER TABLE t ADD COLUMN w int")
+	good := s.signalOf(inspect.TerminateClient)
+
+	blocker.do("COMMIT")
+	waiter.join()
+	wantOutcome(t, q, good, inspect.NotBlocking)
+
+	// It is in the way again, but of another wait.
+	blocker.do("BEGIN", "SELECT FROM t")
+	again := s.session("again").await("ALTER TABLE t ADD COLUMN x int")
+	wantOutcome(t, q, good, inspect.NotBlocking)
+	waiter.await("ALTER TABLE t ADD COLUMN y int")
+	if !good.WaitStart.IsZero() {
+		wantOutcome(t, q, good, inspect.NotBlocking)
+	}
+	blocker.wantThere(true)
+	blocker.do("COMMIT")
+	again.join()
+	waiter.join()
+}
+
+// Many takers of a lock come and go while they are signalled all the time: only who
+// holds it at that moment is hit.
+func TestBlockingSignalRace(t *testing.T) {
+	s := newScene(t)
+	s.session("owner").do("CREATE TABLE t (i int)")
+	q := s.asker()
+	blocker := s.session("blocker")
+	waiter := s.session("waiter").do("SET lock_timeout = '5ms'")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for ctx.Err() == nil {
+			waiter.conn.PgConn().Exec(context.WithoutCancel(ctx), "BEGIN; LOCK t; ROLLBACK").ReadAll()
+			waiter.conn.PgConn().Exec(context.WithoutCancel(ctx), "ROLLBACK").ReadAll()
+		}
+		waiter.busy.Done()
+	}()
+	waiter.busy.Add(1)
+	b := inspect.BlockingSignal{
+		Waiter: waiter.pid, Blocker: blocker.pid, BlockerStart: blocker.start(), Action: inspect.CancelQuery, Superusers: true,
+	}
+	hits := 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if outcome, err := b.Send(context.WithoutCancel(ctx), q); err != nil {
+				t.Error(err)
+				return
+			} else if outcome == inspect.Signalled {
+				hits++
+			}
+		}
+	}()
+	for range 100 {
+		// In the way, and at work: it may be cancelled.
+		blocker.conn.PgConn().Exec(t.Context(), "BEGIN; LOCK t IN SHARE MODE; SELECT pg_sleep(0.01)").ReadAll()
+		blocker.conn.PgConn().Exec(t.Context(), "ROLLBACK").ReadAll()
+		// Out of the way, and at work: it must not be. (A signal that was on its way
+		// has arrived: the statement before takes the hit.)
+		blocker.conn.PgConn().Exec(t.Context(), "SELECT 1").ReadAll()
+		if _, err := blocker.conn.PgConn().Exec(t.Context(), "SELECT pg_sleep(0.002)").ReadAll(); err != nil {
+			t.Errorf("it was out of the way: %v", err)
+			break
+		}
+	}
+	cancel()
+	<-done
+	waiter.join()
+	if hits == 0 {
+		t.Error("it was never hit at all")
+	}
+	t.Logf("hit %d times", hits)
+}
+
+// start is when the session began.
+func (a *actor) start() (start time.Time) {
+	a.s.t.Helper()
+	if err := a.s.eye.QueryRow(a.s.t.Context(), "SELECT backend_start FROM pg_stat_activity WHERE pid = $1", a.pid).Scan(&start); err != nil {
+		a.s.t.Fatal(err)
+	}
+	return start
+}

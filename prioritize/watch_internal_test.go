@@ -1,0 +1,567 @@
+package prioritize
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// fakeServer is a server with one session that is prioritized, number 1, and
+// others that are in its way. Its clock is an hour off.
+type fakeServer struct {
+	mu    sync.Mutex
+	began time.Time // when 1 began to wait; zero when it does not
+	inTheWay
+	old     bool          // does not tell since when somebody waits
+	takes   time.Duration // how long it takes to answer
+	down    bool
+	signals []fakeSignal
+	after   time.Duration // what the grace must be
+	queue   bool          // whether it counts from the coming, and not from the taking hold
+	wrong   []string      // what should not have happened
+	looks   int
+	open    int
+
+	beforeSignal func()
+}
+
+// inTheWay are those who are, and since when.
+type inTheWay map[int32]*fakeBlocker
+
+type fakeBlocker struct {
+	came   time.Time // when it came
+	since  time.Time // when it came, or took hold
+	soft   bool
+	starts time.Time // when its session began: another one with the same number began at another time
+	is     inspect.BlockingOutcome
+	stays  bool // a signal does not end it
+	tells  bool // when its transaction began, which is when it took hold
+}
+
+type fakeSignal struct {
+	at     time.Time
+	pid    int32
+	action inspect.SignalAction
+}
+
+var errDown = errors.New("down")
+
+const clockSkew = time.Hour
+
+func newFakeServer() *fakeServer { return &fakeServer{inTheWay: inTheWay{}} }
+
+func (f *fakeServer) connect(ctx context.Context) (eye, error) {
+	if err := f.answer(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open++
+	return f, nil
+}
+
+func (f *fakeServer) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open--
+}
+
+// answer takes its time.
+func (f *fakeServer) answer() error {
+	f.mu.Lock()
+	takes, down := f.takes, f.down
+	f.mu.Unlock()
+	time.Sleep(takes)
+	if down {
+		return errDown
+	}
+	return nil
+}
+
+// arrive puts somebody in the way.
+func (f *fakeServer) arrive(pid int32, b fakeBlocker) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b.since = time.Now()
+	if b.starts.IsZero() {
+		b.starts = b.since
+	}
+	if b.came.IsZero() {
+		b.came = b.since
+	}
+	f.inTheWay[pid] = &b
+	if f.began.IsZero() {
+		f.began = b.since
+	}
+}
+
+// leave takes somebody out of the way.
+func (f *fakeServer) leave(pid int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.remove(pid)
+}
+
+func (f *fakeServer) remove(pid int32) {
+	delete(f.inTheWay, pid)
+	if len(f.inTheWay) == 0 {
+		f.began = time.Time{}
+	}
+}
+
+func (f *fakeServer) look(context.Context, Who) (view, error) {
+	if err := f.answer(); err != nil {
+		return view{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looks++
+	v := view{Chosen: []chosen{{PID: 1, Application: "me"}}}
+	if len(f.inTheWay) > 0 {
+		v.Waiting = []waiting{{PID: 1, Blockers: slices.Sorted(maps.Keys(f.inTheWay))}}
+	}
+	return v, nil
+}
+
+func (f *fakeServer) picture(_ context.Context, _ []int32, filters []inspect.Filter) ([]inspect.Pair, error) {
+	f.mu.Lock()
+	var pairs []inspect.Pair
+	now := time.Now()
+	for pid, b := range f.inTheWay {
+		wait := &inspect.Lock{Session: &inspect.Session{PID: 1}, Type: "relation", Mode: "AccessExclusiveLock", RelationOID: 1}
+		wait.WaitStart, wait.WaitDuration = f.began.Add(clockSkew), now.Sub(f.began)
+		if f.old {
+			wait.WaitApprox = true
+			wait.WaitStart, wait.WaitDuration = wait.WaitStart.Add(-time.Minute), wait.WaitDuration+time.Minute
+		}
+		block := inspect.Hard
+		if b.soft {
+			block = inspect.Soft
+		}
+		if len(filters) > 0 && pid%2 == 0 {
+			continue
+		}
+		pairs = append(pairs, inspect.Pair{Lock: wait, Block: block, Blocking: &inspect.Session{
+			PID: pid, BackendStart: b.starts.Add(clockSkew),
+		}})
+		if b.tells {
+			pairs[len(pairs)-1].Blocking.XactStart = b.since.Add(clockSkew)
+		}
+	}
+	f.mu.Unlock()
+	return pairs, f.answer()
+}
+
+func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error) {
+	if f.beforeSignal != nil {
+		f.beforeSignal()
+	}
+	if err := f.answer(); err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.inTheWay[s.Blocker]
+	switch {
+	case b == nil, !s.WaitStart.IsZero() && !s.WaitStart.Equal(f.began.Add(clockSkew)):
+		return inspect.NotBlocking, nil
+	case !b.starts.Add(clockSkew).Equal(s.BlockerStart):
+		return inspect.NotThere, nil
+	case b.is != "":
+		return b.is, nil
+	case b.soft && !s.Queue:
+		return inspect.OnlyQueued, nil
+	case s.Action == inspect.OnlyAsk:
+		return inspect.Due, nil
+	}
+	since := b.since
+	if f.queue {
+		since = b.came
+	}
+	must := f.after
+	if !b.tells {
+		// It is only known that it came between two looks.
+		must -= 2*maxInterval + 10*f.takes
+	}
+	if grace := time.Since(since); grace < must {
+		f.wrong = append(f.wrong, fmt.Sprintf("%d had a grace of %v, not %v", s.Blocker, grace, f.after))
+	}
+	f.signals = append(f.signals, fakeSignal{time.Now(), s.Blocker, s.Action})
+	if !b.stays {
+		f.remove(s.Blocker)
+	}
+	return inspect.Signalled, nil
+}
+
+// run is Run against it.
+func (f *fakeServer) run(t *testing.T, fn func(), opts ...Option) []Event {
+	t.Helper()
+	var events []Event
+	opts = append(opts, OnEvent(func(e Event) { events = append(events, e) }))
+	c, err := newConfig(opRun, forRun, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWatcher(&c, Who{PIDs: []int32{1}}, f.connect)
+	defer w.close()
+	if err := w.during(t.Context(), true, func(context.Context) error { fn(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func kinds(events []Event) (kinds []EventKind) {
+	for _, e := range events {
+		kinds = append(kinds, e.Kind)
+	}
+	return kinds
+}
+
+// in runs a test in a bubble, and checks that the watcher has closed what it opened.
+func in(t *testing.T, test func(t *testing.T, f *fakeServer)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		test(t, f)
+		if f.open != 0 {
+			t.Errorf("%d sessions are left open", f.open)
+		}
+	})
+}
+
+// The grace counts from the beginning of the wait, not from when it was seen.
+func TestPrompt(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		f.takes = time.Millisecond
+		var came time.Time
+		f.run(t, func() {
+			time.Sleep(333 * time.Millisecond)
+			came = time.Now()
+			f.arrive(2, fakeBlocker{})
+			time.Sleep(2 * time.Second)
+		}, After(time.Second), Terminate())
+		if len(f.signals) != 1 || f.signals[0].pid != 2 {
+			t.Fatalf("signals: %v", f.signals)
+		}
+		if after := f.signals[0].at.Sub(came); after < time.Second || after > time.Second+3*time.Millisecond {
+			t.Errorf("signalled after %v, want 1 s", after)
+		}
+	})
+}
+
+// A server that does not tell when the wait began makes it late, never early.
+func TestPromptOnOldServers(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		f.old = true
+		var came time.Time
+		f.run(t, func() {
+			time.Sleep(333 * time.Millisecond)
+			came = time.Now()
+			f.arrive(2, fakeBlocker{})
+			time.Sleep(2 * time.Second)
+		}, After(time.Second), Terminate())
+		if len(f.signals) != 1 {
+			t.Fatalf("signals: %v", f.signals)
+		}
+		if after := f.signals[0].at.Sub(came); after < time.Second || after > time.Second+maxInterval {
+			t.Errorf("signalled after %v, want 1 s to 1.2 s", after)
+		}
+	})
+}
+
+func TestEscalationInTime(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		var came time.Time
+		f.run(t, func() {
+			came = time.Now()
+			f.arrive(2, fakeBlocker{stays: true})
+			time.Sleep(5 * time.Second)
+		}, After(time.Second), CancelThenTerminate(2500*time.Millisecond), Every(time.Second))
+		var got []string
+		for _, s := range f.signals {
+			got = append(got, fmt.Sprint(s.action, " ", s.at.Sub(came).Round(time.Millisecond)))
+		}
+		want := []string{"cancel 1s", "cancel 2s", "cancel 3s", "terminate 3.5s", "terminate 4.5s"}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
+
+func TestOnceEscalates(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		f.run(t, func() {
+			f.arrive(2, fakeBlocker{stays: true})
+			time.Sleep(10 * time.Second)
+		}, After(time.Second), CancelThenTerminate(2500*time.Millisecond), Once())
+		if len(f.signals) != 2 || f.signals[0].action != inspect.CancelQuery || f.signals[1].action != inspect.TerminateClient {
+			t.Errorf("signals: %v", f.signals)
+		}
+	})
+}
+
+// Another session that has the number of one that was seen is not touched, and has
+// a grace of its own.
+func TestNumberUsedAgain(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		var again time.Time
+		once := sync.Once{}
+		f.beforeSignal = func() {
+			once.Do(func() {
+				f.leave(2)
+				again = time.Now()
+				f.arrive(2, fakeBlocker{starts: again})
+			})
+		}
+		events := f.run(t, func() {
+			f.arrive(2, fakeBlocker{starts: time.Now().Add(-time.Hour)})
+			time.Sleep(5 * time.Second)
+		}, After(time.Second), Terminate())
+		if len(f.signals) != 1 || f.signals[0].at.Sub(again) < time.Second {
+			t.Errorf("signals: %v, the second came %v", f.signals, again)
+		}
+		if !slices.Contains(kinds(events), Spared) {
+			t.Errorf("events: %v", kinds(events))
+		}
+	})
+}
+
+// Who is out of the way when it is to be signalled is not.
+func TestGoneAtTheLastMoment(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		f.beforeSignal = func() { f.leave(2) }
+		events := f.run(t, func() {
+			f.arrive(2, fakeBlocker{})
+			time.Sleep(5 * time.Second)
+		}, After(time.Second), Terminate())
+		if len(f.signals) != 0 {
+			t.Errorf("signals: %v", f.signals)
+		}
+		if got, want := kinds(events), []EventKind{Watching, Blocked, Spared, Freed}; !slices.Equal(got, want) {
+			t.Fatalf("events: %v, want %v", got, want)
+		}
+		if waited := events[3].Waited; waited > 1100*time.Millisecond {
+			t.Errorf("that it is free was told after %v", waited)
+		}
+	})
+}
+
+// It lets us go on, and is in the way again of what we want next, all between two
+// looks: that is another wait.
+func TestAnotherWaitUnseen(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		f.after = time.Second
+		f.run(t, func() {
+			start := time.Now()
+			f.arrive(2, fakeBlocker{starts: start})
+			time.Sleep(950 * time.Millisecond)
+			f.leave(2)
+			f.arrive(2, fakeBlocker{starts: start, tells: true})
+			time.Sleep(3 * time.Second)
+		}, After(time.Second), Terminate())
+		if len(f.signals) != 1 || len(f.wrong) > 0 {
+			t.Errorf("signals: %v, %v", f.signals, f.wrong)
+		}
+	})
+}
+
+// Who came while the watcher had no session has not been in the way since the
+// beginning.
+func TestWhoCameUnseen(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		f.after = time.Second
+		set := func(down bool) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.down = down
+		}
+		f.run(t, func() {
+			time.Sleep(500 * time.Millisecond)
+			set(true)
+			f.arrive(3, fakeBlocker{is: inspect.IsSuperuser})
+			time.Sleep(20 * time.Second)
+			f.arrive(2, fakeBlocker{})
+			set(false)
+			time.Sleep(5 * time.Second)
+		}, After(time.Second), Terminate())
+		if len(f.signals) != 1 || len(f.wrong) > 0 {
+			t.Errorf("signals: %v, %v", f.signals, f.wrong)
+		}
+	})
+}
+
+func TestSessionLostInTime(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		events := f.run(t, func() {
+			f.arrive(2, fakeBlocker{})
+			time.Sleep(500 * time.Millisecond)
+			f.mu.Lock()
+			f.down = true
+			f.mu.Unlock()
+			time.Sleep(10 * time.Second)
+			f.mu.Lock()
+			f.down = false
+			f.mu.Unlock()
+			time.Sleep(reopenMost + time.Millisecond)
+		}, After(time.Second), Terminate())
+		if got, want := kinds(events), []EventKind{Watching, Blocked, WatchLost, WatchBack, Terminated, Freed}; !slices.Equal(got, want) {
+			t.Errorf("events: %v, want %v", got, want)
+		}
+	})
+}
+
+// Looking costs the server little, also a slow one, whoever is blocked or not.
+func TestPace(t *testing.T) {
+	for _, blocked := range []bool{false, true} {
+		t.Run(fmt.Sprint("blocked ", blocked), func(t *testing.T) {
+			in(t, func(t *testing.T, f *fakeServer) {
+				f.run(t, func() {
+					if blocked {
+						f.arrive(2, fakeBlocker{is: inspect.IsSuperuser})
+					}
+					time.Sleep(time.Minute)
+				}, Terminate())
+				if f.looks > 5*60+5 || f.looks < 4*60 {
+					t.Errorf("%d looks in a minute, want five a second", f.looks)
+				}
+			})
+			in(t, func(t *testing.T, f *fakeServer) {
+				f.takes = 100 * time.Millisecond
+				f.run(t, func() {
+					if blocked {
+						f.arrive(2, fakeBlocker{is: inspect.IsSuperuser})
+					}
+					time.Sleep(time.Minute)
+				}, Terminate())
+				if f.looks > 60 || f.looks < 20 {
+					t.Errorf("%d looks in a minute at a server that takes 100 ms", f.looks)
+				}
+			})
+		})
+	}
+}
+
+// A user's function that panics does so where the caller can see it.
+func TestPanicOfAUsersFunction(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		defer func() {
+			if recover() != "a panic of the user's" {
+				t.Error("the panic is lost")
+			}
+		}()
+		f.run(t, func() {
+			f.arrive(2, fakeBlocker{})
+			time.Sleep(5 * time.Second)
+		}, Call(func(context.Context, inspect.Pair) error { panic("a panic of the user's") }))
+	})
+}
+
+// happening is something that happens at a random time.
+type happening struct {
+	at    time.Duration
+	pid   int32
+	what  string
+	tells bool
+}
+
+// Whatever happens: nobody is signalled before it has been in the way for the
+// grace, nor by more signals than are allowed; and whoever has been in the way for
+// long, holding, while the server answered, is signalled.
+func TestAnything(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		after := drawDuration(rt, "after", 0, 3*time.Second)
+		takes := drawDuration(rt, "takes", 0, 20*time.Millisecond)
+		old := rapid.Bool().Draw(rt, "old")
+		queue := rapid.Bool().Draw(rt, "queue")
+		most := rapid.IntRange(0, 3).Draw(rt, "max")
+		n := rapid.IntRange(1, 20).Draw(rt, "n")
+		var happenings []happening
+		for range n {
+			happenings = append(happenings, happening{
+				at:    drawDuration(rt, "at", 0, 10*time.Second),
+				pid:   rapid.Int32Range(2, 5).Draw(rt, "pid"),
+				what:  rapid.SampledFrom([]string{"holds", "queues", "again", "leaves", "down", "up"}).Draw(rt, "what"),
+				tells: rapid.Bool().Draw(rt, "tells"),
+			})
+		}
+		slices.SortStableFunc(happenings, func(a, b happening) int { return int(a.at - b.at) })
+		var wrong []string
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeServer()
+			f.takes, f.old = takes, old
+			opts := []Option{After(after), Terminate()}
+			if queue {
+				opts = append(opts, ClearQueue())
+			}
+			if most > 0 {
+				opts = append(opts, Max(most))
+			}
+			f.after, f.queue = after, queue
+			f.run(t, func() {
+				began := time.Now()
+				for _, h := range happenings {
+					time.Sleep(h.at - time.Since(began))
+					f.happen(h)
+				}
+				f.happen(happening{what: "up"})
+				time.Sleep(after + 10*time.Second)
+			}, opts...)
+			wrong = append(wrong, f.wrong...)
+			if most > 0 && len(f.signals) > most {
+				wrong = append(wrong, fmt.Sprintf("%d signals, %d are allowed", len(f.signals), most))
+			}
+			for pid, b := range f.inTheWay {
+				if (!b.soft || queue) && most == 0 {
+					wrong = append(wrong, fmt.Sprintf("%d is still in the way", pid))
+				}
+			}
+			if f.open != 0 {
+				wrong = append(wrong, "a session is left open")
+			}
+		})
+		if len(wrong) > 0 {
+			rt.Fatalf("%v", wrong)
+		}
+	})
+}
+
+func (f *fakeServer) happen(h happening) {
+	f.mu.Lock()
+	b := f.inTheWay[h.pid]
+	f.mu.Unlock()
+	switch h.what {
+	case "holds":
+		if b == nil || b.soft {
+			next := fakeBlocker{tells: h.tells}
+			if b != nil { // the same session, which has taken hold
+				next.starts, next.came = b.starts, b.came
+			}
+			f.arrive(h.pid, next)
+		}
+	case "queues":
+		if b == nil {
+			f.arrive(h.pid, fakeBlocker{soft: true, tells: h.tells})
+		}
+	case "again": // it lets 1 go on, and is in its way again when 1 wants the same again
+		if b != nil && len(f.inTheWay) == 1 {
+			f.leave(h.pid)
+			f.arrive(h.pid, fakeBlocker{starts: b.starts, tells: h.tells})
+		}
+	case "leaves":
+		f.leave(h.pid)
+	case "down", "up":
+		f.mu.Lock()
+		f.down = h.what == "down"
+		f.mu.Unlock()
+	}
+}
