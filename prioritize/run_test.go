@@ -351,16 +351,15 @@ func autovacuum(t *testing.T, parameters string) (s *scene, worker int32) {
 		"autovacuum_vacuum_cost_limit": "1", "vacuum_cost_page_dirty": "10000", "deadlock_timeout": "1h",
 	}})
 	s = newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
-	s.exec("CREATE TABLE big (i int) WITH (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0"+parameters+")",
-		"CREATE TABLE scratch (i int) WITH (autovacuum_enabled = off)")
-	if parameters != "" { // transactions, to make the table old
-		s.exec(`DO $$ BEGIN
+	s.exec("CREATE TABLE scratch (i int) WITH (autovacuum_enabled = off)",
+		"CREATE TABLE big (i int) WITH ("+parameters+")",
+		"INSERT INTO big SELECT i FROM generate_series(1, 200000) AS i", "DELETE FROM big",
+		// Many transactions, to make the table old.
+		`DO $$ BEGIN
 			FOR i IN 1..110000 LOOP
 				BEGIN INSERT INTO scratch VALUES (i); EXCEPTION WHEN division_by_zero THEN NULL; END;
 			END LOOP;
 		END $$`)
-	}
-	s.exec("INSERT INTO big SELECT i FROM generate_series(1, 200000) AS i", "DELETE FROM big")
 	s.until("autovacuum", `SELECT EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)
 		WHERE a.backend_type = 'autovacuum worker' AND l.relation = 'big'::regclass AND l.granted)`)
 	s.must(s.eye.QueryRow(t.Context(), `SELECT pid FROM pg_locks WHERE relation = 'big'::regclass AND granted
@@ -370,7 +369,7 @@ func autovacuum(t *testing.T, parameters string) (s *scene, worker int32) {
 
 func TestAutovacuum(t *testing.T) {
 	t.Parallel()
-	s, worker := autovacuum(t, "")
+	s, worker := autovacuum(t, "autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0")
 	me, log := s.session("me"), s.log()
 	const sql = "ALTER TABLE big ADD COLUMN w int"
 	err := me.run(sql, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
@@ -386,7 +385,7 @@ func TestAutovacuum(t *testing.T) {
 
 func TestAutovacuumAgainstWraparound(t *testing.T) {
 	t.Parallel()
-	s, worker := autovacuum(t, ", autovacuum_freeze_max_age = 100000")
+	s, worker := autovacuum(t, "autovacuum_enabled = off, autovacuum_freeze_max_age = 100000")
 	me, log := s.session("me"), s.log()
 	err := me.run("ALTER TABLE big ADD COLUMN w int", prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
 	s.wantCode(err, "55P03")

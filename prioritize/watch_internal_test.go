@@ -537,7 +537,7 @@ func TestAnything(t *testing.T) {
 
 func (f *fakeServer) happen(h happening) {
 	f.mu.Lock()
-	b := f.inTheWay[h.pid]
+	b, alone := f.inTheWay[h.pid], len(f.inTheWay) == 1
 	f.mu.Unlock()
 	switch h.what {
 	case "holds":
@@ -553,7 +553,7 @@ func (f *fakeServer) happen(h happening) {
 			f.arrive(h.pid, fakeBlocker{soft: true, tells: h.tells})
 		}
 	case "again": // it lets 1 go on, and is in its way again when 1 wants the same again
-		if b != nil && len(f.inTheWay) == 1 {
+		if b != nil && alone {
 			f.leave(h.pid)
 			f.arrive(h.pid, fakeBlocker{starts: b.starts, tells: h.tells})
 		}

@@ -1,0 +1,50 @@
+package prioritize_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/prioritize"
+)
+
+// BenchmarkClear is the time from when a blocker's grace is over to when the
+// statement has run on: a session that is idle in a transaction and terminated, one
+// that runs a statement and cancelled, with nobody else at the server.
+func BenchmarkClear(b *testing.B) {
+	const grace = 300 * time.Millisecond
+	for _, bench := range []struct {
+		name   string
+		policy prioritize.Option
+		block  func(*actor)
+	}{
+		{"terminate", prioritize.Terminate(), func(a *actor) { a.do("BEGIN", "SELECT FROM t") }},
+		{"cancel", prioritize.Cancel(), func(a *actor) { a.start("SELECT pg_sleep(1000) FROM t LIMIT 1") }},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			s := newScene(b)
+			me := s.session("me")
+			var times []float64
+			for b.Loop() {
+				b.StopTimer()
+				blocker := s.session("blocker")
+				bench.block(blocker)
+				b.StartTimer()
+				err := prioritize.Run(b.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+					began := time.Now()
+					_, err := me.conn.Exec(ctx, "BEGIN; LOCK TABLE t; ROLLBACK")
+					times = append(times, float64(time.Since(began)-grace)/float64(time.Millisecond))
+					return err
+				}, prioritize.After(grace), bench.policy, prioritize.Allow(prioritize.Superusers))
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			slices.Sort(times)
+			b.ReportMetric(times[len(times)/2], "ms-median")
+			b.ReportMetric(times[len(times)-1], "ms-max")
+		})
+	}
+}

@@ -1,0 +1,170 @@
+package prioritize_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/prioritize"
+)
+
+// exampleServer is a database with a table orders and somebody who reads it and
+// forgets to end the transaction.
+func exampleServer() (dsn string, forgetful *pgx.Conn, done func()) {
+	ctx := context.Background()
+	o, err := pgserver.FromEnv()
+	check(err)
+	o.Database, o.Log = "", os.Stderr
+	server, err := pgserver.Start(ctx, o)
+	check(err)
+	dsn = server.ConnString("postgres")
+	admin, err := pgx.Connect(ctx, dsn)
+	check(err)
+	for _, sql := range []string{"CREATE TABLE orders (id int)", "CREATE ROLE app LOGIN", "GRANT ALL ON orders TO app"} {
+		_, err = admin.Exec(ctx, sql)
+		check(err)
+	}
+	check(admin.Close(ctx))
+	forgetful, err = pgx.Connect(ctx, dsn+" application_name=reports user=app")
+	check(err)
+	for _, sql := range []string{"BEGIN", "SELECT FROM orders"} {
+		_, err = forgetful.Exec(ctx, sql)
+		check(err)
+	}
+	return dsn, forgetful, func() {
+		check(forgetful.Close(ctx))
+		check(server.Stop())
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// A migration that waits politely: each try waits at most for a moment, so that
+// nobody waits long behind it, and tries again until the way is free.
+func ExampleRetry() {
+	dsn, forgetful, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	migrate := func(ctx context.Context) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+			return err
+		})
+	}
+	err = prioritize.Retry(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), migrate,
+		prioritize.LockTimeout(500*time.Millisecond),
+		prioritize.Backoff(10*time.Millisecond, time.Second),
+		prioritize.Budget(10*time.Minute),
+		prioritize.OnEvent(func(e prioritize.Event) {
+			if e.Kind == prioritize.Tried && e.Err != nil {
+				fmt.Println("try", e.Try, "was blocked by", e.Blocked[0].Blocking.Application)
+				forgetful.Exec(ctx, "COMMIT") // at last
+			}
+		}))
+	fmt.Println(err)
+	// Output:
+	// try 1 was blocked by reports
+	// <nil>
+}
+
+// The error of a Retry that gives up tells who was in the way.
+func ExampleRetry_error() {
+	dsn, _, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	err = prioritize.Retry(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	}, prioritize.LockTimeout(500*time.Millisecond), prioritize.Tries(1))
+
+	var blocked *prioritize.Error
+	if errors.As(err, &blocked) {
+		for _, p := range blocked.Blocked {
+			fmt.Printf("%s on %s is blocked by %s, which is %s\n",
+				p.Mode, p.Target(), p.Blocking.Application, p.Blocking.State)
+		}
+	}
+	// Output:
+	// AccessExclusiveLock on public.orders is blocked by reports, which is idle in transaction
+}
+
+// A migration that clears its way: who runs a statement is cancelled after a
+// second, and who is idle in a transaction is terminated after another two.
+func ExampleRun() {
+	dsn, _, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	},
+		prioritize.After(time.Second),
+		prioritize.CancelThenTerminate(2*time.Second),
+		prioritize.LockTimeout(time.Minute),
+		prioritize.OnEvent(func(e prioritize.Event) {
+			switch e.Kind {
+			case prioritize.Spared:
+				fmt.Println("spared:", e.Blocked[0].Blocking.Application, e.Reason)
+			case prioritize.Terminated:
+				fmt.Println("terminated:", e.Blocked[0].Blocking.Application)
+			}
+		}))
+	fmt.Println(err)
+	// Output:
+	// spared: reports idle
+	// terminated: reports
+	// <nil>
+}
+
+// The sessions of another program, which are known by their application_name.
+func ExampleRunFor() {
+	dsn, _, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+
+	tool := func(ctx context.Context) error { // such as an exec.Cmd with PGAPPNAME set
+		conn, err := pgx.Connect(ctx, dsn+" application_name=migrate-4711")
+		if err != nil {
+			return err
+		}
+		defer conn.Close(ctx)
+		_, err = conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	}
+	err := prioritize.RunFor(ctx, pgxlock.ConnString(dsn), prioritize.Who{Applications: []string{"migrate-4711"}}, tool,
+		prioritize.Terminate(),
+		prioritize.Max(10),
+		prioritize.Only(inspect.Where("blocking_application", "!=", "payments")),
+		prioritize.OnEvent(func(e prioritize.Event) {
+			if e.Kind == prioritize.Terminated {
+				fmt.Println("terminated:", e.Blocked[0].Blocking.Application)
+			}
+		}))
+	fmt.Println(err)
+	// Output:
+	// terminated: reports
+	// <nil>
+}
