@@ -20,7 +20,10 @@ var blockingSignalSQL string
 // A BlockingSignal is a signal for a session because, and only while, it keeps
 // another one waiting. All that it depends on is asked in the very statement that
 // signals: that both are the sessions that were meant and not others with the
-// same number, that one still blocks the other, and what kind of session it is.
+// same number, that one still blocks the other, in the wait that was seen and by
+// what it holds, and what kind of session it is. It is what package prioritize
+// clears the way with; for a person who has looked, there are [Cancel] and
+// [Terminate].
 type BlockingSignal struct {
 	Waiter       int32     // the process that waits
 	WaiterStart  time.Time // when that session began; zero is not to compare it
@@ -50,13 +53,13 @@ const (
 // BlockingOutcome is what came of a [BlockingSignal].
 type BlockingOutcome string
 
-// The outcomes. Only after Signalled was anything done.
+// The outcomes. Only after SignalSent was anything done.
 const (
-	Signalled BlockingOutcome = "signalled" // the signal was sent
+	SignalSent BlockingOutcome = "signalled" // the signal was sent
 
-	Due           BlockingOutcome = "due"           // it would have been: the action was OnlyAsk
-	NotThere      BlockingOutcome = "gone"          // the session has ended
-	NotBlocking   BlockingOutcome = "unblocked"     // nobody waits for it any more, or not in this wait
+	WouldSignal   BlockingOutcome = "due"           // it would have been: the action was OnlyAsk
+	BlockerGone   BlockingOutcome = "gone"          // the session has ended
+	BlocksNoMore  BlockingOutcome = "unblocked"     // nobody waits for it any more, or not in this wait
 	OnlyQueued    BlockingOutcome = "queued"        // it holds nothing that is in the way, it stands ahead in the queue
 	IsIdle        BlockingOutcome = "idle"          // it runs nothing, so a cancel would free nothing
 	IsSuperuser   BlockingOutcome = "superuser"     // its role is a superuser
@@ -64,8 +67,8 @@ const (
 	IsWraparound  BlockingOutcome = "wraparound"    // it is autovacuum against wraparound, which does not yield, and would start again
 	IsBackground  BlockingOutcome = "background"    // it is no client's
 	IsOurs        BlockingOutcome = "own"           // it is the session that asks
-	NotPermitted  BlockingOutcome = "not permitted" // our role may not signal it
-	CannotBeKnown BlockingOutcome = ""              // the statement failed
+	SignalDenied  BlockingOutcome = "not permitted" // our role may not signal it
+	SignalUnknown BlockingOutcome = ""              // the statement failed
 )
 
 // Send asks, and signals if all holds. q runs the statement, outside of any
@@ -98,7 +101,7 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 		"allowed":       "{" + strings.Join(allowed, ",") + "}",
 	})
 	if err != nil {
-		return CannotBeKnown, err
+		return SignalUnknown, err
 	}
 	args := make([]string, len(values))
 	for i, value := range values {
@@ -107,9 +110,9 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 	answer, err := q.Ask(ctx, sql, args...)
 	switch {
 	case sqlstate.Of(err) == sqlstate.InsufficientPrivilege:
-		return NotPermitted, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
+		return SignalDenied, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
 	case err != nil:
-		return CannotBeKnown, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
+		return SignalUnknown, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
 	}
 	return BlockingOutcome(answer), nil
 }

@@ -70,22 +70,22 @@ func TestBlockingSignalGuard(t *testing.T) {
 	b := good
 	b.Blocker = bystander.pid // right number, but it blocks nobody
 	b.BlockerStart = bystander.start()
-	wantOutcome(t, q, b, inspect.NotBlocking)
+	wantOutcome(t, q, b, inspect.BlocksNoMore)
 
 	b = good // the number of one that is there, which began at another time
 	b.BlockerStart = b.BlockerStart.Add(time.Microsecond)
-	wantOutcome(t, q, b, inspect.NotThere)
+	wantOutcome(t, q, b, inspect.BlockerGone)
 	b.BlockerStart = time.Time{}
-	wantOutcome(t, q, b, inspect.NotThere)
+	wantOutcome(t, q, b, inspect.BlockerGone)
 
 	b = good
 	b.WaiterStart = b.WaiterStart.Add(time.Microsecond)
-	wantOutcome(t, q, b, inspect.NotBlocking)
+	wantOutcome(t, q, b, inspect.BlocksNoMore)
 
 	if !good.WaitStart.IsZero() {
 		b = good
 		b.WaitStart = b.WaitStart.Add(-time.Microsecond)
-		wantOutcome(t, q, b, inspect.NotBlocking)
+		wantOutcome(t, q, b, inspect.BlocksNoMore)
 	}
 
 	b = good
@@ -98,7 +98,7 @@ func TestBlockingSignalGuard(t *testing.T) {
 
 	b = good
 	b.Action = inspect.OnlyAsk
-	wantOutcome(t, q, b, inspect.Due)
+	wantOutcome(t, q, b, inspect.WouldSignal)
 
 	b = good
 	b.Action = "boil"
@@ -106,10 +106,10 @@ func TestBlockingSignalGuard(t *testing.T) {
 
 	blocker.wantThere(true)
 	bystander.wantThere(true)
-	wantOutcome(t, q, good, inspect.Signalled)
+	wantOutcome(t, q, good, inspect.SignalSent)
 	waiter.join()
 	s.until("the end of the blocker", "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", blocker.pid)
-	wantOutcome(t, q, good, inspect.NotThere)
+	wantOutcome(t, q, good, inspect.BlockerGone)
 }
 
 // What was seen and decided upon is no reason to signal when the blocker has let go
@@ -124,15 +124,15 @@ func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
 
 	blocker.do("COMMIT")
 	waiter.join()
-	wantOutcome(t, q, good, inspect.NotBlocking)
+	wantOutcome(t, q, good, inspect.BlocksNoMore)
 
 	// It is in the way again, but of another wait.
 	blocker.do("BEGIN", "SELECT FROM t")
 	again := s.session("again").await("ALTER TABLE t ADD COLUMN x int")
-	wantOutcome(t, q, good, inspect.NotBlocking)
+	wantOutcome(t, q, good, inspect.BlocksNoMore)
 	waiter.await("ALTER TABLE t ADD COLUMN y int")
 	if !good.WaitStart.IsZero() {
-		wantOutcome(t, q, good, inspect.NotBlocking)
+		wantOutcome(t, q, good, inspect.BlocksNoMore)
 	}
 	blocker.wantThere(true)
 	blocker.do("COMMIT")
@@ -168,7 +168,7 @@ func TestBlockingSignalRace(t *testing.T) {
 			if outcome, err := b.Send(context.WithoutCancel(ctx), q); err != nil {
 				t.Error(err)
 				return
-			} else if outcome == inspect.Signalled {
+			} else if outcome == inspect.SignalSent {
 				hits++
 			}
 		}

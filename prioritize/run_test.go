@@ -552,7 +552,7 @@ func TestTwoHundredQueued(t *testing.T) {
 	}
 	s.until("the queue", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted AND relation = 't'::regclass")
 	me, log := s.session("me"), s.log()
-	s.must(me.run(alter, prioritize.After(200*time.Millisecond), prioritize.Terminate(), log.option()))
+	s.must(me.run(alter, prioritize.After(3*time.Second), prioritize.Terminate(), log.option()))
 	holder.wantAlive(false)
 	if n := len(log.of(prioritize.Terminated)); n != 1 {
 		t.Errorf("%d were terminated, want the holder alone", n)

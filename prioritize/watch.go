@@ -338,13 +338,13 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 	asked, cancel := asking(ctx)
 	defer cancel()
 	outcome, err := w.eye.signal(asked, s)
-	if err != nil && outcome != inspect.NotPermitted {
+	if err != nil && outcome != inspect.SignalDenied {
 		return false, err
 	}
 	switch outcome {
-	case inspect.Signalled, inspect.Due:
+	case inspect.SignalSent, inspect.WouldSignal:
 		w.dealt(ctx, e, action)
-		return outcome == inspect.Signalled, nil
+		return outcome == inspect.SignalSent, nil
 	case inspect.OnlyQueued:
 		w.spare(e, SparedQueued, nil)
 	case inspect.IsIdle:
@@ -359,9 +359,9 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 		w.spare(e, SparedBackground, nil)
 	case inspect.IsOurs:
 		w.spare(e, SparedOwn, nil)
-	case inspect.NotPermitted:
+	case inspect.SignalDenied:
 		w.spare(e, SparedNotAllowed, err)
-	case inspect.NotThere, inspect.NotBlocking:
+	case inspect.BlockerGone, inspect.BlocksNoMore:
 		w.spare(e, SparedNotBlocking, nil)
 		delete(w.last, e.pair.PID) // look again, in full
 	default:

@@ -174,15 +174,15 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 	b := f.inTheWay[s.Blocker]
 	switch {
 	case b == nil, !s.WaitStart.IsZero() && !s.WaitStart.Equal(f.began.Add(clockSkew)):
-		return inspect.NotBlocking, nil
+		return inspect.BlocksNoMore, nil
 	case !b.starts.Add(clockSkew).Equal(s.BlockerStart):
-		return inspect.NotThere, nil
+		return inspect.BlockerGone, nil
 	case b.is != "":
 		return b.is, nil
 	case b.soft && !s.Queue:
 		return inspect.OnlyQueued, nil
 	case s.Action == inspect.OnlyAsk:
-		return inspect.Due, nil
+		return inspect.WouldSignal, nil
 	}
 	since := b.since
 	if f.queue {
@@ -200,7 +200,7 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 	if !b.stays {
 		f.remove(s.Blocker)
 	}
-	return inspect.Signalled, nil
+	return inspect.SignalSent, nil
 }
 
 // run is Run against it.
