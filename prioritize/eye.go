@@ -65,16 +65,6 @@ type waiting struct {
 	Blockers []int32 `json:"blockers"` // each once, ascending; 0 is a prepared transaction
 }
 
-// blockers are those of one session, nil when it is not blocked.
-func (v view) blockers(pid int32) []int32 {
-	for _, w := range v.Waiting {
-		if w.PID == pid {
-			return w.Blockers
-		}
-	}
-	return nil
-}
-
 // parseView reads the answer of look.sql.
 func parseView(text string, who Who) (view, error) {
 	var v view

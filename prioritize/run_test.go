@@ -693,8 +693,12 @@ func TestWhoIsChecked(t *testing.T) {
 	t.Parallel()
 	fn := func(context.Context) error { t.Error("fn was run"); return nil }
 	for _, who := range []prioritize.Who{
-		{}, {PIDs: []int32{0}}, {Applications: []string{""}}, {Users: []string{""}},
-		{Applications: []string{strings.Repeat("x", 64)}}, {Applications: []string{"pglock prioritize"}},
+		{},
+		{PIDs: []int32{0}},
+		{Applications: []string{""}},
+		{Users: []string{""}},
+		{Applications: []string{strings.Repeat("x", 64)}},
+		{Applications: []string{"pglock prioritize"}},
 	} {
 		if err := prioritize.RunFor(t.Context(), nil, who, fn); err == nil {
 			t.Errorf("%v is no error", who)

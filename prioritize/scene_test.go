@@ -88,11 +88,6 @@ func (s *scene) until(what, sql string, args ...any) {
 	}
 }
 
-// exact reports whether the server tells when a wait began.
-func (s *scene) exact() bool {
-	return s.is("SELECT current_setting('server_version_num')::int >= 140000")
-}
-
 // actor is a session of the scene.
 type actor struct {
 	s    *scene
