@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,10 +70,12 @@ type Engine struct {
 	wg     sync.WaitGroup // the goroutines of the sessions
 
 	roundTrips atomic.Uint64
+	channels   sync.Pool // of Holds that are over, empty
 
 	mu      sync.Mutex // guards everything below, and the insides of conns, entries and Holds
 	conns   []*conn    // in the order of their opening, none that is lost
 	entries map[Key]*entry
+	unused  []*entry      // to be used again
 	pollers []*entry      // that wait for a session to wait on
 	rung    []*conn       // that have something new in their queues
 	closed  bool          // no new locks
@@ -99,7 +102,9 @@ type Stats struct {
 // New makes an Engine. It opens no session before one is needed.
 func New(config Config) *Engine {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Engine{config: config, ctx: ctx, cancel: cancel, entries: make(map[Key]*entry)}
+	e := &Engine{config: config, ctx: ctx, cancel: cancel, entries: make(map[Key]*entry)}
+	e.channels.New = func() any { return make(chan error, 1) }
+	return e
 }
 
 // Stats tells how things stand.
@@ -125,11 +130,11 @@ type Wait struct {
 // error, or whatever is in the way of asking. In that case nothing is held, and
 // nothing is asked for any more.
 func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*Hold, error) {
-	h := &Hold{engine: e, mode: mode, noWait: wait.No, ready: make(chan error, 1)}
-	h.bound(ctx, wait)
 	if err := ctx.Err(); err != nil {
 		return nil, notAcquired(err)
 	}
+	h := e.newHold(mode, wait.No)
+	h.bound(ctx, wait)
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -159,7 +164,7 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode) ([]
 		return fail(ErrClosed)
 	}
 	for i, key := range keys {
-		holds[i] = &Hold{engine: e, mode: mode, noWait: true, ready: make(chan error, 1)}
+		holds[i] = e.newHold(mode, true)
 		e.ask(e.entry(key), holds[i])
 	}
 	e.unlockAndHelp()
@@ -179,7 +184,7 @@ func (e *Engine) ReleaseTogether(holds []*Hold) []error {
 	e.unlockAndHelp()
 	for i, h := range holds {
 		if asked[i] {
-			errs[i] = <-h.ready
+			errs[i] = h.answer()
 		}
 	}
 	return errs
@@ -273,9 +278,32 @@ func (e *Engine) entry(key Key) *entry {
 	if ent := e.entries[key]; ent != nil {
 		return ent
 	}
-	ent := &entry{key: key}
+	var ent *entry
+	if last := len(e.unused) - 1; last >= 0 {
+		ent = e.unused[last]
+		e.unused[last] = nil
+		e.unused = e.unused[:last]
+	} else {
+		ent = new(entry)
+	}
+	*ent = entry{key: key, text: strconv.FormatInt(key.ID, 10), holders: ent.holders[:0]}
 	e.entries[key] = ent
 	return ent
+}
+
+// maxUnused is how many entries are kept to be used again.
+const maxUnused = 256
+
+// drop takes away an entry that is idle and wanted by nobody.
+func (e *Engine) drop(ent *entry) {
+	delete(e.entries, ent.key)
+	if !ent.probing && len(e.unused) < maxUnused { // nothing that is under way points to it
+		e.unused = append(e.unused, ent)
+	}
+	if len(e.entries) == 0 && e.drained != nil {
+		close(e.drained)
+		e.drained = nil
+	}
 }
 
 // serving is a session that is not waiting for a lock, or that soon will not be.

@@ -14,6 +14,7 @@ var errExpired = errors.New("expired")
 // methods, which are the Engine's, are called with Engine.mu held.
 type entry struct {
 	key     Key
+	text    string // the key as statements have it
 	state   entryState
 	want    Mode      // what is tried or waited for
 	mode    Mode      // as which Postgres has it, while held or releasing
@@ -81,11 +82,7 @@ func (e *Engine) rest(ent *entry) {
 		e.try(ent)
 		return
 	}
-	delete(e.entries, ent.key)
-	if len(e.entries) == 0 && e.drained != nil {
-		close(e.drained)
-		e.drained = nil
-	}
+	e.drop(ent)
 }
 
 // settled tells those who gave up that nothing is under way on their behalf.

@@ -89,7 +89,7 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 	patience := c.engine.config.Heartbeat / 2
 	if len(ops) == 1 {
 		o := ops[0]
-		c.args = [2]string{strconv.FormatInt(o.ent.key.ID, 10), letter(o.kind, o.ent.key, o.mode)}
+		c.args = [2]string{o.ent.text, letter(o.kind, o.ent.key, o.mode)}
 		answer, err = c.ask(patience, oneSQL, c.args[:]...)
 	} else {
 		c.keys, c.letters = append(c.keys[:0], '{'), c.letters[:0]
@@ -97,7 +97,7 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 			if i > 0 {
 				c.keys = append(c.keys, ',')
 			}
-			c.keys = strconv.AppendInt(c.keys, o.ent.key.ID, 10)
+			c.keys = append(c.keys, o.ent.text...)
 			c.letters = append(c.letters, letter(o.kind, o.ent.key, o.mode)...)
 		}
 		c.keys = append(c.keys, '}')
@@ -154,7 +154,7 @@ func (c *conn) wait(o op) error {
 	// Rounded up, since 0 would be for ever.
 	millis := strconv.FormatInt(int64((slice+time.Millisecond-1)/time.Millisecond), 10)
 	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL,
-		strconv.FormatInt(o.ent.key.ID, 10), letter(o.kind, o.ent.key, o.mode), millis)
+		o.ent.text, letter(o.kind, o.ent.key, o.mode), millis)
 
 	// An order to cancel this wait that comes too late must not hit what is run
 	// next, so it is waited for. One that has not begun is taken back.

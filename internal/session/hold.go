@@ -11,7 +11,7 @@ type Hold struct {
 	engine *Engine
 	mode   Mode
 	noWait bool
-	ready  chan error // the one answer to asking, and then the one to unlocking
+	ready  chan error // the one answer to asking, and then the one to unlocking; one of Engine.channels
 
 	// Guarded by Engine.mu.
 	ent        *entry
@@ -40,6 +40,17 @@ func notAcquired(cause error) error {
 		return ErrNotAcquired
 	}
 	return fmt.Errorf("%w: %w", ErrNotAcquired, cause)
+}
+
+func (e *Engine) newHold(mode Mode, noWait bool) *Hold {
+	return &Hold{engine: e, mode: mode, noWait: noWait, ready: e.channels.Get().(chan error)}
+}
+
+// answer waits for the answer to unlocking, which is the last one.
+func (h *Hold) answer() error {
+	err := <-h.ready // the watchdog sees to it that it comes
+	h.engine.channels.Put(h.ready)
+	return err
 }
 
 // bound sets the deadline to the earlier one of what wait and ctx say.
@@ -84,6 +95,7 @@ func (h *Hold) await(ctx context.Context, wait Wait) (*Hold, error) {
 		ent.settle = append(ent.settle, settled)
 	}
 	e.unlock()
+	e.channels.Put(h.ready)
 	if settled != nil {
 		<-settled // a round trip; the watchdog ends the session that does not answer
 	}
@@ -94,6 +106,7 @@ func (h *Hold) answered(ctx context.Context, err error) (*Hold, error) {
 	if err == nil {
 		return h, nil
 	}
+	h.engine.channels.Put(h.ready)
 	if err == errExpired {
 		// Postgres was told to wait no longer than ctx: the two end together.
 		err = ErrNotAcquired
@@ -138,7 +151,7 @@ func (h *Hold) Release() error {
 	asked, err := h.begin()
 	h.engine.unlockAndHelp()
 	if asked {
-		err = <-h.ready // the watchdog sees to it that it comes
+		return h.answer()
 	}
 	return err
 }
@@ -150,7 +163,11 @@ func (h *Hold) begin() (asked bool, err error) {
 	switch h.state {
 	case granted:
 		h.end(released, ErrNotHeld)
-		return h.engine.release(h.ent, h), nil
+		if h.engine.release(h.ent, h) {
+			return true, nil
+		}
+		h.engine.channels.Put(h.ready)
+		return false, nil
 	case lost:
 		return false, h.err
 	}
