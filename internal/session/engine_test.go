@@ -422,6 +422,17 @@ func TestReadersJoinWhenTheWriterGivesUp(t *testing.T) {
 	})
 }
 
+// With one session there is none to ask on, and readers join without asking.
+func TestReadersJoinOnOneSession(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine(sessions(1))
+		first := t.acquire(e, one, Shared)
+		time.Sleep(time.Second)
+		t.must(t.acquire(e, one, Shared).Release())
+		t.must(first.Release())
+	})
+}
+
 // A probe takes the lock for an instant: Release answers only when that is over.
 func TestReleaseWaitsForTheProbe(t *testing.T) {
 	inBubble(t, func(t *bench) {
@@ -709,6 +720,29 @@ func TestCancelFromASessionThatNeverOpens(t *testing.T) {
 	})
 }
 
+// Neither does the session that is to wait: who gives up does so at once.
+func TestWaitOnASessionThatNeverOpens(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, two, Exclusive)
+		o.try(one, Exclusive)
+		t.server.mu.Lock()
+		t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
+		t.server.mu.Unlock()
+		r := t.ask(e, one, Exclusive, Wait{})
+		behind := t.ask(e, one, Shared, Wait{})
+		time.Sleep(100 * time.Millisecond)
+		for _, r := range []*request{r, behind} {
+			r.cancel()
+			if !r.finished() {
+				t.Error("giving up takes time")
+			}
+		}
+		o.unlock(one, Exclusive)
+		t.must(h.Release())
+	})
+}
+
 // A batch fails in the middle: what was done is kept, what was not is done.
 func TestBatchFails(t *testing.T) {
 	for _, state := range []string{sqlstate.OutOfMemory, sqlstate.QueryCanceled, "XX000"} {
@@ -805,6 +839,12 @@ func TestStatementsFail(t *testing.T) {
 		if sqlstate.Of(err) != "XX000" {
 			t.Error(err)
 		}
+		t.free(one)
+
+		// It fails again, but had its effect.
+		t.once(1, "locks X1", fault{err: fails})
+		t.once(1, "locks X1", fault{err: fails, done: 1})
+		t.must(t.acquire(e, one, Exclusive).Release())
 		t.free(one)
 
 		// The lock was granted, and the wait failed then.
@@ -916,6 +956,21 @@ func TestHeartbeat(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What Postgres says as it ends a session is the reason of the loss, also when it
+// is the answer to something else.
+func TestTerminationIsTheReason(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		h := t.acquire(e, one, Exclusive)
+		t.once(1, "locks x1", fault{die: before})
+		err := h.Release()
+		t.wantErr(err, ErrUnconfirmed)
+		if sqlstate.Of(err) != sqlstate.AdminShutdown {
+			t.Error(err)
+		}
+	})
 }
 
 // What the server tells of is noticed at once, by those who can listen.

@@ -536,6 +536,7 @@ func (b *backend) pause(d time.Duration) (err error) {
 	case <-b.cancel:
 		return pgError(sqlstate.QueryCanceled)
 	case <-b.ended:
+		return errSocket
 	}
 	return nil
 }

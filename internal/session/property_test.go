@@ -655,6 +655,13 @@ func (w *world) dump() string {
 		}
 		p.engine.mu.Unlock()
 	}
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	for key, l := range w.server.locks {
+		for h, n := range l.held {
+			fmt.Fprintf(&b, "%v is held by %d %v: sent %v, hung up %v, cut %v, closed %v\n", key, h.pid, n, h.sent, h.hungUp, h.cut, h.isClosed)
+		}
+	}
 	return b.String()
 }
 
