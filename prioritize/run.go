@@ -20,6 +20,8 @@ import (
 // same role is enough for sessions of that role, and pg_signal_backend for all but
 // superusers' (PostgreSQL manual, 9.28.2 "Server Signaling Functions"). Behind a
 // pooler that gives each transaction another session, conn must be a transaction.
+// conn is asked for its number first; where that is a REPEATABLE READ transaction's
+// first statement, it settles what the transaction sees.
 //
 // The watcher begins before fn and has ended when Run returns. When its session
 // cannot be opened, fn is not run and the error is [pglock.ErrUnavailable]; when it
