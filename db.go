@@ -19,7 +19,8 @@ type Querier interface {
 type Conn interface {
 	Querier
 
-	// Exec runs one statement and forgets its rows.
+	// Exec runs one statement and forgets its rows. Without args it may be several
+	// statements, with semicolons between them, that are sent together.
 	Exec(ctx context.Context, sql string, args ...any) error
 }
 

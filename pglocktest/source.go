@@ -193,7 +193,7 @@ func (s suite) askForOneValue(t *testing.T) {
 func (s suite) askUntilContextEnds(t *testing.T) {
 	holder, session, observer := s.open(t), s.open(t), s.open(t)
 	ask(t, holder, lockSQL)
-	pid := ask(t, session, pidSQL)
+	holderPID, pid := ask(t, holder, pidSQL), ask(t, session, pidSQL)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
@@ -218,6 +218,7 @@ func (s suite) askUntilContextEnds(t *testing.T) {
 	}
 	session.Close()
 	holder.Close()
+	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, holderPID)
 	s.gone(t, pid)
 }
 

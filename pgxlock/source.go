@@ -21,7 +21,12 @@ var _ pglock.Source = (*Source)(nil)
 // A PoolSource is a [Source] that also runs queries, in the pool.
 type PoolSource struct {
 	Source
-	queries
+	queries queries
+}
+
+// Query runs a statement in the pool.
+func (s *PoolSource) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	return s.queries.Query(ctx, sql, args...)
 }
 
 var (

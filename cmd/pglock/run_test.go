@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -282,8 +283,11 @@ func TestInheritance(t *testing.T) {
 	if got := c.line(); got != "three" {
 		t.Errorf("descriptor 3: %q", got)
 	}
-	if got := strings.Fields(c.line()); len(got) != 2 || got[1] != "0000000000000001" {
-		t.Errorf("ignored signals: %q", got)
+	// The last 31 bits are the signals 1 to 31. Those above have no names: what
+	// starts the tests, such as make, may itself ignore some of the C library's.
+	ignored := strings.Fields(c.line())
+	if mask, err := strconv.ParseUint(ignored[len(ignored)-1], 16, 64); err != nil || mask&(1<<31-1) != 1 {
+		t.Errorf("ignored signals: %q", ignored)
 	}
 	if got := c.line(); got != "inner" {
 		t.Errorf("PGLOCK_NAME: %q", got)
