@@ -194,28 +194,18 @@ func oneRun(s site, look database, path, dir, run, blow string) (overlap string,
 
 // deal deals a blow to a run of pglock.
 func deal(look database, pid int, run, blow string) error {
-	children := func(pid int) (pids []int) {
-		out, _ := exec.Command("ps", "-o", "pid=", "--ppid", fmt.Sprint(pid)).Output()
-		for _, field := range strings.Fields(string(out)) {
-			var child int
-			if _, err := fmt.Sscan(field, &child); err == nil {
-				pids = append(pids, child)
-			}
-		}
-		return pids
-	}
 	switch blow {
 	case "pglock":
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	case "politely":
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 	case "guard":
-		for _, guard := range children(pid) {
+		for _, guard := range childrenOf(pid) {
 			_ = syscall.Kill(guard, syscall.SIGKILL)
 		}
 	case "command":
-		for _, guard := range children(pid) {
-			if commands := children(guard); len(commands) > 0 {
+		for _, guard := range childrenOf(pid) {
+			if commands := childrenOf(guard); len(commands) > 0 {
 				_ = syscall.Kill(commands[0], syscall.SIGKILL)
 			}
 		}

@@ -181,8 +181,39 @@ func alive(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return false
 	}
-	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
-	return err == nil && !strings.HasPrefix(string(out), "Z")
+	state, _, ok := processStatus(pid)
+	return ok && state != "Z" && state != "X"
+}
+
+// processStatus is the state and the parent of a process, from /proc/PID/stat: ps
+// is not on every machine.
+func processStatus(pid int) (state string, parent int, ok bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", 0, false
+	}
+	// The name is in parentheses and may contain anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 2 {
+		return "", 0, false
+	}
+	parent, err = strconv.Atoi(fields[1])
+	return fields[0], parent, err == nil
+}
+
+// childrenOf are the children of a process.
+func childrenOf(pid int) (children []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		child, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if _, parent, ok := processStatus(child); ok && parent == pid {
+			children = append(children, child)
+		}
+	}
+	return children
 }
 
 // awaitGone waits until none of the processes is there any more.
@@ -196,13 +227,9 @@ func awaitGone(t *testing.T, pids ...int) {
 // guardOf is the process that stands between pglock and the command pid.
 func guardOf(t *testing.T, pid int) int {
 	t.Helper()
-	out, err := exec.Command("ps", "-o", "ppid=", "-p", strconv.Itoa(pid)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	guard, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil {
-		t.Fatal(err)
+	_, guard, ok := processStatus(pid)
+	if !ok {
+		t.Fatalf("there is no process %d", pid)
 	}
 	return guard
 }

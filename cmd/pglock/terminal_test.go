@@ -133,8 +133,10 @@ func TestTerminal(t *testing.T) {
 func TestTerminalForeground(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	term := s.inTerminal(t, "run", "x", "--", "sh", "-c", "sleep 0.1; ps -o stat= -p $$; stty -a | head -1")
-	term.sees("+") // ps' sign for the foreground group
+	term := s.inTerminal(t, "run", "x", "--", "sh", "-c",
+		// The fifth and the eighth field: its group, and the terminal's foreground group.
+		`sleep 0.1; set -- $(cat /proc/$$/stat); [ "$5" = "$8" ] && echo in front; stty -a | head -1`)
+	term.sees("in front")
 	term.sees("rows 24")
 	term.want(0)
 }
