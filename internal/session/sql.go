@@ -6,24 +6,45 @@ import (
 	"strings"
 )
 
+// The files begin with comments, for those who read them and run them in psql. What
+// is sent, and what pg_stat_activity shows of a session, is the statement alone.
+var (
+	helloSQL     = withoutComment(helloFile)
+	keepaliveSQL = withoutComment(keepaliveFile)
+	oneSQL       = withoutComment(oneFile)
+	batchSQL     = withoutComment(batchFile)
+	waitSQL      = withoutComment(waitFile)
+	heldSQL      = withoutComment(heldFile)
+	cancelSQL    = withoutComment(cancelFile)
+	pingSQL      = withoutComment(pingFile)
+)
+
 var (
 	//go:embed sql/hello.sql
-	helloSQL string
+	helloFile string
 	//go:embed sql/keepalive.sql
-	keepaliveSQL string
+	keepaliveFile string
 	//go:embed sql/one.sql
-	oneSQL string
+	oneFile string
 	//go:embed sql/batch.sql
-	batchSQL string
+	batchFile string
 	//go:embed sql/wait.sql
-	waitSQL string
+	waitFile string
 	//go:embed sql/held.sql
-	heldSQL string
+	heldFile string
 	//go:embed sql/cancel.sql
-	cancelSQL string
+	cancelFile string
 	//go:embed sql/ping.sql
-	pingSQL string
+	pingFile string
 )
+
+// withoutComment is what stands in a file behind the comments that it begins with.
+func withoutComment(file string) string {
+	for strings.HasPrefix(file, "--") {
+		_, file, _ = strings.Cut(file, "\n")
+	}
+	return strings.TrimSpace(file)
+}
 
 // letter is what one.sql, batch.sql and wait.sql call doing kind to the key in
 // the mode.
