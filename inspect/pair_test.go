@@ -292,3 +292,15 @@ func TestDeadlock(t *testing.T) {
 		t.Errorf("the forest is\n%swant\n%s", got, want)
 	}
 }
+
+// Who holds a lock that does not conflict, and waits ahead for one that does,
+// blocks softly.
+func TestSoftHolder(t *testing.T) {
+	s := newScene(t)
+	s.session("y").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t IN ACCESS SHARE MODE")
+	s.session("x").do("BEGIN", "LOCK TABLE t IN ACCESS SHARE MODE").await("LOCK TABLE t")
+	s.session("z").await("SELECT * FROM t")
+	s.wantPairs(
+		"x waits for AccessExclusiveLock of public.t: hard by y with AccessShareLock",
+		"z waits for AccessShareLock of public.t: soft by x with nothing")
+}
