@@ -169,14 +169,15 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%s: %s, want %s", test.filter, got, test.want)
 		}
 	}
+	s.session("p").do("BEGIN", "LOCK TABLE part1 IN SHARE UPDATE EXCLUSIVE MODE")
 	for _, test := range []struct {
 		tables []string
 		want   string
 	}{
 		{[]string{"app.orders"}, "abcg"},
-		{[]string{"parted"}, "f"},
-		{[]string{"part1"}, "f"},
-		{[]string{`"app"."orders"`, "PART1", "part1"}, "abcfg"},
+		{[]string{"parted"}, "fp"},
+		{[]string{"part1"}, "fp"},
+		{[]string{`"app"."orders"`, "PART1", "part1"}, "abcfgp"},
 		{[]string{"app.orders_pkey"}, "abcg"},
 	} {
 		if got := apps(inspect.On(test.tables...)); got != test.want {
