@@ -27,7 +27,7 @@ const closeTimeout = time.Second
 type session struct {
 	conn     *pgx.Conn
 	prepared map[string]string // from SQL to the name it is prepared under; for Ask alone
-	values   [][]byte          // Ask's parameters, kept to be used again
+	values   [][]byte          // where Ask's parameters are made
 
 	mu     sync.Mutex // guards what follows
 	busy   bool       // a call is using conn
@@ -123,11 +123,13 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 		s.prepared[sql] = name
 	}
 
-	s.values = s.values[:0]
-	for _, arg := range args {
-		s.values = append(s.values, []byte(arg))
+	for len(s.values) < len(args) {
+		s.values = append(s.values, []byte{})
 	}
-	result := pg.ExecPrepared(ctx, name, s.values, nil, nil)
+	for i, arg := range args {
+		s.values[i] = append(s.values[i][:0], arg...) // never nil, which would be NULL
+	}
+	result := pg.ExecPrepared(ctx, name, s.values[:len(args)], nil, nil)
 	var answer string
 	rows := 0
 	for result.NextRow() {
