@@ -67,7 +67,7 @@ func ExampleRetry() {
 		})
 	}
 	err = prioritize.Retry(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), migrate,
-		prioritize.LockTimeout(500*time.Millisecond),
+		prioritize.LockTimeout(2*time.Second),
 		prioritize.Backoff(10*time.Millisecond, time.Second),
 		prioritize.Budget(10*time.Minute),
 		prioritize.OnEvent(func(e prioritize.Event) {
@@ -94,7 +94,7 @@ func ExampleRetry_error() {
 	err = prioritize.Retry(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
 		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
 		return err
-	}, prioritize.LockTimeout(500*time.Millisecond), prioritize.Tries(1))
+	}, prioritize.LockTimeout(2*time.Second), prioritize.Tries(1))
 
 	var blocked *prioritize.Error
 	if errors.As(err, &blocked) {

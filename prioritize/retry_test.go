@@ -21,7 +21,7 @@ import (
 // retry are options that make no test wait long.
 func retry(opts ...prioritize.Option) []prioritize.Option {
 	return append([]prioritize.Option{
-		prioritize.LockTimeout(500 * time.Millisecond),
+		prioritize.LockTimeout(time.Second),
 		prioritize.Backoff(10*time.Millisecond, 50*time.Millisecond),
 	}, opts...)
 }
@@ -70,7 +70,7 @@ func TestRetryUntilTheWayIsFree(t *testing.T) {
 func TestRetryGivesUp(t *testing.T) {
 	t.Parallel()
 	for name, opt := range map[string]prioritize.Option{
-		"after tries": prioritize.Tries(3), "after a time": prioritize.Budget(1500 * time.Millisecond),
+		"after tries": prioritize.Tries(3), "after a time": prioritize.Budget(1200 * time.Millisecond),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,59 @@
+package prioritize
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// BenchmarkAsk is what the watcher's statements cost: nothing is all that the same
+// round trip costs when it asks for nothing.
+func BenchmarkAsk(b *testing.B) {
+	dsn := pgtest.Database(b)
+	conn, err := pgx.Connect(b.Context(), dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	e, err := openEye(b.Context(), pgxlock.ConnString(dsn))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.close()
+	pid := int32(conn.PgConn().PID())
+	for name, ask := range map[string]func() error{
+		"nothing": func() error {
+			_, err := e.(*sessionEye).session.Ask(b.Context(), "SELECT 'x'")
+			return err
+		},
+		"look": func() error {
+			_, err := e.look(b.Context(), Who{PIDs: []int32{pid}})
+			return err
+		},
+		"look for several": func() error {
+			_, err := e.look(b.Context(), Who{Applications: []string{"none"}})
+			return err
+		},
+		"signal": func() error {
+			_, err := e.signal(b.Context(), inspect.BlockingSignal{Waiter: pid, Blocker: pid})
+			return err
+		},
+		"picture": func() error {
+			_, err := e.picture(b.Context(), []int32{pid}, nil)
+			return err
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := ask(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
