@@ -170,6 +170,10 @@ func (a *actor) alive() bool {
 
 func (a *actor) wantAlive(want bool) {
 	a.s.t.Helper()
+	if !want { // it lets go of its locks before it is gone
+		a.s.until("the end of "+a.name, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", a.pid)
+		return
+	}
 	if want != a.alive() {
 		a.s.t.Errorf("%s is alive: %v, want %v", a.name, !want, want)
 	}
