@@ -1,0 +1,384 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// Parse reads what a config file says. path is for errors.
+func Parse(path string, data []byte) (*Config, error) {
+	p := &parser{path, data}
+	c := &Config{Path: path}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document, second yaml.Node
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		return c, nil
+	case err != nil:
+		return nil, p.broken(err)
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return nil, p.errorf(&second, "a second document begins here, and a config file is one")
+	case !errors.Is(err, io.EOF):
+		return nil, p.broken(err)
+	}
+	if err := p.config(c, document.Content[0]); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// parser makes a Config of nodes, which know their lines.
+type parser struct {
+	path string
+	data []byte
+}
+
+func (p *parser) errorf(at *yaml.Node, format string, args ...any) error {
+	return &Error{Path: p.path, Line: at.Line, Text: fmt.Sprintf(format, args...)}
+}
+
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
+
+// broken is an error of the YAML itself. What is wrong with the characters, and
+// what is in the first line, comes without a line.
+func (p *parser) broken(err error) error {
+	text := err.Error()
+	m := yamlLine.FindStringSubmatch(text)
+	line, _ := strconv.Atoi(m[1]) // none is 0
+	if line == 0 {
+		line = 1 + bytes.Count(p.data[:firstBad(p.data)], []byte("\n"))
+	}
+	return &Error{Path: p.path, Line: line, Text: "not YAML: " + text[len(m[0]):]}
+}
+
+// firstBad is where the first character is that YAML does not allow, 0 if none is.
+func firstBad(data []byte) int {
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		if r == utf8.RuneError && size == 1 || unicode.IsControl(r) && !strings.ContainsRune("\t\n\r\u0085", r) {
+			return i
+		}
+		i += size
+	}
+	return 0
+}
+
+// field reads what a key says.
+type field struct {
+	name string
+	read func(*yaml.Node) error
+}
+
+// object reads a mapping. Keys that are not among the fields, or there twice, are
+// errors. null stands for an empty one.
+func (p *parser) object(n *yaml.Node, what string, lines map[string]int, fields ...field) error {
+	return p.each(n, what, func(key, value *yaml.Node) error {
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
+		if i < 0 {
+			var names []string
+			for _, f := range fields {
+				names = append(names, f.name)
+			}
+			return p.errorf(key, "%s has no key %q: there are %s", what, short(key.Value), strings.Join(names, ", "))
+		}
+		if lines != nil {
+			lines[key.Value] = key.Line
+		}
+		return fields[i].read(value)
+	})
+}
+
+// each calls f for each key and value of a mapping.
+func (p *parser) each(n *yaml.Node, what string, f func(key, value *yaml.Node) error) error {
+	n = target(n)
+	if isNull(n) {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		return p.errorf(n, "%s is keys with values, not %s", what, kind(n))
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			return p.errorf(key, "a key is a word, not %s", kind(key))
+		}
+		if first, ok := seen[key.Value]; ok {
+			return p.errorf(key, "%q is in line %d already", short(key.Value), first)
+		}
+		seen[key.Value] = key.Line
+		if err := f(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// target is what an alias stands for.
+func target(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+
+// kind is what a node is, for an error.
+func kind(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "keys with values"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case isNull(n):
+		return "nothing"
+	}
+	return fmt.Sprintf("%q", short(n.Value))
+}
+
+// short is text cut to what fits in an error.
+func short(s string) string {
+	if runes := []rune(s); len(runes) > 60 {
+		return string(runes[:60]) + "…"
+	}
+	return s
+}
+
+func (p *parser) text(n *yaml.Node, what string, to *string) error {
+	n = target(n)
+	if n.Kind != yaml.ScalarNode || isNull(n) {
+		return p.errorf(n, "%s is text, not %s", what, kind(n))
+	}
+	if n.Value == "" {
+		return p.errorf(n, "%s is empty", what)
+	}
+	*to = n.Value
+	return nil
+}
+
+func (p *parser) bool(n *yaml.Node, what string, to **bool) error {
+	n = target(n)
+	var b bool
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&b) != nil {
+		return p.errorf(n, "%s is true or false, not %s", what, kind(n))
+	}
+	*to = &b
+	return nil
+}
+
+// texts reads a list, or one text that stands for a list of one.
+func (p *parser) texts(n *yaml.Node, what string, read func(at *yaml.Node, text string) error) error {
+	n = target(n)
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		items = n.Content
+	}
+	for _, item := range items {
+		var text string
+		if err := p.text(item, "each of the "+what, &text); err != nil {
+			return err
+		}
+		if err := read(item, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) config(c *Config, n *yaml.Node) error {
+	c.Defaults.lines = map[string]int{}
+	var defaults *yaml.Node
+	err := p.object(n, "a config file", nil,
+		field{"defaults", func(n *yaml.Node) error { defaults = n; return nil }},
+		field{"databases", func(n *yaml.Node) error {
+			return p.each(n, "databases", func(key, value *yaml.Node) error {
+				d, err := p.database(key, value)
+				c.Databases = append(c.Databases, d)
+				return err
+			})
+		}},
+		field{"views", func(n *yaml.Node) error {
+			return p.each(n, "views", func(key, value *yaml.Node) error {
+				v, err := p.view(key, value)
+				c.Views = append(c.Views, v)
+				return err
+			})
+		}},
+	)
+	if err == nil && defaults != nil {
+		err = p.object(defaults, "defaults", c.Defaults.lines, p.settings(&c.Defaults)...)
+	}
+	if err == nil {
+		err = p.attributesFit(&c.Defaults)
+	}
+	slices.SortFunc(c.Databases, func(a, b Database) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(c.Views, func(a, b View) int { return strings.Compare(a.Name, b.Name) })
+	return err
+}
+
+var (
+	namePattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
+	settingPattern = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+)
+
+func (p *parser) name(key *yaml.Node, what string) error {
+	if !namePattern.MatchString(key.Value) {
+		return p.errorf(key, "%q is no name for a %s: that is letters, digits, _, . and -", short(key.Value), what)
+	}
+	return nil
+}
+
+func (p *parser) database(key, value *yaml.Node) (Database, error) {
+	d := Database{Name: key.Value, Line: key.Line}
+	if err := p.name(key, "database"); err != nil {
+		return d, err
+	}
+	if target(value).Kind != yaml.MappingNode {
+		return d, p.text(value, "a database", &d.ConnString)
+	}
+	return d, p.each(value, "a database", func(key, value *yaml.Node) error {
+		if !settingPattern.MatchString(key.Value) {
+			return p.errorf(key, "%q is no connection setting, such as host, port, user, dbname or sslmode", short(key.Value))
+		}
+		var text string
+		if err := p.text(value, key.Value, &text); err != nil {
+			return err
+		}
+		d.Settings = append(d.Settings, Setting{key.Value, text})
+		return nil
+	})
+}
+
+// settings are the keys that the defaults have, and a view too.
+func (p *parser) settings(v *View) []field {
+	return []field{
+		{"database", func(n *yaml.Node) error { return p.text(n, "database", &v.Database) }},
+		{"attributes", func(n *yaml.Node) error { return p.attributes(n, "attributes", &v.Attributes) }},
+		{"blocking_attributes", func(n *yaml.Node) error { return p.attributes(n, "blocking_attributes", &v.BlockingAttributes) }},
+		{"limit", func(n *yaml.Node) error { return p.limit(n, &v.Limit) }},
+		{"expanded", func(n *yaml.Node) error { return p.bool(n, "expanded", &v.Expanded) }},
+		{"output", func(n *yaml.Node) error { return p.output(n, &v.Output) }},
+	}
+}
+
+func (p *parser) view(key, value *yaml.Node) (View, error) {
+	v := View{Name: key.Value, Line: key.Line, lines: map[string]int{}}
+	if err := p.name(key, "view"); err != nil {
+		return v, err
+	}
+	var filters []*yaml.Node
+	err := p.object(value, "a view", v.lines, append(p.settings(&v),
+		field{"description", func(n *yaml.Node) error { return p.text(n, "description", &v.Description) }},
+		field{"filters", func(n *yaml.Node) error {
+			return p.texts(n, "filters", func(at *yaml.Node, text string) error {
+				f, err := inspect.ParseFilter(text)
+				if err != nil {
+					return p.errorf(at, "%s", strings.TrimPrefix(err.Error(), "inspect: "))
+				}
+				v.filters = append(v.filters, f)
+				filters = append(filters, at)
+				return nil
+			})
+		}},
+		field{"tables", func(n *yaml.Node) error {
+			return p.texts(n, "tables", func(_ *yaml.Node, text string) error {
+				v.Tables = append(v.Tables, text)
+				return nil
+			})
+		}},
+		field{"blocking", func(n *yaml.Node) error { return p.bool(n, "blocking", &v.Blocking) }},
+		field{"yes", func(n *yaml.Node) error { return p.bool(n, "yes", &v.Yes) }},
+	)...)
+	if err != nil {
+		return v, err
+	}
+	for i, f := range v.filters {
+		if OfPairs(f) && !v.IsBlocking() {
+			return v, p.errorf(filters[i], "%q: only pairs have that, and this view has no blocking: true", f)
+		}
+	}
+	return v, p.attributesFit(&v)
+}
+
+// OfPairs reports whether a filter is about what only pairs have.
+func OfPairs(f inspect.Filter) bool {
+	field := strings.TrimSpace(f.String())
+	if i := strings.IndexAny(field, " =!<>~"); i >= 0 {
+		field = field[:i]
+	}
+	return field == "block" || strings.HasPrefix(field, "blocking_")
+}
+
+// attributesFit refuses attributes of pairs where locks are shown.
+func (p *parser) attributesFit(v *View) error {
+	if v.IsBlocking() {
+		return nil
+	}
+	for _, name := range v.Attributes {
+		if !isAttribute(inspect.Attributes(), name) {
+			return &Error{Path: p.path, Line: v.lines["attributes"], Text: fmt.Sprintf(
+				"attributes: only pairs have %s: it belongs into blocking_attributes, or into a view with blocking: true", name)}
+		}
+	}
+	return nil
+}
+
+func isAttribute(attributes []inspect.Attribute, name string) bool {
+	return slices.ContainsFunc(attributes, func(a inspect.Attribute) bool { return a.Name == name })
+}
+
+func (p *parser) attributes(n *yaml.Node, what string, to *[]string) error {
+	return p.texts(n, what, func(at *yaml.Node, text string) error {
+		for name := range strings.SplitSeq(text, ",") {
+			name = strings.TrimSpace(name)
+			if !isAttribute(inspect.PairAttributes(), name) {
+				var names []string
+				for _, a := range inspect.Attributes() {
+					names = append(names, a.Name)
+				}
+				return p.errorf(at, "%s: there is no attribute %q: there are %s; and for pairs blocking_ before those of the session, and block",
+					what, short(name), strings.Join(names, ", "))
+			}
+			*to = append(*to, name)
+		}
+		return nil
+	})
+}
+
+func (p *parser) limit(n *yaml.Node, to **int) error {
+	n = target(n)
+	var limit int
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&limit) != nil || limit < 0 {
+		return p.errorf(n, "limit is a number, 0 for all, not %s", kind(n))
+	}
+	*to = &limit
+	return nil
+}
+
+// Outputs are the formats that a file may ask for.
+func Outputs() []string { return []string{"table", "tsv", "csv", "json"} }
+
+func (p *parser) output(n *yaml.Node, to *string) error {
+	if err := p.text(n, "output", to); err != nil {
+		return err
+	}
+	if !slices.Contains(Outputs(), *to) {
+		return p.errorf(target(n), "output: the formats are %s, not %q", strings.Join(Outputs(), ", "), short(*to))
+	}
+	return nil
+}
