@@ -206,3 +206,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// The file that the guide shows is one.
+func TestGuide(t *testing.T) {
+	guide, err := os.ReadFile("../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(guide), "```yaml\n")
+	text, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the guide shows no file")
+	}
+	c, err := config.Parse("docs/config.md", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Views) != 3 || len(c.Databases) != 2 {
+		t.Errorf("%+v", c)
+	}
+}

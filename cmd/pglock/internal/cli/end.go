@@ -50,7 +50,7 @@ type end struct {
 	selection
 	terminate bool
 	everybody bool
-	yes       bool
+	sure      bool
 	dryRun    bool
 	allow     allowFlag
 	wait      durationFlag
@@ -84,18 +84,19 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd.DisableFlagsInUseLine = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := e.settle(cmd, args); err != nil {
+		if err := e.settle(a, cmd, args); err != nil {
 			return err
 		}
+		e.sure = e.sure || e.yes
 		switch {
 		case e.isEmpty() && !e.everybody:
 			return usagef(cmd, "nothing says whom to %s: name PIDs, -f or --on; or --all", cmd.Name())
 		case !e.isEmpty() && e.everybody:
 			return usagef(cmd, "--all is for when nothing else says whom to %s", cmd.Name())
-		case !e.yes && !e.dryRun && !a.hasPerson():
+		case !e.sure && !e.dryRun && !a.hasPerson():
 			return usagef(cmd, "there is no terminal to ask at: say -y, or --dry-run to look")
 		}
-		e.format = a.format(output.value, e.expanded)
+		e.format = a.format(e.outputOr(output), e.expanded)
 		var err error
 		if e.session, err = a.open(cmd.Context(), cmd.Name()); err != nil {
 			return err
@@ -107,7 +108,7 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	flags.SortFlags = false
 	e.register(flags, "those that keep what matches waiting, not those that match")
 	flags.BoolVar(&e.everybody, "all", false, "whoever has a lock or waits for one; with --blocking, all who keep others waiting")
-	flags.BoolVarP(&e.yes, "yes", "y", false, "do not ask")
+	flags.BoolVarP(&e.sure, "yes", "y", false, "do not ask")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
 	flags.Var(&e.allow, "allow", "also these `KIND`s: "+strings.Join(allowChoices(), ", "))
 	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each in lines of its own")
@@ -134,7 +135,7 @@ func (e *end) run(ctx context.Context) error {
 	switch {
 	case e.dryRun:
 		return e.report(outcomes, behind)
-	case e.yes:
+	case e.sure:
 		outcomes = nil
 	case slices.ContainsFunc(outcomes, wasSignalled):
 		if err := e.confirm(outcomes, behind); err != nil {

@@ -50,10 +50,10 @@ func (a *app) lsCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.settle(cmd, args); err != nil {
+			if err := s.settle(a, cmd, args); err != nil {
 				return err
 			}
-			f := a.format(output.value, s.expanded)
+			f := a.format(s.outputOr(output), s.expanded)
 			return a.show(cmd.Context(), "ls", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
 				return s.list(ctx, session, out, f)
 			})
@@ -87,16 +87,13 @@ func (f format) isMachine() bool { return f.name == "json" || f.name == "csv" }
 // list writes what is selected.
 func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f format) ([]string, error) {
 	usual := defaultColumns
-	switch {
-	case f.isMachine():
-		usual = nil
-		for _, a := range s.known() {
-			usual = append(usual, a.Name)
-		}
-	case s.blocking:
+	if s.blocking {
 		usual = defaultPairColumns
 	}
 	t := &table{columns: s.columns(usual...)}
+	if f.isMachine() && !s.ownColumns {
+		t.columns = s.known() // whatever the defaults of a file say
+	}
 	hidden := map[int32]bool{}
 	hide := func(s *inspect.Session) {
 		if s.Hidden {

@@ -25,6 +25,7 @@ type app struct {
 	Streams
 	env        []string
 	connection connect.Flags
+	config     settings
 }
 
 // Main runs the command with args, of which the first is its own name, and

@@ -44,6 +44,7 @@ func (a *app) rootCommand() *cobra.Command {
 			return unknownVerb(cmd, args[0])
 		},
 	}
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.configure(cmd) }
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetIn(a.In)
@@ -58,7 +59,7 @@ func (a *app) rootCommand() *cobra.Command {
 	// Without a shorthand: -h is the host, as in psql.
 	root.PersistentFlags().Bool("help", false, "print this help, and exit")
 
-	root.AddCommand(a.runCommand(), a.lsCommand(), a.treeCommand(), a.cancelCommand(), a.terminateCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.runCommand(), a.lsCommand(), a.treeCommand(), a.cancelCommand(), a.terminateCommand(), a.configCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	return root
 }
@@ -69,10 +70,11 @@ func (a *app) connectionFlags(flags *pflag.FlagSet) {
 	flags.StringVarP(&c.Host, "host", "h", "", "`host` of the server, or folder of its socket")
 	flags.StringVarP(&c.Port, "port", "p", "", "`port` of the server")
 	flags.StringVarP(&c.User, "username", "U", "", "`user` to connect as")
-	flags.StringVarP(&c.Database, "dbname", "d", "", "`database`, or a URI or key=value string")
+	flags.StringVarP(&c.Database, "dbname", "d", "", "`database`, or a URI or key=value string, or a name of the config file")
 	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never ask for a password")
 	flags.BoolVarP(&c.Ask, "password", "W", false, "ask for a password before connecting")
-	for _, name := range []string{"host", "port", "username", "dbname", "no-password", "password"} {
+	flags.StringVar(&a.config.path, "config-file", "", "the config `file`; see 'pglock config'")
+	for _, name := range []string{"host", "port", "username", "dbname", "no-password", "password", "config-file"} {
 		flags.Lookup(name).Annotations = map[string][]string{connectionFlag: nil}
 	}
 }

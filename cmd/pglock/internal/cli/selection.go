@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -23,7 +24,15 @@ type selection struct {
 	limit      limitFlag
 	expanded   bool
 
+	view string // its name
 	pids []int32
+
+	// What settle makes of flags, view and defaults.
+	viewFilters []inspect.Filter
+	ownColumns  bool // the attributes are those of the flags or the view
+	yes         bool // the view's
+	output      string
+	origins     map[string]string // of what is in force, by its name in the config file
 }
 
 // These are the columns where nobody says which.
@@ -39,6 +48,7 @@ func (s *selection) register(flags *pflag.FlagSet, blocking string) {
 	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeated, what matches all")
 	flags.Var(&s.tables, "on", "only locks on this `table`; repeated, on any of them")
 	flags.BoolVar(&s.blocking, "blocking", false, blocking)
+	flags.StringVarP(&s.view, "config", "c", "", "what the `VIEW` of the config file says, besides these flags")
 }
 
 // registerList adds those that say how they are listed.
@@ -49,8 +59,9 @@ func (s *selection) registerList(flags *pflag.FlagSet) {
 	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each in lines of its own")
 }
 
-// settle reads the arguments, and checks what only all flags together tell.
-func (s *selection) settle(cmd *cobra.Command, args []string) error {
+// settle reads the arguments, adds what the config file says, and checks what only
+// all of it together tells.
+func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
 	for _, arg := range args {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 			pid, err := strconv.ParseInt(word, 10, 32)
@@ -62,12 +73,14 @@ func (s *selection) settle(cmd *cobra.Command, args []string) error {
 			}
 		}
 	}
+	if err := s.merge(a, cmd); err != nil {
+		return err
+	}
 	if s.blocking {
 		return nil
 	}
-	for _, f := range s.filters {
-		field, _, _ := strings.Cut(f.String(), " ")
-		if field == "block" || strings.HasPrefix(field, "blocking_") {
+	for _, f := range slices.Concat(s.filters, s.viewFilters) {
+		if config.OfPairs(f) {
 			return usagef(cmd, "--filter %s: only pairs have that: add --blocking", quoted(f.String()))
 		}
 	}
@@ -79,14 +92,91 @@ func (s *selection) settle(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// merge adds what the view says, and then the defaults of the config file. Filters
+// and tables of a view come to those of the flags; of all else the flags have the
+// last word.
+func (s *selection) merge(a *app, cmd *cobra.Command) error {
+	said := func(flag string) bool { return cmd.Flags().Changed(flag) }
+	s.origins = map[string]string{}
+	for key, flag := range map[string]string{
+		"filters": "filter", "tables": "on", "blocking": "blocking", "attributes": "attribute",
+		"limit": "limit", "expanded": "expanded", "output": "output", "yes": "yes",
+	} {
+		if f := cmd.Flags().Lookup(flag); f != nil && f.Changed {
+			s.origins[key] = "--" + flag
+		}
+	}
+	took := func(key string, v config.View) {
+		s.origins[key] = a.config.where(v, key)
+	}
+	if a.config.view != nil {
+		v := *a.config.view
+		s.viewFilters = v.Filters()
+		for _, key := range []string{"filters", "tables"} {
+			switch from := s.origins[key]; {
+			case v.LineOf(key) == 0:
+			case from != "":
+				s.origins[key] = from + ", " + a.config.where(v, key)
+			default:
+				took(key, v)
+			}
+		}
+		if v.Blocking != nil && !said("blocking") {
+			s.blocking = *v.Blocking
+			took("blocking", v)
+		}
+		if v.Yes != nil && !said("yes") {
+			s.yes = *v.Yes
+			took("yes", v)
+		}
+	}
+	s.ownColumns = said("attribute")
+	for i, v := range a.config.layers() {
+		names, key := v.Attributes, "attributes"
+		if s.blocking && len(v.BlockingAttributes) > 0 {
+			names, key = v.BlockingAttributes, "blocking_attributes"
+		}
+		isDefault := i == len(a.config.layers())-1
+		if s.blocking && isDefault && key == "attributes" {
+			names = nil // those of locks
+		}
+		if len(s.attributes) == 0 && len(names) > 0 && !(isDefault && cmd.Name() == "tree") {
+			s.attributes, s.ownColumns = names, !isDefault
+			took("attributes", v)
+			s.origins["attributes"] = a.config.where(v, key)
+		}
+		if v.Limit != nil && s.origins["limit"] == "" {
+			s.limit = limitFlag(*v.Limit)
+			took("limit", v)
+		}
+		if v.Expanded != nil && s.origins["expanded"] == "" {
+			s.expanded = *v.Expanded
+			took("expanded", v)
+		}
+		if v.Output != "" && s.origins["output"] == "" {
+			s.output = v.Output
+			took("output", v)
+		}
+	}
+	return nil
+}
+
+// outputOr is the format that the flag says, or else the config file.
+func (s *selection) outputOr(flag outputFlag) string {
+	if s.origins["output"] == "--output" || s.output == "" || !slices.Contains(flag.choices, s.output) {
+		return flag.value
+	}
+	return s.output
+}
+
 // isEmpty reports whether nothing says which locks.
 func (s *selection) isEmpty() bool {
-	return len(s.pids) == 0 && len(s.filters) == 0 && len(s.tables) == 0
+	return len(s.pids) == 0 && len(s.filters) == 0 && len(s.tables) == 0 && len(s.viewFilters) == 0
 }
 
 // all are the filters that it all adds up to.
 func (s *selection) all() []inspect.Filter {
-	filters := slices.Clone([]inspect.Filter(s.filters))
+	filters := slices.Concat(s.filters, s.viewFilters)
 	if len(s.pids) > 0 {
 		filters = append(filters, inspect.PIDs(s.pids...))
 	}

@@ -43,9 +43,10 @@ func (a *app) treeCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.settle(cmd, args); err != nil {
+			if err := s.settle(a, cmd, args); err != nil {
 				return err
 			}
+			format := s.outputOr(output)
 			terminal := isTerminal(a.Out)
 			style := treeStyle{
 				width: a.terminalWidth(),
@@ -57,11 +58,11 @@ func (a *app) treeCommand() *cobra.Command {
 				style.lines = asciiLines
 			}
 			return a.show(cmd.Context(), "tree", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
-				forest, err := s.forest(ctx, session, output.value != "json")
+				forest, err := s.forest(ctx, session, format != "json")
 				if err != nil {
 					return nil, err
 				}
-				if output.value == "json" {
+				if format == "json" {
 					return hiddenInForest(session, forest), writeForestJSON(out, forest)
 				}
 				return hiddenInForest(session, forest), style.write(out, forest)

@@ -1,0 +1,267 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pglock-go/pglock/config"
+)
+
+const configHelp = `Prints what is in force and where it comes from: the config file, the connection,
+how locks are listed, and the databases and views that the file names. Passwords
+are not shown. With -c it is what holds for that view, and with flags of ls, what
+holds with these.
+
+The config file is the one that --config-file names, or PGLOCK_CONFIG, or else
+pglock.yaml in the current folder, or pglock/config.yaml in the user's config
+folder. Flags count before the view, the view before the file's defaults.`
+
+const configExamples = `  pglock config
+  pglock config -c stuck
+  PGLOCK_CONFIG=team.yaml pglock config -o json`
+
+func (a *app) configCommand() *cobra.Command {
+	var s selection
+	output := outputFlag{value: "table", choices: []string{"table", "json"}}
+	cmd := &cobra.Command{
+		Use:                   "config [-c VIEW]",
+		Short:                 "Print what is configured, and where",
+		Long:                  configHelp,
+		Example:               configExamples,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noArgs(cmd, args); err != nil {
+				return err
+			}
+			if err := s.settle(a, cmd, nil); err != nil {
+				return err
+			}
+			report, err := a.inForce(cmd, &s)
+			if err != nil {
+				return err
+			}
+			if output.value == "json" {
+				encoder := json.NewEncoder(a.Out)
+				encoder.SetEscapeHTML(false)
+				encoder.SetIndent("", "  ")
+				return encoder.Encode(report)
+			}
+			return report.write(a.Out)
+		},
+	}
+	cmd.Flags().SortFlags = false
+	s.register(cmd.Flags(), "as for ls")
+	s.registerList(cmd.Flags())
+	cmd.Flags().VarP(&output, "output", "o", output.usage())
+	return cmd
+}
+
+// configReport is what pglock config prints.
+type configReport struct {
+	File      *string          `json:"file"`
+	From      string           `json:"from,omitempty"`
+	Looked    []string         `json:"looked_for,omitempty"`
+	Settings  []configSetting  `json:"settings"`
+	Databases []configDatabase `json:"databases"`
+	Views     []configView     `json:"views"`
+}
+
+type configSetting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	From  string `json:"from"`
+}
+
+type configDatabase struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	Line  int    `json:"line"`
+}
+
+type configView struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	Line        int    `json:"line"`
+}
+
+// builtIn is the origin of what nobody said.
+const builtIn = "built in"
+
+func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
+	file := a.config.file
+	r := &configReport{Settings: []configSetting{}, Databases: []configDatabase{}, Views: []configView{}}
+	if file.Path != "" {
+		r.File, r.From = &file.Path, file.From
+		if file.From == "named" {
+			r.From = "--config-file"
+		}
+	} else {
+		r.Looked = config.Places()
+	}
+	add := func(name, value, from string) {
+		if from == "" {
+			from = builtIn
+		}
+		r.Settings = append(r.Settings, configSetting{name, printable(value), printable(from)})
+	}
+	target, err := a.connection.Config(a.getenv, applicationName("config", ""))
+	if err != nil {
+		return nil, err
+	}
+	add("host", target.Host, a.connectionOrigin(cmd, "host", "PGHOST", "host"))
+	add("port", strconv.Itoa(int(target.Port)), a.connectionOrigin(cmd, "port", "PGPORT", "port"))
+	add("user", target.User, a.connectionOrigin(cmd, "username", "PGUSER", "user"))
+	add("dbname", target.Database, a.connectionOrigin(cmd, "dbname", "PGDATABASE", "dbname"))
+	if target.Password != "" {
+		add("password", "(not shown)", a.connectionOrigin(cmd, "", "PGPASSWORD", "password"))
+	}
+
+	var filters []string
+	for _, f := range s.filters {
+		filters = append(filters, f.String())
+	}
+	tables := []string(s.tables)
+	if v := a.config.view; v != nil {
+		for _, f := range v.Filters() {
+			if !strings.HasPrefix(f.String(), "on ") {
+				filters = append(filters, f.String())
+			}
+		}
+		tables = append(tables, v.Tables...)
+	}
+	if len(filters) > 0 {
+		add("filters", strings.Join(filters, "; "), s.origins["filters"])
+	}
+	if len(tables) > 0 {
+		add("tables", strings.Join(tables, ", "), s.origins["tables"])
+	}
+	usual := defaultColumns
+	if s.blocking {
+		usual = defaultPairColumns
+	}
+	var columns []string
+	for _, c := range s.columns(usual...) {
+		columns = append(columns, c.Name)
+	}
+	add("blocking", strconv.FormatBool(s.blocking), s.origins["blocking"])
+	add("attributes", strings.Join(columns, ","), s.origins["attributes"])
+	add("limit", s.limit.String(), s.origins["limit"])
+	add("expanded", strconv.FormatBool(s.expanded), s.origins["expanded"])
+	if s.output != "" && s.origins["output"] != "--output" {
+		add("output", s.output, s.origins["output"])
+	} else {
+		add("output", "table on a terminal, else tsv", "")
+	}
+	if s.yes {
+		add("yes", "true", s.origins["yes"])
+	}
+	for _, d := range file.Databases {
+		r.Databases = append(r.Databases, configDatabase{d.Name, printable(redacted(d)), d.Line})
+	}
+	for _, v := range file.Views {
+		r.Views = append(r.Views, configView{v.Name, printable(v.Description), v.Line})
+	}
+	return r, nil
+}
+
+// connectionOrigin is who said a part of the connection, as far as it is known:
+// files that pgx reads by itself are not told from defaults.
+func (a *app) connectionOrigin(cmd *cobra.Command, flag, variable, setting string) string {
+	c := &a.config
+	switch {
+	case flag != "dbname" && flag != "" && cmd.Flags().Changed(flag) && !says(a.connection.Database, setting):
+		return "--" + flag
+	case c.database.Name != "":
+		for _, s := range c.database.Settings {
+			if s.Name == setting {
+				return fmt.Sprintf("%s:%d (%s)", c.file.Path, c.database.Line, c.database.Name)
+			}
+		}
+		if says(c.database.ConnString, setting) || setting == "dbname" && c.database.ConnString != "" && !strings.Contains(c.database.ConnString, "=") {
+			return fmt.Sprintf("%s:%d (%s)", c.file.Path, c.database.Line, c.database.Name)
+		}
+	case says(a.connection.Database, setting), setting == "dbname" && a.connection.Database != "":
+		return c.databaseOrigin
+	}
+	if a.getenv(variable) != "" {
+		return variable
+	}
+	return ""
+}
+
+// says reports whether a connection string has a setting, as far as a look at it
+// tells.
+func says(connString, setting string) bool {
+	if u, err := url.Parse(connString); err == nil && strings.HasPrefix(u.Scheme, "postgres") {
+		_, hasPassword := u.User.Password()
+		return u.Query().Has(setting) ||
+			setting == "host" && u.Hostname() != "" || setting == "port" && u.Port() != "" ||
+			setting == "user" && u.User.Username() != "" || setting == "password" && hasPassword ||
+			setting == "dbname" && strings.Trim(u.Path, "/") != ""
+	}
+	return regexp.MustCompile(`(^|\s)` + setting + `\s*=`).MatchString(connString)
+}
+
+// secret are settings with something in them that nobody else may see, in a
+// key=value string or after the ? of a URI.
+var secret = regexp.MustCompile(`((?:password|sslpassword|passfile|scram_client_key|oauth_client_secret)\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&]+)`)
+
+// redacted is a database without its password.
+func redacted(d config.Database) string {
+	text := d.ConnString
+	for _, s := range d.Settings {
+		text += " " + s.Name + "=" + quoteIfNeeded(s.Value)
+	}
+	text = strings.TrimSpace(text)
+	if scheme, rest, ok := strings.Cut(text, "://"); ok {
+		// Up to the last @: a password with a / or an @ in it is hidden whole.
+		if at := strings.LastIndex(rest, "@"); at >= 0 {
+			user, password, has := strings.Cut(rest[:at], ":")
+			if has && password != "" {
+				text = scheme + "://" + user + ":xxxxx" + rest[at:]
+			}
+		}
+	}
+	return secret.ReplaceAllString(text, "${1}xxxxx")
+}
+
+func quoteIfNeeded(s string) string {
+	if strings.ContainsAny(s, ` '\`) {
+		return quoteSetting(s)
+	}
+	return s
+}
+
+func (r *configReport) write(out io.Writer) error {
+	if r.File != nil {
+		fmt.Fprintf(out, "config file: %s (%s)\n", printable(*r.File), r.From)
+	} else {
+		fmt.Fprintf(out, "config file: none; looked for %s\n", printable(strings.Join(r.Looked, ", ")))
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t)
+	for _, s := range r.Settings {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, s.Value, s.From)
+	}
+	if len(r.Databases) > 0 {
+		fmt.Fprintln(t, "\ndatabases")
+		for _, d := range r.Databases {
+			fmt.Fprintf(t, "  %s\t%s\tline %d\n", d.Name, d.Value, d.Line)
+		}
+	}
+	if len(r.Views) > 0 {
+		fmt.Fprintln(t, "\nviews")
+		for _, v := range r.Views {
+			fmt.Fprintf(t, "  %s\t%s\tline %d\n", v.Name, v.Description, v.Line)
+		}
+	}
+	return t.Flush()
+}
