@@ -112,6 +112,33 @@ func TestBlockingSignalGuard(t *testing.T) {
 	wantOutcome(t, q, good, inspect.BlockerGone)
 }
 
+// Who stands ahead in the queue is told from who holds, also when it holds
+// something else of the same table.
+func TestBlockingSignalQueue(t *testing.T) {
+	s := newScene(t)
+	s.session("owner").do("CREATE TABLE t (i int)")
+	q := s.asker()
+	holder := s.session("holder").do("BEGIN", "SELECT FROM t")
+	queued := s.session("queued").do("BEGIN", "LOCK t IN ROW SHARE MODE").await("LOCK t IN ACCESS EXCLUSIVE MODE")
+	reader := s.session("reader").await("SELECT FROM t") // behind queued, whose ROW SHARE is no trouble
+	ddl := s.session("ddl").await("ALTER TABLE t ADD COLUMN w int")
+
+	of := func(waiter, blocker *actor, queue bool) inspect.BlockingSignal {
+		return inspect.BlockingSignal{
+			Waiter: waiter.pid, Blocker: blocker.pid, BlockerStart: blocker.start(), Superusers: true, Queue: queue,
+		}
+	}
+	wantOutcome(t, q, of(reader, queued, false), inspect.OnlyQueued)
+	wantOutcome(t, q, of(reader, queued, true), inspect.WouldSignal)
+	wantOutcome(t, q, of(reader, holder, true), inspect.BlocksNoMore) // it blocks queued, and not the reader
+	wantOutcome(t, q, of(ddl, holder, false), inspect.WouldSignal)
+	wantOutcome(t, q, of(ddl, queued, false), inspect.WouldSignal) // its ROW SHARE is in the way of this one
+	wantOutcome(t, q, of(ddl, reader, false), inspect.OnlyQueued)
+	holder.do("COMMIT")
+	queued.join()
+	queued.do("COMMIT")
+}
+
 // What was seen and decided upon is no reason to signal when the blocker has let go
 // in between, whatever it does now.
 func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
