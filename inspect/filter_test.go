@@ -286,8 +286,10 @@ func TestWrongFilters(t *testing.T) {
 }
 
 func FuzzParseFilter(f *testing.F) {
-	for _, seed := range []string{"pid = 1", "wait_duration > 1m30s", "query~^a=b", "key=(1,2)", "x", "= =", "mode!=ACCESS SHARE",
-		"xact_start<-5m", "blocking_context.url !~ x", "duration >= 1e9", "duration>.5s", "granted=yes", "kind = toast", "context. = x"} {
+	for _, seed := range []string{
+		"pid = 1", "wait_duration > 1m30s", "query~^a=b", "key=(1,2)", "x", "= =", "mode!=ACCESS SHARE",
+		"xact_start<-5m", "blocking_context.url !~ x", "duration >= 1e9", "duration>.5s", "granted=yes", "kind = toast", "context. = x",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

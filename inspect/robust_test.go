@@ -69,10 +69,12 @@ func TestHostileSearchPath(t *testing.T) {
 			setup.do(fmt.Sprintf(`CREATE OPERATOR evil.%s (FUNCTION = %s, LEFTARG = pg_catalog.%s, RIGHTARG = pg_catalog.%s)`, operator, function, typ, typ))
 		}
 	}
-	for _, function := range []string{"pg_backend_pid()", "current_database()", "pg_is_in_recovery()", "pg_blocking_pids(int4)",
+	for _, function := range []string{
+		"pg_backend_pid()", "current_database()", "pg_is_in_recovery()", "pg_blocking_pids(int4)",
 		"pg_stat_clear_snapshot()", "clock_timestamp()", "unnest(int4[])", "host(inet)", "to_regclass(text)", "current_setting(text)",
 		"pg_has_role(name, text)", "pg_terminate_backend(int4)", "pg_cancel_backend(int4)", "cardinality(int4[])", "strpos(text, text)",
-		"replace(text, text, text)", "concat(text, text)", "bool_or(bool)"} {
+		"replace(text, text, text)", "concat(text, text)", "bool_or(bool)",
+	} {
 		setup.do(fmt.Sprintf(`CREATE FUNCTION evil.%s RETURNS bool LANGUAGE sql AS 'SELECT evil.boom()'`, function))
 	}
 	for _, typ := range []string{"text", "int4", "int8", "oid", "bool", "json", "timestamptz"} {

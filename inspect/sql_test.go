@@ -31,8 +31,10 @@ func TestSQLIsQualified(t *testing.T) {
 		if bare := regexp.MustCompile(`(?i)[^\n]*\b(IN|LIKE|BETWEEN|NULLIF|GREATEST|LEAST|IS (NOT )?DISTINCT|CASE \S+ WHEN|JOIN [^\n]* USING)\b[^\n]*`).FindString(sql); bare != "" {
 			t.Errorf("%s: syntax that hides an operator: %s", name, strings.TrimSpace(bare))
 		}
-		syntax := []string{"CAST", "COALESCE", "ROW", "EXTRACT", "EXISTS", "ANY", "ALL", "ARRAY", "AS", "AND", "OR", "NOT", "FROM", "LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN",
-			"family", "b", "u", "w", "t", "v", "x"} // aliases with columns
+		syntax := []string{
+			"CAST", "COALESCE", "ROW", "EXTRACT", "EXISTS", "ANY", "ALL", "ARRAY", "AS", "AND", "OR", "NOT", "FROM", "LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN",
+			"family", "b", "u", "w", "t", "v", "x",
+		} // aliases with columns
 		for _, call := range regexp.MustCompile(`([\w.]+)\s*\(`).FindAllStringSubmatch(sql, -1) {
 			if f := call[1]; !strings.HasPrefix(f, "pg_catalog.") && !slices.Contains(syntax, f) {
 				t.Errorf("%s: the function %s that search_path decides", name, f)

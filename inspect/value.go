@@ -123,8 +123,10 @@ func parseBool(text string) (bool, error) {
 
 // parseTime reads a moment. Without a zone it is in UTC.
 func parseTime(text string) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05Z07",
-		"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+	for _, layout := range []string{
+		time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05Z07",
+		"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02",
+	} {
 		if t, err := time.Parse(layout, text); err == nil {
 			return t, nil
 		}
@@ -179,7 +181,8 @@ func parseDuration(text string) (time.Duration, error) {
 			i := slices.IndexFunc(units, func(u struct {
 				words []string
 				size  time.Duration
-			}) bool {
+			},
+			) bool {
 				return slices.Contains(u.words, word)
 			})
 			if i < 0 {
