@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	errNotOurs = errors.New("Postgres says that the session did not hold the lock it was to unlock")
+	errNotOurs = errors.New("by Postgres' word the session did not hold the lock it was to unlock")
 	errSwapped = fmt.Errorf("%w: another backend answered", ErrPooler)
 	errSilent  = errors.New("no answer within the heartbeat")
 	errUnused  = errors.New("not needed for a while")

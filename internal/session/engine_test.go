@@ -107,9 +107,8 @@ func (t *bench) engine(change ...func(*Config)) *Engine {
 	return e
 }
 
-func sessions(n int) func(*Config)            { return func(c *Config) { c.Sessions = n } }
-func handOver(d time.Duration) func(*Config)  { return func(c *Config) { c.HandOver = d } }
-func heartbeat(d time.Duration) func(*Config) { return func(c *Config) { c.Heartbeat = d } }
+func sessions(n int) func(*Config)           { return func(c *Config) { c.Sessions = n } }
+func handOver(d time.Duration) func(*Config) { return func(c *Config) { c.HandOver = d } }
 
 // acquire waits as long as it takes.
 func (t *bench) acquire(e *Engine, key Key, mode Mode) *Hold {
