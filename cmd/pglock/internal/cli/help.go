@@ -52,6 +52,10 @@ func usageOf(cmd *cobra.Command) string {
 
 // flagsOf lists the flags of a verb: those that connect, or the others.
 func flagsOf(cmd *cobra.Command, connection bool) string {
+	return pickFlags(cmd, connection).FlagUsages()
+}
+
+func pickFlags(cmd *cobra.Command, connection bool) *pflag.FlagSet {
 	picked := pflag.NewFlagSet("", pflag.ContinueOnError)
 	picked.SortFlags = false
 	pick := func(f *pflag.Flag) {
@@ -61,7 +65,7 @@ func flagsOf(cmd *cobra.Command, connection bool) string {
 	}
 	cmd.Flags().VisitAll(pick)
 	cmd.Root().PersistentFlags().VisitAll(pick)
-	return picked.FlagUsages()
+	return picked
 }
 
 func helpCommand() *cobra.Command {

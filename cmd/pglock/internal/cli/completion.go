@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/inspect"
+)
+
+const completionHelp = `Prints a script for a shell that completes verbs, flags, and what flags take: the
+fields and operators of filters, attributes, formats, and the views and databases
+of the config file.`
+
+const completionExamples = `  source <(pglock completion bash)
+  pglock completion zsh > "${fpath[1]}/_pglock"
+  pglock completion fish > ~/.config/fish/completions/pglock.fish`
+
+var shells = []string{"bash", "zsh", "fish", "powershell"}
+
+func (a *app) completionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                   "completion SHELL",
+		Short:                 "Print the completions for bash, zsh or fish",
+		Long:                  completionHelp,
+		Example:               completionExamples,
+		Annotations:           map[string]string{offline: "true"},
+		DisableFlagsInUseLine: true,
+		ValidArgs:             shells,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef(cmd, "a shell is needed: %s", strings.Join(shells, ", "))
+			}
+			root := cmd.Root()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(a.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(a.Out)
+			case "fish":
+				return root.GenFishCompletion(a.Out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(a.Out)
+			}
+			return usagef(cmd, "there is no shell %s: there are %s", quoted(args[0]), strings.Join(shells, ", "))
+		},
+	}
+}
+
+// complete tells the shells what flags and arguments take, of all verbs.
+func (a *app) complete(root *cobra.Command) {
+	const alone = cobra.ShellCompDirectiveNoFileComp
+	for _, cmd := range root.Commands() {
+		for name, complete := range map[string]cobra.CompletionFunc{
+			"filter":    completeFilter,
+			"attribute": completeAttributes,
+			"output":    completeOutput,
+			"config":    a.completeView,
+			"allow":     cobra.FixedCompletions(allowChoices(), alone),
+			"on":        cobra.NoFileCompletions,
+			"limit":     cobra.NoFileCompletions,
+			"watch":     cobra.FixedCompletions([]string{"1s", "2s", "5s", "10s"}, alone),
+			"wait":      cobra.NoFileCompletions,
+			"grace":     cobra.NoFileCompletions,
+			"key":       cobra.NoFileCompletions,
+			"pg-locks":  cobra.NoFileCompletions,
+		} {
+			if cmd.Flags().Lookup(name) != nil {
+				_ = cmd.RegisterFlagCompletionFunc(name, complete) // an error says that it is there already
+			}
+		}
+		if cmd.ValidArgsFunction == nil && cmd.ValidArgs == nil && cmd.Name() != "run" {
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
+		}
+	}
+	_ = root.RegisterFlagCompletionFunc("dbname", a.completeDatabase)
+	for _, name := range []string{"host", "port", "username"} {
+		_ = root.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+}
+
+// isPairs reports whether the words so far are about pairs.
+func isPairs(cmd *cobra.Command) bool {
+	blocking, err := cmd.Flags().GetBool("blocking")
+	return err == nil && blocking
+}
+
+func completable(cmd *cobra.Command) []inspect.Attribute {
+	if isPairs(cmd) {
+		return inspect.PairAttributes()
+	}
+	return inspect.Attributes()
+}
+
+// completeFilter completes FIELD, then FIELD OP, and VALUE where there are few.
+func completeFilter(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	const more = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	var choices []string
+	if field, _, ok := strings.Cut(word, "="); ok {
+		for _, value := range valuesOf(strings.TrimSpace(field)) {
+			choices = append(choices, field+"="+value)
+		}
+		return choices, cobra.ShellCompDirectiveNoFileComp
+	}
+	for _, a := range completable(cmd) {
+		choices = append(choices, a.Name+"=\t"+a.Doc)
+		if a.Name == word {
+			for _, op := range []string{"!=", "<", "<=", ">", ">=", "~", "!~"} {
+				if _, err := inspect.ParseFilter(word + op + sample(a)); err == nil {
+					choices = append(choices, word+op)
+				}
+			}
+		}
+	}
+	return choices, more
+}
+
+// sample is a value of an attribute's type.
+func sample(a inspect.Attribute) string {
+	switch a.Type {
+	case inspect.Number, inspect.Duration:
+		return "1"
+	case inspect.Time:
+		return "-1s"
+	}
+	if values := valuesOf(a.Name); values != nil {
+		return values[0]
+	}
+	return "x"
+}
+
+// valuesOf are the values of a field that has but a few.
+func valuesOf(field string) []string {
+	switch strings.TrimPrefix(field, "blocking_") {
+	case "granted", "fastpath":
+		return []string{"true", "false"}
+	case "block":
+		return []string{string(inspect.Hard), string(inspect.Soft)}
+	case "state":
+		return []string{"active", "idle", "idle in transaction", "idle in transaction (aborted)"}
+	case "type":
+		return []string{"relation", "advisory", "transactionid", "tuple", "virtualxid", "object", "extend", "page"}
+	case "kind":
+		return []string{"TABLE", "INDEX", "SEQUENCE", "TOAST", "VIEW", "MATERIALIZED_VIEW", "FOREIGN_TABLE", "PARTITIONED_TABLE", "PARTITIONED_INDEX"}
+	case "mode":
+		var modes []string
+		for _, m := range pglock.Modes() {
+			modes = append(modes, m.PgLocks())
+		}
+		return modes
+	}
+	return nil
+}
+
+// completeAttributes completes the last one of a list with commas.
+func completeAttributes(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	before := word[:strings.LastIndex(word, ",")+1]
+	var choices []string
+	for _, a := range completable(cmd) {
+		if !slices.Contains(strings.Split(before, ","), a.Name) {
+			choices = append(choices, before+a.Name+"\t"+a.Doc)
+		}
+	}
+	return choices, cobra.ShellCompDirectiveNoFileComp
+}
+
+func completeOutput(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if f, ok := cmd.Flags().Lookup("output").Value.(*outputFlag); ok {
+		return f.choices, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completionFile is the config file, or an empty one: here is no place to complain.
+func (a *app) completionFile() *config.Config {
+	file, err := config.Load(a.config.path)
+	if err != nil {
+		return &config.Config{}
+	}
+	return file
+}
+
+func (a *app) completeView(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var choices []string
+	for _, v := range a.completionFile().Views {
+		choices = append(choices, fmt.Sprintf("%s\t%s", v.Name, printable(v.Description)))
+	}
+	return choices, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) completeDatabase(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var choices []string
+	for _, d := range a.completionFile().Databases {
+		choices = append(choices, fmt.Sprintf("%s\t%s", d.Name, printable(redacted(d))))
+	}
+	return choices, cobra.ShellCompDirectiveNoFileComp
+}
