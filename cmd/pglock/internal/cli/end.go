@@ -120,7 +120,7 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 func (a *app) hasPerson() bool { return isTerminal(a.In) || isTerminal(a.Err) }
 
 func (e *end) run(ctx context.Context) error {
-	victims, err := e.find(ctx)
+	victims, spared, err := e.find(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,10 +134,11 @@ func (e *end) run(ctx context.Context) error {
 	}
 	switch {
 	case e.dryRun:
-		return e.report(outcomes, behind)
+		return e.report(append(outcomes, spared...), behind)
 	case e.sure:
-		outcomes = nil
+		outcomes = spared
 	case slices.ContainsFunc(outcomes, wasSignalled):
+		outcomes = append(outcomes, spared...)
 		if err := e.confirm(outcomes, behind); err != nil {
 			return err
 		}
@@ -146,7 +147,7 @@ func (e *end) run(ctx context.Context) error {
 		}
 	default:
 		// Nobody was asked about, so nobody is ended, not even one who would be now.
-		return e.report(outcomes, behind)
+		return e.report(append(outcomes, spared...), behind)
 	}
 	var opts []inspect.EndOption
 	if e.wait.set {
@@ -159,31 +160,56 @@ func (e *end) run(ctx context.Context) error {
 	return err
 }
 
-// find looks for the sessions that are meant.
-func (e *end) find(ctx context.Context) ([]inspect.Victim, error) {
-	var victims []inspect.Victim
+// find looks for the sessions that are meant. Spared are those of them that only
+// stand ahead in a queue, and would go on themselves when the others are gone.
+func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
 		pairs, err := inspect.Blocked(ctx, e.session, e.all()...)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		victims = inspect.BlockersOf(pairs)
-	} else {
-		locks, err := inspect.Locks(ctx, e.session, e.all()...)
-		if err != nil {
-			return nil, err
-		}
-		victims = inspect.SessionsOf(locks)
+		return slices.DeleteFunc(victims, func(v inspect.Victim) bool {
+			ahead := waitsFor(v, victims, pairs)
+			if ahead == nil {
+				return false
+			}
+			spared = append(spared, inspect.Outcome{Victim: v, Status: statusSpared, Reason: fmt.Sprintf(
+				"it holds nothing that others wait for but stands ahead of them in the queue, and waits itself, for %s (-f block=soft is about such)", whoIs(ahead))})
+			return true
+		}), spared, nil
+	}
+	locks, err := inspect.Locks(ctx, e.session, e.all()...)
+	if err != nil {
+		return nil, nil, err
 	}
 	// Locks of transactions that are over belong to nobody who could be ended.
-	return slices.DeleteFunc(victims, func(v inspect.Victim) bool { return v.PID == 0 && v.Prepared == nil }), nil
+	return slices.DeleteFunc(inspect.SessionsOf(locks), func(v inspect.Victim) bool {
+		return v.PID == 0 && v.Prepared == nil
+	}), nil, nil
+}
+
+// waitsFor is another victim that v waits for, if v does no more than stand ahead
+// in a queue.
+func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) *inspect.Session {
+	var ahead *inspect.Session
+	for _, p := range pairs {
+		switch {
+		case p.Blocking == v.Session && p.Block == inspect.Hard:
+			return nil
+		case p.Session == v.Session && p.Block == inspect.Hard &&
+			slices.ContainsFunc(victims, func(other inspect.Victim) bool { return other.Session == p.Blocking }):
+			ahead = p.Blocking
+		}
+	}
+	return ahead
 }
 
 // findAgain looks which of the sessions that would be signalled are still meant
 // after the answer, which may have come late. Nobody joins them. The outcomes are
 // those of all others.
 func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
-	now, err := e.find(ctx)
+	now, _, err := e.find(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -206,7 +232,8 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 	return victims, others, nil
 }
 
-// statusSpared is the status of one who was no longer meant when the answer came.
+// statusSpared is the status of one who need not go, or who was no longer meant
+// when the answer came.
 const statusSpared inspect.Status = "spared"
 
 func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
@@ -317,8 +344,8 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 		e.tell("pid %d was not %s: no session with that number has a lock that matches", pid, e.past())
 	}
 	for _, o := range outcomes {
-		if !e.succeeded(o) {
-			failed = true
+		failed = failed || !e.succeeded(o)
+		if !e.succeeded(o) || o.Status == statusSpared {
 			fmt.Fprintln(e.Err, "pglock: "+e.explain(o, e.dryRun))
 		}
 	}

@@ -191,12 +191,12 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	if t.Pair == nil {
 		name = bold + red
 	}
-	spans := []span{{name, whoIs(t.Session)}, {"", whoseIs(t.Session)}}
+	spans := []span{{name, whoIs(t.Session)}, {"", whatIs(t.Session)}}
 	if t.Pair != nil {
 		spans = append(spans, span{yellow, "  waits " + waitText(t.Pair)}, span{"", howBlocked(t.Pair, above)})
 	}
 	if t.Again {
-		return append(spans, span{dim, "  (drawn elsewhere with those behind it)"})
+		return append(spans, span{dim, "  (drawn elsewhere with those behind it)"}, span{"", whoseIs(t.Session)})
 	}
 	if t.Pair == nil || t.State != "active" {
 		spans = append(spans, span{"", stateText(t.Session)})
@@ -211,6 +211,8 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	if t.Cycle {
 		spans = append(spans, span{red, "  in a circle: waits for itself through others"})
 	}
+	// At the end, where a line may be cut.
+	spans = append(spans, span{"", whoseIs(t.Session)})
 	for _, a := range style.extra {
 		if v := a.Value(&inspect.Lock{Session: t.Session}); v != nil {
 			spans = append(spans, span{"", "  " + a.Name + "=" + humanText(v)})
@@ -256,19 +258,24 @@ func whoIs(s *inspect.Session) string {
 	return fmt.Sprintf("pid %d", s.PID)
 }
 
-// whoseIs is a session's role, database and application.
-func whoseIs(s *inspect.Session) string {
+// whatIs is a session's application, and what it is if it is no client's.
+func whatIs(s *inspect.Session) string {
 	text := ""
-	if s.User != "" || s.Database != "" {
-		text = "  " + printable(s.User+"@"+s.Database)
-	}
 	if s.Application != "" {
 		text += " " + quoted(s.Application)
 	}
 	if s.BackendType != "" && s.BackendType != "client backend" {
-		text += "  " + printable(s.BackendType)
+		text += " " + printable(s.BackendType)
 	}
 	return text
+}
+
+// whoseIs is a session's role and database.
+func whoseIs(s *inspect.Session) string {
+	if s.User == "" && s.Database == "" {
+		return ""
+	}
+	return "  " + printable(s.User+"@"+s.Database)
 }
 
 // waitText is what is waited for, and how long it has been.
