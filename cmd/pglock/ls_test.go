@@ -3,49 +3,77 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // What the server says about others never reaches a terminal as it is.
-func TestLsIsSafe(t *testing.T) {
+func TestServerTextIsSafe(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	const evil = "evil \x1b[31m \u009b31m \u202e\tname\nhere"
 	holder := connectTo(t, s.server.ConnString(s.name))
 	holder.exec(t, `CREATE TABLE "`+evil+`" ()`)
+	holder.exec(t, "SELECT set_config('application_name', 'evil \x1b]0;x', false)")
 	holder.exec(t, "BEGIN")
 	holder.exec(t, `LOCK TABLE "`+evil+`" /* `+evil+` */`)
-
-	for _, format := range []string{"tsv", "json", "table"} {
-		cmd := exec.Command(testBinary(t), "ls", "-o", format)
-		cmd.Args[0] = "pglock"
-		cmd.Env = s.env()
-		out, err := cmd.Output()
-		if err != nil {
+	waiter := connectTo(t, s.server.ConnString(s.name))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = waiter.conn.Exec(context.Background(), `/*pga_context={"a": "\u001b[31m \u202e"}*/ SELECT FROM "`+evil+`" -- `+evil)
+	}()
+	t.Cleanup(func() { holder.close(); <-done })
+	pid := fmt.Sprint(waiter.conn.PgConn().PID())
+	eventually(t, "somebody waits", func() (waits bool) {
+		row := s.conn.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = "+pid+")")
+		if err := row.Scan(&waits); err != nil {
 			t.Fatal(err)
 		}
-		text := string(out)
-		if strings.ContainsAny(text, "\x1b\u009b\u202e") {
-			t.Errorf("%s: %q", format, text)
+		return waits
+	})
+
+	for _, args := range []string{
+		"ls -o tsv", "ls -o table", "ls -o csv", "ls -o json", "ls -e -o table",
+		"ls --blocking -o tsv", "ls --blocking -o table", "ls --blocking -o csv", "ls --blocking -o json", "ls --blocking -e",
+		"tree", "tree -o json", "tree -a application,context,query",
+		"terminate --dry-run -o table", "terminate --dry-run -o csv", "terminate --dry-run -o json --blocking", "cancel --dry-run -e --blocking",
+	} {
+		cmd := exec.Command(testBinary(t), append(strings.Fields(args), "-f", "database="+s.name)...)
+		cmd.Args[0] = "pglock"
+		cmd.Env = s.env()
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil && !strings.HasPrefix(args, "cancel") {
+			t.Fatalf("%s: %v: %s", args, err, stderr.String())
 		}
-		if format != "json" {
-			if !strings.Contains(text, `evil \x1b[31m \u009b31m \u202e name here`) {
-				t.Errorf("%s: %q", format, text)
-			}
+		text := string(out)
+		if strings.ContainsAny(text+stderr.String(), "\x1b\u009b\u202e\a") {
+			t.Errorf("%s: %q", args, text)
+		}
+		if !strings.Contains(text, "evil") {
+			t.Errorf("%s: it is not there: %q", args, text)
+		}
+		if strings.Contains(args, "json") && !json.Valid(out) {
+			t.Errorf("%s: not JSON: %s", args, text)
+		}
+		if args == "ls -o tsv" && !strings.Contains(text, `evil \x1b[31m \u009b31m \u202e name here`) {
+			t.Errorf("%s: %q", args, text)
+		}
+		if args != "ls -o json" {
 			continue
 		}
 		var locks []map[string]any
 		if err := json.Unmarshal(out, &locks); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
-		found := false
-		for _, l := range locks {
-			found = found || l["relation"] == evil && l["mode"] == "AccessExclusiveLock"
-		}
-		if !found {
+		if !slices.ContainsFunc(locks, func(l map[string]any) bool { return l["relation"] == evil && l["mode"] == "AccessExclusiveLock" }) {
 			t.Errorf("json does not tell the name as it is: %s", text)
 		}
 	}

@@ -161,7 +161,11 @@ func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []s
 	head := fmt.Sprintf("%s, every %s; Ctrl-C ends", time.Now().Format("15:04:05"), every)
 	lines = append([]string{head, ""}, lines...)
 	for _, notice := range notices {
-		lines = append(lines, "pglock: "+printable(notice))
+		line := "pglock: " + printable(notice)
+		if runes := []rune(line); a.width() > 1 && len(runes) > a.width() {
+			line = string(runes[:a.width()-1]) + "…"
+		}
+		lines = append(lines, line)
 	}
 	if f, ok := a.Out.(*os.File); ok {
 		if _, height, err := term.GetSize(int(f.Fd())); err == nil && height > 2 && len(lines) > height-1 {
@@ -175,7 +179,9 @@ func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []s
 	}
 	b.WriteString("\x1b[H")
 	for _, line := range lines {
-		b.WriteString(line + "\x1b[K\r\n")
+		// Erased before it is written: after a line that is as wide as the
+		// terminal, its last character would be.
+		b.WriteString("\x1b[2K" + line + "\r\n")
 	}
 	b.WriteString("\x1b[J")
 	_, err := a.Out.Write([]byte(b.String()))

@@ -1,0 +1,199 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What docs/command.md promises of the JSON: these names, with values of these
+// types. Names may be added, here and there.
+var (
+	contractOfLock = map[string]string{
+		"type": "string", "mode": "string", "granted": "bool", "wait_start": "time", "wait_duration": "seconds",
+		"kind": "string", "relation": "string", "schema": "string", "key": "string", "page": "number", "tuple": "number",
+		"transactionid": "number", "virtualxid": "string", "target": "string", "fastpath": "bool",
+	}
+	contractOfSession = map[string]string{
+		"pid": "number", "user": "string", "database": "string", "application": "string", "client": "string",
+		"backend_type": "string", "backend_start": "time", "xact_start": "time", "query_start": "time", "state_change": "time",
+		"duration": "seconds", "state": "string", "wait_event_type": "string", "wait_event": "string", "leader_pid": "number",
+		"query_id": "number", "context": "object", "query": "string",
+	}
+	contractOfTree = map[string]string{
+		"hidden": "bool", "prepared": "object", "depth": "number", "behind": "number", "longest_wait": "seconds",
+		"cycle": "bool", "again": "bool", "waits_for": "object", "blocked": "array",
+	}
+	contractOfOutcome = map[string]string{
+		"prepared": "object", "blocks": "number", "status": "string", "ended": "bool", "reason": "string", "grant": "string", "allow": "string",
+	}
+)
+
+func union(all ...map[string]string) map[string]string {
+	u := map[string]string{}
+	for _, m := range all {
+		maps.Copy(u, m)
+	}
+	return u
+}
+
+// jsonObjects are what pglock prints.
+func (s site) jsonObjects(t *testing.T, args ...string) []map[string]any {
+	t.Helper()
+	cmd := exec.Command(testBinary(t), args...)
+	cmd.Args[0] = "pglock"
+	cmd.Env = s.env()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	var objects []map[string]any
+	if err := json.Unmarshal(out, &objects); err != nil {
+		t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	if len(objects) == 0 {
+		t.Fatalf("%v: nothing", args)
+	}
+	return objects
+}
+
+// holds checks that an object has just the names of a contract. It notes in seen
+// which had a value.
+func holds(t *testing.T, what string, object map[string]any, contract map[string]string, seen map[string]bool) {
+	t.Helper()
+	if got, want := slices.Sorted(maps.Keys(object)), slices.Sorted(maps.Keys(contract)); !slices.Equal(got, want) {
+		t.Errorf("%s has the names\n%v, not\n%v", what, got, want)
+	}
+	for name, value := range object {
+		if value == nil {
+			continue
+		}
+		seen[name] = true
+		ok := false
+		switch v := value.(type) {
+		case string:
+			ok = contract[name] == "string"
+			if contract[name] == "time" {
+				at, err := time.Parse(time.RFC3339Nano, v)
+				ok = err == nil && strings.HasSuffix(v, "Z") && time.Since(at).Abs() < time.Hour
+			}
+		case float64:
+			ok = contract[name] == "number" || contract[name] == "seconds" && v >= 0 && v < 3600
+		case bool:
+			ok = contract[name] == "bool"
+		case map[string]any:
+			ok = contract[name] == "object"
+		case []any:
+			ok = contract[name] == "array"
+		}
+		if !ok {
+			t.Errorf("%s: %s is %v, which is no %s", what, name, value, contract[name])
+		}
+	}
+}
+
+func TestJSONContract(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	holder := connectTo(t, s.server.ConnString(s.name)+" application_name=holder")
+	holder.exec(t, "CREATE TABLE orders (id int PRIMARY KEY)")
+	holder.exec(t, "INSERT INTO orders VALUES (1)")
+	holder.exec(t, "SELECT pg_advisory_lock(42)")
+	holder.exec(t, "BEGIN")
+	holder.exec(t, "/*pga_context={\"job\": \"nightly\"}*/ UPDATE orders SET id = 1")
+	var pids []string
+	for range 2 {
+		waiter := connectTo(t, s.server.ConnString(s.name)+" application_name=waiter")
+		pid := fmt.Sprint(waiter.conn.PgConn().PID())
+		pids = append(pids, pid)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = waiter.conn.Exec(context.Background(), "UPDATE orders SET id = 1 WHERE id = 1")
+		}()
+		t.Cleanup(func() { holder.close(); <-done })
+		eventually(t, "somebody waits", func() (waits bool) {
+			row := s.conn.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = "+pid+")")
+			if err := row.Scan(&waits); err != nil {
+				t.Fatal(err)
+			}
+			return waits
+		})
+	}
+	here := "database=" + s.name
+	all := func(contract map[string]string, seen map[string]bool, but ...string) {
+		t.Helper()
+		for name := range contract {
+			if !seen[name] && !slices.Contains(but, name) {
+				t.Errorf("nothing has a %s", name)
+			}
+		}
+	}
+	// What this scene has not, and old versions of Postgres have not.
+	const rare = "client leader_pid query_id blocking_client blocking_leader_pid blocking_query_id schema prepared reason grant allow page tuple"
+	absent := append(strings.Fields(rare), "key", "kind", "relation", "context", "virtualxid", "blocking_context", "target")
+
+	lock := union(contractOfLock, contractOfSession)
+	seen := map[string]bool{}
+	for _, l := range s.jsonObjects(t, "ls", "-o", "json", "-l", "0", "-f", here) {
+		holds(t, "a lock", l, lock, seen)
+	}
+	all(lock, seen, strings.Fields(rare)...)
+
+	pair := union(lock, map[string]string{"block": "string"})
+	for name, kind := range contractOfSession {
+		pair["blocking_"+name] = kind
+	}
+	seen = map[string]bool{}
+	for _, p := range s.jsonObjects(t, "ls", "--blocking", "-o", "json", "-f", here) {
+		holds(t, "a pair", p, pair, seen)
+	}
+	all(pair, seen, absent...)
+
+	node := union(contractOfSession, contractOfTree)
+	wait := union(contractOfLock, map[string]string{"block": "string", "held_mode": "string"})
+	seen = map[string]bool{}
+	seenWait := map[string]bool{}
+	var visit func(object map[string]any)
+	visit = func(object map[string]any) {
+		holds(t, "a node", object, node, seen)
+		if w, ok := object["waits_for"].(map[string]any); ok {
+			holds(t, "a wait", w, wait, seenWait)
+		}
+		for _, b := range object["blocked"].([]any) {
+			visit(b.(map[string]any))
+		}
+	}
+	for _, root := range s.jsonObjects(t, "tree", "-o", "json", "-f", here) {
+		visit(root)
+	}
+	all(node, seen, absent...)
+	all(wait, seenWait, append(absent, "transactionid")...)
+
+	outcome := union(contractOfSession, contractOfOutcome)
+	seen = map[string]bool{}
+	for _, o := range s.jsonObjects(t, append([]string{"terminate", "--dry-run", "-o", "json"}, pids...)...) {
+		holds(t, "an outcome", o, outcome, seen)
+	}
+	all(outcome, seen, absent...)
+
+	// The guide tells of each name.
+	guide, err := os.ReadFile("../../docs/command.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range union(lock, contractOfTree, contractOfOutcome, wait) {
+		if !strings.Contains(string(guide), "`"+name+"`") {
+			t.Errorf("docs/command.md does not tell of %s", name)
+		}
+	}
+}
