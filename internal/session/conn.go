@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 var (
 	errNotOurs = errors.New("by Postgres' word the session did not hold the lock it was to unlock")
 	errSwapped = fmt.Errorf("%w: another backend answered", ErrPooler)
+	errReset   = fmt.Errorf("%w: the session was reset", ErrPooler)
 	errSilent  = errors.New("no answer within the heartbeat")
 	errUnused  = errors.New("not needed for a while")
 )
@@ -47,6 +49,7 @@ type conn struct {
 
 	// Used by the owner alone.
 	ops     []op   // the whole batch
+	mark    string // the session's, by which it is known to be ours alone
 	prefix  string // of every answer: the backend's pid
 	spare   []op   // where batches are made
 	keys    []byte // where statements are made
@@ -98,6 +101,9 @@ const (
 	runner              // its own goroutine
 	caller              // a goroutine that asked for something itself
 )
+
+// obstinacy is how often a statement is tried that somebody cancels.
+const obstinacy = 5
 
 // maxBatch is how many locks and unlocks one statement takes at the most.
 const maxBatch = 2048
@@ -228,7 +234,7 @@ func (c *conn) begin() error {
 	defer cancel()
 	s, err := e.config.Open(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return unavailable(err)
 	}
 	e.mu.Lock()
 	c.s = s
@@ -245,13 +251,18 @@ func (c *conn) begin() error {
 func (c *conn) greet(ctx context.Context) error {
 	e := c.engine
 	e.roundTrips.Add(1)
-	answer, err := c.s.Ask(ctx, helloSQL)
+	c.mark = rand.Text()
+	answer, err := c.s.Ask(ctx, helloSQL, c.mark)
+	for n := 1; n < obstinacy && sqlstate.Of(err) == sqlstate.QueryCanceled; n++ {
+		answer, err = c.s.Ask(ctx, helloSQL, c.mark)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return unavailable(err)
 	}
 	var hello struct {
 		PID     int32
 		Start   string
+		Mark    string // of the Locker that was here before
 		Standby bool
 	}
 	if err := json.Unmarshal([]byte(answer), &hello); err != nil {
@@ -259,6 +270,9 @@ func (c *conn) greet(ctx context.Context) error {
 	}
 	if told := c.s.PID(); told != 0 && told != uint32(hello.PID) && !e.config.AllowPooler {
 		return ErrPooler
+	}
+	if hello.Mark != "" {
+		return fmt.Errorf("%w: another Locker uses the same session", ErrPooler)
 	}
 	if hello.Standby {
 		return ErrStandby
@@ -285,6 +299,11 @@ func (c *conn) greet(ctx context.Context) error {
 		case c.bitten <- struct{}{}:
 		default:
 		}
+		// Closing may take a moment, and then the driver's giving up another one:
+		// those who hold locks are told first.
+		e.mu.Lock()
+		e.lose(c, errSilent)
+		e.unlock()
 		c.s.Close()
 	})
 	c.dog.Stop()
@@ -394,9 +413,13 @@ func (c *conn) listen() error {
 	e.mu.Lock()
 	c.busy = true // and no alarm is needed
 	e.mu.Unlock()
-	_, err := c.ask(e.config.Heartbeat/2, pingSQL)
+	same, err := c.ask(e.config.Heartbeat/2, pingSQL, c.mark)
 	if err != nil && sqlstate.Of(err) != "" {
 		_, err = c.holds(err) // somebody canceled the ping
+		return err
+	}
+	if err == nil && same != "1" {
+		return errReset
 	}
 	return err
 }
@@ -438,17 +461,38 @@ func (c *conn) askAnything(patience time.Duration, sql string, args ...string) (
 		case <-c.bitten:
 			return "", errSilent
 		default:
-			return "", err
 		}
+		if swapped(err) {
+			return "", fmt.Errorf("%w: %v", errSwapped, err)
+		}
+		return "", err
 	}
 	c.heard = time.Now()
 	return answer, nil
+}
+
+// unavailable is why a session could not be begun.
+func unavailable(err error) error {
+	if swapped(err) {
+		return fmt.Errorf("%w: %w", ErrPooler, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// swapped reports whether the statements that the driver prepared are not there,
+// or those of another: it is not the session that they were prepared in.
+func swapped(err error) bool {
+	state := sqlstate.Of(err)
+	return state == sqlstate.InvalidStatementName || state == sqlstate.DuplicateStatement
 }
 
 // holds asks which advisory locks the session holds, after Postgres answered with
 // an error. Its own errors are the session's end.
 func (c *conn) holds(after error) (map[advisory]bool, error) {
 	answer, err := c.ask(c.engine.config.Heartbeat, heldSQL)
+	for n := 1; n < obstinacy && sqlstate.Of(err) == sqlstate.QueryCanceled; n++ {
+		answer, err = c.ask(c.engine.config.Heartbeat, heldSQL)
+	}
 	switch {
 	case err != nil && strings.HasPrefix(sqlstate.Of(after), "57P"):
 		return nil, after // that was Postgres' word that it ends the session

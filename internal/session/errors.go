@@ -10,7 +10,9 @@ var (
 	ErrNotHeld     = errors.New("lock not held")
 	ErrUnconfirmed = errors.New("unlock not confirmed")
 	ErrClosed      = errors.New("locker closed")
-	ErrPooler      = errors.New("a connection pooler stands between pglock and Postgres")
-	ErrStandby     = errors.New("the server is a standby")
+	ErrPooler      = errors.New("a connection pooler stands between pglock and Postgres: " +
+		"connect to Postgres directly, or lock in a transaction; AllowPooler() is for poolers of whole sessions")
+	ErrStandby = errors.New("the server is a standby, where a lock keeps out nobody who works on the primary: " +
+		"connect to the primary; target_session_attrs=read-write finds it among several hosts")
 	ErrUnavailable = errors.New("no session with Postgres")
 )

@@ -48,29 +48,34 @@ func (c *conn) exchange() error {
 	return nil
 }
 
-// single runs one try, unlock or probe, for the second time.
+// single runs one try, unlock or probe, for the second time, and more often when
+// somebody cancels it.
 func (c *conn) single(o op) error {
-	answer, err := c.askFor(c.one(o))
-	if err == nil {
-		return c.settle(c.one(o), answer)
+	for n := 1; ; n++ {
+		answer, err := c.askFor(c.one(o))
+		if err == nil {
+			return c.settle(c.one(o), answer)
+		}
+		if sqlstate.Of(err) == "" {
+			return err
+		}
+		has, lost := c.holds(err)
+		switch held := has[advisory{o.ent.key, o.mode}]; {
+		case lost != nil:
+			return lost
+		case o.kind == opProbe && held:
+			return probedInHalf(err)
+		case o.kind == opTry && held, o.kind == opUnlock && !held:
+			return c.settle(c.one(o), "1") // it was done, and failed then
+		case n < obstinacy && sqlstate.Of(err) == sqlstate.QueryCanceled:
+			continue
+		case o.kind == opProbe:
+			return c.settle(c.one(o), "0")
+		case o.kind == opTry:
+			return c.refuse(o, err)
+		}
+		return fmt.Errorf("unlocking: %w", err)
 	}
-	if sqlstate.Of(err) == "" {
-		return err
-	}
-	has, lost := c.holds(err)
-	switch held := has[advisory{o.ent.key, o.mode}]; {
-	case lost != nil:
-		return lost
-	case o.kind == opProbe && held:
-		return probedInHalf(err)
-	case o.kind == opProbe:
-		return c.settle(c.one(o), "0")
-	case o.kind == opTry && held, o.kind == opUnlock && !held:
-		return c.settle(c.one(o), "1") // it was done, and failed then
-	case o.kind == opTry:
-		return c.refuse(o, err)
-	}
-	return fmt.Errorf("unlocking: %w", err)
 }
 
 // probedInHalf is the end of a session on which a probe may have left its lock.

@@ -11,6 +11,8 @@ const (
 	InvalidCatalogName    = "3D000"
 	InvalidSchemaName     = "3F000"
 	DeadlockDetected      = "40P01"
+	InvalidStatementName  = "26000"
+	DuplicateStatement    = "42P05"
 	InsufficientPrivilege = "42501"
 	WrongObjectType       = "42809"
 	UndefinedTable        = "42P01"

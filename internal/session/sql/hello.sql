@@ -6,9 +6,11 @@ SELECT pg_catalog.json_build_object(
     'pid', pg_catalog.pg_backend_pid(),
     'start', (SELECT pg_catalog.to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')
               FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a),
+    'mark', pg_catalog.current_setting('pglock.session', true),
     'standby', pg_catalog.pg_is_in_recovery(),
     'settings', (SELECT pg_catalog.count(pg_catalog.set_config(s.name, s.value, false))
                  FROM (VALUES
+                     ('pglock.session', $1::text),
                      ('search_path', 'pg_catalog'),
                      ('statement_timeout', '0'),
                      ('lock_timeout', '0'),
@@ -21,5 +23,5 @@ SELECT pg_catalog.json_build_object(
                      ('application_name', coalesce(
                          nullif(pg_catalog.current_setting('application_name'), ''), 'pglock'))
                  ) AS s (name, value)
-                 WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL)
+                 WHERE s.name = 'pglock.session' OR pg_catalog.current_setting(s.name, true) IS NOT NULL)
 )::text
