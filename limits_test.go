@@ -64,6 +64,68 @@ func ints(n int) []pglock.Key {
 	return keys
 }
 
+// The server has no room for more locks: those that there are stay good, none of
+// the others is left behind, and there is room again once they are unlocked.
+func TestLockTableFull(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
+		"max_locks_per_transaction": "10", "max_connections": "12", "max_prepared_transactions": "0",
+	}})
+	d := on(t, server)
+	locker := d.locker()
+	key := pglock.Name("job")
+	held := lock(t, locker, key)
+
+	// Who looks needs room for locks of their own: so as few of them as can be.
+	count := func() (n int) {
+		d.scan(&n, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'`)
+		return n
+	}
+
+	before := locker.Stats().RoundTrips
+	_, err := locker.LockAll(t.Context(), ints(20_000))
+	wantRefusal(t, err, pglock.ErrLockTableFull, "max_locks_per_transaction", "53200")
+	if n := count(); n != 1 {
+		t.Errorf("%d locks are held, want the first one alone", n)
+	}
+	if n := locker.Stats().RoundTrips - before; n > 100 {
+		t.Errorf("it took %d round trips to find that there is no room", n)
+	}
+
+	// Fill it to the brim, and ask for one more in each way.
+	var all []*pglock.Lock
+	taken := 0
+	for n := 1000; n > 0; {
+		lock, err := locker.LockAll(t.Context(), ints(20_000)[taken:taken+n])
+		if err != nil {
+			wantRefusal(t, err, pglock.ErrLockTableFull)
+			n /= 2
+			continue
+		}
+		all = append(all, lock)
+		taken += n
+	}
+	_, err = locker.TryLock(t.Context(), pglock.Name("more"))
+	wantRefusal(t, err, pglock.ErrLockTableFull)
+	_, err = locker.Lock(t.Context(), pglock.Name("more"))
+	wantRefusal(t, err, pglock.ErrLockTableFull)
+	err = locker.Do(t.Context(), pglock.Pair(1, 2), func(context.Context) error { t.Error("it ran"); return nil }, pglock.SkipIfHeld())
+	wantRefusal(t, err, pglock.ErrLockTableFull)
+	if n := count(); n != taken+1 {
+		t.Errorf("%d locks are held, not %d", n, taken+1)
+	}
+	must(t, held.Err())
+	for _, lock := range all {
+		must(t, lock.Unlock())
+	}
+	must(t, lock(t, locker, pglock.Name("more")).Unlock())
+	d.mayTake(key, false)
+	must(t, held.Unlock())
+	if n := d.held(); n != 0 {
+		t.Errorf("%d locks are left", n)
+	}
+}
+
 // The server has no connection to spare. What is held stays held.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
@@ -192,7 +254,7 @@ func TestStandbyAndFailover(t *testing.T) {
 	locker := onStandby.locker()
 	for range 2 {
 		_, err := locker.Lock(t.Context(), key)
-		wantRefusal(t, err, pglock.ErrStandby)
+		wantRefusal(t, err, pglock.ErrStandby, "target_session_attrs=read-write")
 	}
 	if n := onStandby.held(); n != 0 {
 		t.Errorf("%d locks are held on the standby", n)

@@ -3,8 +3,12 @@ package pglock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +22,73 @@ import (
 )
 
 // What goes wrong with locks in Postgres elsewhere, and that no other test shows
-// not to go wrong here.
+// not to go wrong here. docs/advisory.md has the whole list.
+
+const guide = "docs/advisory.md"
+
+// Every test that the guide names is there, and each of its pitfalls is answered.
+func TestGuideNamesTests(t *testing.T) {
+	text, err := os.ReadFile(guide)
+	must(t, err)
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Example|Benchmark)\w*)\(`)
+	goFiles(t, func(path string) {
+		source, err := os.ReadFile(path)
+		must(t, err)
+		for _, match := range declared.FindAllSubmatch(source, -1) {
+			there[string(match[1])] = true
+		}
+	})
+	named := 0
+	for _, match := range regexp.MustCompile("`((?:Test|Example|Benchmark)[A-Z_]\\w*)`").FindAllStringSubmatch(string(text), -1) {
+		named++
+		if !there[match[1]] {
+			t.Errorf("there is no %s", match[1])
+		}
+	}
+	if named < 39 {
+		t.Errorf("only %d tests are named", named)
+	}
+	for n := 1; n <= 39; n++ {
+		if !regexp.MustCompile(fmt.Sprintf(`(?m)^\| %d \| .+ \| .+ \|$`, n)).Match(text) {
+			t.Errorf("pitfall %d is not answered", n)
+		}
+	}
+}
+
+// The code of the guide is that of examples, which are run.
+func TestGuideIsRun(t *testing.T) {
+	text, err := os.ReadFile(guide)
+	must(t, err)
+	paths, err := filepath.Glob("example_*_test.go")
+	must(t, err)
+	var run strings.Builder
+	for _, path := range paths {
+		source, err := os.ReadFile(path)
+		must(t, err)
+		run.WriteString(plain(string(source)))
+	}
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+	if len(blocks) == 0 {
+		t.Error("the guide has no code")
+	}
+	for _, block := range blocks {
+		if code := plain(block[1]); !strings.Contains(run.String(), code) {
+			t.Errorf("no example has this code of the guide:\n%s", block[1])
+		}
+	}
+}
+
+// plain is code without indentation and empty lines.
+func plain(code string) string {
+	var b strings.Builder
+	for line := range strings.Lines(code) {
+		if line = strings.TrimSpace(line); line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
 
 // The lock is given back although the ctx, which ended the work, is over.
 func TestUnlockAfterContext(t *testing.T) { everySource(t, testUnlockAfterContext) }

@@ -1,0 +1,260 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgbouncer"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// pooled is a database behind a PgBouncer, which db sees directly.
+func pooled(t *testing.T, mode pgbouncer.Mode, settings ...string) (d *db, dsn string, bouncer *pgbouncer.Bouncer) {
+	t.Helper()
+	d = newDB(t)
+	bouncer = pgbouncer.Start(t, pgtest.Server(t), mode, settings...)
+	return d, bouncer.ConnString(d.name()), bouncer
+}
+
+// through is every way to a pooler that we have.
+func through(t *testing.T, dsn string) map[string]pglock.Source {
+	t.Helper()
+	return map[string]pglock.Source{
+		"pgx":                  pgxlock.ConnString(dsn),
+		"database/sql, pgx":    sqllock.ConnString("pgx", dsn),
+		"database/sql, lib/pq": sqllock.ConnString("postgres", dsn),
+		"an application pool":  sqllock.DB(openSQL(t, "pgx", dsn)),
+	}
+}
+
+// A pooler is refused, whatever it pools, and the error says what to do.
+func TestPoolerIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Session, pgbouncer.Statement} {
+		d, dsn, _ := pooled(t, mode)
+		for name, source := range through(t, dsn) {
+			locker := newLocker(t, source)
+			for range 3 { // the sessions behind the pooler are used again
+				_, err := locker.Lock(t.Context(), pglock.Name("job"), pglock.Wait(5*time.Second))
+				wantErr(t, err, pglock.ErrPooler)
+				if errors.Is(err, pglock.ErrNotAcquired) {
+					t.Errorf("%s, %s: a pooler is not somebody who holds the lock: %v", mode, name, err)
+				}
+				for _, advice := range []string{"directly", "transaction", "AllowPooler"} {
+					if !strings.Contains(err.Error(), advice) {
+						t.Errorf("%s, %s: the error does not mention %q: %v", mode, name, advice, err)
+					}
+				}
+			}
+			must(t, locker.Close())
+		}
+		if n := d.held(); n != 0 {
+			t.Errorf("%s: %d locks are held", mode, n)
+		}
+	}
+}
+
+// A pooler of whole sessions is as good as none, when it is allowed.
+func TestSessionPoolerAllowed(t *testing.T) {
+	t.Parallel()
+	d, dsn, _ := pooled(t, pgbouncer.Session)
+	for name, source := range through(t, dsn) {
+		t.Run(name, func(t *testing.T) {
+			locker := newLocker(t, source, pglock.AllowPooler(), pglock.Heartbeat(time.Second))
+			other := newLocker(t, pgxlock.ConnString(dsn), pglock.AllowPooler())
+			key := pglock.Name("job")
+			held := lock(t, locker, key)
+			d.mayTake(key, false)
+			_, err := other.TryLock(t.Context(), key)
+			wantErr(t, err, pglock.ErrNotAcquired)
+			got := make(chan *pglock.Lock)
+			go func() {
+				lock, err := other.Lock(context.Background(), key)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- lock
+			}()
+			d.untilWaiting(1, key)
+			must(t, held.Unlock())
+			second := <-got
+			d.mayTake(key, false)
+			must(t, second.Unlock())
+			d.mayTake(key, true)
+
+			// The backend behind the pooler dies: the pooler ends our connection.
+			held = lock(t, locker, key)
+			d.terminate(held.PID())
+			<-held.Done()
+			wantErr(t, held.Unlock(), pglock.ErrLost)
+			must(t, lock(t, locker, key).Unlock())
+			d.mayTake(key, true)
+			must(t, locker.Close())
+			must(t, other.Close())
+		})
+	}
+}
+
+// A pooler of transactions that was allowed by mistake: it is found out, and
+// nobody believes to hold what another may hold too.
+func TestTransactionPoolerAllowedByMistake(t *testing.T) {
+	t.Parallel()
+	key := pglock.Name("job")
+
+	// Both get the same session, which Postgres grants the same lock twice.
+	for _, name := range []string{"pgx", "database/sql, pgx", "database/sql, lib/pq"} {
+		d, dsn, _ := pooled(t, pgbouncer.Transaction, "default_pool_size = 1")
+		first := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(500*time.Millisecond))
+		held := lock(t, first, key)
+		second := newLocker(t, through(t, dsn)[name], pglock.AllowPooler())
+		_, err := second.TryLock(t.Context(), key)
+		if held.Err() == nil && err == nil {
+			t.Errorf("%s: two hold the lock", name)
+		}
+		wantErr(t, err, pglock.ErrPooler)
+		must(t, held.Unlock())
+		d.mayTake(key, true)
+		must(t, first.Close())
+		must(t, second.Close())
+	}
+}
+
+// The session is swapped under a holder: it is told.
+func TestPoolerSwapsSessions(t *testing.T) {
+	t.Parallel()
+	key := pglock.Name("job")
+	for _, name := range []string{"pgx", "database/sql, lib/pq"} {
+		d, dsn, _ := pooled(t, pgbouncer.Transaction)
+		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(time.Second))
+		held := lock(t, locker, key)
+		// Somebody's transaction gets the session that the lock is on. The pooler
+		// hands out the one that was used last, unless it is busy right now.
+		var tx pgx.Tx
+		for pid := int32(0); pid != held.PID(); {
+			conn, err := pgx.Connect(t.Context(), dsn)
+			must(t, err)
+			defer conn.Close(context.Background())
+			tx, err = conn.Begin(t.Context())
+			must(t, err)
+			must(t, tx.QueryRow(t.Context(), `SELECT pg_backend_pid()`, pgx.QueryExecModeSimpleProtocol).Scan(&pid))
+		}
+		<-held.Done()
+		wantErr(t, held.Err(), pglock.ErrLost)
+		wantErr(t, held.Err(), pglock.ErrPooler)
+		wantErr(t, held.Unlock(), pglock.ErrLost)
+		must(t, tx.Rollback(t.Context()))
+		must(t, locker.Close())
+		d.terminate(held.PID()) // where the lock is left, for as long as the pooler keeps the session
+	}
+}
+
+// A pooler that resets sessions between transactions frees their locks: the
+// backend stays the same, and its holder is told all the same.
+func TestPoolerResetsSessions(t *testing.T) {
+	t.Parallel()
+	key := pglock.Name("job")
+	for _, reset := range []string{"DISCARD ALL", "RESET ALL; SELECT pg_advisory_unlock_all()"} {
+		d, dsn, _ := pooled(t, pgbouncer.Transaction, "server_reset_query_always = 1", "server_reset_query = "+reset)
+		locker := newLocker(t, pgxlock.ConnString(dsn), pglock.AllowPooler(), pglock.Heartbeat(time.Second))
+		held, err := locker.Lock(t.Context(), key)
+		if err == nil { // it was not found out at once
+			<-held.Done()
+			wantErr(t, held.Err(), pglock.ErrPooler)
+			err = held.Unlock()
+			wantErr(t, err, pglock.ErrLost)
+		}
+		wantErr(t, err, pglock.ErrPooler)
+		d.mayTake(key, true)
+		must(t, locker.Close())
+	}
+}
+
+// A driver that does not tell the pid of the protocol: a pooler of transactions
+// is still found out by what happens there.
+func TestPoolerBehindADriverWithoutPID(t *testing.T) {
+	t.Parallel()
+	key := pglock.Name("job")
+	_, dsn, _ := pooled(t, pgbouncer.Transaction)
+	first := newLocker(t, noPID{sqllock.ConnString("postgres", dsn)})
+	second := newLocker(t, noPID{sqllock.ConnString("postgres", dsn)})
+	held, err := first.Lock(t.Context(), key)
+	must(t, err) // nobody else is there, and nothing is wrong yet
+	_, err = second.TryLock(t.Context(), key)
+	wantErr(t, err, pglock.ErrPooler)
+	must(t, held.Unlock())
+}
+
+type noPID struct{ pglock.Source }
+
+func (s noPID) Open(ctx context.Context) (pglock.Session, error) {
+	session, err := s.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return noPIDSession{session}, nil
+}
+
+type noPIDSession struct{ pglock.Session }
+
+func (noPIDSession) PID() uint32 { return 0 }
+
+// What a transaction locks is locked through any pooler that pools transactions,
+// and freed with it.
+func TestTransactionLocksThroughPoolers(t *testing.T) {
+	t.Parallel()
+	key := pglock.Name("job")
+	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Session} {
+		d, dsn, _ := pooled(t, mode)
+		pool, err := pgxpool.New(t.Context(), dsn)
+		must(t, err)
+		t.Cleanup(pool.Close)
+		// What prepares statements cannot be swapped between sessions. pgx can be
+		// told not to.
+		native := openSQL(t, "pgx", dsn+" default_query_exec_mode=exec")
+		pq := openSQL(t, "postgres", dsn)
+		for name, begin := range map[string]func() (pglock.Conn, func() error){
+			"pgx": func() (pglock.Conn, func() error) {
+				tx, err := pool.Begin(t.Context())
+				must(t, err)
+				return pgxlock.Tx(tx), func() error { return tx.Commit(t.Context()) }
+			},
+			"database/sql, pgx": func() (pglock.Conn, func() error) {
+				tx, err := native.BeginTx(t.Context(), nil)
+				must(t, err)
+				return sqllock.Tx(tx), tx.Commit
+			},
+			"database/sql, lib/pq": func() (pglock.Conn, func() error) {
+				tx, err := pq.BeginTx(t.Context(), nil)
+				must(t, err)
+				return sqllock.Tx(tx), tx.Commit
+			},
+		} {
+			for range 3 {
+				first, commit := begin()
+				must(t, pglock.LockTx(t.Context(), first, key))
+				d.mayTake(key, false)
+				second, commitSecond := begin()
+				err := pglock.LockTx(t.Context(), second, key, pglock.Wait(10*time.Millisecond))
+				wantErr(t, err, pglock.ErrNotAcquired)
+				must(t, pglock.LockTx(t.Context(), second, pglock.Name("other"), pglock.NoWait()))
+				must(t, commitSecond())
+				must(t, commit())
+				d.mayTake(key, true)
+				if n := d.held(); n != 0 {
+					t.Errorf("%s, %s: %d locks are left", mode, name, n)
+				}
+			}
+		}
+	}
+}
