@@ -450,16 +450,33 @@ func (e *Engine) interrupt(ent *entry) {
 	if c.canceled != nil || time.Until(c.waitEnds) < soon {
 		return // it ends without us
 	}
-	var k *conn
-	if !e.closed {
-		k = e.serving(c)
-	}
-	if k == nil || k.waiting != nil {
+	k := e.canceler(c)
+	switch {
+	case k == nil && e.closed:
+		return // it ends with its slice, for which Close waits
+	case k == nil:
 		c.kill() // there is no other session to cancel it from
 		return
 	}
 	c.canceled = make(chan struct{})
 	k.push(op{kind: opCancel, target: c, done: c.canceled})
+}
+
+// canceler is a session from which c's waiting can be cancelled, or nil. None is
+// opened when the Engine closes.
+func (e *Engine) canceler(c *conn) *conn {
+	if !e.closed {
+		if k := e.serving(c); k != nil && k.waiting == nil {
+			return k
+		}
+		return nil
+	}
+	for _, k := range e.conns {
+		if k != c && k.waiting == nil && k.open {
+			return k
+		}
+	}
+	return nil
 }
 
 // uncancel takes back the order to cancel c's waiting, if that has not begun.
