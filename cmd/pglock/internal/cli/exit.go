@@ -146,7 +146,7 @@ func message(err error) string {
 	} else if unreachable := new(pgconn.ConnectError); errors.As(err, &unreachable) {
 		text = cannotConnect(unreachable)
 	}
-	return printable(strings.TrimPrefix(text, "pglock: "))
+	return printable(strings.TrimPrefix(strings.TrimPrefix(text, "pglock: "), "inspect: "))
 }
 
 // cannotConnect tells on one line what pgx tells on several: whom we tried to

@@ -18,8 +18,12 @@ holder ends, however that happens.`
 const rootExamples = `  Run a job on one machine at a time, and skip it where another has it:
     pglock run --no-wait -E 0 nightly-report -- ./report.sh
 
-  See who holds what, and who waits:
+  See who holds what, and who waits for whom:
     pglock ls
+    pglock tree
+
+  End whoever keeps others from a table, after a look at them:
+    pglock terminate --blocking --on orders
 
   Try it without a database of your own:
     pglock demo`

@@ -233,7 +233,8 @@ func (f *filterFlag) String() string {
 func (f *filterFlag) Set(s string) error {
 	filter, err := inspect.ParseFilter(s)
 	if err != nil {
-		return errors.New(strings.TrimPrefix(err.Error(), "inspect: "))
+		text := strings.TrimPrefix(err.Error(), "inspect: ")
+		return errors.New(strings.TrimPrefix(text, fmt.Sprintf("the filter %q: ", filter)))
 	}
 	*f = append(*f, filter)
 	return nil

@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -76,7 +75,7 @@ func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawi
 		_, err = a.Out.Write(out.Bytes())
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
 	err := a.watch(ctx, verb, watch.every, draw)
 	if ctx.Err() != nil {
