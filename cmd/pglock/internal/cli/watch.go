@@ -36,9 +36,11 @@ func (f *watchFlag) String() string {
 
 func (f *watchFlag) Set(s string) error {
 	d := durationFlag{least: 100 * time.Millisecond, what: "the server deserves a tenth of a second in between, at the least"}
-	err := d.Set(s)
+	if err := d.Set(s); err != nil {
+		return err
+	}
 	f.every = d.value
-	return err
+	return nil
 }
 
 // fromArgs takes the duration out of the arguments: a flag whose value may be
