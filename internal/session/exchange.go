@@ -94,8 +94,8 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 	patience := c.engine.config.Heartbeat / 2
 	if len(ops) == 1 {
 		o := ops[0]
-		c.args = [2]string{o.ent.text, letter(o.kind, o.ent.key, o.mode)}
-		answer, err = c.ask(patience, oneSQL, c.args[:]...)
+		c.args[0] = o.ent.text
+		answer, err = c.ask(patience, oneSQL[letter(o.kind, o.ent.key, o.mode)], c.args[:1]...)
 	} else {
 		c.keys, c.letters = append(c.keys[:0], '{'), c.letters[:0]
 		for i, o := range ops {
@@ -158,8 +158,7 @@ func (c *conn) wait(o op) error {
 	e.mu.Unlock()
 	// Rounded up, since 0 would be for ever.
 	millis := strconv.FormatInt(int64((slice+time.Millisecond-1)/time.Millisecond), 10)
-	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL,
-		o.ent.text, letter(o.kind, o.ent.key, o.mode), millis)
+	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL[letter(o.kind, o.ent.key, o.mode)], o.ent.text, millis)
 
 	// An order to cancel this wait that comes too late must not hit what is run
 	// next, so it is waited for. One that has not begun is taken back.

@@ -593,8 +593,37 @@ func (st *statement) String() string {
 	return fmt.Sprint(st.kind, st.args)
 }
 
+// letterOf is the letter of a statement of one.sql or wait.sql, or "".
+func letterOf(statements map[string]string, sql string) string {
+	for letter, statement := range statements {
+		if statement == sql {
+			return letter
+		}
+	}
+	return ""
+}
+
 func parse(sql string, args []string) (*statement, error) {
 	st := &statement{args: args}
+	one, wait := letterOf(oneSQL, sql), letterOf(waitSQL, sql)
+	if one != "" || wait != "" {
+		st.kind, st.ops = "locks", []string{one + wait}
+		key, err := strconv.ParseInt(args[0], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		st.keys = []int64{key}
+		if wait != "" {
+			st.kind = "wait"
+			millis, err := strconv.Atoi(args[1])
+			if err != nil || millis < 1 {
+				return nil, fmt.Errorf("lock_timeout %q", args[1])
+			}
+			d := time.Duration(millis) * time.Millisecond
+			st.wait = &d
+		}
+		return st, nil
+	}
 	switch sql {
 	case helloSQL:
 		st.kind = "hello"
@@ -606,22 +635,6 @@ func parse(sql string, args []string) (*statement, error) {
 		st.kind = "ping"
 	case cancelSQL:
 		st.kind = "cancel"
-	case oneSQL, waitSQL:
-		st.kind = "locks"
-		key, err := strconv.ParseInt(args[0], 10, 64)
-		if err != nil {
-			return nil, err
-		}
-		st.keys, st.ops = []int64{key}, []string{args[1]}
-		if sql == waitSQL {
-			st.kind = "wait"
-			millis, err := strconv.Atoi(args[2])
-			if err != nil || millis < 1 {
-				return nil, fmt.Errorf("lock_timeout %q", args[2])
-			}
-			d := time.Duration(millis) * time.Millisecond
-			st.wait = &d
-		}
 	case batchSQL:
 		st.kind = "locks"
 		for _, text := range strings.Split(strings.Trim(args[0], "{}"), ",") {

@@ -11,9 +11,9 @@ import (
 var (
 	helloSQL     = withoutComment(helloFile)
 	keepaliveSQL = withoutComment(keepaliveFile)
-	oneSQL       = withoutComment(oneFile)
+	oneSQL       = byLetter(oneFile)
 	batchSQL     = withoutComment(batchFile)
-	waitSQL      = withoutComment(waitFile)
+	waitSQL      = byLetter(waitFile)
 	heldSQL      = withoutComment(heldFile)
 	cancelSQL    = withoutComment(cancelFile)
 	pingSQL      = withoutComment(pingFile)
@@ -44,6 +44,26 @@ func withoutComment(file string) string {
 		_, file, _ = strings.Cut(file, "\n")
 	}
 	return strings.TrimSpace(file)
+}
+
+// byLetter are the statements of a file by the letters in the comments before them.
+// There is one for each thing to do, so that pg_stat_activity shows what that is.
+func byLetter(file string) map[string]string {
+	statements := make(map[string]string)
+	var letter string
+	for line := range strings.Lines(file) {
+		comment, ok := strings.CutPrefix(line, "-- ")
+		switch {
+		case ok && len(comment) == len("X\n"):
+			letter = comment[:1]
+		case !ok && letter != "":
+			statements[letter] += line
+		}
+	}
+	for letter, text := range statements {
+		statements[letter] = strings.TrimSuffix(strings.TrimSpace(text), ";")
+	}
+	return statements
 }
 
 // letter is what one.sql, batch.sql and wait.sql call doing kind to the key in

@@ -1,12 +1,20 @@
--- Waits for one lock, for a time. $1 is the key, $2 what to do with it as in
--- one.sql (X S P R), $3 the lock_timeout in milliseconds, which is the session's
--- from here on: nothing else that the session runs ever waits for a lock. The
--- CASE sees to it that the timeout is set before the lock is asked for.
-SELECT CASE WHEN pg_catalog.set_config('lock_timeout', $3::text, false) IS NOT NULL THEN
-    pg_catalog.pg_backend_pid()::text || ':1' || (CASE $2::text
-        WHEN 'X' THEN pg_catalog.pg_advisory_lock(a.key)
-        WHEN 'S' THEN pg_catalog.pg_advisory_lock_shared(a.key)
-        WHEN 'P' THEN pg_catalog.pg_advisory_lock((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
-        WHEN 'R' THEN pg_catalog.pg_advisory_lock_shared((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
-    END)::text END
-FROM (SELECT $1::bigint AS key) AS a
+-- Waits for one lock, for a time. $1 is the key, $2 the lock_timeout in milliseconds,
+-- which is the session's from here on: nothing else that the session runs ever
+-- waits for a lock. The letters are those of one.sql. The CASE sees to it that the
+-- timeout is set before the lock is asked for.
+
+-- X
+SELECT CASE WHEN pg_catalog.set_config('lock_timeout', $2::text, false) IS NOT NULL
+    THEN pg_catalog.pg_backend_pid()::text || ':1' || pg_catalog.pg_advisory_lock($1::bigint)::text END;
+
+-- S
+SELECT CASE WHEN pg_catalog.set_config('lock_timeout', $2::text, false) IS NOT NULL
+    THEN pg_catalog.pg_backend_pid()::text || ':1' || pg_catalog.pg_advisory_lock_shared($1::bigint)::text END;
+
+-- P
+SELECT CASE WHEN pg_catalog.set_config('lock_timeout', $2::text, false) IS NOT NULL
+    THEN pg_catalog.pg_backend_pid()::text || ':1' || pg_catalog.pg_advisory_lock(($1::bigint >> 32)::int, (($1::bigint << 32) >> 32)::int)::text END;
+
+-- R
+SELECT CASE WHEN pg_catalog.set_config('lock_timeout', $2::text, false) IS NOT NULL
+    THEN pg_catalog.pg_backend_pid()::text || ':1' || pg_catalog.pg_advisory_lock_shared(($1::bigint >> 32)::int, (($1::bigint << 32) >> 32)::int)::text END;
