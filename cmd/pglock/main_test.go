@@ -17,6 +17,8 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "pglock", supervise.GuardName:
 		main()
+	case migratorName:
+		os.Exit(migrator(os.Args[1:]))
 	case workerName:
 		os.Exit(worker(os.Args[1:]))
 	}

@@ -76,8 +76,10 @@ func TestPasswords(t *testing.T) {
 
 func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 	bin := t.TempDir()
-	if err := os.Symlink(testBinary(t), filepath.Join(bin, "pglock")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"pglock", migratorName} {
+		if err := os.Symlink(testBinary(t), filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	commands := sessionCommands()
 	commands["exits"] = exits

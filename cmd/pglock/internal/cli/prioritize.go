@@ -1,0 +1,398 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/prioritize"
+)
+
+const prioritizeHelp = `Runs COMMAND, a migration for instance, and watches its database sessions: whoever
+keeps one of them waiting for longer than --after is dealt with. Nobody is ended
+unless --cancel, --terminate or --escalate says so; without them it only tells.
+
+Who blocks, for how long, and what was done stands on stderr at once, and at the end
+in a line for each blocker. Ended are only sessions that hold what is in the way at
+that very moment. Left alone are the command's own sessions, those that merely wait
+ahead in the queue, and unless --allow names them, superusers, autovacuum and the
+server's own processes.
+
+The command's sessions are found by their application_name, which COMMAND gets in
+PGAPPNAME: libpq, pgx, lib/pq, psycopg and what is built on them honour it. For
+others say how to find them: --application-name, --user, --pid. All that are found
+count as the command's own, so do not name a role that others use. --lock-timeout
+goes to COMMAND in PGOPTIONS.
+
+COMMAND has pglock's streams and its exit code is pglock's, signals go to its process
+group, and what it leaves running is ended, as with pglock run.
+
+Exit codes: COMMAND's own, or 128 and the signal's number when a signal ended it; 69
+when no server could be reached; 126 when COMMAND cannot be executed and 127 when it
+is not found; 2 for wrong usage; 1 for any other error.`
+
+const prioritizeExamples = `  pglock prioritize -- psql -f migration.sql
+  pglock prioritize --escalate 5s --max 10 --lock-timeout 1min -- ./manage.py migrate
+  pglock prioritize --terminate -f 'blocking_application = reports' -- make migrate
+  pglock prioritize --cancel --application-name flyway -- flyway migrate`
+
+// prioritizeRequest is what pglock prioritize is asked to do.
+type prioritizeRequest struct {
+	who         prioritize.Who
+	tag         string
+	policy      []prioritize.Option
+	dryRun      bool
+	after       time.Duration
+	lockTimeout time.Duration // 0 is to leave it alone
+	max         int           // 0 is no limit
+	filters     filterFlag
+	allow       kindFlag
+	grace       time.Duration
+	command     []string
+}
+
+func (a *app) prioritizeCommand() *cobra.Command {
+	var (
+		r                 prioritizeRequest
+		cancel, terminate bool
+		most              countFlag
+		pids              pidFlag
+		names, users      listFlag
+
+		after    = durationFlag{value: time.Second, what: "must not be negative", set: true}
+		escalate = durationFlag{least: time.Nanosecond, what: "must be longer than 0; --terminate does not wait"}
+		timeout  = durationFlag{least: time.Millisecond, what: "must be 1ms or longer"}
+		grace    = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
+	)
+	cmd := &cobra.Command{
+		Use:                   "prioritize [FLAG...] -- COMMAND [ARGUMENT...]",
+		Short:                 "Run a command and clear its way",
+		Long:                  prioritizeHelp,
+		Example:               prioritizeExamples,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dash := cmd.ArgsLenAtDash()
+			switch {
+			case dash < 0 || dash == len(args):
+				return usagef(cmd, "no command: write it after --, as in pglock prioritize -- COMMAND")
+			case dash > 0:
+				return usagef(cmd, "nothing but flags stands before --, and here is %s", quoted(args[0]))
+			}
+			r.command = args
+			var chosen []string
+			policy := func(flag string, isSet bool, option prioritize.Option) {
+				if isSet {
+					chosen = append(chosen, flag)
+					r.policy = append(r.policy, option)
+				}
+			}
+			policy("--cancel", cancel, prioritize.Cancel())
+			policy("--terminate", terminate, prioritize.Terminate())
+			policy("--escalate", escalate.set, prioritize.CancelThenTerminate(escalate.value))
+			policy("--dry-run", r.dryRun, prioritize.Report())
+			if len(chosen) > 1 {
+				return usagef(cmd, "%s contradict each other: choose one", strings.Join(chosen, " and "))
+			}
+			if timeout.value.Milliseconds() > math.MaxInt32 {
+				return usagef(cmd, "--lock-timeout %s is longer than Postgres takes, %v", timeout.String(), math.MaxInt32*time.Millisecond)
+			}
+			for _, name := range names {
+				switch {
+				case len(name) > longestName:
+					return usagef(cmd, "--application-name %s: it is longer than the %d bytes that Postgres keeps of it", quoted(name), longestName)
+				case name == watcherApplication:
+					return usagef(cmd, "--application-name %s: so are the sessions called that watch", quoted(name))
+				}
+			}
+			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(most)
+			r.tag = tagOf(r.command[0], rand.Uint32())
+			r.who = prioritize.Who{PIDs: pids, Applications: append([]string{r.tag}, names...), Users: users}
+			return a.prioritize(cmd.Context(), r)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.Var(&after, "after", "how long somebody must be in the way before anything is done")
+	flags.BoolVar(&cancel, "cancel", false, "cancel what a blocker runs; does nothing to one that is idle in a transaction")
+	flags.BoolVar(&terminate, "terminate", false, "end a blocker's session")
+	flags.Var(&escalate, "escalate", "cancel, and terminate who is still in the way so much later")
+	flags.BoolVar(&r.dryRun, "dry-run", false, "end nobody and only tell, as without a policy")
+	flags.Var(&timeout, "lock-timeout", "lock_timeout of the command's sessions")
+	flags.Var(&most, "max", "end at most `N` sessions")
+	flags.VarP(&r.filters, "filter", "f", "end only whom `\"FIELD OP VALUE\"` matches; repeated, whom all match")
+	flags.Var(&r.allow, "allow", "also these `KIND`s: "+strings.Join(kindChoices(), ", "))
+	flags.Var(&names, "application-name", "the command's sessions are also those with this application_`name`")
+	flags.Var(&users, "user", "the command's sessions are also those of this `role`")
+	flags.Var(&pids, "pid", "the command's sessions are also the one with this `PID`")
+	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL for what must end")
+
+	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveDefault // a command and its files
+	}
+	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions(kindChoices(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+const (
+	// longestName is how many bytes Postgres keeps of a name (NAMEDATALEN).
+	longestName = 63
+
+	// watcherApplication is the application_name of the session that watches,
+	// by which package prioritize knows it.
+	watcherApplication = "pglock prioritize"
+)
+
+// tagOf is the application_name of a command's sessions. Postgres replaces what is
+// not printable ASCII, in different ways, so there is no such thing in it.
+func tagOf(command string, number uint32) string {
+	tag := fmt.Sprintf("%s %06x: ", watcherApplication, number&0xffffff)
+	for _, r := range filepath.Base(command) {
+		if r < ' ' || r > '~' {
+			r = '?'
+		}
+		tag += string(r)
+	}
+	return tag[:min(len(tag), longestName)]
+}
+
+// prioritize runs the command and clears its way meanwhile.
+func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
+	path, err := supervise.Find(r.command[0], a.env)
+	if err != nil {
+		return err
+	}
+	config, err := a.connection.Config(a.getenv, watcherApplication)
+	if err != nil {
+		return err
+	}
+	// From its beginning on, whatever PGAPPNAME says.
+	config.RuntimeParams["application_name"] = watcherApplication
+
+	signals := make(chan os.Signal, 64)
+	forwarded := supervise.Forwarded()
+	for _, sig := range forwarded {
+		if isEnding(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
+	defer signal.Stop(signals)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	story := newWayStory(a, r)
+	watched := make(chan struct{}) // from then on the signals are the command's
+	run := func(ctx context.Context) error {
+		select {
+		case watched <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		signal.Notify(signals, append(forwarded, supervise.Continued()...)...)
+		process, err := supervise.Start(supervise.Command{
+			Path: path, Args: r.command, Env: prioritizedEnv(a.env, r),
+			Stdin: a.In, Stdout: a.Out, Stderr: a.Err,
+			Grace: r.grace,
+		})
+		if err != nil {
+			return err
+		}
+		story.begin()
+		defer story.end()
+		follow(ctx, process, signals, func(stuck string) { story.tell("these do not end: %s", stuck) })
+		status, err := process.Wait()
+		if err != nil {
+			story.tell("%v", err)
+		}
+		if status.ExitCode() != 0 {
+			return &childError{status}
+		}
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
+			source := checkedSource{pgxlock.Config(config), r.filters}
+			return prioritize.RunFor(ctx, source, r.who, run, r.options(story.hear)...)
+		})
+	}()
+	for begun := watched; ; {
+		select {
+		case <-begun:
+			err := <-done
+			story.sum()
+			return err
+		case sig := <-signals:
+			if number, ok := sig.(syscall.Signal); ok {
+				begun = nil
+				cancel(&signalError{number})
+			}
+		case err := <-done:
+			if interrupted := new(signalError); errors.As(context.Cause(ctx), &interrupted) {
+				return interrupted
+			}
+			return err
+		}
+	}
+}
+
+func (r prioritizeRequest) options(hear func(prioritize.Event)) []prioritize.Option {
+	options := append(slices.Clone(r.policy), prioritize.After(r.after), prioritize.Only(r.filters...),
+		prioritize.Allow(r.allow...), prioritize.OnEvent(hear))
+	if r.max > 0 {
+		options = append(options, prioritize.Max(r.max))
+	}
+	return options
+}
+
+// follow passes the signals on until nothing of the command is left. The end of ctx
+// ends the command.
+func follow(ctx context.Context, process *supervise.Process, signals <-chan os.Signal, stuck func(string)) {
+	ended := ctx.Done()
+	for {
+		select {
+		case <-ended:
+			ended = nil
+			process.End()
+		case sig := <-signals:
+			if slices.Contains(supervise.Continued(), sig) {
+				process.Continue()
+			} else if number, ok := sig.(syscall.Signal); ok {
+				process.Signal(number)
+			}
+		case e, ok := <-process.Events():
+			switch {
+			case !ok:
+				return
+			case e.Stopped:
+				supervise.Stop()
+			case e.Stuck != "":
+				stuck(e.Stuck)
+			}
+		}
+	}
+}
+
+// prioritizedEnv is the environment of the command.
+func prioritizedEnv(env []string, r prioritizeRequest) []string {
+	var child []string
+	options := ""
+	for _, kv := range env {
+		if value, ok := strings.CutPrefix(kv, "PGOPTIONS="); ok && r.lockTimeout > 0 {
+			options = value + " " // the last one counts, as for os/exec
+		} else if !strings.HasPrefix(kv, "PGAPPNAME=") {
+			child = append(child, kv)
+		}
+	}
+	if r.lockTimeout > 0 {
+		ms := (r.lockTimeout + time.Millisecond - 1).Milliseconds()
+		child = append(child, fmt.Sprintf("PGOPTIONS=%s-c lock_timeout=%dms", options, ms))
+	}
+	return append(child, "PGAPPNAME="+r.tag)
+}
+
+// checkedSource opens sessions for the watcher, and has the server read the filters
+// before the command begins: it alone knows whether a regular expression is one.
+type checkedSource struct {
+	pglock.Source
+	filters []inspect.Filter
+}
+
+func (s checkedSource) Open(ctx context.Context) (pglock.Session, error) {
+	session, err := s.Source.Open(ctx)
+	if err != nil || len(s.filters) == 0 {
+		return session, err
+	}
+	if _, err := inspect.Blocked(ctx, session, s.filters...); err != nil {
+		session.Close()
+		return nil, err
+	}
+	return session, nil
+}
+
+// kindFlag is --allow.
+type kindFlag []prioritize.Kind
+
+func kindChoices() []string {
+	return []string{string(prioritize.Superusers), string(prioritize.Autovacuum), string(prioritize.Background)}
+}
+
+func (f *kindFlag) Type() string { return "KIND" }
+
+func (f *kindFlag) String() string {
+	var kinds []string
+	for _, k := range *f {
+		kinds = append(kinds, string(k))
+	}
+	return strings.Join(kinds, ",")
+}
+
+func (f *kindFlag) Set(s string) error {
+	for kind := range strings.SplitSeq(s, ",") {
+		kind = strings.TrimSpace(kind)
+		if !slices.Contains(kindChoices(), kind) {
+			return fmt.Errorf("there are %s", strings.Join(kindChoices(), ", "))
+		}
+		*f = append(*f, prioritize.Kind(kind))
+	}
+	return nil
+}
+
+// countFlag is a number from 1 on; 0 is that none was given.
+type countFlag int
+
+func (f *countFlag) Type() string { return "N" }
+
+func (f *countFlag) String() string {
+	if *f == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*f))
+}
+
+func (f *countFlag) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		return errors.New("a number from 1 on is needed; to end nobody, say --dry-run")
+	}
+	*f = countFlag(n)
+	return nil
+}
+
+// pidFlag are PIDs of sessions.
+type pidFlag []int32
+
+func (f *pidFlag) Type() string { return "PID" }
+
+func (f *pidFlag) String() string {
+	var pids []string
+	for _, pid := range *f {
+		pids = append(pids, strconv.Itoa(int(pid)))
+	}
+	return strings.Join(pids, ",")
+}
+
+func (f *pidFlag) Set(s string) error {
+	pid, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || pid < 1 {
+		return errors.New("it is no PID")
+	}
+	*f = append(*f, int32(pid))
+	return nil
+}

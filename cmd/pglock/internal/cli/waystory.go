@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/prioritize"
+)
+
+// wayStory tells on stderr how the way of a command is cleared: what happens when
+// it does, and at the end who was in the way. Queries are left out: they hold what
+// is not for the log of a migration.
+type wayStory struct {
+	*app
+	r prioritizeRequest
+
+	mu       sync.Mutex // events, the timer and the command come from three sides
+	began    time.Time
+	timer    *time.Timer
+	seen     bool // a session of the command
+	over     bool
+	overdue  bool // somebody was only reported
+	waits    map[int32][]blockerID
+	blockers map[blockerID]*blocker
+	order    []blockerID
+}
+
+type blockerID struct {
+	pid   int32
+	start time.Time
+	gid   string // of a prepared transaction
+}
+
+// blocker is somebody who is or was in the way.
+type blocker struct {
+	pair  inspect.Pair // as last seen
+	waits int          // how many wait for it now
+	since time.Time    // when the first of these began to
+	total time.Duration
+	deeds []string
+}
+
+// unseen is after which time without a session of the command that is told.
+const unseen = 3 * time.Second
+
+// mostBlockers is how many have a line of their own at the end.
+const mostBlockers = 50
+
+func newWayStory(a *app, r prioritizeRequest) *wayStory {
+	return &wayStory{app: a, r: r, waits: map[int32][]blockerID{}, blockers: map[blockerID]*blocker{}}
+}
+
+// tell says something while nobody else does.
+func (s *wayStory) tell(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.app.tell(format, args...)
+}
+
+// begin is when the command begins, and end when nothing of it is left.
+func (s *wayStory) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.began = time.Now()
+	s.timer = time.AfterFunc(unseen, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.seen && !s.over {
+			s.app.tell("no session of the command is there after %v: %s", unseen, s.missing())
+		}
+	})
+}
+
+func (s *wayStory) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	s.timer.Stop()
+}
+
+// missing says what no session is, and what helps.
+func (s *wayStory) missing() string {
+	var what []string
+	for i, name := range s.r.who.Applications {
+		text := quoted(name)
+		if i == 0 {
+			text = "application_name " + text + ", which the command has in PGAPPNAME"
+		}
+		what = append(what, text)
+	}
+	for _, user := range s.r.who.Users {
+		what = append(what, "user "+quoted(user))
+	}
+	for _, pid := range s.r.who.PIDs {
+		what = append(what, fmt.Sprintf("pid %d", pid))
+	}
+	return fmt.Sprintf("none has %s; name its sessions with --application-name, --user or --pid", strings.Join(what, ", or "))
+}
+
+// hear is told of everything that happens.
+func (s *wayStory) hear(e prioritize.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count(e)
+	switch e.Kind {
+	case prioritize.Left:
+		return
+	case prioritize.Watching:
+		s.seen = true
+	case prioritize.Overdue:
+		s.overdue = true
+	}
+	s.app.tell("%s%s", e, advice(e))
+}
+
+// advice is what would help, when the command line is where it can be said.
+func advice(e prioritize.Event) string {
+	switch e.Reason {
+	case prioritize.SparedIdle:
+		return " (--terminate, or --escalate in its time)"
+	case prioritize.SparedSuperuser:
+		return " (--allow superusers)"
+	case prioritize.SparedAutovacuum:
+		return " (or --allow autovacuum)"
+	case prioritize.SparedBackground:
+		return " (--allow background)"
+	}
+	return ""
+}
+
+// count notes who is in the way since when, and what was done.
+func (s *wayStory) count(e prioritize.Event) {
+	switch e.Kind {
+	case prioritize.Blocked, prioritize.Freed:
+		var now []blockerID
+		for _, p := range e.Blocked {
+			if id := s.of(p); !slices.Contains(now, id) {
+				now = append(now, id)
+			}
+		}
+		before, since := s.waits[e.PID], e.Time
+		if len(before) == 0 { // the wait is news, and may have begun before
+			since = e.Time.Add(-e.Waited)
+		}
+		for _, id := range now {
+			if b := s.blockers[id]; !slices.Contains(before, id) {
+				if b.waits++; b.waits == 1 {
+					b.since = since
+				}
+			}
+		}
+		for _, id := range before {
+			if b := s.blockers[id]; !slices.Contains(now, id) {
+				if b.waits--; b.waits == 0 {
+					b.total += e.Time.Sub(b.since)
+				}
+			}
+		}
+		s.waits[e.PID] = now
+		if len(now) == 0 {
+			delete(s.waits, e.PID)
+		}
+		return
+	}
+	deed := string(e.Kind)
+	switch e.Kind {
+	case prioritize.Overdue:
+		deed = "only reported"
+	case prioritize.Spared:
+		if e.Reason == prioritize.SparedNotBlocking {
+			return // what its line says without a deed
+		}
+		deed = "spared (" + string(e.Reason) + ")"
+	case prioritize.Cancelled, prioritize.Terminated:
+	default:
+		return
+	}
+	for _, p := range e.Blocked {
+		if b := s.blockers[s.of(p)]; !slices.Contains(b.deeds, deed) {
+			b.deeds = append(b.deeds, deed)
+		}
+	}
+}
+
+// of is who blocks in a pair, from now on one of the blockers.
+func (s *wayStory) of(p inspect.Pair) blockerID {
+	id := blockerID{pid: p.Blocking.PID, start: p.Blocking.BackendStart}
+	if p.Blocking.Prepared != nil {
+		id.gid = p.Blocking.Prepared.GID
+	}
+	b := s.blockers[id]
+	if b == nil {
+		b = &blocker{}
+		s.blockers[id] = b
+		s.order = append(s.order, id)
+	}
+	b.pair = p
+	return id
+}
+
+// name is who it is, for the summary.
+func (b *blocker) name() string {
+	who := b.pair.Blocking
+	text := whoIs(who)
+	switch {
+	case who.Prepared != nil:
+		return text
+	case who.User == "": // no client's
+		return fmt.Sprintf("%s (%s)", text, who.BackendType)
+	case who.Application == "":
+		return fmt.Sprintf("%s (user %s)", text, who.User)
+	}
+	return fmt.Sprintf("%s (%s, user %s)", text, quoted(who.Application), who.User)
+}
+
+// sum tells at the end who was in the way.
+func (s *wayStory) sum() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.began.IsZero() {
+		return // the command could not be started
+	}
+	for i, id := range s.order {
+		if i == mostBlockers {
+			s.app.tell("summary: %d more were in the way", len(s.order)-i)
+			break
+		}
+		b := s.blockers[id]
+		deeds := "nothing done, for it was not in the way for longer than " + s.r.after.String()
+		if len(b.deeds) > 0 {
+			deeds = strings.Join(b.deeds, ", then ")
+		}
+		s.app.tell("summary: %s was in the way for %s, on %s: %s", b.name(), shortDuration(b.total), b.pair.Target(), deeds)
+	}
+	switch took := time.Since(s.began); {
+	case s.overdue && !s.r.dryRun:
+		s.app.tell("nobody was ended: that takes --cancel, --terminate or --escalate")
+	case s.seen:
+	case took < time.Second:
+		s.app.tell("no session of the command was seen, which took only %s: %s", shortDuration(took), s.missing())
+	default:
+		s.app.tell("no session of the command was seen: %s", s.missing())
+	}
+}

@@ -1,0 +1,201 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// migratorName is the name under which the test binary is a program that runs the
+// statements in its arguments, and writes what they return.
+const migratorName = "migrate"
+
+func migrator(statements []string) int {
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, "")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer conn.Close(ctx)
+	for _, sql := range statements {
+		results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		for _, result := range results {
+			for _, row := range result.Rows {
+				fmt.Printf("%s\n", row[0])
+			}
+		}
+	}
+	return 0
+}
+
+// migratorIn is a path under which the test binary is the migrator.
+func migratorIn(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), migratorName)
+	if err := os.Symlink(testBinary(t), path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// sees waits until stderr has text.
+func (c *command) sees(text string) {
+	c.t.Helper()
+	eventually(c.t, "on stderr: "+text, func() bool { return strings.Contains(c.errors(), text) })
+}
+
+// client is a session of a role that is no superuser.
+func (s site) client(t *testing.T, application string) database {
+	t.Helper()
+	role := "client_" + s.name
+	s.exec(t, `DO $$BEGIN CREATE ROLE `+role+` LOGIN; EXCEPTION WHEN duplicate_object THEN END$$`)
+	s.exec(t, "GRANT ALL ON ALL TABLES IN SCHEMA public TO "+role)
+	d := connectTo(t, s.server.ConnString(s.name)+" user="+role+" application_name="+application)
+	t.Cleanup(func() { // last in, first out: after the session's end the role goes
+		d.close()
+		_, _ = s.conn.Exec(context.Background(), "DROP OWNED BY "+role)
+		_, _ = s.conn.Exec(context.Background(), "DROP ROLE "+role)
+	})
+	return d
+}
+
+func (d database) pid() uint32 { return d.conn.PgConn().PID() }
+
+// psql is what many migrate with.
+func TestPrioritizePsql(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("psql"); err != nil {
+		t.Skip("there is no psql: the scripts prioritize a program with pgx")
+	}
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE orders (id int)")
+	reports := s.client(t, "reports")
+	reports.exec(t, "BEGIN")
+	reports.exec(t, "SELECT FROM orders")
+	c := s.start(t, "prioritize", "--after", "200ms", "--terminate", "--", "psql", "-X", "-c", "ALTER TABLE orders ADD note text")
+	c.want(0)
+	if line := c.line(); line != "ALTER TABLE" {
+		t.Errorf("psql wrote %q", line)
+	}
+	for _, want := range []string{
+		": psql\", user ",
+		fmt.Sprintf("\npglock: terminated: pid %d (\"reports\", user client_", reports.pid()),
+		fmt.Sprintf("\npglock: summary: pid %d (\"reports\", user client_", reports.pid()),
+		"s, on public.orders: terminated\n",
+	} {
+		if !strings.Contains(c.errors(), want) {
+			t.Errorf("%q is not in:\n%s", want, c.errors())
+		}
+	}
+}
+
+// Who is in the way, and that nobody is found to be watched, is told at once.
+func TestPrioritizeTellsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE orders (id int)")
+	reports := s.client(t, "reports")
+	reports.exec(t, "BEGIN")
+	reports.exec(t, "SELECT FROM orders")
+	migrate := migratorIn(t)
+	blocked := s.start(t, "prioritize", "--after", "100ms", "--", migrate, "ALTER TABLE orders ADD note text")
+	unknown := s.start(t, "prioritize", "--", "sh", "-c", "unset PGAPPNAME; "+migrate+" 'ALTER TABLE orders ADD more text'")
+	blocked.sees(fmt.Sprintf("only reported: pid %d", reports.pid()))
+	unknown.sees("no session of the command is there after 3s: none has application_name \"pglock prioritize ")
+	select {
+	case <-blocked.exited:
+		t.Error("the command has ended")
+	case <-unknown.exited:
+		t.Error("the unknown command has ended")
+	default:
+	}
+	reports.exec(t, "COMMIT") // its session is there
+	blocked.want(0)
+	unknown.want(0)
+	blocked.sees("runs on after")
+}
+
+// Signals go to the command's group, and before there is a command they end pglock.
+func TestPrioritizeSignals(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := s.start(t, "prioritize", "--", "sh", "-c", "trap 'exit 42' TERM; echo $$; while :; do sleep 0.01; done")
+	pid := c.pid()
+	c.signal(syscall.SIGTERM)
+	c.want(42)
+	awaitGone(t, pid)
+
+	c = s.start(t, "prioritize", "--grace", "200ms", "--", "sh", "-c", family(true, "exit 5"))
+	pids := c.family()
+	c.want(5)
+	for _, pid := range pids {
+		if alive(pid) {
+			t.Errorf("process %d is still there", pid)
+		}
+	}
+}
+
+// The watcher is ended while the command waits: another one goes on.
+func TestPrioritizeWatcherLost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE orders (id int)")
+	reports := s.client(t, "reports")
+	reports.exec(t, "BEGIN")
+	reports.exec(t, "SELECT FROM orders")
+	c := s.start(t, "prioritize", "--after", "1s", "--terminate", "--", migratorIn(t), "ALTER TABLE orders ADD note text")
+	c.sees("has waited for")
+	s.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database()")
+	c.sees("the watcher has a session again")
+	c.sees("terminated: pid")
+	c.want(0)
+}
+
+// What a terminal would obey is escaped, and queries are not shown.
+func TestPrioritizeEscapes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE \"a\x1b[31mb\" (id int)")
+	reports := s.client(t, "reports")
+	reports.exec(t, "BEGIN")
+	reports.exec(t, "SELECT 'secret \x1b[2J' FROM \"a\x1b[31mb\"")
+	c := s.start(t, "prioritize", "--after", "100ms", "--lock-timeout", "1s", "--", migratorIn(t), "ALTER TABLE \"a\x1b[31mb\" ADD note text")
+	c.want(1)
+	if e := c.errors(); strings.Contains(e, "\x1b") || strings.Contains(e, "secret") || !strings.Contains(e, `a\x1b[31mb`) {
+		t.Errorf("stderr: %q", e)
+	}
+}
+
+// A cap on how many are ended.
+func TestPrioritizeMax(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE orders (id int)")
+	for i := range 3 {
+		d := s.client(t, fmt.Sprint("reports", i))
+		d.exec(t, "BEGIN")
+		d.exec(t, "SELECT FROM orders")
+	}
+	c := s.start(t, "prioritize", "--after", "100ms", "--lock-timeout", "2s", "--terminate", "--max", "2", "--", migratorIn(t), "ALTER TABLE orders ADD note text")
+	c.want(1)
+	summary := c.errors()
+	if got := strings.Count(summary, ": terminated\n"); got != 2 {
+		t.Errorf("%d were terminated", got)
+	}
+	if got := strings.Count(summary, ": spared (max)\n"); got != 1 {
+		t.Errorf("%d were spared", got)
+	}
+}
