@@ -51,7 +51,7 @@ is not found; 2 for wrong usage; 1 for any other error.`
 const prioritizeExamples = `  pglock prioritize -- psql -f migration.sql
   pglock prioritize --escalate 5s --max 10 --lock-timeout 1min -- ./manage.py migrate
   pglock prioritize --terminate -f 'blocking_application = reports' -- make migrate
-  pglock prioritize --cancel --application-name flyway -- flyway migrate`
+  pglock prioritize --cancel --user flyway -- flyway migrate`
 
 // prioritizeRequest is what pglock prioritize is asked to do.
 type prioritizeRequest struct {
