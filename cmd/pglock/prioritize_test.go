@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,6 +146,24 @@ func TestPrioritizeSignals(t *testing.T) {
 		if alive(pid) {
 			t.Errorf("process %d is still there", pid)
 		}
+	}
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_, port, _ := net.SplitHostPort(silent.Addr().String())
+	c = s.start(t, "-h", "127.0.0.1", "-p", port, "prioritize", "--", "echo", "ran")
+	conn, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c.signal(syscall.SIGINT)
+	c.want(128 + int(syscall.SIGINT))
+	if line, ok := <-c.output; ok {
+		t.Errorf("the command ran: %s", line)
 	}
 }
 

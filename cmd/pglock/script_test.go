@@ -52,6 +52,13 @@ func TestPasswords(t *testing.T) {
 			t.Error("the password is shown")
 		}
 	})
+	t.Run("asked for by the one that watches", func(t *testing.T) {
+		term := s.inTerminal(t, "-U", "alice", "prioritize", "--", "echo", "ran")
+		term.sees(`Password for user "alice": `)
+		term.types("secret of alice\n")
+		term.sees("ran")
+		term.want(0)
+	})
 	t.Run("asked for before", func(t *testing.T) {
 		term := s.inTerminal(t, "ls", "-W", "-U", "bob")
 		term.sees(`Password for user "bob": `)
