@@ -73,7 +73,8 @@ func ExampleLocker_Do_loss() {
 	defer locker.Close()
 
 	err = locker.Do(ctx, pglock.Name("nightly-report"), func(ctx context.Context) error {
-		_, err := pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_locks
+		// Not with this ctx, which may well end before the answer comes.
+		_, err := pool.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_locks
 			WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 		if err != nil {
 			return err
