@@ -86,7 +86,7 @@ func (a *app) complete(root *cobra.Command) {
 // isPairs reports whether the words so far are about pairs.
 func isPairs(cmd *cobra.Command) bool {
 	blocking, err := cmd.Flags().GetBool("blocking")
-	return err == nil && blocking
+	return err == nil && blocking || cmd.Name() == "prioritize"
 }
 
 func completable(cmd *cobra.Command) []inspect.Attribute {
