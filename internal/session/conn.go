@@ -222,7 +222,7 @@ func (c *conn) run() {
 	if c.dog != nil {
 		c.dog.Stop()
 	}
-	if losses > 0 && !errors.Is(err, ErrClosed) {
+	if (losses > 0 || errors.Is(err, errNotOurs)) && !errors.Is(err, ErrClosed) {
 		e.logWarn("locks lost with their session", "locks", losses, "pid", pid, "error", err)
 	}
 }
