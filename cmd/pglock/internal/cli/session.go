@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
@@ -30,6 +31,10 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 			return err
 		}
 		s = &session{pgxlock.Conn(conn), conn, config}
+		if err := inspect.Guard(ctx, pgxlock.Conn(conn)); err != nil {
+			s.close()
+			return err
+		}
 		return nil
 	})
 	return s, err
