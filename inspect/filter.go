@@ -74,7 +74,8 @@ func ParseFilter(text string) (Filter, error) {
 		}
 	}
 	if operator == "" {
-		return Filter{}, fmt.Errorf("inspect: the filter %q has no operator: it takes FIELD OP VALUE, where OP is one of %s", text, strings.Join(operators, " "))
+		return Filter{}, filterError{fmt.Errorf("inspect: the filter %q has no operator: it takes FIELD OP VALUE, where OP is one of %s",
+			text, strings.Join(operators, " "))}
 	}
 	f := Where(strings.TrimSpace(text[:at]), operator, strings.TrimSpace(text[at+len(operator):]))
 	return f, f.Err()
@@ -109,7 +110,7 @@ func (f Filter) Err() error {
 	if f.err == nil {
 		return nil
 	}
-	return fmt.Errorf("inspect: %w", f.err)
+	return filterError{fmt.Errorf("inspect: %w", f.err)}
 }
 
 // set looks the field up and reads the value.

@@ -2,6 +2,7 @@ package inspect_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -278,6 +279,9 @@ func TestWrongFilters(t *testing.T) {
 		_, err := inspect.Locks(t.Context(), s.q, f)
 		if err == nil || want != "application" && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", f, err, want)
+		}
+		if !errors.Is(err, inspect.ErrFilter) {
+			t.Errorf("%s: %v is no ErrFilter", f, err)
 		}
 	}
 	if _, err := inspect.Blocked(context.Background(), s.q, inspect.On("no")); err == nil {

@@ -40,10 +40,10 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 	c := conditions{values: map[string]string{"pairs": strconv.FormatBool(pairs)}}
 	for _, f := range filters {
 		if f.err != nil {
-			return nil, f.err
+			return nil, filterError{f.err}
 		}
 		if !pairs && (f.blocking || f.attribute.of == ofPair) {
-			return nil, fmt.Errorf("the filter %q: only pairs have the field %s", f.text, f.text[:strings.IndexByte(f.text, ' ')])
+			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", f.text, f.text[:strings.IndexByte(f.text, ' ')])}
 		}
 	}
 	for _, f := range filters {
@@ -55,7 +55,7 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 	sql = strings.Replace(sql, blockingConditions, "WHERE "+all(c.blocking), 1)
 	r, err := read(ctx, q, sql, c.values)
 	if err != nil {
-		return nil, err
+		return nil, judged(err)
 	}
 	if len(c.blocking) == 0 {
 		r.blocking = nil
@@ -147,10 +147,10 @@ func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]s
 			return n.err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("the table %q: %w", name, err)
+			return nil, judged(fmt.Errorf("the table %q: %w", name, err))
 		}
 		if !found {
-			return nil, fmt.Errorf("there is no table %q in this database; write it as in SQL, with its schema if search_path does not find it", name)
+			return nil, filterError{fmt.Errorf("there is no table %q in this database; write it as in SQL, with its schema if search_path does not find it", name)}
 		}
 	}
 	return set, nil
@@ -221,7 +221,7 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the filter %q: %w", f.text, err)
+		return nil, judged(fmt.Errorf("the filter %q: %w", f.text, err))
 	}
 	return matches, nil
 }

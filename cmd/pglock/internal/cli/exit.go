@@ -14,6 +14,7 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
+	"github.com/pglock-go/pglock/inspect"
 )
 
 // The exit codes, as docs/command.md promises them. 69 and 75 are those of
@@ -84,7 +85,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &usage), errors.As(err, &settings):
+	case errors.As(err, &usage), errors.As(err, &settings), errors.Is(err, inspect.ErrFilter):
 		return exitUsage
 	case errors.Is(err, errDeclined):
 		return exitDeclined
