@@ -159,6 +159,26 @@ func TestLocksOfNamelessRelations(t *testing.T) {
 	if l.Relation != fmt.Sprint(oid) || l.Schema != "" || l.Kind != "" {
 		t.Errorf("the lock is %+v", l)
 	}
+
+	// Dropped by the one who made it: nobody has a name for it any more, and the
+	// lock lasts as long as the transaction.
+	a.do("DROP TABLE t")
+	l = a.find("of the dropped table", func(l inspect.Lock) bool {
+		return l.RelationOID == oid && l.Mode == "AccessExclusiveLock"
+	})
+	if l.Relation != fmt.Sprint(oid) || l.Schema != "" || l.Kind != "" {
+		t.Errorf("the lock is %+v", l)
+	}
+
+	// Dropped, but not committed: it is there for all others, by its name.
+	s.session("maker").do("CREATE TABLE old ()")
+	b := s.session("b").do("BEGIN", "DROP TABLE old")
+	l = b.find("of the table that is to go", func(l inspect.Lock) bool {
+		return l.Relation == "old" && l.Mode == "AccessExclusiveLock"
+	})
+	if l.Schema != "public" || l.Kind != "TABLE" {
+		t.Errorf("the lock is %+v", l)
+	}
 }
 
 // The reader does not see itself reading, but sees what it holds otherwise.
