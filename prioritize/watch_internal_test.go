@@ -25,6 +25,7 @@ type fakeServer struct {
 	old     bool          // does not tell since when somebody waits
 	takes   time.Duration // how long it takes to answer
 	down    bool
+	blind   bool // it was down at some time
 	signals []fakeSignal
 	after   time.Duration // what the grace must be
 	queue   bool          // whether it counts from the coming, and not from the taking hold
@@ -189,7 +190,11 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 		since = b.came
 	}
 	must := f.after
-	if !b.tells {
+	switch {
+	case !b.tells && f.blind:
+		// While the watcher was down it may have left and come back unseen.
+		must = 0
+	case !b.tells:
 		// It is only known that it came between two looks.
 		must -= 2*maxInterval + 10*f.takes
 	}
@@ -562,6 +567,7 @@ func (f *fakeServer) happen(h happening) {
 	case "down", "up":
 		f.mu.Lock()
 		f.down = h.what == "down"
+		f.blind = true
 		f.mu.Unlock()
 	}
 }
