@@ -25,7 +25,8 @@ type fakeServer struct {
 	old     bool          // does not tell since when somebody waits
 	takes   time.Duration // how long it takes to answer
 	down    bool
-	blind   bool // it was down at some time
+	blind   bool      // an answer failed, and none has come since
+	seen    time.Time // the first answer after such a time
 	signals []fakeSignal
 	after   time.Duration // what the grace must be
 	queue   bool          // whether it counts from the coming, and not from the taking hold
@@ -83,8 +84,14 @@ func (f *fakeServer) answer() error {
 	takes, down := f.takes, f.down
 	f.mu.Unlock()
 	time.Sleep(takes)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if down {
+		f.blind = true
 		return errDown
+	}
+	if f.blind {
+		f.blind, f.seen = false, time.Now()
 	}
 	return nil
 }
@@ -191,7 +198,7 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 	}
 	must := f.after
 	switch {
-	case !b.tells && f.blind:
+	case !b.tells && !b.came.After(f.seen):
 		// While the watcher was down it may have left and come back unseen.
 		must = 0
 	case !b.tells:
@@ -567,7 +574,6 @@ func (f *fakeServer) happen(h happening) {
 	case "down", "up":
 		f.mu.Lock()
 		f.down = h.what == "down"
-		f.blind = true
 		f.mu.Unlock()
 	}
 }
