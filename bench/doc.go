@@ -1,0 +1,2 @@
+// Package bench measures pglock beside its peers, in turn, in one run.
+package bench

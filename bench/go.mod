@@ -1,0 +1,5 @@
+module github.com/pglock-go/pglock/bench
+
+go 1.25.0
+
+// github.com/pglock-go/pglock comes from the workspace; see cmd/pglock/go.mod.
