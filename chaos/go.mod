@@ -2,4 +2,4 @@ module github.com/pglock-go/pglock/chaos
 
 go 1.25.0
 
-// github.com/pglock-go/pglock comes from the workspace; see cmd/pglock/go.mod.
+// github.com/pglock-go/pglock comes from the workspace; see docs/releasing.md.

@@ -2,7 +2,7 @@ module github.com/pglock-go/pglock/compat
 
 go 1.25.0
 
-// github.com/pglock-go/pglock comes from the workspace; see cmd/pglock/go.mod.
+// github.com/pglock-go/pglock comes from the workspace; see docs/releasing.md.
 
 require (
 	github.com/jackc/pgx/v5 v5.12.0

@@ -50,6 +50,20 @@ copy_tree() {
 	echo "$copy"
 }
 
+# Name a version of the root module in cmd/pglock/go.mod of the folder $1, as a
+# release does, in place of the note there.
+require_root() {
+	local mod=$1/cmd/pglock/go.mod root=$2 version=$3 text
+	text=$(awk -v line="	$root $version" '
+		/^\/\/ github.com\/pglock-go\/pglock comes from the workspace/ { note = 1 }
+		note && /^$/ { note = 0; next }
+		note { next }
+		{ print }
+		/^require \(/ && !done { print line; done = 1 }' "$mod")
+	echo "$text" >"$mod"
+	(cd "$1/cmd/pglock" && go mod tidy)
+}
+
 step() {
 	echo
 	echo "== $*"
