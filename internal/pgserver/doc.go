@@ -15,6 +15,8 @@
 // panics, exits or is killed: a small shell process in a session of its own is
 // the server's parent, and ends it as soon as the program is gone.
 //
+// [Server.Standby] starts a second server that streams from the first.
+//
 // # Where the binaries come from
 //
 // The first of these that there is, the newest major first:

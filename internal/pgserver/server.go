@@ -103,7 +103,7 @@ func startOwn(ctx context.Context, f *finder, bin Binaries, template string) (_ 
 		"/bin/sh", "-c", `cp -Rp "$1" "$2" && cat >>"$2/postgresql.conf"`, "sh", template, data); err != nil {
 		return nil, fmt.Errorf("pgserver: copying the data folder: %w", err)
 	}
-	lines := slices.Concat(s.options.HBA, []string{"local all all trust", "host all all 127.0.0.1/32 trust"})
+	lines := slices.Concat(s.options.HBA, []string{"local all all trust", "local replication all trust", "host all all 127.0.0.1/32 trust"})
 	if _, err := s.id.run(ctx, nil, strings.NewReader(strings.Join(lines, "\n")+"\n"),
 		"/bin/sh", "-c", `cat >"$1"`, "sh", hba); err != nil {
 		return nil, fmt.Errorf("pgserver: writing pg_hba.conf: %w", err)

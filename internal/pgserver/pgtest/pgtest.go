@@ -124,6 +124,24 @@ func Own(t testing.TB, o pgserver.Options) *pgserver.Server {
 	if err != nil {
 		t.Fatalf("no Postgres for this test: %v", err)
 	}
+	stopAfter(t, server)
+	return server
+}
+
+// Standby starts a standby of a server that [Own] started. It is stopped at the
+// end of the test.
+func Standby(t testing.TB, primary *pgserver.Server) *pgserver.Server {
+	t.Helper()
+	standby, err := primary.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAfter(t, standby)
+	return standby
+}
+
+// stopAfter stops a server at the end of the test.
+func stopAfter(t testing.TB, server *pgserver.Server) {
 	servers.mu.Lock()
 	defer servers.mu.Unlock()
 	if servers.own == nil {
@@ -138,7 +156,6 @@ func Own(t testing.TB, o pgserver.Options) *pgserver.Server {
 			t.Error(err)
 		}
 	})
-	return server
 }
 
 // start starts a server as o and the environment say.
