@@ -1,0 +1,93 @@
+package chaos_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/chaos"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+)
+
+func TestProxy(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{TCP: true})
+	proxy, err := chaos.NewProxy(fmt.Sprintf("127.0.0.1:%d", server.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	connect := func() *pgx.Conn {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), proxy.ConnString(server.TCPConnString("postgres")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return conn
+	}
+	ask := func(conn *pgx.Conn, patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := conn.Exec(ctx, "SELECT 1")
+		return err
+	}
+	const long, short = time.Minute, 300 * time.Millisecond
+
+	conn := connect()
+	if err := ask(conn, long); err != nil {
+		t.Fatal("a proxy that does no harm does:", err)
+	}
+
+	if err := proxy.Slow(200*time.Millisecond, 0); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := ask(conn, long); err != nil {
+		t.Fatal("slow:", err)
+	}
+	if d := time.Since(began); d < 400*time.Millisecond {
+		t.Errorf("slow: there and back took %v", d)
+	}
+	proxy.Heal()
+	if err := ask(conn, long); err != nil {
+		t.Fatal("no longer slow:", err)
+	}
+
+	if err := proxy.BlackHole(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(conn, short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error("in the black hole:", err)
+	}
+	proxy.Heal()
+
+	conn = connect()
+	if err := proxy.Cut(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(conn, long); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Error("after the cut:", err)
+	}
+
+	conn = connect()
+	proxy.Refuse()
+	if err := ask(conn, long); err == nil {
+		t.Error("through a proxy that refuses")
+	}
+	if conn, err := pgx.Connect(t.Context(), proxy.ConnString(server.TCPConnString("postgres"))); err == nil {
+		conn.Close(t.Context())
+		t.Error("a proxy that refuses accepts")
+	}
+	if err := proxy.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(connect(), long); err != nil {
+		t.Error("a proxy that accepts again:", err)
+	}
+}
