@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+)
+
+// childEnv makes this program, or its tests, a child that does what the value says.
+const childEnv = "PGLOCK_LOSS_CHILD"
+
+// child does what the parent wants done in a process of its own, if this is one.
+func child() (done bool, err error) {
+	switch os.Getenv(childEnv) {
+	case "":
+		return false, nil
+	case "hold":
+		return true, holdUntilKilled()
+	case "cut":
+		return true, cutHere()
+	}
+	return true, fmt.Errorf("%s=%s", childEnv, os.Getenv(childEnv))
+}
+
+// command is this program as a child, which gets and gives JSON.
+func command(ctx context.Context, what string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), childEnv+"="+what)
+	cmd.Stderr = os.Stderr
+	return cmd, nil
+}
+
+// holding is what a child is to hold.
+type holding struct {
+	Driver int // of drivers
+	DSN    string
+	Key    int64
+	Beat   time.Duration
+}
+
+// holdUntilKilled is the child: it takes a lock, says so, and ends with its input.
+func holdUntilKilled() error {
+	var what holding
+	if err := json.NewDecoder(os.Stdin).Decode(&what); err != nil {
+		return err
+	}
+	h, err := hold(context.Background(), drivers()[what.Driver].source(what.DSN), what.Key, what.Beat)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	fmt.Println("held")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// untilFree measures how long it takes until the lock of a process that was killed
+// is another's.
+func untilFree(ctx context.Context, server *pgserver.Server, beat time.Duration, trials int) ([]row, error) {
+	var rows []row
+	for i, d := range drivers() {
+		for _, way := range []struct{ name, dsn string }{
+			{"TCP", server.TCPConnString("postgres")},
+			{"unix socket", server.ConnString("postgres")},
+		} {
+			r := row{Fault: processKilled, Until: lockFree, Driver: d.name + ", " + way.name, Beat: beat, Bound: freeAtOnce}
+			for n := range trials {
+				took, err := killHolder(ctx, server, holding{i, way.dsn, int64(n), beat})
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", r.Driver, err)
+				}
+				r.Took = append(r.Took, took)
+			}
+			rows = append(rows, r)
+		}
+	}
+	return rows, nil
+}
+
+func killHolder(ctx context.Context, server *pgserver.Server, what holding) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd, err := command(ctx, "hold")
+	if err != nil {
+		return 0, err
+	}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	defer stdin.Close()
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if err := json.NewEncoder(stdin).Encode(what); err != nil {
+		return 0, err
+	}
+	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+		return 0, errors.New("the process that is to be killed did not get the lock")
+	}
+	w, err := await(ctx, server.ConnString("postgres"), what.Key)
+	if err != nil {
+		return 0, err
+	}
+	defer w.close()
+	began := time.Now()
+	if err := cmd.Process.Kill(); err != nil {
+		return 0, err
+	}
+	at, err := w.granted()
+	return at.Sub(began), err
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	_ "github.com/lib/pq"              // the driver "postgres"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// driver is a way to Postgres.
+type driver struct {
+	name   string
+	source func(dsn string) pglock.Source
+	listen bool // hears of the end of its session at once
+}
+
+func drivers() []driver {
+	return []driver{
+		{"pgx", func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) }, true},
+		{"database/sql, pgx", func(dsn string) pglock.Source { return sqllock.ConnString("pgx", dsn) }, true},
+		{"database/sql, lib/pq", func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) }, false},
+	}
+}
+
+// holder holds a lock on a session that is its own.
+type holder struct {
+	told   chan time.Time // when its ctx was cancelled, because the lock was lost
+	ended  chan error     // what Do returned
+	locker *pglock.Locker
+}
+
+// hold takes a lock and returns when it is held. ctx bounds the wait for it.
+func hold(ctx context.Context, source pglock.Source, key int64, beat time.Duration) (*holder, error) {
+	locker, err := pglock.New(source, pglock.Heartbeat(beat))
+	if err != nil {
+		return nil, err
+	}
+	h := &holder{told: make(chan time.Time, 1), ended: make(chan error, 1), locker: locker}
+	held := make(chan struct{})
+	go func() {
+		h.ended <- locker.Do(ctx, pglock.Int(key), func(inside context.Context) error {
+			close(held)
+			<-inside.Done()
+			if errors.Is(context.Cause(inside), pglock.ErrLost) {
+				h.told <- time.Now()
+			}
+			return nil
+		})
+	}()
+	select {
+	case <-held:
+		return h, nil
+	case err := <-h.ended:
+		locker.Close()
+		return nil, fmt.Errorf("nothing is held: %w", err)
+	}
+}
+
+// loss waits until the holder is told, and returns when that was.
+func (h *holder) loss(ctx context.Context) (time.Time, error) {
+	select {
+	case at := <-h.told:
+		if err := <-h.ended; !errors.Is(err, pglock.ErrLost) {
+			return at, fmt.Errorf("the holder's ctx said ErrLost, but Do returned %w", err)
+		}
+		return at, nil
+	case err := <-h.ended:
+		return time.Time{}, fmt.Errorf("the holder was not told: %w", err)
+	case <-ctx.Done():
+		return time.Time{}, fmt.Errorf("the holder was not told: %w", context.Cause(ctx))
+	}
+}
+
+// close ends the holder, if it still holds.
+func (h *holder) close() { h.locker.Close() }
+
+// waiter is another session, which waits for the lock in Postgres.
+type waiter struct {
+	conn *pgx.Conn
+	free chan time.Time // when it was granted
+	err  error          // why it was not, once free is closed
+}
+
+// await has a session of its own wait for the lock, and returns once it does. ctx
+// bounds all the waiting.
+func await(ctx context.Context, dsn string, key int64) (*waiter, error) {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	w := &waiter{conn: conn, free: make(chan time.Time, 1)}
+	pid := conn.PgConn().PID()
+	go func() {
+		defer close(w.free)
+		if _, w.err = conn.Exec(ctx, "SELECT pg_advisory_lock($1)", key); w.err == nil {
+			w.free <- time.Now()
+		}
+	}()
+	err = until(ctx, dsn, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND locktype = 'advisory' AND NOT granted)", pid)
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *waiter) granted() (time.Time, error) {
+	at, ok := <-w.free
+	if !ok {
+		return at, fmt.Errorf("the lock did not become free: %w", w.err)
+	}
+	return at, nil
+}
+
+func (w *waiter) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	w.conn.PgConn().Conn().Close() // whatever it is doing
+	for range w.free {
+	}
+	w.conn.Close(ctx)
+}
+
+// until asks Postgres until it says yes.
+func until(ctx context.Context, dsn, question string, args ...any) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for {
+		var yes bool
+		if err := conn.QueryRow(ctx, question, args...).Scan(&yes); err != nil {
+			return fmt.Errorf("%s: %w", question, err)
+		}
+		if yes {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", question, context.Cause(ctx))
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}

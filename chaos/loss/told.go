@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+)
+
+// patience is how long anything may take here before it is an error. It is far more
+// than what is promised, so that what takes too long is measured and shown.
+const patience = 2 * time.Minute
+
+// fault is something that costs a holder its lock, of which somebody tells: the
+// server, or the operating system.
+type fault struct {
+	what string
+	// strike makes it happen to the backend of a holder. admin is a session that may
+	// be used for that.
+	strike func(ctx context.Context, server *pgserver.Server, admin *pgx.Conn, pid int32) error
+	// mend undoes it.
+	mend func(ctx context.Context, server *pgserver.Server) error
+}
+
+func faults() []fault {
+	restart := func(ctx context.Context, s *pgserver.Server) error { return s.Restart(ctx) }
+	return []fault{
+		{
+			what: "backend terminated",
+			strike: func(ctx context.Context, _ *pgserver.Server, admin *pgx.Conn, pid int32) error {
+				var sent bool
+				err := admin.QueryRow(ctx, "SELECT pg_terminate_backend($1)", pid).Scan(&sent)
+				if err == nil && !sent {
+					err = errors.New("no such backend")
+				}
+				return err
+			},
+			mend: func(context.Context, *pgserver.Server) error { return nil },
+		},
+		{
+			what: "server stopped (fast)",
+			strike: func(ctx context.Context, s *pgserver.Server, _ *pgx.Conn, _ int32) error {
+				return s.Shutdown(ctx, pgserver.Fast)
+			},
+			mend: restart,
+		},
+		{
+			what:   "server killed (-9)",
+			strike: func(_ context.Context, s *pgserver.Server, _ *pgx.Conn, _ int32) error { return s.Kill() },
+			mend:   restart,
+		},
+	}
+}
+
+// untilTold measures how long it takes until the ctx of a holder is cancelled.
+func (f fault) untilTold(ctx context.Context, server *pgserver.Server, beat time.Duration, trials int) ([]row, error) {
+	var rows []row
+	for _, d := range drivers() {
+		r := row{Fault: f.what, Until: holderTold, Driver: d.name, Beat: beat, Bound: toldAtOnce}
+		if !d.listen {
+			r.Bound = toldByPing
+		}
+		for i := range trials {
+			took, err := f.once(ctx, server, d, beat, int64(i))
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", d.name, err)
+			}
+			r.Took = append(r.Took, took)
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, beat time.Duration, key int64) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	h, err := hold(ctx, d.source(server.TCPConnString("postgres")), key, beat)
+	if err != nil {
+		return 0, err
+	}
+	defer h.close()
+	admin, err := pgx.Connect(ctx, server.ConnString("postgres"))
+	if err != nil {
+		return 0, err
+	}
+	defer admin.Close(context.WithoutCancel(ctx))
+	var pid int32
+	if err := admin.QueryRow(ctx, `SELECT pid FROM pg_locks
+		WHERE locktype = 'advisory' AND granted AND objid = $1::bigint::oid AND objsubid = 1`, key).Scan(&pid); err != nil {
+		return 0, err
+	}
+	// Somewhere between two pings, which is what a driver depends on that cannot
+	// listen.
+	select {
+	case <-time.After(phase(int(key), beat/2)):
+	case <-ctx.Done():
+	}
+	began := time.Now()
+	if err := f.strike(ctx, server, admin, pid); err != nil {
+		return 0, err
+	}
+	at, err := h.loss(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return at.Sub(began), f.mend(ctx, server)
+}
+
+// phase spreads the i-th of many evenly over a time, without any order.
+func phase(i int, over time.Duration) time.Duration {
+	const golden = 0.6180339887498949
+	x := float64(i) * golden
+	return time.Duration((x - float64(int(x))) * float64(over))
+}
