@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt tidy generate build ci clean
+.PHONY: help demo test loss lint fmt tidy generate build ci clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,6 +9,9 @@ demo: build ## See pglock at work on a throwaway server, which it gets by itself
 
 test: ## Run every test of every module, on a server that it gets by itself
 	scripts/test
+
+loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
+	scripts/loss
 
 lint: ## Check format, vet and staticcheck
 	scripts/lint

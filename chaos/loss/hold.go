@@ -67,13 +67,11 @@ func hold(ctx context.Context, source pglock.Source, key int64, beat time.Durati
 // loss waits until the holder is told, and returns when that was.
 func (h *holder) loss(ctx context.Context) (time.Time, error) {
 	select {
-	case at := <-h.told:
-		if err := <-h.ended; !errors.Is(err, pglock.ErrLost) {
-			return at, fmt.Errorf("the holder's ctx said ErrLost, but Do returned %w", err)
-		}
-		return at, nil
 	case err := <-h.ended:
-		return time.Time{}, fmt.Errorf("the holder was not told: %w", err)
+		if len(h.told) == 0 || !errors.Is(err, pglock.ErrLost) {
+			return time.Time{}, fmt.Errorf("the holder was not told: %w", err)
+		}
+		return <-h.told, nil
 	case <-ctx.Done():
 		return time.Time{}, fmt.Errorf("the holder was not told: %w", context.Cause(ctx))
 	}

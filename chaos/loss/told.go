@@ -60,20 +60,28 @@ func faults() []fault {
 func (f fault) untilTold(ctx context.Context, server *pgserver.Server, beat time.Duration, trials int) ([]row, error) {
 	var rows []row
 	for _, d := range drivers() {
-		r := row{Fault: f.what, Until: holderTold, Driver: d.name, Beat: beat, Bound: toldAtOnce}
-		if !d.listen {
-			r.Bound = toldByPing
-		}
-		for i := range trials {
-			took, err := f.once(ctx, server, d, beat, int64(i))
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", d.name, err)
-			}
-			r.Took = append(r.Took, took)
+		r, err := f.untilToldBy(ctx, server, d, beat, trials)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", d.name, err)
 		}
 		rows = append(rows, r)
 	}
 	return rows, nil
+}
+
+func (f fault) untilToldBy(ctx context.Context, server *pgserver.Server, d driver, beat time.Duration, trials int) (row, error) {
+	r := row{Fault: f.what, Until: holderTold, Driver: d.name, Beat: beat, Bound: toldAtOnce}
+	if !d.listen {
+		r.Bound = toldByPing
+	}
+	for i := range trials {
+		took, err := f.once(ctx, server, d, beat, int64(i))
+		if err != nil {
+			return row{}, err
+		}
+		r.Took = append(r.Took, took)
+	}
+	return r, nil
 }
 
 func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, beat time.Duration, key int64) (time.Duration, error) {
@@ -94,11 +102,12 @@ func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, beat
 		WHERE locktype = 'advisory' AND granted AND objid = $1::bigint::oid AND objsubid = 1`, key).Scan(&pid); err != nil {
 		return 0, err
 	}
-	// Somewhere between two pings, which is what a driver depends on that cannot
-	// listen.
-	select {
-	case <-time.After(phase(int(key), beat/2)):
-	case <-ctx.Done():
+	if !d.listen {
+		// It depends on the pings: somewhere between two of them.
+		select {
+		case <-time.After(phase(int(key), beat/2)):
+		case <-ctx.Done():
+		}
 	}
 	began := time.Now()
 	if err := f.strike(ctx, server, admin, pid); err != nil {
