@@ -45,6 +45,7 @@ func TestImports(t *testing.T) {
 		"prioritize":        {root, root + "/inspect", root + "/internal/sqlstate"},
 		"sqllock":           {root, root + "/internal/sqlstate"},
 		"pgxlock":           {root, root + "/internal/sqlstate", "github.com/jackc/pgx/v5"},
+		"pglocktest":        {root},
 	}
 	seen := map[string]bool{}
 	goFiles(t, func(path string) {
@@ -63,6 +64,9 @@ func TestImports(t *testing.T) {
 			}
 			first, _, _ := strings.Cut(imported, "/")
 			allowed, listed := may[dir]
+			if listed && imported == "testing" && dir != "pglocktest" {
+				t.Errorf("%s imports testing, whose flags would be in its users' programs", path)
+			}
 			if !listed || !strings.Contains(first, ".") {
 				continue
 			}

@@ -1,9 +1,3 @@
-// Package pglocktest proves that an adapter between pglock and a database driver
-// keeps its promises. Package pgxlock and package sqllock are tested with it.
-//
-//	func TestSource(t *testing.T) {
-//		pglocktest.Source(t, myadapter.ConnString(dsn))
-//	}
 package pglocktest
 
 import (
@@ -22,7 +16,7 @@ const (
 	// soon is how long anything may take that is to happen soon.
 	soon = 10 * time.Second
 	// promptly is how long a call may take that must not wait for the network.
-	promptly = 3 * time.Second
+	promptly = 5 * time.Second
 )
 
 // The number of the advisory lock that the tests take is "pglt" in ASCII.
@@ -32,31 +26,49 @@ const (
 	pidSQL  = `SELECT pg_backend_pid()::text`
 )
 
-// Source tests that the sessions that source opens keep the promises of
-// [pglock.Session]. The database must be one that nobody else uses meanwhile.
-func Source(t *testing.T, source pglock.Source) {
+// Source tests that source and the sessions that it opens keep the promises of
+// [pglock.Source] and [pglock.Session], and that a [pglock.Locker] on it keeps its
+// own. Each promise is a subtest. The database must be one that nobody else uses
+// meanwhile, and the role one that may end its own sessions.
+func Source(t *testing.T, source pglock.Source) { run(t, sourceChecks(source)) }
+
+func sourceChecks(source pglock.Source) []check {
 	s := suite{source}
-	t.Run("Ask", s.ask)
-	t.Run("AskAfterAServerError", s.askAfterServerError)
-	t.Run("AskForOneValue", s.askForOneValue)
-	t.Run("AskUntilContextEnds", s.askUntilContextEnds)
-	t.Run("ExecAndQuery", s.execAndQuery)
-	t.Run("SessionsAreTheirOwn", s.sessionsAreTheirOwn)
-	t.Run("OpenUntilContextEnds", s.openUntilContextEnds)
-	t.Run("CloseEndsTheSession", s.closeEndsTheSession)
-	t.Run("CloseInsideATransaction", s.closeInsideATransaction)
-	t.Run("CloseWhileAskRuns", s.closeWhileAskRuns)
-	t.Run("CloseTwice", s.closeTwice)
-	t.Run("CloseAfterLoss", s.closeAfterLoss)
-	t.Run("WatchUntilContextEnds", s.watchUntilContextEnds)
-	t.Run("WatchUntilLoss", s.watchUntilLoss)
-	t.Run("CloseWhileWatchRuns", s.closeWhileWatchRuns)
+	return append([]check{
+		{"Ask", s.ask},
+		{"AskAfterAServerError", s.askAfterServerError},
+		{"AskForOneValue", s.askForOneValue},
+		{"AskUntilContextEnds", s.askUntilContextEnds},
+		{"ExecAndQuery", s.execAndQuery},
+		{"SessionsAreTheirOwn", s.sessionsAreTheirOwn},
+		{"OpenUntilContextEnds", s.openUntilContextEnds},
+		{"CloseEndsTheSession", s.closeEndsTheSession},
+		{"CloseInsideATransaction", s.closeInsideATransaction},
+		{"CloseWhileAskRuns", s.closeWhileAskRuns},
+		{"CloseTwice", s.closeTwice},
+		{"CloseAfterLoss", s.closeAfterLoss},
+		{"WatchUntilContextEnds", s.watchUntilContextEnds},
+		{"WatchUntilLoss", s.watchUntilLoss},
+		{"CloseWhileWatchRuns", s.closeWhileWatchRuns},
+	}, s.lockerChecks()...)
+}
+
+// A check proves one promise.
+type check struct {
+	name string
+	run  func(testing.TB)
+}
+
+func run(t *testing.T, checks []check) {
+	for _, c := range checks {
+		t.Run(c.name, func(t *testing.T) { c.run(t) })
+	}
 }
 
 type suite struct{ source pglock.Source }
 
 // open opens a session for the length of a test.
-func (s suite) open(t *testing.T) pglock.Session {
+func (s suite) open(t testing.TB) pglock.Session {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
@@ -69,7 +81,7 @@ func (s suite) open(t *testing.T) pglock.Session {
 }
 
 // ask runs a statement that must succeed.
-func ask(t *testing.T, session pglock.Session, sql string, args ...string) string {
+func ask(t testing.TB, session pglock.Session, sql string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
@@ -81,7 +93,7 @@ func ask(t *testing.T, session pglock.Session, sql string, args ...string) strin
 }
 
 // await asks again and again until the answer is want.
-func await(t *testing.T, session pglock.Session, want, sql string, args ...string) {
+func await(t testing.TB, session pglock.Session, want, sql string, args ...string) {
 	t.Helper()
 	deadline := time.Now().Add(soon)
 	var answer string
@@ -95,7 +107,7 @@ func await(t *testing.T, session pglock.Session, want, sql string, args ...strin
 }
 
 // gone waits until the backend with this pid has ended, and with it its locks.
-func (s suite) gone(t *testing.T, pid string) {
+func (s suite) gone(t testing.TB, pid string) {
 	t.Helper()
 	observer := s.open(t)
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
@@ -106,7 +118,7 @@ func (s suite) gone(t *testing.T, pid string) {
 }
 
 // waits waits until the backend with this pid waits for a lock.
-func waits(t *testing.T, observer pglock.Session, pid string) {
+func waits(t testing.TB, observer pglock.Session, pid string) {
 	t.Helper()
 	await(t, observer, "1", `SELECT count(*)::text FROM pg_locks WHERE pid = $1::int AND NOT granted`, pid)
 }
@@ -119,7 +131,7 @@ func stateOf(err error) string {
 	return ""
 }
 
-func (s suite) ask(t *testing.T) {
+func (s suite) ask(t testing.TB) {
 	session := s.open(t)
 	for range 3 { // what comes again may be prepared
 		for _, arg := range []string{"", "a", "ü 日本", `'"\`, "NULL", strings.Repeat("long", 5000)} {
@@ -142,7 +154,7 @@ func (s suite) ask(t *testing.T) {
 	}
 }
 
-func (s suite) askAfterServerError(t *testing.T) {
+func (s suite) askAfterServerError(t testing.TB) {
 	session := s.open(t)
 	pid := ask(t, session, pidSQL)
 	for range 3 {
@@ -179,7 +191,7 @@ func (s suite) askAfterServerError(t *testing.T) {
 	ask(t, session, lockSQL)
 }
 
-func (s suite) askForOneValue(t *testing.T) {
+func (s suite) askForOneValue(t testing.TB) {
 	for _, sql := range []string{`SELECT 'a' WHERE false`, `SELECT NULL::text`, `SELECT 'a' UNION ALL SELECT 'b'`} {
 		session := s.open(t)
 		if got, err := session.Ask(context.Background(), sql); err == nil {
@@ -190,7 +202,7 @@ func (s suite) askForOneValue(t *testing.T) {
 	}
 }
 
-func (s suite) askUntilContextEnds(t *testing.T) {
+func (s suite) askUntilContextEnds(t testing.TB) {
 	holder, session, observer := s.open(t), s.open(t), s.open(t)
 	ask(t, holder, lockSQL)
 	holderPID, pid := ask(t, holder, pidSQL), ask(t, session, pidSQL)
@@ -222,7 +234,7 @@ func (s suite) askUntilContextEnds(t *testing.T) {
 	s.gone(t, pid)
 }
 
-func (s suite) execAndQuery(t *testing.T) {
+func (s suite) execAndQuery(t testing.TB) {
 	ctx := context.Background()
 	session := s.open(t)
 	if err := session.Exec(ctx, `CREATE TEMP TABLE pglocktest (n bigint, s text); INSERT INTO pglocktest VALUES (1, 'one')`); err != nil {
@@ -285,7 +297,7 @@ func queryError(session pglock.Session, sql string, args ...any) error {
 	return rows.Err()
 }
 
-func (s suite) sessionsAreTheirOwn(t *testing.T) {
+func (s suite) sessionsAreTheirOwn(t testing.TB) {
 	pids := make(map[string]bool)
 	for range 4 {
 		session := s.open(t)
@@ -300,7 +312,7 @@ func (s suite) sessionsAreTheirOwn(t *testing.T) {
 	}
 }
 
-func (s suite) openUntilContextEnds(t *testing.T) {
+func (s suite) openUntilContextEnds(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if session, err := s.source.Open(ctx); err == nil {
@@ -319,7 +331,7 @@ func (s suite) openUntilContextEnds(t *testing.T) {
 	ask(t, session, pidSQL)
 }
 
-func (s suite) closeEndsTheSession(t *testing.T) {
+func (s suite) closeEndsTheSession(t testing.TB) {
 	session := s.open(t)
 	pid := ask(t, session, pidSQL)
 	ask(t, session, lockSQL)
@@ -335,7 +347,7 @@ func (s suite) closeEndsTheSession(t *testing.T) {
 	}
 }
 
-func (s suite) closeInsideATransaction(t *testing.T) {
+func (s suite) closeInsideATransaction(t testing.TB) {
 	session := s.open(t)
 	pid := ask(t, session, pidSQL)
 	if err := session.Exec(context.Background(), `BEGIN`); err != nil {
@@ -346,7 +358,7 @@ func (s suite) closeInsideATransaction(t *testing.T) {
 	s.gone(t, pid)
 }
 
-func (s suite) closeWhileAskRuns(t *testing.T) {
+func (s suite) closeWhileAskRuns(t testing.TB) {
 	holder, session, observer := s.open(t), s.open(t), s.open(t)
 	ask(t, holder, lockSQL)
 	pid := ask(t, session, pidSQL)
@@ -374,19 +386,28 @@ func (s suite) closeWhileAskRuns(t *testing.T) {
 	holder.Close()
 }
 
-func (s suite) closeTwice(t *testing.T) {
+func (s suite) closeTwice(t testing.TB) {
 	session := s.open(t)
 	pid := ask(t, session, pidSQL)
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() { session.Close() })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { session.Close() })
+		}
+		wg.Wait()
+		session.Close()
+	}()
+	select {
+	case <-done:
+	case <-time.After(promptly):
+		t.Fatal("Close does not return when it is called again")
 	}
-	wg.Wait()
-	session.Close()
 	s.gone(t, pid)
 }
 
-func (s suite) closeAfterLoss(t *testing.T) {
+func (s suite) closeAfterLoss(t testing.TB) {
 	session, observer := s.open(t), s.open(t)
 	pid := ask(t, session, pidSQL)
 	ask(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
@@ -401,7 +422,7 @@ func (s suite) closeAfterLoss(t *testing.T) {
 }
 
 // watch starts Watch, unless the adapter has none.
-func watch(t *testing.T, ctx context.Context, session pglock.Session) <-chan error {
+func watch(ctx context.Context, t testing.TB, session pglock.Session) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
 	go func() { result <- session.Watch(ctx) }()
@@ -417,12 +438,12 @@ func watch(t *testing.T, ctx context.Context, session pglock.Session) <-chan err
 	return result
 }
 
-func (s suite) watchUntilContextEnds(t *testing.T) {
+func (s suite) watchUntilContextEnds(t testing.TB) {
 	session := s.open(t)
 	pid := ask(t, session, pidSQL)
 	for range 5 {
 		ctx, cancel := context.WithCancel(context.Background())
-		result := watch(t, ctx, session)
+		result := watch(ctx, t, session)
 		cancel()
 		select {
 		case err := <-result:
@@ -438,10 +459,10 @@ func (s suite) watchUntilContextEnds(t *testing.T) {
 	}
 }
 
-func (s suite) watchUntilLoss(t *testing.T) {
+func (s suite) watchUntilLoss(t testing.TB) {
 	session, observer := s.open(t), s.open(t)
 	pid := ask(t, session, pidSQL)
-	result := watch(t, context.Background(), session)
+	result := watch(context.Background(), t, session)
 	ask(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
 	select {
 	case err := <-result:
@@ -456,10 +477,10 @@ func (s suite) watchUntilLoss(t *testing.T) {
 	}
 }
 
-func (s suite) closeWhileWatchRuns(t *testing.T) {
+func (s suite) closeWhileWatchRuns(t testing.TB) {
 	session := s.open(t)
 	pid := ask(t, session, pidSQL)
-	result := watch(t, context.Background(), session)
+	result := watch(context.Background(), t, session)
 	session.Close()
 	select {
 	case err := <-result:

@@ -46,7 +46,12 @@ func TestDB(t *testing.T) {
 
 // With OpenDBFromPool, what database/sql closes goes back to pgx' pool.
 func TestDBFromPool(t *testing.T) {
-	pool, err := pgxpool.New(t.Context(), pgtest.Database(t))
+	config, err := pgxpool.ParseConfig(pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 10 // pglocktest takes several at a time
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,186 @@
+package pglocktest
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/pglock-go/pglock"
+)
+
+// connChecks are those of a connection, on which transactions begin with BEGIN.
+func connChecks(source pglock.Source, open func(testing.TB) pglock.Conn) []check {
+	s := connSuite{source, func(ctx context.Context, t testing.TB) (tx, error) {
+		conn := open(t)
+		end := func(sql string) func(context.Context) error {
+			return func(ctx context.Context) error { return conn.Exec(ctx, sql) }
+		}
+		return tx{conn, end(`COMMIT`), end(`ROLLBACK`)}, conn.Exec(ctx, `BEGIN`)
+	}}
+	return append(s.checks(),
+		check{"NoTransaction", func(t testing.TB) { noTransaction(t, source, open(t)) }},
+		check{"WithLockTimeoutOfTheSession", func(t testing.TB) {
+			conn := open(t)
+			exec(t, conn, `SET lock_timeout = '4321ms'`)
+			checkTimeouts(t, conn, "4321ms")
+			checkInTransaction(t, conn, false)
+		}},
+	)
+}
+
+// txChecks are those of transactions that the driver begins.
+func txChecks[T any](source pglock.Source, begin pglock.Beginner[T]) []check {
+	s := connSuite{source, func(ctx context.Context, _ testing.TB) (tx, error) {
+		b, err := begin(ctx)
+		return tx{b.Conn, b.Commit, b.Rollback}, err
+	}}
+	b := beginSuite[T]{s, begin}
+	return append(s.checks(),
+		check{"CommitOfAnAbortedTransaction", s.commitOfAborted},
+		check{"BeginUntilContextEnds", b.beginUntilContextEnds},
+		check{"RollbackAfterContextEnds", b.rollbackAfterContextEnds},
+		check{"DoTx", b.doTx},
+		check{"DoTables", b.doTables},
+	)
+}
+
+// noTransaction tests that a lock outside a transaction is refused. It would be gone
+// as soon as it is granted.
+func noTransaction(t testing.TB, source pglock.Source, conn pglock.Conn) {
+	ctx, cancel := bounded()
+	defer cancel()
+	was := pid(t, conn)
+	for range 2 {
+		if err := pglock.LockTx(ctx, conn, key()); !errors.Is(err, pglock.ErrNoTransaction) {
+			t.Errorf("a lock outside a transaction: %v, want ErrNoTransaction", err)
+		}
+		want(t, conn, was, pidSQL)
+	}
+	wantFree(t, source, key())
+}
+
+func (s connSuite) commitOfAborted(t testing.TB) {
+	table := s.table(t)
+	tx := s.start(t)
+	exec(t, tx, `INSERT INTO `+table+` VALUES (1)`)
+	fails(t, tx, "22012", `SELECT 1/0`)
+	ctx, cancel := bounded()
+	defer cancel()
+	if err := tx.commit(ctx); err == nil {
+		t.Error("the commit of an aborted transaction, which Postgres answers with a rollback, succeeds")
+	}
+	if got := s.count(t, table); got != "0" {
+		t.Errorf("%s rows were committed", got)
+	}
+}
+
+// A beginSuite has the tests of the beginning.
+type beginSuite[T any] struct {
+	connSuite
+	begin pglock.Beginner[T]
+}
+
+func (s beginSuite[T]) beginUntilContextEnds(t testing.TB) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	b, err := s.begin(ctx)
+	if err == nil {
+		t.Error("a transaction begins though its context has ended")
+		_ = b.Rollback(context.Background())
+	}
+}
+
+func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
+	outside := Key(t, s.source, key())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	b, err := s.begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pglock.LockTx(ctx, b.Conn, key()); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	ended, done := bounded()
+	defer done()
+	_ = b.Rollback(ended) // or the driver has done it by itself
+	outside.AwaitFree()
+}
+
+func (s beginSuite[T]) doTx(t testing.TB) {
+	s.do(t, Key(t, s.source, key()), func(ctx context.Context, begin pglock.Beginner[T], fn func(context.Context, T) error, opts ...pglock.Option) error {
+		return pglock.DoTx(ctx, begin, key(), fn, opts...)
+	})
+}
+
+func (s beginSuite[T]) doTables(t testing.TB) {
+	table := s.tableNamed(t, "pglocktest_locked")
+	s.do(t, Table(t, s.source, table, 0), func(ctx context.Context, begin pglock.Beginner[T], fn func(context.Context, T) error, opts ...pglock.Option) error {
+		return pglock.DoTables(ctx, begin, pglock.Tables(table), fn, opts...)
+	})
+}
+
+// do tests a form that begins a transaction, locks, runs a function, and ends it.
+func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, pglock.Beginner[T], func(context.Context, T) error, ...pglock.Option) error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	table := s.table(t)
+	// The function's own handle is the driver's; its Conn is the same transaction.
+	var conn pglock.Conn
+	begin := func(ctx context.Context) (pglock.Transaction[T], error) {
+		b, err := s.begin(ctx)
+		conn = b.Conn
+		return b, err
+	}
+	insert := func(context.Context, T) error {
+		exec(t, conn, `INSERT INTO `+table+` VALUES (1)`)
+		if pids := join(outside.AwaitHeld()); pids != pid(t, conn) {
+			t.Errorf("pids %s have %s, the transaction's is %s", pids, outside.name, pid(t, conn))
+		}
+		return nil
+	}
+	rows := func(after, want string) {
+		t.Helper()
+		if got := s.count(t, table); got != want {
+			t.Errorf("%s: %s rows are kept, want %s", after, got, want)
+		}
+		outside.WantFree()
+	}
+
+	if err := do(ctx, begin, insert); err != nil {
+		t.Fatal(err)
+	}
+	rows("after a commit", "1")
+
+	errStop := errors.New("stop")
+	if err := do(ctx, begin, func(ctx context.Context, tx T) error {
+		return errors.Join(insert(ctx, tx), errStop)
+	}); !errors.Is(err, errStop) {
+		t.Errorf("got %v, want the function's own error", err)
+	}
+	rows("after an error", "1")
+
+	func() {
+		defer func() { _ = recover() }()
+		_ = do(ctx, begin, func(ctx context.Context, tx T) error {
+			_ = insert(ctx, tx)
+			panic(errStop)
+		})
+	}()
+	rows("after a panic", "1")
+
+	outside.Hold()
+	never := func(context.Context, T) error {
+		t.Error("the function runs without the lock")
+		return nil
+	}
+	if err := do(ctx, begin, never, pglock.NoWait()); !errors.Is(err, pglock.ErrNotAcquired) {
+		t.Errorf("a lock that another has: %v, want ErrNotAcquired", err)
+	}
+	if err := do(ctx, begin, never, pglock.NoWait(), pglock.SkipIfHeld()); err != nil {
+		t.Errorf("a lock that another has, with SkipIfHeld: %v", err)
+	}
+	outside.Release()
+	rows("after a lock that was not had", "1")
+}

@@ -1,0 +1,304 @@
+package pglocktest
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// A connBreak is a way in which a connection is broken. What is nil is well.
+type connBreak struct {
+	check, does string
+
+	exec  func(c *brokenConn, ctx context.Context, sql string, args ...any) error
+	query func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error)
+	rows  func(pglock.Rows) pglock.Rows
+	open  func(t testing.TB, dsn string) pglock.Conn
+}
+
+// rewriting sends another statement.
+func rewriting(old, new string) func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+	return func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+		return c.Conn.Exec(ctx, strings.ReplaceAll(sql, old, new), args...)
+	}
+}
+
+var brokenConns = breaks([]connBreak{
+	{
+		check: "OneSession", does: "is a pool",
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+			c.other(ctx)
+			return c.Conn.Query(ctx, sql, args...)
+		},
+	},
+	{
+		check: "SeveralStatements", does: "runs the first statement alone",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			first, _, _ := strings.Cut(sql, "; ")
+			return c.Conn.Exec(ctx, first, args...)
+		},
+	},
+	{
+		check: "StatementsAsTheyAre", does: "has placeholders of its own",
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+			return c.Conn.Query(ctx, strings.ReplaceAll(sql, "?", "$1"), args...)
+		},
+	},
+	{
+		check: "Parameters", does: "cuts long parameters",
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+			for i, arg := range args {
+				if text, ok := arg.(string); ok {
+					args[i] = text[:min(len(text), 255)]
+				}
+			}
+			return c.Conn.Query(ctx, sql, args...)
+		},
+	},
+	{check: "Rows", does: "reads bytes as text that ends with a zero", rows: func(r pglock.Rows) pglock.Rows { return cuttingRows{r} }},
+	{check: "Nulls", does: "reads NULL as the empty text", rows: func(r pglock.Rows) pglock.Rows { return carelessRows{r} }},
+	{
+		check: "ErrorsHaveSQLState", does: "makes errors text",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			return hidden(c.Conn.Exec(ctx, sql, args...))
+		},
+	},
+	{check: "ErrorsAmongRows", does: "takes an error for the end of the rows", rows: func(r pglock.Rows) pglock.Rows { return silentRows{r} }},
+	{check: "RowsClosedEarly", does: "leaves rows unread", rows: func(r pglock.Rows) pglock.Rows { return openRows{r} }},
+	{
+		check: "SavepointsAfterErrors", does: "begins again after an error",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			err := c.Conn.Exec(ctx, sql, args...)
+			if stateOf(err) == "22012" {
+				_ = c.Conn.Exec(ctx, "ROLLBACK; BEGIN")
+			}
+			return err
+		},
+	},
+	{check: "Commit", does: "does not commit", exec: rewriting("COMMIT", "SELECT 1")},
+	{check: "Rollback", does: "commits", exec: rewriting("ROLLBACK", "COMMIT")},
+	{check: "LockTx", does: "locks for the session", exec: rewriting("pg_advisory_xact_lock", "pg_advisory_lock")},
+	{
+		check: "TryLockTx", does: "answers true",
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+			if strings.Contains(sql, "pg_try_advisory_xact_lock") {
+				sql = "SELECT 'true'::text"
+			}
+			return c.Conn.Query(ctx, sql, args...)
+		},
+	},
+	{
+		check: "LockTxWaits", does: "makes errors text",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			return hidden(c.Conn.Exec(ctx, sql, args...))
+		},
+	},
+	{
+		check: "LockTxWaits", does: "loses what is set",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			return c.Conn.Exec(ctx, strings.ReplaceAll(sql, "'lock_timeout', pg_catalog.current_setting('pglock.lock_timeout')", "'lock_timeout', '0'"), args...)
+		},
+	},
+	{
+		check: "LockAllTx", does: "answers true",
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+			if strings.Contains(sql, "bool_and") {
+				sql = "SELECT 'true'::text"
+			}
+			return c.Conn.Query(ctx, sql, args...)
+		},
+	},
+	{check: "LockTables", does: "takes a weaker lock", exec: rewriting("ROW EXCLUSIVE", "ACCESS SHARE")},
+	{check: "WithLockTimeout", does: "sets nothing", exec: rewriting("SET LOCAL lock_timeout", "SET LOCAL pglock.nothing")},
+	{check: "WithLockTimeoutOfTheSession", does: "sets for a transaction", exec: rewriting("SET SESSION", "SET LOCAL")},
+	{
+		check: "InTransaction", does: "takes every session for one without a transaction",
+		open: func(t testing.TB, dsn string) pglock.Conn { return tellingConn{connect(t, dsn), false} },
+	},
+	{
+		check: "WithLockTimeoutOfTheSession", does: "takes every session for one in a transaction",
+		open: func(t testing.TB, dsn string) pglock.Conn { return tellingConn{connect(t, dsn), true} },
+	},
+	{
+		check: "ContextEndsAWait", does: "goes on in another session when ctx has ended",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			err := c.Conn.Exec(ctx, sql, args...)
+			if ctx.Err() != nil {
+				c.other(context.Background())
+			}
+			return err
+		},
+	},
+	{
+		check: "ContextEndsAWait", does: "does not heed ctx",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			return c.Conn.Exec(context.WithoutCancel(ctx), sql, args...)
+		},
+	},
+	{
+		check: "SessionIsLost", does: "loses the errors of a connection that broke",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			err := c.Conn.Exec(ctx, sql, args...)
+			if state := stateOf(err); state == "" || state == "57P01" {
+				return nil
+			}
+			return err
+		},
+	},
+	{
+		check: "NoTransaction", does: "takes it easy with savepoints",
+		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
+			err := c.Conn.Exec(ctx, sql, args...)
+			if stateOf(err) == "25P01" {
+				return nil
+			}
+			return err
+		},
+	},
+})
+
+// breaks gives each break that needs no connection of its own kind the usual one.
+func breaks(table []connBreak) []connBreak {
+	for i, b := range table {
+		if b.open == nil {
+			table[i].open = func(t testing.TB, dsn string) pglock.Conn {
+				return &brokenConn{Conn: connect(t, dsn), how: b, connect: func() pglock.Conn { return connect(t, dsn) }}
+			}
+		}
+	}
+	return table
+}
+
+// connect opens a connection for the length of a check.
+func connect(t testing.TB, dsn string) pglock.Conn {
+	conn, err := pgx.Connect(context.Background(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return pgxlock.Conn(conn)
+}
+
+type brokenConn struct {
+	pglock.Conn
+	how     connBreak
+	connect func() pglock.Conn
+}
+
+// other puts another session in the place of this one, with a transaction too.
+func (c *brokenConn) other(ctx context.Context) {
+	c.Conn = c.connect()
+	_ = c.Conn.Exec(ctx, "BEGIN")
+}
+
+func (c *brokenConn) Exec(ctx context.Context, sql string, args ...any) error {
+	if c.how.exec != nil {
+		return c.how.exec(c, ctx, sql, args...)
+	}
+	return c.Conn.Exec(ctx, sql, args...)
+}
+
+func (c *brokenConn) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	query := c.how.query
+	if query == nil {
+		query = func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+			return c.Conn.Query(ctx, sql, args...)
+		}
+	}
+	rows, err := query(c, ctx, sql, args...)
+	if err != nil || c.how.rows == nil {
+		return rows, err
+	}
+	return c.how.rows(rows), nil
+}
+
+// A tellingConn says the same at all times of whether a transaction is open.
+type tellingConn struct {
+	pglock.Conn
+	open bool
+}
+
+func (c tellingConn) InTransaction() (open, known bool) { return c.open, true }
+
+type cuttingRows struct{ pglock.Rows }
+
+func (r cuttingRows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	for _, d := range dest {
+		if b, ok := d.(*[]byte); ok {
+			*b = bytes.TrimRight(*b, "\x00")
+		}
+	}
+	return err
+}
+
+type carelessRows struct{ pglock.Rows }
+
+func (r carelessRows) Scan(dest ...any) error {
+	_ = r.Rows.Scan(dest...)
+	return nil
+}
+
+func (r carelessRows) Err() error   { return nil } // pgx has it here, too
+func (r carelessRows) Close() error { r.Rows.Close(); return nil }
+
+type silentRows struct{ pglock.Rows }
+
+func (silentRows) Err() error     { return nil }
+func (r silentRows) Close() error { r.Rows.Close(); return nil }
+
+type openRows struct{ pglock.Rows }
+
+func (openRows) Close() error { return nil }
+
+// A beginBreak is a way in which transactions are broken.
+type beginBreak struct {
+	check, does string
+	of          func(pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx]
+}
+
+// ending changes how the transactions end.
+func ending(change func(begun context.Context, tx *pglock.Transaction[pgx.Tx])) func(pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
+	return func(begin pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
+		return func(ctx context.Context) (pglock.Transaction[pgx.Tx], error) {
+			tx, err := begin(ctx)
+			change(ctx, &tx)
+			return tx, err
+		}
+	}
+}
+
+var brokenBeginners = []beginBreak{
+	{"CommitOfAnAbortedTransaction", "loses the errors of a commit", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) {
+		commit := tx.Commit
+		tx.Commit = func(ctx context.Context) error { _ = commit(ctx); return nil }
+	})},
+	{"SessionIsLost", "loses the errors of a commit", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) {
+		commit := tx.Commit
+		tx.Commit = func(ctx context.Context) error { _ = commit(ctx); return nil }
+	})},
+	{"BeginUntilContextEnds", "begins without a look at ctx", func(begin pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
+		return func(ctx context.Context) (pglock.Transaction[pgx.Tx], error) {
+			return begin(context.WithoutCancel(ctx))
+		}
+	}},
+	{"RollbackAfterContextEnds", "rolls back with the ctx that it began with", ending(func(begun context.Context, tx *pglock.Transaction[pgx.Tx]) {
+		rollback, ended := tx.Rollback, false
+		tx.Rollback = func(ctx context.Context) error {
+			if begun.Err() != nil && !ended {
+				context.AfterFunc(ctx, func() { _ = rollback(context.Background()) }) // when the check is over
+				ended = true
+				return begun.Err()
+			}
+			return rollback(ctx)
+		}
+	})},
+	{"DoTx", "commits what is to be rolled back", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) { tx.Rollback = tx.Commit })},
+	{"DoTables", "commits what is to be rolled back", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) { tx.Rollback = tx.Commit })},
+}

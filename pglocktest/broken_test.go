@@ -1,0 +1,367 @@
+package pglocktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// Each check must fail for an adapter that breaks its promise: a table of such
+// adapters, one at least for each check, each caught by the check that is named.
+func TestBrokenAdaptersAreCaught(t *testing.T) {
+	t.Parallel()
+	type broken struct {
+		check, does string
+		checks      func(t *testing.T, dsn string) []check
+	}
+	var table []broken
+	for _, b := range brokenSources {
+		table = append(table, broken{b.check, b.does, func(t *testing.T, dsn string) []check {
+			source := &brokenSource{source: pgxlock.ConnString(dsn), how: b}
+			t.Cleanup(source.close)
+			return sourceChecks(source)
+		}})
+	}
+	for _, b := range brokenConns {
+		table = append(table, broken{b.check, b.does, func(_ *testing.T, dsn string) []check {
+			return connChecks(pgxlock.ConnString(dsn), func(t testing.TB) pglock.Conn { return b.open(t, dsn) })
+		}})
+	}
+	for _, b := range brokenBeginners {
+		table = append(table, broken{b.check, b.does, func(t *testing.T, dsn string) []check {
+			pool, err := pgxpool.New(t.Context(), dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			return txChecks(pgxlock.ConnString(dsn), b.of(pgxlock.Begin(pool, pgx.TxOptions{})))
+		}})
+	}
+
+	// Most of the time they wait for what does not come.
+	results := make([]chan *recorder, len(table))
+	slots := make(chan struct{}, 10)
+	for i, b := range table {
+		results[i] = make(chan *recorder, 1)
+		var one *check
+		for _, c := range b.checks(t, pgtest.Database(t)) {
+			if c.name == b.check {
+				one = &c
+			}
+		}
+		if one == nil {
+			t.Fatalf("there is no check %s", b.check)
+		}
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			results[i] <- record(t, one.run)
+		}()
+	}
+	for i, b := range table {
+		r := <-results[i]
+		if !r.failed {
+			t.Errorf("%s: an adapter that %s passes", b.check, b.does)
+		}
+		t.Logf("%s: an adapter that %s:\n%.500s", b.check, b.does, r.said.String())
+	}
+
+	all := append(sourceChecks(nil), connChecks(nil, nil)...)
+	all = append(all, txChecks[pgx.Tx](nil, nil)...)
+	for _, c := range all {
+		found := false
+		for _, b := range table {
+			found = found || b.check == c.name
+		}
+		if !found {
+			t.Errorf("no adapter in the table fails %s", c.name)
+		}
+	}
+}
+
+// A sessionBreak is a way in which sessions are broken. What is nil is well.
+type sessionBreak struct {
+	check, does string
+
+	open  func(context.Context, pglock.Source) (pglock.Session, error)
+	ask   func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error)
+	exec  func(s *brokenSession, ctx context.Context, sql string, args ...any) error
+	watch func(s *brokenSession, ctx context.Context) error
+	pid   func(*brokenSession) uint32
+	close func(*brokenSession) error
+	share bool // one session for everybody
+}
+
+var brokenSources = []sessionBreak{
+	{
+		check: "Ask", does: "cuts long answers",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			answer, err := s.Session.Ask(ctx, sql, args...)
+			return answer[:min(len(answer), 4096)], err
+		},
+	},
+	{
+		check: "AskAfterAServerError", does: "hides the SQLSTATE",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			answer, err := s.Session.Ask(ctx, sql, args...)
+			return answer, hidden(err)
+		},
+	},
+	{
+		check: "AskForOneValue", does: "makes nothing of no row",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			answer, err := s.Session.Ask(ctx, sql, args...)
+			if stateOf(err) == "" {
+				err = nil
+			}
+			return answer, err
+		},
+	},
+	{
+		check: "AskUntilContextEnds", does: "does not heed ctx",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			return s.Session.Ask(context.WithoutCancel(ctx), sql, args...)
+		},
+	},
+	{
+		check: "ExecAndQuery", does: "loses errors",
+		exec: func(s *brokenSession, ctx context.Context, sql string, args ...any) error {
+			_ = s.Session.Exec(ctx, sql, args...)
+			return nil
+		},
+	},
+	{
+		check: "SessionsAreTheirOwn", does: "tells a wrong pid",
+		pid: func(s *brokenSession) uint32 { return s.Session.PID() + 1 },
+	},
+	{check: "SessionsAreTheirOwn", does: "has one session for all", share: true},
+	{
+		check: "OpenUntilContextEnds", does: "opens without a look at ctx",
+		open: func(ctx context.Context, source pglock.Source) (pglock.Session, error) {
+			return source.Open(context.WithoutCancel(ctx))
+		},
+	},
+	{
+		check: "CloseEndsTheSession", does: "gives the session back to a pool",
+		close: func(*brokenSession) error { return nil },
+	},
+	{
+		check: "CloseInsideATransaction", does: "does not close while a transaction is open",
+		exec: func(s *brokenSession, ctx context.Context, sql string, args ...any) error {
+			s.open = s.open || sql == "BEGIN"
+			return s.Session.Exec(ctx, sql, args...)
+		},
+		close: func(s *brokenSession) error {
+			if s.open {
+				return nil
+			}
+			return s.Session.Close()
+		},
+	},
+	{
+		check: "CloseWhileAskRuns", does: "waits for what runs before it closes",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			s.running.Store(sql, true)
+			defer s.running.Delete(sql)
+			return s.Session.Ask(ctx, sql, args...)
+		},
+		close: func(s *brokenSession) error {
+			for began := time.Now(); time.Since(began) < promptly+time.Second; time.Sleep(pause) {
+				busy := false
+				s.running.Range(func(any, any) bool { busy = true; return false })
+				if !busy {
+					break
+				}
+			}
+			return s.Session.Close()
+		},
+	},
+	{
+		check: "CloseTwice", does: "hangs in a second Close",
+		close: func(s *brokenSession) error {
+			if !s.closed.TryLock() {
+				time.Sleep(promptly + time.Second)
+			}
+			return s.Session.Close()
+		},
+	},
+	{
+		check: "CloseAfterLoss", does: "opens another session behind the caller's back",
+		ask: (*brokenSession).reconnect,
+	},
+	{
+		check: "WatchUntilContextEnds", does: "returns ctx's error from Watch",
+		watch: func(s *brokenSession, ctx context.Context) error {
+			return errors.Join(s.Session.Watch(ctx), ctx.Err())
+		},
+	},
+	{
+		check: "WatchUntilLoss", does: "says nothing of a loss",
+		watch: func(s *brokenSession, ctx context.Context) error {
+			_ = s.Session.Watch(ctx)
+			return nil
+		},
+	},
+	{
+		check: "CloseWhileWatchRuns", does: "watches on after Close",
+		watch: func(s *brokenSession, ctx context.Context) error {
+			_ = s.Session.Watch(ctx)
+			select {
+			case <-ctx.Done():
+			case <-time.After(promptly + time.Second):
+			}
+			return errors.New("at last")
+		},
+	},
+	{
+		check: "LockerLocksAndUnlocks", does: "does not send an unlock",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			sql = strings.ReplaceAll(sql, "pg_catalog.pg_advisory_unlock($1::bigint)", "($1::bigint IS NOT NULL)")
+			return s.Session.Ask(ctx, sql, args...)
+		},
+	},
+	{
+		check: "LockerWaits", does: "takes a timeout for the lock",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			answer, err := s.Session.Ask(ctx, sql, args...)
+			if stateOf(err) == "55P03" {
+				return fmt.Sprintf("%d:1", s.Session.PID()), nil
+			}
+			return answer, err
+		},
+	},
+	{
+		check: "LockerNoticesLoss", does: "makes up the signs of life",
+		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
+			answer, err := s.Session.Ask(ctx, sql, args...)
+			if err != nil && strings.Contains(sql, "current_setting('pglock.session'") {
+				return fmt.Sprintf("%d:1", s.Session.PID()), nil
+			}
+			return answer, err
+		},
+		watch: func(_ *brokenSession, ctx context.Context) error {
+			<-ctx.Done()
+			return nil
+		},
+	},
+	{
+		check: "LockerClose", does: "closes what it reads, and not the session",
+		close: func(*brokenSession) error { return nil },
+	},
+	{check: "LockerFindsAPooler", does: "has one session for all", share: true},
+}
+
+// A brokenSource opens sessions that are broken, and ends them itself in the end.
+type brokenSource struct {
+	source pglock.Source
+	how    sessionBreak
+
+	mu     sync.Mutex
+	opened []pglock.Session
+}
+
+func (b *brokenSource) Open(ctx context.Context) (pglock.Session, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.how.share && len(b.opened) > 0 {
+		return &brokenSession{Session: b.opened[0], source: b}, nil
+	}
+	open := b.how.open
+	if open == nil {
+		open = func(ctx context.Context, source pglock.Source) (pglock.Session, error) { return source.Open(ctx) }
+	}
+	s, err := open(ctx, b.source)
+	if err != nil {
+		return nil, err
+	}
+	b.opened = append(b.opened, s)
+	return &brokenSession{Session: s, source: b}, nil
+}
+
+func (b *brokenSource) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.opened {
+		s.Close()
+	}
+}
+
+type brokenSession struct {
+	pglock.Session
+	source *brokenSource
+
+	running sync.Map
+	closed  sync.Mutex
+	open    bool
+}
+
+func (s *brokenSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+	if f := s.source.how.ask; f != nil {
+		return f(s, ctx, sql, args...)
+	}
+	return s.Session.Ask(ctx, sql, args...)
+}
+
+func (s *brokenSession) Exec(ctx context.Context, sql string, args ...any) error {
+	if f := s.source.how.exec; f != nil {
+		return f(s, ctx, sql, args...)
+	}
+	return s.Session.Exec(ctx, sql, args...)
+}
+
+func (s *brokenSession) Watch(ctx context.Context) error {
+	if f := s.source.how.watch; f != nil {
+		return f(s, ctx)
+	}
+	return s.Session.Watch(ctx)
+}
+
+func (s *brokenSession) PID() uint32 {
+	if f := s.source.how.pid; f != nil {
+		return f(s)
+	}
+	return s.Session.PID()
+}
+
+func (s *brokenSession) Close() error {
+	if f := s.source.how.close; f != nil {
+		return f(s)
+	}
+	if s.source.how.share {
+		return nil
+	}
+	return s.Session.Close()
+}
+
+// reconnect is Ask that goes on in another session when the first one is lost.
+func (s *brokenSession) reconnect(ctx context.Context, sql string, args ...string) (string, error) {
+	answer, err := s.Session.Ask(ctx, sql, args...)
+	if err == nil || stateOf(err) != "" && stateOf(err) != "57P01" {
+		return answer, err
+	}
+	next, err := s.source.Open(ctx)
+	if err != nil {
+		return "", err
+	}
+	s.Session = next
+	return s.Session.Ask(ctx, sql, args...)
+}
+
+// hidden is an error of which only the text is left.
+func hidden(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(err.Error())
+}

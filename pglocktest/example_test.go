@@ -1,0 +1,132 @@
+package pglocktest_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	_ "github.com/lib/pq"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pglocktest"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// The examples are functions of a test that gets its t from elsewhere; yours is
+// func TestReport(t *testing.T).
+
+// A program that waits for a lock: the test has the lock first.
+func ExampleKey() {
+	t, dsn := exampleTest()
+	defer t.done()
+	source := pgxlock.ConnString(dsn)
+
+	locker, err := pglock.New(source)
+	check(err)
+	defer locker.Close()
+	report := func(context.Context) error { fmt.Println("the report is written"); return nil }
+
+	lock := pglocktest.Key(t, source, pglock.Name("report"))
+	lock.Hold()
+	done := make(chan error, 1)
+	go func() { done <- locker.Do(context.Background(), pglock.Name("report"), report) }()
+	lock.AwaitWaiters(1)
+	fmt.Println("the program waits")
+	lock.Release()
+	check(<-done)
+	lock.WantFree()
+	// Output:
+	// the program waits
+	// the report is written
+}
+
+// A program that must stop when it loses its lock: the test ends the session that
+// has it. All that the test needs is the program's *sql.DB.
+func ExampleLock_Terminate() {
+	t, dsn := exampleTest()
+	defer t.done()
+	db, err := sql.Open("postgres", dsn)
+	check(err)
+	defer db.Close()
+
+	locker, err := pglock.New(sqllock.ConnString("postgres", dsn))
+	check(err)
+	defer locker.Close()
+	done := make(chan error, 1)
+	go func() {
+		done <- locker.Do(context.Background(), pglock.Name("import"), func(ctx context.Context) error {
+			<-ctx.Done() // it works until it is told to stop
+			return context.Cause(ctx)
+		}, pglock.Shared())
+	}()
+
+	lock := pglocktest.Key(t, sqllock.DB(db), pglock.Name("import"))
+	lock.AwaitHeld()
+	lock.Terminate()
+	if <-done != nil {
+		fmt.Println("the import has stopped")
+	}
+	// Output: the import has stopped
+}
+
+// A migration that must not wait for a table that is in use.
+func ExampleTable() {
+	t, dsn := exampleTest()
+	defer t.done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, `CREATE TABLE orders ()`)
+	check(err)
+
+	orders := pglocktest.Table(t, pgxlock.ConnString(dsn), "orders", pglock.RowExclusive)
+	orders.Hold()
+	err = pglock.DoTables(ctx, pgxlock.Begin(conn, pgx.TxOptions{}), pglock.Tables("orders"),
+		func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `ALTER TABLE orders ADD note text`)
+			return err
+		}, pglock.NoWait(), pglock.SkipIfHeld())
+	check(err)
+	orders.Release()
+	orders.WantFree()
+	fmt.Println("not now, then not at all")
+	// Output: not now, then not at all
+}
+
+// exampleTest is as much of a test as the examples need.
+func exampleTest() (t *exampleTB, dsn string) {
+	t = &exampleTB{}
+	return t, pgtest.Database(t)
+}
+
+type exampleTB struct {
+	testing.TB
+	atEnd []func()
+}
+
+func (e *exampleTB) Helper()                      {}
+func (e *exampleTB) Context() context.Context     { return context.Background() }
+func (e *exampleTB) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
+func (e *exampleTB) Error(args ...any)            { fmt.Println(args...) }
+func (e *exampleTB) Errorf(f string, args ...any) { fmt.Printf(f, args...) }
+func (e *exampleTB) Fatal(args ...any)            { log.Panic(args...) }
+func (e *exampleTB) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
+
+func (e *exampleTB) done() {
+	for i := len(e.atEnd) - 1; i >= 0; i-- {
+		e.atEnd[i]()
+	}
+}
+
+// check ends an example that went wrong.
+func check(err error) {
+	if err != nil {
+		log.Panic(err)
+	}
+}

@@ -1,0 +1,239 @@
+package pglocktest
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock"
+)
+
+// lockerChecks are what a Locker promises, as far as its Source has a part in it.
+func (s suite) lockerChecks() []check {
+	return []check{
+		{"LockerLocksAndUnlocks", s.lockerLocks},
+		{"LockerWaits", s.lockerWaits},
+		{"LockerNoticesLoss", s.lockerNoticesLoss},
+		{"LockerClose", s.lockerClose},
+		{"LockerFindsAPooler", s.lockerFindsAPooler},
+	}
+}
+
+// key is what the tests lock.
+func key() pglock.Key { return pglock.Name("pglocktest") }
+
+// locker makes a Locker for the length of a test. Where the driver cannot listen,
+// a loss is noticed with the heartbeat.
+func (s suite) locker(t testing.TB, source pglock.Source, opts ...pglock.LockerOption) *pglock.Locker {
+	t.Helper()
+	l, err := pglock.New(source, append(opts, pglock.Heartbeat(4*time.Second))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// lock takes a lock that must be free.
+func lock(t testing.TB, l *pglock.Locker, key pglock.Key, opts ...pglock.Option) *pglock.Lock {
+	t.Helper()
+	ctx, cancel := bounded()
+	defer cancel()
+	lock, err := l.Lock(ctx, key, append(opts, pglock.Wait(soon))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lock
+}
+
+func (s suite) lockerLocks(t testing.TB) {
+	here, there := s.locker(t, s.source), s.locker(t, s.source)
+	outside := Key(t, s.source, key())
+	for range 3 {
+		held := lock(t, here, key())
+		if _, err := there.TryLock(context.Background(), key()); !errors.Is(err, pglock.ErrNotAcquired) {
+			t.Fatalf("a second Locker asks for the same lock: %v, want ErrNotAcquired", err)
+		}
+		if pids := outside.AwaitHeld(); len(pids) != 1 || pids[0] != held.PID() {
+			t.Errorf("Postgres says that %v have the lock, the Locker that pid %d has it", pids, held.PID())
+		}
+		if err := held.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+		outside.WantFree()
+		if err := lock(t, there, key()).Unlock(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// Shared, many at once, and a pair.
+	keys := []pglock.Key{key(), pglock.Pair(-1, 2), pglock.Int(-3)}
+	ctx, cancel := bounded()
+	defer cancel()
+	first, err := here.LockAll(ctx, keys, pglock.Shared())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := there.LockAll(ctx, keys, pglock.Shared())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, held := range []*pglock.Lock{first, second} {
+		if err := held.Unlock(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, k := range keys {
+		wantFree(t, s.source, k)
+	}
+}
+
+// wantFree is [Lock.WantFree] of a key, and keeps no session open.
+func wantFree(t testing.TB, source pglock.Source, key pglock.Key) {
+	t.Helper()
+	l := Key(t, source, key)
+	l.WantFree()
+	l.looking.Close()
+}
+
+func (s suite) lockerWaits(t testing.TB) {
+	l, outside := s.locker(t, s.source, pglock.Slice(50*time.Millisecond)), Key(t, s.source, key())
+	outside.Hold()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	result := make(chan error, 1)
+	wait := func(ctx context.Context) {
+		lock, err := l.Lock(ctx, key())
+		if err == nil {
+			err = lock.Unlock()
+		}
+		result <- err
+	}
+
+	// Through several slices, and until ctx ends.
+	go wait(ctx)
+	outside.AwaitWaiters(1)
+	time.Sleep(200 * time.Millisecond) // of slices that end without the lock
+	cancel()
+	if err := within(t, result, "Lock goes on after its context has ended"); !errors.Is(err, context.Canceled) || !errors.Is(err, pglock.ErrNotAcquired) {
+		t.Fatalf("a lock that was waited for until ctx ended: %v", err)
+	}
+
+	// And until the lock is free.
+	go wait(context.Background())
+	outside.AwaitWaiters(1)
+	outside.Release()
+	if err := within(t, result, "Lock waits for a lock that is free"); err != nil {
+		t.Fatal(err)
+	}
+	outside.WantFree()
+}
+
+// within is the error that must come soon.
+func within(t testing.TB, result <-chan error, otherwise string) error {
+	t.Helper()
+	select {
+	case err := <-result:
+		return err
+	case <-time.After(patience):
+		t.Fatal(otherwise)
+		return nil
+	}
+}
+
+func (s suite) lockerNoticesLoss(t testing.TB) {
+	l, outside := s.locker(t, s.source), Key(t, s.source, key())
+	inside := make(chan error, 1)
+	result := make(chan error, 1)
+	go func() {
+		result <- l.Do(context.Background(), key(), func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				inside <- context.Cause(ctx)
+			case <-time.After(patience):
+				inside <- errors.New("nothing")
+			}
+			return nil
+		})
+	}()
+	outside.AwaitHeld()
+	outside.Terminate()
+	if cause := within(t, inside, "Do does not run its function"); !errors.Is(cause, pglock.ErrLost) {
+		t.Fatalf("the session was terminated, and the work was told %v, want ErrLost", cause)
+	}
+	if err := within(t, result, "Do does not return"); !errors.Is(err, pglock.ErrLost) {
+		t.Errorf("Do returned %v, want ErrLost", err)
+	}
+	outside.WantFree()
+
+	// The Locker goes on in another session.
+	if err := lock(t, l, key()).Unlock(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (s suite) lockerClose(t testing.TB) {
+	l, outside := s.locker(t, s.source), Key(t, s.source, key())
+	held := lock(t, l, key())
+	if err := held.Unlock(); err != nil {
+		t.Error(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	outside.gone(join([]int32{held.PID()}))
+	outside.WantFree()
+}
+
+// lockerFindsAPooler puts what a transaction pooler does between the Locker and its
+// sessions: each statement may run in another one.
+func (s suite) lockerFindsAPooler(t testing.TB) {
+	l := s.locker(t, pooled{s.source})
+	for range 3 { // it may take more than one statement
+		lock, err := l.TryLock(context.Background(), key())
+		if errors.Is(err, pglock.ErrPooler) {
+			return
+		}
+		if err != nil {
+			t.Fatalf("got %v, want ErrPooler", err)
+		}
+		if err := lock.Unlock(); errors.Is(err, pglock.ErrPooler) {
+			return
+		}
+	}
+	t.Error("a pooler that runs each statement in another session was not found out: what Ask answers, or PID says, is not the session's own")
+}
+
+// pooled opens sessions as a pooler lends them.
+type pooled struct{ pglock.Source }
+
+func (p pooled) Open(ctx context.Context) (pglock.Session, error) {
+	first, err := p.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	second, err := p.Source.Open(ctx)
+	if err != nil {
+		first.Close()
+		return nil, err
+	}
+	return &pooledSession{Session: first, second: second}, nil
+}
+
+// A pooledSession says that it is the first and asks both by turns.
+type pooledSession struct {
+	pglock.Session
+	second pglock.Session
+	asked  atomic.Int32
+}
+
+func (s *pooledSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+	if s.asked.Add(1)%2 == 0 {
+		return s.second.Ask(ctx, sql, args...)
+	}
+	return s.Session.Ask(ctx, sql, args...)
+}
+
+func (s *pooledSession) Close() error { return errors.Join(s.Session.Close(), s.second.Close()) }

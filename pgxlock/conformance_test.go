@@ -1,0 +1,75 @@
+package pgxlock_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pglocktest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// modes are the ways in which a program may have told pgx to run statements.
+var modes = map[string]pgx.QueryExecMode{
+	"cached statements": pgx.QueryExecModeCacheStatement,
+	"simple protocol":   pgx.QueryExecModeSimpleProtocol,
+}
+
+func TestConn(t *testing.T) {
+	for name, mode := range modes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.Database(t)
+			config, err := pgx.ParseConfig(dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.DefaultQueryExecMode = mode
+			pglocktest.Conn(t, pgxlock.ConnString(dsn), func(t testing.TB) pglock.Conn {
+				conn, err := pgx.ConnectConfig(t.Context(), config)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { conn.Close(context.Background()) })
+				return pgxlock.Conn(conn)
+			})
+		})
+	}
+}
+
+// The connections of a session that belongs to a Locker work as the caller's do.
+func TestSessionAsConn(t *testing.T) {
+	t.Parallel()
+	source := pgxlock.ConnString(pgtest.Database(t))
+	pglocktest.Conn(t, source, func(t testing.TB) pglock.Conn {
+		session, err := source.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { session.Close() })
+		return session
+	})
+}
+
+func TestTxOfAPool(t *testing.T) {
+	for name, mode := range modes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config, err := pgxpool.ParseConfig(pgtest.Database(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.ConnConfig.DefaultQueryExecMode = mode
+			pool, err := pgxpool.NewWithConfig(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			pglocktest.Tx(t, pgxlock.Pool(pool), pgxlock.Begin(pool, pgx.TxOptions{}))
+		})
+	}
+}
