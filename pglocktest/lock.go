@@ -46,14 +46,13 @@ type Lock struct {
 	t      testing.TB
 	source pglock.Source
 
-	name     string    // for messages
-	what     [5]string // the parameters of sessions.sql that say which lock is meant
-	take     func(context.Context, pglock.Conn, ...pglock.Option) error
-	looking  pglock.Session // looks, and tries; nil until needed
-	lookPID  string
-	holding  pglock.Session // holds, between Hold and Release
-	holdPID  string
-	reported error // of Release
+	name    string    // for messages
+	what    [5]string // the parameters of sessions.sql that say which lock is meant
+	take    func(context.Context, pglock.Conn, ...pglock.Option) error
+	looking pglock.Session // looks, and tries; nil until needed
+	lookPID string
+	holding pglock.Session // holds, between Hold and Release
+	holdPID string
 }
 
 // Key is the advisory lock of key, in the database that source leads to.
