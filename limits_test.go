@@ -217,26 +217,6 @@ func TestConcurrentIndexOfTheHolder(t *testing.T) {
 	}
 }
 
-// replicated is a server and its streaming standby.
-func replicated(t *testing.T) (primary, standby *pgserver.Server) {
-	t.Helper()
-	primary = pgtest.Own(t, pgserver.Options{HBA: []string{"local replication all trust"}})
-	standby = pgtest.Own(t, pgserver.Options{})
-	must(t, primary.Shutdown(t.Context(), pgserver.Fast))
-	must(t, standby.Shutdown(t.Context(), pgserver.Fast))
-	data := filepath.Join(standby.Folder(), "data")
-	conf, err := os.ReadFile(filepath.Join(data, "postgresql.conf"))
-	must(t, err)
-	run(t, "/bin/sh", "-c", `cp -Rp "$1/." "$2" && cp -p "$2/PG_VERSION" "$2/standby.signal"`, "sh",
-		filepath.Join(primary.Folder(), "data"), data)
-	must(t, os.WriteFile(filepath.Join(data, "postgresql.conf"),
-		fmt.Appendf(conf, "primary_conninfo = 'host=%s port=%d user=postgres'\n", primary.Host(), primary.Port()), 0o600))
-	must(t, primary.Restart(t.Context()))
-	must(t, standby.Restart(t.Context()))
-	on(t, standby).until(`SELECT count(*) = 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'`)
-	return primary, standby
-}
-
 func run(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
@@ -248,7 +228,8 @@ func run(t *testing.T, name string, args ...string) {
 // Promoted, it does; and who names both hosts finds the one that does.
 func TestStandbyAndFailover(t *testing.T) {
 	t.Parallel()
-	primary, standby := replicated(t)
+	primary := pgtest.Own(t, pgserver.Options{})
+	standby := pgtest.Standby(t, primary)
 	key := pglock.Name("job")
 	onStandby := on(t, standby)
 	locker := onStandby.locker()
