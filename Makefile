@@ -13,7 +13,7 @@ test: ## Run every test of every module, on a server that it gets by itself
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss
 
-lint: ## Check format, vet and staticcheck
+lint: ## Check format, vet, staticcheck and spelling
 	scripts/lint
 
 fmt: ## Format the code

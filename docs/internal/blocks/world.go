@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// World is what the code in the guides takes for granted. A name that a block uses
+// and does not declare is what the method of that name makes, such as pool; where
+// a name may be two things, a comment before the block says which, as in
+// <!-- doctest: tx=SQLTx -->.
+type World struct {
+	ctx  context.Context
+	dsn  string
+	ends []func()
+
+	blocked pglock.Querier // a scene that plays, if one does
+}
+
+// check ends the block: something that it takes for granted is not there.
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "before the block:", err)
+		os.Exit(3)
+	}
+}
+
+// atEnd calls f when the block is over, the last one first.
+func (w *World) atEnd(f func()) { w.ends = append(w.ends, f) }
+
+func (w *World) end() {
+	for i := len(w.ends) - 1; i >= 0; i-- {
+		w.ends[i]()
+	}
+}
+
+// User is a model of GORM's and Bun's.
+type User struct {
+	bun.BaseModel `bun:"table:users"`
+
+	ID int64 `bun:",pk"`
+}
+
+// TableName is for GORM.
+func (*User) TableName() string { return "users" }
+
+// Ctx is a context that ends when the block has taken far too long.
+func (w *World) Ctx() context.Context { return w.ctx }
+
+// DSN is a connection string.
+func (w *World) DSN() string { return w.dsn }
+
+// Pool is a pool of pgx.
+func (w *World) Pool() *pgxpool.Pool {
+	pool, err := pgxpool.New(w.ctx, w.dsn)
+	check(err)
+	w.atEnd(pool.Close)
+	return pool
+}
+
+// Config is the configuration of a connection.
+func (w *World) Config() *pgx.ConnConfig {
+	config, err := pgx.ParseConfig(w.dsn)
+	check(err)
+	return config
+}
+
+// Conn is a connection of pgx.
+func (w *World) Conn() *pgx.Conn {
+	conn, err := pgx.Connect(w.ctx, w.dsn)
+	check(err)
+	w.atEnd(func() { check(conn.Close(context.Background())) })
+	return conn
+}
+
+// Tx is a transaction of pgx.
+func (w *World) Tx() pgx.Tx {
+	tx, err := w.Conn().Begin(w.ctx)
+	check(err)
+	w.atEnd(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// LockConn is a transaction for pglock.
+func (w *World) LockConn() pglock.Conn { return pgxlock.Tx(w.Tx()) }
+
+// DB is a pool of database/sql.
+func (w *World) DB() *sql.DB {
+	db, err := sql.Open("pgx", w.dsn)
+	check(err)
+	w.atEnd(func() { check(db.Close()) })
+	return db
+}
+
+// SQLConn is a connection of database/sql.
+func (w *World) SQLConn() *sql.Conn {
+	conn, err := w.DB().Conn(w.ctx)
+	check(err)
+	w.atEnd(func() { _ = conn.Close() })
+	return conn
+}
+
+// SQLTx is a transaction of database/sql.
+func (w *World) SQLTx() *sql.Tx {
+	tx, err := w.DB().BeginTx(w.ctx, nil)
+	check(err)
+	w.atEnd(func() { _ = tx.Rollback() })
+	return tx
+}
+
+// GormDB is GORM's.
+func (w *World) GormDB() *gorm.DB {
+	db, err := gorm.Open(postgres.New(postgres.Config{Conn: w.DB()}), &gorm.Config{})
+	check(err)
+	return db
+}
+
+// BunDB is Bun's.
+func (w *World) BunDB() *bun.DB { return bun.NewDB(w.DB(), pgdialect.New()) }
+
+// Locker is a Locker on a pool of pgx, and Other another machine's.
+func (w *World) Locker() *pglock.Locker {
+	locker, err := pglock.New(pgxlock.Pool(w.Pool()))
+	check(err)
+	w.atEnd(func() { _ = locker.Close() })
+	return locker
+}
+
+// Other is the Locker of another machine.
+func (w *World) Other() *pglock.Locker { return w.Locker() }
+
+// Held is a lock that another machine holds.
+func (w *World) Held() *pglock.Lock {
+	lock, err := w.Locker().Lock(w.ctx, pglock.Name("nightly-report"))
+	check(err)
+	w.atEnd(func() { check(lock.Unlock()) })
+	return lock
+}
+
+// Key is a key.
+func (w *World) Key() pglock.Key { return pglock.Name("nightly-report") }
+
+// Report is work that must not be done twice at a time.
+func (w *World) Report() func(context.Context) error {
+	return func(context.Context) error { return nil }
+}
+
+// Rebuild is work with a name.
+func (w *World) Rebuild() func(context.Context) error { return rebuild }
+
+func rebuild(context.Context) error { return nil }
+
+// Migrate is a migration that takes a strong lock.
+func (w *World) Migrate() func(context.Context) error {
+	conn := w.Conn()
+	return func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, `ALTER TABLE orders ADD COLUMN IF NOT EXISTS note text`)
+		return err
+	}
+}
+
+// Source opens sessions.
+func (w *World) Source() *pgxlock.PoolSource { return pgxlock.Pool(w.Pool()) }
+
+// SQLSource opens sessions through database/sql.
+func (w *World) SQLSource() *sqllock.PoolSource { return sqllock.DB(w.DB()) }
+
+// Q runs queries, for package inspect.
+func (w *World) Q() pglock.Querier { return pgxlock.Pool(w.Pool()) }
+
+// scene lets a session wait for another: "web" for "reports", which idles in its
+// transaction.
+func (w *World) scene() pglock.Querier {
+	if w.blocked != nil {
+		return w.blocked
+	}
+	config := w.Config()
+	config.RuntimeParams["application_name"] = "reports"
+	blocker, err := pgx.ConnectConfig(w.ctx, config)
+	check(err)
+	w.atEnd(func() { _ = blocker.Close(context.Background()) })
+	_, err = blocker.Exec(w.ctx, `BEGIN; UPDATE app.orders SET note = 'x'`)
+	check(err)
+	waiter := w.Conn()
+	pid := waiter.PgConn().PID()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = waiter.Exec(w.ctx, `BEGIN; LOCK TABLE app.orders`)
+	}()
+	w.atEnd(func() {
+		_ = blocker.Close(context.Background())
+		<-done
+	})
+	w.blocked = pgxlock.Pool(w.Pool())
+	for {
+		locks, err := inspect.Locks(w.ctx, w.blocked, inspect.PIDs(int32(pid)), inspect.Where("granted", "=", "false"))
+		check(err)
+		if len(locks) == 1 {
+			return w.blocked
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// Locks are locks, one of them waited for.
+func (w *World) Locks() []inspect.Lock {
+	locks, err := inspect.Locks(w.ctx, w.scene(), inspect.Where("granted", "=", "false"))
+	check(err)
+	return locks
+}
+
+// Pairs are who blocks whom.
+func (w *World) Pairs() []inspect.Pair {
+	pairs, err := inspect.Blocked(w.ctx, w.scene())
+	check(err)
+	return pairs
+}
+
+// Snapshot has one session that waits.
+func (w *World) Snapshot() *inspect.Snapshot {
+	snapshot, err := inspect.Take(w.ctx, w.scene())
+	check(err)
+	return snapshot
+}

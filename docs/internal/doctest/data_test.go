@@ -1,0 +1,141 @@
+//go:build unix
+
+package doctest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// configFile is the config file that the guide to it begins with, so that what the
+// guides do by the names in it works. Its databases are left out: they are elsewhere.
+func configFile(t *testing.T) string {
+	t.Helper()
+	blocks := readPage(t, "docs/config.md").blocks(t, "yaml")
+	if len(blocks) == 0 {
+		t.Fatal("docs/config.md has no config file")
+	}
+	var all map[string]any
+	if err := yaml.Unmarshal([]byte(blocks[0].text), &all); err != nil {
+		t.Fatal(err)
+	}
+	all["databases"] = map[string]string{"prod": "shop", "stage": "shop"}
+	data, err := yaml.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "pglock.yaml")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Config files are read by package config, and their views asked of a server.
+func TestYAML(t *testing.T) {
+	conn := connect(t)
+	for _, p := range guides(t) {
+		for _, b := range p.blocks(t, "yaml") {
+			if _, other := b.mark("manifest"); other {
+				decoder := yaml.NewDecoder(strings.NewReader(b.text))
+				for {
+					var document map[string]any
+					err := decoder.Decode(&document)
+					if errors.Is(err, io.EOF) {
+						break
+					}
+					if err != nil {
+						t.Errorf("%s: %v", b, err)
+						break
+					}
+				}
+				continue
+			}
+			c, err := config.Parse(b.String(), []byte(b.text))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			for _, view := range c.Views {
+				if view.IsBlocking() {
+					_, err = inspect.Blocked(t.Context(), pgxlock.Conn(conn), view.Filters()...)
+				} else {
+					_, err = inspect.Locks(t.Context(), pgxlock.Conn(conn), view.Filters()...)
+				}
+				if err != nil {
+					t.Errorf("%s: the view %s: %v", b, view.Name, err)
+				}
+			}
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	for _, p := range guides(t) {
+		for _, b := range p.blocks(t, "json") {
+			if !json.Valid(bytes.TrimSpace([]byte(b.text))) {
+				t.Errorf("%s is no JSON", b)
+			}
+		}
+	}
+}
+
+// INI is that of PgBouncer: sections, names, values.
+func TestINI(t *testing.T) {
+	for _, p := range guides(t) {
+		for _, b := range p.blocks(t, "ini") {
+			for line := range strings.Lines(b.text) {
+				line = strings.TrimSpace(line)
+				if line == "" || line[0] == ';' || line[0] == '[' && line[len(line)-1] == ']' {
+					continue
+				}
+				if name, value, ok := strings.Cut(line, "="); !ok || strings.TrimSpace(name) == "" || strings.TrimSpace(value) == "" {
+					t.Errorf("%s: %q is no setting", b, line)
+				}
+			}
+		}
+	}
+}
+
+// SQL is run, each block in a database of its own.
+func TestSQL(t *testing.T) {
+	for _, p := range guides(t) {
+		for _, b := range p.blocks(t, "sql") {
+			t.Run(b.String(), func(t *testing.T) {
+				conn := connect(t)
+				// Roles belong to the whole server, so their part is undone.
+				if _, err := conn.Exec(t.Context(), "BEGIN; CREATE ROLE app; CREATE ROLE oncall; CREATE ROLE migrator;"+b.text+"; ROLLBACK"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+func connect(t *testing.T) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	if _, err := conn.Exec(t.Context(), schema); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}

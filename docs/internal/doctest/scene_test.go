@@ -1,0 +1,217 @@
+//go:build unix
+
+package doctest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// stage is a server on which one scene plays at a time, so that nobody else's
+// locks are seen. Its database is shop, its role app.
+type stage struct {
+	server *pgserver.Server
+	bin    string // a folder with pglock and what the guides call besides
+}
+
+// scene is who holds and who waits. Its pids have the numbers of the guides.
+type scene struct {
+	stage  *stage
+	pids   map[string]int32
+	folder string
+	env    []string
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	s := &stage{server: pgtest.Own(t, pgserver.Options{}), bin: t.TempDir()}
+	conn, err := pgx.Connect(t.Context(), s.server.ConnString("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, statement := range []string{"CREATE ROLE app LOGIN", "ALTER ROLE app SET search_path = public", "CREATE DATABASE shop OWNER app"} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "-o", s.bin+"/pglock", "./cmd/pglock")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	linkExtras(t, s.bin)
+	return s
+}
+
+// linkExtras puts the programs that the guides call into a folder.
+func linkExtras(t *testing.T, folder string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range extras {
+		if err := os.Symlink(exe, filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (s *stage) connString() string {
+	return fmt.Sprintf("host=%s port=%d user=app dbname=shop", s.server.Host(), s.server.Port())
+}
+
+// play sets a scene up, which ends with the test.
+func (s *stage) play(t *testing.T, name string) *scene {
+	t.Helper()
+	sc := &scene{stage: s, pids: map[string]int32{}, folder: t.TempDir()}
+	sc.env = s.environment(t, sc.folder)
+	reset := s.connect(t, "")
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(sc.folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range extras {
+		if strings.HasSuffix(name, ".sh") { // called as ./report.sh
+			if err := os.Symlink(filepath.Join(s.bin, name), filepath.Join(sc.folder, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := reset.Exec(t.Context(), "DROP SCHEMA IF EXISTS app CASCADE; DROP TABLE IF EXISTS orders, items, users, accounts;"+schema); err != nil {
+		t.Fatal(err)
+	}
+	reset.Close(t.Context())
+	switch name {
+	case "none":
+	case "", "blocked":
+		// The story of most guides: a payment that was not committed, a migration
+		// behind it, and the shop behind that.
+		sc.holds(t, "4711", "web 1", "BEGIN; UPDATE orders SET state = 'paid' WHERE id = 1")
+		sc.waits(t, "4712", "migrate", "ALTER TABLE orders ADD note text")
+		sc.waits(t, "4713", "web 2", "SELECT * FROM orders")
+	case "reports":
+		sc.holds(t, "4212", "reports", "BEGIN; SELECT count(*) FROM orders")
+	case "advisory":
+		sc.holds(t, "4711", "pglock run nightly-report", fmt.Sprintf("SELECT pg_advisory_lock(%d)", pglock.Name("nightly-report").ID()))
+	default:
+		t.Fatalf("there is no scene %q", name)
+	}
+	return sc
+}
+
+func (s *stage) environment(t *testing.T, folder string) []string {
+	t.Helper()
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "PG") && !strings.HasPrefix(kv, "LC_") && !strings.HasPrefix(kv, "HOME=") {
+			env = append(env, kv)
+		}
+	}
+	return append(env, "PATH="+s.bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
+		"HOME="+folder, "PGHOST="+s.server.Host(), fmt.Sprintf("PGPORT=%d", s.server.Port()), "PGUSER=app", "PGDATABASE=shop",
+		"LC_ALL=C.UTF-8", "TERM=dumb", "NO_COLOR=1", "PGLOCK_CONFIG="+configFile(t))
+}
+
+func (s *stage) connect(t *testing.T, application string) *pgx.Conn {
+	t.Helper()
+	config, err := pgx.ParseConfig(s.connString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RuntimeParams["application_name"] = application
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// holds opens a session that runs statements and then idles.
+func (sc *scene) holds(t *testing.T, number, application, statements string) {
+	t.Helper()
+	conn := sc.stage.connect(t, application)
+	sc.pids[number] = int32(conn.PgConn().PID())
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	for statement := range strings.SplitSeq(statements, "; ") {
+		if _, err := conn.Exec(t.Context(), statement, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// waits opens a session that runs a statement, and returns when it waits for a lock.
+func (sc *scene) waits(t *testing.T, number, application, statement string) {
+	t.Helper()
+	conn := sc.stage.connect(t, application)
+	pid := int32(conn.PgConn().PID())
+	sc.pids[number] = pid
+	ended := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer close(ended)
+		_, _ = conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol) // it may well be cancelled
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		conn.Close(context.Background())
+	})
+	look := sc.stage.connect(t, "")
+	defer look.Close(context.Background())
+	for {
+		locks, err := inspect.Locks(t.Context(), pgxlock.Conn(look), inspect.PIDs(pid), inspect.Where("granted", "=", "false"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(locks) > 0 && !locks[0].WaitApprox {
+			return
+		}
+		if len(locks) > 0 && sc.stage.old(t, look) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// old tells whether the server is one that does not tell when a wait began.
+func (s *stage) old(t *testing.T, conn *pgx.Conn) bool {
+	t.Helper()
+	var version int
+	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	return version < 140000
+}
+
+// files are in the current folder of whoever types.
+var files = map[string]string{"migration.sql": "ALTER TABLE orders ADD COLUMN note text"}
+
+// extras are the programs that the guides call besides pglock, each with what it
+// does here: this test binary, under the program's name.
+var extras = map[string]func(args []string) error{
+	"psql":        psql,
+	"jq":          jq,
+	"alembic":     func([]string) error { return statement("ALTER TABLE orders ADD COLUMN note text") },
+	"goose":       func([]string) error { return statement("ALTER TABLE orders ADD COLUMN note text") },
+	"report.sh":   func([]string) error { return nil },
+	"export.sh":   func([]string) error { return nil },
+	"backup.sh":   func([]string) error { return nil },
+	"my-migrator": func([]string) error { return statement("ALTER TABLE orders ADD COLUMN note text") },
+}
