@@ -88,6 +88,9 @@ func Only() Option {
 
 // newRequest adds the options up for a verb that can do what can says.
 func newRequest(op string, can verb, opts []Option) (request, error) {
+	if len(opts) == 0 {
+		return request{}, nil // which most are, and they need not allocate
+	}
 	var r request
 	for _, opt := range opts {
 		if opt.apply == nil {

@@ -33,25 +33,27 @@ type conn struct {
 	pid      int32
 	start    string // the backend's start, to tell it from a later one with its pid
 	open     bool
-	owner    owner               // who may use the connection now
-	busy     bool                // the owner looks at the queue before it rests
-	rung     bool                // is in Engine.rung
-	queue    []op                // what is asked of it next
-	batch    []op                // what it is being asked
-	held     map[*entry]struct{} // what it holds
-	waiting  *entry              // what it waits for, or is about to
-	waitEnds time.Time           // when the slice ends that is under way
-	canceled chan struct{}       // closed when the order to cancel its waiting has been carried out
-	unwatch  context.CancelFunc  // calls it back from listening
-	used     time.Time           // the last time that it was asked for something
-	lost     error               // why it is lost
-	losses   int                 // how many locks were lost with it
+	owner    owner              // who may use the connection now
+	busy     bool               // the owner looks at the queue before it rests
+	rung     bool               // is in Engine.rung
+	queue    []op               // what is asked of it next
+	batch    []op               // what it is being asked
+	held     []*entry           // what it holds, in no order
+	waiting  *entry             // what it waits for, or is about to
+	waitEnds time.Time          // when the slice ends that is under way
+	canceled chan struct{}      // closed when the order to cancel its waiting has been carried out
+	unwatch  context.CancelFunc // calls it back from listening
+	lost     error              // why it is lost
+	cause    error              // the same, as those who held locks are told
+	losses   int                // how many locks were lost with it
 
 	// Used by the owner alone.
 	ops     []op   // the whole batch
 	mark    string // the session's, by which it is known to be ours alone
 	prefix  string // of every answer: the backend's pid
 	spare   []op   // where batches are made
+	last    Key    // the key of the last batch of one
+	text    string // the same, as statements have it
 	keys    []byte // where statements are made
 	letters []byte
 	args    [2]string
@@ -61,6 +63,7 @@ type conn struct {
 	timer   *time.Timer
 	deaf    bool      // the driver cannot listen
 	heard   time.Time // the last answer
+	used    time.Time // the last answer that somebody asked for
 }
 
 // An op is something to ask of a session.
@@ -118,7 +121,8 @@ func (c *conn) push(o op) {
 	}
 }
 
-// unlock gives up Engine.mu and wakes the sessions that have something to do.
+// unlock gives up Engine.mu and wakes the sessions that have something to do, and
+// the Holds that have been told something.
 func (e *Engine) unlock() {
 	for _, c := range e.rung {
 		c.rung = false
@@ -128,7 +132,7 @@ func (e *Engine) unlock() {
 	}
 	clear(e.rung)
 	e.rung = e.rung[:0]
-	e.mu.Unlock()
+	e.giveUp()
 }
 
 // unlockAndHelp is unlock for a caller who will sleep until a session has done
@@ -142,7 +146,7 @@ func (e *Engine) unlockAndHelp() {
 			e.rung, c.rung = e.rung[:0], false
 			c.owner, c.busy = caller, true
 			c.takeBatch()
-			e.mu.Unlock()
+			e.giveUp()
 			c.help()
 			return
 		}
@@ -159,7 +163,7 @@ func (c *conn) help() {
 		e.lose(c, err)
 	}
 	c.forget()
-	c.owner, c.busy, c.used = free, false, time.Now()
+	c.owner, c.busy, c.used = free, false, c.heard
 	if len(c.queue) > 0 || c.lost != nil {
 		c.alarm()
 	}
@@ -210,6 +214,7 @@ func (c *conn) run() {
 	for err == nil {
 		if err = c.take(); err == nil {
 			err = c.work()
+			c.used = c.heard
 		}
 	}
 	e.mu.Lock()
@@ -244,7 +249,7 @@ func (c *conn) begin() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c.open, c.used = true, time.Now()
+	c.open, c.used = true, c.heard
 	return nil
 }
 
@@ -368,9 +373,8 @@ func (c *conn) takeBatch() {
 	clear(c.queue[rest:])
 	c.queue = c.queue[:rest]
 	c.batch, c.ops = c.spare, c.spare
-	c.used = time.Now()
 	if c.batch[0].kind == opWait {
-		c.waitEnds = c.used.Add(c.engine.slice(c.batch[0].ent))
+		c.waitEnds = time.Now().Add(c.engine.slice(c.batch[0].ent))
 	}
 }
 

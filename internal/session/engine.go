@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,7 +69,7 @@ type Engine struct {
 	wg     sync.WaitGroup // the goroutines of the sessions
 
 	roundTrips atomic.Uint64
-	channels   sync.Pool // of Holds that are over, empty
+	channels   sync.Pool // for Holds to be told by, empty
 
 	mu      sync.Mutex // guards everything below, and the insides of conns, entries and Holds
 	conns   []*conn    // in the order of their opening, none that is lost
@@ -78,6 +77,7 @@ type Engine struct {
 	unused  []*entry      // to be used again
 	pollers []*entry      // that wait for a session to wait on
 	rung    []*conn       // that have something new in their queues
+	woken   queue         // Holds that have an answer, to be told once mu is given up
 	closed  bool          // no new locks
 	held    int           // Holds that are granted
 	drained chan struct{} // made by Close, closed when there is no entry any more
@@ -103,7 +103,7 @@ type Stats struct {
 func New(config Config) *Engine {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{config: config, ctx: ctx, cancel: cancel, entries: make(map[Key]*entry)}
-	e.channels.New = func() any { return make(chan error, 1) }
+	e.channels.New = func() any { return make(chan struct{}, 1) }
 	return e
 }
 
@@ -286,13 +286,14 @@ func (e *Engine) entry(key Key) *entry {
 	} else {
 		ent = new(entry)
 	}
-	*ent = entry{key: key, text: strconv.FormatInt(key.ID, 10), holders: ent.holders[:0]}
+	*ent = entry{key: key}
+	ent.holders = ent.first[:0]
 	e.entries[key] = ent
 	return ent
 }
 
 // maxUnused is how many entries are kept to be used again.
-const maxUnused = 256
+const maxUnused = 1024
 
 // drop takes away an entry that is idle and wanted by nobody.
 func (e *Engine) drop(ent *entry) {
@@ -370,7 +371,7 @@ func (e *Engine) aside() *conn {
 
 // open begins a session. What is queued for it runs once it is there.
 func (e *Engine) open() *conn {
-	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1), held: make(map[*entry]struct{})}
+	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1)}
 	e.conns = append(e.conns, c)
 	e.wg.Add(1)
 	go c.run()

@@ -14,7 +14,6 @@ var errExpired = errors.New("expired")
 // methods, which are the Engine's, are called with Engine.mu held.
 type entry struct {
 	key     Key
-	text    string // the key as statements have it
 	state   entryState
 	want    Mode      // what is tried or waited for
 	mode    Mode      // as which Postgres has it, while held or releasing
@@ -22,6 +21,8 @@ type entry struct {
 	since   time.Time // when Postgres granted it, or said that nobody else wants it
 	queue   queue     // those in this process who want it
 	holders []*Hold   // those who have it: one exclusive or any number of shared ones
+	first   [1]*Hold  // where holders begins, so that one costs nothing more
+	slot    int       // in conn.held
 
 	releaser *Hold           // that waits to hear of the unlock, if one does
 	retry    bool            // a try stands right behind the unlock
@@ -264,8 +265,9 @@ func (e *Engine) slice(ent *entry) time.Duration {
 // granted is Postgres' yes: c holds the lock as ent.want.
 func (e *Engine) granted(ent *entry, c *conn) {
 	ent.state, ent.mode, ent.conn = held, ent.want, c
-	ent.since, ent.turned = time.Now(), time.Time{}
-	c.held[ent] = struct{}{}
+	ent.since, ent.turned = c.heard, time.Time{}
+	ent.slot = len(c.held)
+	c.held = append(c.held, ent)
 	e.deliver(ent)
 	e.settled(ent)
 }
@@ -289,11 +291,11 @@ func (e *Engine) deliver(ent *entry) {
 }
 
 func (e *Engine) grant(ent *entry, h *Hold) {
-	h.state, h.conn, h.place = granted, ent.conn, len(ent.holders)
+	h.state, h.conn, h.place = granted, ent.conn, int32(len(ent.holders))
 	ent.holders = append(ent.holders, h)
 	e.held++
 	e.stats.Acquired++
-	h.ready <- nil
+	e.tell(h, nil)
 }
 
 // probe asks, on another session, whether others wait for a lock that is held
@@ -386,7 +388,11 @@ func (e *Engine) unlocked(ent *entry, c *conn, ok bool) {
 		e.lose(c, errNotOurs)
 		return
 	}
-	delete(c.held, ent)
+	last := len(c.held) - 1
+	c.held[ent.slot] = c.held[last]
+	c.held[ent.slot].slot = ent.slot
+	c.held[last] = nil
+	c.held = c.held[:last]
 	e.answerReleaser(ent, nil)
 	if ent.retry {
 		ent.retry, ent.state, ent.conn = false, trying, c
@@ -398,7 +404,7 @@ func (e *Engine) unlocked(ent *entry, c *conn, ok bool) {
 
 func (e *Engine) answerReleaser(ent *entry, err error) {
 	if ent.releaser != nil {
-		ent.releaser.ready <- err
+		e.tell(ent.releaser, err)
 		ent.releaser = nil
 	}
 }
@@ -504,16 +510,19 @@ func (e *Engine) lose(c *conn, err error) {
 	c.alarm()
 	e.conns = slices.DeleteFunc(e.conns, func(other *conn) bool { return other == c })
 
-	cause := fmt.Errorf("%w: %w", ErrLost, err)
-	for ent := range c.held {
+	c.cause = fmt.Errorf("%w: %w", ErrLost, err)
+	held := c.held
+	c.held = nil
+	for _, ent := range held {
 		for _, h := range ent.holders {
 			e.stats.Lost++
 			c.losses++
-			h.lose(cause)
+			h.lose(c.cause)
 		}
-		ent.holders = nil
+		clear(ent.holders)
+		ent.holders = ent.holders[:0]
 		if err == errNotOurs {
-			e.answerReleaser(ent, cause)
+			e.answerReleaser(ent, c.cause)
 		} else {
 			e.answerReleaser(ent, fmt.Errorf("%w: %w", ErrUnconfirmed, err))
 		}
@@ -521,7 +530,6 @@ func (e *Engine) lose(c *conn, err error) {
 		e.rest(ent)
 		e.settled(ent)
 	}
-	clear(c.held)
 	if ent := c.waiting; ent != nil {
 		c.waiting = nil
 		e.again(ent, c, err)

@@ -94,7 +94,7 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 	patience := c.engine.config.Heartbeat / 2
 	if len(ops) == 1 {
 		o := ops[0]
-		c.args[0] = o.ent.text
+		c.args[0] = c.textOf(o.ent.key)
 		answer, err = c.ask(patience, oneSQL[letter(o.kind, o.ent.key, o.mode)], c.args[:1]...)
 	} else {
 		c.keys, c.letters = append(c.keys[:0], '{'), c.letters[:0]
@@ -102,7 +102,7 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 			if i > 0 {
 				c.keys = append(c.keys, ',')
 			}
-			c.keys = append(c.keys, o.ent.text...)
+			c.keys = strconv.AppendInt(c.keys, o.ent.key.ID, 10)
 			c.letters = append(c.letters, letter(o.kind, o.ent.key, o.mode)...)
 		}
 		c.keys = append(c.keys, '}')
@@ -113,6 +113,15 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 		err = fmt.Errorf("asked about %d locks, %d answers came", len(ops), len(answer))
 	}
 	return answer, err
+}
+
+// textOf is the key as statements have it. A lone caller unlocks what it locked,
+// so the last one is remembered.
+func (c *conn) textOf(key Key) string {
+	if c.text == "" || c.last != key {
+		c.last, c.text = key, strconv.FormatInt(key.ID, 10)
+	}
+	return c.text
 }
 
 // settle tells the entries the answers to the first ops of the batch.
@@ -158,7 +167,7 @@ func (c *conn) wait(o op) error {
 	e.mu.Unlock()
 	// Rounded up, since 0 would be for ever.
 	millis := strconv.FormatInt(int64((slice+time.Millisecond-1)/time.Millisecond), 10)
-	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL[letter(o.kind, o.ent.key, o.mode)], o.ent.text, millis)
+	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL[letter(o.kind, o.ent.key, o.mode)], c.textOf(o.ent.key), millis)
 
 	// An order to cancel this wait that comes too late must not hit what is run
 	// next, so it is waited for. One that has not begun is taken back.

@@ -11,16 +11,19 @@ type Hold struct {
 	engine *Engine
 	mode   Mode
 	noWait bool
-	ready  chan error // the one answer to asking, and then the one to unlocking; one of Engine.channels
+
+	// Told once when asking has its answer, and once when unlocking has, which is
+	// in err then. One of Engine.channels, and nil while held.
+	ready chan struct{}
 
 	// Guarded by Engine.mu.
-	ent        *entry
-	conn       *conn // that holds it, while held
 	state      holdState
+	place      int32 // in ent.holders
+	ent        *entry
+	conn       *conn     // that holds it, or held it
 	deadline   time.Time // when it is refused at the latest, zero for never
-	prev, next *Hold     // in ent.queue
-	place      int       // in ent.holders
-	err        error     // why it is no longer held
+	prev, next *Hold     // in ent.queue, and then in Engine.woken
+	err        error     // why it was refused, or not unlocked
 	notify     []func(error)
 	done       chan struct{} // made when asked for
 }
@@ -43,14 +46,40 @@ func notAcquired(cause error) error {
 }
 
 func (e *Engine) newHold(mode Mode, noWait bool) *Hold {
-	return &Hold{engine: e, mode: mode, noWait: noWait, ready: e.channels.Get().(chan error)}
+	return &Hold{engine: e, mode: mode, noWait: noWait, ready: e.channels.Get().(chan struct{})}
+}
+
+// tell gives h its answer, of which it hears once Engine.mu is given up: those who
+// wake up want it next. Engine.mu is held, and h is in no queue any more.
+func (e *Engine) tell(h *Hold, err error) {
+	h.err = err
+	e.woken.push(h)
+}
+
+// giveUp gives up Engine.mu and wakes those who have been told something.
+func (e *Engine) giveUp() {
+	h := e.woken.first
+	e.woken = queue{}
+	e.mu.Unlock()
+	for h != nil {
+		next := h.next
+		h.prev, h.next = nil, nil
+		h.ready <- struct{}{} // has room, and from here on h is its owner's
+		h = next
+	}
+}
+
+// unready gives back the channel, which is of no use until h asks again.
+func (h *Hold) unready() {
+	h.engine.channels.Put(h.ready)
+	h.ready = nil
 }
 
 // answer waits for the answer to unlocking, which is the last one.
 func (h *Hold) answer() error {
-	err := <-h.ready // the watchdog sees to it that it comes
-	h.engine.channels.Put(h.ready)
-	return err
+	<-h.ready // the watchdog sees to it that it comes
+	h.unready()
+	return h.err
 }
 
 // bound sets the deadline to the earlier one of what wait and ctx say.
@@ -73,8 +102,8 @@ func (h *Hold) await(ctx context.Context, wait Wait) (*Hold, error) {
 		timeout = timer.C
 	}
 	select {
-	case err := <-h.ready:
-		return h.answered(ctx, err)
+	case <-h.ready:
+		return h.answered(ctx)
 	case <-ctx.Done():
 	case <-timeout:
 	}
@@ -83,7 +112,8 @@ func (h *Hold) await(ctx context.Context, wait Wait) (*Hold, error) {
 	e.mu.Lock()
 	if h.state != asked { // the answer came at the same moment
 		e.mu.Unlock()
-		return h.answered(ctx, <-h.ready)
+		<-h.ready
+		return h.answered(ctx)
 	}
 	ent := h.ent
 	ent.queue.remove(h)
@@ -95,18 +125,19 @@ func (h *Hold) await(ctx context.Context, wait Wait) (*Hold, error) {
 		ent.settle = append(ent.settle, settled)
 	}
 	e.unlock()
-	e.channels.Put(h.ready)
+	h.unready()
 	if settled != nil {
 		<-settled // a round trip; the watchdog ends the session that does not answer
 	}
 	return nil, notAcquired(ctx.Err())
 }
 
-func (h *Hold) answered(ctx context.Context, err error) (*Hold, error) {
-	if err == nil {
+func (h *Hold) answered(ctx context.Context) (*Hold, error) {
+	h.unready()
+	if h.err == nil {
 		return h, nil
 	}
-	h.engine.channels.Put(h.ready)
+	err := h.err
 	if err == errExpired {
 		// Postgres was told to wait no longer than ctx: the two end together.
 		err = ErrNotAcquired
@@ -121,21 +152,21 @@ func (h *Hold) answered(ctx context.Context, err error) (*Hold, error) {
 func (h *Hold) refuse(err error) {
 	h.state = refused
 	h.engine.stats.Refused++
-	h.ready <- err
+	h.engine.tell(h, err)
 }
 
 // lose tells everyone who has to do with the Hold that it is held no longer.
 // Engine.mu is held.
 func (h *Hold) lose(err error) {
-	h.end(lost, err)
+	h.end(lost)
 	for _, f := range h.notify {
 		f(err)
 	}
 }
 
 // end makes the Hold one that is not held. Engine.mu is held.
-func (h *Hold) end(state holdState, err error) {
-	h.state, h.err = state, err
+func (h *Hold) end(state holdState) {
+	h.state = state
 	if h.done != nil {
 		close(h.done)
 	}
@@ -162,14 +193,13 @@ func (h *Hold) Release() error {
 func (h *Hold) begin() (asked bool, err error) {
 	switch h.state {
 	case granted:
-		h.end(released, ErrNotHeld)
-		if h.engine.release(h.ent, h) {
-			return true, nil
+		h.end(released)
+		if asked = h.engine.release(h.ent, h); asked {
+			h.ready = h.engine.channels.Get().(chan struct{})
 		}
-		h.engine.channels.Put(h.ready)
-		return false, nil
+		return asked, nil
 	case lost:
-		return false, h.err
+		return false, h.conn.cause
 	}
 	return false, ErrNotHeld
 }
@@ -191,7 +221,13 @@ func (h *Hold) Done() <-chan struct{} {
 func (h *Hold) Err() error {
 	h.engine.mu.Lock()
 	defer h.engine.mu.Unlock()
-	return h.err
+	switch h.state {
+	case granted:
+		return nil
+	case lost:
+		return h.conn.cause
+	}
+	return ErrNotHeld
 }
 
 // PID is the backend that holds the lock, or held it.
@@ -212,7 +248,7 @@ func (h *Hold) Notify(f func(error)) {
 	h.notify = append(h.notify, f)
 	switch {
 	case h.state == lost:
-		f(h.err)
+		f(h.conn.cause)
 	case e.closed:
 		f(ErrClosed)
 	}

@@ -693,8 +693,8 @@ func (e *Engine) inconsistencies() (found []string) {
 				}
 			}
 		}
-		for ent := range c.held {
-			if ent.conn != c || ent.state != held && ent.state != releasing {
+		for slot, ent := range c.held {
+			if ent.conn != c || ent.slot != slot || ent.state != held && ent.state != releasing {
 				wrong("%v: %v in the books of a session that does not hold it", ent.key, ent.state)
 			}
 		}
@@ -738,14 +738,14 @@ func (e *Engine) inconsistencies() (found []string) {
 				wrong("%v: polling for nothing", key)
 			}
 		case held:
-			if _, ok := ent.conn.held[ent]; !ok || len(ent.holders) == 0 {
+			if !slices.Contains(ent.conn.held, ent) || len(ent.holders) == 0 {
 				wrong("%v: held by nobody", key)
 			}
 			if ent.mode == Exclusive && len(ent.holders) > 1 {
 				wrong("%v: held by %d exclusively", key, len(ent.holders))
 			}
 		case releasing:
-			if _, ok := ent.conn.held[ent]; !ok || len(ent.holders) > 0 || ops[opUnlock] != 1 && !ent.deferred {
+			if !slices.Contains(ent.conn.held, ent) || len(ent.holders) > 0 || ops[opUnlock] != 1 && !ent.deferred {
 				wrong("%v: releasing what is not held", key)
 			}
 		}
