@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -146,4 +148,80 @@ func TestNoInit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Nothing in the SQL that runs in a session as it comes, or in one of the caller's,
+// depends on search_path: every operator, function and type is Postgres' own.
+// The tests with pgtest.Shadow try that; this looks everywhere.
+func TestSQLIsQualified(t *testing.T) {
+	later := []string{ // where hello.sql has set search_path before
+		"internal/session/sql/batch.sql", "internal/session/sql/cancel.sql", "internal/session/sql/held.sql",
+		"internal/session/sql/keepalive.sql", "internal/session/sql/one.sql", "internal/session/sql/ping.sql",
+		"internal/session/sql/wait.sql", "prioritize/look.sql",
+	}
+	found := 0
+	for _, pattern := range []string{"sql/*.sql", "internal/session/sql/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal(pattern, files, err)
+		}
+		for _, name := range files {
+			if slices.Contains(later, filepath.ToSlash(name)) {
+				continue
+			}
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found++
+			for _, fault := range unqualified(string(text)) {
+				t.Errorf("%s: %s", name, fault)
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("only %d files found", found)
+	}
+	for _, sql := range []string{
+		"SELECT a = b", "SELECT a FROM t WHERE b IN (1)", "SELECT now()", "SELECT CAST(1 AS text)", "SELECT a::text",
+		"SELECT NULLIF(a, b)", "SELECT a IS DISTINCT FROM b", "SELECT CASE a WHEN b THEN c END", "SELECT a LIKE b",
+	} {
+		if len(unqualified(sql)) == 0 {
+			t.Errorf("nothing is found in %s", sql)
+		}
+	}
+}
+
+// unqualified is what search_path decides in a statement.
+func unqualified(sql string) (faults []string) {
+	for _, cut := range []string{`--[^\n]*`, `:?E?'[^']*'`, `OPERATOR\(pg_catalog\.[^)]*\)`, `\w\.\*`, `count\(\*\)`, `\$\d+`} {
+		sql = regexp.MustCompile(cut).ReplaceAllString(sql, " ; ")
+	}
+	if bare := regexp.MustCompile(`[^\n]*[-+*/<>=~!@#%^&|?:][^\n]*`).FindString(sql); bare != "" {
+		faults = append(faults, "an operator, or a cast, that search_path decides: "+strings.TrimSpace(bare))
+	}
+	if bare := regexp.MustCompile(`(?i)[^\n]*\b(IN|LIKE|BETWEEN|NULLIF|GREATEST|LEAST|IS (NOT )?DISTINCT|CASE \S+ WHEN|JOIN [^\n]* USING)\b[^\n]*`).FindString(sql); bare != "" {
+		faults = append(faults, "syntax that hides an operator: "+strings.TrimSpace(bare))
+	}
+	syntax := []string{
+		"CAST", "COALESCE", "ROW", "EXTRACT", "EXISTS", "ANY", "ALL", "ARRAY", "VALUES", "AS", "AND", "OR", "NOT", "FROM", "WHERE", "SELECT",
+		"LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN",
+		"family", "below", "next", "b", "m", "s", "t", "u", "v", "w", "x",
+	} // aliases with columns
+	for _, call := range regexp.MustCompile(`([\w.]+)\s*\(`).FindAllStringSubmatch(sql, -1) {
+		if f := call[1]; !strings.HasPrefix(f, "pg_catalog.") && !slices.Contains(syntax, f) {
+			faults = append(faults, "the function "+f+" that search_path decides")
+		}
+	}
+	for _, cast := range regexp.MustCompile(`\bAS ([\w.]+)(\[\])?\)`).FindAllStringSubmatch(sql, -1) {
+		if len(cast[1]) > 1 && !strings.HasPrefix(cast[1], "pg_catalog.") { // one letter is an alias
+			faults = append(faults, "the type "+cast[1]+" that search_path decides")
+		}
+	}
+	for _, from := range regexp.MustCompile(`\b(?:FROM|JOIN) (pg_\w+)`).FindAllStringSubmatch(sql, -1) {
+		if from[1] != "pg_catalog" {
+			faults = append(faults, "the relation "+from[1]+" that search_path decides")
+		}
+	}
+	return faults
 }

@@ -106,7 +106,7 @@ func lockSQL(keys []Key, shared bool) string {
 		return "SELECT " + callSQL(function, keys[0])
 	}
 	// What the functions return is void, which count cannot take.
-	return "SELECT pg_catalog.count(" + eachSQL(function, "::text", keys)
+	return "SELECT " + textSQL("pg_catalog.count("+eachSQL(textSQL(function+"(%s)"))+")") + fromSQL(keys)
 }
 
 // tryLockSQL is a statement that answers with one text, "true" when it took all
@@ -117,9 +117,9 @@ func tryLockSQL(keys []Key, shared bool) string {
 		function += "_shared"
 	}
 	if len(keys) == 1 {
-		return "SELECT " + callSQL(function, keys[0]) + "::text"
+		return "SELECT " + textSQL(callSQL(function, keys[0]))
 	}
-	return "SELECT pg_catalog.bool_and(" + eachSQL(function, "", keys)
+	return "SELECT " + textSQL("pg_catalog.bool_and("+eachSQL(function+"(%s)")+")") + fromSQL(keys)
 }
 
 // callSQL calls the function that locks a key.
@@ -131,14 +131,21 @@ func callSQL(function string, key Key) string {
 	return fmt.Sprintf("%s('%d'::bigint)", function, key.id)
 }
 
-// eachSQL calls the function for one key after the other, in the aggregate that
-// the caller has opened.
-func eachSQL(function, cast string, keys []Key) string {
+// textSQL is a value as text. A type is Postgres' own only with its schema, except
+// for those that are words of SQL, such as bigint: search_path is the caller's.
+func textSQL(value string) string { return "CAST(" + value + " AS pg_catalog.text)" }
+
+// eachSQL calls the function for a row of fromSQL. In call, %s stands for the key.
+func eachSQL(call string) string {
+	return fmt.Sprintf("CASE WHEN k.pair THEN "+call+" ELSE "+call+" END", "k.class, k.object", "k.id")
+}
+
+// fromSQL has a row for each key, in their order.
+func fromSQL(keys []Key) string {
 	rows := make([]string, len(keys))
 	for i, key := range keys {
 		class, object := key.Pair()
 		rows[i] = fmt.Sprintf("('%d'::bigint, '%d'::int, '%d'::int, %t)", key.id, class, object, key.pair)
 	}
-	return fmt.Sprintf("CASE WHEN k.pair THEN %[1]s(k.class, k.object)%[2]s ELSE %[1]s(k.id)%[2]s END)::text"+
-		" FROM (VALUES %[3]s) AS k (id, class, object, pair)", function, cast, strings.Join(rows, ", "))
+	return " FROM (VALUES " + strings.Join(rows, ", ") + ") AS k (id, class, object, pair)"
 }

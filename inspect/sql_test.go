@@ -1,52 +1,6 @@
 package inspect
 
-import (
-	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
-	"testing"
-)
-
-// Nothing in the SQL depends on search_path: every operator and function is
-// Postgres' own. TestHostileSearchPath tries that; this looks everywhere.
-func TestSQLIsQualified(t *testing.T) {
-	files, err := filepath.Glob("*.sql")
-	if err != nil || len(files) < 6 {
-		t.Fatal(files, err)
-	}
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sql := string(text)
-		for _, cut := range []string{`--[^\n]*`, `:?E?'[^']*'`, `OPERATOR\(pg_catalog\.[^)]*\)`, `\w\.\*`} {
-			sql = regexp.MustCompile(cut).ReplaceAllString(sql, " ")
-		}
-		if bare := regexp.MustCompile(`[^\n]*[-+*/<>=~!@#%^&|?][^\n]*`).FindString(sql); bare != "" {
-			t.Errorf("%s: an operator that search_path decides: %s", name, strings.TrimSpace(bare))
-		}
-		if bare := regexp.MustCompile(`(?i)[^\n]*\b(IN|LIKE|BETWEEN|NULLIF|GREATEST|LEAST|IS (NOT )?DISTINCT|CASE \S+ WHEN|JOIN [^\n]* USING)\b[^\n]*`).FindString(sql); bare != "" {
-			t.Errorf("%s: syntax that hides an operator: %s", name, strings.TrimSpace(bare))
-		}
-		syntax := []string{
-			"CAST", "COALESCE", "ROW", "EXTRACT", "EXISTS", "ANY", "ALL", "ARRAY", "AS", "AND", "OR", "NOT", "FROM", "LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN",
-			"family", "b", "u", "w", "t", "v", "x",
-		} // aliases with columns
-		for _, call := range regexp.MustCompile(`([\w.]+)\s*\(`).FindAllStringSubmatch(sql, -1) {
-			if f := call[1]; !strings.HasPrefix(f, "pg_catalog.") && !slices.Contains(syntax, f) {
-				t.Errorf("%s: the function %s that search_path decides", name, f)
-			}
-		}
-		for _, cast := range regexp.MustCompile(`\bAS ([\w.]+)(\[\])?\)`).FindAllStringSubmatch(sql, -1) {
-			if len(cast[1]) > 1 && !strings.HasPrefix(cast[1], "pg_catalog.") { // one letter is an alias
-				t.Errorf("%s: the type %s that search_path decides", name, cast[1])
-			}
-		}
-	}
-}
+import "testing"
 
 // Workers that wait are their leader, however many of them wait.
 func TestWorkersThatWait(t *testing.T) {

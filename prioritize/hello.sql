@@ -2,13 +2,13 @@
 -- nor be taken for somebody to end. Settings that this major does not have are
 -- left out.
 -- $1: its application_name, $2: how long a statement of its may take
-SELECT pg_catalog.count(pg_catalog.set_config(s.name, s.value, false))::text
+SELECT CAST(pg_catalog.count(pg_catalog.set_config(s.name, s.value, false)) AS pg_catalog.text)
 FROM (VALUES
     ('search_path', 'pg_catalog, pg_temp'),
-    ('application_name', $1::text),
-    ('statement_timeout', $2::text),
-    ('lock_timeout', $2::text),
-    ('idle_in_transaction_session_timeout', $2::text),
+    ('application_name', CAST($1 AS pg_catalog.text)),
+    ('statement_timeout', CAST($2 AS pg_catalog.text)),
+    ('lock_timeout', CAST($2 AS pg_catalog.text)),
+    ('idle_in_transaction_session_timeout', CAST($2 AS pg_catalog.text)),
     ('idle_session_timeout', '0'),
     ('transaction_timeout', '0'),
     ('default_transaction_isolation', 'read committed'),

@@ -123,7 +123,7 @@ func onLock(err error) lockError {
 	return notOnLock
 }
 
-const identifySQL = `SELECT pg_catalog.json_build_object('pid', a.pid, 'start', a.backend_start)::text
+const identifySQL = `SELECT CAST(pg_catalog.json_build_object('pid', a.pid, 'start', a.backend_start) AS pg_catalog.text)
 FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a`
 
 // identify finds out which session conn is.

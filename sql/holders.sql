@@ -1,27 +1,33 @@
 -- Who holds these advisory locks of this database, or waits for them, in a mode
--- that keeps another session out: a JSON array, holders first.
+-- that keeps another session out: a JSON array, holders first. search_path is the
+-- caller's: every name and operator is pg_catalog's own.
 -- $1: the keys, a JSON array of [classid, objid, objsubid]
 -- $2: 'true' when the lock was wanted in shared mode
-SELECT coalesce(pg_catalog.json_agg(h), '[]')::text
+SELECT CAST(COALESCE(pg_catalog.json_agg(h), '[]') AS pg_catalog.text)
 FROM (
     SELECT
-        coalesce(l.pid, 0) AS pid,
-        coalesce(a.usename, '') AS "user",
-        coalesce(a.application_name, '') AS application,
-        coalesce(a.client_hostname, pg_catalog.host(a.client_addr), '') AS client,
-        coalesce(a.state, '') AS state,
+        COALESCE(l.pid, 0) AS pid,
+        COALESCE(a.usename, '') AS "user",
+        COALESCE(a.application_name, '') AS application,
+        COALESCE(a.client_hostname, pg_catalog.host(a.client_addr), '') AS client,
+        COALESCE(a.state, '') AS state,
         a.backend_start AS since,
         l.mode,
         l.granted
     FROM pg_catalog.pg_locks AS l
-    LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-    WHERE l.locktype = 'advisory'
-      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-      AND (l.classid, l.objid, l.objsubid) IN (
-          SELECT (k ->> 0)::oid, (k ->> 1)::oid, (k ->> 2)::smallint
-          FROM pg_catalog.json_array_elements($1::text::json) AS k)
-      AND (l.mode <> 'ShareLock' OR $2::text <> 'true')
-      AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+    LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+    WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'
+      AND l.database OPERATOR(pg_catalog.=) (
+          SELECT d.oid FROM pg_catalog.pg_database AS d
+          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+      AND EXISTS (
+          SELECT FROM pg_catalog.json_array_elements(CAST(CAST($1 AS pg_catalog.text) AS pg_catalog.json)) AS k
+          WHERE l.classid OPERATOR(pg_catalog.=) CAST(k OPERATOR(pg_catalog.->>) 0 AS pg_catalog.oid)
+            AND l.objid OPERATOR(pg_catalog.=) CAST(k OPERATOR(pg_catalog.->>) 1 AS pg_catalog.oid)
+            AND l.objsubid OPERATOR(pg_catalog.=) CAST(k OPERATOR(pg_catalog.->>) 2 AS pg_catalog.int2))
+      AND (l.mode OPERATOR(pg_catalog.<>) 'ShareLock' OR CAST($2 AS pg_catalog.text) OPERATOR(pg_catalog.<>) 'true')
+      -- A prepared transaction has no pid.
+      AND (l.pid IS NULL OR l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())
     ORDER BY l.granted DESC, a.backend_start, l.pid
     LIMIT 16
 ) AS h

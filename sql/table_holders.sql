@@ -1,47 +1,54 @@
 -- Who holds these tables, or waits for them, in a mode that keeps another session
 -- out: a JSON array, holders first. It has those below the tables, too, which are
--- locked with them: partitions and heirs, and what a view reads.
+-- locked with them: partitions and heirs, and what a view reads. search_path is the
+-- caller's: it finds the tables, and every other name and operator is pg_catalog's.
 -- $1: the tables, a JSON array of names in SQL
 -- $2: the modes, a JSON array of names as in pg_locks, the weakest first
 -- $3: 'true' for ONLY the tables themselves
 WITH RECURSIVE below (relation) AS (
-    SELECT pg_catalog.to_regclass(name)::oid
-    FROM pg_catalog.json_array_elements_text($1::text::json) AS name
+    SELECT CAST(pg_catalog.to_regclass(t.name) AS pg_catalog.oid)
+    FROM pg_catalog.json_array_elements_text(CAST(CAST($1 AS pg_catalog.text) AS pg_catalog.json)) AS t (name)
     UNION
     SELECT next.relation
     FROM below
     CROSS JOIN LATERAL (
         SELECT i.inhrelid
         FROM pg_catalog.pg_inherits AS i
-        WHERE i.inhparent = below.relation AND $3::text <> 'true'
+        WHERE i.inhparent OPERATOR(pg_catalog.=) below.relation
+            AND CAST($3 AS pg_catalog.text) OPERATOR(pg_catalog.<>) 'true'
         UNION ALL
         SELECT d.refobjid
-        FROM pg_catalog.pg_class AS view
-        JOIN pg_catalog.pg_rewrite AS r ON r.ev_class = view.oid
-        JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
-            AND d.refclassid = 'pg_catalog.pg_class'::regclass
-        WHERE view.oid = below.relation AND view.relkind = 'v'
+        FROM pg_catalog.pg_class AS v
+        JOIN pg_catalog.pg_rewrite AS r ON r.ev_class OPERATOR(pg_catalog.=) v.oid
+        JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) r.oid
+            AND d.classid OPERATOR(pg_catalog.=) CAST('pg_catalog.pg_rewrite' AS pg_catalog.regclass)
+            AND d.refclassid OPERATOR(pg_catalog.=) CAST('pg_catalog.pg_class' AS pg_catalog.regclass)
+        WHERE v.oid OPERATOR(pg_catalog.=) below.relation AND v.relkind OPERATOR(pg_catalog.=) 'v'
     ) AS next (relation)
 )
-SELECT coalesce(pg_catalog.json_agg(h), '[]')::text
+SELECT CAST(COALESCE(pg_catalog.json_agg(h), '[]') AS pg_catalog.text)
 FROM (
     SELECT
-        coalesce(l.pid, 0) AS pid,
-        coalesce(a.usename, '') AS "user",
-        coalesce(a.application_name, '') AS application,
-        coalesce(a.client_hostname, pg_catalog.host(a.client_addr), '') AS client,
-        coalesce(a.state, '') AS state,
+        COALESCE(l.pid, 0) AS pid,
+        COALESCE(a.usename, '') AS "user",
+        COALESCE(a.application_name, '') AS application,
+        COALESCE(a.client_hostname, pg_catalog.host(a.client_addr), '') AS client,
+        COALESCE(a.state, '') AS state,
         a.backend_start AS since,
         -- A session may hold several: the strongest is told.
         (pg_catalog.array_agg(l.mode ORDER BY m.strength DESC))[1] AS mode,
         l.granted
     FROM pg_catalog.pg_locks AS l
-    JOIN pg_catalog.json_array_elements_text($2::text::json) WITH ORDINALITY AS m (mode, strength) ON m.mode = l.mode
-    LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-    WHERE l.locktype = 'relation'
-      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-      AND l.relation IN (SELECT relation FROM below)
-      AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+    JOIN pg_catalog.json_array_elements_text(CAST(CAST($2 AS pg_catalog.text) AS pg_catalog.json))
+        WITH ORDINALITY AS m (mode, strength) ON m.mode OPERATOR(pg_catalog.=) l.mode
+    LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+    WHERE l.locktype OPERATOR(pg_catalog.=) 'relation'
+      AND l.database OPERATOR(pg_catalog.=) (
+          SELECT d.oid FROM pg_catalog.pg_database AS d
+          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+      AND l.relation OPERATOR(pg_catalog.=) ANY (SELECT below.relation FROM below)
+      -- A prepared transaction has no pid.
+      AND (l.pid IS NULL OR l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())
     GROUP BY l.pid, a.usename, a.application_name, a.client_hostname, a.client_addr, a.state, a.backend_start, l.granted
     ORDER BY l.granted DESC, a.backend_start, l.pid
     LIMIT 16

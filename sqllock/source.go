@@ -117,7 +117,7 @@ func clean(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		}
 		var locks int
 		err = conn.QueryRowContext(ctx, `SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks
-			WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()`).Scan(&locks)
+			WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()`).Scan(&locks)
 		if err == nil && locks == 0 {
 			return conn, nil
 		}

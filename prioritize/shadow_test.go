@@ -1,0 +1,64 @@
+package prioritize_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/prioritize"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// Neither the watcher's session nor the caller's finds what others have put before
+// pg_catalog in search_path.
+func TestInShadow(t *testing.T) {
+	t.Parallel()
+	for name, source := range map[string]func(dsn string) pglock.Source{
+		"pgx":    func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) },
+		"lib/pq": func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			pgtest.Shadow(t, s.dsn)
+			dsn := s.dsn + " search_path=" + pgtest.ShadowPath
+			me, db := s.sessionOn(dsn, "me"), source(dsn)
+			alter := func(column string) func(context.Context) error {
+				return func(ctx context.Context) error {
+					_, err := me.conn.Exec(ctx, "ALTER TABLE public.t ADD COLUMN "+column+" bigint")
+					return err
+				}
+			}
+			in := s.session("in the way").do("BEGIN", "SELECT FROM t")
+			log := s.log()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			superusers := prioritize.Allow(prioritize.Superusers)
+			s.must(prioritize.Run(ctx, db, pgxlock.Conn(me.conn), alter("a"), prioritize.After(soon), log.option(),
+				superusers, prioritize.Terminate(), prioritize.Only(inspect.Where("blocking_application", "=", "in the way"))))
+			in.wantAlive(false)
+			log.want(prioritize.Terminated, in.pid, 1)
+
+			busy := s.session("busy").start("SELECT pg_sleep(1000) FROM t LIMIT 1")
+			s.must(prioritize.RunFor(ctx, db, prioritize.Who{Applications: []string{"me"}}, alter("b"),
+				prioritize.After(soon), superusers, prioritize.CancelThenTerminate(time.Minute)))
+			s.wantCode(busy.join(), "57014")
+
+			idle := s.session("idle").do("BEGIN", "SELECT FROM t")
+			log = s.log()
+			log.hear = func(e prioritize.Event) {
+				if e.Kind == prioritize.Tried && e.Try == 1 {
+					if e.Blocked == nil || e.Blocked[0].Blocking.PID != idle.pid {
+						t.Errorf("the first try was blocked by %v", e.Blocked)
+					}
+					idle.do("COMMIT")
+				}
+			}
+			s.must(prioritize.Retry(ctx, db, pgxlock.Conn(me.conn), alter("c"), retry(log.option())...))
+		})
+	}
+}
