@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/plain"
 	"github.com/pglock-go/pglock/internal/session"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
@@ -102,7 +103,8 @@ type Holder struct {
 	Granted     bool      // false when it only waits before us
 }
 
-// String is the holder on one line.
+// String is the holder on one line, safe to be shown on a terminal: the names may
+// be anybody's choice.
 func (h Holder) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pid %d (", h.PID)
@@ -121,10 +123,11 @@ func (h Holder) String() string {
 		fmt.Fprintf(&b, ", session since %s", h.Since.UTC().Format(time.RFC3339))
 	}
 	b.WriteString(")")
-	return b.String()
+	return plain.Line(b.String())
 }
 
-// Error is one line: what, which lock, why, and who was in the way.
+// Error is one line: what, which lock, why, and who was in the way. What others
+// choose, such as a name, is shown so that a terminal does not obey it.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("pglock: ")
@@ -162,7 +165,7 @@ func (e *Error) Error() string {
 		}
 		b.WriteString(h.String())
 	}
-	return b.String()
+	return plain.Line(b.String())
 }
 
 // Unwrap gives the sentinel and the cause.

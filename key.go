@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 )
 
 // A Key says which advisory lock is meant. Postgres knows advisory locks by
@@ -82,11 +83,29 @@ func (k Key) PgLocks() (classid, objid uint32, objsubid int16) {
 	return uint32(uint64(k.id) >> 32), uint32(k.id), objsubid
 }
 
-// String is the key for a person to read: "name" (number), number, or (class, object).
+// shownName is how many characters of a name are shown: enough to know it by.
+const shownName = 100
+
+// cut is s, or its first characters and an ellipsis.
+func cut(s string, most int) (start, more string) {
+	for i, n := 0, 0; i < len(s); n++ {
+		if n == most {
+			return s[:i], "…"
+		}
+		_, size := utf8.DecodeRuneInString(s[i:])
+		i += size
+	}
+	return s, ""
+}
+
+// String is the key for a person to read: "name" (number), number, or (class,
+// object). What is not printable in a name is escaped as in Go, and a long one is
+// cut off after 100 characters.
 func (k Key) String() string {
 	switch {
 	case k.named:
-		return fmt.Sprintf("%q (%d)", k.name, k.id)
+		name, more := cut(k.name, shownName)
+		return fmt.Sprintf("%q%s (%d)", name, more, k.id)
 	case k.pair:
 		class, object := k.Pair()
 		return fmt.Sprintf("(%d, %d)", class, object)

@@ -39,12 +39,13 @@ func goFiles(t *testing.T, f func(path string)) {
 func TestImports(t *testing.T) {
 	const root = "github.com/pglock-go/pglock"
 	may := map[string][]string{ // what the code of a folder may import beyond the standard library
-		".":                 {root + "/internal/session", root + "/internal/sqlstate"},
+		".":                 {root + "/internal/session", root + "/internal/sqlstate", root + "/internal/plain"},
+		"internal/plain":    {},
 		"internal/session":  {root + "/internal/sqlstate"},
 		"internal/sqlstate": {},
-		"inspect":           {root, root + "/internal/sqlstate"},
+		"inspect":           {root, root + "/internal/sqlstate", root + "/internal/plain"},
 		"config":            {root + "/inspect", "go.yaml.in/yaml/v3"},
-		"prioritize":        {root, root + "/inspect", root + "/internal/sqlstate"},
+		"prioritize":        {root, root + "/inspect", root + "/internal/sqlstate", root + "/internal/plain"},
 		"sqllock":           {root, root + "/internal/sqlstate"},
 		"pgxlock":           {root, root + "/internal/sqlstate", "github.com/jackc/pgx/v5"},
 		"pglocktest":        {root},

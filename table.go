@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 //go:embed sql/table_holders.sql
@@ -139,7 +140,8 @@ const maxName = 63
 func parseTableName(s string) (tableName, error) {
 	var parts []string
 	bad := func(why string) (tableName, error) {
-		return tableName{}, fmt.Errorf("the table %q %s", s, why)
+		shown, more := cut(s, shownName)
+		return tableName{}, fmt.Errorf("the table %q%s %s", shown, more, why)
 	}
 	rest := s
 	for {
@@ -165,6 +167,8 @@ func parseTableName(s string) (tableName, error) {
 			return bad("has an empty part")
 		case strings.Contains(part, "\x00"):
 			return bad("has a zero byte in it")
+		case !utf8.ValidString(part):
+			return bad("is not UTF-8")
 		case len(part) > maxName:
 			return bad(fmt.Sprintf("is longer than the %d bytes that Postgres keeps of a name", maxName))
 		}

@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/plain"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -140,7 +142,8 @@ type Outcome struct {
 	Victim Victim
 	Status Status
 
-	// Reason says why, for a person; "" when it was signalled and that is all.
+	// Reason says why, for a person, on a line that is safe to be shown on a
+	// terminal; "" when it was signalled and that is all.
 	Reason string
 
 	// Grant is the statement that would permit it, if Status is NotPermitted and
@@ -204,8 +207,8 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	o := Outcome{Victim: v, Status: Refused}
 	switch {
 	case v.Prepared != nil:
-		o.Reason = fmt.Sprintf("it is a prepared transaction, which no signal ends: run %s in database %s as %s or a superuser",
-			v.Prepared.Remedy(), v.Prepared.Database, v.Prepared.Owner)
+		o.Reason = plain.Line(fmt.Sprintf("it is a prepared transaction, which no signal ends: run %s in database %s as %s or a superuser",
+			v.Prepared.Remedy(), v.Prepared.Database, v.Prepared.Owner))
 		return o, nil
 	case v.PID <= 0:
 		o.Reason = "no process belongs to it"
@@ -230,7 +233,7 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	switch {
 	case sqlstate.Of(err) != "" && ctx.Err() == nil:
 		// Postgres said no by an error after all.
-		o.Status, o.Reason, o.Err = Failed, err.Error(), err
+		o.Status, o.Reason, o.Err = Failed, plain.Line(err.Error()), err
 		if sqlstate.Of(err) == sqlstate.InsufficientPrivilege {
 			o.Status = NotPermitted
 		}
@@ -244,8 +247,12 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 
 func (e *ending) values(action string, v Victim) map[string]string {
 	var start int64
+	named := true
 	if !v.BackendStart.IsZero() {
 		start = v.BackendStart.UnixMicro()
+		// A name that was made in a database of another encoding is bytes that are
+		// no text here. Process and start are enough to know a session by.
+		named = !strings.ContainsRune(v.User+v.Database, utf8.RuneError)
 	}
 	var waiters []string
 	for _, pid := range v.waiters {
@@ -255,6 +262,7 @@ func (e *ending) values(action string, v Victim) map[string]string {
 		"action":   action,
 		"pid":      strconv.FormatInt(int64(v.PID), 10),
 		"start":    strconv.FormatInt(start, 10),
+		"named":    strconv.FormatBool(named),
 		"user":     v.User,
 		"database": v.Database,
 		"waiters":  "{" + strings.Join(waiters, ",") + "}",

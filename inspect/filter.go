@@ -54,12 +54,12 @@ const blockField = "block"
 // A key is a number, two numbers as in (1, 2), or else a name as for
 // [pglock.Name].
 //
-// A wrong field, operator or value is an error of whatever the filter is used
-// for, and of Err before that; it tells what there is.
+// Values are UTF-8. A wrong field, operator or value is an error of whatever the
+// filter is used for, and of Err before that; it tells what there is.
 func Where(field, operator, value string) Filter {
 	f := Filter{operator: operator, text: field + " " + operator + " " + value}
 	if err := f.set(field, value); err != nil {
-		f.err = fmt.Errorf("the filter %q: %w", f.text, err)
+		f.err = fmt.Errorf("the filter %q: %w", short(f.text), err)
 	}
 	return f
 }
@@ -75,7 +75,7 @@ func ParseFilter(text string) (Filter, error) {
 	}
 	if operator == "" {
 		return Filter{}, filterError{fmt.Errorf("inspect: the filter %q has no operator: it takes FIELD OP VALUE, where OP is one of %s",
-			text, strings.Join(operators, " "))}
+			short(text), strings.Join(operators, " "))}
 	}
 	f := Where(strings.TrimSpace(text[:at]), operator, strings.TrimSpace(text[at+len(operator):]))
 	return f, f.Err()
@@ -84,13 +84,50 @@ func ParseFilter(text string) (Filter, error) {
 // On is the filter for locks on any of the tables, with what of them can be
 // locked by itself, such as pages and rows, and on their partitions and children.
 // A table is written as in SQL, with its schema or as search_path finds it, and
-// may be an index, a view or a sequence too. One that does not exist is an error.
+// may be an index, a view or a sequence too. One that does not exist is an error,
+// and so is a name that is longer than the 63 bytes that Postgres keeps of one: it
+// would look for another.
 func On(tables ...string) Filter {
 	f := Filter{tables: slices.Clone(tables), text: "on " + strings.Join(tables, ", ")}
 	if len(tables) == 0 {
 		f.err = errors.New("On without a table")
 	}
+	for _, table := range tables {
+		if err := checkTable(table); err != nil && f.err == nil {
+			f.err = fmt.Errorf("the table %q: %w", short(table), err)
+		}
+	}
 	return f
+}
+
+// maxName is how much of a name Postgres keeps (NAMEDATALEN).
+const maxName = 63
+
+// checkTable refuses a name that cannot be one, or that Postgres would take for
+// another since it cuts off what is too long. All else is Postgres' to judge.
+func checkTable(name string) error {
+	if err := checkText(name); err != nil {
+		return err
+	}
+	quoted, size, long := false, 0, false
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case c == '"' && quoted && i+1 < len(name) && name[i+1] == '"':
+			i++ // a quote in a name stands twice
+			size++
+		case c == '"':
+			quoted = !quoted
+		case c == '.' && !quoted:
+			size = 0
+		case quoted || c > ' ': // and not space around a name
+			size++
+		}
+		long = long || size > maxName
+	}
+	if long {
+		return fmt.Errorf("a name in it is longer than the %d bytes that Postgres keeps of one", maxName)
+	}
+	return nil
 }
 
 // PIDs is the filter for the locks of any of the sessions with these numbers.
@@ -116,11 +153,11 @@ func (f Filter) Err() error {
 // set looks the field up and reads the value.
 func (f *Filter) set(field, text string) error {
 	if !slices.Contains(operators, f.operator) {
-		return fmt.Errorf("%q is no operator: there are %s", f.operator, strings.Join(operators, " "))
+		return fmt.Errorf("%q is no operator: there are %s", short(f.operator), strings.Join(operators, " "))
 	}
 	attribute, blocking, ok := lookUp(field)
 	if !ok {
-		return fmt.Errorf("there is no field %q: there are %s", field, strings.Join(fieldNames(), ", "))
+		return fmt.Errorf("there is no field %q: there are %s", short(field), strings.Join(fieldNames(), ", "))
 	}
 	f.attribute, f.blocking = attribute, blocking
 	if allowed := operatorsOf(attribute.Type); !slices.Contains(allowed, f.operator) {

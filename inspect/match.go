@@ -43,7 +43,7 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 			return nil, filterError{f.err}
 		}
 		if !pairs && (f.blocking || f.attribute.of == ofPair) {
-			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", f.text, f.text[:strings.IndexByte(f.text, ' ')])}
+			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", short(f.text), f.text[:strings.IndexByte(f.text, ' ')])}
 		}
 	}
 	for _, f := range filters {
@@ -221,7 +221,7 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 		return nil
 	})
 	if err != nil {
-		return nil, judged(fmt.Errorf("the filter %q: %w", f.text, err))
+		return nil, judged(fmt.Errorf("the filter %q: %w", short(f.text), err))
 	}
 	return matches, nil
 }

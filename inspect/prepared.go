@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/plain"
 )
 
 // Prepared is a transaction that was prepared for two-phase commit and waits for
@@ -26,12 +28,28 @@ type Prepared struct {
 func (p *Prepared) Remedy() string { return "ROLLBACK PREPARED " + literal(p.GID) }
 
 // literal is a string as SQL writes it, whatever standard_conforming_strings is.
+// What a terminal might obey, or not show, is escaped.
 func literal(s string) string {
-	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
-	if strings.Contains(s, `\`) {
-		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	escape := ""
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\'':
+			b.WriteString("''")
+			continue
+		case r == '\\':
+			b.WriteString(`\\`)
+		case plain.Shows(r):
+			b.WriteRune(r)
+			continue
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+		escape = "E"
 	}
-	return quoted
+	return escape + "'" + b.String() + "'"
 }
 
 // prepared is a Prepared as a Session.

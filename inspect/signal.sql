@@ -1,8 +1,9 @@
 -- Cancels what a session runs, or ends the session, if it is still the one that is
 -- meant: the same process, begun at the same microsecond, and, where waiters are
 -- given, still blocking one of them. Says what it found and did. Run it in psql
--- with -v action=terminate -v pid=1 -v start=1700000000000000 -v user=bob
--- -v database=shop -v waiters='{}' -v allow='{}'; any other action only looks.
+-- with -v action=terminate -v pid=1 -v start=1700000000000000 -v named=true
+-- -v user=bob -v database=shop -v waiters='{}' -v allow='{}'; any other action only
+-- looks. named is false when user or database are not known as they are.
 WITH
 -- In a transaction pg_stat_activity stays as it was when first read.
 fresh AS MATERIALIZED (
@@ -12,6 +13,7 @@ asked AS MATERIALIZED (
     SELECT CAST(:'action' AS pg_catalog.text) AS action,
         CAST(CAST(:'pid' AS pg_catalog.text) AS pg_catalog.int4) AS pid,
         CAST(CAST(:'start' AS pg_catalog.text) AS pg_catalog.int8) AS start, -- 0 when it was hidden
+        CAST(CAST(:'named' AS pg_catalog.text) AS pg_catalog.bool) AS named,
         CAST(:'user' AS pg_catalog.text) AS "user",
         CAST(:'database' AS pg_catalog.text) AS database,
         CAST(CAST(:'waiters' AS pg_catalog.text) AS pg_catalog.int4[]) AS waiters,
@@ -19,8 +21,9 @@ asked AS MATERIALIZED (
 ),
 found AS MATERIALIZED (
     SELECT s.pid, s.usesysid, s.backend_type, s.state,
-        COALESCE(CAST(s.usename AS pg_catalog.text), '') OPERATOR(pg_catalog.=) q."user"
-            AND COALESCE(CAST(s.datname AS pg_catalog.text), '') OPERATOR(pg_catalog.=) q.database
+        (NOT q.named
+                OR COALESCE(CAST(s.usename AS pg_catalog.text), '') OPERATOR(pg_catalog.=) q."user"
+                AND COALESCE(CAST(s.datname AS pg_catalog.text), '') OPERATOR(pg_catalog.=) q.database)
             AND COALESCE(CAST(EXTRACT(epoch FROM s.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8), 0)
                 OPERATOR(pg_catalog.=) q.start AS same,
         COALESCE(pg_catalog.strpos(s.query, 'to prevent wraparound') OPERATOR(pg_catalog.>) 0, false) AS wraparound,

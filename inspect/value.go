@@ -1,11 +1,13 @@
 package inspect
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pglock-go/pglock"
 )
@@ -19,13 +21,13 @@ type value struct {
 
 // parseValue reads a value of the attribute's type.
 func parseValue(a Attribute, operator, text string) (value, error) {
-	if strings.ContainsRune(text, 0) {
-		return value{}, fmt.Errorf("a value cannot contain a NUL character")
+	if err := checkText(text); err != nil {
+		return value{}, err
 	}
 	switch a.Type {
 	case Number:
 		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
-			return value{}, fmt.Errorf("%q is no whole number", text)
+			return value{}, fmt.Errorf("%q is no whole number", short(text))
 		}
 		return value{text: text}, nil
 	case Bool:
@@ -48,6 +50,31 @@ func parseValue(a Attribute, operator, text string) (value, error) {
 	return value{text: text}, nil
 }
 
+// checkText refuses what is no text to Postgres, which would say so in a way that
+// nobody could tell from something being broken.
+func checkText(text string) error {
+	switch {
+	case strings.ContainsRune(text, 0):
+		return errors.New("a value cannot contain a NUL character")
+	case !utf8.ValidString(text):
+		return errors.New("a value must be UTF-8")
+	}
+	return nil
+}
+
+// short is text cut to what a person wants to read in an error.
+func short(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	end := most
+	for !utf8.RuneStart(s[end]) && end > most-utf8.UTFMax {
+		end--
+	}
+	return s[:end] + "…"
+}
+
 // parseWord reads the names that can be written in several ways, and checks those
 // of which there are only a few.
 func parseWord(field, text string) (value, error) {
@@ -62,20 +89,20 @@ func parseWord(field, text string) (value, error) {
 			for _, m := range pglock.Modes() {
 				names = append(names, m.PgLocks())
 			}
-			return value{}, fmt.Errorf("%q is no lock mode: there are %s, %s", text, strings.Join(names, ", "), siRead)
+			return value{}, fmt.Errorf("%q is no lock mode: there are %s, %s", short(text), strings.Join(names, ", "), siRead)
 		}
 		return value{text: mode.PgLocks()}, nil
 	case "kind":
 		kind := strings.ToUpper(strings.ReplaceAll(text, " ", "_"))
 		if !slices.Contains(kinds(), kind) {
-			return value{}, fmt.Errorf("%q is no kind of relation: there are %s", text, strings.Join(kinds(), ", "))
+			return value{}, fmt.Errorf("%q is no kind of relation: there are %s", short(text), strings.Join(kinds(), ", "))
 		}
 		return value{text: kind}, nil
 	case "key":
 		return value{text: parseKey(text).String()}, nil
 	case blockField:
 		if text != string(Hard) && text != string(Soft) {
-			return value{}, fmt.Errorf("%q is neither %s nor %s", text, Hard, Soft)
+			return value{}, fmt.Errorf("%q is neither %s nor %s", short(text), Hard, Soft)
 		}
 	}
 	return value{text: text}, nil
@@ -118,7 +145,7 @@ func parseBool(text string) (bool, error) {
 	case "false", "f", "no", "n", "off", "0":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither true nor false", text)
+	return false, fmt.Errorf("%q is neither true nor false", short(text))
 }
 
 // parseTime reads a moment. Without a zone it is in UTC.
@@ -131,7 +158,7 @@ func parseTime(text string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: write it as 2026-01-31T12:00:00Z, or as -5m for five minutes ago", text)
+	return time.Time{}, fmt.Errorf("%q is no time: write it as 2026-01-31T12:00:00Z, or as -5m for five minutes ago", short(text))
 }
 
 // units are the words for units of time, as Go and as Postgres have them.
@@ -154,7 +181,7 @@ const maxDuration = 100 * 365 * 24 * time.Hour
 // parseDuration reads numbers with units, such as 1m30s or "2 hours 5 minutes",
 // or a number of seconds.
 func parseDuration(text string) (time.Duration, error) {
-	failed := fmt.Errorf("%q is no duration: write it as 5s, 1m30s, 2h, \"3 days\", or a number of seconds", text)
+	failed := fmt.Errorf("%q is no duration: write it as 5s, 1m30s, 2h, \"3 days\", or a number of seconds", short(text))
 	rest := strings.TrimSpace(text)
 	if rest == "" {
 		return 0, failed

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/plain"
 )
 
 // An Error is what [Run], [RunFor] and [Retry] return when the function failed
@@ -33,7 +34,7 @@ type Error struct {
 }
 
 // Error is one line: what failed, why, and who was in the way. It leaves out the
-// text of queries, which [Error.Blocked] has.
+// text of queries, which [Error.Blocked] has, and is safe to be shown on a terminal.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pglock: %s: ", e.Op)
@@ -51,7 +52,7 @@ func (e *Error) Error() string {
 	if len(e.Blocked) > 0 {
 		fmt.Fprintf(&b, ": waited%s, blocked by %s", waitsFor(e.Blocked), blockers(e.Blocked))
 	}
-	return b.String()
+	return plain.Line(b.String())
 }
 
 // Unwrap gives the function's error, and ctx's where that ended the trying.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/plain"
 )
 
 // An Event is something that happened. Which of its fields mean something depends
@@ -112,8 +113,11 @@ func (r Reason) says() string {
 	return string(r)
 }
 
-// String is the event on one line, without the text of queries.
-func (e Event) String() string {
+// String is the event on one line, without the text of queries. It is safe to be
+// shown on a terminal, whatever names others have given themselves.
+func (e Event) String() string { return plain.Line(e.text()) }
+
+func (e Event) text() string {
 	switch e.Kind {
 	case Watching:
 		return fmt.Sprintf("watching pid %d (%s)", e.PID, whose(e.Application, e.User))

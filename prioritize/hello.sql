@@ -14,6 +14,10 @@ FROM (VALUES
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_read_only', 'on'),
     ('plan_cache_mode', 'force_generic_plan'),
+    -- A query that is no UTF-8 would make an error of all, where the database has
+    -- no encoding.
+    ('client_encoding', CASE
+        WHEN pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END),
     ('jit', 'off')
 ) AS s (name, value)
 WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -49,10 +48,7 @@ func (a *app) configCommand() *cobra.Command {
 				return err
 			}
 			if output.value == "json" {
-				encoder := json.NewEncoder(a.Out)
-				encoder.SetEscapeHTML(false)
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(report)
+				return printJSON(a.Out, report)
 			}
 			return report.write(a.Out)
 		},

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -188,10 +187,7 @@ func printKey(w io.Writer, key pglock.Key, output string) error {
 	f := formsOf(key)
 	switch output {
 	case "json":
-		encoder := json.NewEncoder(w)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(f)
+		return printJSON(w, f)
 	case "id":
 		_, err := fmt.Fprintln(w, f.Key)
 		return err

@@ -11,9 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/plain"
 )
 
 // table is things as rows and attributes as columns.
@@ -90,7 +92,7 @@ func (t *table) writeCSV(out io.Writer) error {
 		cells = cells[:0]
 		for _, v := range r.values {
 			if text, ok := v.(string); ok {
-				cells = append(cells, printableLines(text))
+				cells = append(cells, plain.Lines(text))
 			} else {
 				cells = append(cells, machineText(v))
 			}
@@ -119,7 +121,7 @@ func (t *table) writeExpanded(out io.Writer, color bool) error {
 		for j, a := range t.columns {
 			text := humanText(r.values[j])
 			if s, ok := r.values[j].(string); ok {
-				text = strings.ReplaceAll(printableLines(strings.TrimSpace(s)), "\n", "\n"+strings.Repeat(" ", widest)+" | ")
+				text = strings.ReplaceAll(plain.Lines(strings.TrimSpace(s)), "\n", "\n"+strings.Repeat(" ", widest)+" | ")
 			}
 			name := a.Name + strings.Repeat(" ", widest-len(a.Name))
 			if r.waiting && (a.Name == "granted" || strings.HasPrefix(a.Name, "wait_")) {
@@ -345,17 +347,36 @@ func jsonValue(value any) ([]byte, error) {
 	if err := encoder.Encode(value); err != nil {
 		return nil, err
 	}
-	var safe bytes.Buffer
-	for _, r := range strings.TrimSuffix(buffer.String(), "\n") {
+	return []byte(safeJSON(strings.TrimSuffix(buffer.String(), "\n"))), nil
+}
+
+// safeJSON is JSON in which what a terminal might obey is escaped. Outside of its
+// texts there is no such thing.
+func safeJSON(text string) string {
+	var safe strings.Builder
+	for _, r := range text {
 		switch {
-		case !isUnprintable(r):
+		case r == '\n' || plain.Shows(r):
 			safe.WriteRune(r)
 		case r > 0xffff:
-			high, low := (r-0x10000)>>10+0xd800, (r-0x10000)&0x3ff+0xdc00
+			high, low := utf16.EncodeRune(r)
 			fmt.Fprintf(&safe, `\u%04x\u%04x`, high, low)
 		default:
 			fmt.Fprintf(&safe, `\u%04x`, r)
 		}
 	}
-	return safe.Bytes(), nil
+	return safe.String()
+}
+
+// printJSON writes a value as indented JSON.
+func printJSON(out io.Writer, value any) error {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(value); err != nil {
+		return err
+	}
+	_, err := io.WriteString(out, safeJSON(buffer.String()))
+	return err
 }

@@ -1,77 +1,19 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/pglock-go/pglock/internal/plain"
 )
 
-// printable makes one line of text that comes from elsewhere, which changes
-// nothing but the line it is printed on: spaces of all kinds become one space,
-// and what a terminal may obey, or what hides or reorders text, is escaped.
-func printable(s string) string {
-	var b strings.Builder
-	space := false
-	for i := 0; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		raw := s[i : i+size]
-		i += size
-		switch {
-		case unicode.IsSpace(r) && r != '\u0085':
-			space = b.Len() > 0
-			continue
-		case space:
-			b.WriteByte(' ')
-			space = false
-		}
-		b.WriteString(printableRune(r, raw))
-	}
-	return b.String()
-}
-
-// printableLines is printable for text that keeps its line breaks and tabs.
-func printableLines(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		raw := s[i : i+size]
-		i += size
-		switch {
-		case r == '\n' || r == '\t':
-			b.WriteString(raw)
-		case r == '\r' && strings.HasPrefix(s[i:], "\n"):
-		case r == '\u2028' || r == '\u2029':
-			b.WriteByte('\n')
-		default:
-			b.WriteString(printableRune(r, raw))
-		}
-	}
-	return b.String()
-}
-
-// printableRune is a character, whose bytes are raw, or what stands for it.
-func printableRune(r rune, raw string) string {
-	switch {
-	case r == utf8.RuneError && len(raw) == 1:
-		return fmt.Sprintf(`\x%02x`, raw[0])
-	case r < 0x80 && unicode.IsControl(r):
-		return fmt.Sprintf(`\x%02x`, r)
-	case isUnprintable(r):
-		return fmt.Sprintf(`\u%04x`, r)
-	}
-	return raw
-}
-
-// isUnprintable reports control characters, and format characters such as those
-// that turn the direction of text.
-func isUnprintable(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
+// printable makes one line of text that comes from elsewhere. See package plain.
+func printable(s string) string { return plain.Line(s) }
 
 // isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {

@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"testing"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/plain"
 )
 
 func TestPrintable(t *testing.T) {
@@ -31,7 +33,7 @@ func TestJSONValue(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range string(b) {
-			if isUnprintable(r) {
+			if !plain.Shows(r) {
 				t.Errorf("%q: %q", text, b)
 			}
 		}

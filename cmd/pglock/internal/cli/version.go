@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -64,9 +63,7 @@ func buildInfo(info *debug.BuildInfo, ok bool) build {
 func (a *app) printVersion(output string) error {
 	b := buildInfo(debug.ReadBuildInfo())
 	if output == "json" {
-		encoder := json.NewEncoder(a.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(b)
+		return printJSON(a.Out, b)
 	}
 	fmt.Fprintf(a.Out, "pglock %s\n", b.Version)
 	if b.Commit != "" {

@@ -110,9 +110,13 @@ func (s start) fork() (int, error) {
 		Files: []uintptr{0, 1, 2},
 		Sys:   diesWithParent(&syscall.SysProcAttr{Setpgid: true}),
 	}
-	pid, err := syscall.ForkExec(s.Path, s.Args, attr)
+	path, args := string(s.Path), make([]string, len(s.Args))
+	for i, arg := range s.Args {
+		args[i] = string(arg)
+	}
+	pid, err := syscall.ForkExec(path, args, attr)
 	if errors.Is(err, syscall.ENOEXEC) {
-		args := append([]string{"sh", s.Path}, s.Args[1:]...)
+		args = append([]string{"sh", path}, args[1:]...)
 		pid, err = syscall.ForkExec("/bin/sh", args, attr)
 	}
 	return pid, err

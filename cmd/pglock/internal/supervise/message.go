@@ -12,8 +12,8 @@ import (
 
 // start tells the guard what to start.
 type start struct {
-	Path  string
-	Args  []string
+	Path  []byte   // bytes, since names of files need not be UTF-8, as text in JSON is
+	Args  [][]byte // likewise
 	Grace time.Duration
 
 	// Foreground gives the command's group the terminal from the beginning.

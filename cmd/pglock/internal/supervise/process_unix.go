@@ -100,9 +100,13 @@ func Start(c Command) (*Process, error) {
 		events: make(chan Event, 8),
 		done:   make(chan struct{}),
 	}
+	args := make([][]byte, len(c.Args))
+	for i, arg := range c.Args {
+		args[i] = []byte(arg)
+	}
 	err = json.NewEncoder(orders).Encode(start{
-		Path:       c.Path,
-		Args:       c.Args,
+		Path:       []byte(c.Path),
+		Args:       args,
 		Grace:      c.Grace,
 		Foreground: ownsTerminal(file(c.Stdin), file(c.Stdout)),
 		Group:      unix.Getpgrp(),

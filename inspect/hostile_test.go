@@ -1,0 +1,184 @@
+package inspect_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// hostileNames are names that try to be more than a name, and that tables, roles
+// and the like can have.
+var hostileNames = []string{
+	`a"b`, `"`, `""`, `a.b`, `a;b`, `a'b`, `a\b`, `$$`, `%s%n%`, `:'x'`, `$1`, "new\nline", "tab\t", "\r", " ", " lead", "UPPER",
+	`x"; DROP TABLE victim; --`, `*/ DROP TABLE victim /*`, "esc\x1b[31m", "\u009b", "bidi\u202e", "zero\u200bwidth", "\ufeff",
+	"K", "ſ", "İ", "é", "e\u0301", "日本", "\U0001f512", "שלום",
+	strings.Repeat("x", 63), strings.Repeat("é", 31) + "x", "select", "NULL", "{a,b}", "(a,b)", `a,b`, "<x>", "=cmd()",
+}
+
+// Tables with such names are shown by their names, and found by them.
+func TestHostileNames(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	setup := s.session("setup").do("CREATE TABLE victim ()")
+	a := s.session("a").do("BEGIN")
+	for _, name := range hostileNames {
+		table := pgx.Identifier{name, name}.Sanitize()
+		setup.do("CREATE SCHEMA "+pgx.Identifier{name}.Sanitize(), "CREATE TABLE "+table+" ()")
+		a.do("LOCK TABLE " + table + " IN SHARE MODE")
+	}
+	for _, name := range hostileNames {
+		for what, filters := range map[string][]inspect.Filter{
+			"on":     {inspect.On(pgx.Identifier{name, name}.Sanitize())},
+			"equal":  {inspect.Where("relation", "=", name), inspect.Where("schema", "=", name)},
+			"parsed": {must(t)(inspect.ParseFilter("relation=" + strings.TrimSpace(name)))},
+			"query":  {inspect.Where("query", "!=", name), inspect.On(pgx.Identifier{name, name}.Sanitize())},
+		} {
+			if what == "parsed" && name != strings.TrimSpace(name) {
+				continue // space around a value is not part of it
+			}
+			locks, err := inspect.Locks(t.Context(), s.q, filters...)
+			if err != nil || len(locks) != 1 || locks[0].Relation != name || locks[0].Schema != name || locks[0].PID != a.pid {
+				t.Errorf("%s %q: %v, %v", what, name, locks, err)
+			}
+		}
+	}
+	all, err := inspect.Take(t.Context(), s.q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range hostileNames {
+		if !slices.ContainsFunc(all.Locks, func(l inspect.Lock) bool { return l.Relation == name && l.Schema == name }) {
+			t.Errorf("%q is not in the snapshot", name)
+		}
+	}
+	setup.do("SELECT FROM victim")
+}
+
+func must(t *testing.T) func(inspect.Filter, error) inspect.Filter {
+	return func(f inspect.Filter, err error) inspect.Filter {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+}
+
+// A filter that cannot be one is an ErrFilter that says so before the server is
+// asked, and is not as long as what it complains of.
+func TestHostileFilters(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.session("a").do("CREATE TABLE "+strings.Repeat("x", 63)+" ()", "BEGIN", "LOCK TABLE "+strings.Repeat("x", 63))
+	long := strings.Repeat("x", 1<<20)
+	for name, f := range map[string]inspect.Filter{
+		"NUL":                 inspect.Where("application", "=", "a\x00b"),
+		"NUL in a pattern":    inspect.Where("query", "~", "a\x00b"),
+		"NUL in a context":    inspect.Where("context.a", "=", "\x00"),
+		"no UTF-8":            inspect.Where("user", "=", "\xff"),
+		"no UTF-8, a pattern": inspect.Where("relation", "!~", "a\xc3"),
+		"table with NUL":      inspect.On("a\x00b"),
+		"table, no UTF-8":     inspect.On("\xff"),
+		"empty table":         inspect.On(""),
+		"space for a table":   inspect.On(" "),
+		"open quote":          inspect.On(`"a`),
+		"three parts":         inspect.On("a.b.c"),
+		"empty part":          inspect.On("a..b"),
+		"statement":           inspect.On("pg_class; SELECT 1"),
+		"one byte too long":   inspect.On(strings.Repeat("x", 64)),
+		"too long in quotes":  inspect.On(`pg_catalog."` + strings.Repeat("é", 32) + `"`),
+		"long table":          inspect.On(long),
+		"long field":          inspect.Where(long, "=", "x"),
+		"long operator":       inspect.Where("pid", long, "x"),
+		"long number":         inspect.Where("pid", "=", long),
+		"long mode":           inspect.Where("mode", "=", long),
+		"long time":           inspect.Where("query_start", "<", long),
+		"long duration":       inspect.Where("duration", "<", long),
+		"broken pattern":      inspect.Where("query", "~", "("),
+		"broken pattern here": inspect.Where("relation", "~", "[z-a]"),
+	} {
+		locks, err := inspect.Locks(t.Context(), s.q, f)
+		if !errors.Is(err, inspect.ErrFilter) {
+			t.Errorf("%s: %d locks, %v", name, len(locks), err)
+		} else if len(err.Error()) > 3000 {
+			t.Errorf("%s: an error of %d bytes", name, len(err.Error()))
+		}
+	}
+	// What is merely odd finds nothing, or what it says.
+	for _, value := range []string{"", long, "\u202e", "\u200b", "'", `\`, `"`, "%", "--", "/*"} {
+		locks, err := inspect.Locks(t.Context(), s.q, inspect.Where("application", "=", value))
+		if err != nil {
+			t.Errorf("%.20q: %v", value, err)
+		}
+		if slices.ContainsFunc(locks, func(l inspect.Lock) bool { return l.Application != value }) {
+			t.Errorf("%.20q: %v", value, locks)
+		}
+	}
+	for _, table := range []string{strings.Repeat("x", 63), ` public . "` + strings.Repeat("x", 63) + `" `, strings.Repeat("X", 63)} {
+		locks, err := inspect.Locks(t.Context(), s.q, inspect.On(table))
+		if err != nil || len(locks) != 1 {
+			t.Errorf("%s: %v, %v", table, locks, err)
+		}
+	}
+}
+
+// Names of roles and databases are bytes, in the encoding of the database where
+// they were made, which no other database knows.
+func TestOtherEncodings(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{})
+	s := newSceneIn(t, server.ConnString("postgres"))
+	s.session("setup").do("CREATE DATABASE latin ENCODING LATIN1 TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'",
+		"CREATE DATABASE ascii ENCODING SQL_ASCII TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+	s.sessionIn(server.ConnString("latin")+" client_encoding=UTF8", "setup").do(`CREATE ROLE "café" LOGIN SUPERUSER`, `CREATE DATABASE "café"`)
+	latin := s.sessionIn(server.ConnString("caf\xe9")+" user='caf\xe9'", "latin")
+	latin.do("CREATE TABLE t ()", "BEGIN", "LOCK TABLE t /* café */")
+	ascii := s.sessionIn(server.ConnString("ascii")+" client_encoding=SQL_ASCII", "ascii")
+	ascii.do("CREATE TABLE \"\xe9\" ()", "BEGIN", "LOCK TABLE \"\xe9\" /* \xff\xe9 */")
+	for _, dsn := range []string{server.ConnString("postgres"), server.ConnString("latin"), server.ConnString("ascii")} {
+		eye := newSceneIn(t, dsn)
+		if err := inspect.Guard(t.Context(), pgxlock.Conn(eye.eye)); err != nil {
+			t.Fatal(err)
+		}
+		for what, filters := range map[string][]inspect.Filter{
+			"all": {inspect.Where("mode", "=", "AccessExclusiveLock")}, "text": {inspect.Where("application", "!=", "é"), inspect.Where("user", "!~", "^x")},
+			"query": {inspect.Where("query", "~", "LOCK")}, "context": {inspect.Where("context", "!~", "é")},
+		} {
+			locks, err := inspect.Locks(t.Context(), eye.q, filters...)
+			if err != nil {
+				t.Errorf("%s: %s: %v", dsn, what, err)
+			}
+			for _, pid := range []int32{latin.pid, ascii.pid} {
+				if !slices.ContainsFunc(locks, func(l inspect.Lock) bool { return l.PID == pid && l.Mode == "AccessExclusiveLock" }) {
+					t.Errorf("%s: %s: %d is not there: %v", dsn, what, pid, locks)
+				}
+			}
+		}
+		if _, err := inspect.Take(t.Context(), eye.q); err != nil {
+			t.Error(dsn, err)
+		}
+		// And who they are is told apart when it is ended.
+		locks, err := inspect.Locks(t.Context(), eye.q, inspect.PIDs(latin.pid, ascii.pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		outcomes, err := inspect.Terminate(t.Context(), eye.q, inspect.SessionsOf(locks), inspect.DryRun())
+		if err != nil || len(outcomes) != 2 {
+			t.Fatal(dsn, outcomes, err)
+		}
+		for _, o := range outcomes {
+			if o.Status != inspect.Signalled {
+				t.Errorf("%s: %s", dsn, fmt.Sprint(o.Status, " ", o.Reason))
+			}
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package plain
+
+import (
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+func TestLine(t *testing.T) {
+	for s, want := range map[string]string{
+		"":                        "",
+		" ":                       "",
+		"plain":                   "plain",
+		"a b":                     "a b",
+		" a  b ":                  "a b",
+		"a\tb\r\nc\u2028d\u00a0e": "a b c d e",
+		"\x1b[31mred":             `\x1b[31mred`,
+		"\x1b]8;;http://x\a":      `\x1b]8;;http://x\x07`,
+		"\u009b31m\u0085":         `\u009b31m\u0085`,
+		"back\bspace\x7f\x00":     `back\x08space\x7f\x00`,
+		"\u202eright":             `\u202eright`,
+		"zero\u200bwidth\ufeff":   `zero\u200bwidth\ufeff`,
+		"tag\U000e0041":           `tag\U000e0041`,
+		"\xff\xfe broken \xc3":    `\xff\xfe broken \xc3`,
+		"\u05d0\u05d1 日本 é":       "\u05d0\u05d1 日本 é",
+	} {
+		if got := Line(s); got != want {
+			t.Errorf("%q: %q, not %q", s, got, want)
+		}
+	}
+}
+
+func TestLines(t *testing.T) {
+	for s, want := range map[string]string{
+		"a\n\tb":            "a\n\tb",
+		"a\r\nb":            "a\nb",
+		"a\rb":              `a\x0db`,
+		"a\u2029b\v":        "a\nb" + `\x0b`,
+		"\x1b]52;c;x\x1b\\": `\x1b]52;c;x\x1b\`,
+	} {
+		if got := Lines(s); got != want {
+			t.Errorf("%q: %q, not %q", s, got, want)
+		}
+	}
+}
+
+func FuzzPlain(f *testing.F) {
+	for _, s := range []string{"", "a b", "\x1b[2J", "\u009b0m\u202e\u2066", "\xff\xc3(", "a\r\n\tb\u2028c", "\u00ad\U000e0001 日"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for name, got := range map[string]string{"Line": Line(s), "Lines": Lines(s)} {
+			if !utf8.ValidString(got) {
+				t.Errorf("%s(%q) is no UTF-8: %q", name, s, got)
+			}
+			if i := strings.IndexFunc(got, func(r rune) bool {
+				return (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) && (name == "Line" || r != '\n' && r != '\t')
+			}); i >= 0 {
+				t.Errorf("%s(%q) has something a terminal obeys: %q", name, s, got)
+			}
+		}
+		line := Line(s)
+		if strings.ContainsAny(line, "\n\t\u2028\u2029") || strings.Contains(line, "  ") || line != strings.TrimSpace(line) {
+			t.Errorf("Line(%q) is no line: %q", s, line)
+		}
+		if Line(line) != line {
+			t.Errorf("Line(%q) is not the end of it: %q", s, line)
+		}
+	})
+}
