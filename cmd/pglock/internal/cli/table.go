@@ -224,7 +224,8 @@ func (t *table) writeAligned(out io.Writer, width int, color bool) error {
 }
 
 // fit takes the room that is missing from the widest columns of long text: from
-// queries and contexts first, which say most at their beginning.
+// queries and contexts first, which say most at their beginning, and from names
+// last. No name, which may be anybody's choice, pushes the rest out of sight.
 func (t *table) fit(widths []int, width, gap int) {
 	total := gap * (len(widths) - 1)
 	for _, w := range widths {
@@ -238,6 +239,7 @@ func (t *table) fit(widths []int, width, gap int) {
 		{[]string{"query", "context", "outcome"}, 16},
 		{[]string{"query", "context", "outcome", "application"}, 12},
 		{[]string{"query", "context", "outcome", "application", "target", "relation"}, 8},
+		{[]string{"query", "context", "outcome", "application", "target", "relation", "user", "database", "schema", "key", "client"}, 8},
 	} {
 		for ; width > 0 && total > width; total-- {
 			widest := -1
