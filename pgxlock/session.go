@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pglock-go/pglock"
 )
@@ -25,9 +26,12 @@ const closeTimeout = time.Second
 
 // session is a connection that belongs to a Locker.
 type session struct {
-	conn     *pgx.Conn
-	prepared map[string]string // from SQL to the name it is prepared under; for Ask alone
-	values   [][]byte          // where Ask's parameters are made
+	conn *pgx.Conn
+
+	// For Ask alone.
+	prepared map[string]*pgconn.StatementDescription // by SQL
+	values   [][]byte                                // where parameters are made
+	answer   string                                  // the last one, of which the next is often a copy
 
 	mu     sync.Mutex // guards what follows
 	busy   bool       // a call is using conn
@@ -35,7 +39,7 @@ type session struct {
 }
 
 func newSession(conn *pgx.Conn) *session {
-	return &session{conn: conn, prepared: make(map[string]string)}
+	return &session{conn: conn, prepared: make(map[string]*pgconn.StatementDescription)}
 }
 
 func (s *session) PID() uint32 { return s.conn.PgConn().PID() }
@@ -114,13 +118,14 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 	defer s.end()
 
 	pg := s.conn.PgConn()
-	name, ok := s.prepared[sql]
+	statement, ok := s.prepared[sql]
 	if !ok {
-		name = "pglock_" + strconv.Itoa(len(s.prepared))
-		if _, err := pg.Prepare(ctx, name, sql, nil); err != nil {
+		var err error
+		statement, err = pg.Prepare(ctx, "pglock_"+strconv.Itoa(len(s.prepared)), sql, nil)
+		if err != nil {
 			return "", err
 		}
-		s.prepared[sql] = name
+		s.prepared[sql] = statement
 	}
 
 	for len(s.values) < len(args) {
@@ -129,12 +134,14 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 	for i, arg := range args {
 		s.values[i] = append(s.values[i][:0], arg...) // never nil, which would be NULL
 	}
-	result := pg.ExecPrepared(ctx, name, s.values[:len(args)], nil, nil)
-	var answer string
+	// What the answer looks like is known from preparing: it is not asked again.
+	result := pg.ExecStatement(ctx, statement, s.values[:len(args)], nil, nil)
 	rows := 0
 	for result.NextRow() {
 		if values := result.Values(); len(values) == 1 && values[0] != nil {
-			answer = string(values[0])
+			if s.answer != string(values[0]) {
+				s.answer = string(values[0])
+			}
 			rows++
 		}
 	}
@@ -144,7 +151,7 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 	if rows != 1 {
 		return "", fmt.Errorf("%w: %s", errShape, sql)
 	}
-	return answer, nil
+	return s.answer, nil
 }
 
 // Watch listens on the socket. A backend that is terminated says so, and one
