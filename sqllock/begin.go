@@ -13,12 +13,29 @@ func Begin(db interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }, opts *sql.TxOptions,
 ) pglock.Beginner[*sql.Tx] {
-	return func(ctx context.Context) (pglock.Transaction[*sql.Tx], error) {
-		tx, err := db.BeginTx(ctx, opts)
+	return BeginFunc(func(ctx context.Context) (*sql.Tx, error) { return db.BeginTx(ctx, opts) })
+}
+
+// BeginFunc begins transactions for [pglock.DoTx] and [pglock.DoTables] as what is
+// built on database/sql does it: begin is its own function, and T its own
+// transaction, such as
+//
+//	sqllock.BeginFunc(client.Tx) // ent
+//	sqllock.BeginFunc(func(ctx context.Context) (*sqlx.Tx, error) { return db.BeginTxx(ctx, nil) })
+//
+// What [Tx] says of transactions holds for T.
+func BeginFunc[T interface {
+	ExecQueryer
+	Commit() error
+	Rollback() error
+}](begin func(context.Context) (T, error),
+) pglock.Beginner[T] {
+	return func(ctx context.Context) (pglock.Transaction[T], error) {
+		tx, err := begin(ctx)
 		if err != nil {
-			return pglock.Transaction[*sql.Tx]{}, err
+			return pglock.Transaction[T]{}, err
 		}
-		return pglock.Transaction[*sql.Tx]{
+		return pglock.Transaction[T]{
 			Tx:       tx,
 			Conn:     Tx(tx),
 			Commit:   func(context.Context) error { return tx.Commit() },
