@@ -39,10 +39,8 @@ func ValidColumn(column string) bool {
 	return false
 }
 
-var (
-	// DefaultClosed holds the default value on creation for the "closed" field.
-	DefaultClosed bool
-)
+// DefaultClosed holds the default value on creation for the "closed" field.
+var DefaultClosed bool
 
 // OrderOption defines the ordering options for the Invoice queries.
 type OrderOption func(*sql.Selector)
