@@ -1,14 +1,17 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test loss lint fmt tidy generate build ci clean
+.PHONY: help demo test test-all loss lint fmt tidy generate build ci clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## See pglock at work on a throwaway server, which it gets by itself
 	bin/pglock demo
 
 test: ## Run every test of every module, on a server that it gets by itself
 	scripts/test
+
+test-all: ## Run every test on every major of Postgres, through both drivers; takes an hour
+	scripts/test-all
 
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss

@@ -32,11 +32,15 @@ import (
 func (d *db) waiterPID(key pglock.Key, not int32) (pid int32) {
 	d.t.Helper()
 	classid, objid, objsubid := key.PgLocks()
-	const which = ` FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> $1
+	const which = `pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> $1
 		AND classid = $2 AND objid = $3 AND objsubid = $4
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
-	d.until(`SELECT count(*) > 0`+which, not, classid, objid, objsubid)
-	d.scan(&pid, `SELECT coalesce(max(pid), 0)`+which, not, classid, objid, objsubid)
+	// Between two slices nobody waits: what was there when asked may be gone when
+	// asked again.
+	for pid == 0 {
+		d.until(`SELECT EXISTS (SELECT `+which+`)`, not, classid, objid, objsubid)
+		d.scan(&pid, `SELECT coalesce((SELECT `+which+` LIMIT 1), 0)`, not, classid, objid, objsubid)
+	}
 	return pid
 }
 
@@ -162,8 +166,8 @@ func TestServerStopsAndComesBack(t *testing.T) {
 		"kill -9":   server.Kill,
 	} {
 		t.Run(how, func(t *testing.T) {
-			holder := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")))
-			waiter := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")))
+			holder := newLocker(t, source(t, server.ConnString("postgres")))
+			waiter := newLocker(t, source(t, server.ConnString("postgres")))
 			held := lock(t, holder, key)
 			waiting := start(waiter, context.Background(), key)
 			on(t, server).untilWaiting(1, key)

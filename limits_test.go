@@ -241,7 +241,7 @@ func TestStandbyAndFailover(t *testing.T) {
 		t.Errorf("%d locks are held on the standby", n)
 	}
 
-	either := newLocker(t, pgxlock.ConnString(fmt.Sprintf("host=%s,%s user=postgres dbname=postgres sslmode=disable target_session_attrs=read-write",
+	either := newLocker(t, source(t, fmt.Sprintf("host=%s,%s user=postgres dbname=postgres sslmode=disable target_session_attrs=read-write",
 		standby.Host(), primary.Host())))
 	held := lock(t, either, key)
 	on(t, primary).mayTake(key, false)
@@ -264,7 +264,7 @@ func TestServerNotReady(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
 	dsn := server.ConnString("postgres")
-	locker := newLocker(t, pgxlock.ConnString(dsn))
+	locker := newLocker(t, source(t, dsn))
 	key := pglock.Name("job")
 	held := lock(t, locker, key)
 
@@ -277,7 +277,7 @@ func TestServerNotReady(t *testing.T) {
 			conn.Close(t.Context())
 		}
 	}
-	other := newLocker(t, pgxlock.ConnString(dsn))
+	other := newLocker(t, source(t, dsn))
 	_, err := other.Lock(t.Context(), key)
 	wantRefusal(t, err, pglock.ErrUnavailable, "57P03")
 	must(t, held.Err())
@@ -316,14 +316,14 @@ func TestPermission(t *testing.T) {
 	d.exec(`REVOKE CONNECT ON DATABASE own FROM PUBLIC`)
 	key := pglock.Name("job")
 
-	_, err := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")+" user=locked password=wrong")).Lock(t.Context(), key)
+	_, err := newLocker(t, source(t, server.ConnString("postgres")+" user=locked password=wrong")).Lock(t.Context(), key)
 	wantRefusal(t, err, pglock.ErrUnavailable, "28P01")
 	if strings.Contains(err.Error(), "wrong") {
 		t.Errorf("the error tells the password: %v", err)
 	}
-	must(t, lock(t, newLocker(t, pgxlock.ConnString(server.ConnString("postgres")+" user=locked password=right")), key).Unlock())
+	must(t, lock(t, newLocker(t, source(t, server.ConnString("postgres")+" user=locked password=right")), key).Unlock())
 
-	elsewhere := newLocker(t, pgxlock.ConnString(server.ConnString("own")+" user=app"))
+	elsewhere := newLocker(t, source(t, server.ConnString("own")+" user=app"))
 	_, err = elsewhere.Lock(t.Context(), key)
 	wantRefusal(t, err, pglock.ErrUnavailable, "42501", `"own"`)
 	d.exec(`GRANT CONNECT ON DATABASE own TO app`)
@@ -331,7 +331,7 @@ func TestPermission(t *testing.T) {
 	must(t, elsewhere.Close())
 
 	// Everybody may take advisory locks, unless that is revoked.
-	locker := newLocker(t, pgxlock.ConnString(server.ConnString("postgres")+" user=app"))
+	locker := newLocker(t, source(t, server.ConnString("postgres")+" user=app"))
 	held := lock(t, locker, key)
 	for function, opts := range map[string][]pglock.Option{
 		"pg_try_advisory_lock(bigint)":        nil,
@@ -374,7 +374,7 @@ func TestNoServer(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
 	for _, dsn := range []string{server.ConnString("postgres"), server.TCPConnString("postgres")} {
-		locker := newLocker(t, pgxlock.ConnString(dsn))
+		locker := newLocker(t, source(t, dsn))
 		key := pglock.Name("job")
 		must(t, lock(t, locker, key).Unlock())
 		must(t, server.Shutdown(t.Context(), pgserver.Fast))

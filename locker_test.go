@@ -43,7 +43,16 @@ func seenFrom(t *testing.T, dsn string) *db {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) })
-	return &db{t: t, dsn: dsn, source: func() pglock.Source { return pgxlock.ConnString(dsn) }, conn: conn}
+	return &db{t: t, dsn: dsn, source: func() pglock.Source { return source(t, dsn) }, conn: conn}
+}
+
+// source is that of the driver that the tests are to go through.
+func source(t testing.TB, dsn string) pglock.Source {
+	t.Helper()
+	if driver := pgtest.Driver(t); driver != "pgx" {
+		return sqllock.ConnString(driver, dsn)
+	}
+	return pgxlock.ConnString(dsn)
 }
 
 // everySource runs a test through each adapter, in each of the ways that it gets
@@ -51,7 +60,9 @@ func seenFrom(t *testing.T, dsn string) *db {
 func everySource(t *testing.T, test func(*testing.T, *db)) {
 	t.Parallel()
 	sources := map[string]func(d *db) func() pglock.Source{
-		"pgx": func(d *db) func() pglock.Source { return d.source },
+		"pgx": func(d *db) func() pglock.Source {
+			return func() pglock.Source { return pgxlock.ConnString(d.dsn) }
+		},
 		"pgx pool": func(d *db) func() pglock.Source {
 			pool, err := pgxpool.New(d.t.Context(), d.dsn)
 			must(d.t, err)
@@ -404,7 +415,7 @@ func testUnlockTwice(t *testing.T, d *db) {
 func TestUnlockThatPostgresDenies(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	source := &spySource{Source: pgxlock.ConnString(d.dsn)}
+	source := &spySource{Source: source(t, d.dsn)}
 	locker, err := pglock.New(source)
 	must(t, err)
 	defer locker.Close()
@@ -600,9 +611,9 @@ func testClose(t *testing.T, d *db) {
 }
 
 // The error says who is in the way, where that was worth asking for.
-func TestHolders(t *testing.T) { everySource(t, testHolders) }
+func TestCatalogHolders(t *testing.T) { everySource(t, testCatalogHolders) }
 
-func testHolders(t *testing.T, d *db) {
+func testCatalogHolders(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	key := pglock.Pair(-1, 5)
 	holders, err := b.Holders(t.Context(), key)

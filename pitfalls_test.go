@@ -18,7 +18,6 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
-	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // What goes wrong with locks in Postgres elsewhere, and that no other test shows
@@ -220,7 +219,7 @@ func TestLocksArePerDatabase(t *testing.T) {
 func TestServerIsToldWhenToGiveUp(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
-	source := &spySource{Source: pgxlock.ConnString(server.TCPConnString("postgres"))}
+	source := &spySource{Source: source(t, server.TCPConnString("postgres"))}
 	locker := newLocker(t, source, pglock.Heartbeat(10*time.Second))
 	held := lock(t, locker, pglock.Name("job"))
 	// 20 s of silence and three probes, 5 s apart: three and a half heartbeats.

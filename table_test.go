@@ -230,7 +230,7 @@ func TestLockTablesForeign(t *testing.T) {
 	}
 }
 
-func TestLockTablesRefused(t *testing.T) {
+func TestCatalogTableHolders(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`CREATE TABLE a (); CREATE TABLE parted (n int) PARTITION BY RANGE (n);
 			CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (10);

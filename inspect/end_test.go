@@ -182,9 +182,9 @@ func TestProtected(t *testing.T) {
 		}
 		return pid
 	}()
-	eye, walsender := int32(s.eye.PgConn().PID()), int32(sender.PgConn().PID())
+	walsender := int32(sender.PgConn().PID())
 	for what, pid := range map[string]int32{
-		"the session that asks":       eye,
+		"the session that asks":       s.pid(),
 		"a standby":                   walsender,
 		"no client's session":         checkpointer,
 		"no process belongs":          0,

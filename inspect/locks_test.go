@@ -194,7 +194,7 @@ func TestLocksOfTheReader(t *testing.T) {
 		}
 	}
 	for _, sql := range []string{"CREATE TABLE t ()", "BEGIN", "LOCK TABLE t IN ACCESS SHARE MODE", "SELECT pg_advisory_lock(3)"} {
-		if _, err := s.eye.Exec(t.Context(), sql); err != nil {
+		if err := s.me.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,6 +2,7 @@ package inspect_test
 
 import (
 	"context"
+	"database/sql"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
 )
 
 // patience is how long a test waits for what must come.
@@ -23,6 +25,7 @@ type scene struct {
 	dsn string
 	eye *pgx.Conn
 	q   pglock.Querier
+	me  pglock.Conn // that q asks through
 }
 
 func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
@@ -30,8 +33,43 @@ func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
 func newSceneIn(t testing.TB, dsn string) *scene {
 	s := &scene{t: t, dsn: dsn}
 	s.eye = s.connect(dsn, "eye")
-	s.q = pgxlock.Conn(s.eye)
+	s.me = s.looking()
+	s.q = s.me
 	return s
+}
+
+// looking is the session that looks, by the driver that the tests are to go through.
+func (s *scene) looking() pglock.Conn {
+	s.t.Helper()
+	driver := pgtest.Driver(s.t)
+	if driver == "pgx" {
+		return pgxlock.Conn(s.eye)
+	}
+	pool, err := sql.Open(driver, s.dsn+" application_name=eye")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { pool.Close() })
+	conn, err := pool.Conn(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return sqllock.Conn(conn)
+}
+
+// pid is the backend that q asks.
+func (s *scene) pid() (pid int32) {
+	s.t.Helper()
+	rows, err := s.q.Query(s.t.Context(), "SELECT pg_backend_pid()")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	if !rows.Next() || rows.Scan(&pid) != nil {
+		s.t.Fatal("no pid:", rows.Err())
+	}
+	return pid
 }
 
 // connect opens a connection that is closed at the end of the test.

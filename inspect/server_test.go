@@ -61,39 +61,27 @@ func TestExtend(t *testing.T) {
 	t.Error("nobody was seen to extend the table")
 }
 
-// TestEveryMajor runs what depends on the version of the server on every major
-// from 12 on, when PGLOCK_TEST_EVERY_MAJOR is set. Servers that the machine does
-// not have are downloaded. PGLOCK_TEST_POSTGRES=12 runs all tests on one of them.
-func TestEveryMajor(t *testing.T) {
-	if os.Getenv("PGLOCK_TEST_EVERY_MAJOR") == "" {
-		t.Skip("PGLOCK_TEST_EVERY_MAJOR is not set")
+// What depends on the version of the server; scripts/catalog runs it on every
+// major.
+func TestCatalog(t *testing.T) {
+	s := newScene(t)
+	s.session("a").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t")
+	b := s.session("b").await("SELECT * FROM t")
+	if err := s.everything(); err != nil {
+		t.Error(err)
 	}
-	for major := 12; major <= 18; major++ {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
-			server := pgtest.Own(t, pgserver.Options{Major: major})
-			s := newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
-			if got := s.version() / 10000; got != major {
-				t.Fatalf("the server is of major %d", got)
-			}
-			s.session("a").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t")
-			b := s.session("b").await("SELECT * FROM t")
-			if err := s.everything(); err != nil {
-				t.Error(err)
-			}
-			snapshot := s.wantPairs("b waits for AccessShareLock of public.t: hard by a with AccessExclusiveLock")
-			if exact := major >= 14; snapshot.Pairs[0].WaitApprox == exact {
-				t.Errorf("WaitApprox is %v", snapshot.Pairs[0].WaitApprox)
-			}
-			for _, a := range inspect.Attributes() {
-				s.filterAll(a)
-			}
-			outcomes, err := inspect.Terminate(t.Context(), s.q, inspect.BlockersOf(snapshot.Pairs), inspect.WaitGone(patience))
-			if o := one(t, outcomes, err); !o.Ended {
-				t.Errorf("%+v", o)
-			}
-			b.join()
-		})
+	snapshot := s.wantPairs("b waits for AccessShareLock of public.t: hard by a with AccessExclusiveLock")
+	if exact := s.version() >= 140000; snapshot.Pairs[0].WaitApprox == exact {
+		t.Errorf("WaitApprox is %v", snapshot.Pairs[0].WaitApprox)
 	}
+	for _, a := range inspect.Attributes() {
+		s.filterAll(a)
+	}
+	outcomes, err := inspect.Terminate(t.Context(), s.q, inspect.BlockersOf(snapshot.Pairs), inspect.WaitGone(patience))
+	if o := one(t, outcomes, err); !o.Ended {
+		t.Errorf("%+v", o)
+	}
+	b.join()
 }
 
 // filterAll uses an attribute with each operator there may be for it.

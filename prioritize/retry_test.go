@@ -36,7 +36,7 @@ func TestRetryUntilTheWayIsFree(t *testing.T) {
 			idle.do("COMMIT")
 		}
 	}
-	s.must(prioritize.Retry(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	s.must(prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, me.conn, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, alter)
 			return err
@@ -77,7 +77,7 @@ func TestRetryGivesUp(t *testing.T) {
 			s := newScene(t)
 			idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 			me, log := s.session("me"), s.log()
-			err := prioritize.Retry(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+			err := prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 				_, err := me.conn.Exec(ctx, alter)
 				return err
 			}, retry(opt, log.option())...)
@@ -106,7 +106,7 @@ func TestRetryAfterDeadlock(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	me.do("SET deadlock_timeout = '50ms'")
 	tries := 0
-	s.must(prioritize.Retry(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	s.must(prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, me.conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "UPDATE t SET v = 2 WHERE id = 1"); err != nil {
 				return err
@@ -142,7 +142,7 @@ func TestRetryInATransaction(t *testing.T) {
 	s.must(err)
 	_, err = tx.Exec(t.Context(), "SET LOCAL lock_timeout = '7s'")
 	s.must(err)
-	s.must(prioritize.Retry(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Tx(tx), func(ctx context.Context) error {
+	s.must(prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Tx(tx), func(ctx context.Context) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO before VALUES (1)"); err != nil {
 			return err
 		}
@@ -217,7 +217,7 @@ func TestRetryEndsWithContext(t *testing.T) {
 			cancel(why)
 		}
 	}
-	err := prioritize.Retry(ctx, pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err := prioritize.Retry(ctx, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, alter)
 		return err
 	}, retry(log.option(), prioritize.Backoff(time.Hour, time.Hour))...)
@@ -229,7 +229,7 @@ func TestRetryEndsWithContext(t *testing.T) {
 
 	short, stop := context.WithTimeout(t.Context(), 400*time.Millisecond)
 	defer stop()
-	err = prioritize.Retry(short, pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err = prioritize.Retry(short, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, alter)
 		return err
 	}, prioritize.LockTimeout(time.Minute))
@@ -245,7 +245,7 @@ func TestRetryWithoutWatcher(t *testing.T) {
 	s := newScene(t)
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 	me, log := s.session("me"), s.log()
-	err := prioritize.Retry(t.Context(), pgxlock.ConnString("host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err := prioritize.Retry(t.Context(), source(t, "host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, alter)
 		return err
 	}, retry(log.option(), prioritize.Tries(2))...)

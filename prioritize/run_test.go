@@ -21,7 +21,7 @@ const (
 	alter = "ALTER TABLE t ADD COLUMN w int"
 )
 
-func TestTerminateIdleInTransaction(t *testing.T) {
+func TestCatalogTerminate(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
@@ -221,7 +221,7 @@ func TestRowLock(t *testing.T) {
 }
 
 // Parallel workers hold locks of their own: their leader is who is ended.
-func TestParallelWorkers(t *testing.T) {
+func TestCatalogParallelWorkers(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	s.exec("CREATE TABLE big AS SELECT i FROM generate_series(1, 100000) AS i",
@@ -246,7 +246,7 @@ func TestSuperuserIsSpared(t *testing.T) {
 	s := newScene(t)
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 	me, log := s.session("me"), s.log()
-	err := prioritize.Run(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err := prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, alter)
 		return err
 	}, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
@@ -277,7 +277,7 @@ func TestPermissionMissing(t *testing.T) {
 	super := s.session("super").do("BEGIN", "SELECT FROM t")
 	app := s.sessionOn(s.as("app"), "app").do("BEGIN", "SELECT FROM t")
 	me, log := s.sessionOn(s.as("app"), "me"), s.log()
-	err := me.runWith(pgxlock.ConnString(s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
+	err := me.runWith(source(t, s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
 		prioritize.LockTimeout(time.Second), log.option())
 	s.wantCode(err, "55P03")
 	if got := blocking(err); len(got) != 2 || !slices.Contains(got, other.pid) || !slices.Contains(got, super.pid) {
@@ -294,7 +294,7 @@ func TestPermissionMissing(t *testing.T) {
 	}
 
 	// Named, it is tried, and Postgres refuses.
-	err = me.runWith(pgxlock.ConnString(s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
+	err = me.runWith(source(t, s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
 		prioritize.LockTimeout(time.Second), log.option(), prioritize.Allow(prioritize.Superusers))
 	s.wantCode(err, "55P03")
 	log.wantSpared(super.pid, prioritize.SparedNotAllowed)
@@ -302,7 +302,7 @@ func TestPermissionMissing(t *testing.T) {
 
 // A role that may not see what others do sees who blocks all the same, and may end
 // them if it is a pg_signal_backend.
-func TestRoleThatSeesNothing(t *testing.T) {
+func TestCatalogRoleThatSeesNothing(t *testing.T) {
 	t.Parallel()
 	s := roles(t, nil)
 	other := s.sessionOn(s.as("other"), "other").do("BEGIN", "SELECT FROM t")
@@ -313,7 +313,7 @@ func TestRoleThatSeesNothing(t *testing.T) {
 			super.do("COMMIT")
 		}
 	}
-	s.must(me.runWith(pgxlock.ConnString(s.as("signaller")), alter, prioritize.After(soon), prioritize.Terminate(), log.option()))
+	s.must(me.runWith(source(t, s.as("signaller")), alter, prioritize.After(soon), prioritize.Terminate(), log.option()))
 	other.wantAlive(false)
 	super.wantAlive(true)
 	if !s.is("SELECT backend_start IS NOT NULL FROM pg_stat_activity WHERE pid = $1", me.pid) {
@@ -324,7 +324,7 @@ func TestRoleThatSeesNothing(t *testing.T) {
 	}
 }
 
-func TestPreparedTransaction(t *testing.T) {
+func TestCatalogPreparedTransaction(t *testing.T) {
 	t.Parallel()
 	s := roles(t, map[string]string{"max_prepared_transactions": "2"})
 	s.session("gone").do("BEGIN", "SELECT FROM t", `PREPARE TRANSACTION 'pay''d'`)
@@ -601,7 +601,7 @@ func TestWatcherIsGoneAfterwards(t *testing.T) {
 	s := newScene(t)
 	me := s.session("me")
 	boom := errors.New("boom")
-	err := prioritize.Run(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
+	err := prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
 		if !s.is("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database())") {
 			t.Error("there is no watcher")
 		}
@@ -618,7 +618,7 @@ func TestWatcherIsGoneAfterwards(t *testing.T) {
 				t.Error("fn's panic was swallowed")
 			}
 		}()
-		_ = prioritize.Run(t.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
+		_ = prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
 			panic("a panic of fn's")
 		})
 	}()
@@ -630,7 +630,7 @@ func TestNoWatcherNoRun(t *testing.T) {
 	s := newScene(t)
 	me := s.session("me")
 	ran := false
-	err := prioritize.Run(t.Context(), pgxlock.ConnString("host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn),
+	err := prioritize.Run(t.Context(), source(t, "host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn),
 		func(context.Context) error { ran = true; return nil })
 	if !errors.Is(err, pglock.ErrUnavailable) || ran {
 		t.Errorf("ran %v, got %v", ran, err)
@@ -645,7 +645,7 @@ func TestOwnSessionsAreSpared(t *testing.T) {
 	b := s.session("migrate")
 	outsider := s.session("outsider").do("BEGIN", "SELECT FROM t")
 	log := s.log()
-	err := prioritize.RunFor(t.Context(), pgxlock.ConnString(s.dsn), prioritize.Who{Applications: []string{"migrate"}},
+	err := prioritize.RunFor(t.Context(), source(t, s.dsn), prioritize.Who{Applications: []string{"migrate"}},
 		func(ctx context.Context) error {
 			_, err := b.conn.Exec(ctx, "SET lock_timeout = '1s'; "+alter)
 			return err
@@ -667,7 +667,7 @@ func TestRunForSeveral(t *testing.T) {
 	x := s.session("x").do("BEGIN", "SELECT FROM t")
 	y := s.session("y").do("BEGIN", "SELECT FROM u")
 	log := s.log()
-	err := prioritize.RunFor(t.Context(), pgxlock.ConnString(s.dsn), prioritize.Who{Applications: []string{"tool"}},
+	err := prioritize.RunFor(t.Context(), source(t, s.dsn), prioritize.Who{Applications: []string{"tool"}},
 		func(ctx context.Context) error {
 			a, b := s.session("tool"), s.session("tool")
 			a.background("ALTER TABLE t ADD COLUMN w int")

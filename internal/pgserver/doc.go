@@ -43,4 +43,7 @@
 //   - PGLOCK_TEST_DATABASE=postgres://user@host/db uses a server that is already
 //     there, and makes databases on it, so the user needs CREATEDB. Tests that
 //     need a server of their own still start one.
+//
+// And pgtest, PGLOCK_TEST_DRIVER=lib/pq: tests that need one driver use that one, not
+// pgx.
 package pgserver

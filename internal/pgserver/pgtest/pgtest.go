@@ -116,6 +116,23 @@ func DatabaseOn(t testing.TB, server *pgserver.Server) string {
 	return name
 }
 
+// Driver is the name, for database/sql, of the driver that PGLOCK_TEST_DRIVER says:
+// "pgx", which is also what it is when that is empty, or "postgres", which is lib/pq.
+// It is for tests that would go through pgx alone; those that are about drivers go
+// through all of them, whatever it says.
+func Driver(t testing.TB) string {
+	t.Helper()
+	driver := os.Getenv("PGLOCK_TEST_DRIVER")
+	switch driver {
+	case "", "pgx":
+		return "pgx"
+	case "lib/pq":
+		return "postgres"
+	}
+	t.Fatalf("PGLOCK_TEST_DRIVER=%s is neither pgx nor lib/pq", driver)
+	return ""
+}
+
 // Own starts a server for this test alone, which may then be killed, restarted
 // or set differently. It is stopped at the end of the test.
 func Own(t testing.TB, o pgserver.Options) *pgserver.Server {

@@ -57,3 +57,12 @@ func TestTheServerIsShared(t *testing.T) {
 		t.Error("a server of one's own is the shared one")
 	}
 }
+
+func TestDriver(t *testing.T) {
+	for value, want := range map[string]string{"": "pgx", "pgx": "pgx", "lib/pq": "postgres"} {
+		t.Setenv("PGLOCK_TEST_DRIVER", value)
+		if got := pgtest.Driver(t); got != want {
+			t.Errorf("%q is the driver %s", value, got)
+		}
+	}
+}
