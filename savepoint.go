@@ -63,7 +63,9 @@ func (l *txLock) take(ctx context.Context) error {
 			return nil
 		}
 	} else if err = l.waitLock(ctx, &began); err == nil {
-		return nil
+		if err = l.confirm(ctx); err == nil {
+			return nil
+		}
 	}
 
 	// The transaction is as it was before us, or aborted before us.
@@ -115,6 +117,17 @@ func (l *txLock) waitLock(ctx context.Context, began *time.Time) error {
 	}
 	*began = time.Now()
 	return l.conn.Exec(ctx, strings.Join(batch, "; "))
+}
+
+// confirm makes sure that the transaction is still there when ctx ended by the time
+// of the grant: lib/pq closes the connection then, and says that all went well.
+func (l *txLock) confirm(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	clean, cancel := cleaning(ctx)
+	defer cancel()
+	return l.conn.Exec(clean, `SELECT 1`)
 }
 
 // outcome is what an error means: a lock not had, or what else.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -351,6 +352,84 @@ func TestLockTxContextEndsBeforeSending(t *testing.T) {
 		}
 		tx.usable()
 	})
+}
+
+// lib/pq closes the connection when the context ends as its statement returns, and
+// returns nil: then the lock is not had.
+func TestLockTxContextEndsAtTheMomentOfTheGrant(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	for _, closes := range []bool{true, false} {
+		for _, take := range []func(context.Context, pglock.Conn) error{
+			func(ctx context.Context, conn pglock.Conn) error { return pglock.LockTx(ctx, conn, pglock.Int(1)) },
+			func(ctx context.Context, conn pglock.Conn) error {
+				return pglock.LockTx(ctx, conn, pglock.Int(1), pglock.Wait(time.Minute))
+			},
+			func(ctx context.Context, conn pglock.Conn) error { return pglock.TryLockTx(ctx, conn, pglock.Int(1)) },
+			func(ctx context.Context, conn pglock.Conn) error {
+				return pglock.LockTables(ctx, conn, pglock.Tables("pg_class"))
+			},
+		} {
+			conn := must1(pgx.Connect(t.Context(), d.dsn))
+			tx := must1(conn.Begin(t.Context()))
+			ctx, cancel := context.WithCancel(t.Context())
+			err := take(ctx, &closing{pgxlock.Tx(tx), func() {
+				cancel()
+				if closes {
+					conn.Close(context.Background())
+				}
+			}})
+			if closes {
+				wantErr(t, err, pglock.ErrNotAcquired)
+				wantErr(t, err, context.Canceled)
+				d.until(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)`, conn.PgConn().PID())
+				d.mayTake(pglock.Int(1), true)
+			} else if err == nil {
+				must1(tx.Exec(t.Context(), `SELECT 1`))
+			}
+			cancel()
+			conn.Close(context.Background())
+		}
+	}
+}
+
+// closing is a Conn to which something happens as its first lock is granted.
+type closing struct {
+	pglock.Conn
+	granted func()
+}
+
+func (c *closing) Exec(ctx context.Context, sql string, args ...any) error {
+	err := c.Conn.Exec(ctx, sql, args...)
+	if strings.Contains(strings.ToLower(sql), "lock") && c.granted != nil && err == nil && sql != "SAVEPOINT _pglock" {
+		c.granted()
+		c.granted = nil
+	}
+	return err
+}
+
+func (c *closing) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	rows, err := c.Conn.Query(ctx, sql, args...)
+	if strings.Contains(sql, "advisory") && c.granted != nil && err == nil {
+		granted := c.granted
+		c.granted = nil
+		return &closingRows{rows, granted}, nil
+	}
+	return rows, err
+}
+
+type closingRows struct {
+	pglock.Rows
+	granted func()
+}
+
+func (r *closingRows) Close() error {
+	err := r.Rows.Close()
+	if r.granted != nil {
+		r.granted()
+		r.granted = nil
+	}
+	return err
 }
 
 // intercepted is a Conn that tells of each round trip before it happens.
