@@ -71,6 +71,7 @@ type op struct {
 	kind   opKind
 	mode   Mode
 	ent    *entry
+	key    Key           // of ent, which may be another one's once the session is lost
 	query  *query        // of opQuery
 	target *conn         // of opCancel
 	done   chan struct{} // of opCancel: closed when it has been carried out
@@ -114,6 +115,9 @@ const maxBatch = 2048
 // push adds to the queue. Engine.mu is held, and is given up by Engine.unlock or
 // Engine.unlockAndHelp, which see to it that the queue is looked at.
 func (c *conn) push(o op) {
+	if o.ent != nil {
+		o.key = o.ent.key
+	}
 	c.queue = append(c.queue, o)
 	if !c.busy && !c.rung {
 		c.rung = true

@@ -29,7 +29,7 @@ func (c *conn) exchange() error {
 		return lost
 	}
 	for _, o := range ops {
-		lock := advisory{o.ent.key, o.mode}
+		lock := advisory{o.key, o.mode}
 		switch {
 		case o.kind == opProbe && has[lock]:
 			lost = probedInHalf(err)
@@ -60,7 +60,7 @@ func (c *conn) single(o op) error {
 			return err
 		}
 		has, lost := c.holds(err)
-		switch held := has[advisory{o.ent.key, o.mode}]; {
+		switch held := has[advisory{o.key, o.mode}]; {
 		case lost != nil:
 			return lost
 		case o.kind == opProbe && held:
@@ -94,16 +94,16 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 	patience := c.engine.config.Heartbeat / 2
 	if len(ops) == 1 {
 		o := ops[0]
-		c.args[0] = c.textOf(o.ent.key)
-		answer, err = c.ask(patience, oneSQL[letter(o.kind, o.ent.key, o.mode)], c.args[:1]...)
+		c.args[0] = c.textOf(o.key)
+		answer, err = c.ask(patience, oneSQL[letter(o.kind, o.key, o.mode)], c.args[:1]...)
 	} else {
 		c.keys, c.letters = append(c.keys[:0], '{'), c.letters[:0]
 		for i, o := range ops {
 			if i > 0 {
 				c.keys = append(c.keys, ',')
 			}
-			c.keys = strconv.AppendInt(c.keys, o.ent.key.ID, 10)
-			c.letters = append(c.letters, letter(o.kind, o.ent.key, o.mode)...)
+			c.keys = strconv.AppendInt(c.keys, o.key.ID, 10)
+			c.letters = append(c.letters, letter(o.kind, o.key, o.mode)...)
 		}
 		c.keys = append(c.keys, '}')
 		c.args = [2]string{string(c.keys), string(c.letters)}
@@ -167,7 +167,7 @@ func (c *conn) wait(o op) error {
 	e.mu.Unlock()
 	// Rounded up, since 0 would be for ever.
 	millis := strconv.FormatInt(int64((slice+time.Millisecond-1)/time.Millisecond), 10)
-	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL[letter(o.kind, o.ent.key, o.mode)], c.textOf(o.ent.key), millis)
+	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL[letter(o.kind, o.key, o.mode)], c.textOf(o.key), millis)
 
 	// An order to cancel this wait that comes too late must not hit what is run
 	// next, so it is waited for. One that has not begun is taken back.
@@ -191,7 +191,7 @@ func (c *conn) wait(o op) error {
 		if lost != nil {
 			return lost
 		}
-		got = has[advisory{o.ent.key, o.mode}]
+		got = has[advisory{o.key, o.mode}]
 		if got || state == sqlstate.LockNotAvailable || state == sqlstate.QueryCanceled {
 			err = nil
 		}
