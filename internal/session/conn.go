@@ -42,6 +42,8 @@ type conn struct {
 	waiting  *entry             // what it waits for, or is about to
 	waitEnds time.Time          // when the slice ends that is under way
 	canceled chan struct{}      // closed when the order to cancel its waiting has been carried out
+	alone    bool               // the last batch had a single op
+	answered int                // how many it had, until it has been waited for more
 	unwatch  context.CancelFunc // calls it back from listening
 	lost     error              // why it is lost
 	cause    error              // the same, as those who held locks are told
@@ -146,7 +148,7 @@ func (e *Engine) unlock() {
 func (e *Engine) unlockAndHelp() {
 	if len(e.rung) == 1 {
 		c := e.rung[0]
-		if c.owner == free && c.open && c.lost == nil && len(c.queue) > 0 && c.queue[0].kind <= opProbe {
+		if c.owner == free && c.alone && c.open && c.lost == nil && len(c.queue) > 0 && c.queue[0].kind <= opProbe {
 			e.rung, c.rung = e.rung[:0], false
 			c.owner, c.busy = caller, true
 			c.takeBatch()
@@ -216,6 +218,7 @@ func (c *conn) run() {
 	defer e.wg.Done()
 	err := c.begin()
 	for err == nil {
+		c.gather()
 		if err = c.take(); err == nil {
 			err = c.work()
 			c.used = c.heard
@@ -377,6 +380,7 @@ func (c *conn) takeBatch() {
 	clear(c.queue[rest:])
 	c.queue = c.queue[:rest]
 	c.batch, c.ops = c.spare, c.spare
+	c.alone, c.answered = n == 1, n
 	if c.batch[0].kind == opWait {
 		c.waitEnds = time.Now().Add(c.engine.slice(c.batch[0].ent))
 	}
@@ -520,13 +524,39 @@ func (c *conn) work() error {
 	case opQuery:
 		return c.query(first.query)
 	}
-	err := c.exchange()
-	if len(c.ops) > 1 {
-		// Those who were just answered ask for more: let them, so that they
-		// travel together again.
-		runtime.Gosched()
+	return c.exchange()
+}
+
+// How long a session that has just answered several waits for one more of them to
+// ask again: for so many goroutines to run meanwhile, and no longer than a time that
+// is short beside a round trip, since they may have other things to do.
+const (
+	lingerYields = 20
+	lingerTime   = 20 * time.Microsecond
+)
+
+// gather lets those who were just answered ask for more before the queue is
+// served, so that they travel together with those who are in it: without it, two
+// halves would take turns. A caller who is alone is not made to wait.
+func (c *conn) gather() {
+	e := c.engine
+	e.mu.Lock()
+	asked, want := len(c.queue), len(c.queue)+c.answered
+	c.answered = 0
+	e.mu.Unlock()
+	if want < 2 {
+		return
 	}
-	return err
+	since := time.Now()
+	for n := 0; asked < want && n < lingerYields && time.Since(since) < lingerTime; n++ {
+		runtime.Gosched()
+		e.mu.Lock()
+		now := len(c.queue)
+		e.mu.Unlock()
+		if now > asked {
+			asked, n, since = now, 0, time.Now()
+		}
+	}
 }
 
 // forget drops what the last batch points to. Engine.mu is held.
