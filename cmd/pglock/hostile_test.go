@@ -121,7 +121,7 @@ func TestVerbsInShadow(t *testing.T) {
 func hostileSite(t *testing.T) (s site, waiter database) {
 	t.Helper()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "4"}})
-	s = site{server, evil, connectTo(t, server.ConnString("postgres"))}
+	s = site{server: server, name: evil, database: connectTo(t, server.ConnString("postgres"))}
 	quoted := pgx.Identifier{evil}.Sanitize()
 	s.exec(t, "CREATE ROLE "+quoted+" LOGIN SUPERUSER")
 	s.exec(t, "CREATE DATABASE "+quoted)

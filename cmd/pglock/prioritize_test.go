@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
 // migratorName is the name under which the test binary is a program that runs the
@@ -78,15 +80,19 @@ func (d database) pid() uint32 { return d.conn.PgConn().PID() }
 // psql is what many migrate with.
 func TestPrioritizePsql(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("psql"); err != nil {
-		t.Skip("there is no psql: the scripts prioritize a program with pgx")
+	finding, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // it may have to be downloaded
+	defer cancel()
+	psql, err := pgserver.FindProgram(finding, "psql", os.Stderr)
+	if err != nil {
+		t.Fatal(err)
 	}
 	s := newSite(t)
+	s.needs = psql.Env()
 	s.exec(t, "CREATE TABLE orders (id int)")
 	reports := s.client(t, "reports")
 	reports.exec(t, "BEGIN")
 	reports.exec(t, "SELECT FROM orders")
-	c := s.start(t, "prioritize", "--after", "200ms", "--terminate", "--", "psql", "-X", "-c", "ALTER TABLE orders ADD note text")
+	c := s.start(t, "prioritize", "--after", "200ms", "--terminate", "--", psql.Path, "-X", "-c", "ALTER TABLE orders ADD note text")
 	c.want(0)
 	if line := c.line(); line != "ALTER TABLE" {
 		t.Errorf("psql wrote %q", line)

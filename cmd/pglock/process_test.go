@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 type site struct {
 	server *pgserver.Server
 	name   string
+	needs  []string // what a command needs in its environment besides
 	database
 }
 
@@ -32,11 +34,11 @@ func newSite(t *testing.T) site {
 	t.Helper()
 	server := pgtest.Server(t)
 	name := pgtest.DatabaseOn(t, server)
-	return site{server, name, connectTo(t, server.ConnString(name))}
+	return site{server: server, name: name, database: connectTo(t, server.ConnString(name))}
 }
 
 func (s site) env() []string {
-	return append(os.Environ(), s.server.Env(s.name)...)
+	return slices.Concat(os.Environ(), s.server.Env(s.name), s.needs)
 }
 
 // command is pglock in a process of its own.

@@ -7,32 +7,51 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// A Program is a server of another kind, which stands before Postgres, such as a
-// pooler.
+// A Program is one that tests need besides Postgres' server: one that stands before
+// it, such as a pooler, or one that talks to it, such as psql.
 type Program struct {
 	Path string
 	env  []string
 	id   identity
 }
 
-// FindProgram finds a program by its name: what the machine has, else Debian's
-// package of the same name, unpacked into the cache and not installed.
+// debianPackage is the package that has a program.
+func debianPackage(program string) string {
+	if program == "psql" {
+		return "postgresql-client"
+	}
+	return program
+}
+
+// FindProgram finds a program by its name: what the machine has, what came with the
+// servers that were fetched, else Debian's package, unpacked into the cache and not
+// installed.
 func FindProgram(ctx context.Context, name string, log io.Writer) (Program, error) {
 	f, err := newFinder(Options{Log: log})
 	if err != nil {
 		return Program{}, err
 	}
+	return f.program(ctx, name)
+}
+
+func (f *finder) program(ctx context.Context, name string) (Program, error) {
 	if path, err := f.lookPath(name); err == nil {
 		return Program{Path: path, id: f.id}, nil
 	}
 	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} { // not in everybody's PATH
 		if path := filepath.Join(dir, name); exists(path) {
 			return Program{Path: path, id: f.id}, nil
+		}
+	}
+	if name == "psql" {
+		if path, env, ok := f.besideServers(ctx, name); ok {
+			return Program{Path: path, env: env, id: f.id}, nil
 		}
 	}
 	root := filepath.Join(f.cache.dir, "program", name)
@@ -53,17 +72,55 @@ func FindProgram(ctx context.Context, name string, log io.Writer) (Program, erro
 	if p, ok := f.unpackedProgram(root, name); ok {
 		return p, nil
 	}
-	return Program{}, fmt.Errorf("pgserver: Debian's package %s has no program of that name", name)
+	return Program{}, fmt.Errorf("pgserver: Debian's package %s has no program %s", debianPackage(name), name)
+}
+
+// besideServers finds a program of Postgres' own beside the servers that are there.
+func (f *finder) besideServers(ctx context.Context, name string) (path string, env []string, ok bool) {
+	dirs := f.places()
+	if bin, ok := f.cached(ctx); ok {
+		dirs = append(dirs, bin.Dir)
+	}
+	for _, dir := range dirs {
+		if path := filepath.Join(dir, name); exists(path) {
+			return path, libraryEnv(dir), true
+		}
+	}
+	return "", nil, false
 }
 
 func (f *finder) unpackedProgram(root, name string) (Program, bool) {
-	for _, dir := range []string{"usr/sbin", "usr/bin"} {
+	dirs := []string{"usr/sbin", "usr/bin"}
+	if name == "psql" {
+		// What is in usr/bin is a script that looks for the real one in places of the
+		// machine.
+		dirs, _ = filepath.Glob(filepath.Join(root, "usr/lib/postgresql/*/bin")) // fails only on a bad pattern
+		for i, dir := range dirs {
+			dirs[i] = strings.TrimPrefix(dir, root)
+		}
+	}
+	for _, dir := range dirs {
 		if path := filepath.Join(root, dir, name); exists(path) {
 			return Program{Path: path, env: unpackedLibraries(root), id: f.id}, true
 		}
 	}
 	return Program{}, false
 }
+
+// Command is the program with arguments, to be run as the current user. Of the
+// environment it has all but what would lead it to another server.
+func (p Program) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, p.Path, args...)
+	for _, v := range append(os.Environ(), p.env...) {
+		if !strings.HasPrefix(v, "PG") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	return cmd
+}
+
+// Env is what the program needs in its environment besides.
+func (p Program) Env() []string { return slices.Clone(p.env) }
 
 // fetchProgram unpacks a Debian package, and what it needs and the machine does
 // not have, into final. Only for the holder of the cache's lock.
@@ -81,9 +138,9 @@ func (f *finder) fetchProgram(ctx context.Context, name, final string) error {
 	if err != nil {
 		return err
 	}
-	f.logf("fetching Debian's %s (not installing it)", name)
+	f.logf("fetching Debian's %s (not installing it)", debianPackage(name))
 	_, updateErr := apt("apt-get", "--quiet", "update") // a part may fail and the rest do
-	if _, err := apt("apt-get", "--quiet", "--yes", "--no-install-recommends", "--download-only", "install", name); err != nil {
+	if _, err := apt("apt-get", "--quiet", "--yes", "--no-install-recommends", "--download-only", "install", debianPackage(name)); err != nil {
 		return errors.Join(updateErr, err)
 	}
 	if err := f.unpackDebs(ctx, archives, root); err != nil {

@@ -1,5 +1,5 @@
-// Command prepare gets the Postgres server that the tests will use, and shows
-// what it does meanwhile: inside of go test a download would be silent.
+// Command prepare gets the Postgres server that the tests will use, and the other
+// programs that some of them need, and shows what it does meanwhile: inside of go test a download would be silent.
 package main
 
 import (
@@ -46,6 +46,12 @@ func prepare(out io.Writer) error {
 		return err
 	}
 	bin := server.Binaries()
+	for _, name := range []string{"psql", "pgbouncer", "python3"} {
+		if _, err := pgserver.FindProgram(ctx, name, out); err != nil {
+			// The tests that need it will fail, and the others need not wait for it.
+			fmt.Fprintln(out, err)
+		}
+	}
 	fmt.Fprintf(out, "Postgres %s in %s starts in %s\n", bin.Version, bin.Dir, time.Since(begin).Round(time.Millisecond))
 	return server.Stop()
 }
