@@ -44,7 +44,7 @@ func TestImports(t *testing.T) {
 		"internal/session":  {root + "/internal/sqlstate"},
 		"internal/sqlstate": {},
 		"inspect":           {root, root + "/internal/sqlstate", root + "/internal/plain"},
-		"config":            {root + "/inspect", "go.yaml.in/yaml/v3"},
+		"config":            {root + "/inspect", root + "/internal/plain", "go.yaml.in/yaml/v3"},
 		"prioritize":        {root, root + "/inspect", root + "/internal/sqlstate", root + "/internal/plain"},
 		"sqllock":           {root, root + "/internal/sqlstate"},
 		"pgxlock":           {root, root + "/internal/sqlstate", "github.com/jackc/pgx/v5"},

@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/plain"
 )
 
 // A Config is what a config file says. Its zero value is that of an empty file.
@@ -115,15 +118,22 @@ type Error struct {
 	Text string
 }
 
+// Error is one line that is safe to be shown on a terminal. It shows nothing of what
+// may be a connection string.
 func (e *Error) Error() string {
 	if e.Line == 0 {
-		return fmt.Sprintf("%s: %s", e.Path, e.Text)
+		return plain.Line(fmt.Sprintf("%s: %s", e.Path, e.Text))
 	}
-	return fmt.Sprintf("%s:%d: %s", e.Path, e.Line, e.Text)
+	return plain.Line(fmt.Sprintf("%s:%d: %s", e.Path, e.Line, e.Text))
 }
 
-// maxSize is far more than a config file has that a person wrote.
-const maxSize = 1 << 20
+const (
+	// maxSize is far more than a config file has that a person wrote.
+	maxSize = 1 << 20
+
+	// readTimeout is how long a pipe in place of a file may take.
+	readTimeout = 10 * time.Second
+)
 
 // Load reads a config file. With path "" it is the first that there is of:
 // PGLOCK_CONFIG in the environment, pglock.yaml in the current folder, and
@@ -137,12 +147,7 @@ func Load(path string) (*Config, error) {
 	if path == "" {
 		return &Config{}, nil
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, cannotRead(path, err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxSize+1))
+	data, err := read(path)
 	if err != nil {
 		return nil, cannotRead(path, err)
 	}
@@ -155,6 +160,25 @@ func Load(path string) (*Config, error) {
 	}
 	c.From = from
 	return c, nil
+}
+
+// read reads a file, which may be a pipe, as with <(command) in a shell. It neither
+// waits for somebody to open the other end of one, nor for ever for what comes out.
+func read(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	_ = file.SetReadDeadline(time.Now().Add(readTimeout)) // files have none, nor need one
+	data, err := io.ReadAll(io.LimitReader(file, maxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && len(data) == 0 {
+		return nil, errors.New("nobody writes to this pipe")
+	}
+	return data, nil
 }
 
 func cannotRead(path string, err error) error {

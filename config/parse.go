@@ -19,7 +19,7 @@ import (
 
 // Parse reads what a config file says. path is for errors.
 func Parse(path string, data []byte) (*Config, error) {
-	p := &parser{path, data}
+	p := &parser{path: path, data: data}
 	c := &Config{Path: path}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
@@ -45,6 +45,19 @@ func Parse(path string, data []byte) (*Config, error) {
 type parser struct {
 	path string
 	data []byte
+	seen int // nodes, those behind aliases as often as they are reached
+}
+
+// maxNodes is far more than a config file has that a person wrote. Few bytes make
+// many nodes where aliases stand for lists.
+const maxNodes = 50_000
+
+// reach counts a node.
+func (p *parser) reach(n *yaml.Node) error {
+	if p.seen++; p.seen > maxNodes {
+		return p.errorf(n, "it is no config file: with its aliases it has more than %d keys and values", maxNodes)
+	}
+	return nil
 }
 
 func (p *parser) errorf(at *yaml.Node, format string, args ...any) error {
@@ -62,7 +75,12 @@ func (p *parser) broken(err error) error {
 	if line == 0 {
 		line = 1 + bytes.Count(p.data[:firstBad(p.data)], []byte("\n"))
 	}
-	return &Error{Path: p.path, Line: line, Text: "not YAML: " + text[len(m[0]):]}
+	text = text[len(m[0]):]
+	if strings.HasPrefix(text, "unknown anchor") {
+		// It tells the name, which may be a password that begins with a *.
+		text = "a value that begins with * is an alias, and there is no such anchor: text is in quotes"
+	}
+	return &Error{Path: p.path, Line: line, Text: "not YAML: " + text}
 }
 
 // firstBad is where the first character is that YAML does not allow, 0 if none is.
@@ -117,6 +135,9 @@ func (p *parser) each(n *yaml.Node, what string, f func(key, value *yaml.Node) e
 		if key.Kind != yaml.ScalarNode {
 			return p.errorf(key, "a key is a word, not %s", kind(key))
 		}
+		if err := p.reach(key); err != nil {
+			return err
+		}
 		if first, ok := seen[key.Value]; ok {
 			return p.errorf(key, "%q is in line %d already", short(key.Value), first)
 		}
@@ -151,8 +172,14 @@ func kind(n *yaml.Node) string {
 	return fmt.Sprintf("%q", short(n.Value))
 }
 
+// secret is what text has that may be a connection string.
+var secret = regexp.MustCompile(`(?i)://|passw|secret`)
+
 // short is text cut to what fits in an error.
 func short(s string) string {
+	if secret.MatchString(s) {
+		return "(not shown)"
+	}
 	if runes := []rune(s); len(runes) > 60 {
 		return string(runes[:60]) + "…"
 	}
@@ -190,6 +217,9 @@ func (p *parser) texts(n *yaml.Node, what string, read func(at *yaml.Node, text 
 	}
 	for _, item := range items {
 		var text string
+		if err := p.reach(item); err != nil {
+			return err
+		}
 		if err := p.text(item, "each of the "+what, &text); err != nil {
 			return err
 		}
@@ -296,7 +326,10 @@ func (p *parser) view(key, value *yaml.Node) (View, error) {
 			})
 		}},
 		field{"tables", func(n *yaml.Node) error {
-			return p.texts(n, "tables", func(_ *yaml.Node, text string) error {
+			return p.texts(n, "tables", func(at *yaml.Node, text string) error {
+				if err := inspect.On(text).Err(); err != nil {
+					return p.errorf(at, "%s", strings.TrimPrefix(err.Error(), "inspect: "))
+				}
 				v.Tables = append(v.Tables, text)
 				return nil
 			})
