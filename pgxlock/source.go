@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/secret"
 )
 
 // A Source opens the sessions of a [pglock.Locker]: connections of their own,
@@ -72,9 +73,12 @@ func Config(config *pgx.ConnConfig) *Source {
 // ConnString opens sessions with a connection string: a URI, or libpq's
 // key=value form; what it leaves out comes from the PG* variables, as
 // pgx.ParseConfig has it. A string that does not parse is an error of the first
-// Open.
+// Open, which does not tell the password that was meant.
 func ConnString(dsn string) *Source {
-	return &Source{func(context.Context) (*pgx.ConnConfig, error) { return pgx.ParseConfig(dsn) }}
+	return &Source{func(context.Context) (*pgx.ConnConfig, error) {
+		config, err := pgx.ParseConfig(dsn)
+		return config, secret.Hide(err, dsn)
+	}}
 }
 
 // Open opens a session. ctx covers the opening alone.

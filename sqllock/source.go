@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"net"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/secret"
 )
 
 // A Source opens the sessions of a [pglock.Locker].
@@ -65,14 +67,20 @@ func Connector(c driver.Connector) *Source {
 
 // ConnString opens sessions as sql.Open(driverName, dsn) would: "pgx" and
 // "postgres" are the names of the drivers of pgx and lib/pq. They belong to no
-// pool. A name or string that is not right is an error of the first Open.
+// pool. A name or string that is not right is an error of the first Open, which does
+// not tell the password that was meant.
 func ConnString(driverName, dsn string) *Source {
 	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
 		db, err := sql.Open(driverName, dsn)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, secret.Hide(err, dsn)
 		}
-		return private(ctx, db)
+		conn, done, err := private(ctx, db)
+		if network := new(net.OpError); err != nil && !fromServer(err) && !errors.As(err, &network) {
+			// Most drivers read the string only now.
+			err = secret.Hide(err, dsn)
+		}
+		return conn, done, err
 	}}
 }
 

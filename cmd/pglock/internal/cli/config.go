@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/internal/secret"
 )
 
 const configHelp = `Prints what is in force and where it comes from: the config file, the connection,
@@ -206,27 +207,13 @@ func says(connString, setting string) bool {
 	return regexp.MustCompile(`(^|\s)` + setting + `\s*=`).MatchString(connString)
 }
 
-// secret are settings with something in them that nobody else may see, in a
-// key=value string or after the ? of a URI.
-var secret = regexp.MustCompile(`((?:password|sslpassword|passfile|scram_client_key|oauth_client_secret)\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&]+)`)
-
 // redacted is a database without its password.
 func redacted(d config.Database) string {
 	text := d.ConnString
 	for _, s := range d.Settings {
 		text += " " + s.Name + "=" + quoteIfNeeded(s.Value)
 	}
-	text = strings.TrimSpace(text)
-	if scheme, rest, ok := strings.Cut(text, "://"); ok {
-		// Up to the last @: a password with a / or an @ in it is hidden whole.
-		if at := strings.LastIndex(rest, "@"); at >= 0 {
-			user, password, has := strings.Cut(rest[:at], ":")
-			if has && password != "" {
-				text = scheme + "://" + user + ":xxxxx" + rest[at:]
-			}
-		}
-	}
-	return secret.ReplaceAllString(text, "${1}xxxxx")
+	return secret.Redact(strings.TrimSpace(text))
 }
 
 func quoteIfNeeded(s string) string {

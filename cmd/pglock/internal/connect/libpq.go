@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -32,6 +33,10 @@ var unsupportedVariables = []string{
 	"PGSSLMINPROTOCOLVERSION", "PGSSLMAXPROTOCOLVERSION",
 }
 
+// settingName is what a setting of the server's can be called. What is called like a
+// password is none, in whatever case: it would be sent to the server, which logs it.
+var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$.]*$`)
+
 func refuseVariables(getenv func(string) string) error {
 	for _, name := range unsupportedVariables {
 		if getenv(name) != "" {
@@ -48,10 +53,16 @@ func refuseVariables(getenv func(string) string) error {
 func adapt(config *pgx.ConnConfig) error {
 	params := config.RuntimeParams
 	for name, value := range params {
+		if !settingName.MatchString(name) {
+			// It may be a URI with its password, or half of a password, so it is not shown.
+			return settingsErrorf("connection settings: neither a URI, which begins with postgres://, nor a key=value string")
+		}
 		if strings.ContainsRune(value, 0) || strings.ContainsRune(name, 0) {
 			return settingsErrorf("connection settings: %s has a NUL byte in it", strings.ReplaceAll(name, "\x00", "?"))
 		}
-		switch {
+		switch lower := strings.ToLower(name); {
+		case strings.Contains(lower, "passw") || strings.Contains(lower, "secret"):
+			return settingsErrorf("connection settings: there is no setting %q", name)
 		case slices.Contains(harmless, name):
 			delete(params, name)
 		case slices.Contains(unsupported, name):
