@@ -16,6 +16,9 @@ test-all: ## Run every test on every major of Postgres, through both drivers; ta
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss
 
+fuzz: ## Fuzz every parser, each for T=30s
+	T=$(T) scripts/fuzz
+
 lint: ## Check format, vet, staticcheck and spelling
 	scripts/lint
 

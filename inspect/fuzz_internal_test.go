@@ -1,0 +1,189 @@
+package inspect
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/pglock-go/pglock"
+)
+
+// told is a server that answers with rows of its own.
+type told struct{ rows [][2]string }
+
+func (q told) Query(context.Context, string, ...any) (pglock.Rows, error) {
+	return &toldRows{rows: q.rows}, nil
+}
+
+type toldRows struct{ rows, rest [][2]string }
+
+func (r *toldRows) Next() bool {
+	if r.rest == nil {
+		r.rest = r.rows
+	} else {
+		r.rest = r.rest[1:]
+	}
+	return len(r.rest) > 0
+}
+
+func (r *toldRows) Scan(dest ...any) error {
+	*dest[0].(*string), *dest[1].(*string) = r.rest[0][0], r.rest[0][1]
+	return nil
+}
+
+func (r *toldRows) Err() error   { return nil }
+func (r *toldRows) Close() error { return nil }
+
+// Whatever a server answers is read, or is an error: rows are a word, a tab and a
+// text, and stand apart by an empty line.
+func FuzzReading(f *testing.F) {
+	const (
+		server  = "server\t{\"version\":\"150000\",\"in_recovery\":false,\"time\":\"2026-01-31T12:00:00+00:00\",\"database_oid\":\"5\",\"database\":\"d\",\"user\":\"u\",\"pid\":1,\"sees_all\":true,\"signals_all\":true}"
+		waiter  = "session\t{\"pid\":2,\"usename\":\"u\",\"state\":\"active\",\"query\":\"/*pga_context={\\\"a\\\": 1}*/ SELECT 1\",\"query_start\":\"2026-01-31T11:59:00+00:00\"}"
+		locks   = "locks\t(2,3/4,relation,5,AccessShareLock,f,f)\n(1259,,,,,,,,1769860800.123456)"
+		held    = "locks\t(3,4/5,relation,5,AccessExclusiveLock,t,f)\n(1259,,,,,,,,)"
+		tuple   = "aside\t(2,3/4,tuple,5,ExclusiveLock,t,f)\n(16384,7,8,,,,,,)"
+		xid     = "locks\t(2,3/4,transactionid,,ShareLock,f,f)\n(,,,,77,,,,)"
+		edge    = "edge\t2 3 0"
+		gid     = "prepared\t{\"transaction\":\"77\",\"gid\":\"g\",\"prepared\":\"2026-01-31T11:00:00+00:00\",\"owner\":\"u\",\"database\":\"d\"}"
+		of      = "locks\t(,-1/77,transactionid,,ExclusiveLock,t,f)\n(,,,,77,,,,)"
+		name    = "relation\t(1259,pg_catalog,r,\"a\"\"b\")"
+		another = "database\t(9,\"x y\")"
+	)
+	for _, rows := range [][]string{
+		{server},
+		{server, waiter, locks, held, edge, name},
+		{server, waiter, tuple, xid, edge, gid, of},
+		{server, another, "locks\t(2,3/4,advisory,9,ShareLock,t,t)\n(,,,,,1,2,1,)"},
+		{"edge\t"},
+		{"locks\t()"},
+		{"locks\t(1)\n(2)"},
+		{"blocking\tx"},
+		{"nothing\t"},
+		{"session\t{"},
+		{"relation\t(1,2)"},
+		{"locks\t(x,,,,,,)\n(,,,,,,,,)"},
+	} {
+		f.Add(strings.Join(rows, "\n\n"))
+	}
+	f.Fuzz(func(t *testing.T, answer string) {
+		var q told
+		for row := range strings.SplitSeq(answer, "\n\n") {
+			what, that, _ := strings.Cut(row, "\t")
+			q.rows = append(q.rows, [2]string{what, that})
+		}
+		snapshot, err := Take(t.Context(), q)
+		if err != nil {
+			return
+		}
+		for i := range snapshot.Locks {
+			l := &snapshot.Locks[i]
+			if l.Session == nil {
+				t.Fatal("a lock without a session")
+			}
+			_ = l.Target()
+			for _, a := range Attributes() {
+				_ = a.Value(l)
+			}
+		}
+		for i := range snapshot.Pairs {
+			for _, a := range PairAttributes() {
+				_ = a.PairValue(&snapshot.Pairs[i])
+			}
+		}
+		var visit func(trees []*Tree, depth int)
+		visit = func(trees []*Tree, depth int) {
+			if depth > len(snapshot.Pairs)+1 {
+				t.Fatal("the trees do not end")
+			}
+			for _, tree := range trees {
+				visit(tree.Blocked, depth+1)
+			}
+		}
+		visit(snapshot.Forest(), 0)
+	})
+}
+
+// A value is read as what it is, or is an ErrFilter, of a bounded size.
+func FuzzValue(f *testing.F) {
+	for _, s := range []string{
+		"1", "-9223372036854775808", "yes", "1m30s", "2 hours 5 minutes", "1e9", ".", "-5m", "2026-01-31", "2026-01-31T12:00:00.5+01:00", "(1, 2)", "ACCESS EXCLUSIVE",
+		"toast table", "\x00", "\xff", "µs", "5 Ks", "99999999999999999999 days", "1.7976931348623157e308s", "hard",
+	} {
+		for i := range len(attributes) {
+			f.Add(s, i, i)
+		}
+	}
+	f.Fuzz(func(t *testing.T, s string, attribute, operator int) {
+		a := attributes[int(uint(attribute)%uint(len(attributes)))]
+		filter := Where(a.Name, operators[int(uint(operator)%uint(len(operators)))], s)
+		err := filter.Err()
+		if err != nil {
+			if !errors.Is(err, ErrFilter) || len(err.Error()) > 5000 {
+				t.Errorf("%d bytes: %.100q", len(err.Error()), err)
+			}
+			return
+		}
+		if v := filter.value.text; strings.Contains(v, "\x00") || !utf8.ValidString(v) {
+			t.Errorf("%q: Postgres takes no %q", s, v)
+		}
+	})
+}
+
+// What Comment says is what splitComments reads, and nothing of it gets out of the
+// comment.
+func FuzzComment(f *testing.F) {
+	for _, s := range []string{"a", "*/ DROP TABLE t; /*", "'", `\'`, "%27", "é", "\x00", "\xff", "=','", " ", "\n--"} {
+		f.Add(s, s)
+	}
+	f.Fuzz(func(t *testing.T, key, value string) {
+		ctx := Annotate(t.Context(), key, value)
+		const statement = "SELECT 1"
+		commented := Comment(ctx, statement)
+		if strings.Count(commented, "*/") != 1 || strings.ContainsAny(commented, "\x00\n") {
+			t.Fatalf("%q", commented)
+		}
+		notes, rest := splitComments(commented)
+		if key == "" {
+			return // which no comment says anything of
+		}
+		if rest != statement || len(notes) != 1 || notes[key] != value {
+			t.Errorf("%q, %q: %q, %q", key, value, notes, rest)
+		}
+	})
+}
+
+// The name of a prepared transaction, in the statement that ends it, ends where it
+// should, and is nothing that a terminal obeys.
+func FuzzLiteral(f *testing.F) {
+	for _, s := range []string{"", "'", `\`, `\'`, "\x1b[31m", "\u009b", "\u202e", "\U000e0001", "a\nb", "é"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !utf8.ValidString(s) || strings.Contains(s, "\x00") {
+			return
+		}
+		text := literal(s)
+		if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }) {
+			t.Errorf("%q", text)
+		}
+		body, isEscaped := strings.CutPrefix(text, "E'")
+		if !isEscaped {
+			body = text[1:]
+		}
+		body = strings.TrimSuffix(body, "'")
+		for rest := body; rest != ""; {
+			switch {
+			case strings.HasPrefix(rest, "''"), isEscaped && strings.HasPrefix(rest, `\`):
+				rest = rest[2:]
+			case rest[0] == '\'', rest[0] == '\\':
+				t.Fatalf("%q ends before its end", text)
+			default:
+				rest = rest[1:]
+			}
+		}
+	})
+}
