@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/bench/internal/stats"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// The scenarios of package inspect, beside what anybody would ask Postgres on the
+// same connection.
+
+func snapshots(s scale) []scenario {
+	var all []scenario
+	for _, n := range []int{100, s.Held, s.Most} {
+		all = append(all, scenario{
+			name: fmt.Sprintf("snapshot-%d", n), group: "inspect", title: fmt.Sprintf("%s rows in pg_locks", thousands(n)),
+			what:    "`inspect.Take` gives all locks with their sessions and who blocks whom, `inspect.Locks` the locks alone; the bare statement gives rows, which are read into strings. One session holds all the locks.",
+			metrics: []Metric{{"median", "s", "less"}}, ours: "take",
+			behind: "Take reads more than the bare statement: the sessions, the names of tables and who blocks whom, in one picture. A few locks are read so quickly that this is what counts.",
+			setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
+				server, err := e.host.Big(ctx)
+				if err != nil {
+					return nil, nil, err
+				}
+				dsn := server.ConnString("postgres")
+				holder, err := pgconn.Connect(ctx, dsn)
+				if err != nil {
+					return nil, nil, err
+				}
+				eye, err := pgx.Connect(ctx, dsn)
+				if err != nil {
+					return nil, nil, errors.Join(err, holder.Close(ctx))
+				}
+				teardown := func() error { return errors.Join(eye.Close(ctx), holder.Close(ctx)) }
+				if err := holder.Exec(ctx, fmt.Sprintf("SELECT pg_advisory_lock(i) FROM generate_series(1, %d) AS i", n)).Close(); err != nil {
+					return nil, nil, errors.Join(err, teardown())
+				}
+				q := pgxlock.Conn(eye)
+				enough := func(got int, err error) error {
+					if err == nil && got < n {
+						err = fmt.Errorf("%d rows, of %d", got, n)
+					}
+					return err
+				}
+				return []contender{
+					timed(e, "take", "inspect.Take", func(ctx context.Context) error {
+						s, err := inspect.Take(ctx, q)
+						if err != nil {
+							return err
+						}
+						return enough(len(s.Locks), nil)
+					}),
+					asideContender(timed(e, "locks", "inspect.Locks", func(ctx context.Context) error {
+						locks, err := inspect.Locks(ctx, q)
+						return enough(len(locks), err)
+					})),
+					timed(e, "bare", "SELECT * FROM pg_locks", func(ctx context.Context) error {
+						return enough(readAll(ctx, q, "SELECT * FROM pg_locks"))
+					}),
+				}, teardown, nil
+			},
+		})
+	}
+	return all
+}
+
+func asideContender(c contender) contender {
+	c.aside = true
+	return c
+}
+
+// timed takes the median of repeated calls.
+func timed(e *env, name, label string, do func(context.Context) error) contender {
+	return contender{name: name, label: label, measure: func(ctx context.Context) ([]float64, error) {
+		times, err := sample(ctx, e.scale.Once, do)
+		if err != nil {
+			return nil, err
+		}
+		return []float64{stats.Median(times)}, nil
+	}}
+}
+
+// readAll reads rows as anybody would, and counts them.
+func readAll(ctx context.Context, q pglock.Querier, query string) (int, error) {
+	rows, err := q.Query(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	values := make([]sql.NullString, 16) // as many as pg_locks has from 14 on
+	dest := make([]any, len(values))
+	for i := range values {
+		dest[i] = &values[i]
+	}
+	n, first := 0, true
+	for rows.Next() {
+		err := rows.Scan(dest...)
+		if err != nil && first {
+			dest = dest[:15] // before 14
+			err = rows.Scan(dest...)
+		}
+		if err != nil {
+			return n, err
+		}
+		first = false
+		n++
+	}
+	return n, rows.Err()
+}
+
+// blocked is who blocks whom in one long queue.
+func blocked(s scale) scenario {
+	return scenario{
+		name: "blocked", group: "inspect", title: fmt.Sprintf("%d sessions queued on one table: who blocks whom", s.Waiters),
+		what:    "`inspect.Blocked` gives each pair, as values with all that is known of both sides; the bare statement gives `pg_blocking_pids` for each session that waits.",
+		metrics: []Metric{{"median", "s", "less"}}, ours: "blocked",
+		behind: "Everybody in a queue waits for all those before him: of n sessions that makes n(n+1)/2 pairs, each of which Blocked makes a value with both sides in it.",
+		setup: func(ctx context.Context, e *env) (_ []contender, _ func() error, err error) {
+			server, err := e.host.Big(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			dsn := server.ConnString("postgres")
+			n := e.scale.Waiters
+			scene, err := queue(ctx, dsn, n)
+			if err != nil {
+				return nil, nil, err
+			}
+			q := pgxlock.Conn(scene.eye)
+			return []contender{
+				timed(e, "blocked", "inspect.Blocked", func(ctx context.Context) error {
+					pairs, err := inspect.Blocked(ctx, q)
+					if err == nil && len(pairs) != n*(n+1)/2 {
+						err = fmt.Errorf("%d pairs, not %d", len(pairs), n*(n+1)/2)
+					}
+					return err
+				}),
+				timed(e, "bare", "pg_blocking_pids, for each waiter", func(ctx context.Context) error {
+					rows, err := q.Query(ctx, "SELECT pid, pg_blocking_pids(pid)::text FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) AS w")
+					if err != nil {
+						return err
+					}
+					defer rows.Close()
+					got := 0
+					for ; rows.Next(); got++ {
+						var pid int32
+						var pids string
+						if err := rows.Scan(&pid, &pids); err != nil {
+							return err
+						}
+					}
+					if got != n {
+						return fmt.Errorf("%d sessions wait, not %d: %w", got, n, rows.Err())
+					}
+					return rows.Err()
+				}),
+			}, scene.close, nil
+		},
+	}
+}
+
+// A queueScene is sessions that wait for one another.
+type queueScene struct {
+	eye     *pgx.Conn
+	holder  *pgconn.PgConn
+	waiters []*pgconn.PgConn
+	waits   chan error
+}
+
+// queue has n sessions wait for a table that another holds.
+func queue(ctx context.Context, dsn string, n int) (s *queueScene, err error) {
+	s = &queueScene{waits: make(chan error, n)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.eye, err = pgx.Connect(ctx, dsn); err != nil {
+		return s, err
+	}
+	if s.holder, err = pgconn.Connect(ctx, dsn); err != nil {
+		return s, err
+	}
+	for _, statement := range []string{"CREATE TABLE IF NOT EXISTS bench_queue ()", "BEGIN", "LOCK TABLE bench_queue"} {
+		if err := s.holder.Exec(ctx, statement).Close(); err != nil {
+			return s, err
+		}
+	}
+	for range n {
+		c, err := pgconn.Connect(ctx, dsn)
+		if err != nil {
+			return s, err
+		}
+		s.waiters = append(s.waiters, c)
+		go func() { s.waits <- c.Exec(context.WithoutCancel(ctx), "LOCK TABLE bench_queue").Close() }()
+	}
+	return s, until(ctx, s.eye, "SELECT count(*) = $1 FROM pg_locks WHERE NOT granted AND relation = 'bench_queue'::regclass", n)
+}
+
+// close ends the holder, then the others one after the other.
+func (s *queueScene) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var errs []error
+	if s.eye != nil {
+		// Those who wait would each get the table, in vain.
+		if _, err := s.eye.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = to_regclass('bench_queue')"); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for range s.waiters {
+		<-s.waits // an error, as it should be
+	}
+	for _, c := range s.waiters {
+		_ = c.Close(ctx) // the server has closed it
+	}
+	if s.holder != nil {
+		errs = append(errs, s.holder.Close(ctx))
+	}
+	if s.eye != nil {
+		errs = append(errs, s.eye.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// until waits until a query answers true.
+func until(ctx context.Context, conn *pgx.Conn, query string, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		var yes bool
+		if err := conn.QueryRow(ctx, query, args...).Scan(&yes); err != nil {
+			return fmt.Errorf("waiting for %s: %w", query, err)
+		}
+		if yes {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

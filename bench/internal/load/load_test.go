@@ -1,0 +1,135 @@
+package load
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock/bench/internal/host"
+	"github.com/pglock-go/pglock/bench/internal/peer"
+)
+
+// Every peer, on real servers: locks exclude, tries are refused, and goroutines get
+// their turns.
+func TestPeers(t *testing.T) {
+	h := &host.Host{Log: os.Stderr}
+	defer func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	at, err := h.Addresses(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for server, err := range h.Missing() {
+		if os.Getenv("CI") == "true" {
+			t.Errorf("in CI there must be %s: %v", server, err)
+		}
+		t.Logf("LEFT OUT: what needs %s: %v", server, err)
+	}
+	for _, kind := range peer.Kinds() {
+		t.Run(kind.Name, func(t *testing.T) {
+			if err := h.Missing()[kind.Server]; err != nil {
+				t.Skipf("no %s: %v", kind.Server, err)
+			}
+			p, err := kind.Open(t.Context(), at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := p.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			exclusion(t, p)
+			for _, plan := range []Plan{
+				{Goroutines: 2, Time: 50 * time.Millisecond, Key: 100},
+				{Goroutines: 3, Time: 50 * time.Millisecond, Key: 200, Keys: 1, Warm: 10 * time.Millisecond},
+				{Goroutines: 3, Time: 50 * time.Millisecond, Key: 300, Keys: 50, Skew: 1.1},
+			} {
+				r, err := Run(t.Context(), p, plan)
+				if err != nil {
+					t.Fatalf("%+v: %v", plan, err)
+				}
+				check(t, plan, r)
+			}
+			plan := Plan{Goroutines: 3, Time: 50 * time.Millisecond, Key: 400, Keys: 1, SharedOfTen: 9}
+			r, err := Run(t.Context(), p, plan)
+			if (err == nil) != kind.Shares {
+				t.Fatalf("shared locks: %v", err)
+			}
+			if err == nil {
+				check(t, plan, r)
+			}
+		})
+	}
+}
+
+// exclusion finds out that a held lock keeps another out, and a free one does not.
+func exclusion(t *testing.T, p peer.Peer) {
+	t.Helper()
+	one, err := p.Locker(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := p.Locker(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := one.Lock(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := other.TryLock(t.Context(), 1); h != nil || err != nil {
+		t.Fatalf("a try for a lock that is held: %v, %v", h, err)
+	}
+	if err := held.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := other.TryLock(t.Context(), 1)
+	if h == nil || err != nil {
+		t.Fatalf("a try for a lock that is free: %v, %v", h, err)
+	}
+	if err := h.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func check(t *testing.T, plan Plan, r *Result) {
+	t.Helper()
+	var pairs uint64
+	for _, n := range r.Pairs {
+		pairs += n
+	}
+	if len(r.Pairs) != plan.Goroutines || pairs == 0 || r.Wait.N != pairs || r.Pair.N != pairs || r.Time < plan.Time {
+		t.Errorf("%+v: %d pairs in %v, %d waits, %d pairs timed", plan, r.Pairs, r.Time, r.Wait.N, r.Pair.N)
+	}
+	if r.Rate() <= 0 || r.Fairness() < 0 || r.Fairness() > 1 {
+		t.Errorf("%v pairs a second, fairness %v", r.Rate(), r.Fairness())
+	}
+}
+
+func TestMergedResults(t *testing.T) {
+	a := Result{Time: time.Second, Pairs: []uint64{10, 20}}
+	b := Result{Time: 2 * time.Second, Pairs: []uint64{5, 25}}
+	a.Wait.Add(time.Millisecond)
+	b.Wait.Add(time.Minute)
+	a.Merge(&b)
+	if a.Rate() != 30 || a.Fairness() != 0.2 || a.Wait.Longest != time.Minute || a.Wait.N != 2 {
+		t.Errorf("%+v", a)
+	}
+	if (&Result{Time: 1}).Fairness() != 0 || (&Result{Time: 1, Pairs: []uint64{0, 0}}).Fairness() != 0 {
+		t.Error("nothing is fair about nothing")
+	}
+}
+
+// A locker that fails ends the run, and is told of.
+func TestAFailingPeer(t *testing.T) {
+	broken := errors.New("broken")
+	p := failing{broken}
+	if _, err := Run(t.Context(), p, Plan{Goroutines: 3, Time: time.Minute}); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+}

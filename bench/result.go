@@ -1,0 +1,93 @@
+package main
+
+import (
+	"time"
+
+	"github.com/pglock-go/pglock/bench/internal/host"
+	"github.com/pglock-go/pglock/bench/internal/stats"
+)
+
+// Results are all that a run measured, as docs/performance.json has them.
+type Results struct {
+	Began    time.Time
+	Took     time.Duration
+	Commit   string // of pglock
+	Machine  host.Machine
+	BusyFrom string // how many processes wanted to run when it began, and at its end
+	BusyTo   string
+	Settings scale
+	Versions map[string]string // of servers, drivers and peers
+	LeftOut  map[string]string // what could not take part, and why
+
+	Scenarios []Measured
+}
+
+// A Metric is what is measured.
+type Metric struct {
+	Name   string
+	Unit   string // see formatValue
+	Better string // more or less; "" is neither
+}
+
+// Measured is a scenario that was run.
+type Measured struct {
+	Name, Group, Title, What string
+	Metrics                  []Metric
+	Ours                     string
+	Behind                   string `json:",omitempty"`
+	Rows                     []Row
+}
+
+// A Row is a contender and what was measured of it: for each round a value for each
+// metric.
+type Row struct {
+	Name, Label string
+	Aside       bool        `json:",omitempty"`
+	Missing     string      `json:",omitempty"`
+	Rounds      [][]float64 `json:",omitempty"`
+}
+
+// values are those of one metric, round by round.
+func (r *Row) values(metric int) []float64 {
+	var v []float64
+	for _, round := range r.Rounds {
+		if metric < len(round) {
+			v = append(v, round[metric])
+		}
+	}
+	return v
+}
+
+func (r *Row) summary(metric int) stats.Summary { return stats.Summarize(r.values(metric)) }
+
+// find returns the scenario of a name, or nil.
+func (r *Results) find(name string) *Measured {
+	for i := range r.Scenarios {
+		if r.Scenarios[i].Name == name {
+			return &r.Scenarios[i]
+		}
+	}
+	return nil
+}
+
+// row returns the row of a contender that was measured, or nil.
+func (m *Measured) row(name string) *Row {
+	for i := range m.Rows {
+		if m.Rows[i].Name == name && len(m.Rows[i].Rounds) > 0 {
+			return &m.Rows[i]
+		}
+	}
+	return nil
+}
+
+// times is how many times as good as the row ours is, by a metric: as fast, say.
+func (m *Measured) times(r *Row, metric int) stats.Summary {
+	ours := m.row(m.Ours)
+	if ours == nil {
+		return stats.Summarize(nil)
+	}
+	if m.Metrics[metric].Better == "less" {
+		return stats.Ratio(r.values(metric), ours.values(metric))
+	}
+	return stats.Ratio(ours.values(metric), r.values(metric))
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/pglock-go/pglock/bench/internal/host"
+)
+
+// A scenario is one kind of work.
+type scenario struct {
+	name  string // for the command line
+	group string // the section of the report it is in
+	title string
+	what  string // what is done, in a sentence
+
+	metrics []Metric // the first is what contenders are compared by
+	ours    string   // the contender that the others are compared with
+	behind  string   // why pglock is not ahead where it is not; "" when there is nothing to explain
+
+	// setup makes ready what all contenders need, until teardown, which may be nil.
+	setup func(ctx context.Context, e *env) (contenders []contender, teardown func() error, err error)
+}
+
+// A contender is one of those who do the work of a scenario.
+type contender struct {
+	name    string // a stable one
+	label   string // for people
+	missing string // why it cannot take part; then measure is nil
+	aside   bool   // shown, but no peer to be compared with: another way to use pglock
+
+	// measure does the work once and returns a value for each metric.
+	measure func(ctx context.Context) ([]float64, error)
+}
+
+// An env is what scenarios run in.
+type env struct {
+	host  *host.Host
+	log   io.Writer
+	scale scale
+	self  []string // how to start this program as a worker
+}
+
+// A scale is how thorough a run is.
+type scale struct {
+	Name       string
+	Rounds     int           // how often each contender gets its turn
+	Time       time.Duration // how long each turn counts, where work is counted
+	Warm       time.Duration // and how long it is not counted before
+	Once       time.Duration // how long each turn lasts where single times are taken
+	Reps       int           // how many reactions are timed in each turn
+	Grace      time.Duration // of prioritize
+	Held, Most int           // how many locks "many" and "very many" are
+	Waiters    int           // how many sessions wait in one queue
+	Queue      int           // how many goroutines wait while tries are refused
+}
+
+func full() scale {
+	return scale{
+		Name: "full", Rounds: 5, Time: time.Second, Warm: 200 * time.Millisecond,
+		Once: 400 * time.Millisecond, Reps: 5, Grace: 200 * time.Millisecond,
+		Held: 10_000, Most: 100_000, Waiters: 200, Queue: 1000,
+	}
+}
+
+func quick() scale {
+	s := full()
+	s.Name, s.Rounds, s.Time, s.Warm = "quick", 2, 250*time.Millisecond, 80*time.Millisecond
+	s.Once, s.Reps, s.Grace = 50*time.Millisecond, 2, 100*time.Millisecond
+	return s
+}
+
+// smoke is for the tests: everything once, and little of it.
+func smoke() scale {
+	return scale{
+		Name: "smoke", Rounds: 1, Time: 30 * time.Millisecond, Warm: 5 * time.Millisecond,
+		Once: time.Millisecond, Reps: 1, Grace: 20 * time.Millisecond,
+		Held: 200, Most: 1000, Waiters: 5, Queue: 50,
+	}
+}
+
+// scenarios are all that there are, in the order of the report.
+func scenarios(s scale) []scenario {
+	var all []scenario
+	all = append(all, ownKeys()...)
+	all = append(all, lone())
+	all = append(all, sharedKeys()...)
+	all = append(all, slowNetwork()...)
+	all = append(all, heldLocks(s)...)
+	all = append(all, refused(s))
+	all = append(all, snapshots(s)...)
+	all = append(all, blocked(s))
+	return append(all, clearing(), loss(), startUp())
+}

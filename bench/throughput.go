@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/bench/internal/load"
+	"github.com/pglock-go/pglock/bench/internal/peer"
+	"github.com/pglock-go/pglock/bench/internal/stats"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// The scenarios in which goroutines lock and unlock for a time.
+
+func rateMetrics() []Metric {
+	return []Metric{
+		{"pairs a second", "/s", "more"},
+		{"median", "s", "less"},
+		{"99th percentile", "s", "less"},
+	}
+}
+
+func rateValues(r *load.Result) []float64 {
+	return []float64{r.Rate(), r.Pair.Quantile(0.5).Seconds(), r.Pair.Quantile(0.99).Seconds()}
+}
+
+func fairMetrics() []Metric {
+	return []Metric{
+		{"pairs a second", "/s", "more"},
+		{"slowest of fastest", "ratio", "more"},
+		{"median wait", "s", "less"},
+		{"99th percentile", "s", "less"},
+		{"longest wait", "s", "less"},
+	}
+}
+
+func fairValues(r *load.Result) []float64 {
+	return []float64{
+		r.Rate(), r.Fairness(), r.Wait.Quantile(0.5).Seconds(), r.Wait.Quantile(0.99).Seconds(), r.Wait.Longest.Seconds(),
+	}
+}
+
+// peers makes contenders of the kinds named; do measures an open one.
+func peers(at peer.Addresses, names []string, do func(ctx context.Context, k peer.Kind, p peer.Peer) ([]float64, error)) ([]contender, error) {
+	var all []contender
+	for _, name := range names {
+		k, err := peer.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		c := contender{name: k.Name, label: k.Label}
+		if reachable(at, k.Server) {
+			c.measure = func(ctx context.Context) (values []float64, err error) {
+				p, err := k.Open(ctx, at)
+				if err != nil {
+					return nil, err
+				}
+				defer func() { err = errors.Join(err, p.Close()) }()
+				return do(ctx, k, p)
+			}
+		} else {
+			c.missing = fmt.Sprintf("no %s here", k.Server)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func reachable(at peer.Addresses, s peer.Server) bool {
+	return at != peer.Addresses{} && map[peer.Server]string{peer.Postgres: at.Postgres, peer.Redis: at.Redis, peer.Etcd: at.Etcd}[s] != ""
+}
+
+func (s scale) plan(p load.Plan) load.Plan {
+	p.Time, p.Warm = s.Time, s.Warm
+	return p
+}
+
+// ownKeys is work where nobody wants what another has.
+func ownKeys() []scenario {
+	var all []scenario
+	for _, n := range []int{1, 64, 1024} {
+		title := fmt.Sprintf("%s goroutines, a key of its own for each", thousands(n))
+		if n == 1 {
+			title = "One goroutine"
+		}
+		all = append(all, scenario{
+			name: fmt.Sprintf("own-%d", n), group: "own", title: title,
+			what:    "Each goroutine locks and unlocks its own key, over and over; times are those of a lock and its unlock together.",
+			metrics: rateMetrics(), ours: "pglock-1",
+			behind: "One goroutine alone has nothing to share a round trip with: it pays for two of them, as everybody does, and for the bookkeeping besides.",
+			setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
+				at, err := e.host.Addresses(ctx)
+				if err != nil {
+					return nil, nil, err
+				}
+				plan := e.scale.plan(load.Plan{Goroutines: n, Key: 1000})
+				c, err := peers(at, []string{"pglock-1", "pglock", "pgx", "pq", "redsync", "redislock", "etcd"},
+					func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) {
+						r, err := load.Run(ctx, p, plan)
+						if err != nil {
+							return nil, err
+						}
+						return rateValues(r), nil
+					})
+				return aside(c, "pglock"), nil, err
+			},
+		})
+	}
+	return all
+}
+
+// aside marks a contender as another way to use pglock.
+func aside(all []contender, names ...string) []contender {
+	for i := range all {
+		all[i].aside = slices.Contains(names, all[i].name)
+	}
+	return all
+}
+
+// lone is one goroutine beside two bare round trips.
+func lone() scenario {
+	return scenario{
+		name: "lone", group: "own", title: "One goroutine, beside two bare round trips",
+		what:    "A lock and an unlock, as two statements that are prepared and run on a connection of one's own: by pgx, and by pgconn beneath it, which is as little as can be done in Go.",
+		metrics: rateMetrics(), ours: "pglock",
+		behind: "Two bare round trips are what a lock is made of; what the Locker adds is its registry, the handle, and the reading of every answer.",
+		setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
+			at, err := e.host.Addresses(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			kind, err := peer.Find("pglock")
+			if err != nil {
+				return nil, nil, err
+			}
+			one := func(ctx context.Context, p peer.Peer) ([]float64, error) {
+				r, err := load.Run(ctx, p, e.scale.plan(load.Plan{Goroutines: 1, Key: 2000}))
+				if err != nil {
+					return nil, err
+				}
+				return rateValues(r), nil
+			}
+			return []contender{
+				{name: "pglock", label: kind.Label, measure: func(ctx context.Context) (_ []float64, err error) {
+					p, err := kind.Open(ctx, at)
+					if err != nil {
+						return nil, err
+					}
+					defer func() { err = errors.Join(err, p.Close()) }()
+					return one(ctx, p)
+				}},
+				{name: "bare", label: "pgconn, two bare round trips", measure: func(ctx context.Context) (_ []float64, err error) {
+					p, err := openBare(ctx, at.Postgres)
+					if err != nil {
+						return nil, err
+					}
+					defer func() { err = errors.Join(err, p.Close()) }()
+					return one(ctx, p)
+				}},
+				{name: "pgx", label: "pgx, two statements", measure: func(ctx context.Context) (_ []float64, err error) {
+					conn, err := pgx.Connect(ctx, at.Postgres)
+					if err != nil {
+						return nil, err
+					}
+					defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+					return one(ctx, pgxAlone{conn})
+				}},
+			}, nil, nil
+		},
+	}
+}
+
+// sharedKeys is work where goroutines want the same keys.
+func sharedKeys() []scenario {
+	everybody := []string{"pglock", "pgx", "pq", "redsync", "redsync-eager", "redislock", "redislock-eager", "etcd"}
+	one := func(name, title, what string, names []string, behind string, do func(ctx context.Context, e *env, at peer.Addresses, k peer.Kind, p peer.Peer) (*load.Result, error)) scenario {
+		return scenario{
+			name: name, group: "contended", title: title, what: what,
+			metrics: fairMetrics(), ours: "pglock", behind: behind,
+			setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
+				at, err := e.host.Addresses(ctx)
+				if err != nil {
+					return nil, nil, err
+				}
+				c, err := peers(at, names, func(ctx context.Context, k peer.Kind, p peer.Peer) ([]float64, error) {
+					r, err := do(ctx, e, at, k, p)
+					if err != nil {
+						return nil, err
+					}
+					return fairValues(r), nil
+				})
+				return c, nil, err
+			},
+		}
+	}
+	inProcess := func(plan load.Plan) func(context.Context, *env, peer.Addresses, peer.Kind, peer.Peer) (*load.Result, error) {
+		return func(ctx context.Context, e *env, _ peer.Addresses, _ peer.Kind, p peer.Peer) (*load.Result, error) {
+			return load.Run(ctx, p, e.scale.plan(plan))
+		}
+	}
+	const polling = "The Redis libraries poll: who has just unlocked asks again first, and has the lock again, which is fast and lets others starve; see the column of the slowest."
+	return []scenario{
+		one("one-key", "16 goroutines of one process want one key",
+			"Each locks and unlocks it over and over.", everybody, "",
+			inProcess(load.Plan{Goroutines: 16, Key: 3000, Keys: 1})),
+		one("processes", "4 processes with 4 goroutines each want one key",
+			"Likewise; each process has its own Locker, pool or client.", everybody, polling,
+			func(ctx context.Context, e *env, at peer.Addresses, k peer.Kind, _ peer.Peer) (*load.Result, error) {
+				return runProcesses(ctx, e, 4, job{k.Name, at, e.scale.plan(load.Plan{Goroutines: 4, Key: 3100, Keys: 1})})
+			}),
+		one("skewed", "64 goroutines choose among 10,000 keys, some of which are much liked",
+			"The keys are chosen by Zipf's law (s = 1.1): one lock in six is of the same key.",
+			everybody, polling,
+			inProcess(load.Plan{Goroutines: 64, Key: 10_000, Keys: 10_000, Skew: 1.1})),
+		one("mixed", "16 goroutines want one key, nine times of ten shared",
+			"The peers in Redis and etcd have no shared locks.",
+			[]string{"pglock", "pgx", "pq"}, "",
+			inProcess(load.Plan{Goroutines: 16, Key: 3200, Keys: 1, SharedOfTen: 9})),
+	}
+}
+
+// slowNetwork is the same work as ownKeys where each round trip takes its time.
+func slowNetwork() []scenario {
+	var all []scenario
+	for _, delay := range []time.Duration{5 * time.Millisecond, 50 * time.Millisecond} {
+		for _, n := range []int{1, 64, 1024} {
+			title := fmt.Sprintf("%v each way, %s goroutines", delay, thousands(n))
+			if n == 1 {
+				title = fmt.Sprintf("%v each way, one goroutine", delay)
+			}
+			all = append(all, scenario{
+				name: fmt.Sprintf("slow-%d-%d", delay.Milliseconds(), n), group: "slow", title: title,
+				what:    "Own keys, as above, through a proxy (toxiproxy) that delays all that passes.",
+				metrics: rateMetrics(), ours: "pglock-1",
+				behind: "Every contender waits for two round trips, and for nothing else.",
+				setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
+					at, stop, err := e.host.Slow(ctx, delay)
+					if err != nil {
+						return nil, nil, err
+					}
+					plan := e.scale.plan(load.Plan{Goroutines: n, Key: 4000})
+					plan.Time = max(plan.Time, 20*delay) // a few round trips
+					plan.Warm = max(plan.Warm, 8*delay)  // for connecting and preparing
+					c, err := peers(at, []string{"pglock-1", "pglock", "pgx", "redislock"},
+						func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) {
+							r, err := load.Run(ctx, p, plan)
+							if err != nil {
+								return nil, err
+							}
+							return rateValues(r), nil
+						})
+					return aside(c, "pglock"), func() error { stop(); return nil }, err
+				},
+			})
+		}
+	}
+	return all
+}
+
+// refused is how long a try takes to be refused while many wait.
+func refused(s scale) scenario {
+	return scenario{
+		name: "refused", group: "held", title: fmt.Sprintf("A try is refused while %s goroutines wait for the lock", thousands(s.Queue)),
+		what:    "One goroutine holds the lock, the others wait for it. The time is that of one more who tries without waiting, from another process's Locker, connection or client.",
+		metrics: []Metric{{"median", "s", "less"}, {"99th percentile", "s", "less"}}, ours: "pglock",
+		behind: "A try is one round trip, whoever asks.",
+		setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
+			at, err := e.host.Addresses(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			const key = 5000
+			timeTries := func(other bool) func(context.Context, peer.Kind, peer.Peer) ([]float64, error) {
+				return func(ctx context.Context, k peer.Kind, p peer.Peer) (values []float64, err error) {
+					free, err := occupy(ctx, p, key, e.scale.Queue)
+					if err != nil {
+						return nil, err
+					}
+					defer func() { err = errors.Join(err, free()) }()
+					if other {
+						q, err := k.Open(ctx, at)
+						if err != nil {
+							return nil, err
+						}
+						defer func() { err = errors.Join(err, q.Close()) }()
+						p = q
+					}
+					l, err := p.Locker(ctx, true)
+					if err != nil {
+						return nil, err
+					}
+					times, err := sample(ctx, e.scale.Once, func(ctx context.Context) error {
+						h, err := l.TryLock(ctx, key)
+						if h != nil {
+							return errors.New("a lock that is held was granted")
+						}
+						return err
+					})
+					if err != nil {
+						return nil, err
+					}
+					slices.Sort(times)
+					return []float64{stats.Quantile(times, 0.5), stats.Quantile(times, 0.99)}, nil
+				}
+			}
+			all, err := peers(at, []string{"pglock", "pgx", "pq", "redsync", "redislock"}, timeTries(true))
+			if err != nil {
+				return nil, nil, err
+			}
+			same, err := peers(at, []string{"pglock"}, timeTries(false))
+			if err != nil {
+				return nil, nil, err
+			}
+			same[0].name, same[0].label, same[0].aside = "pglock-same", "pglock, from the same process", true
+			return slices.Insert(all, 1, same[0]), nil, nil
+		},
+	}
+}
+
+// occupy holds a lock and has others wait for it, until free is called.
+func occupy(ctx context.Context, p peer.Peer, key int64, waiters int) (free func() error, err error) {
+	l, err := p.Locker(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	h, err := l.Lock(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	ends := make(chan error, waiters)
+	for range waiters {
+		go func() {
+			h, err := l.Lock(waiting, key)
+			if err == nil {
+				err = h.Unlock()
+			} else if waiting.Err() != nil {
+				err = nil // as it should
+			}
+			ends <- err
+		}()
+	}
+	// Until all have asked: there is nobody who could be asked about that.
+	time.Sleep(150 * time.Millisecond)
+	return func() error {
+		cancel()
+		var errs []error
+		for range waiters {
+			errs = append(errs, <-ends)
+		}
+		return errors.Join(append(errs, h.Unlock())...)
+	}, nil
+}
+
+// newLocker is a Locker for what only pglock does.
+func newLocker(dsn string, opts ...pglock.LockerOption) (*pglock.Locker, error) {
+	return pglock.New(pgxlock.ConnString(dsn), opts...)
+}

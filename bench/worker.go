@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+
+	"github.com/pglock-go/pglock/bench/internal/load"
+	"github.com/pglock-go/pglock/bench/internal/peer"
+)
+
+// A job is what another process of this program does.
+type job struct {
+	Kind string
+	At   peer.Addresses
+	Plan load.Plan
+}
+
+// work does the job that in tells: it says when it is ready, begins when told to,
+// and writes the result.
+func work(ctx context.Context, in io.Reader, out io.Writer) (err error) {
+	lines := json.NewDecoder(in)
+	var j job
+	if err := lines.Decode(&j); err != nil {
+		return err
+	}
+	kind, err := peer.Find(j.Kind)
+	if err != nil {
+		return err
+	}
+	p, err := kind.Open(ctx, j.At)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if _, err := fmt.Fprintln(out, `"ready"`); err != nil {
+		return err
+	}
+	var begin string
+	if err := lines.Decode(&begin); err != nil {
+		return err // the one who started it is gone
+	}
+	r, err := load.Run(ctx, p, j.Plan)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(r)
+}
+
+// runProcesses has n processes do the same job at the same time, and adds up what
+// came of it.
+func runProcesses(ctx context.Context, e *env, n int, j job) (*load.Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // kills who has not ended
+	type process struct {
+		cmd *exec.Cmd
+		in  io.WriteCloser
+		out *json.Decoder
+	}
+	var all []process
+	defer func() {
+		cancel()
+		for _, p := range all {
+			_ = p.cmd.Wait() // killed, where something else went wrong before
+		}
+	}()
+	for range n {
+		cmd := exec.CommandContext(ctx, e.self[0], e.self[1:]...)
+		cmd.Env = append(os.Environ(), workerEnv+"=yes")
+		cmd.Stderr = e.log
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			return nil, err
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		if err := cmd.Start(); err != nil {
+			return nil, err
+		}
+		all = append(all, process{cmd, in, json.NewDecoder(bufio.NewReader(out))})
+		if err := json.NewEncoder(in).Encode(j); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range all {
+		var ready string
+		if err := p.out.Decode(&ready); err != nil {
+			return nil, fmt.Errorf("a worker did not get ready: %w", err)
+		}
+	}
+	for _, p := range all {
+		if _, err := fmt.Fprintln(p.in, `"begin"`); err != nil {
+			return nil, err
+		}
+	}
+	var sum load.Result
+	for _, p := range all {
+		var r load.Result
+		if err := p.out.Decode(&r); err != nil {
+			return nil, fmt.Errorf("a worker said nothing: %w", err)
+		}
+		sum.Merge(&r)
+	}
+	for _, p := range all {
+		if err := p.cmd.Wait(); err != nil {
+			return nil, fmt.Errorf("a worker: %w", err)
+		}
+	}
+	all = nil
+	return &sum, nil
+}
+
+// workerEnv tells a process of this program that it is a worker.
+const workerEnv = "PGLOCK_BENCH_WORKER"
