@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all loss lint fmt tidy generate build ci clean
+.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build ci clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## See pglock at work on a throwaway server, which it gets by itself
 	bin/pglock demo
@@ -12,6 +12,12 @@ test: ## Run every test of every module, on a server that it gets by itself
 
 test-all: ## Run every test on every major of Postgres, through both drivers; takes an hour
 	scripts/test-all
+
+bench: ## Measure it beside its peers, and write docs/performance.md (Q=1 quickly, S=NAME one scenario: these only print)
+	scripts/bench $(if $(Q)$(S),$(if $(Q),-quick) $(if $(S),-only $(S)))
+
+bench-compare: ## Tell whether this is slower than another version (BASE=main)
+	scripts/bench-compare
 
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss

@@ -38,7 +38,7 @@ func formatValue(v float64, unit string) string {
 }
 
 func formatNumber(v float64) string {
-	if math.Abs(v) < 1000 {
+	if math.Abs(v) < 999.5 {
 		return threeDigits(v)
 	}
 	magnitude := math.Pow(10, math.Floor(math.Log10(math.Abs(v)))-2)

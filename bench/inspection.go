@@ -202,9 +202,15 @@ func queue(ctx context.Context, dsn string, n int) (s *queueScene, err error) {
 			return s, err
 		}
 		s.waiters = append(s.waiters, c)
-		go func() { s.waits <- c.Exec(context.WithoutCancel(ctx), "LOCK TABLE bench_queue").Close() }()
+		go func() { s.waits <- c.Exec(context.WithoutCancel(ctx), "BEGIN; LOCK TABLE bench_queue").Close() }()
 	}
-	return s, until(ctx, s.eye, "SELECT count(*) = $1 FROM pg_locks WHERE NOT granted AND relation = 'bench_queue'::regclass", n)
+	err = until(ctx, s.eye, "SELECT count(*) = $1 FROM pg_locks WHERE NOT granted AND relation = 'bench_queue'::regclass", n)
+	if len(s.waits) > 0 {
+		why := <-s.waits
+		s.waits <- why // close counts them
+		err = errors.Join(err, fmt.Errorf("a session does not wait: %w", why))
+	}
+	return s, err
 }
 
 // close ends the holder, then the others one after the other.

@@ -89,13 +89,13 @@ func command(ctx context.Context, args []string, in io.Reader, out, log io.Write
 		return err
 	}
 	printGoals(out, r)
-	if *document == "" {
-		return nil
+	if *document != "" {
+		err = errors.Join(writeResults(resultsFile(*document), r), writeReport(*document, r))
 	}
-	if err := writeResults(resultsFile(*document), r); err != nil {
-		return err
+	if len(r.Failed) > 0 {
+		err = errors.Join(err, fmt.Errorf("%d scenarios failed:\n%s", len(r.Failed), strings.Join(r.Failed, "\n")))
 	}
-	return writeReport(*document, r)
+	return err
 }
 
 // choose returns the scenarios that are named.
@@ -134,8 +134,13 @@ func measure(ctx context.Context, s scale, chosen []scenario, self []string, com
 	for i, c := range chosen {
 		fmt.Fprintf(log, "%d of %d: %s\n", i+1, len(chosen), c.title)
 		m, err := run(ctx, e, c)
-		if err != nil {
+		if ctx.Err() != nil {
 			return nil, err
+		}
+		if err != nil {
+			// The others may well work; the report says what is missing.
+			fmt.Fprintln(log, "FAILED:", err)
+			r.Failed = append(r.Failed, err.Error())
 		}
 		printMeasured(out, &m)
 		r.Scenarios = append(r.Scenarios, m)

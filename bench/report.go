@@ -64,6 +64,9 @@ func runBlock(r *Results) string {
 	for _, name := range slices.Sorted(maps.Keys(r.LeftOut)) {
 		row("left out", name+": "+strings.Join(strings.Fields(r.LeftOut[name]), " "))
 	}
+	for _, failed := range r.Failed {
+		row("failed", strings.Join(strings.Fields(failed), " "))
+	}
 	return b.String()
 }
 
@@ -190,7 +193,7 @@ func table(m *Measured, what bool) string {
 // comparison says how ours does beside a row, by the first metric.
 func comparison(m *Measured, row *Row) string {
 	times := m.times(row, 0).Median
-	if row.Name == m.Ours || math.IsNaN(times) || m.Metrics[0].Unit == "B" && row.summary(0).Median == unknown {
+	if row.Name == m.Ours || row.Aside || math.IsNaN(times) || m.Metrics[0].Unit == "B" && row.summary(0).Median == unknown {
 		return ""
 	}
 	if m.Metrics[0].Unit == "B" {

@@ -18,6 +18,7 @@ type Results struct {
 	Settings scale
 	Versions map[string]string // of servers, drivers and peers
 	LeftOut  map[string]string // what could not take part, and why
+	Failed   []string          `json:",omitempty"` // what went wrong
 
 	Scenarios []Measured
 }

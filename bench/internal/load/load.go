@@ -17,7 +17,7 @@ import (
 // A Plan says what to do. It can be sent to another process.
 type Plan struct {
 	Goroutines   int
-	Warm         time.Duration // not counted, so that all is connected, prepared and spread out
+	Warm         time.Duration // not counted, so that all is connected, prepared and spread out; it lasts until there were as many pairs as goroutines, too
 	Time         time.Duration // counted
 	Key          int64         // the first key
 	Keys         int           // how many keys all goroutines choose from; 0 is one of its own for each
@@ -82,7 +82,7 @@ func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
 	if patience == 0 {
 		patience = 30 * time.Second
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, plan.Warm+plan.Time+patience, fmt.Errorf("the locks did not come to an end within %v", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, plan.Warm+warmMost+plan.Time+patience, fmt.Errorf("the locks did not come to an end within %v", patience))
 	defer cancel()
 	var lockers []peer.Locker
 	for range plan.Goroutines {
@@ -94,18 +94,19 @@ func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
 	}
 
 	var phase atomic.Int32
+	var pairs atomic.Int64 // of all, while they warm up
 	workers := make([]worker, plan.Goroutines)
 	var wg sync.WaitGroup
 	for i := range workers {
 		w := &workers[i]
 		w.plan, w.locker, w.number = plan, lockers[i], i
 		wg.Go(func() {
-			if w.err = w.run(ctx, &phase); w.err != nil {
+			if w.err = w.run(ctx, &phase, &pairs); w.err != nil {
 				cancel() // the others must not wait for nothing
 			}
 		})
 	}
-	pause(ctx, plan.Warm)
+	warm(ctx, plan, &pairs)
 	began := time.Now()
 	phase.Store(counting)
 	pause(ctx, plan.Time)
@@ -129,6 +130,19 @@ func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
 	return r, ctx.Err()
 }
 
+// warmMost is how long it takes to warm up at the most, where pairs are slow.
+const warmMost = 5 * time.Second
+
+func warm(ctx context.Context, plan Plan, pairs *atomic.Int64) {
+	if plan.Warm == 0 {
+		return
+	}
+	pause(ctx, plan.Warm)
+	for end := time.Now().Add(warmMost); pairs.Load() < int64(plan.Goroutines) && time.Now().Before(end) && ctx.Err() == nil; {
+		pause(ctx, time.Millisecond)
+	}
+}
+
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -150,7 +164,7 @@ type worker struct {
 	_          [64]byte
 }
 
-func (w *worker) run(ctx context.Context, phase *atomic.Int32) error {
+func (w *worker) run(ctx context.Context, phase *atomic.Int32, pairs *atomic.Int64) error {
 	choose := w.chooser()
 	for i := 0; ; i++ {
 		before := phase.Load()
@@ -176,6 +190,8 @@ func (w *worker) run(ctx context.Context, phase *atomic.Int32) error {
 			return err
 		}
 		switch after := phase.Load(); {
+		case after == warming:
+			pairs.Add(1)
 		case after == counting:
 			w.pairs++
 			w.wait.Add(waited)
