@@ -133,6 +133,7 @@ func measure(ctx context.Context, s scale, chosen []scenario, self []string, com
 	e := &env{host: h, log: log, scale: s, self: self}
 	for i, c := range chosen {
 		fmt.Fprintf(log, "%d of %d: %s\n", i+1, len(chosen), c.title)
+		began := time.Now()
 		m, err := run(ctx, e, c)
 		if ctx.Err() != nil {
 			return nil, err
@@ -141,6 +142,9 @@ func measure(ctx context.Context, s scale, chosen []scenario, self []string, com
 			// The others may well work; the report says what is missing.
 			fmt.Fprintln(log, "FAILED:", err)
 			r.Failed = append(r.Failed, err.Error())
+		}
+		if s.Name == "smoke" {
+			fmt.Fprintf(log, "took %v\n", time.Since(began))
 		}
 		printMeasured(out, &m)
 		r.Scenarios = append(r.Scenarios, m)

@@ -54,6 +54,7 @@ type scale struct {
 	Held, Most int           // how many locks "many" and "very many" are
 	Waiters    int           // how many sessions wait in one queue
 	Queue      int           // how many goroutines wait while tries are refused
+	AtMost     int           `json:",omitempty"` // goroutines, whatever a scenario says; 0 is no limit
 }
 
 func full() scale {
@@ -74,9 +75,9 @@ func quick() scale {
 // smoke is for the tests: everything once, and little of it.
 func smoke() scale {
 	return scale{
-		Name: "smoke", Rounds: 1, Time: 30 * time.Millisecond, Warm: 5 * time.Millisecond,
+		Name: "smoke", Rounds: 1, Time: 20 * time.Millisecond,
 		Once: time.Millisecond, Reps: 1, Grace: 20 * time.Millisecond,
-		Held: 200, Most: 1000, Waiters: 5, Queue: 50,
+		Held: 200, Most: 1000, Waiters: 5, Queue: 30, AtMost: 16,
 	}
 }
 

@@ -38,6 +38,7 @@ func TestSmoke(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &log)
 	}
+	t.Log(log.String())
 	for server, why := range r.LeftOut {
 		if os.Getenv("CI") == "true" {
 			t.Errorf("in CI there must be %s: %s", server, why)

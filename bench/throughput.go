@@ -78,6 +78,9 @@ func reachable(at peer.Addresses, s peer.Server) bool {
 
 func (s scale) plan(p load.Plan) load.Plan {
 	p.Time, p.Warm = s.Time, s.Warm
+	if s.AtMost > 0 {
+		p.Goroutines = min(p.Goroutines, s.AtMost)
+	}
 	return p
 }
 
@@ -217,7 +220,11 @@ func sharedKeys() []scenario {
 			func(ctx context.Context, e *env, at peer.Addresses, k peer.Kind, _ peer.Peer) (*load.Result, error) {
 				plan := e.scale.plan(load.Plan{Goroutines: 4, Key: 3100, Keys: 1})
 				plan.Time *= 2 // the lock goes from process to process, a few times a second
-				return runProcesses(ctx, e, 4, job{k.Name, at, plan})
+				processes := 4
+				if e.scale.Name == "smoke" {
+					processes = 2
+				}
+				return runProcesses(ctx, e, processes, job{k.Name, at, plan})
 			}),
 		one("skewed", "64 goroutines choose among 10,000 keys, some of which are much liked",
 			"The keys are chosen by Zipf's law (s = 1.1): one lock in six is of the same key.",

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/pglock-go/pglock/bench/internal/load"
 	"github.com/pglock-go/pglock/bench/internal/peer"
@@ -54,25 +55,29 @@ func work(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 
 // runProcesses has n processes do the same job at the same time, and adds up what
 // came of it.
-func runProcesses(ctx context.Context, e *env, n int, j job) (*load.Result, error) {
+func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // kills who has not ended
 	type process struct {
-		cmd *exec.Cmd
-		in  io.WriteCloser
-		out *json.Decoder
+		cmd  *exec.Cmd
+		in   io.WriteCloser
+		out  *json.Decoder
+		said *strings.Builder // to standard error; to be read when it has ended
 	}
 	var all []process
 	defer func() {
 		cancel()
-		for _, p := range all {
-			_ = p.cmd.Wait() // killed, where something else went wrong before
+		for _, p := range all { // killed, where something else went wrong before
+			if e := p.cmd.Wait(); e != nil && p.said.Len() > 0 {
+				err = errors.Join(err, fmt.Errorf("a worker: %w: %s", e, p.said))
+			}
 		}
 	}()
 	for range n {
 		cmd := exec.CommandContext(ctx, e.self[0], e.self[1:]...)
 		cmd.Env = append(os.Environ(), workerEnv+"=yes")
-		cmd.Stderr = e.log
+		said := new(strings.Builder)
+		cmd.Stderr = said
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return nil, err
@@ -84,7 +89,7 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (*load.Result, erro
 		if err := cmd.Start(); err != nil {
 			return nil, err
 		}
-		all = append(all, process{cmd, in, json.NewDecoder(bufio.NewReader(out))})
+		all = append(all, process{cmd, in, json.NewDecoder(bufio.NewReader(out)), said})
 		if err := json.NewEncoder(in).Encode(j); err != nil {
 			return nil, err
 		}
@@ -108,12 +113,13 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (*load.Result, erro
 		}
 		sum.Merge(&r)
 	}
-	for _, p := range all {
+	for len(all) > 0 {
+		p := all[0]
+		all = all[1:]
 		if err := p.cmd.Wait(); err != nil {
-			return nil, fmt.Errorf("a worker: %w", err)
+			return nil, fmt.Errorf("a worker: %w: %s", err, p.said)
 		}
 	}
-	all = nil
 	return &sum, nil
 }
 
