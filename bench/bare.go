@@ -68,7 +68,7 @@ func (b *bare) Lock(ctx context.Context, key int64) (peer.Held, error) {
 
 func (b *bare) TryLock(ctx context.Context, key int64) (peer.Held, error) { return b.Lock(ctx, key) }
 func (b *bare) Locker(context.Context, bool) (peer.Locker, error)         { return b, nil }
-func (b *bare) Close() error { return b.conn.Close(context.Background()) }
+func (b *bare) Close() error                                              { return b.conn.Close(context.Background()) }
 
 func (h bareHeld) Unlock() error { return h.b.ask(context.Background(), "unlock", h.key) }
 
