@@ -36,7 +36,7 @@ func openBare(ctx context.Context, dsn string) (*bare, error) {
 	return &bare{conn: conn}, nil
 }
 
-var errAnswer = errors.New("Postgres says no")
+var errAnswer = errors.New("the answer of Postgres is no")
 
 func (b *bare) ask(ctx context.Context, name string, key int64) error {
 	b.args[0] = strconv.AppendInt(b.args[0][:0], key, 10)
