@@ -447,7 +447,7 @@ func TestOnceIsNotAgain(t *testing.T) {
 		}
 	}
 	s.wantCode(me.run(alter, prioritize.After(soon), prioritize.Cancel(), prioritize.Once(), prioritize.Every(soon),
-		prioritize.LockTimeout(time.Second), log.option()), "55P03")
+		prioritize.LockTimeout(3*time.Second), log.option()), "55P03")
 	log.want(prioritize.Cancelled, stubborn.pid, 1)
 }
 
@@ -479,7 +479,7 @@ func TestOnceIsNotForLateComers(t *testing.T) {
 	second := s.session("second").do("BEGIN", "UPDATE t SET v = 1 WHERE id = 2")
 	me, log := s.session("me"), s.log()
 	err := me.run("UPDATE t SET v = 3", prioritize.After(soon), prioritize.Terminate(), prioritize.Once(), prioritize.Every(soon),
-		prioritize.LockTimeout(time.Second), log.option())
+		prioritize.LockTimeout(3*time.Second), log.option())
 	s.wantCode(err, "55P03")
 	first.wantAlive(false)
 	second.wantAlive(true)
