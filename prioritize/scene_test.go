@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
@@ -192,8 +191,8 @@ func (a *actor) wantAlive(want bool) {
 // wantCode checks the SQLSTATE of an error.
 func (s *scene) wantCode(err error, code string) {
 	s.t.Helper()
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || pg.Code != code {
+	var pg interface{ SQLState() string } // of pgx or lib/pq
+	if !errors.As(err, &pg) || pg.SQLState() != code {
 		s.t.Errorf("got error %v, want SQLSTATE %s", err, code)
 	}
 }
