@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build ci clean
+.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build ci clean fuzz picture newcomer
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ loss: ## Measure how long a loss takes to be known, and write it into docs/relia
 
 fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
+
+picture: ## Draw the README's pictures anew
+	go test ./docs/internal/doctest -count=1 -run TestPicture -picture
+
+newcomer: ## Follow the README and the quick start from top to bottom
+	scripts/newcomer
 
 lint: ## Check format, vet, staticcheck and spelling
 	scripts/lint

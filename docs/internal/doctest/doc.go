@@ -30,7 +30,7 @@
 //	<!-- doctest: usage -->              this text is a synopsis: the flags are checked
 //	<!-- doctest: shape: ... -->         not run: what follows is the reason
 //	<!-- doctest: manifest -->           YAML of another program's
-//	<!-- doctest: newcomer -->           run by TestNewcomer
+//	<!-- doctest: newcomer -->           run by TestNewcomer (scripts/newcomer)
 //
 // Several are parted by semicolons.
 package doctest

@@ -30,10 +30,12 @@ type stage struct {
 
 // scene is who holds and who waits. Its pids have the numbers of the guides.
 type scene struct {
-	stage  *stage
-	pids   map[string]int32
-	folder string
-	env    []string
+	stage    *stage
+	pids     map[string]int32
+	folder   string
+	env      []string
+	patience time.Duration // how long a block may take
+	raw      string        // what the last run showed, escape sequences and all
 }
 
 func newStage(t *testing.T) *stage {
@@ -79,7 +81,7 @@ func (s *stage) connString() string {
 // play sets a scene up, which ends with the test.
 func (s *stage) play(t *testing.T, name string) *scene {
 	t.Helper()
-	sc := &scene{stage: s, pids: map[string]int32{}, folder: t.TempDir()}
+	sc := &scene{stage: s, pids: map[string]int32{}, folder: t.TempDir(), patience: time.Minute}
 	sc.env = s.environment(t, sc.folder)
 	reset := s.connect(t, "")
 	for name, text := range files {
@@ -106,6 +108,12 @@ func (s *stage) play(t *testing.T, name string) *scene {
 		sc.holds(t, "4711", "web 1", "BEGIN; UPDATE orders SET state = 'paid' WHERE id = 1")
 		sc.waits(t, "4712", "migrate", "ALTER TABLE orders ADD note text")
 		sc.waits(t, "4713", "web 2", "SELECT * FROM orders")
+	case "shop":
+		// The same, with names as in a shop.
+		sc.holds(t, "4711", "checkout", "BEGIN; UPDATE orders SET state = 'paid' WHERE id = 1")
+		sc.waits(t, "4712", "migrate", "ALTER TABLE orders ADD COLUMN note text")
+		sc.waits(t, "4713", "web 1", "SELECT * FROM orders WHERE state = 'new'")
+		sc.waits(t, "4714", "web 2", "UPDATE orders SET state = 'sent' WHERE id = 2")
 	case "reports":
 		sc.holds(t, "4212", "reports", "BEGIN; SELECT count(*) FROM orders")
 	case "advisory":

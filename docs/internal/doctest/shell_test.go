@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/creack/pty"
 )
@@ -72,7 +71,7 @@ func exitCode(t *testing.T, b *block) int {
 
 var (
 	synopsis = regexp.MustCompile(`(?m)^pglock (\w+) (.*(?:\n +.*)*)`)
-	flag     = regexp.MustCompile(`[\s\[(|](--?[a-zA-Z][a-z-]*)`)
+	oneFlag  = regexp.MustCompile(`[\s\[(|](--?[a-zA-Z][a-z-]*)`)
 	helpFlag = regexp.MustCompile(`(?m)^ +(?:(-\w), +)?(--[a-z-]+)`)
 )
 
@@ -96,7 +95,7 @@ func usageHolds(t *testing.T, s *scene, b *block) {
 				t.Errorf("the page does not tell of the flag %s of %s", line[2], verb)
 			}
 		}
-		for _, f := range flag.FindAllStringSubmatch(" "+m[2], -1) {
+		for _, f := range oneFlag.FindAllStringSubmatch(" "+m[2], -1) {
 			if !there[f[1]] {
 				t.Errorf("%s has no flag %s", verb, f[1])
 			}
@@ -131,7 +130,7 @@ func (s *scene) run(t *testing.T, text string, code int) string {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), s.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-e", file)
 	cmd.Dir, cmd.Env = s.folder, s.env
@@ -164,6 +163,7 @@ func (s *scene) run(t *testing.T, text string, code int) string {
 	if got != code {
 		t.Errorf("exit code %d, not %d:\n%s\n%s", got, code, text, shown.text())
 	}
+	s.raw = shown.all.String()
 	return shown.text()
 }
 

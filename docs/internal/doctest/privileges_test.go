@@ -1,0 +1,135 @@
+//go:build unix
+
+package doctest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// TestPrivileges holds what docs/kubernetes-and-clouds.md says of roles: each has
+// just what the guide says that it needs, and does what the guide says that it can.
+func TestPrivileges(t *testing.T) {
+	server := pgtest.Own(t, pgserver.Options{})
+	admin := session(t, server.ConnString("postgres"))
+	run(t, admin, schema)
+	for _, statement := range []string{
+		"CREATE ROLE nobody LOGIN", "CREATE ROLE other LOGIN", "CREATE ROLE looks LOGIN", "CREATE ROLE ends LOGIN",
+		"CREATE ROLE reader LOGIN", "CREATE ROLE writer LOGIN",
+		"GRANT pg_read_all_stats TO looks", "GRANT pg_signal_backend TO ends",
+		"GRANT SELECT ON orders TO reader", "GRANT UPDATE ON orders TO writer",
+	} {
+		run(t, admin, statement)
+	}
+	as := func(role string) *pgx.Conn {
+		return session(t, fmt.Sprintf("host=%s port=%d dbname=postgres user=%s", server.Host(), server.Port(), role))
+	}
+
+	t.Run("an advisory lock needs no privilege", func(t *testing.T) {
+		locker, err := pglock.New(pgxlock.Config(as("nobody").Config()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer locker.Close()
+		lock, err := locker.TryLock(t.Context(), pglock.Name("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lock.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	t.Run("a table lock needs what its mode asks for", func(t *testing.T) {
+		for _, c := range []struct {
+			role string
+			mode pglock.Mode
+			want bool
+		}{
+			{"nobody", pglock.AccessShare, false},
+			{"reader", pglock.AccessShare, true},
+			{"reader", pglock.AccessExclusive, false},
+			{"writer", pglock.AccessExclusive, true},
+		} {
+			tx, err := as(c.role).Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = pglock.LockTables(t.Context(), pgxlock.Tx(tx), pglock.Tables("orders"), pglock.In(c.mode))
+			if (err == nil) != c.want {
+				t.Errorf("%s, %v: %v", c.role, c.mode, err)
+			}
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+
+	for i, c := range []struct {
+		role       string
+		sees, ends bool
+	}{{"nobody", false, false}, {"looks", true, false}, {"ends", false, true}} {
+		t.Run(c.role, func(t *testing.T) {
+			holder := as("other")
+			key := fmt.Sprint(100 + i) // the holder before may hold its own still
+			run(t, holder, "SELECT pg_advisory_lock("+key+")")
+			q := pgxlock.Conn(as(c.role))
+			locks, err := inspect.Locks(t.Context(), q, inspect.Where("key", "=", key))
+			if err != nil || len(locks) != 1 {
+				t.Fatalf("%d locks are seen: %v", len(locks), err)
+			}
+			if locks[0].Hidden == c.sees {
+				t.Errorf("what the session does is hidden: %v", locks[0].Hidden)
+			}
+			outcomes, err := inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := outcomes[0].Status == inspect.Signalled; got != c.ends {
+				t.Errorf("%v: %s", outcomes[0].Status, outcomes[0].Reason)
+			}
+			if !c.ends && (outcomes[0].Status != inspect.NotPermitted || outcomes[0].Grant == "") {
+				t.Errorf("%v, and the grant that helps is %q", outcomes[0].Status, outcomes[0].Grant)
+			}
+		})
+	}
+
+	t.Run("sessions of superusers", func(t *testing.T) {
+		run(t, admin, "SELECT pg_advisory_lock(8)")
+		q := pgxlock.Conn(as("ends"))
+		locks, err := inspect.Locks(t.Context(), q, inspect.Where("key", "=", "8"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		outcomes, err := inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
+		if err != nil || outcomes[0].Status != inspect.NotPermitted {
+			t.Errorf("%v, %v", outcomes, err)
+		}
+	})
+}
+
+func session(t *testing.T, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func run(t *testing.T, conn *pgx.Conn, statement string) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
