@@ -19,6 +19,10 @@ bench: ## Measure it beside its peers, and write docs/performance.md (Q=1 quickl
 bench-compare: ## Tell whether this is slower than another version (BASE=main)
 	scripts/bench-compare
 
+.PHONY: soak
+soak: ## Break things at random for D=10m, or as SEED= broke them, and check the locks
+	scripts/soak
+
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss
 

@@ -1,0 +1,93 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	_ "github.com/lib/pq"              // the driver "postgres"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// An adapter is a way to Postgres: for a Locker's sessions, and for transactions of
+// the worker's own.
+type adapter struct {
+	source pglock.Source
+	begin  func(context.Context) (pglock.Transaction[any], error)
+	close  func()
+}
+
+// adapterNames are the ways that there are. Those with One have a pool of a single
+// connection.
+func adapterNames() []string {
+	return []string{
+		"pgxlock.Pool", "sqllock.DB/lib/pq", "pgxlock.ConnString", "sqllock.DB/pgx",
+		"pgxlock.Pool/One", "sqllock.ConnString/lib/pq/One", "sqllock.ConnString/pgx/One",
+	}
+}
+
+func newAdapter(c workerConfig) (*adapter, error) {
+	a := new(adapter)
+	connections := c.Sessions + c.Goroutines
+	kind, one := strings.CutSuffix(c.Adapter, "/One")
+	if one {
+		connections = 1
+	}
+	switch kind {
+	case "pgxlock.Pool", "pgxlock.ConnString":
+		config, err := pgxpool.ParseConfig(c.DSN)
+		if err != nil {
+			return nil, err
+		}
+		config.MaxConns = int32(connections)
+		pool, err := pgxpool.NewWithConfig(context.Background(), config)
+		if err != nil {
+			return nil, err
+		}
+		a.close = pool.Close
+		a.begin = anyTx(pgxlock.Begin(pool, pgx.TxOptions{}))
+		a.source = pgxlock.Pool(pool)
+		if kind == "pgxlock.ConnString" {
+			a.source = pgxlock.ConnString(c.DSN)
+		}
+	case "sqllock.DB/lib/pq", "sqllock.DB/pgx", "sqllock.ConnString/lib/pq", "sqllock.ConnString/pgx":
+		driver := "pgx"
+		if strings.HasSuffix(kind, "lib/pq") {
+			driver = "postgres"
+		}
+		db, err := sql.Open(driver, c.DSN)
+		if err != nil {
+			return nil, err
+		}
+		db.SetMaxOpenConns(connections)
+		db.SetConnMaxLifetime(3 * time.Second) // which must not concern a Locker
+		a.close = func() { _ = db.Close() }
+		a.begin = anyTx(sqllock.Begin(db, nil))
+		a.source = sqllock.DB(db)
+		if strings.HasPrefix(kind, "sqllock.ConnString") {
+			a.source = sqllock.ConnString(driver, c.DSN)
+		}
+	default:
+		return nil, fmt.Errorf("no adapter is called %q", c.Adapter)
+	}
+	a.source = c.Broken.wrap(a.source)
+	return a, nil
+}
+
+// anyTx forgets what the driver calls a transaction.
+func anyTx[T any](begin pglock.Beginner[T]) func(context.Context) (pglock.Transaction[any], error) {
+	return func(ctx context.Context) (pglock.Transaction[any], error) {
+		tx, err := begin(ctx)
+		return pglock.Transaction[any]{Conn: tx.Conn, Commit: tx.Commit, Rollback: tx.Rollback}, err
+	}
+}

@@ -1,0 +1,81 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock"
+)
+
+// Broken says in which way a worker's locks are broken, so that it can be seen that
+// the checker notices.
+type broken string
+
+const (
+	// lawless takes no locks at all, and believes to have them.
+	lawless broken = "lawless"
+	// yesSayer asks, but takes every false of Postgres' for a true.
+	yesSayer broken = "yes-sayer"
+	// forgetful does not unlock, and believes to have done so.
+	forgetful broken = "forgetful"
+	// deaf goes on holding when it is told that the lock is lost.
+	deaf broken = "deaf"
+)
+
+// deafFor is how long a deaf worker holds each lock.
+const deafFor = 4 * time.Second
+
+// wrap breaks the sessions of a source.
+func (b broken) wrap(source pglock.Source) pglock.Source {
+	switch b {
+	case lawless, yesSayer, forgetful:
+		return brokenSource{source, b}
+	}
+	return source
+}
+
+type brokenSource struct {
+	pglock.Source
+	broken broken
+}
+
+func (s brokenSource) Open(ctx context.Context) (pglock.Session, error) {
+	session, err := s.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return brokenSession{session, s.broken}, nil
+}
+
+type brokenSession struct {
+	pglock.Session
+	broken broken
+}
+
+func (s brokenSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+	locks := strings.Contains(sql, "advisory_lock")
+	unlocks := strings.Contains(sql, "advisory_unlock")
+	one := !strings.Contains(sql, "unnest")
+	pid := strconv.FormatUint(uint64(s.PID()), 10) + ":"
+	if !locks && !unlocks {
+		return s.Session.Ask(ctx, sql, args...)
+	}
+	switch {
+	case s.broken == lawless && one:
+		return pid + "1", nil
+	case s.broken == lawless:
+		return pid + strings.Repeat("1", len(args[1])), nil
+	case s.broken == forgetful && unlocks && one:
+		return pid + "1", nil
+	}
+	answer, err := s.Session.Ask(ctx, sql, args...)
+	if s.broken == yesSayer && err == nil {
+		yes, no, _ := strings.Cut(answer, ":")
+		answer = yes + ":" + strings.ReplaceAll(no, "0", "1")
+	}
+	return answer, err
+}

@@ -1,0 +1,178 @@
+//go:build unix
+
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+const ms = int64(time.Millisecond)
+
+// hold is an operation that held "k" from got to giving.
+func hold(worker string, id, got, giving int64, shared bool) *op {
+	return &op{
+		worker: worker, id: id, verb: "Lock", keys: []string{"k"}, shared: shared,
+		ask: got - 1*ms, got: got, giving: giving, given: giving + 1*ms, outcome: outOK,
+	}
+}
+
+// lostAt makes it one that was told of its loss.
+func (o *op) lostAt(told int64, text string) *op {
+	o.told, o.giving, o.given, o.outcome, o.toldText = told, told+1, told+2, outLost, text
+	return o
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	const told = "lock lost: terminated"
+	terminated := fault{Name: "backend terminated", Begin: 20 * ms, End: 22 * ms, Ends: 20 * ms, Worker: "a"}
+	hole := fault{Name: "black hole", Begin: 20 * ms, End: 90 * ms, Ends: 80 * ms, Worker: "a"}
+	asleep := terminated
+	asleep.Asleep = 9000 * ms
+	killed := hold("a", 1, 10*ms, 0, false)
+	killed.giving, killed.given, killed.outcome, killed.died = 0, 0, "", 30*ms
+	tx := hold("a", 1, 10*ms, 50*ms, false)
+	tx.verb, tx.outcome, tx.text = "LockTx", outBroken, "EOF"
+	txDone := hold("a", 1, 10*ms, 50*ms, false)
+	txDone.verb = "LockTx"
+	other := hold("a", 1, 10*ms, 30*ms, false)
+	other.outcome, other.text = outOther, "what?"
+	endless := hold("a", 1, 10*ms, 0, false)
+	endless.giving, endless.given = 0, 0
+	byPID := hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told)
+	byPID.pid = 7
+	elsewhere := terminated
+	elsewhere.PID = 8
+
+	for name, test := range map[string]struct {
+		ops      []*op
+		faults   []fault
+		rests    []int64
+		wrong    string // part of what is wrong, "" for nothing
+		overlaps int
+		losses   int
+	}{
+		"one after the other": {ops: []*op{hold("a", 1, 10*ms, 30*ms, false), hold("b", 1, 31*ms, 40*ms, false)}},
+		"shared together":     {ops: []*op{hold("a", 1, 10*ms, 30*ms, true), hold("b", 1, 20*ms, 40*ms, true)}},
+		"two exclusive": {
+			ops:   []*op{hold("a", 1, 10*ms, 30*ms, false), hold("b", 1, 20*ms, 40*ms, false)},
+			wrong: "two held k",
+		},
+		"shared beside exclusive": {
+			ops:   []*op{hold("a", 1, 10*ms, 30*ms, true), hold("b", 1, 20*ms, 40*ms, false)},
+			wrong: "two held k",
+		},
+		"lost by a fault, and taken at once": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{terminated}, overlaps: 1, losses: 1,
+		},
+		"lost by a fault, but taken before it": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 15*ms, 50*ms, false)},
+			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "two held k",
+		},
+		"given back without an error, though a fault was near": {
+			ops:    []*op{hold("a", 1, 10*ms, 80*ms, false), hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{terminated}, wrong: "two held k",
+		},
+		"shared and given back without asking": {
+			ops:    []*op{hold("a", 1, 10*ms, 80*ms, true), hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{terminated}, overlaps: 1,
+		},
+		"a fault of another worker": {
+			ops:    []*op{hold("c", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{terminated}, losses: 1, wrong: "two held k",
+		},
+		"a fault of another session": {
+			ops:    []*op{byPID, hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{elsewhere}, losses: 1, wrong: "two held k",
+		},
+		"a fault before a rest": {
+			ops:    []*op{hold("a", 1, 30*ms, 0, false).lostAt(60*ms, told), hold("b", 1, 40*ms, 50*ms, false)},
+			faults: []fault{terminated}, rests: []int64{25 * ms}, losses: 1, wrong: "two held k",
+		},
+		"a black hole: told before it is free": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence), hold("b", 1, 41*ms, 50*ms, false)},
+			faults: []fault{hole}, losses: 1,
+		},
+		"a black hole: free before it is told": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence), hold("b", 1, 30*ms, 50*ms, false)},
+			faults: []fault{hole}, losses: 1, wrong: "two held k",
+		},
+		"lost for no reason":          {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told)}, losses: 1, wrong: "nothing was done to it"},
+		"lost to a machine that hung": {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence)}, losses: 1},
+		"deaf": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(5000*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "a holder went on",
+		},
+		"asleep": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(9001*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{asleep}, overlaps: 1, losses: 1,
+		},
+		"killed, and taken since":   {ops: []*op{killed, hold("b", 1, 35*ms, 50*ms, false)}},
+		"killed, but taken before":  {ops: []*op{killed, hold("b", 1, 29*ms, 50*ms, false)}, wrong: "two held k"},
+		"a transaction that failed": {ops: []*op{tx, hold("b", 1, 25*ms, 50*ms, false)}, faults: []fault{terminated}, losses: 1},
+		"a transaction that committed": {
+			ops: []*op{txDone, hold("b", 1, 25*ms, 50*ms, false)}, faults: []fault{terminated}, wrong: "two held k",
+		},
+		"an error of no known kind": {ops: []*op{other}, wrong: "no known kind"},
+		"without an end":            {ops: []*op{endless}, wrong: "never ended"},
+		"granted while another certainly held, and lost at once": {
+			// Not even for an instant may it have been granted.
+			ops: []*op{
+				{worker: "a", id: 1, verb: "Lock", keys: []string{"k"}, ask: 24 * ms, got: 30 * ms, told: 31 * ms, giving: 32 * ms, given: 33 * ms, outcome: outLost, toldText: told},
+				hold("b", 1, 21*ms, 50*ms, false),
+			},
+			faults: []fault{terminated}, losses: 1, overlaps: 1, wrong: "not that of a lock",
+		},
+	} {
+		r := record{ops: test.ops, faults: test.faults, rests: append(test.rests, 1<<40), notice: 3 * time.Second}
+		v := r.check(t.TempDir())
+		wrong := strings.Join(v.wrong, "\n")
+		if (wrong != "") != (test.wrong != "") || !strings.Contains(wrong, test.wrong) {
+			t.Errorf("%s: wrong is %q, want %q", name, wrong, test.wrong)
+		}
+		if len(v.overlaps) != test.overlaps || len(v.losses) != test.losses {
+			t.Errorf("%s: %d overlaps, %d losses; want %d, %d", name, len(v.overlaps), len(v.losses), test.overlaps, test.losses)
+		}
+	}
+}
+
+// Two checkers, which know nothing of each other, agree about random histories.
+func TestCheckersAgree(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	good, bad := 0, 0
+	for range 5000 {
+		var history []*claim
+		for i := range 2 + r.IntN(6) {
+			ask := r.Int64N(40)
+			got := ask + r.Int64N(6)
+			free := got + 1 + r.Int64N(10)
+			freed := free + r.Int64N(20)
+			o := &op{worker: fmt.Sprint(i), ask: ask, got: got, shared: r.IntN(2) == 0}
+			history = append(history, &claim{op: o, key: "k", got: got, free: free, until: free, freed: freed})
+		}
+		pairs := conflicts(history)
+		if porcupine.CheckOperations(lockModel(), operations(history)) != (len(pairs) == 0) {
+			for _, c := range history {
+				t.Logf("%+v asked %d shared %v", c, c.op.ask, c.op.shared)
+			}
+			t.Fatalf("seed %d: porcupine does not agree with %v", seed, pairs)
+		}
+		if len(pairs) == 0 {
+			good++
+		} else {
+			bad++
+		}
+	}
+	if good < 100 || bad < 100 {
+		t.Errorf("%d right and %d wrong histories: that shows little", good, bad)
+	}
+}

@@ -1,0 +1,428 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+)
+
+// applicationPrefix begins the application_name of all workers.
+const applicationPrefix = "chaos-"
+
+// A Round is a server, some workers, and what is done to them. The program that
+// runs it must call [WorkerMain].
+type Round struct {
+	// Seed decides all that is chosen: how the workers are, what they do, and,
+	// with Random, which faults there are in which order. Not how it all falls
+	// together in time: so the same seed is the same plan, and may need several
+	// tries to fail in the same way.
+	Seed uint64
+
+	// Random is how many faults to choose; 0 is all of them, each once.
+	Random int
+
+	// Dir is where the history is written; it is removed if nothing is wrong.
+	Dir string
+
+	// Log is told what is done. Nil is nobody.
+	Log io.Writer
+
+	broken broken        // how one of the workers is broken
+	kinds  []string      // which faults, in place of all
+	notice time.Duration // 0 for the usual
+	linger time.Duration // how long what is left behind may take to go; 0 for the usual
+}
+
+// A Result is what came of a [Round].
+type Result struct {
+	Faults []Row    // a row for each kind of fault
+	Wrong  []string // each promise that was broken
+	Dir    string   // where the history is, if something is wrong
+}
+
+// The workers, and how they are.
+const (
+	workers    = 4
+	goroutines = 6
+	heartbeat  = time.Second
+	theBroken  = 1 // which worker is, where one is
+	// notice is how long a loss may go unnoticed: for a heartbeat, and on a
+	// machine that is busy.
+	notice = heartbeat + 5*time.Second
+)
+
+// A round is a Round that runs.
+type round struct {
+	Round
+	dir       string
+	heartbeat time.Duration
+	server    *pgserver.Server
+	proxies   []*Proxy
+	processes []*process
+	adapters  []string
+	born      []int  // how many processes each worker has been
+	lives     []life // of workers that have ended
+	rests     []int64
+	resting   bool
+	conn      *pgx.Conn // of admin
+	wrong     []string
+}
+
+// A phase is the time in which one kind of fault was acted.
+type phase struct {
+	name       string
+	begin, end int64
+	left       int // what was left behind
+}
+
+// Run runs the round. Its error means that it could not be run to its end, which is
+// not the locks' fault; broken promises are in the Result.
+func (o Round) Run(ctx context.Context) (_ *Result, err error) {
+	n := &nemesis{round: &round{Round: o, heartbeat: heartbeat}}
+	r := n.round
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	if r.dir, err = os.MkdirTemp(o.Dir, fmt.Sprintf("seed-%d-", o.Seed)); err != nil {
+		return nil, err
+	}
+	ended := false
+	defer func() {
+		if !ended {
+			err = errors.Join(err, r.end())
+		}
+	}()
+	if err := r.begin(ctx); err != nil {
+		return nil, err
+	}
+	phases, err := n.rage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.tellAll("close"); err != nil {
+		r.wrong = append(r.wrong, err.Error())
+	}
+	ended = true
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	return n.judge(phases)
+}
+
+// begin starts the server, the proxies and the workers.
+func (r *round) begin(ctx context.Context) error {
+	options, err := pgserver.FromEnv()
+	if err != nil {
+		return err
+	}
+	options.Database = "" // a server of our own, to be killed
+	options.TCP = true
+	options.Log = r.Log
+	options.Settings = map[string]string{
+		"max_connections": "80", "max_locks_per_transaction": "10", "max_prepared_transactions": "0",
+	}
+	if r.server, err = pgserver.Start(ctx, options); err != nil {
+		return err
+	}
+	choose := rand.New(rand.NewPCG(r.Seed, 1))
+	names := adapterNames()
+	// Each driver once, for certain.
+	r.adapters = slices.Clone(names[:workers])
+	for i := range r.adapters {
+		if choose.IntN(2) == 0 {
+			r.adapters[i] = names[choose.IntN(len(names))]
+		}
+	}
+	if r.Random == 0 {
+		r.adapters = []string{names[4], names[1], names[2], names[6]}
+	}
+	r.born = make([]int, workers)
+	r.processes = make([]*process, workers)
+	r.resting = true
+	for i := range workers {
+		proxy, err := NewProxy(fmt.Sprintf("127.0.0.1:%d", r.server.Port()))
+		if err != nil {
+			return err
+		}
+		r.proxies = append(r.proxies, proxy)
+		if err := r.start(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts a worker, or the next process of one.
+func (r *round) start(i int) error {
+	choose := rand.New(rand.NewPCG(r.Seed, uint64(100+i)))
+	c := workerConfig{
+		Name:       fmt.Sprintf("w%d-%d", i, r.born[i]),
+		Dir:        r.dir,
+		Seed:       r.Seed + uint64(1000*i+r.born[i]),
+		Adapter:    r.adapters[i],
+		Goroutines: goroutines,
+		Sessions:   []int{8, 3, 1, 4}[(i+choose.IntN(2))%4],
+		Heartbeat:  r.heartbeat,
+		HandOver:   []time.Duration{maxHandOver, maxHandOver, 0, 5 * time.Millisecond}[choose.IntN(4)],
+	}
+	if i == theBroken {
+		c.Broken = r.broken
+	}
+	c.DSN = r.proxies[i].ConnString(r.server.TCPConnString("postgres")) + " application_name=" + applicationPrefix + c.Name
+	r.born[i]++
+	p, err := startWorker(c)
+	if err != nil {
+		return err
+	}
+	r.processes[i] = p
+	if r.resting {
+		return nil
+	}
+	return p.tell("go")
+}
+
+// rage does the harm, and lets everybody rest now and then.
+func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
+	plan := rand.New(rand.NewPCG(n.Seed, 2))
+	all := kinds()
+	if n.Round.kinds != nil {
+		all = slices.DeleteFunc(all, func(k kind) bool { return !slices.Contains(n.Round.kinds, k.name) })
+	}
+	steps := all
+	if n.Random > 0 {
+		steps = nil
+		for range n.Random {
+			steps = append(steps, all[plan.IntN(len(all))])
+		}
+	}
+	if err := n.goOn(); err != nil {
+		return nil, err
+	}
+	var phases []phase
+	since := 0 // the first phase since the last rest
+	for i, k := range steps {
+		rest := n.Random == 0 || plan.IntN(2) == 0 || i == len(steps)-1
+		r := rand.New(rand.NewPCG(n.Seed, uint64(10_000+i)))
+		n.logf("%s", k.name)
+		p := phase{name: k.name, begin: now()}
+		if err := k.act(n, ctx, r); err != nil {
+			return nil, fmt.Errorf("chaos: %s: %w", k.name, err)
+		}
+		// What is under way then comes to its end.
+		if err := sleep(ctx, between(r, 100*time.Millisecond, 300*time.Millisecond)); err != nil {
+			return nil, err
+		}
+		p.end = now()
+		phases = append(phases, p)
+		n.logf("  ... %v", time.Duration(p.end-p.begin).Round(time.Millisecond))
+		if !rest {
+			continue
+		}
+		left, err := n.rest(ctx)
+		if err != nil {
+			return nil, err
+		}
+		n.logf("  ... %v", time.Duration(now()-p.end).Round(time.Millisecond))
+		for j := since; j < len(phases); j++ {
+			phases[j].left += len(left)
+		}
+		for _, what := range left {
+			n.wrong = append(n.wrong, fmt.Sprintf("left behind after %q: %s", k.name, what))
+		}
+		since = len(phases)
+		if i < len(steps)-1 {
+			if err := n.goOn(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return phases, nil
+}
+
+func (r *round) logf(format string, args ...any) {
+	if r.Log != nil {
+		fmt.Fprintf(r.Log, "  "+format+"\n", args...)
+	}
+}
+
+// tellAll tells all workers at once.
+func (r *round) tellAll(word string) error {
+	errs := make([]error, len(r.processes))
+	var wg sync.WaitGroup
+	for i, p := range r.processes {
+		wg.Go(func() { errs[i] = p.tell(word) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (r *round) goOn() error {
+	r.resting = false
+	return r.tellAll("go")
+}
+
+// rest has the workers give back everything, and asks Postgres what is left.
+func (r *round) rest(ctx context.Context) (left []string, err error) {
+	r.resting = true
+	if err := r.tellAll("rest"); err != nil {
+		return nil, err
+	}
+	linger := r.linger
+	if linger == 0 {
+		linger = patience / 2
+	}
+	deadline := time.Now().Add(linger)
+	for {
+		if left, err = r.leftBehind(ctx); err != nil || len(left) == 0 || time.Now().After(deadline) {
+			r.rests = append(r.rests, now())
+			return left, err
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// leftBehind is what there must not be while the workers rest, as Postgres has it:
+// locks, open transactions, and sessions of workers that are no more.
+func (r *round) leftBehind(ctx context.Context) ([]string, error) {
+	admin, err := r.admin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var alive []string
+	for _, p := range r.processes {
+		if p != nil {
+			alive = append(alive, applicationPrefix+p.config.Name)
+		}
+	}
+	rows, err := admin.Query(ctx, `
+		SELECT format('lock %s/%s/%s %s granted=%s of %s, pid %s',
+			l.classid, l.objid, l.objsubid, l.mode, l.granted, coalesce(a.application_name, 'nobody'), l.pid)
+		FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory'
+		UNION ALL
+		SELECT format('session of %s, pid %s, %s: %s', a.application_name, a.pid, a.state, a.query)
+		FROM pg_stat_activity a WHERE a.application_name LIKE $1
+			AND (a.state LIKE 'idle in transaction%' OR a.application_name <> ALL ($2))`,
+		applicationPrefix+"w%", alive)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// admin is a connection around all proxies.
+func (r *round) admin(ctx context.Context) (*pgx.Conn, error) {
+	if r.conn != nil && !r.conn.IsClosed() && r.conn.Ping(ctx) == nil {
+		return r.conn, nil
+	}
+	conn, err := pgx.Connect(ctx, r.server.ConnString("postgres")+" application_name=chaos-nemesis")
+	if err != nil {
+		return nil, err
+	}
+	if r.conn != nil {
+		r.conn.Close(ctx)
+	}
+	r.conn = conn
+	return conn, nil
+}
+
+// end ends all that begin and start began. At last no session may be there.
+func (r *round) end() error {
+	var errs []error
+	for i, p := range r.processes {
+		if p == nil {
+			continue
+		}
+		if err := p.end(); err != nil {
+			r.wrong = append(r.wrong, err.Error())
+		}
+		if p.killed == 0 {
+			r.lives = append(r.lives, life{p.config.Name, 0})
+		}
+		r.processes[i] = nil
+	}
+	if r.server != nil && r.server.PID() != 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), patience/2)
+		defer cancel()
+		for {
+			left, err := r.leftBehind(ctx)
+			if len(left) == 0 || err != nil {
+				if err != nil && len(r.rests) > 0 {
+					r.wrong = append(r.wrong, fmt.Sprintf("left behind at the end: %v %v", left, err))
+				}
+				break
+			}
+			if sleep(ctx, 20*time.Millisecond) != nil {
+				r.wrong = append(r.wrong, "left behind at the end: "+strings.Join(left, "; "))
+				break
+			}
+		}
+	}
+	if r.conn != nil {
+		errs = append(errs, r.conn.Close(context.Background()))
+	}
+	for _, proxy := range r.proxies {
+		proxy.Close()
+	}
+	if r.server != nil {
+		errs = append(errs, r.server.Stop())
+	}
+	return errors.Join(errs...)
+}
+
+// judge reads the history, checks it, and counts.
+func (n *nemesis) judge(phases []phase) (*Result, error) {
+	ops, wrong, err := readHistory(n.dir, n.lives)
+	if err != nil {
+		return nil, err
+	}
+	// What was done stands beside what came of it.
+	faults, err := json.MarshalIndent(n.faults, "", " ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(n.dir, "faults.json"), faults, 0o644)
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec := record{ops: ops, faults: n.faults, rests: n.rests, notice: n.Round.notice}
+	if rec.notice == 0 {
+		rec.notice = notice
+	}
+	v := rec.check(n.dir)
+	result := &Result{
+		Faults: count(phases, n.faults, ops, v, n.lives, n.adapterOf),
+		Wrong:  slices.Concat(n.wrong, wrong, v.wrong),
+		Dir:    n.dir,
+	}
+	if len(result.Wrong) == 0 {
+		result.Dir = ""
+		return result, os.RemoveAll(n.dir)
+	}
+	return result, nil
+}
+
+// adapterOf is the adapter of a worker.
+func (r *round) adapterOf(worker string) string {
+	for i, adapter := range r.adapters {
+		if strings.HasPrefix(worker, fmt.Sprintf("w%d-", i)) {
+			return adapter
+		}
+	}
+	return ""
+}

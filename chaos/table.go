@@ -1,0 +1,170 @@
+//go:build unix
+
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// A Row is what is known of one kind of fault.
+type Row struct {
+	Fault      string
+	Times      int           // how often it was done
+	Operations int           // how many operations began under it
+	Held       int           // how many of them got their locks
+	Refused    int           // did not, since others held them or ctx ended
+	NoSession  int           // did not, since there was no session, or no room
+	Lost       int           // operations that lost their locks because of it, all of which were told
+	Overlaps   int           // losses that were told after another had got the lock
+	Longest    time.Duration // the longest of these
+	Left       int           // what was left behind: locks, sessions
+}
+
+// The rows of what is no fault but always so.
+const (
+	noFault   = "(none: the machine was too slow)"
+	cancelled = "ctx cancelled while waiting (always)"
+	poolOfOne = "pools of one connection (always)"
+)
+
+// count makes rows of what was found.
+func count(phases []phase, faults []fault, ops []*op, v verdict, lives []life, adapterOf func(string) string) []Row {
+	var rows []Row
+	row := func(name string) *Row {
+		i := slices.IndexFunc(rows, func(r Row) bool { return r.Fault == name })
+		if i < 0 {
+			i = len(rows)
+			rows = append(rows, Row{Fault: name})
+		}
+		return &rows[i]
+	}
+	for _, p := range phases {
+		row(p.name).Left += p.left
+	}
+	for _, f := range faults {
+		if !f.Part {
+			row(f.Name).Times++
+		}
+	}
+	for _, o := range ops {
+		for _, p := range phases {
+			if p.begin <= o.ask && o.ask <= p.end {
+				row(p.name).operation(o)
+			}
+		}
+		if o.cancel {
+			r := row(cancelled)
+			r.Times++
+			r.operation(o)
+		}
+		if strings.HasSuffix(adapterOf(o.worker), "/One") {
+			row(poolOfOne).operation(o)
+		}
+	}
+	for _, l := range lives {
+		if strings.HasSuffix(adapterOf(l.worker), "/One") {
+			row(poolOfOne).Times++
+		}
+	}
+	for _, l := range v.losses {
+		if l.cause == nil {
+			r := row(noFault)
+			r.Times++
+			r.Lost++
+			continue
+		}
+		row(l.cause.Name).Lost++
+	}
+	for _, o := range v.overlaps {
+		r := row(o.cause.Name)
+		r.Overlaps++
+		r.Longest = max(r.Longest, o.long)
+	}
+	return rows
+}
+
+func (r *Row) operation(o *op) {
+	r.Operations++
+	switch {
+	case o.got != 0:
+		r.Held++
+	case o.outcome == outHeld, o.outcome == outCancelled:
+		r.Refused++
+	case o.no != 0:
+		r.NoSession++
+	}
+}
+
+// Add adds the rows of another round.
+func Add(rows, more []Row) []Row {
+	for _, m := range more {
+		i := slices.IndexFunc(rows, func(r Row) bool { return r.Fault == m.Fault })
+		if i < 0 {
+			rows = append(rows, m)
+			continue
+		}
+		r := &rows[i]
+		r.Times += m.Times
+		r.Operations += m.Operations
+		r.Held += m.Held
+		r.Refused += m.Refused
+		r.NoSession += m.NoSession
+		r.Lost += m.Lost
+		r.Overlaps += m.Overlaps
+		r.Longest = max(r.Longest, m.Longest)
+		r.Left += m.Left
+	}
+	return rows
+}
+
+// sorted are the rows in the order of the kinds, and then those that are always so.
+func sorted(rows []Row, order []string) []Row {
+	order = append(slices.Clone(order), cancelled, poolOfOne, noFault)
+	rows = slices.Clone(rows)
+	slices.SortStableFunc(rows, func(a, b Row) int {
+		return slices.Index(order, a.Fault) - slices.Index(order, b.Fault)
+	})
+	return rows
+}
+
+func (r Row) cells() []string {
+	overlaps := "0"
+	if r.Overlaps > 0 {
+		overlaps = fmt.Sprintf("%d (%v)", r.Overlaps, r.Longest.Round(100*time.Microsecond))
+	}
+	cells := []string{r.Fault}
+	for _, n := range []int{r.Times, r.Operations, r.Held, r.Refused, r.NoSession, r.Lost} {
+		cells = append(cells, fmt.Sprint(n))
+	}
+	return append(cells, overlaps, fmt.Sprint(r.Left))
+}
+
+func heads() []string {
+	return []string{"fault", "times", "operations", "held", "refused", "no session", "lost", "overlaps (longest)", "left behind"}
+}
+
+// Text is a table for a terminal.
+func Text(rows []Row, order []string) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(heads(), "\t"))
+	for _, r := range sorted(rows, order) {
+		fmt.Fprintln(w, strings.Join(r.cells(), "\t"))
+	}
+	w.Flush()
+	return b.String()
+}
+
+// Markdown is the same table for a document.
+func Markdown(rows []Row, order []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| %s |\n|---|%s\n", strings.Join(heads(), " | "), strings.Repeat("---:|", len(heads())-1))
+	for _, r := range sorted(rows, order) {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(r.cells(), " | "))
+	}
+	return b.String()
+}

@@ -1,0 +1,167 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pglock-go/pglock"
+)
+
+// A verb is a way to take locks.
+type verb struct {
+	name    string
+	several bool // takes several locks
+	waits   bool // may wait
+	run     func(*attempt)
+}
+
+// verbs are all ways.
+func verbs() []verb {
+	return []verb{
+		{"Lock", false, true, (*attempt).lock},
+		{"TryLock", false, false, (*attempt).tryLock},
+		{"Do", false, true, (*attempt).do},
+		{"LockAll", true, true, (*attempt).lockAll},
+		{"DoAll", true, true, (*attempt).do},
+		{"LockTx", false, true, (*attempt).lockTx},
+		{"LockAllTx", true, true, (*attempt).lockTx},
+	}
+}
+
+// isTx reports whether the verb takes locks in a transaction.
+func isTx(verb string) bool { return strings.HasSuffix(verb, "Tx") }
+
+// outcomeOf is what an error of a Locker stands for.
+func outcomeOf(err error) outcome {
+	switch {
+	case err == nil:
+		return outOK
+	case errors.Is(err, pglock.ErrLost):
+		return outLost
+	case errors.Is(err, pglock.ErrUnconfirmed):
+		return outUnconfirmed
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		if errors.Is(err, pglock.ErrNotAcquired) {
+			return outCancelled
+		}
+		return outOther
+	case errors.Is(err, pglock.ErrNotAcquired):
+		return outHeld
+	case errors.Is(err, pglock.ErrLockTableFull):
+		return outFull
+	case errors.Is(err, pglock.ErrDeadlock):
+		return outDeadlock
+	case errors.Is(err, pglock.ErrUnavailable):
+		return outDown
+	}
+	return outOther
+}
+
+// outcomeOfTx is the same for a transaction, which may break in any way.
+func outcomeOfTx(ctx context.Context, err error) outcome {
+	switch o := outcomeOf(err); {
+	case o != outOther:
+		return o
+	case ctx.Err() != nil:
+		return outCancelled
+	}
+	return outBroken
+}
+
+func (a *attempt) lock() {
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.Lock(ctx, a.keys[0], a.opts...) })
+}
+
+func (a *attempt) tryLock() {
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.TryLock(ctx, a.keys[0], a.opts...) })
+}
+
+func (a *attempt) lockAll() {
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.LockAll(ctx, a.keys, a.opts...) })
+}
+
+// handle takes locks in the form that has a handle.
+func (a *attempt) handle(take func(context.Context) (*pglock.Lock, error)) {
+	ctx, cancel := context.WithTimeout(context.Background(), a.limit)
+	defer cancel()
+	if !a.dated {
+		var stop func() bool
+		ctx, stop = a.waiting()
+		defer stop()
+	}
+	lock, err := take(ctx)
+	if err != nil {
+		a.no(outcomeOf(err), err)
+		return
+	}
+	pid := lock.PID()
+	if len(a.keys) > 1 {
+		pid = 0 // the others may be on other sessions
+	}
+	a.hold(pid, lock.Done(), lock.Err)
+	err = lock.Unlock()
+	a.gave(outcomeOf(err), err)
+}
+
+// do takes locks in the form that runs a function.
+func (a *attempt) do() {
+	ctx, stop := a.waiting()
+	defer stop()
+	ran := false
+	work := func(ctx context.Context) error {
+		if !stop() {
+			return context.Canceled // it ends at the moment of the grant
+		}
+		ran = true
+		a.hold(0, ctx.Done(), func() error { return context.Cause(ctx) })
+		return nil
+	}
+	var err error
+	if len(a.keys) > 1 {
+		err = a.locker.DoAll(ctx, a.keys, work, a.opts...)
+	} else {
+		err = a.locker.Do(ctx, a.keys[0], work, a.opts...)
+	}
+	switch {
+	case ran:
+		a.gave(outcomeOf(err), err)
+	case err == nil:
+		a.no(outOther, errors.New("Do returned nil and did not run its function"))
+	case errors.Is(err, context.Canceled):
+		a.no(outCancelled, err)
+	default:
+		a.no(outcomeOf(err), err)
+	}
+}
+
+// lockTx takes locks in a transaction of its own.
+func (a *attempt) lockTx() {
+	tx, err := a.adapter.begin(context.Background())
+	if err != nil {
+		a.no(outBroken, fmt.Errorf("begin: %w", err))
+		return
+	}
+	// Nothing is to be done about a rollback that fails: the connection is gone.
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	ctx, cancel := context.WithTimeout(context.Background(), a.limit)
+	defer cancel()
+	if len(a.keys) > 1 {
+		err = pglock.LockAllTx(ctx, tx.Conn, a.keys, a.opts...)
+	} else {
+		err = pglock.LockTx(ctx, tx.Conn, a.keys[0], a.opts...)
+	}
+	if err != nil {
+		a.no(outcomeOfTx(ctx, err), err)
+		return
+	}
+	a.hold(0, nil, nil)
+	if err = tx.Commit(context.Background()); err != nil {
+		a.gave(outBroken, err)
+		return
+	}
+	a.gave(outOK, nil)
+}

@@ -1,0 +1,299 @@
+//go:build unix
+
+package chaos
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/pglock-go/pglock"
+)
+
+// workerEnv is what makes a process a worker, and what it is to do, as JSON.
+const workerEnv = "PGLOCK_CHAOS_WORKER"
+
+// A workerConfig says what a worker is to do.
+type workerConfig struct {
+	Name       string // its application_name, and that of its history
+	Dir        string // where the history goes
+	DSN        string
+	Seed       uint64
+	Adapter    string // one of adapterNames
+	Goroutines int
+	Sessions   int
+	Heartbeat  time.Duration
+	HandOver   time.Duration
+	Broken     broken // "" for a worker that does as it should
+}
+
+// keyNames are the keys that all workers want.
+func keyNames() map[string]pglock.Key {
+	return map[string]pglock.Key{
+		"report": pglock.Name("report"), "invoice": pglock.Name("invoice"), "import": pglock.Name("import"),
+		"export": pglock.Name("export"), "7": pglock.Int(7), "-7": pglock.Int(-7),
+		"1/7": pglock.Pair(1, 7), "7/1": pglock.Pair(7, 1),
+	}
+}
+
+// WorkerMain makes this process a worker if it was started as one: the program or
+// test that runs rounds starts itself again for that, so it has to call WorkerMain
+// before anything else. It reports whether the process was a worker, which then is
+// to end, and what went wrong.
+func WorkerMain() (bool, error) {
+	text := os.Getenv(workerEnv)
+	if text == "" {
+		return false, nil
+	}
+	var c workerConfig
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		return true, fmt.Errorf("%s: %w", workerEnv, err)
+	}
+	if err := work(c, os.Stdin, os.Stdout); err != nil {
+		return true, fmt.Errorf("worker %s: %w", c.Name, err)
+	}
+	return true, nil
+}
+
+// work does what it is told on in, and answers each word on out: rest, go, close.
+// That in ends means close, too, so that a worker never outlives who started it.
+func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
+	rec, err := newRecorder(filepath.Join(c.Dir, c.Name+".jsonl"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rec.close()) }()
+	a, err := newAdapter(c)
+	if err != nil {
+		return err
+	}
+	locker, err := pglock.New(
+		a.source, pglock.Sessions(c.Sessions), pglock.Heartbeat(c.Heartbeat), pglock.HandOver(c.HandOver),
+	)
+	if err != nil {
+		return err
+	}
+	w := &worker{config: c, rec: rec, adapter: a, locker: locker, keys: keyNames(), holding: make(map[string][]*holder)}
+
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	w.gate.Lock() // until the first go
+	var wg sync.WaitGroup
+	for n := range c.Goroutines {
+		wg.Go(func() { w.loop(ctx, rand.New(rand.NewPCG(c.Seed, uint64(n)))) })
+	}
+	fmt.Fprintln(out, "ready")
+	resting := true
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		switch word := lines.Text(); {
+		case word == "rest" && !resting:
+			w.gate.Lock()
+			resting = true
+			if s := locker.Stats(); s.Held != 0 || s.Waiting != 0 {
+				rec.wrong(0, "everything was given back, but the Locker says %+v", s)
+			}
+		case word == "go" && resting:
+			resting = false
+			w.gate.Unlock()
+		}
+		fmt.Fprintln(out, lines.Text())
+		if lines.Text() == "close" {
+			break
+		}
+	}
+	stop()
+	if resting {
+		w.gate.Unlock()
+	}
+	wg.Wait()
+	if err := locker.Close(); err != nil {
+		rec.wrong(0, "closing the Locker, of which everything was given back: %v", err)
+	}
+	a.close()
+	if err := goleak.Find(); err != nil {
+		rec.wrong(0, "goroutines are left: %v", err)
+	}
+	return nil
+}
+
+// A worker takes and gives back locks.
+type worker struct {
+	config  workerConfig
+	rec     *recorder
+	adapter *adapter
+	locker  *pglock.Locker
+	keys    map[string]pglock.Key
+
+	gate sync.RWMutex // held shared by each operation, and exclusively during a rest
+
+	mu      sync.Mutex // guards holding
+	holding map[string][]*holder
+}
+
+// A holder is a goroutine that believes to hold a lock. lost tells whether it was
+// told otherwise.
+type holder struct {
+	op     int64
+	shared bool
+	lost   func() bool
+}
+
+// loop does one operation after the other.
+func (w *worker) loop(ctx context.Context, r *rand.Rand) {
+	for ctx.Err() == nil {
+		w.gate.RLock()
+		if ctx.Err() == nil {
+			w.operate(r)
+		}
+		w.gate.RUnlock()
+		time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
+	}
+}
+
+// An attempt is an operation that is under way.
+type attempt struct {
+	*worker
+	op     int64
+	names  []string
+	keys   []pglock.Key
+	shared bool
+	opts   []pglock.Option
+	limit  time.Duration // how long the ctx of the waiting lasts
+	dated  bool          // that ctx has a deadline, and is not simply cancelled then
+	work   time.Duration // how long to hold
+}
+
+// operate does one operation, chosen by r.
+func (w *worker) operate(r *rand.Rand) {
+	all := verbs()
+	verb := all[r.IntN(len(all))]
+	a := &attempt{
+		worker: w, op: w.rec.op(), shared: r.IntN(3) == 0, work: duration(r),
+		limit: 1500 * time.Millisecond, dated: r.IntN(2) == 0,
+	}
+	names := slices.Sorted(maps.Keys(w.keys))
+	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	n := 1
+	if verb.several {
+		n = 2 + r.IntN(3)
+	}
+	a.names = names[:n]
+	for _, name := range a.names {
+		a.keys = append(a.keys, w.keys[name])
+	}
+	if a.shared {
+		a.opts = append(a.opts, pglock.Shared())
+	}
+	e := event{Kind: evAsk, Op: a.op, Verb: verb.name, Keys: a.names, Shared: a.shared}
+	if verb.waits {
+		switch r.IntN(6) {
+		case 0:
+			a.opts = append(a.opts, pglock.NoWait())
+		case 1:
+			a.opts = append(a.opts, pglock.Wait(time.Duration(1+r.IntN(500))*time.Millisecond))
+		case 2, 3:
+			e.Cancel = true
+			a.limit = time.Duration(r.IntN(50_000)) * time.Microsecond
+		}
+	}
+	e.Time = now()
+	w.rec.write(e)
+	verb.run(a)
+}
+
+// duration is how long to hold a lock: not at all mostly, and sometimes for long.
+func duration(r *rand.Rand) time.Duration {
+	switch n := r.IntN(100); {
+	case n < 70:
+		return time.Duration(r.IntN(3000)) * time.Microsecond
+	case n < 96:
+		return time.Duration(5+r.IntN(25)) * time.Millisecond
+	default:
+		return time.Duration(100+r.IntN(300)) * time.Millisecond
+	}
+}
+
+// waiting is the ctx for the waiting. stop reports whether it had not ended yet, and
+// sees to it that it does not any more while the lock is held: that would be
+// another way of giving it back.
+func (a *attempt) waiting() (ctx context.Context, stop func() bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	return ctx, time.AfterFunc(a.limit, cancel).Stop
+}
+
+// no records that the locks were not had.
+func (a *attempt) no(o outcome, err error) {
+	a.rec.write(event{Time: now(), Kind: evNo, Op: a.op, Outcome: o, Text: err.Error()})
+	if o != outHeld && o != outCancelled {
+		time.Sleep(20 * time.Millisecond) // as anybody would
+	}
+}
+
+// hold records that the locks are had, and holds them for a while, or until their
+// loss is told: done is closed then and why has an error. A transaction is told
+// nothing.
+func (a *attempt) hold(pid int32, done <-chan struct{}, why func() error) {
+	a.rec.write(event{Time: now(), Kind: evGot, Op: a.op, PID: pid})
+	h := &holder{a.op, a.shared, func() bool { return why() != nil }}
+	if done != nil {
+		a.enter(h)
+	}
+	work := a.work
+	if a.config.Broken == deaf {
+		done, work = nil, work+deafFor
+	}
+	timer := time.NewTimer(work)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+		a.rec.write(event{Time: now(), Kind: evTold, Op: a.op, Text: why().Error()})
+	}
+	a.leave(h)
+	a.rec.write(event{Time: now(), Kind: evGiving, Op: a.op})
+}
+
+// gave records what came of giving back.
+func (a *attempt) gave(o outcome, err error) {
+	e := event{Time: now(), Kind: evGiven, Op: a.op, Outcome: o}
+	if err != nil {
+		e.Text = err.Error()
+	}
+	a.rec.write(e)
+}
+
+// enter notes a new holder. Those of this process whom it excludes must have been
+// told by now, if they had not given back: that promise knows no delay.
+func (a *attempt) enter(h *holder) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, name := range a.names {
+		for _, other := range a.holding[name] {
+			if (!h.shared || !other.shared) && !other.lost() {
+				a.rec.wrong(a.op, "was granted %s, of which #%d of the same process has not been told that it is lost", name, other.op)
+			}
+		}
+		a.holding[name] = append(a.holding[name], h)
+	}
+}
+
+// leave takes back what enter noted.
+func (a *attempt) leave(h *holder) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, name := range a.names {
+		a.holding[name] = slices.DeleteFunc(a.holding[name], func(other *holder) bool { return other == h })
+	}
+}
