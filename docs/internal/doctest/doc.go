@@ -24,6 +24,7 @@
 //
 //	<!-- doctest: tx=SQLTx -->           in Go, tx is what World.SQLTx makes
 //	<!-- doctest: compile -->            compiled, not run; what follows is the reason
+//	<!-- doctest: from FILE -->          it stands in a file that is tested by itself
 //	<!-- doctest: exit 75 -->            the exit code
 //	<!-- doctest: scene reports -->      another scene
 //	<!-- doctest: output pglock tree --> this text is what the command prints

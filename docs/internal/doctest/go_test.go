@@ -58,6 +58,10 @@ func TestGo(t *testing.T) {
 	table := &strings.Builder{}
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t, "go") {
+			if path, ok := b.mark("from"); ok {
+				standsIn(t, b, path)
+				continue
+			}
 			if strings.HasPrefix(b.text, "package ") {
 				programs = append(programs, b)
 				add(b.id()+"/main.go", b.text)
@@ -120,6 +124,17 @@ func TestGo(t *testing.T) {
 				runGo(t, binary)
 			}
 		})
+	}
+}
+
+// standsIn checks that a block is a piece of a file, which has tests of its own.
+func standsIn(t *testing.T, b *block, path string) {
+	t.Helper()
+	source, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Errorf("%s: %v", b, err)
+	} else if !strings.Contains("\n"+string(source), "\n"+b.text) {
+		t.Errorf("%s: the block does not stand in %s as it is here", b, path)
 	}
 }
 
