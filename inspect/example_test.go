@@ -2,99 +2,289 @@ package inspect_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
-	"log"
+	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/inspect/pgxannotate"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
+// What is waited for, on one table.
 func ExampleLocks() {
 	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, "")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer pool.Close()
+	pool, done := exampleShop()
+	defer done()
 
 	waits, err := inspect.Locks(ctx, pgxlock.Pool(pool),
-		inspect.On("app.orders"),
+		inspect.On("orders"),
 		inspect.Where("granted", "=", "false"),
-		inspect.Where("wait_duration", ">", "5s"))
-	if err != nil {
-		log.Fatal(err)
-	}
+		inspect.Where("application", "~", "^mig"))
+	check(err)
 	for _, l := range waits {
-		fmt.Println(l.PID, l.Mode, l.Target(), l.WaitDuration, l.Application, l.Query)
+		fmt.Println(l.Application, "waits for", l.Mode, "on", l.Target(), "to run", l.Query)
 	}
+	// Output: migrate waits for AccessExclusiveLock on public.orders to run ALTER TABLE orders ADD note text
 }
 
-func ExampleSnapshot_Forest() {
+// Who waits for whom, and why.
+func ExampleBlocked() {
 	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, "")
-	if err != nil {
-		log.Fatal(err)
+	pool, done := exampleShop()
+	defer done()
+
+	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.On("orders"))
+	check(err)
+	for _, p := range pairs {
+		fmt.Printf("%s waits for %s, which is %s and has %s (%s)\n",
+			p.Application, p.Blocking.Application, p.Blocking.State, p.Held.Mode, p.Block)
 	}
-	defer pool.Close()
+	// Output: migrate waits for checkout, which is idle in transaction and has RowExclusiveLock (hard)
+}
+
+// A picture of all locks at once, and of which server it is.
+func ExampleTake() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
 
 	snapshot, err := inspect.Take(ctx, pgxlock.Pool(pool))
-	if err != nil {
-		log.Fatal(err)
+	check(err)
+	fmt.Println("sees all:", snapshot.Server.SeesAll, "may end all:", snapshot.Server.SignalsAll)
+	for _, grant := range snapshot.Server.Grants() {
+		fmt.Println("would help:", grant)
 	}
+	// Output: sees all: true may end all: true
+}
+
+// The tree of who waits for whom, drawn.
+func ExampleSnapshot_Forest() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+
+	snapshot, err := inspect.Take(ctx, pgxlock.Pool(pool))
+	check(err)
 	var show func(trees []*inspect.Tree)
 	show = func(trees []*inspect.Tree) {
 		for _, t := range trees {
-			fmt.Printf("%*d %s, %d behind it", 2*t.Depth+6, t.PID, t.State, t.Behind)
+			fmt.Printf("%s%s, %d behind it", strings.Repeat("  ", t.Depth), t.Application, t.Behind)
 			if t.Pair != nil {
-				fmt.Printf(", waits for %s of %s (%s)", t.Pair.Mode, t.Pair.Target(), t.Pair.Block)
+				fmt.Printf(", waits for %s (%s)", t.Pair.Target(), t.Pair.Block)
 			}
 			fmt.Println()
 			show(t.Blocked)
 		}
 	}
 	show(snapshot.Forest())
+	// Output:
+	// checkout, 1 behind it
+	//   migrate, 0 behind it, waits for public.orders (hard)
 }
 
+// Trees of some pairs only.
+func ExampleGrow() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+
+	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.On("orders"))
+	check(err)
+	for _, t := range inspect.Grow(pairs) {
+		fmt.Println(t.Application, "keeps", t.Behind, "waiting")
+	}
+	// Output: checkout keeps 1 waiting
+}
+
+// To cancel a session that runs nothing would free nothing, so it is left alone.
+func ExampleCancel() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	q := pgxlock.Pool(pool)
+
+	locks, err := inspect.Locks(ctx, q, inspect.On("orders"))
+	check(err)
+	outcomes, err := inspect.Cancel(ctx, q, inspect.SessionsOf(locks))
+	check(err)
+	for _, o := range outcomes {
+		fmt.Println(o.Victim.Application, o.Status)
+	}
+	// Unordered output:
+	// migrate signalled
+	// checkout idle
+}
+
+// Whoever keeps others from a table and does nothing is ended, if it still does so
+// when it comes to that.
 func ExampleTerminate() {
 	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, "")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer pool.Close()
+	pool, done := exampleShop()
+	defer done()
 	q := pgxlock.Pool(pool)
 
 	pairs, err := inspect.Blocked(ctx, q,
-		inspect.On("app.orders"),
-		inspect.Where("blocking_state", "=", "idle in transaction"),
-		inspect.Where("blocking_duration", ">", "5 minutes"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	outcomes, err := inspect.Terminate(ctx, q, inspect.BlockersOf(pairs), inspect.WaitGone(10*time.Second))
+		inspect.On("orders"),
+		inspect.Where("blocking_state", "=", "idle in transaction"))
+	check(err)
+	victims := inspect.BlockersOf(pairs)
+
+	would, err := inspect.Terminate(ctx, q, victims, inspect.DryRun())
+	check(err)
+	fmt.Println("would end", would[0].Victim.Application)
+
+	outcomes, err := inspect.Terminate(ctx, q, victims, inspect.WaitGone(10*time.Second))
+	check(err)
 	for _, o := range outcomes {
-		fmt.Println(o.Victim.PID, o.Status, o.Reason, o.Grant)
+		fmt.Println(o.Victim.Application, o.Status, "gone:", o.Ended)
 	}
-	if err != nil {
-		log.Fatal(err)
-	}
+	// Output:
+	// would end checkout
+	// checkout signalled gone: true
 }
 
-func ExampleAnnotate() {
+// Some sessions are left alone unless they are named: those with a number of our own,
+// and whole kinds.
+func ExampleSpare() {
 	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, "")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer pool.Close()
+	pool, done := exampleShop()
+	defer done()
+	q := pgxlock.Pool(pool)
 
-	db := pgxannotate.DB(pool)
-	ctx = inspect.Annotate(ctx, "job", "nightly-report")
-	if _, err := db.Exec(ctx, "UPDATE app.orders SET sent = true"); err != nil {
-		log.Fatal(err)
+	locks, err := inspect.Locks(ctx, q, inspect.On("orders"), inspect.Where("granted", "=", "true"))
+	check(err)
+	outcomes, err := inspect.Terminate(ctx, q, inspect.SessionsOf(locks),
+		inspect.Spare(locks[0].PID), // a session of ours
+		inspect.Allow(inspect.Autovacuum))
+	check(err)
+	fmt.Println(outcomes[0].Status)
+	// Output: refused
+}
+
+// A signal that is sent only while one session keeps the other waiting.
+func ExampleBlockingSignal_Send() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.On("orders"))
+	check(err)
+	session, err := pgxlock.Pool(pool).Open(ctx)
+	check(err)
+	defer session.Close()
+
+	signal := inspect.BlockingSignal{
+		Waiter:       pairs[0].PID,
+		Blocker:      pairs[0].Blocking.PID,
+		BlockerStart: pairs[0].Blocking.BackendStart,
+		Superusers:   true, // as everybody is here
+		Action:       inspect.OnlyAsk,
 	}
+	outcome, err := signal.Send(ctx, session)
+	fmt.Println(outcome, err)
+	signal.Action = inspect.CancelQuery
+	outcome, err = signal.Send(ctx, session)
+	fmt.Println(outcome, err)
+	// Output:
+	// due <nil>
+	// idle <nil>
+}
+
+// A connection that only looks on must not get stuck itself.
+func ExampleGuard() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	conn, err := pool.Acquire(ctx)
+	check(err)
+	defer conn.Conn().Close(ctx) // its settings are not for others
+	defer conn.Release()
+
+	check(inspect.Guard(ctx, pgxlock.Conn(conn.Conn())))
+	var timeout string
+	check(conn.QueryRow(ctx, "SHOW lock_timeout").Scan(&timeout))
+	fmt.Println(timeout)
+	// Output: 2s
+}
+
+// Filters as people write them. What is wrong with one is told at once.
+func ExampleParseFilter() {
+	f, err := inspect.ParseFilter("wait_duration > 5 seconds")
+	fmt.Println(f.String(), err)
+	_, err = inspect.ParseFilter("waiting > 5 seconds")
+	fmt.Println(err != nil)
+	fmt.Println(inspect.PIDs(4711, 4712), inspect.Where("pid", "~", "47").Err() != nil)
+	// Output:
+	// wait_duration > 5 seconds <nil>
+	// true
+	// pids 4711 4712 true
+}
+
+// A list of locks with columns of the reader's choice.
+func ExampleAttributes() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	q := pgxlock.Pool(pool)
+
+	locks, err := inspect.Locks(ctx, q, inspect.On("orders"), inspect.Where("granted", "=", "false"))
+	check(err)
+	for _, a := range inspect.Attributes() {
+		if a.Name == "mode" || a.Name == "relation" {
+			fmt.Println(a.Name, a.Type, a.Value(&locks[0]))
+		}
+	}
+	pairs, err := inspect.Blocked(ctx, q, inspect.On("orders"))
+	check(err)
+	for _, a := range inspect.PairAttributes() {
+		if a.Name == "blocking_application" {
+			fmt.Println(a.Name, a.Type, a.PairValue(&pairs[0]))
+		}
+	}
+	// Output:
+	// mode text AccessExclusiveLock
+	// relation text orders
+	// blocking_application text checkout
+}
+
+// What an application says about its statements is seen by whoever sees its locks.
+func ExampleAnnotate() {
+	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
+	fmt.Println(inspect.Comment(ctx, "UPDATE orders SET state = 'sent'"))
+	// Output: UPDATE orders SET state = 'sent' /*job='nightly-report'*/
+}
+
+// A comment that says what ctx is for.
+func ExampleComment() {
+	ctx := inspect.Annotate(context.Background(), "request", "4711")
+	fmt.Println(inspect.Comment(ctx, "SELECT 1"))
+	fmt.Println(inspect.Comment(context.Background(), "SELECT 1"))
+	// Output:
+	// SELECT 1 /*request='4711'*/
+	// SELECT 1
+}
+
+// The same for all that a *sql.DB sends.
+func ExampleAnnotateSQL() {
+	pool, done := exampleShop()
+	defer done()
+	db, err := sql.Open("pgx", pool.Config().ConnString())
+	check(err)
+	defer db.Close()
+
+	annotated := inspect.AnnotateSQL(db)
+	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
+	var query string
+	check(annotated.QueryRowContext(ctx, "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&query))
+	fmt.Println(query[strings.Index(query, "/*"):])
+	// Output: /*job='nightly-report'*/
+}
+
+// A prepared transaction has no process that could be ended, but a statement.
+func ExamplePrepared_Remedy() {
+	prepared := &inspect.Prepared{GID: "order 42", Owner: "app", Database: "shop"}
+	fmt.Println(prepared.Remedy())
+	// Output: ROLLBACK PREPARED 'order 42'
 }

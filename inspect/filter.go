@@ -132,7 +132,7 @@ func checkTable(name string) error {
 
 // PIDs is the filter for the locks of any of the sessions with these numbers.
 func PIDs(pids ...int32) Filter {
-	f := Filter{pids: slices.Clone(pids), text: strings.Trim(fmt.Sprint("pids ", pids), "[]")}
+	f := Filter{pids: slices.Clone(pids), text: "pids " + strings.Trim(fmt.Sprint(pids), "[]")}
 	if len(pids) == 0 {
 		f.err = errors.New("PIDs without a pid")
 	}

@@ -168,3 +168,84 @@ func ExampleRunFor() {
 	// terminated: reports
 	// <nil>
 }
+
+// Before anybody is ended: who would be? Without a policy nobody is.
+func ExampleReport() {
+	dsn, forgetful, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	},
+		prioritize.Report(), // as without it
+		prioritize.After(100*time.Millisecond),
+		prioritize.Interval(20*time.Millisecond),
+		prioritize.ClearQueue(), // tell of those who only wait ahead of us, too
+		prioritize.OnEvent(func(e prioritize.Event) {
+			if e.Kind == prioritize.Overdue {
+				fmt.Println("in the way:", e.Blocked[0].Blocking.Application, e.String() != "")
+				forgetful.Exec(ctx, "COMMIT") // somebody asked them to
+			}
+		}))
+	fmt.Println(err)
+	// Output:
+	// in the way: reports true
+	// <nil>
+}
+
+// A policy of one's own: ask the session's owner before anything else.
+func ExampleCall() {
+	dsn, forgetful, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	ask := func(ctx context.Context, blocked inspect.Pair) error {
+		fmt.Println("please, end it:", blocked.Blocking.Application)
+		_, err := forgetful.Exec(ctx, "COMMIT")
+		return err
+	}
+	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	}, prioritize.Call(ask), prioritize.Every(time.Minute), prioritize.After(100*time.Millisecond))
+	fmt.Println(err)
+	// Output:
+	// please, end it: reports
+	// <nil>
+}
+
+// Who is there when the first one is past its grace is cancelled, once; autovacuum,
+// too. A cancel does nothing to a session that is idle in its transaction.
+func ExampleCancel() {
+	dsn, forgetful, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	},
+		prioritize.Cancel(), prioritize.Once(), prioritize.After(100*time.Millisecond),
+		prioritize.Allow(prioritize.Autovacuum),
+		prioritize.OnEvent(func(e prioritize.Event) {
+			if e.Kind == prioritize.Spared {
+				fmt.Println("spared:", e.Blocked[0].Blocking.Application, e.Reason)
+				forgetful.Exec(ctx, "COMMIT")
+			}
+		}))
+	fmt.Println(err)
+	// Output:
+	// spared: reports idle
+	// <nil>
+}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log"
 	"testing"
+	"time"
+
+	"github.com/lib/pq"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
@@ -64,6 +67,123 @@ func ExampleTx() {
 	check(tx.Commit())
 	fmt.Println("done")
 	// Output: done
+}
+
+// A connector of the driver's, in place of a connection string.
+func ExampleConnector() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	connector, err := pq.NewConnector(dsn)
+	check(err)
+
+	locker, err := pglock.New(sqllock.Connector(connector))
+	check(err)
+	defer locker.Close()
+	lock, err := locker.TryLock(ctx, pglock.Name("nightly report"))
+	check(err)
+	fmt.Println(lock.Unlock())
+	// Output: <nil>
+}
+
+// A pool also runs queries, for package inspect.
+func ExamplePoolSource_Query() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	db, err := sql.Open("pgx", dsn)
+	check(err)
+	defer db.Close()
+
+	rows, err := sqllock.DB(db).Query(ctx, "SELECT $1 || 'day'", "to")
+	check(err)
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		check(rows.Scan(&text))
+		fmt.Println(text)
+	}
+	check(rows.Err())
+	// Output: today
+}
+
+// A session is what a Locker works with.
+func ExampleSource_Open() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+
+	session, err := sqllock.ConnString("pgx", dsn).Open(ctx)
+	check(err)
+	defer session.Close()
+	answer, err := session.Ask(ctx, "SELECT 'here'")
+	check(err)
+	fmt.Println(answer)
+	// Output: here
+}
+
+// What concerns one connection, such as a timeout.
+func ExampleConn() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	db, err := sql.Open("pgx", dsn)
+	check(err)
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	check(err)
+	defer conn.Close()
+
+	show := func(ctx context.Context) error {
+		var timeout string
+		err := conn.QueryRowContext(ctx, "SHOW lock_timeout").Scan(&timeout)
+		fmt.Println(timeout)
+		return err
+	}
+	check(pglock.WithLockTimeout(ctx, sqllock.Conn(conn), 3*time.Second, show))
+	check(show(ctx))
+	// Output:
+	// 3s
+	// 0
+}
+
+// Begin, lock, work and commit in one.
+func ExampleBegin() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	db, err := sql.Open("pgx", dsn)
+	check(err)
+	defer db.Close()
+
+	err = pglock.DoTx(ctx, sqllock.Begin(db, nil), pglock.Name("invoice numbers"),
+		func(ctx context.Context, tx *sql.Tx) error {
+			var one int
+			err := tx.QueryRowContext(ctx, "SELECT 1").Scan(&one)
+			fmt.Println("in the transaction:", one)
+			return err
+		})
+	check(err)
+	// Output: in the transaction: 1
+}
+
+// The same where transactions begin in another way, as with sqlx or ent.
+func ExampleBeginFunc() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	db, err := sql.Open("pgx", dsn)
+	check(err)
+	defer db.Close()
+
+	begin := func(ctx context.Context) (*sql.Tx, error) { return db.BeginTx(ctx, nil) }
+	err = pglock.DoTx(ctx, sqllock.BeginFunc(begin), pglock.Name("invoice numbers"),
+		func(ctx context.Context, tx *sql.Tx) error {
+			fmt.Println("in the transaction")
+			return nil
+		})
+	check(err)
+	// Output: in the transaction
 }
 
 // exampleDatabase makes a database for an example, which ends with done.

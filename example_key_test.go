@@ -1,0 +1,103 @@
+package pglock_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// A name is a number to Postgres, the same one in every language that maps it so.
+func ExampleName() {
+	key := pglock.Name("nightly-report")
+	fmt.Println(key.String(), key.ID(), key.IsPair())
+	// Output: "nightly-report" (-8663603374018903193) -8663603374018903193 false
+}
+
+// A pair of numbers: a kind of thing, and which one.
+func ExamplePair() {
+	const orders = 7
+	key := pglock.Pair(orders, 4711)
+	class, object := key.Pair()
+	fmt.Println(key, class, object, key.IsPair())
+	// Output: (7, 4711) 7 4711 true
+}
+
+// What pg_locks shows of a key, and back. A name cannot be had back.
+func ExamplePgLocksKey() {
+	classid, objid, objsubid := pglock.Name("nightly-report").PgLocks()
+	fmt.Println(classid, objid, objsubid)
+	key, ok := pglock.PgLocksKey(classid, objid, objsubid)
+	_, named := key.Name()
+	fmt.Println(key, ok, named)
+	// Output:
+	// 2277814946 280642407 1
+	// -8663603374018903193 true false
+}
+
+// The modes of a table lock, and which of them go together.
+func ExampleModes() {
+	for _, mode := range pglock.Modes()[:3] {
+		fmt.Println(mode.String(), mode.PgLocks(), mode.Valid(), mode.Conflicts(pglock.Share))
+	}
+	// Output:
+	// ACCESS SHARE AccessShareLock true false
+	// ROW SHARE RowShareLock true false
+	// ROW EXCLUSIVE RowExclusiveLock true true
+}
+
+// A table without its partitions.
+func ExampleOnly() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	_, err := pool.Exec(ctx, `CREATE TABLE events (at timestamptz)`)
+	check(err)
+	tx, err := pool.Begin(ctx)
+	check(err)
+	defer tx.Rollback(ctx)
+
+	err = pglock.LockTables(ctx, pgxlock.Tx(tx), pglock.Tables("events"), pglock.Only(), pglock.In(pglock.Share))
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+// Who holds a lock, on one line.
+func ExampleHolder_String() {
+	ctx := context.Background()
+	locker, other, end := exampleLockers()
+	defer end()
+	held, err := other.Lock(ctx, pglock.Name("device-7"))
+	check(err)
+	defer held.Unlock()
+
+	holders, err := locker.Holders(ctx, pglock.Name("device-7"))
+	check(err)
+	fmt.Println(len(holders), holders[0].String() != "", holders[0].Application)
+	// Output: 1 true pglock
+}
+
+// A pooler that gives each client a session of its own, and what else can be set.
+func ExampleAllowPooler() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	pool, err := pgxpool.New(ctx, dsn)
+	check(err)
+	defer pool.Close()
+
+	locker, err := pglock.New(pgxlock.Pool(pool),
+		pglock.AllowPooler(),
+		pglock.Sessions(4),                 // at most
+		pglock.Slice(500*time.Millisecond), // shorter than deadlock_timeout
+		pglock.HandOver(0),                 // other processes get their turn at once
+	)
+	check(err)
+	defer locker.Close()
+	fmt.Println(locker.Do(ctx, pglock.Name("device-7"), func(context.Context) error { return nil }))
+	// Output: <nil>
+}

@@ -1,0 +1,82 @@
+package inspect_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// exampleTB is as much of a test as a database needs.
+type exampleTB struct {
+	testing.TB
+	atEnd []func()
+}
+
+func (e *exampleTB) Helper()                      {}
+func (e *exampleTB) Context() context.Context     { return context.Background() }
+func (e *exampleTB) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
+func (e *exampleTB) Error(args ...any)            { fmt.Println(args...) }
+func (e *exampleTB) Fatal(args ...any)            { log.Panic(args...) }
+func (e *exampleTB) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
+
+func (e *exampleTB) done() {
+	for i := len(e.atEnd) - 1; i >= 0; i-- {
+		e.atEnd[i]()
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		log.Panic(err)
+	}
+}
+
+// exampleShop is a pool on a database where "checkout" has changed an order and idles
+// in its transaction, and "migrate" waits to alter the table.
+func exampleShop() (pool *pgxpool.Pool, done func()) {
+	ctx := context.Background()
+	e := &exampleTB{}
+	dsn := pgtest.Database(e)
+	pool, err := pgxpool.New(ctx, dsn)
+	check(err)
+	e.Cleanup(pool.Close)
+	_, err = pool.Exec(ctx, `CREATE TABLE orders (id int, state text); INSERT INTO orders VALUES (1, 'new')`)
+	check(err)
+
+	checkout, err := pgx.Connect(ctx, dsn+" application_name=checkout")
+	check(err)
+	e.Cleanup(func() { checkout.Close(ctx) })
+	for _, statement := range []string{"BEGIN", "UPDATE orders SET state = 'paid'"} {
+		_, err = checkout.Exec(ctx, statement)
+		check(err)
+	}
+	migrate, err := pgx.Connect(ctx, dsn+" application_name=migrate")
+	check(err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = migrate.Exec(ctx, "ALTER TABLE orders ADD note text") // it may be ended
+	}()
+	e.Cleanup(func() {
+		checkout.Close(ctx)
+		<-ended
+		migrate.Close(ctx)
+	})
+	for {
+		waits, err := inspect.Locks(ctx, pgxlock.Pool(pool), inspect.On("orders"), inspect.Where("granted", "=", "false"))
+		check(err)
+		if len(waits) > 0 {
+			return pool, e.done
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

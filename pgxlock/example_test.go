@@ -1,0 +1,204 @@
+package pgxlock_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// exampleTB is as much of a test as a database needs.
+type exampleTB struct {
+	testing.TB
+	atEnd []func()
+}
+
+func (e *exampleTB) Helper()                      {}
+func (e *exampleTB) Context() context.Context     { return context.Background() }
+func (e *exampleTB) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
+func (e *exampleTB) Error(args ...any)            { fmt.Println(args...) }
+func (e *exampleTB) Fatal(args ...any)            { log.Panic(args...) }
+func (e *exampleTB) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
+
+func exampleDatabase() (dsn string, done func()) {
+	e := &exampleTB{}
+	return pgtest.Database(e), func() {
+		for i := len(e.atEnd) - 1; i >= 0; i-- {
+			e.atEnd[i]()
+		}
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		log.Panic(err)
+	}
+}
+
+// A Locker beside the application's pool: its sessions are not of the pool.
+func ExamplePool() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	pool, err := pgxpool.New(ctx, dsn)
+	check(err)
+	defer pool.Close()
+
+	locker, err := pglock.New(pgxlock.Pool(pool))
+	check(err)
+	defer locker.Close()
+	lock, err := locker.Lock(ctx, pglock.Name("nightly-report"))
+	check(err)
+	defer lock.Unlock()
+	fmt.Println("connections of the pool in use:", pool.Stat().AcquiredConns())
+	// Output: connections of the pool in use: 0
+}
+
+// A pool also runs queries, for package inspect.
+func ExamplePoolSource_Query() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	pool, err := pgxpool.New(ctx, dsn)
+	check(err)
+	defer pool.Close()
+
+	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.Where("database", "=", pool.Config().ConnConfig.Database))
+	fmt.Println(len(pairs), err)
+
+	rows, err := pgxlock.Pool(pool).Query(ctx, "SELECT $1 || 'day'", "to")
+	check(err)
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		check(rows.Scan(&text))
+		fmt.Println(text)
+	}
+	check(rows.Err())
+	// Output:
+	// 0 <nil>
+	// today
+}
+
+// A Locker without a pool.
+func ExampleConnString() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase() // such as postgres://app@db-1,db-2/shop?target_session_attrs=read-write
+	defer done()
+
+	locker, err := pglock.New(pgxlock.ConnString(dsn))
+	check(err)
+	defer locker.Close()
+	err = locker.Do(ctx, pglock.Name("nightly-report"), func(context.Context) error {
+		fmt.Println("nobody else does this now")
+		return nil
+	})
+	check(err)
+	// Output: nobody else does this now
+}
+
+// A configuration that is not that of the application, such as one past a pooler.
+func ExampleConfig() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+
+	config, err := pgx.ParseConfig(dsn)
+	check(err)
+	config.RuntimeParams["application_name"] = "shop locks"
+	locker, err := pglock.New(pgxlock.Config(config))
+	check(err)
+	defer locker.Close()
+	lock, err := locker.Lock(ctx, pglock.Name("nightly-report"))
+	check(err)
+	defer lock.Unlock()
+	holders, err := locker.Holders(ctx, lock.Key())
+	check(err)
+	fmt.Println(holders[0].Application)
+	// Output: shop locks
+}
+
+// A session is what a Locker works with.
+func ExampleSource_Open() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+
+	session, err := pgxlock.ConnString(dsn).Open(ctx)
+	check(err)
+	defer session.Close()
+	pid, err := session.Ask(ctx, "SELECT pg_backend_pid()::text")
+	check(err)
+	fmt.Println("no pooler in between:", pid == fmt.Sprint(session.PID()))
+	// Output: no pooler in between: true
+}
+
+// A lock in a transaction of the application's.
+func ExampleTx() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	pool, err := pgxpool.New(ctx, dsn)
+	check(err)
+	defer pool.Close()
+
+	tx, err := pool.Begin(ctx)
+	check(err)
+	defer tx.Rollback(ctx)
+	check(pglock.LockTx(ctx, pgxlock.Tx(tx), pglock.Name("invoice numbers")))
+	// ... read the highest number, and insert the next ...
+	check(tx.Commit(ctx))
+	fmt.Println("free again")
+	// Output: free again
+}
+
+// What concerns one connection, such as a timeout.
+func ExampleConn() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	show := func(ctx context.Context) error {
+		var timeout string
+		err := conn.QueryRow(ctx, "SHOW lock_timeout").Scan(&timeout)
+		fmt.Println(timeout)
+		return err
+	}
+	check(pglock.WithLockTimeout(ctx, pgxlock.Conn(conn), 3*time.Second, show))
+	check(show(ctx))
+	// Output:
+	// 3s
+	// 0
+}
+
+// Begin, lock, work and commit in one.
+func ExampleBegin() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	pool, err := pgxpool.New(ctx, dsn)
+	check(err)
+	defer pool.Close()
+
+	err = pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), pglock.Name("invoice numbers"),
+		func(ctx context.Context, tx pgx.Tx) error {
+			var one int
+			err := tx.QueryRow(ctx, "SELECT 1").Scan(&one)
+			fmt.Println("in the transaction:", one)
+			return err
+		})
+	check(err)
+	// Output: in the transaction: 1
+}
