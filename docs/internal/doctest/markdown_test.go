@@ -143,7 +143,7 @@ func (p *page) lineOf(offset int) int {
 // Every block says what it is in, so that something is done with it.
 func TestBlocksHaveALanguage(t *testing.T) {
 	known := []string{"go", "sh", "console", "yaml", "json", "sql", "ini", "text"}
-	words := regexp.MustCompile(`^(compile|exit|scene|output|usage|shape|manifest|newcomer|\w+=\w+)$`)
+	words := regexp.MustCompile(`^(compile|from|exit|scene|output|usage|shape|manifest|newcomer|\w+=\w+)$`)
 	count := 0
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t) {
