@@ -9,6 +9,7 @@ import (
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/Shopify/toxiproxy/v2/toxics"
 	"github.com/rs/zerolog"
 )
 
@@ -21,6 +22,7 @@ type Proxy struct {
 // NewProxy begins to listen on a free port and to pass on to upstream, such as
 // "127.0.0.1:5432". Close ends it.
 func NewProxy(upstream string) (*Proxy, error) {
+	toxics.Register(holeName, new(hole))
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	p := &Proxy{toxiproxy.NewProxy(server, "postgres", "127.0.0.1:0", upstream)}
 	if err := p.proxy.Start(); err != nil {
@@ -62,7 +64,7 @@ func (p *Proxy) Accept() error { return p.proxy.Start() }
 // accepted, and as silent. One difference remains: when one side closes its
 // connection, the other is told.
 func (p *Proxy) BlackHole() error {
-	return p.add("timeout", `{"timeout": 0}`)
+	return p.add(holeName, `{}`)
 }
 
 // Slow delays what is sent, in each direction, by latency, and by up to jitter
@@ -89,4 +91,34 @@ func (p *Proxy) add(kind, attributes string) error {
 		}
 	}
 	return nil
+}
+
+// hole is the toxic behind BlackHole. The timeout toxic of toxiproxy does the same,
+// but leaves a goroutine behind, for ever, when it is taken away while data comes.
+type hole struct{}
+
+const holeName = "hole"
+
+// Pipe drops all that comes.
+func (*hole) Pipe(stub *toxics.ToxicStub) {
+	for {
+		select {
+		case <-stub.Interrupt:
+			return
+		case chunk := <-stub.Input:
+			if chunk == nil {
+				stub.Close()
+				return
+			}
+		}
+	}
+}
+
+// Cleanup closes the connection, and takes what still comes until both sides know.
+func (*hole) Cleanup(stub *toxics.ToxicStub) {
+	stub.Close()
+	go func() {
+		for range stub.Input {
+		}
+	}()
 }

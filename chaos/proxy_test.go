@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,4 +93,60 @@ func TestProxy(t *testing.T) {
 	if err := ask(connect(), long); err != nil {
 		t.Error("a proxy that accepts again:", err)
 	}
+}
+
+// A black hole may end while something is falling into it. Main finds what is left
+// of that.
+func TestProxyHealsWhileDataComes(t *testing.T) {
+	t.Parallel()
+	sink, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for {
+			conn, err := sink.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				conn.Write([]byte("!"))
+				io.Copy(io.Discard, conn)
+				conn.Close()
+			})
+		}
+	})
+	proxy, err := chaos.NewProxy(sink.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", proxy.Port()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil { // it is through
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for chunk := make([]byte, 1000); ; {
+				if _, err := conn.Write(chunk); err != nil {
+					return
+				}
+			}
+		}()
+		if err := proxy.BlackHole(); err != nil {
+			t.Fatal(err)
+		}
+		proxy.Heal()
+		<-done // the connection is closed
+		conn.Close()
+	}
+	proxy.Close()
+	sink.Close()
 }

