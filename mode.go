@@ -99,7 +99,8 @@ func ParseMode(s string) (Mode, error) {
 			return m, nil
 		}
 	}
-	return 0, fmt.Errorf("pglock: %q is no lock mode: the modes are %s", s, modeList())
+	shown, more := cut(s, shownName)
+	return 0, fmt.Errorf("pglock: %q%s is no lock mode: the modes are %s", shown, more, modeList())
 }
 
 func modeList() string {

@@ -131,6 +131,23 @@ func TestHostileFilters(t *testing.T) {
 	}
 }
 
+// What one session writes into its comments keeps nobody from looking at others.
+func TestHostileContext(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.session("json").do(`/*pga_context={"a": "\u0000\ud800x"}*/ SELECT pg_advisory_lock(1)`)
+	s.session("url").do("SELECT pg_advisory_lock(2) /*a='%00%ff%1bx'*/")
+	s.session("deep").do(`/*pga_context={"a": ` + strings.Repeat("[", 400) + strings.Repeat("]", 400) + `}*/ SELECT pg_advisory_lock(3)`)
+	for _, f := range []inspect.Filter{
+		inspect.Where("context.a", "~", "x$"), inspect.Where("context.a", "!~", "^y"), inspect.Where("context", "~", "a"), inspect.Where("context.a", "!=", "x"),
+	} {
+		locks, err := inspect.Locks(t.Context(), s.q, f, inspect.Where("type", "=", "advisory"))
+		if err != nil || !slices.ContainsFunc(locks, func(l inspect.Lock) bool { return l.Application == "url" }) || !slices.ContainsFunc(locks, func(l inspect.Lock) bool { return l.Application == "json" }) {
+			t.Errorf("%s: %v, %v", f, locks, err)
+		}
+	}
+}
+
 // Names of roles and databases are bytes, in the encoding of the database where
 // they were made, which no other database knows.
 func TestOtherEncodings(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -207,7 +208,12 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 		}
 		return matches, nil
 	}
-	list, err := json.Marshal(texts)
+	sent := slices.Clone(texts)
+	for i, text := range sent {
+		// A context may have a NUL in it, of which Postgres makes no text.
+		sent[i] = strings.ReplaceAll(text, "\x00", "\ufffd")
+	}
+	list, err := json.Marshal(sent)
 	if err != nil {
 		return nil, err
 	}
@@ -226,8 +232,7 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 	return matches, nil
 }
 
-// textOf is a value as text for comparing: a map as JSON, nothing as "". A NUL,
-// which Postgres has no text for, cannot come from it either.
+// textOf is a value as text for comparing: a map as JSON, nothing as "".
 func textOf(v any) string {
 	switch v := v.(type) {
 	case string:

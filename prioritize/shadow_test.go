@@ -2,6 +2,8 @@ package prioritize_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,5 +62,25 @@ func TestInShadow(t *testing.T) {
 			}
 			s.must(prioritize.Retry(ctx, db, pgxlock.Conn(me.conn), alter("c"), retry(log.option())...))
 		})
+	}
+}
+
+// What is no name is refused before anybody watches for it.
+func TestWhoOfHostileNames(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for _, who := range []prioritize.Who{
+		{Applications: []string{"a\x00"}}, {Users: []string{"\x00"}}, {Applications: []string{"\xff"}}, {Users: []string{"a\xc3"}}, {Applications: []string{strings.Repeat("x", 64)}},
+	} {
+		ran := false
+		err := prioritize.RunFor(t.Context(), pgxlock.ConnString(s.dsn), who, func(context.Context) error { ran = true; return nil })
+		var state interface{ SQLState() string }
+		if err == nil || ran || errors.As(err, &state) {
+			t.Errorf("%+v: %v", who, err)
+		}
+	}
+	// One that is merely odd is.
+	for _, name := range []string{"a'b", `a"b\`, "\x1b[31m", "日本", "{}", "%s"} {
+		s.must(prioritize.RunFor(t.Context(), pgxlock.ConnString(s.dsn), prioritize.Who{Applications: []string{name}, Users: []string{name}}, func(context.Context) error { return nil }))
 	}
 }

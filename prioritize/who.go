@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pglock-go/pglock/inspect"
 )
@@ -34,6 +36,11 @@ func (w Who) check() error {
 	}
 	if slices.Contains(w.Applications, "") || slices.Contains(w.Users, "") {
 		return errors.New("a name is empty")
+	}
+	if slices.ContainsFunc(slices.Concat(w.Applications, w.Users), func(name string) bool {
+		return !utf8.ValidString(name) || strings.Contains(name, "\x00")
+	}) {
+		return errors.New("a name is not UTF-8, or has a NUL in it")
 	}
 	if slices.ContainsFunc(w.Applications, func(name string) bool { return len(name) > maxName }) {
 		return errors.New("an application_name is longer than the 63 bytes that Postgres keeps of it")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
@@ -113,8 +114,15 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			if timeout.value.Milliseconds() > math.MaxInt32 {
 				return usagef(cmd, "--lock-timeout %s is longer than Postgres takes, %v", timeout.String(), math.MaxInt32*time.Millisecond)
 			}
+			for _, user := range users {
+				if !utf8.ValidString(user) {
+					return usagef(cmd, "--user %s: it is not valid UTF-8", quoted(user))
+				}
+			}
 			for _, name := range names {
 				switch {
+				case !utf8.ValidString(name):
+					return usagef(cmd, "--application-name %s: it is not valid UTF-8", quoted(name))
 				case len(name) > longestName:
 					return usagef(cmd, "--application-name %s: it is longer than the %d bytes that Postgres keeps of it", quoted(name), longestName)
 				case name == watcherApplication:
