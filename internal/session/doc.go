@@ -25,6 +25,20 @@
 // waited for on a session that holds nothing, in slices; granted, that session
 // keeps the lock and serves like any other.
 //
+// # What makes it quick
+//
+// A round trip costs far more than a lock, so that as many as possible should
+// share one. A session takes whatever was queued while it asked; and when it has
+// answered several, it lets them run for some microseconds first, because they are
+// about to ask again (conn.gather). A caller who is alone has nobody to wait for
+// and runs its statement itself (Engine.unlockAndHelp).
+//
+// Nobody is woken while Engine.mu is held: who has an answer is put on a list, and
+// told when the mutex is given up (Engine.tell, Engine.giveUp).
+//
+// A backend that holds very many locks is slow in all that it does. New locks go to
+// another one then (Engine.serving).
+//
 // # What is kept true
 //
 //   - A Hold is granted only after Postgres said yes on a session that has not

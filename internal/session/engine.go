@@ -307,25 +307,36 @@ func (e *Engine) drop(ent *entry) {
 	}
 }
 
+// laden is how many locks a session takes before new ones go to another. Whenever
+// a transaction ends, Postgres walks through all locks that its backend holds
+// (LockReleaseAll in lock.c), which are an expense to every later statement: with
+// 10,000 it is a millisecond, with 50,000 ten.
+const laden = 10_000
+
 // serving is a session that is not waiting for a lock, or that soon will not be.
 func (e *Engine) serving(not *conn) *conn {
-	var opening *conn
+	var opening, lightest *conn
 	for _, c := range e.conns {
 		switch {
 		case c == not || c.waiting != nil:
+		case len(c.held)+len(c.queue) >= laden:
+			if lightest == nil || len(c.held)+len(c.queue) < len(lightest.held)+len(lightest.queue) {
+				lightest = c
+			}
 		case c.open:
 			return c
 		case opening == nil:
 			opening = c
 		}
 	}
-	if opening != nil {
+	switch {
+	case opening != nil:
 		return opening
-	}
-	if len(e.conns) < e.config.Sessions {
+	case lightest != nil && len(e.conns) >= e.config.Sessions/2:
+		return lightest // the other half is for those who wait
+	case len(e.conns) < e.config.Sessions:
 		return e.open()
-	}
-	if e.conns[0] == not {
+	case e.conns[0] == not:
 		return nil
 	}
 	return e.conns[0] // its queue is served between two slices

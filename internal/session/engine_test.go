@@ -1398,6 +1398,33 @@ func TestManyLocksOnOneSession(t *testing.T) {
 	})
 }
 
+// A session that holds many locks is slow: new ones go to another one, but no more
+// than half of the sessions are opened for that.
+func TestLadenSessions(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine(sessions(4))
+		take := func(from, n int) []*Hold {
+			t.Helper()
+			keys := make([]Key, n)
+			for i := range keys {
+				keys[i] = Key{ID: int64(from + i)}
+			}
+			holds, errs := e.AcquireTogether(t.Context(), keys, Exclusive)
+			for _, err := range errs {
+				t.must(err)
+			}
+			return holds
+		}
+		for i, step := range []struct{ locks, sessions int }{{laden, 1}, {1, 2}, {laden - 1, 2}, {1, 2}} {
+			holds := take(i*laden, step.locks)
+			if got := e.Stats().Sessions; got != step.sessions {
+				t.Errorf("step %d: %d sessions, want %d", i, got, step.sessions)
+			}
+			defer e.ReleaseTogether(holds)
+		}
+	})
+}
+
 func TestQuery(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine(sessions(2))
