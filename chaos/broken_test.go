@@ -3,10 +3,16 @@
 package chaos
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
 // A checker that cannot fail is worth nothing: one worker of the four has broken
@@ -42,4 +48,45 @@ func TestBrokenLocksAreFound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is left behind is seen: a lock, a transaction, a session of nobody's.
+func TestLeftBehind(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{})
+	r := &round{Round: Round{linger: time.Millisecond}, server: server, processes: []*process{{config: workerConfig{Name: "w0-1"}}}}
+	connect := func(name string) *pgx.Conn {
+		conn, err := pgx.Connect(t.Context(), server.ConnString("postgres")+" application_name="+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return conn
+	}
+	want := func(what string, n int) {
+		t.Helper()
+		left, err := r.awaitNothingLeft(t.Context())
+		if err != nil || len(left) != n {
+			t.Errorf("%s: left behind are %q, %v; want %d", what, left, err, n)
+		}
+	}
+	alive, killed := connect("chaos-w0-1"), connect("chaos-w0-0")
+	want("a session of a process that was killed", 1)
+	killed.Close(t.Context())
+	r.linger = time.Minute
+	want("a session of a worker that lives", 0)
+	r.linger = time.Millisecond
+	for _, sql := range []string{"BEGIN", "SELECT pg_advisory_lock(1)"} {
+		if _, err := alive.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("a transaction and a lock", 2)
+	if _, err := alive.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	want("a lock", 1)
+	r.closed = true
+	want("a lock and a session of a worker that has closed", 2)
+	r.conn.Close(t.Context())
 }

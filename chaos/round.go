@@ -79,6 +79,7 @@ type round struct {
 	lives     []life // of workers that have ended
 	rests     []int64
 	resting   bool
+	closed    bool      // all workers have closed what they had
 	conn      *pgx.Conn // of admin
 	wrong     []string
 }
@@ -114,8 +115,18 @@ func (o Round) Run(ctx context.Context) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// The processes are there still, but no Locker of theirs: what they left open
+	// must not seem to be closed because they ended.
 	if err := r.tellAll("close"); err != nil {
 		r.wrong = append(r.wrong, err.Error())
+	}
+	r.closed = true
+	left, err := r.awaitNothingLeft(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(left) > 0 {
+		r.wrong = append(r.wrong, "left behind when all was closed: "+strings.Join(left, "; "))
 	}
 	ended = true
 	if err := r.end(); err != nil {
@@ -282,6 +293,14 @@ func (r *round) rest(ctx context.Context) (left []string, err error) {
 	if err := r.tellAll("rest"); err != nil {
 		return nil, err
 	}
+	left, err = r.awaitNothingLeft(ctx)
+	r.rests = append(r.rests, now())
+	return left, err
+}
+
+// awaitNothingLeft gives what is left behind some time to go, and returns what does
+// not.
+func (r *round) awaitNothingLeft(ctx context.Context) (left []string, err error) {
 	linger := r.linger
 	if linger == 0 {
 		linger = patience / 2
@@ -289,7 +308,6 @@ func (r *round) rest(ctx context.Context) (left []string, err error) {
 	deadline := time.Now().Add(linger)
 	for {
 		if left, err = r.leftBehind(ctx); err != nil || len(left) == 0 || time.Now().After(deadline) {
-			r.rests = append(r.rests, now())
 			return left, err
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
@@ -299,15 +317,15 @@ func (r *round) rest(ctx context.Context) (left []string, err error) {
 }
 
 // leftBehind is what there must not be while the workers rest, as Postgres has it:
-// locks, open transactions, and sessions of workers that are no more.
+// locks, open transactions, and sessions of workers that are no more, or closed.
 func (r *round) leftBehind(ctx context.Context) ([]string, error) {
 	admin, err := r.admin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var alive []string
+	alive := []string{} // not nil, which is NULL
 	for _, p := range r.processes {
-		if p != nil {
+		if !r.closed {
 			alive = append(alive, applicationPrefix+p.config.Name)
 		}
 	}
@@ -342,7 +360,7 @@ func (r *round) admin(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// end ends all that begin and start began. At last no session may be there.
+// end ends all that begin and start began.
 func (r *round) end() error {
 	var errs []error
 	for i, p := range r.processes {
@@ -356,23 +374,6 @@ func (r *round) end() error {
 			r.lives = append(r.lives, life{p.config.Name, 0})
 		}
 		r.processes[i] = nil
-	}
-	if r.server != nil && r.server.PID() != 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), patience/2)
-		defer cancel()
-		for {
-			left, err := r.leftBehind(ctx)
-			if len(left) == 0 || err != nil {
-				if err != nil && len(r.rests) > 0 {
-					r.wrong = append(r.wrong, fmt.Sprintf("left behind at the end: %v %v", left, err))
-				}
-				break
-			}
-			if sleep(ctx, 20*time.Millisecond) != nil {
-				r.wrong = append(r.wrong, "left behind at the end: "+strings.Join(left, "; "))
-				break
-			}
-		}
 	}
 	if r.conn != nil {
 		errs = append(errs, r.conn.Close(context.Background()))

@@ -44,12 +44,10 @@ func outcomeOf(err error) outcome {
 		return outLost
 	case errors.Is(err, pglock.ErrUnconfirmed):
 		return outUnconfirmed
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		if errors.Is(err, pglock.ErrNotAcquired) {
+	case errors.Is(err, pglock.ErrNotAcquired):
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return outCancelled
 		}
-		return outOther
-	case errors.Is(err, pglock.ErrNotAcquired):
 		return outHeld
 	case errors.Is(err, pglock.ErrLockTableFull):
 		return outFull

@@ -67,8 +67,9 @@ func WorkerMain() (bool, error) {
 	return true, nil
 }
 
-// work does what it is told on in, and answers each word on out: rest, go, close.
-// That in ends means close, too, so that a worker never outlives who started it.
+// work does what it is told on in, and answers each word on out: rest, go, close. It
+// ends when in does, so that it never outlives who started it; what it had not closed
+// before, it closes then.
 func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	rec, err := newRecorder(filepath.Join(c.Dir, c.Name+".jsonl"))
 	if err != nil {
@@ -88,14 +89,28 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	w := &worker{config: c, rec: rec, adapter: a, locker: locker, keys: keyNames(), holding: make(map[string][]*holder)}
 
 	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
 	w.gate.Lock() // until the first go
+	resting := true
 	var wg sync.WaitGroup
 	for n := range c.Goroutines {
 		wg.Go(func() { w.loop(ctx, rand.New(rand.NewPCG(c.Seed, uint64(n)))) })
 	}
+	shut := sync.OnceFunc(func() {
+		stop()
+		if resting {
+			w.gate.Unlock()
+		}
+		wg.Wait()
+		if err := locker.Close(); err != nil {
+			rec.wrong(0, "closing the Locker, to which everything was given back: %v", err)
+		}
+		a.close()
+		if err := goleak.Find(); err != nil {
+			rec.wrong(0, "goroutines are left: %v", err)
+		}
+	})
+	defer shut()
 	fmt.Fprintln(out, "ready")
-	resting := true
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		switch word := lines.Text(); {
 		case word == "rest" && !resting:
@@ -107,23 +122,10 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 		case word == "go" && resting:
 			resting = false
 			w.gate.Unlock()
+		case word == "close":
+			shut()
 		}
 		fmt.Fprintln(out, lines.Text())
-		if lines.Text() == "close" {
-			break
-		}
-	}
-	stop()
-	if resting {
-		w.gate.Unlock()
-	}
-	wg.Wait()
-	if err := locker.Close(); err != nil {
-		rec.wrong(0, "closing the Locker, of which everything was given back: %v", err)
-	}
-	a.close()
-	if err := goleak.Find(); err != nil {
-		rec.wrong(0, "goroutines are left: %v", err)
 	}
 	return nil
 }
