@@ -59,6 +59,11 @@ func (l *Lock) drop() {
 // another may have held it at the same time; [ErrUnconfirmed] when Postgres did
 // not answer: the session has been closed then, which frees the lock as soon as
 // the server notices.
+//
+// Nil says that no loss was known. A shared lock that others in this process still
+// hold, and one that goes on to the next of them, are given back without asking
+// Postgres: should their session have ended a moment before, unnoticed, Unlock does
+// not tell.
 func (l *Lock) Unlock() error {
 	runtime.SetFinalizer(l, nil)
 	if err := l.held.Release(); err != nil {
