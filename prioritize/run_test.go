@@ -334,7 +334,7 @@ func TestCatalogPreparedTransaction(t *testing.T) {
 		}
 	})
 	me, log := s.session("me"), s.log()
-	err := me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
+	err := me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(3*time.Second), log.option())
 	s.wantCode(err, "55P03")
 	hasWord(t, err.Error(), `ROLLBACK PREPARED 'pay''d'`, "prepared transaction", s.eye.Config().Database)
 	e := log.wantSpared(0, prioritize.SparedPrepared)
