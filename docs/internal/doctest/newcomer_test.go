@@ -55,11 +55,13 @@ func TestNewcomer(t *testing.T) {
 				done["make"] = true
 			}
 		default:
-			scene, _ := b.mark("scene")
-			playing := stage.play(t, scene)
-			playing.patience = s.patience
-			playing.env = append(playing.env, s.env[len(playing.env):]...)
-			playing.run(t, b.text, exitCode(t, b))
+			t.Run(b.String(), func(t *testing.T) { // at its end the scene is over
+				scene, _ := b.mark("scene")
+				playing := stage.play(t, scene)
+				playing.patience = s.patience
+				playing.env = append(playing.env, s.env[len(playing.env):]...)
+				playing.run(t, b.text, exitCode(t, b))
+			})
 			done[strings.Fields(b.text)[0]] = true
 		}
 	}
