@@ -39,6 +39,7 @@ var imports = map[string]string{
 
 // TestGo compiles all Go code of the guides and runs what can be run.
 func TestGo(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	here, err := filepath.Abs(root + "/docs/internal/blocks")
 	if err != nil {

@@ -37,6 +37,7 @@ var looks = []look{
 // migration stands behind a forgotten transaction. The pictures in the repository
 // must show the same, but for times and numbers. "make picture" writes them.
 func TestPicture(t *testing.T) {
+	t.Parallel()
 	stage := newStage(t)
 	s := stage.play(t, "shop")
 	for i, kv := range s.env {

@@ -19,6 +19,7 @@ import (
 // TestPrivileges holds what docs/kubernetes-and-clouds.md says of roles: each has
 // just what the guide says that it needs, and does what the guide says that it can.
 func TestPrivileges(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
 	admin := session(t, server.ConnString("postgres"))
 	run(t, admin, schema)

@@ -21,6 +21,7 @@ import (
 // TestShell runs what the guides type at a shell, one block at a time, each with a
 // scene on the server.
 func TestShell(t *testing.T) {
+	t.Parallel()
 	stage := newStage(t)
 	count := 0
 	for _, p := range guides(t) {
