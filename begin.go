@@ -13,15 +13,15 @@ type Transaction[T any] struct {
 	Rollback func(context.Context) error
 }
 
-// A Beginner begins transactions for [DoTx] and [DoTables]: pgxlock.Begin(pool) or
-// sqllock.Begin(db). T is the driver's type of a transaction.
+// A Beginner begins transactions for [DoTx] and [DoTables]: what pgxlock.Begin and
+// sqllock.Begin make of a pool. T is the driver's type of a transaction.
 type Beginner[T any] func(context.Context) (Transaction[T], error)
 
 // DoTx begins a transaction, takes an advisory lock in it as [LockTx] does, runs
 // fn, and commits when fn returns nil. Otherwise it rolls back: also when fn
 // panics, and when the lock is not had, and then fn is not called.
 //
-//	err := pglock.DoTx(ctx, pgxlock.Begin(pool), pglock.Name("report"),
+//	err := pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), pglock.Name("report"),
 //		func(ctx context.Context, tx pgx.Tx) error { ... }, pglock.NoWait(), pglock.SkipIfHeld())
 //
 // The options are those of LockTx, and [SkipIfHeld]: with it, not getting the lock

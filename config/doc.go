@@ -4,7 +4,7 @@
 //
 //	c, err := config.Load("") // where the command looks for it
 //	view, err := c.View("stuck")
-//	pairs, err := inspect.Blocked(ctx, db, view.Filters()...)
+//	locks, err := inspect.Locks(ctx, q, view.Filters()...) // inspect.Blocked if view.IsBlocking()
 //
 // The file is YAML; docs/config.md describes it. Whatever is wrong with it is an
 // error that has its line and says what there is instead. The package is apart

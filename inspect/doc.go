@@ -5,6 +5,22 @@
 // It reads through a [pglock.Querier]: package pgxlock and package sqllock make
 // one from a pool, a connection or a transaction.
 //
+// # A server that hangs
+//
+// Who waits, for longer than five seconds, and for whom? End those who hold what is
+// waited for and do nothing:
+//
+//	q := pgxlock.Pool(pool) // or sqllock.DB(db)
+//	pairs, err := inspect.Blocked(ctx, q,
+//		inspect.Where("wait_duration", ">", "5s"),
+//		inspect.Where("blocking_state", "=", "idle in transaction"))
+//	outcomes, err := inspect.Terminate(ctx, q, inspect.BlockersOf(pairs))
+//
+// Each session has an [Outcome]; one that has let go meanwhile, or that we may not
+// end, is left alone and says so. Nobody is ended but the session that was seen.
+//
+// # What there is
+//
 //   - [Locks] are the rows of pg_locks with what their sessions do; [Where], [On]
 //     and [PIDs] choose among them.
 //   - [Blocked] are the pairs of sessions of which one waits for the other.

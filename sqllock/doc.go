@@ -2,18 +2,25 @@
 // GORM, Bun, ent, sqlx and others. It imports the standard library alone, and is
 // tested with the drivers of pgx ([github.com/jackc/pgx/v5/stdlib]) and of lib/pq.
 //
+// # For a Locker
+//
 // A Locker gets its sessions from [Connector] or [ConnString], which open
 // connections of their own, or from [DB], which takes them out of the
 // application's pool:
 //
-//	locker, err := pglock.New(sqllock.ConnString("pgx", dsn))
-//	locker, err := pglock.New(sqllock.DB(db))
+//	locker, err := pglock.New(sqllock.ConnString("pgx", dsn)) // or sqllock.DB(db)
+//
+// # For a transaction of yours
 //
 // What locks in a transaction of the caller's takes it as [Tx], and what works
 // on one connection takes it as [Conn]:
 //
 //	tx, err := db.BeginTx(ctx, nil)
 //	err = pglock.LockTx(ctx, sqllock.Tx(tx), pglock.Name("report"), pglock.Wait(time.Second))
+//
+// [Begin] and [BeginFunc] are for [pglock.DoTx] and [pglock.DoTables], which begin
+// the transaction themselves. docs/orms.md of the repository has a program for each
+// of the ORMs.
 //
 // # Drivers
 //

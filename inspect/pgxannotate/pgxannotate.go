@@ -3,7 +3,11 @@
 //
 //	db := pgxannotate.DB(pool)
 //	ctx = inspect.Annotate(ctx, "job", "nightly-report")
-//	_, err := db.Exec(ctx, "UPDATE ...")
+//	_, err := db.Exec(ctx, "UPDATE orders SET state = 'sent'")
+//
+// The server then sees UPDATE orders SET state = 'sent' /*job='nightly-report'*/, and
+// inspect.Locks has it as the Context of the session. For database/sql there is
+// [inspect.AnnotateSQL]. Nothing secret belongs there: who may see queries sees it.
 package pgxannotate
 
 import (

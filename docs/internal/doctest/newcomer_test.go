@@ -51,7 +51,7 @@ func TestNewcomer(t *testing.T) {
 				if strings.TrimSpace(command) == "make test" {
 					command = "make -n test" // it would come by here
 				}
-				s.run(t, "cd "+absolute(".")+"; unset GOWORK GOPROXY GOMODCACHE; "+command, 0)
+				s.run(t, "cd "+absolute(".")+"; unset GOWORK GOPROXY; export GOMODCACHE="+goEnv(t, "GOMODCACHE")+"; "+command, 0)
 				done["make"] = true
 			}
 		default:

@@ -132,6 +132,10 @@ func (s *stage) environment(t *testing.T, folder string) []string {
 			env = append(env, kv)
 		}
 	}
+	// For a server of pglock demo's, which is not to be fetched once more.
+	if cache, err := os.UserCacheDir(); err == nil {
+		env = append(env, "XDG_CACHE_HOME="+cache)
+	}
 	return append(env, "PATH="+s.bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
 		"HOME="+folder, "PGHOST="+s.server.Host(), fmt.Sprintf("PGPORT=%d", s.server.Port()), "PGUSER=app", "PGDATABASE=shop",
 		"LC_ALL=C.UTF-8", "TERM=dumb", "NO_COLOR=1", "PGLOCK_CONFIG="+configFile(t))
