@@ -13,7 +13,7 @@ import (
 // formatValue writes a value for people: as exact as it is worth, never more than
 // three digits.
 func formatValue(v float64, unit string) string {
-	if math.IsNaN(v) || v == unknown && unit != "s" {
+	if math.IsNaN(v) || v == unknown {
 		return "not known"
 	}
 	switch unit {
@@ -59,6 +59,9 @@ func threeDigits(v float64) string {
 }
 
 func formatDuration(seconds float64) string {
+	if seconds == 0 {
+		return "0"
+	}
 	sign := ""
 	if seconds < 0 {
 		sign, seconds = "−", -seconds

@@ -139,7 +139,7 @@ func behindBlock(r *Results) string {
 // ahead says whether theirs is better by more than a twentieth, which in one run
 // may be chance.
 func ahead(m Metric, theirs, ours float64) bool {
-	if theirs == unknown && m.Unit == "B" || ours == unknown && m.Unit == "B" {
+	if theirs == unknown || ours == unknown {
 		return false
 	}
 	if m.Better == "less" {
@@ -236,11 +236,11 @@ func charts(r *Results, group string) []picture {
 	case "slow":
 		add("slow", plot.Chart{Title: "Locks and unlocks a second, across a slow network", Format: formatNumber, Log: true}, 0, nil)
 	case "held":
-		add("more", plot.Chart{Title: "A lock and its unlock, when others are held", Format: seconds}, 0, nil, "more-")
+		add("more", plot.Chart{Title: "A lock and its unlock, when others are held", Format: seconds, Log: true}, 0, nil, "more-")
 	case "inspect":
 		add("inspect", plot.Chart{Title: "Reading locks", Format: seconds, Log: true}, 0, nil)
 	case "reaction":
-		add("reaction", plot.Chart{Title: "How soon", Format: seconds}, 0, map[string]float64{"clear": 0.025, "loss": 0.050, "startup": 0.040})
+		add("reaction", plot.Chart{Title: "How soon", Format: seconds, Log: true}, 0, map[string]float64{"clear": 0.025, "loss": 0.050, "startup": 0.040})
 	}
 	return all
 }

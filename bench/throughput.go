@@ -27,6 +27,9 @@ func rateMetrics() []Metric {
 }
 
 func rateValues(r *load.Result) []float64 {
+	if r.Pair.N == 0 {
+		return []float64{0, unknown, unknown}
+	}
 	return []float64{r.Rate(), r.Pair.Quantile(0.5).Seconds(), r.Pair.Quantile(0.99).Seconds()}
 }
 
@@ -259,6 +262,9 @@ func slowNetwork() []scenario {
 					plan := e.scale.plan(load.Plan{Goroutines: n, Key: 4000})
 					if e.scale.Name != "smoke" {
 						plan.Time = max(plan.Time, 40*delay) // ten pairs, of one goroutine
+						if n > 1000 {
+							plan.Time = max(plan.Time, time.Second)
+						}
 					}
 					c, err := peers(at, []string{"pglock-1", "pglock", "pgx", "redislock"},
 						func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) {

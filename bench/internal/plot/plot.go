@@ -75,6 +75,7 @@ func (c Chart) SVG(dark bool) string {
 	low, high := c.bounds()
 	x := func(v float64) float64 {
 		if c.Log {
+			v = max(v, low) // such as 0, which has no place
 			return left + (right-left)*(math.Log10(v)-math.Log10(low))/(math.Log10(high)-math.Log10(low))
 		}
 		return left + (right-left)*(v-low)/(high-low)
@@ -104,7 +105,7 @@ func (c Chart) SVG(dark bool) string {
 		}
 		if p.Goal > 0 && p.Goal >= low && p.Goal <= high {
 			line(x(p.Goal), top-4, x(p.Goal), end, t.goal, 1.5, ` stroke-dasharray="4 3"`)
-			write(x(p.Goal), top-8, "middle", t.goal, ` font-size="11"`, "goal "+c.Format(p.Goal))
+			write(width-margin, y+20, "end", t.goal, ` font-size="11"`, "goal: "+c.Format(p.Goal))
 		}
 		for i, r := range p.Rows {
 			c.row(r, t, top+(float64(i)+0.5)*rowH, left, x, write, line, &b)

@@ -84,7 +84,7 @@ func TestAllIsSaid(t *testing.T) {
 		for _, dark := range []bool{true, false} {
 			all := parse(t, example(log).SVG(dark))
 			said := texts(all)
-			for _, want := range []string{"Pairs a second & <more>", "64 goroutines", "1 goroutine", "ours", "theirs", "200!", "20!", "no etcd here", "goal 100!"} {
+			for _, want := range []string{"Pairs a second & <more>", "64 goroutines", "1 goroutine", "ours", "theirs", "200!", "20!", "no etcd here", "goal: 100!"} {
 				if !slices.Contains(said, want) {
 					t.Errorf("log %v, dark %v: %q is not said, only %q", log, dark, want, said)
 				}
@@ -167,6 +167,7 @@ func TestNothingToDraw(t *testing.T) {
 		{Title: "empty", Format: format, Log: true},
 		{Title: "all missing", Format: format, Panels: []Panel{{Title: "p", Rows: []Row{{Label: "a", Missing: "no"}}}}},
 		{Title: "zero", Format: format, Panels: []Panel{{Title: "p", Rows: []Row{{Label: "a"}}}}},
+		{Title: "from zero", Format: format, Log: true, Panels: []Panel{{Title: "p", Rows: []Row{{Label: "a", Value: 5, High: 10}}}}},
 		{Title: "one", Format: format, Log: true, Panels: []Panel{{Title: "p", Rows: []Row{{Label: "a", Value: 10, Low: 10, High: 10}}}}},
 	} {
 		if svg := c.SVG(false); strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
