@@ -283,7 +283,10 @@ func (a *attempt) enter(h *holder) {
 	defer a.mu.Unlock()
 	for _, name := range a.names {
 		for _, other := range a.holding[name] {
-			if (!h.shared || !other.shared) && !other.lost() {
+			// One of several may have been lost before the last of them was had: the
+			// new holder is told then, too. It is asked last, since who holds now did
+			// so when the other was asked.
+			if (!h.shared || !other.shared) && !other.lost() && !h.lost() {
 				a.rec.wrong(a.op, "was granted %s, of which #%d of the same process has not been told that it is lost", name, other.op)
 			}
 		}
