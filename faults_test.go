@@ -634,7 +634,11 @@ func TestCablePulled(t *testing.T) {
 				}
 				took := time.Since(began)
 				t.Logf("told after %v", took)
-				if took > 5*heartbeat { // these machines are slow at times
+				most := 5 * heartbeat // these machines are slow at times
+				if what == "waiting" {
+					most += 5 * time.Second // two of them to ask, in vain, who holds the lock
+				}
+				if took > most {
 					t.Errorf("told after %v, with a heartbeat of %v", took, heartbeat)
 				}
 				cable.cut() // the server's side ends too
