@@ -1398,6 +1398,29 @@ func TestManyLocksOnOneSession(t *testing.T) {
 	})
 }
 
+// Those who ask again and again travel together, all of them, and not in turns.
+func TestTravelTogether(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		const askers, pairs = 16, 50
+		e := t.engine()
+		t.must(t.acquire(e, one, Exclusive).Release()) // there is a session
+		before := e.Stats().RoundTrips
+		var wg sync.WaitGroup
+		for i := range askers {
+			wg.Go(func() {
+				for range pairs {
+					t.must(t.acquire(e, Key{ID: int64(100 + i)}, Exclusive).Release())
+				}
+			})
+		}
+		wg.Wait()
+		// In two halves it would be twice as many round trips as each of them needs.
+		if trips := e.Stats().RoundTrips - before; trips > 2*pairs*3/2 {
+			t.Errorf("%d round trips for %d pairs of each of %d", trips, pairs, askers)
+		}
+	})
+}
+
 // A session that holds many locks is slow: new ones go to another one, but no more
 // than half of the sessions are opened for that.
 func TestLadenSessions(t *testing.T) {
