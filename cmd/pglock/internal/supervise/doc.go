@@ -20,5 +20,8 @@
 // a lock that a session holds is not free before the command has been killed,
 // also when the program is killed with SIGKILL.
 //
+// On macOS there is no such thing; what left the group is looked for among the
+// descendants when the command is to be ended.
+//
 // On Windows there is no guard: a job object does its work.
 package supervise

@@ -113,14 +113,7 @@ func (f *family) look() event {
 
 func bury(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
 
-// process is a line of /proc/PID/stat.
-type process struct {
-	pid, parent, group int
-	zombie             bool
-	name               string
-	started            string // clock ticks since boot
-}
-
+// readProcess reads a line of /proc/PID/stat.
 func readProcess(pid int) (process, bool) {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -135,34 +128,36 @@ func readProcess(pid int) (process, bool) {
 	if len(fields) < 20 {
 		return process{}, false
 	}
-	p := process{pid: pid, name: string(stat[open+1 : end]), started: fields[19]}
+	p := process{pid: pid, name: string(stat[open+1 : end]), started: fields[19]} // in clock ticks since boot
 	p.zombie = fields[0] == "Z" || fields[0] == "X"
 	p.parent, _ = strconv.Atoi(fields[1])
 	p.group, _ = strconv.Atoi(fields[2])
 	return p, true
 }
 
-// members are the descendants of root.
-func (f *family) members() ([]process, error) {
+// processes are all of the system's.
+func processes() ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	children := map[int][]process{}
+	var all []process
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
 		if p, ok := readProcess(pid); ok {
-			children[p.parent] = append(children[p.parent], p)
+			all = append(all, p)
 		}
 	}
-	all := children[f.root]
-	for i := 0; i < len(all); i++ {
-		all = append(all, children[all[i].pid]...)
-	}
 	return all, nil
+}
+
+// members are the descendants of root.
+func (f *family) members() ([]process, error) {
+	all, err := processes()
+	return descendants(all, f.root), err
 }
 
 // signalGroup signals the leader's process group.

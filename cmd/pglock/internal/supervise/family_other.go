@@ -10,12 +10,15 @@ import (
 	"time"
 )
 
-// family is the command and all that it started: outside Linux, those of its
-// process group. One that leaves the group is out of reach.
+// family is the command and all that it started: outside Linux, its process group.
+// Nothing here adopts the orphans among the descendants, so one that leaves the
+// group is found only, and only where processes are listed, while all between it
+// and the command still live. Those that were found are known from then on.
 type family struct {
 	root   int // this process
 	leader int // the command, its group's leader
 	ended  bool
+	strays []process // those outside the group
 }
 
 // event is what became of the leader.
@@ -59,13 +62,53 @@ func (f *family) look() event {
 
 func (f *family) signalGroup(sig syscall.Signal) { _ = syscall.Kill(-f.leader, sig) }
 
-func (f *family) signal(sig syscall.Signal) { f.signalGroup(sig) }
+// findStrays forgets the strays that have ended, and adds those that can be found.
+func (f *family) findStrays() {
+	all, err := processes()
+	if err != nil {
+		return // then there never were any
+	}
+	now := map[int]process{}
+	for _, p := range all {
+		now[p.pid] = p
+	}
+	var roots []int
+	if !f.ended {
+		roots = append(roots, f.leader)
+	}
+	var strays []process
+	for _, p := range f.strays {
+		if same := now[p.pid]; same.started == p.started && !same.zombie {
+			strays = append(strays, p)
+			roots = append(roots, p.pid)
+		}
+	}
+	for _, p := range descendants(all, roots...) {
+		if p.group != f.leader && !p.zombie {
+			strays = append(strays, p)
+		}
+	}
+	f.strays = strays
+}
 
-// gone reports whether nothing is left of the group. A group of zombies alone
-// may not be signalled on macOS, which says EPERM.
+// signal signals the group, and the strays. They are looked for before: the signal
+// ends those by whom they are found.
+func (f *family) signal(sig syscall.Signal) {
+	f.findStrays()
+	f.signalGroup(sig)
+	for _, p := range f.strays {
+		_ = syscall.Kill(p.pid, sig)
+	}
+}
+
+// gone reports whether nothing is left of the group, nor of the strays. A group of
+// zombies alone may not be signalled on macOS, which says EPERM.
 func (f *family) gone() bool {
-	err := syscall.Kill(-f.leader, 0)
-	return f.ended && err != nil
+	if err := syscall.Kill(-f.leader, 0); !f.ended || err == nil {
+		return false
+	}
+	f.findStrays()
+	return len(f.strays) == 0
 }
 
 // killAll kills what a guard left. The leader's status is not to be had: it was
@@ -82,4 +125,10 @@ func (f *family) killAll() (Status, error) {
 }
 
 // String names who is left.
-func (f *family) String() string { return fmt.Sprintf("process group %d", f.leader) }
+func (f *family) String() string {
+	text := fmt.Sprintf("process group %d", f.leader)
+	for _, p := range f.strays {
+		text += fmt.Sprintf(", pid %d (%s)", p.pid, p.name)
+	}
+	return text
+}
