@@ -45,7 +45,9 @@ func TestPasswords(t *testing.T) {
 	t.Run("asked for when the server wants one", func(t *testing.T) {
 		term := s.inTerminal(t, "-U", "alice", "run", "x", "--", "echo", "ran")
 		term.sees(`Password for user "alice": `)
-		eventually(t, "the silence of the terminal", term.silent)
+		if !term.silent() {
+			t.Error("the terminal asks for a password before it is silent")
+		}
 		term.types("secret of alice\n")
 		term.sees("ran")
 		term.want(0)
@@ -56,7 +58,9 @@ func TestPasswords(t *testing.T) {
 	t.Run("asked for by the one that watches", func(t *testing.T) {
 		term := s.inTerminal(t, "-U", "alice", "prioritize", "--", "echo", "ran")
 		term.sees(`Password for user "alice": `)
-		eventually(t, "the silence of the terminal", term.silent)
+		if !term.silent() {
+			t.Error("the terminal asks for a password before it is silent")
+		}
 		term.types("secret of alice\n")
 		term.sees("ran")
 		term.want(0)
@@ -64,7 +68,9 @@ func TestPasswords(t *testing.T) {
 	t.Run("asked for before", func(t *testing.T) {
 		term := s.inTerminal(t, "ls", "-W", "-U", "bob")
 		term.sees(`Password for user "bob": `)
-		eventually(t, "the silence of the terminal", term.silent)
+		if !term.silent() {
+			t.Error("the terminal asks for a password before it is silent")
+		}
 		term.types("wrong\n")
 		term.sees(`password authentication failed for user "bob"`)
 		term.want(1)

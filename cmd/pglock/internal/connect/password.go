@@ -56,6 +56,17 @@ func ask(ctx context.Context, config *pgx.ConnConfig) error {
 	if err != nil {
 		return errNoTerminal
 	}
+	// Silent first: what is typed at the prompt must not be shown, however early.
+	if err := silence(fd); err != nil {
+		return errNoTerminal
+	}
+	read := false
+	defer func() {
+		_ = term.Restore(fd, before)
+		if read { // else it is still being read from
+			in.Close()
+		}
+	}()
 	fmt.Fprintf(out, "Password for user %q: ", config.User)
 	type answer struct {
 		password []byte
@@ -65,10 +76,10 @@ func ask(ctx context.Context, config *pgx.ConnConfig) error {
 	go func() {
 		password, err := term.ReadPassword(fd)
 		answers <- answer{password, err}
-		in.Close()
 	}()
 	select {
 	case a := <-answers:
+		read = true
 		fmt.Fprintln(out)
 		if a.err != nil {
 			return fmt.Errorf("reading the password: %w", a.err)
@@ -78,7 +89,6 @@ func ask(ctx context.Context, config *pgx.ConnConfig) error {
 	case <-ctx.Done():
 		// Nothing but a key ends the reading; the process ends now anyway. The
 		// terminal must show again what is typed.
-		_ = term.Restore(fd, before)
 		fmt.Fprintln(out)
 		return context.Cause(ctx)
 	}
