@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -34,6 +35,11 @@ var (
 // is still the session that is meant (see [Victim]), whether it may be signalled,
 // and whether our own rules allow it (see [Allow]); each has an Outcome, in the
 // order of victims. A victim that cannot be signalled stops none of the others.
+//
+// A superuser may signal other superusers' sessions, and anybody's whose wait is
+// another by now, as long as it waits for the same session: a person has looked at
+// the victims and meant them. What signals unasked has a [BlockingSignal], which
+// is stricter.
 //
 // ctx covers all of it. The error is about the connection or ctx; then there are
 // outcomes for those victims that were reached, and the one at which it failed may
@@ -149,6 +155,10 @@ type Outcome struct {
 	// Grant is the statement that would permit it, if Status is NotPermitted and
 	// there is one.
 	Grant string
+
+	// Protected is the kind that [Allow] would have to name, if Status is Refused
+	// because of what the session is; else "".
+	Protected Protected
 
 	// Ended says that the session is gone, after [WaitGone].
 	Ended bool
@@ -276,8 +286,13 @@ func (j *judgement) judge(o *Outcome, dryRun bool) {
 	switch {
 	case j == nil || !j.Same:
 		o.Status, o.Reason = Gone, "the session has ended"
+		return
 	case !j.Blocks:
 		o.Status, o.Reason = NotBlocking, "it blocks none of them any more"
+		return
+	}
+	o.Protected = Protected(cmp.Or(j.Self, j.Kind))
+	switch {
 	case j.Self != "":
 		o.Reason = "it is the session that asks"
 	case j.Kind == string(Autovacuum) && j.Wraparound:

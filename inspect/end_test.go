@@ -103,9 +103,10 @@ func TestTerminateBlocker(t *testing.T) {
 		t.Errorf("a dry run: %+v, alive %v", o, a.alive())
 	}
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.Spare(a.pid))
-	if o := one(t, outcomes, err); o.Status != inspect.Refused || !a.alive() {
+	if o := one(t, outcomes, err); o.Status != inspect.Refused || o.Protected != "" || !a.alive() {
 		t.Errorf("a spared session: %+v, alive %v", o, a.alive())
 	}
+	// Ours is a superuser's session and so is that one: no rule is against it.
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.WaitGone(patience))
 	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended || a.alive() {
 		t.Errorf("%+v, alive %v", o, a.alive())
@@ -183,13 +184,18 @@ func TestProtected(t *testing.T) {
 		return pid
 	}()
 	walsender := int32(sender.PgConn().PID())
-	for what, pid := range map[string]int32{
-		"the session that asks":       s.pid(),
-		"a standby":                   walsender,
-		"no client's session":         checkpointer,
-		"no process belongs":          0,
-		"ROLLBACK PREPARED 'x' in da": -1,
+	for _, test := range []struct {
+		what string
+		pid  int32
+		kind inspect.Protected
+	}{
+		{"the session that asks", s.pid(), inspect.Ourselves},
+		{"a standby", walsender, inspect.WALSenders},
+		{"no client's session", checkpointer, inspect.Background},
+		{"no process belongs", 0, ""},
+		{"ROLLBACK PREPARED 'x' in da", -1, ""},
 	} {
+		what, pid := test.what, test.pid
 		v := inspect.Victim{Session: &inspect.Session{PID: pid}}
 		switch {
 		case pid > 0:
@@ -199,7 +205,7 @@ func TestProtected(t *testing.T) {
 		}
 		for _, option := range []inspect.EndOption{inspect.DryRun(), nil} {
 			outcomes, err := inspect.Terminate(t.Context(), s.q, []inspect.Victim{v}, option)
-			if o := one(t, outcomes, err); o.Status != inspect.Refused || !strings.Contains(o.Reason, what) {
+			if o := one(t, outcomes, err); o.Status != inspect.Refused || !strings.Contains(o.Reason, what) || o.Protected != test.kind {
 				t.Errorf("%s: %+v", what, o)
 			}
 		}

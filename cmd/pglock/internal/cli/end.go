@@ -400,26 +400,10 @@ func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 		text += "; a superuser can permit it: " + printable(o.Grant)
 	case o.Status == inspect.Idle:
 		text += fmt.Sprintf(": pglock terminate %d", o.Victim.PID)
-	case o.Status == inspect.Refused && e.kindOf(o) != "":
-		text += "; it takes --allow " + string(e.kindOf(o))
+	case o.Protected != "":
+		text += "; it takes --allow " + string(o.Protected)
 	}
 	return text
-}
-
-// kindOf is what --allow calls a session that was refused, "" if nothing helps.
-func (e *end) kindOf(o inspect.Outcome) inspect.Protected {
-	v := o.Victim
-	switch {
-	case v.Prepared != nil || v.PID <= 0:
-		return ""
-	case v.PID == int32(e.session.conn.PgConn().PID()):
-		return inspect.Ourselves
-	case v.BackendType == "autovacuum worker":
-		return inspect.Autovacuum
-	case v.BackendType == "walsender" || v.BackendType == "":
-		return inspect.WALSenders
-	}
-	return inspect.Background
 }
 
 // word is an outcome in a word or two.
@@ -485,11 +469,7 @@ func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, behind map[st
 		object.add("ended", o.Ended)
 		object.add("reason", orNull(o.Reason))
 		object.add("grant", orNull(o.Grant))
-		allow := ""
-		if o.Status == inspect.Refused {
-			allow = string(e.kindOf(o))
-		}
-		object.add("allow", orNull(allow))
+		object.add("allow", orNull(string(o.Protected)))
 		objects = append(objects, object)
 	}
 	return writeJSONList(out, objects)
