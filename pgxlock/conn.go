@@ -35,7 +35,14 @@ type queries struct {
 // modeOf is how to run a statement that is not to be prepared: as the connection
 // does it, where its owner chose one of the ways that prepare nothing.
 func modeOf(conn *pgx.Conn) pgx.QueryExecMode {
-	if conn != nil && conn.Config().DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
+	if conn == nil { // a transaction that is not pgx's own
+		return pgx.QueryExecModeExec
+	}
+	return modeIn(conn.Config())
+}
+
+func modeIn(config *pgx.ConnConfig) pgx.QueryExecMode {
+	if config.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
 		return pgx.QueryExecModeSimpleProtocol
 	}
 	return pgx.QueryExecModeExec

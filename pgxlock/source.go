@@ -52,15 +52,8 @@ func Pool(pool *pgxpool.Pool) *PoolSource {
 			}
 			return c, nil
 		}},
-		queries: queries{pool, poolMode(config)},
+		queries: queries{pool, modeIn(config.ConnConfig)},
 	}
-}
-
-func poolMode(config *pgxpool.Config) pgx.QueryExecMode {
-	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
-		return pgx.QueryExecModeSimpleProtocol
-	}
-	return pgx.QueryExecModeExec
 }
 
 // Config opens sessions with a copy of config, which must come from
