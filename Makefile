@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build ci clean fuzz picture newcomer
+.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build dist release ci clean fuzz picture newcomer
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,8 +50,14 @@ generate: ## Write the generated files
 build: ## Build bin/pglock
 	scripts/build
 
+dist: ## Build what a release consists of into dist/
+	scripts/dist
+
+release: ## Make a release: make release VERSION=v1.2.3
+	scripts/release "$(VERSION)"
+
 ci: ## Run all that must hold of a commit
 	bash .ci/run
 
 clean: ## Remove what was built
-	rm -rf bin .cache
+	rm -rf bin dist .cache

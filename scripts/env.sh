@@ -77,6 +77,20 @@ prepare() {
 	PGLOCK_TEST_POSTGRES=${1:-} go run ./internal/pgserver/prepare
 }
 
+# Have a program or a file that a check needs, from a Debian package. Where it
+# cannot be had the check is left out, which is said; in CI that is a failure.
+have() {
+	command -v "$1" >/dev/null || [ -e "$1" ] && return
+	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "Installing $2, for $1."
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq -y --no-install-recommends "$2" >/dev/null 2>&1 && return 0
+	fi
+	[ "${CI:-}" != true ] || fail "There is no $1, and in CI it must be checked with; install $2."
+	echo "NOT CHECKED: there is no $1; install $2." >&2
+	return 1
+}
+
 step() {
 	echo
 	echo "== $*"
