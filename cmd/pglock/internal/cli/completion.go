@@ -2,10 +2,14 @@ package cli
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/config"
@@ -35,19 +39,67 @@ func (a *app) completionCommand() *cobra.Command {
 			if len(args) != 1 {
 				return usagef(cmd, "a shell is needed: %s", strings.Join(shells, ", "))
 			}
-			root := cmd.Root()
-			switch args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(a.Out, true)
-			case "zsh":
-				return root.GenZshCompletion(a.Out)
-			case "fish":
-				return root.GenFishCompletion(a.Out, true)
-			case "powershell":
-				return root.GenPowerShellCompletionWithDesc(a.Out)
+			if !slices.Contains(shells, args[0]) {
+				return usagef(cmd, "there is no shell %s: there are %s", quoted(args[0]), strings.Join(shells, ", "))
 			}
-			return usagef(cmd, "there is no shell %s: there are %s", quoted(args[0]), strings.Join(shells, ", "))
+			script, err := completionScript(cmd.Root(), args[0])
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(a.Out, script)
+			return err
 		},
+	}
+}
+
+// completionScript is cobra's script for a shell. Those for zsh and fish take all up
+// to the last = for the flag, so that in --filter=mode= they would repeat mode=.
+func completionScript(root *cobra.Command, shell string) (string, error) {
+	var b strings.Builder
+	var err error
+	switch shell {
+	case "bash":
+		err = root.GenBashCompletionV2(&b, true)
+	case "zsh":
+		err = root.GenZshCompletion(&b)
+	case "fish":
+		err = root.GenFishCompletion(&b, true)
+	case "powershell":
+		err = root.GenPowerShellCompletionWithDesc(&b)
+	}
+	return strings.ReplaceAll(b.String(), `'-.*='`, `'^-[^=]*='`), err
+}
+
+// plainUsages takes out of the flags' usages the marks of what is the value's name,
+// which the shells would show.
+func plainUsages(root *cobra.Command) {
+	plain := func(f *pflag.Flag) { f.Usage = strings.NewReplacer("`", "", `"`, "").Replace(f.Usage) }
+	root.PersistentFlags().VisitAll(plain)
+	for _, cmd := range root.Commands() {
+		cmd.Flags().VisitAll(plain)
+	}
+}
+
+// completeCommand completes what follows NAME --, a command in PATH, and then files.
+func (a *app) completeCommand(first int) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		switch {
+		case len(args) < first:
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		case len(args) > first || word == "" || strings.ContainsAny(word, `/\`):
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		var names []string
+		for _, dir := range filepath.SplitList(a.getenv("PATH")) {
+			entries, _ := os.ReadDir(dir)
+			for _, entry := range entries {
+				if strings.HasPrefix(entry.Name(), word) && !entry.IsDir() {
+					names = append(names, entry.Name())
+				}
+			}
+		}
+		slices.Sort(names)
+		return slices.Compact(names), cobra.ShellCompDirectiveDefault
 	}
 }
 
@@ -73,7 +125,12 @@ func (a *app) complete(root *cobra.Command) {
 				_ = cmd.RegisterFlagCompletionFunc(name, complete) // an error says that it is there already
 			}
 		}
-		if cmd.ValidArgsFunction == nil && cmd.ValidArgs == nil && cmd.Name() != "run" {
+		switch {
+		case cmd.Name() == "run":
+			cmd.ValidArgsFunction = a.completeCommand(1)
+		case cmd.Name() == "prioritize":
+			cmd.ValidArgsFunction = a.completeCommand(0)
+		case cmd.ValidArgsFunction == nil && cmd.ValidArgs == nil:
 			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 )
@@ -46,6 +48,9 @@ func Main(args []string, streams Streams, env []string) int {
 func Run(ctx context.Context, args []string, streams Streams, env []string) int {
 	a := &app{Streams: streams, env: env}
 	root := a.rootCommand()
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		plainUsages(root)
+	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if text := message(err); text != "" {
