@@ -91,6 +91,11 @@ have() {
 	return 1
 }
 
+# Build what packs a release into bin/tools.
+packaging_tools() {
+	(cd packaging && GOWORK=off GOFLAGS=-modcacherw go build -o ../bin/tools/ ./archive tool)
+}
+
 step() {
 	echo
 	echo "== $*"
