@@ -93,7 +93,8 @@ have() {
 
 # Build what packs a release into bin/tools.
 packaging_tools() {
-	(cd packaging && GOWORK=off GOFLAGS=-modcacherw go build -o ../bin/tools/ ./archive tool)
+	go build -o bin/tools/ ./scripts/archive
+	(cd packaging && GOWORK=off GOFLAGS=-modcacherw go build -o ../bin/tools/ tool)
 }
 
 step() {
