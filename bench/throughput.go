@@ -245,9 +245,9 @@ func slowNetwork() []scenario {
 	var all []scenario
 	for _, delay := range []time.Duration{5 * time.Millisecond, 50 * time.Millisecond} {
 		for _, n := range []int{1, 64, 1024} {
-			title := fmt.Sprintf("%v each way, %s goroutines", delay, thousands(n))
+			title := fmt.Sprintf("%d ms each way, %s goroutines", delay.Milliseconds(), thousands(n))
 			if n == 1 {
-				title = fmt.Sprintf("%v each way, one goroutine", delay)
+				title = fmt.Sprintf("%d ms each way, one goroutine", delay.Milliseconds())
 			}
 			all = append(all, scenario{
 				name: fmt.Sprintf("slow-%d-%d", delay.Milliseconds(), n), group: "slow", title: title,

@@ -54,7 +54,7 @@ const (
 	titleH  = 34
 	panelH  = 30 // the title of a panel, with the space above
 	axisH   = 30
-	charW   = 6.8 // of a letter, about
+	charW   = 7.4 // of a bold letter, about
 	valueW  = 92
 	minPlot = 200
 )
