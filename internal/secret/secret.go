@@ -116,7 +116,8 @@ func pieces(connString string) []string {
 	}
 	var found []string
 	add := func(s string) {
-		for _, form := range []string{s, strings.Trim(s, `'"`), strings.ReplaceAll(s, `\`, "")} {
+		inner := strings.TrimSuffix(strings.TrimPrefix(s, "'"), "'")
+		for _, form := range []string{s, inner, strings.Trim(s, `'"`), strings.ReplaceAll(s, `\`, ""), strings.ReplaceAll(inner, `\`, "")} {
 			if len(form) >= least && !slices.Contains(found, form) {
 				found = append(found, form)
 			}
