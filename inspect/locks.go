@@ -44,7 +44,10 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 	locks := make([]Lock, count)
 	i := 0
 	for n, text := range packed {
-		first, lines, _ := strings.Cut(text, "\n")
+		first, lines, ok := strings.Cut(text, "\n")
+		if !ok {
+			return nil, unreadable("lock", text)
+		}
 		common, err := r.parseCommon(first)
 		if err != nil {
 			return nil, err
