@@ -67,49 +67,120 @@ func Blocked(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Pair, 
 
 // pairs joins the waits to their blockers. What it returns stays as it is when
 // the locks are moved.
+//
+// In a queue each waits for all before it, so there may be many thousands of pairs
+// of a few hundred sessions: what a pair costs is kept to looking two sessions up.
 func (r *reading) pairs() []Pair {
 	var waits []Lock
+	most := 0
 	for i := range r.locks {
 		if l := &r.locks[i]; !l.Granted && len(r.waits[l.PID]) > 0 {
 			waits = append(waits, *l)
+			most += len(r.waits[l.PID])
 		}
+	}
+	if len(waits) == 0 {
+		return nil
 	}
 	slices.SortFunc(waits, func(a, b Lock) int { return compareWaits(&a, &b) })
 	holders := r.holders(waits)
 
-	var pairs []Pair
-	seen := map[[2]*Session]bool{} // a leader may wait by way of several workers
+	ways := map[*Session]int{} // a leader may wait by way of several workers
+	for i := range waits {
+		ways[r.leader(waits[i].Session)]++
+	}
+	seen := map[[2]*Session]bool{} // of those
+
+	type wanted struct {
+		object
+		mode string
+	}
+	obstacles := map[wanted]obstacles{}
+	pairs := make([]Pair, 0, most)
+	var blockers []*Session
 	for i := range waits {
 		wait := &waits[i]
+		want := wanted{wait.object(), wait.Mode}
+		in, ok := obstacles[want]
+		if !ok {
+			in = r.obstacles(conflicting(holders[want.object], wait.Mode))
+			obstacles[want] = in
+		}
 		waiter := wait.PID
 		wait.Session = r.leader(wait.Session)
-		first := len(pairs)
-		for _, p := range r.blockers(wait, r.waits[waiter], conflicting(holders[wait.object()], wait.Mode)) {
-			if key := [2]*Session{p.Session, p.Blocking}; !seen[key] && p.Session != p.Blocking {
-				seen[key] = true
-				p.waiter = waiter
-				pairs = append(pairs, p)
+		blockers = r.blockers(blockers[:0], r.waits[waiter], in)
+		for n, blocking := range blockers {
+			if blocking == wait.Session || repeats(blockers[:n], blocking) {
+				continue
 			}
+			if ways[wait.Session] > 1 {
+				key := [2]*Session{wait.Session, blocking}
+				if seen[key] {
+					continue
+				}
+				seen[key] = true
+			}
+			p := Pair{Lock: wait, Blocking: blocking, Block: Soft, waiter: waiter}
+			if held := in.held[blocking]; held != nil || blocking.Prepared != nil {
+				p.Block, p.Held = Hard, held
+			}
+			pairs = append(pairs, p)
 		}
-		slices.SortStableFunc(pairs[first:], func(a, b Pair) int { return cmp.Compare(a.Blocking.PID, b.Blocking.PID) })
 	}
 	return pairs
 }
 
-// blockers are the pairs of one wait with those whom pg_blocking_pids names, which
-// may be the same more than once.
-func (r *reading) blockers(wait *Lock, pids []int32, holders []*Lock) []Pair {
-	pairs := make([]Pair, 0, len(pids))
+// repeats reports whether s is in list already, which is sorted by numbers.
+func repeats(list []*Session, s *Session) bool {
+	for i := len(list) - 1; i >= 0 && list[i].PID == s.PID; i-- {
+		if list[i] == s {
+			return true
+		}
+	}
+	return false
+}
+
+// blockers appends whom pg_blocking_pids names to list, by their numbers. One may
+// be in it more than once.
+func (r *reading) blockers(list []*Session, pids []int32, in obstacles) []*Session {
 	for _, pid := range pids {
 		switch {
 		case r.blocking != nil && !r.blocking[pid]:
-		case pid == 0:
-			pairs = append(pairs, preparedPairs(wait, holders)...)
-		default:
-			pairs = append(pairs, r.pair(wait, r.leader(r.session(pid)), holders))
+		case pid != 0:
+			list = append(list, r.leader(r.session(pid)))
+		case len(in.prepared) > 0:
+			list = append(list, in.prepared...)
+		default: // it came or went between the readings
+			list = append(list, &Session{Prepared: &Prepared{}})
 		}
 	}
-	return pairs
+	// The pids are sorted; a leader that takes the place of its worker may not be.
+	if byPID := func(a, b *Session) int { return cmp.Compare(a.PID, b.PID) }; !slices.IsSortedFunc(list, byPID) {
+		slices.SortStableFunc(list, byPID)
+	}
+	return list
+}
+
+// obstacles are those who hold what a wait is about in a mode that shuts it out.
+// pg_blocking_pids names them and those who stand ahead in the queue alike.
+type obstacles struct {
+	held     map[*Session]*Lock // what each holds, or one of those
+	prepared []*Session         // those that pg_blocking_pids calls 0
+}
+
+func (r *reading) obstacles(locks []*Lock) obstacles {
+	in := obstacles{held: map[*Session]*Lock{}}
+	for _, l := range locks {
+		s := r.leader(l.Session)
+		if in.held[s] != nil {
+			continue
+		}
+		in.held[s] = l
+		if s.Prepared != nil {
+			in.prepared = append(in.prepared, s)
+		}
+	}
+	return in
 }
 
 // holders are the locks that are held on the things that are waited for.
@@ -156,28 +227,4 @@ func (r *reading) leader(s *Session) *Session {
 		return s
 	}
 	return r.session(s.LeaderPID)
-}
-
-// pair tells a hard block from a soft one: pg_blocking_pids names both.
-func (r *reading) pair(wait *Lock, blocking *Session, holders []*Lock) Pair {
-	for _, held := range holders {
-		if r.leader(held.Session) == blocking {
-			return Pair{Lock: wait, Blocking: blocking, Block: Hard, Held: held}
-		}
-	}
-	return Pair{Lock: wait, Blocking: blocking, Block: Soft}
-}
-
-// preparedPairs finds the prepared transactions that pg_blocking_pids calls 0.
-func preparedPairs(wait *Lock, holders []*Lock) []Pair {
-	var pairs []Pair
-	for _, held := range holders {
-		if held.Prepared != nil {
-			pairs = append(pairs, Pair{Lock: wait, Blocking: held.Session, Block: Hard, Held: held})
-		}
-	}
-	if pairs == nil { // it came or went between the readings
-		pairs = append(pairs, Pair{Lock: wait, Blocking: &Session{Prepared: &Prepared{}}, Block: Hard})
-	}
-	return pairs
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,7 @@ type reading struct {
 	relations map[uint32]relation
 	databases map[uint32]string
 	blocking  map[int32]bool    // those that answer the filters, or nil for all
-	waits     map[int32][]int32 // from a session that waits to those that block it, repeats and 0 included
+	waits     map[int32][]int32 // from a session that waits to those that block it, sorted, repeats and 0 included
 	prepared  []prepared
 	locks     []Lock
 	aside     []Lock // needed to understand locks, if locks are not all
@@ -140,13 +141,14 @@ func (r *reading) add(what, that string) error {
 		r.sessions[s.PID] = &s
 		return err
 	case "edge":
-		var pids []int32
+		pids := make([]int32, 0, strings.Count(that, " ")+1)
 		for word := range strings.FieldsSeq(that) {
 			pids = append(pids, int32(n.int(word)))
 		}
 		if n.err != nil || len(pids) == 0 {
 			return unreadable(what, that)
 		}
+		slices.Sort(pids[1:])
 		r.waits[pids[0]] = pids[1:]
 		return nil
 	case "blocking":
