@@ -5,16 +5,26 @@ WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
 ),
+-- What not every version has: a column of such a name, if there is one, stands
+-- nearer to what reads it in the queries below than these, which are then unused.
+absent AS MATERIALIZED (
+    SELECT CAST(NULL AS pg_catalog.timestamptz) AS waitstart, -- before 14
+        CAST(NULL AS pg_catalog.int4) AS leader_pid, -- before 13
+        CAST(NULL AS pg_catalog.int8) AS query_id -- before 14
+),
 locks AS MATERIALIZED (
-    SELECT l.*
-    FROM pg_catalog.pg_locks AS l
-    WHERE l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
-        OR l.pid IS NULL
-        OR NOT l.granted
-        OR NOT (l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.fastpath
-            OR l.locktype OPERATOR(pg_catalog.=) 'relation'
-                AND l.mode OPERATOR(pg_catalog.=) 'AccessShareLock'
-                AND CAST(l.relation AS pg_catalog.int8) OPERATOR(pg_catalog.<) 16384)
+    SELECT x.*
+    FROM absent CROSS JOIN LATERAL (
+        SELECT l.*, CASE WHEN NOT l.granted THEN waitstart END AS wait_began
+        FROM pg_catalog.pg_locks AS l
+        WHERE l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+            OR l.pid IS NULL
+            OR NOT l.granted
+            OR NOT (l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.fastpath
+                OR l.locktype OPERATOR(pg_catalog.=) 'relation'
+                    AND l.mode OPERATOR(pg_catalog.=) 'AccessShareLock'
+                    AND CAST(l.relation AS pg_catalog.int8) OPERATOR(pg_catalog.<) 16384)
+    ) AS x
 ),
 server AS MATERIALIZED (
     SELECT pg_catalog.current_setting('server_version_num') AS version,
@@ -31,32 +41,36 @@ server AS MATERIALIZED (
         CROSS JOIN (SELECT pg_catalog.clock_timestamp() AS time OFFSET 0) AS t
     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 ),
--- The sessions, with the attributes that filters name. Times and durations are
--- microseconds.
 activity AS MATERIALIZED (
-    SELECT a.pid, a.json,
-        CAST(a.json OPERATOR(pg_catalog.->>) 'leader_pid' AS pg_catalog.int4) AS leader_pid,
-        CAST(a.json OPERATOR(pg_catalog.->>) 'query_id' AS pg_catalog.int8) AS query_id,
-        CAST(a.usename AS pg_catalog.text) AS "user",
-        CAST(a.datname AS pg_catalog.text) AS database,
-        a.application_name AS application,
-        pg_catalog.host(a.client_addr) AS client,
-        a.backend_type, a.state, a.wait_event_type, a.wait_event,
-        t.backend_start, t.xact_start, t.query_start, t.state_change,
-        v.now OPERATOR(pg_catalog.-)
-            CASE WHEN a.state OPERATOR(pg_catalog.=) 'active' THEN t.query_start ELSE t.state_change END AS duration
+    SELECT a.*
     FROM fresh AS f CROSS JOIN LATERAL (
-            SELECT s.*, pg_catalog.row_to_json(s) AS json
-            FROM pg_catalog.pg_stat_activity AS s
-            OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
-        ) AS a
-        CROSS JOIN server AS v
+        SELECT s.* FROM pg_catalog.pg_stat_activity AS s
+        OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
+    ) AS a
+),
+-- The sessions, with the attributes that filters name; those that none names are
+-- not computed. Times and durations are microseconds.
+sessions AS NOT MATERIALIZED (
+    SELECT x.*,
+        v.now OPERATOR(pg_catalog.-)
+            CASE WHEN x.state OPERATOR(pg_catalog.=) 'active' THEN x.query_start ELSE x.state_change END AS duration
+    FROM server AS v
+        CROSS JOIN absent
         CROSS JOIN LATERAL (
-            SELECT CAST(EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS backend_start,
+            SELECT a.pid,
+                leader_pid AS leader_pid,
+                query_id AS query_id,
+                CAST(a.usename AS pg_catalog.text) AS "user",
+                CAST(a.datname AS pg_catalog.text) AS database,
+                a.application_name AS application,
+                pg_catalog.host(a.client_addr) AS client,
+                a.backend_type, a.state, a.wait_event_type, a.wait_event,
+                CAST(EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS backend_start,
                 CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS xact_start,
                 CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS query_start,
                 CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS state_change
-        ) AS t
+            FROM activity AS a
+        ) AS x
 ),
 waits AS MATERIALIZED (
     SELECT l.* FROM locks AS l WHERE NOT l.granted
@@ -89,16 +103,14 @@ matched AS MATERIALIZED (
             UNION ALL
             SELECT g.* FROM locks AS g WHERE g.granted AND NOT CAST(:'pairs' AS pg_catalog.bool)) AS l
         CROSS JOIN server AS v
-        LEFT JOIN activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+        LEFT JOIN sessions AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
         LEFT JOIN awaited_rows AS r ON r.pid OPERATOR(pg_catalog.=) l.pid
             AND NOT l.granted AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'
         CROSS JOIN LATERAL (
             SELECT COALESCE(l.relation, r.relation,
                     CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'object' THEN l.classid END) AS relation,
                 CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'object' THEN 0 ELSE COALESCE(l.database, r.database) END AS database,
-                COALESCE(CAST(EXTRACT(epoch FROM CAST(CASE WHEN NOT l.granted THEN
-                        pg_catalog.row_to_json(l) OPERATOR(pg_catalog.->>) 'waitstart' END AS pg_catalog.timestamptz))
-                        OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+                COALESCE(CAST(EXTRACT(epoch FROM l.wait_began) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
                     CASE WHEN NOT l.granted THEN a.query_start END) AS wait_start,
                 CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'advisory' THEN
                     CASE
@@ -150,23 +162,21 @@ edges AS MATERIALIZED (
     WHERE CAST(:'pairs' AS pg_catalog.bool)
 ),
 blockers AS MATERIALIZED (
-    SELECT DISTINCT u.pid
-    FROM edges AS e CROSS JOIN LATERAL pg_catalog.unnest(e.blockers) AS u (pid)
+    SELECT DISTINCT pg_catalog.unnest(e.blockers) AS pid
+    FROM edges AS e
 ),
 blocking AS MATERIALIZED (
     SELECT k.pid
     FROM blockers AS k
         CROSS JOIN server AS v
-        LEFT JOIN activity AS b ON b.pid OPERATOR(pg_catalog.=) k.pid
+        LEFT JOIN sessions AS b ON b.pid OPERATOR(pg_catalog.=) k.pid
     WHERE true -- conditions on the blocking session b
 ),
 packed AS MATERIALIZED (
     SELECT x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath,
         pg_catalog.string_agg(CAST(ROW (x.relation, x.page, x.tuple, x.virtualxid, x.transactionid,
             x.classid, x.objid, x.objsubid,
-            CASE WHEN NOT x.granted THEN
-                EXTRACT(epoch FROM CAST(pg_catalog.row_to_json(x) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz))
-            END) AS pg_catalog.text), E'\n') AS locks
+            EXTRACT(epoch FROM x.wait_began)) AS pg_catalog.text), E'\n') AS locks
     FROM (SELECT 'locks' AS what, m.* FROM matched AS m
         UNION ALL
         SELECT 'aside', l.* FROM aside AS l) AS x
@@ -188,12 +198,12 @@ UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
 UNION ALL
-SELECT 'session', CAST(a.json AS pg_catalog.text)
+SELECT 'session', CAST(pg_catalog.row_to_json(a) AS pg_catalog.text)
 FROM activity AS a
 WHERE a.pid OPERATOR(pg_catalog.=) ANY (
         SELECT i.pid FROM involved AS i
         UNION ALL
-        SELECT w.leader_pid FROM activity AS w JOIN involved AS i ON i.pid OPERATOR(pg_catalog.=) w.pid)
+        SELECT w.leader_pid FROM sessions AS w JOIN involved AS i ON i.pid OPERATOR(pg_catalog.=) w.pid)
 UNION ALL
 SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x

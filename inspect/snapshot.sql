@@ -3,30 +3,31 @@
 -- to 18. Each row is a word that says what it is and a text that says it.
 --
 -- pg_locks is read once, and packed into one text for all locks of a session and
--- of a kind, which is much quicker than a row for each lock. Then, for each session that waits and
--- for no other, pg_blocking_pids, and only then the rest, so the moments lie
--- close together. Columns that not every version has are read from the row's
--- JSON. Every name and operator is pg_catalog's own, whatever search_path says.
--- No user table is locked.
+-- of a kind, which is much quicker than a row for each lock. Then, for each session
+-- that waits and for no other, pg_blocking_pids, and only then the rest, so the
+-- moments lie close together. Every name and operator is pg_catalog's own, whatever
+-- search_path says. No user table is locked.
 WITH
 held AS MATERIALIZED (
-    SELECT l.pid, l.virtualtransaction, l.locktype, l.database, l.mode, l.granted, l.fastpath,
-        pg_catalog.string_agg(CAST(ROW (l.relation, l.page, l.tuple, l.virtualxid, l.transactionid,
-            l.classid, l.objid, l.objsubid,
-            CASE WHEN NOT l.granted THEN
-                EXTRACT(epoch FROM CAST(pg_catalog.row_to_json(l) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz))
-            END) AS pg_catalog.text), E'\n') AS locks
-    FROM pg_catalog.pg_locks AS l
-    -- All but those that this statement takes: its reading of the catalogs, and
-    -- the number of its transaction, as long as nobody waits for it.
-    WHERE l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
-        OR l.pid IS NULL
-        OR NOT l.granted
-        OR NOT (l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.fastpath
-            OR l.locktype OPERATOR(pg_catalog.=) 'relation'
-                AND l.mode OPERATOR(pg_catalog.=) 'AccessShareLock'
-                AND CAST(l.relation AS pg_catalog.int8) OPERATOR(pg_catalog.<) 16384)
-    GROUP BY l.pid, l.virtualtransaction, l.locktype, l.database, l.mode, l.granted, l.fastpath
+    SELECT x.*
+    -- Before 14 pg_locks has no waitstart, and this one is read.
+    FROM (SELECT CAST(NULL AS pg_catalog.timestamptz) AS waitstart) AS absent CROSS JOIN LATERAL (
+        SELECT l.pid, l.virtualtransaction, l.locktype, l.database, l.mode, l.granted, l.fastpath,
+            pg_catalog.string_agg(CAST(ROW (l.relation, l.page, l.tuple, l.virtualxid, l.transactionid,
+                l.classid, l.objid, l.objsubid,
+                CASE WHEN NOT l.granted THEN EXTRACT(epoch FROM waitstart) END) AS pg_catalog.text), E'\n') AS locks
+        FROM pg_catalog.pg_locks AS l
+        -- All but those that this statement takes: its reading of the catalogs, and
+        -- the number of its transaction, as long as nobody waits for it.
+        WHERE l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+            OR l.pid IS NULL
+            OR NOT l.granted
+            OR NOT (l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.fastpath
+                OR l.locktype OPERATOR(pg_catalog.=) 'relation'
+                    AND l.mode OPERATOR(pg_catalog.=) 'AccessShareLock'
+                    AND CAST(l.relation AS pg_catalog.int8) OPERATOR(pg_catalog.<) 16384)
+        GROUP BY l.pid, l.virtualtransaction, l.locktype, l.database, l.mode, l.granted, l.fastpath
+    ) AS x
 ),
 edges AS MATERIALIZED (
     SELECT w.pid, pg_catalog.pg_blocking_pids(w.pid) AS blockers
@@ -36,7 +37,7 @@ edges AS MATERIALIZED (
 involved AS MATERIALIZED (
     SELECT h.pid FROM held AS h
     UNION ALL
-    SELECT b.pid FROM edges AS e CROSS JOIN LATERAL pg_catalog.unnest(e.blockers) AS b (pid)
+    SELECT pg_catalog.unnest(e.blockers) FROM edges AS e
 ),
 -- In a transaction pg_stat_activity stays as it was when first read.
 fresh AS MATERIALIZED (
