@@ -26,7 +26,7 @@ var (
 // Where the conditions go in matching.sql.
 const (
 	lockConditions     = "AND true -- conditions on the lock d and its session a"
-	blockingConditions = "WHERE true -- conditions on the blocking session b"
+	blockingConditions = "WHERE true -- conditions on the blocking session b, or false without any"
 )
 
 // conditions are filters as SQL.
@@ -53,7 +53,11 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 		}
 	}
 	sql := strings.Replace(matchingSQL, lockConditions, "AND "+all(c.lock), 1)
-	sql = strings.Replace(sql, blockingConditions, "WHERE "+all(c.blocking), 1)
+	blocking := "false" // all blockers answer, so none needs to be told
+	if len(c.blocking) > 0 {
+		blocking = all(c.blocking)
+	}
+	sql = strings.Replace(sql, blockingConditions, "WHERE "+blocking, 1)
 	r, err := read(ctx, q, sql, c.values)
 	if err != nil {
 		return nil, judged(err)

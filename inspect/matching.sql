@@ -170,7 +170,7 @@ blocking AS MATERIALIZED (
     FROM blockers AS k
         CROSS JOIN server AS v
         LEFT JOIN sessions AS b ON b.pid OPERATOR(pg_catalog.=) k.pid
-    WHERE true -- conditions on the blocking session b
+    WHERE true -- conditions on the blocking session b, or false without any
 ),
 packed AS MATERIALIZED (
     SELECT x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath,
@@ -182,8 +182,17 @@ packed AS MATERIALIZED (
         SELECT 'aside', l.* FROM aside AS l) AS x
     GROUP BY x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath
 ),
+-- A blocker holds what is waited for, or waits for it ahead: which is known
+-- without looking into the edges, of which a queue has very many. One that came
+-- only now is asked for with sessions.sql.
 involved AS MATERIALIZED (
     SELECT p.pid FROM packed AS p
+    UNION
+    SELECT w.pid
+    FROM waits AS w
+    WHERE CAST(:'pairs' AS pg_catalog.bool)
+        AND COALESCE(w.objid, w.relation, 0) OPERATOR(pg_catalog.=) ANY (
+            SELECT COALESCE(m.objid, m.relation, 0) FROM matched AS m)
     UNION
     SELECT k.pid FROM blocking AS k
 )

@@ -1,7 +1,10 @@
 package inspect_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -303,4 +306,83 @@ func TestSoftHolder(t *testing.T) {
 	s.wantPairs(
 		"x waits for AccessExclusiveLock of public.t: hard by y with AccessShareLock",
 		"z waits for AccessShareLock of public.t: soft by x with nothing")
+}
+
+// A session that blocks may come after pg_stat_activity was read for the others.
+func TestBlockerThatCameMeanwhile(t *testing.T) {
+	s := newScene(t)
+	holder := s.session("holder").do("SELECT pg_advisory_lock(1)").pid
+	waiter := s.session("waiter")
+	waiter.background("SELECT pg_advisory_lock(1)")
+	s.until("a wait", "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1", waiter.pid)
+	read := map[string]func(q pglock.Querier) ([]inspect.Pair, error){
+		"Take": func(q pglock.Querier) ([]inspect.Pair, error) {
+			snapshot, err := inspect.Take(t.Context(), q)
+			if err != nil {
+				return nil, err
+			}
+			return snapshot.Pairs, nil
+		},
+		"Blocked": func(q pglock.Querier) ([]inspect.Pair, error) {
+			return inspect.Blocked(t.Context(), q, inspect.PIDs(waiter.pid))
+		},
+	}
+	for name, read := range read {
+		late := &lateSession{Querier: s.q, pid: holder}
+		pairs, err := read(late)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		i := slices.IndexFunc(pairs, func(p inspect.Pair) bool { return p.Application == "waiter" })
+		if !late.hid || i < 0 {
+			t.Fatalf("%s: the holder was left out: %t; %+v", name, late.hid, pairs)
+		}
+		p := pairs[i]
+		if p.Blocking.PID != holder || p.Blocking.Application != "holder" || p.Blocking.Hidden || p.Blocking.Duration <= 0 {
+			t.Errorf("%s: blocked by %+v", name, p.Blocking)
+		}
+		if p.Held == nil || p.Held.Session != p.Blocking {
+			t.Errorf("%s: the lock that is held is %+v", name, p.Held)
+		}
+	}
+}
+
+// lateSession leaves a session out of the first statement's answer.
+type lateSession struct {
+	pglock.Querier
+	pid int32
+	hid bool
+}
+
+func (l *lateSession) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	rows, err := l.Querier.Query(ctx, sql, args...)
+	if err != nil || l.hid {
+		return rows, err
+	}
+	return &lateRows{Rows: rows, late: l}, nil
+}
+
+type lateRows struct {
+	pglock.Rows
+	late       *lateSession
+	what, that string
+}
+
+func (r *lateRows) Next() bool {
+	for r.Rows.Next() {
+		if r.Rows.Scan(&r.what, &r.that) != nil {
+			return true
+		}
+		var session struct{ PID int32 }
+		if r.what != "session" || json.Unmarshal([]byte(r.that), &session) != nil || session.PID != r.late.pid {
+			return true
+		}
+		r.late.hid = true
+	}
+	return false
+}
+
+func (r *lateRows) Scan(dest ...any) error {
+	*dest[0].(*string), *dest[1].(*string) = r.what, r.that
+	return nil
 }

@@ -16,6 +16,9 @@ var (
 	//go:embed snapshot.sql
 	snapshotSQL string
 
+	//go:embed sessions.sql
+	sessionsSQL string
+
 	//go:embed names.sql
 	namesSQL string
 )
@@ -55,7 +58,8 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, readTimeout)
 }
 
-// read runs one of the statements that answer as snapshot.sql does, and names.sql.
+// read runs one of the statements that answer as snapshot.sql does, and then
+// sessions.sql and names.sql, where there is something to ask.
 func read(ctx context.Context, q pglock.Querier, sql string, values map[string]string) (*reading, error) {
 	r := &reading{
 		sessions:  map[int32]*Session{},
@@ -68,6 +72,11 @@ func read(ctx context.Context, q pglock.Querier, sql string, values map[string]s
 	}
 	if err := query(ctx, q, sql, values, r.add); err != nil {
 		return nil, err
+	}
+	if pids := r.unmet(); pids != "{}" {
+		if err := query(ctx, q, sessionsSQL, map[string]string{"pids": pids}, r.add); err != nil {
+			return nil, err
+		}
 	}
 	for _, s := range r.sessions {
 		s.age(r.server.Time)
@@ -89,6 +98,22 @@ func read(ctx context.Context, q pglock.Querier, sql string, values map[string]s
 	r.resolvePrepared()
 	r.resolveRows()
 	return r, nil
+}
+
+// unmet are those who block and of whom nothing else is known yet, as Postgres
+// reads an array: they came after the locks were read, or are gone.
+func (r *reading) unmet() string {
+	pids := map[uint32]struct{}{}
+	for _, blockers := range r.waits {
+		last := int32(0) // which is a prepared transaction
+		for _, pid := range blockers {
+			if pid != last && r.sessions[pid] == nil {
+				pids[uint32(pid)] = struct{}{}
+			}
+			last = pid
+		}
+	}
+	return oids(pids)
 }
 
 // query runs a statement that answers with rows of what and that, and hands them

@@ -34,11 +34,6 @@ edges AS MATERIALIZED (
     FROM (SELECT DISTINCT h.pid FROM held AS h WHERE NOT h.granted AND h.pid IS NOT NULL) AS w
     WHERE true -- edges
 ),
-involved AS MATERIALIZED (
-    SELECT h.pid FROM held AS h
-    UNION ALL
-    SELECT pg_catalog.unnest(e.blockers) FROM edges AS e
-),
 -- In a transaction pg_stat_activity stays as it was when first read.
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
@@ -68,7 +63,8 @@ FROM fresh AS f CROSS JOIN LATERAL (
     SELECT s.* FROM pg_catalog.pg_stat_activity AS s
     OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
 ) AS a
-WHERE a.pid OPERATOR(pg_catalog.=) ANY (SELECT i.pid FROM involved AS i)
+-- One who blocks has a lock too, or came only now and is asked for with sessions.sql.
+WHERE a.pid OPERATOR(pg_catalog.=) ANY (SELECT h.pid FROM held AS h)
 UNION ALL
 SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x
