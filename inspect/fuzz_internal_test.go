@@ -42,7 +42,7 @@ func (r *toldRows) Close() error { return nil }
 func FuzzReading(f *testing.F) {
 	const (
 		server  = "server\t{\"version\":\"150000\",\"in_recovery\":false,\"time\":\"2026-01-31T12:00:00+00:00\",\"database_oid\":\"5\",\"database\":\"d\",\"user\":\"u\",\"pid\":1,\"sees_all\":true,\"signals_all\":true}"
-		waiter  = "session\t{\"pid\":2,\"usename\":\"u\",\"state\":\"active\",\"query\":\"/*pga_context={\\\"a\\\": 1}*/ SELECT 1\",\"query_start\":\"2026-01-31T11:59:00+00:00\"}"
+		waiter  = "session\t(2,,u,d,,,,active,,,,,,1769860740000000,,\"/*pga_context={\"\"a\"\": 1}*/ SELECT 1\")"
 		locks   = "locks\t(2,3/4,relation,5,AccessShareLock,f,f)\n(1259,,,,,,,,1769860800.123456)"
 		held    = "locks\t(3,4/5,relation,5,AccessExclusiveLock,t,f)\n(1259,,,,,,,,)"
 		tuple   = "aside\t(2,3/4,tuple,5,ExclusiveLock,t,f)\n(16384,7,8,,,,,,)"
@@ -63,7 +63,7 @@ func FuzzReading(f *testing.F) {
 		{"locks\t(1)\n(2)"},
 		{"blocking\tx"},
 		{"nothing\t"},
-		{"session\t{"},
+		{"session\t("},
 		{"relation\t(1,2)"},
 		{"locks\t(x,,,,,,)\n(,,,,,,,,)"},
 	} {

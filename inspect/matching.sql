@@ -207,9 +207,18 @@ UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
 UNION ALL
-SELECT 'session', CAST(pg_catalog.row_to_json(a) AS pg_catalog.text)
-FROM activity AS a
-WHERE a.pid OPERATOR(pg_catalog.=) ANY (
+SELECT 'session', x.that
+FROM absent CROSS JOIN LATERAL (
+    SELECT a.pid, CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
+        a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
+        CAST(EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        a.query) AS pg_catalog.text) AS that
+    FROM activity AS a
+) AS x
+WHERE x.pid OPERATOR(pg_catalog.=) ANY (
         SELECT i.pid FROM involved AS i
         UNION ALL
         SELECT w.leader_pid FROM sessions AS w JOIN involved AS i ON i.pid OPERATOR(pg_catalog.=) w.pid)

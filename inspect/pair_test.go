@@ -2,7 +2,6 @@ package inspect_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -373,8 +372,7 @@ func (r *lateRows) Next() bool {
 		if r.Rows.Scan(&r.what, &r.that) != nil {
 			return true
 		}
-		var session struct{ PID int32 }
-		if r.what != "session" || json.Unmarshal([]byte(r.that), &session) != nil || session.PID != r.late.pid {
+		if r.what != "session" || !strings.HasPrefix(r.that, fmt.Sprintf("(%d,", r.late.pid)) {
 			return true
 		}
 		r.late.hid = true

@@ -239,6 +239,14 @@ func (n *numbers) int(s string) int64 {
 
 func (n *numbers) oid(s string) uint32 { return uint32(n.int(s)) }
 
+// microseconds reads microseconds since 1970.
+func (n *numbers) microseconds(s string) time.Time {
+	if s == "" {
+		return time.Time{}
+	}
+	return time.UnixMicro(n.int(s)).UTC()
+}
+
 // seconds reads seconds since 1970, to the microsecond.
 func (n *numbers) seconds(s string) time.Time {
 	if s == "" {

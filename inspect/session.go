@@ -1,9 +1,9 @@
 package inspect
 
 import (
-	"encoding/json"
-	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Session is a session of the server, or what stands in its place: a prepared
@@ -54,49 +54,56 @@ type Session struct {
 // hiddenQuery is what pg_stat_activity shows for a query that is not to be seen.
 const hiddenQuery = "<insufficient privilege>"
 
-// activity is a row of pg_stat_activity as JSON.
-type activity struct {
-	PID           int32      `json:"pid"`
-	LeaderPID     int32      `json:"leader_pid"`
-	User          string     `json:"usename"`
-	Database      string     `json:"datname"`
-	Application   string     `json:"application_name"`
-	Client        string     `json:"client_addr"`
-	BackendType   string     `json:"backend_type"`
-	BackendStart  *time.Time `json:"backend_start"`
-	XactStart     *time.Time `json:"xact_start"`
-	QueryStart    *time.Time `json:"query_start"`
-	StateChange   *time.Time `json:"state_change"`
-	State         string     `json:"state"`
-	WaitEventType string     `json:"wait_event_type"`
-	WaitEvent     string     `json:"wait_event"`
-	QueryID       int64      `json:"query_id"`
-	Query         string     `json:"query"`
-}
+// The columns of a session, in snapshot.sql.
+const (
+	colSessionPID = iota
+	colLeaderPID
+	colUser
+	colSessionDatabase
+	colApplication
+	colClient
+	colBackendType
+	colState
+	colWaitEventType
+	colWaitEvent
+	colQueryID
+	colBackendStart
+	colXactStart
+	colQueryStart
+	colStateChange
+	colQuery
+	sessionFields
+)
 
-// parseSession fills s from a row of pg_stat_activity as JSON.
-func parseSession(text string) (Session, error) {
-	var a activity
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
-		return Session{}, fmt.Errorf("inspect: a row of pg_stat_activity: %w", err)
+// parseSession makes a session of a row of pg_stat_activity.
+func parseSession(row string) (Session, error) {
+	var f [sessionFields]string
+	if record(row, f[:]) != sessionFields {
+		return Session{}, unreadable("session", row)
 	}
+	var n numbers
+	// A database without an encoding gives whatever bytes it was given.
+	text := func(column int) string { return validText(strings.Clone(f[column])) }
 	s := Session{
-		PID:           a.PID,
-		LeaderPID:     a.LeaderPID,
-		User:          a.User,
-		Database:      a.Database,
-		Application:   a.Application,
-		Client:        a.Client,
-		BackendType:   a.BackendType,
-		BackendStart:  timeOf(a.BackendStart),
-		XactStart:     timeOf(a.XactStart),
-		QueryStart:    timeOf(a.QueryStart),
-		StateChange:   timeOf(a.StateChange),
-		State:         a.State,
-		WaitEventType: a.WaitEventType,
-		WaitEvent:     a.WaitEvent,
-		QueryID:       a.QueryID,
-		Query:         a.Query,
+		PID:           int32(n.int(f[colSessionPID])),
+		LeaderPID:     int32(n.int(f[colLeaderPID])),
+		User:          text(colUser),
+		Database:      text(colSessionDatabase),
+		Application:   text(colApplication),
+		Client:        text(colClient),
+		BackendType:   text(colBackendType),
+		BackendStart:  n.microseconds(f[colBackendStart]),
+		XactStart:     n.microseconds(f[colXactStart]),
+		QueryStart:    n.microseconds(f[colQueryStart]),
+		StateChange:   n.microseconds(f[colStateChange]),
+		State:         text(colState),
+		WaitEventType: text(colWaitEventType),
+		WaitEvent:     text(colWaitEvent),
+		QueryID:       n.int(f[colQueryID]),
+		Query:         text(colQuery),
+	}
+	if n.err != nil {
+		return Session{}, unreadable("session", row)
 	}
 	if s.Query == hiddenQuery {
 		s.Query, s.Hidden = "", true
@@ -108,11 +115,12 @@ func parseSession(text string) (Session, error) {
 	return s, nil
 }
 
-func timeOf(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
+// validText is s with U+FFFD for each byte that is not UTF-8.
+func validText(s string) string {
+	if utf8.ValidString(s) {
+		return s
 	}
-	return t.UTC()
+	return string([]rune(s))
 }
 
 // age sets Duration, as the server's clock stands at now.

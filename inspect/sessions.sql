@@ -5,9 +5,20 @@ WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
 )
-SELECT 'session' AS what, CAST(pg_catalog.row_to_json(a) AS pg_catalog.text) AS that
-FROM fresh AS f CROSS JOIN LATERAL (
-    SELECT s.* FROM pg_catalog.pg_stat_activity AS s
-    OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
-) AS a
-WHERE a.pid OPERATOR(pg_catalog.=) ANY (CAST(CAST(:'pids' AS pg_catalog.text) AS pg_catalog.int4[]));
+SELECT 'session' AS what, x.that
+-- As in snapshot.sql, some of these are in place of columns that are not there.
+FROM (SELECT CAST(NULL AS pg_catalog.int4) AS leader_pid, CAST(NULL AS pg_catalog.int8) AS query_id) AS absent
+    CROSS JOIN LATERAL (
+        SELECT CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
+            a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
+            CAST(EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+            CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+            CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+            CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+            a.query) AS pg_catalog.text) AS that
+        FROM fresh AS f CROSS JOIN LATERAL (
+            SELECT s.* FROM pg_catalog.pg_stat_activity AS s
+            OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
+        ) AS a
+        WHERE a.pid OPERATOR(pg_catalog.=) ANY (CAST(CAST(:'pids' AS pg_catalog.text) AS pg_catalog.int4[]))
+    ) AS x;

@@ -8,10 +8,16 @@
 -- moments lie close together. Every name and operator is pg_catalog's own, whatever
 -- search_path says. No user table is locked.
 WITH
+-- What not every version has: a column of such a name, if there is one, stands
+-- nearer to what reads it in the queries below than these, which are then unused.
+absent AS MATERIALIZED (
+    SELECT CAST(NULL AS pg_catalog.timestamptz) AS waitstart, -- before 14
+        CAST(NULL AS pg_catalog.int4) AS leader_pid, -- before 13
+        CAST(NULL AS pg_catalog.int8) AS query_id -- before 14
+),
 held AS MATERIALIZED (
     SELECT x.*
-    -- Before 14 pg_locks has no waitstart, and this one is read.
-    FROM (SELECT CAST(NULL AS pg_catalog.timestamptz) AS waitstart) AS absent CROSS JOIN LATERAL (
+    FROM absent CROSS JOIN LATERAL (
         SELECT l.pid, l.virtualtransaction, l.locktype, l.database, l.mode, l.granted, l.fastpath,
             pg_catalog.string_agg(CAST(ROW (l.relation, l.page, l.tuple, l.virtualxid, l.transactionid,
                 l.classid, l.objid, l.objsubid,
@@ -58,13 +64,22 @@ UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
 UNION ALL
-SELECT 'session', CAST(pg_catalog.row_to_json(a) AS pg_catalog.text)
-FROM fresh AS f CROSS JOIN LATERAL (
-    SELECT s.* FROM pg_catalog.pg_stat_activity AS s
-    OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
-) AS a
+SELECT 'session', x.that
+FROM absent CROSS JOIN LATERAL (
+    SELECT a.pid, CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
+        a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
+        CAST(EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        a.query) AS pg_catalog.text) AS that
+    FROM fresh AS f CROSS JOIN LATERAL (
+        SELECT s.* FROM pg_catalog.pg_stat_activity AS s
+        OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
+    ) AS a
+) AS x
 -- One who blocks has a lock too, or came only now and is asked for with sessions.sql.
-WHERE a.pid OPERATOR(pg_catalog.=) ANY (SELECT h.pid FROM held AS h)
+WHERE x.pid OPERATOR(pg_catalog.=) ANY (SELECT h.pid FROM held AS h)
 UNION ALL
 SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x
