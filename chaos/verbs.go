@@ -128,7 +128,7 @@ func (a *attempt) do() {
 	case ran:
 		a.gave(outcomeOf(err), err)
 	case err == nil:
-		a.no(outOther, errors.New("Do returned nil and did not run its function"))
+		a.no(outOther, errors.New("nil from Do, which did not run its function"))
 	case errors.Is(err, context.Canceled):
 		a.no(outCancelled, err)
 	default:
