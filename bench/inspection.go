@@ -124,7 +124,7 @@ func blocked(s scale) scenario {
 		name: "blocked", group: "inspect", title: fmt.Sprintf("%d sessions queued on one table: who blocks whom", s.Waiters),
 		what:    "`inspect.Blocked` gives each pair, as values with all that is known of both sides; the bare statement gives `pg_blocking_pids` for each session that waits.",
 		metrics: []Metric{{"median", "s", "less"}}, ours: "blocked",
-		behind: "Everybody in a queue waits for all those before him: of n sessions that makes n(n+1)/2 pairs, each of which Blocked makes a value with both sides in it.",
+		behind: "The bare statement gives numbers. Blocked reads the locks and the sessions of both sides besides, tells who holds from who only stands ahead, and makes a value of each pair: everybody in a queue waits for all those before him, which of n sessions makes n(n+1)/2 pairs.",
 		setup: func(ctx context.Context, e *env) (_ []contender, _ func() error, err error) {
 			server, err := e.host.Big(ctx)
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,11 +167,8 @@ func (r *reading) add(what, that string) error {
 		r.sessions[s.PID] = &s
 		return err
 	case "edge":
-		pids := make([]int32, 0, strings.Count(that, " ")+1)
-		for word := range strings.FieldsSeq(that) {
-			pids = append(pids, int32(n.int(word)))
-		}
-		if n.err != nil || len(pids) == 0 {
+		pids, ok := numbersIn(that)
+		if !ok {
 			return unreadable(what, that)
 		}
 		slices.Sort(pids[1:])
@@ -238,6 +236,31 @@ func (n *numbers) int(s string) int64 {
 }
 
 func (n *numbers) oid(s string) uint32 { return uint32(n.int(s)) }
+
+// numbersIn reads the numbers of processes, with a space between, of which there
+// is at least one. A long queue has so many that this is done by hand.
+func numbersIn(text string) (pids []int32, ok bool) {
+	pids = make([]int32, 0, strings.Count(text, " ")+1)
+	pid, digits := int64(0), 0
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c >= '0' && c <= '9':
+			pid, digits = pid*10+int64(c-'0'), digits+1
+			if pid > math.MaxInt32 {
+				return nil, false
+			}
+		case c == ' ' && digits > 0:
+			pids = append(pids, int32(pid))
+			pid, digits = 0, 0
+		default:
+			return nil, false
+		}
+	}
+	if digits > 0 {
+		pids = append(pids, int32(pid))
+	}
+	return pids, len(pids) > 0
+}
 
 // microseconds reads microseconds since 1970.
 func (n *numbers) microseconds(s string) time.Time {

@@ -1,6 +1,9 @@
 package inspect
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Workers that wait are their leader, however many of them wait.
 func TestWorkersThatWait(t *testing.T) {
@@ -28,5 +31,24 @@ func TestWorkersThatWait(t *testing.T) {
 	}
 	if r.locks[0].Session != worker1 {
 		t.Error("the lock itself was changed")
+	}
+}
+
+func TestNumbersIn(t *testing.T) {
+	for text, want := range map[string][]int32{
+		"4711":                       {4711},
+		"4711 ":                      {4711}, // blocked by nobody any more
+		"1 2147483647 0":             {1, 2147483647, 0},
+		"":                           nil,
+		" 1":                         nil,
+		"1  2":                       nil,
+		"1,2":                        nil,
+		"-1":                         nil,
+		"2147483648":                 nil,
+		"99999999999999999999999999": nil,
+	} {
+		if got, ok := numbersIn(text); !slices.Equal(got, want) || ok != (want != nil) {
+			t.Errorf("%q: %v, %t", text, got, ok)
+		}
 	}
 }
