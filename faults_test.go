@@ -59,6 +59,39 @@ func start(locker *pglock.Locker, ctx context.Context, key pglock.Key, opts ...p
 	return got
 }
 
+// A session that ends while LockAll waits for another key costs the locks that it had
+// so far; LockAll takes them again before it returns.
+func TestLostWhileTakingAll(t *testing.T) { everySource(t, testLostWhileTakingAll) }
+
+func testLostWhileTakingAll(t *testing.T, d *db) {
+	other, locker := d.locker(), d.locker()
+	held := lock(t, other, pglock.Int(2))
+	got := make(chan locking, 1)
+	go func() {
+		all, err := locker.LockAll(context.Background(), []pglock.Key{pglock.Int(1), pglock.Int(2)})
+		got <- locking{all, err}
+	}()
+	d.untilWaiting(1, pglock.Int(2))
+	holders, err := other.Holders(t.Context(), pglock.Int(1))
+	must(t, err)
+	if len(holders) != 1 {
+		t.Fatalf("%d sessions hold the first lock", len(holders))
+	}
+	d.terminate(holders[0].PID)
+	d.until(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)`, holders[0].PID)
+	for locker.Stats().Lost == 0 { // which its heartbeat finds out where the driver does not
+		time.Sleep(time.Millisecond)
+	}
+	must(t, held.Unlock())
+	all := <-got
+	must(t, all.err)
+	must(t, all.lock.Err())
+	if n := d.held(); n != 2 {
+		t.Errorf("%d of 2 locks are held", n)
+	}
+	must(t, all.lock.Unlock())
+}
+
 // A backend that is terminated while it waits costs the waiter nothing but its
 // place in Postgres' queue.
 func TestTerminatedWhileWaiting(t *testing.T) { everySource(t, testTerminatedWhileWaiting) }

@@ -136,7 +136,7 @@ func TestPoolerSwapsSessions(t *testing.T) {
 	key := pglock.Name("job")
 	for _, name := range []string{"pgx", "database/sql, lib/pq"} {
 		d, dsn, _ := pooled(t, pgbouncer.Transaction)
-		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(time.Second))
+		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(4*time.Second))
 		held := lock(t, locker, key)
 		// Somebody's transaction gets the session that the lock is on. The pooler
 		// hands out the one that was used last, unless it is busy right now.

@@ -18,7 +18,8 @@ import (
 // that was not to be had.
 //
 // Keys that nobody holds are taken in one round trip, all together; each that is
-// held by another costs one more.
+// held by another costs one more. Locks that are lost while others are waited for are
+// taken again.
 func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...Option) (*Lock, error) {
 	const op = "lock all"
 	r, err := newRequest(op, canShare|canWait, opts)
@@ -63,48 +64,21 @@ func sorted(keys []Key) []Key {
 	return slices.CompactFunc(keys, func(a, b Key) bool { return a.id == b.id && a.pair == b.pair })
 }
 
-func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) (_ []Key, _ *several, err error) {
+func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) ([]Key, *several, error) {
 	keys = sorted(keys)
 	if len(keys) == 0 {
 		return nil, nil, errors.New("pglock: " + op + ": no keys")
 	}
-	numbers := make([]session.Key, len(keys))
-	for i, key := range keys {
-		numbers[i] = key.session()
-	}
 	deadline := time.Now().Add(r.wait)
-
-	var held []*session.Hold
-	defer func() {
-		if err != nil {
-			l.engine.ReleaseTogether(held)
-		}
-	}()
-	for len(held) < len(keys) {
-		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode())
-		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
-		if n < 0 {
-			held = append(held, holds...)
-			break
-		}
-		// Nothing behind the one that is waited for may be held.
-		held = append(held, holds[:n]...)
-		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *session.Hold) bool { return h == nil }))
-		key := keys[len(held)]
-		if !errors.Is(errs[n], ErrNotAcquired) || ctx.Err() != nil {
-			return nil, nil, newError(op, []Key{key}, errs[n])
-		}
-		one := r
-		if r.wait > 0 {
-			if one.wait = time.Until(deadline); one.wait <= 0 {
-				one.noWait, one.wait = true, 0
-			}
-		}
-		hold, err := l.acquire(ctx, op, key, one)
-		if err != nil {
-			return nil, nil, err
-		}
-		held = append(held, hold)
+	held, err := l.takeAll(ctx, op, keys, r, deadline)
+	for err == nil && slices.ContainsFunc(held, func(h *session.Hold) bool { return h.Err() != nil }) {
+		// A session ended while others were waited for: to begin anew is what the
+		// caller would do.
+		l.engine.ReleaseTogether(held)
+		held, err = l.takeAll(ctx, op, keys, r, deadline)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	all := newSeveral(l.engine, held)
 	for _, h := range held {
@@ -115,4 +89,44 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 		})
 	}
 	return keys, all, nil
+}
+
+// takeAll takes the locks of the keys in their order, waiting where it must, and none
+// of them when one is not to be had. Some may be lost again when it returns.
+func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*session.Hold, err error) {
+	defer func() {
+		if err != nil {
+			l.engine.ReleaseTogether(held)
+		}
+	}()
+	numbers := make([]session.Key, len(keys))
+	for i, key := range keys {
+		numbers[i] = key.session()
+	}
+	for len(held) < len(keys) {
+		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode())
+		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+		if n < 0 {
+			return append(held, holds...), nil
+		}
+		// Nothing behind the one that is waited for may be held.
+		held = append(held, holds[:n]...)
+		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *session.Hold) bool { return h == nil }))
+		key := keys[len(held)]
+		if !errors.Is(errs[n], ErrNotAcquired) || ctx.Err() != nil {
+			return held, newError(op, []Key{key}, errs[n])
+		}
+		one := r
+		if r.wait > 0 {
+			if one.wait = time.Until(deadline); one.wait <= 0 {
+				one.noWait, one.wait = true, 0
+			}
+		}
+		hold, err := l.acquire(ctx, op, key, one)
+		if err != nil {
+			return held, err
+		}
+		held = append(held, hold)
+	}
+	return held, nil
 }

@@ -7,7 +7,10 @@ fresh AS MATERIALIZED (
 )
 SELECT 'session' AS what, x.that
 -- As in snapshot.sql, some of these are in place of columns that are not there.
-FROM (SELECT CAST(NULL AS pg_catalog.int4) AS leader_pid, CAST(NULL AS pg_catalog.int8) AS query_id) AS absent
+FROM (
+        SELECT CAST(NULL AS pg_catalog.int4) AS leader_pid, -- before 13
+            CAST(NULL AS pg_catalog.int8) AS query_id -- before 14
+    ) AS absent
     CROSS JOIN LATERAL (
         SELECT CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
             a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
