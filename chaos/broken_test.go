@@ -31,21 +31,29 @@ func TestBrokenLocksAreFound(t *testing.T) {
 	} {
 		t.Run(string(test.broken), func(t *testing.T) {
 			t.Parallel()
-			round := Round{
-				Seed: 1, Dir: t.TempDir(), Log: t.Output(),
-				broken: test.broken, kinds: test.kinds, notice: 1500 * time.Millisecond, linger: 3 * time.Second,
+			// What comes to light depends on who holds what when it breaks: not every
+			// round has to show it.
+			var wrong string
+			for seed := range uint64(6) {
+				round := Round{
+					Seed: 1 + seed, Dir: t.TempDir(), Log: t.Output(),
+					broken: test.broken, kinds: test.kinds, notice: 1500 * time.Millisecond, linger: 3 * time.Second,
+				}
+				result, err := round.Run(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if wrong = strings.Join(result.Wrong, "\n"); wrong == "" {
+					continue
+				}
+				if _, err := os.Stat(result.Dir); result.Dir == "" || err != nil {
+					t.Errorf("the history is gone: %v", err)
+				}
+				if strings.Contains(wrong, test.want) {
+					return
+				}
 			}
-			result, err := round.Run(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			wrong := strings.Join(result.Wrong, "\n")
-			if !strings.Contains(wrong, test.want) {
-				t.Errorf("a %s lock was not found out: %q", test.broken, wrong)
-			}
-			if _, err := os.Stat(result.Dir); result.Dir == "" || err != nil {
-				t.Errorf("the history is gone: %v", err)
-			}
+			t.Errorf("a %s lock was not found out: %q", test.broken, wrong)
 		})
 	}
 }

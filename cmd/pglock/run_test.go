@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,6 +35,7 @@ func TestSignalsReachTheGroup(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.signal, test.trap), func(t *testing.T) {
 			t.Parallel()
+			reaches(t, test.signal)
 			s := newSite(t)
 			child, grandchild := "", ""
 			if test.trap != "" {
@@ -63,20 +65,30 @@ func TestSignalsReachTheGroup(t *testing.T) {
 	}
 }
 
+// reaches skips what sends a signal that is ignored where the tests were started: a
+// program keeps to that, as those do that run under nohup.
+func reaches(t *testing.T, s os.Signal) {
+	t.Helper()
+	if signal.Ignored(s) {
+		t.Skipf("%v is ignored where the tests were started, as nohup does", s)
+	}
+}
+
 // A signal ends the waiting for a lock, and nothing waits on.
 func TestSignalsEndTheWaiting(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
-		t.Run(signal.String(), func(t *testing.T) {
+	for _, number := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		t.Run(number.String(), func(t *testing.T) {
 			t.Parallel()
+			reaches(t, number)
 			s := newSite(t)
 			s.exec(t, "SELECT pg_advisory_lock($1)", pglock.Name("x").ID())
 			c := s.start(t, "run", "x", "--", "echo", "ran")
 			if err := s.awaitLock(pglock.Name("x"), "NOT granted", true); err != nil {
 				t.Fatal(err)
 			}
-			c.signal(signal)
-			c.want(128 + int(signal))
+			c.signal(number)
+			c.want(128 + int(number))
 			if line, ok := <-c.output; ok {
 				t.Errorf("the command ran: %s", line)
 			}
