@@ -143,7 +143,8 @@ func (l *Lock) named() (database, relation uint32) {
 	return l.DatabaseOID, l.RelationOID
 }
 
-// unnamed are the numbers of the relations and of the databases to be named.
+// unnamed are the numbers of the relations and of the databases that are still to
+// be named.
 func (r *reading) unnamed() (relations, databases string) {
 	here, elsewhere := map[uint32]struct{}{}, map[uint32]struct{}{}
 	for _, locks := range [][]Lock{r.locks, r.aside} {
@@ -151,7 +152,9 @@ func (r *reading) unnamed() (relations, databases string) {
 			switch database, relation := locks[i].named(); {
 			case relation == 0:
 			case database == 0 || database == r.server.databaseOID:
-				here[relation] = struct{}{}
+				if _, named := r.relations[relation]; !named {
+					here[relation] = struct{}{}
+				}
 			default:
 				elsewhere[database] = struct{}{}
 			}

@@ -17,7 +17,7 @@ import (
 )
 
 // The benchmarks take turns with what anybody would ask Postgres, on the same
-// connection, and report the ratio of the medians. They stand on a server with
+// connection, and report the ratio of the medians. Most stand on a server with
 // 100,000 locks and 200 sessions that wait in one queue.
 
 func BenchmarkTake(b *testing.B) {
@@ -46,8 +46,12 @@ func BenchmarkLocks(b *testing.B) {
 	})
 }
 
-func BenchmarkBlocked(b *testing.B) {
-	q := bigServer(b)
+func BenchmarkBlocked(b *testing.B) { benchmarkBlocked(b, bigServer(b)) }
+
+// The same queue, for a table, on a server that has few locks besides.
+func BenchmarkBlockedQueue(b *testing.B) { benchmarkBlocked(b, queueServer(b)) }
+
+func benchmarkBlocked(b *testing.B, q pglock.Querier) {
 	bare := "SELECT pid, pg_blocking_pids(pid)::text FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) AS w"
 	turns(b, func() {
 		if n := readAll(b, q, bare, 2); n != 200 {
@@ -125,6 +129,24 @@ func bigServer(b *testing.B) pglock.Querier {
 	s := &scene{t: b, dsn: dsn, eye: open(b, dsn)}
 	for range 200 {
 		s.session("waiter").background("SELECT pg_advisory_lock(1)")
+	}
+	s.until("200 waits", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted")
+	return pgxlock.Conn(open(b, dsn))
+}
+
+// queueServer is a server with 200 sessions that wait for one table.
+func queueServer(b *testing.B) pglock.Querier {
+	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{"max_connections": "250", "deadlock_timeout": "1h"}})
+	dsn := server.ConnString(pgtest.DatabaseOn(b, server))
+	s := &scene{t: b, dsn: dsn, eye: open(b, dsn)}
+	holder := open(b, dsn)
+	for _, statement := range []string{"CREATE TABLE queue ()", "BEGIN", "LOCK TABLE queue"} {
+		if _, err := holder.Exec(b.Context(), statement); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range 200 {
+		s.session("waiter").background("TRUNCATE queue")
 	}
 	s.until("200 waits", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted")
 	return pgxlock.Conn(open(b, dsn))

@@ -52,13 +52,7 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 			return nil, err
 		}
 	}
-	sql := strings.Replace(matchingSQL, lockConditions, "AND "+all(c.lock), 1)
-	blocking := "false" // all blockers answer, so none needs to be told
-	if len(c.blocking) > 0 {
-		blocking = all(c.blocking)
-	}
-	sql = strings.Replace(sql, blockingConditions, "WHERE "+blocking, 1)
-	r, err := read(ctx, q, sql, c.values)
+	r, err := read(ctx, q, c.statement(), c.values)
 	if err != nil {
 		return nil, judged(err)
 	}
@@ -69,6 +63,28 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 		r.locks, err = matchHere(ctx, q, r.locks, filters, func(f Filter, l *Lock) any { return f.attribute.get(l) })
 	}
 	return r, err
+}
+
+// statement is matching.sql with the conditions, without what only they need.
+func (c *conditions) statement() string {
+	sql := strings.Replace(matchingSQL, lockConditions, "AND "+all(c.lock), 1)
+	if len(c.lock) == 0 {
+		sql = cut(sql, "-- for conditions on locks", "-- end")
+	}
+	blocking := "false" // all blockers answer, so none needs to be told
+	if len(c.blocking) > 0 {
+		blocking = all(c.blocking)
+	} else {
+		sql = cut(sql, "-- for conditions on blockers", "-- end")
+	}
+	return strings.Replace(sql, blockingConditions, "WHERE "+blocking, 1)
+}
+
+// cut is sql without what is from begin to the first end after it.
+func cut(sql, begin, end string) string {
+	before, rest, _ := strings.Cut(sql, begin)
+	_, after, _ := strings.Cut(rest, end)
+	return before + after
 }
 
 func all(conditions []string) string {

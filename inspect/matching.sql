@@ -1,6 +1,8 @@
 -- The locks that answer a filter, or those that are waited for and answer it with
 -- who blocks them; otherwise as snapshot.sql. Conditions take the place of the
--- three lines that end in a comment saying so. Run it in psql with -v pairs=t.
+-- lines that end in a comment saying so; what stands between "for conditions" and
+-- "end" is cut out when there are none, because planning it takes long. Run it in
+-- psql with -v pairs=t.
 WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
@@ -102,6 +104,7 @@ matched AS MATERIALIZED (
     FROM (SELECT w.* FROM waits AS w
             UNION ALL
             SELECT g.* FROM locks AS g WHERE g.granted AND NOT CAST(:'pairs' AS pg_catalog.bool)) AS l
+        -- for conditions on locks
         CROSS JOIN server AS v
         LEFT JOIN sessions AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
         LEFT JOIN awaited_rows AS r ON r.pid OPERATOR(pg_catalog.=) l.pid
@@ -153,6 +156,7 @@ matched AS MATERIALIZED (
                 CAST(CAST(l.transactionid AS pg_catalog.text) AS pg_catalog.int8) AS transactionid,
                 CASE WHEN o.database OPERATOR(pg_catalog.=) v.database_oid THEN o.relation END AS relation_oid
         ) AS d
+        -- end
     WHERE true
         AND true -- conditions on the lock d and its session a
 ),
@@ -168,8 +172,10 @@ blockers AS MATERIALIZED (
 blocking AS MATERIALIZED (
     SELECT k.pid
     FROM blockers AS k
+        -- for conditions on blockers
         CROSS JOIN server AS v
         LEFT JOIN sessions AS b ON b.pid OPERATOR(pg_catalog.=) k.pid
+        -- end
     WHERE true -- conditions on the blocking session b, or false without any
 ),
 packed AS MATERIALIZED (
@@ -226,6 +232,16 @@ UNION ALL
 SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x
 WHERE EXISTS (SELECT FROM packed AS p WHERE p.pid IS NULL)
+UNION ALL
+-- The names of most relations, as in names.sql, which is then only asked for what
+-- is missing here. As an array they are found by the index.
+SELECT 'relation', CAST(ROW (c.oid, n.nspname, c.relkind, c.relname) AS pg_catalog.text)
+FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT m.relation FROM matched AS m WHERE m.relation IS NOT NULL
+        UNION
+        SELECT l.relation FROM aside AS l WHERE l.relation IS NOT NULL))
 UNION ALL
 SELECT p.what, pg_catalog.concat(CAST(ROW (p.pid, p.virtualtransaction, p.locktype, p.database,
     p.mode, p.granted, p.fastpath) AS pg_catalog.text), E'\n', p.locks)
