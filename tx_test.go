@@ -226,16 +226,16 @@ func TestLockTxWaitsDespiteTimeouts(t *testing.T) {
 			holder, tx := begin(), begin()
 			holder.exec(`SELECT pg_advisory_xact_lock(1); LOCK TABLE held`)
 			pid := tx.pid()
-			tx.exec(`SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '150ms'`)
+			tx.exec(`SET LOCAL lock_timeout = '400ms'; SET LOCAL statement_timeout = '500ms'`)
 			result := make(chan error, 1)
 			go func() { result <- lock(tx) }()
 			d.until(`SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'
-				AND clock_timestamp() - state_change > interval '400ms'`, pid)
+				AND clock_timestamp() - state_change > interval '700ms'`, pid)
 			holder.end(true)
 			if err := <-result; err != nil {
 				t.Errorf("%s: %v", what, err)
 			}
-			if got := tx.timeouts(); got != "100ms 150ms" {
+			if got := tx.timeouts(); got != "400ms 500ms" {
 				t.Errorf("%s: the timeouts are %s", what, got)
 			}
 			tx.end(true)
