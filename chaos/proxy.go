@@ -11,6 +11,8 @@ import (
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/Shopify/toxiproxy/v2/toxics"
 	"github.com/rs/zerolog"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
 // A Proxy stands between clients and a server, on a port of 127.0.0.1, and harms
@@ -23,8 +25,12 @@ type Proxy struct {
 // "127.0.0.1:5432". Close ends it.
 func NewProxy(upstream string) (*Proxy, error) {
 	toxics.Register(holeName, new(hole))
+	port, err := pgserver.FreePort(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("chaos: %w", err)
+	}
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	p := &Proxy{toxiproxy.NewProxy(server, "postgres", "127.0.0.1:0", upstream)}
+	p := &Proxy{toxiproxy.NewProxy(server, "postgres", fmt.Sprintf("127.0.0.1:%d", port), upstream)}
 	if err := p.proxy.Start(); err != nil {
 		return nil, fmt.Errorf("chaos: starting a proxy before %s: %w", upstream, err)
 	}

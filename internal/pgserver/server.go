@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -85,7 +84,7 @@ func startOwn(ctx context.Context, f *finder, bin Binaries, template string) (_ 
 	s := &Server{options: f.Options, bin: bin, id: f.id}
 	port := 5432 // only the name of the socket, unless TCP is asked for
 	if s.options.TCP {
-		if port, err = freePort(ctx); err != nil {
+		if port, err = FreePort(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -154,15 +153,6 @@ func randomName(prefix string) (string, error) {
 		return "", err
 	}
 	return prefix + hex.EncodeToString(b[:]), nil
-}
-
-func freePort(ctx context.Context) (int, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("pgserver: finding a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // launch starts the server process and waits until it answers.

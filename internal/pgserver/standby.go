@@ -26,7 +26,7 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	standby := &Server{options: s.options, bin: s.bin, id: s.id}
 	port := 5432 // only the name of the socket, unless TCP is asked for
 	if s.options.TCP {
-		if port, err = freePort(ctx); err != nil {
+		if port, err = FreePort(ctx); err != nil {
 			return nil, err
 		}
 	}

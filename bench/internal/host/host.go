@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"time"
@@ -213,12 +212,8 @@ func answers(ctx context.Context, p *pgserver.Process, ask func(context.Context)
 }
 
 func freePort(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
+	port, err := pgserver.FreePort(ctx)
+	return strconv.Itoa(port), err
 }
 
 // Close stops all servers.
