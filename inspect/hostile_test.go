@@ -12,7 +12,6 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
-	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // hostileNames are names that try to be more than a name, and that tables, roles
@@ -163,7 +162,7 @@ func TestOtherEncodings(t *testing.T) {
 	ascii.do("CREATE TABLE \"\xe9\" ()", "BEGIN", "LOCK TABLE \"\xe9\" /* \xff\xe9 */")
 	for _, dsn := range []string{server.ConnString("postgres"), server.ConnString("latin"), server.ConnString("ascii")} {
 		eye := newSceneIn(t, dsn)
-		if err := inspect.Guard(t.Context(), pgxlock.Conn(eye.eye)); err != nil {
+		if err := inspect.Guard(t.Context(), eye.me); err != nil {
 			t.Fatal(err)
 		}
 		for what, filters := range map[string][]inspect.Filter{
