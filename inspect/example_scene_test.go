@@ -2,9 +2,7 @@ package inspect_test
 
 import (
 	"context"
-	"fmt"
 	"log"
-	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,25 +12,6 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 )
-
-// exampleTB is as much of a test as a database needs.
-type exampleTB struct {
-	testing.TB
-	atEnd []func()
-}
-
-func (e *exampleTB) Helper()                      {}
-func (e *exampleTB) Context() context.Context     { return context.Background() }
-func (e *exampleTB) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
-func (e *exampleTB) Error(args ...any)            { fmt.Println(args...) }
-func (e *exampleTB) Fatal(args ...any)            { log.Panic(args...) }
-func (e *exampleTB) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
-
-func (e *exampleTB) done() {
-	for i := len(e.atEnd) - 1; i >= 0; i-- {
-		e.atEnd[i]()
-	}
-}
 
 func check(err error) {
 	if err != nil {
@@ -44,7 +23,7 @@ func check(err error) {
 // in its transaction, and "migrate" waits to alter the table.
 func exampleShop() (pool *pgxpool.Pool, done func()) {
 	ctx := context.Background()
-	e := &exampleTB{}
+	e := &pgtest.Example{}
 	dsn := pgtest.Database(e)
 	pool, err := pgxpool.New(ctx, dsn)
 	check(err)
@@ -75,7 +54,7 @@ func exampleShop() (pool *pgxpool.Pool, done func()) {
 		waits, err := inspect.Locks(ctx, pgxlock.Pool(pool), inspect.On("orders"), inspect.Where("granted", "=", "false"))
 		check(err)
 		if len(waits) > 0 {
-			return pool, e.done
+			return pool, e.Done
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

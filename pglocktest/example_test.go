@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"log"
-	"testing"
 
 	"github.com/jackc/pgx/v5"
 	_ "github.com/lib/pq"
@@ -23,7 +22,7 @@ import (
 // A program that waits for a lock: the test has the lock first.
 func ExampleKey() {
 	t, dsn := exampleTest()
-	defer t.done()
+	defer t.Done()
 	source := pgxlock.ConnString(dsn)
 
 	locker, err := pglock.New(source)
@@ -49,7 +48,7 @@ func ExampleKey() {
 // has it. All that the test needs is the program's *sql.DB.
 func ExampleLock_Terminate() {
 	t, dsn := exampleTest()
-	defer t.done()
+	defer t.Done()
 	db, err := sql.Open("postgres", dsn)
 	check(err)
 	defer db.Close()
@@ -77,7 +76,7 @@ func ExampleLock_Terminate() {
 // A migration that must not wait for a table that is in use.
 func ExampleTable() {
 	t, dsn := exampleTest()
-	defer t.done()
+	defer t.Done()
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, dsn)
 	check(err)
@@ -100,28 +99,9 @@ func ExampleTable() {
 }
 
 // exampleTest is as much of a test as the examples need.
-func exampleTest() (t *exampleTB, dsn string) {
-	t = &exampleTB{}
+func exampleTest() (t *pgtest.Example, dsn string) {
+	t = &pgtest.Example{}
 	return t, pgtest.Database(t)
-}
-
-type exampleTB struct {
-	testing.TB
-	atEnd []func()
-}
-
-func (e *exampleTB) Helper()                      {}
-func (e *exampleTB) Context() context.Context     { return context.Background() }
-func (e *exampleTB) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
-func (e *exampleTB) Error(args ...any)            { fmt.Println(args...) }
-func (e *exampleTB) Errorf(f string, args ...any) { fmt.Printf(f, args...) }
-func (e *exampleTB) Fatal(args ...any)            { log.Panic(args...) }
-func (e *exampleTB) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
-
-func (e *exampleTB) done() {
-	for i := len(e.atEnd) - 1; i >= 0; i-- {
-		e.atEnd[i]()
-	}
 }
 
 // check ends an example that went wrong.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,26 +15,9 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// exampleTB is as much of a test as a database needs.
-type exampleTB struct {
-	testing.TB
-	atEnd []func()
-}
-
-func (e *exampleTB) Helper()                      {}
-func (e *exampleTB) Context() context.Context     { return context.Background() }
-func (e *exampleTB) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
-func (e *exampleTB) Error(args ...any)            { fmt.Println(args...) }
-func (e *exampleTB) Fatal(args ...any)            { log.Panic(args...) }
-func (e *exampleTB) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
-
 func exampleDatabase() (dsn string, done func()) {
-	e := &exampleTB{}
-	return pgtest.Database(e), func() {
-		for i := len(e.atEnd) - 1; i >= 0; i-- {
-			e.atEnd[i]()
-		}
-	}
+	e := &pgtest.Example{}
+	return pgtest.Database(e), e.Done
 }
 
 func check(err error) {

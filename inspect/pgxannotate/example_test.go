@@ -16,28 +16,11 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// exampleTB is as much of a test as a database needs.
-type exampleTB struct {
-	testing.TB
-	atEnd []func()
-}
-
-func (e *exampleTB) Helper()                      {}
-func (e *exampleTB) Context() context.Context     { return context.Background() }
-func (e *exampleTB) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
-func (e *exampleTB) Error(args ...any)            { fmt.Println(args...) }
-func (e *exampleTB) Fatal(args ...any)            { log.Panic(args...) }
-func (e *exampleTB) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
-
 // What a statement is for stands in it, and is seen by whoever sees its locks.
 func ExampleDB() {
-	e := &exampleTB{}
+	e := &pgtest.Example{}
 	dsn := pgtest.Database(e)
-	defer func() {
-		for _, f := range e.atEnd {
-			f()
-		}
-	}()
+	defer e.Done()
 	pool, err := pgxpool.New(context.Background(), dsn)
 	if err != nil {
 		log.Panic(err)

@@ -1,0 +1,30 @@
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"testing"
+)
+
+// An Example is as much of a test as a database needs, for examples, which have none.
+// What goes wrong is printed, so that the output is another one, or ends the example.
+type Example struct {
+	testing.TB
+	atEnd []func()
+}
+
+func (e *Example) Helper()                      {}
+func (e *Example) Context() context.Context     { return context.Background() }
+func (e *Example) Cleanup(f func())             { e.atEnd = append(e.atEnd, f) }
+func (e *Example) Error(args ...any)            { fmt.Println(args...) }
+func (e *Example) Errorf(f string, args ...any) { fmt.Printf(f, args...) }
+func (e *Example) Fatal(args ...any)            { log.Panic(args...) }
+func (e *Example) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
+
+// Done ends the example: what Cleanup was given runs, the last first.
+func (e *Example) Done() {
+	for i := len(e.atEnd) - 1; i >= 0; i-- {
+		e.atEnd[i]()
+	}
+}
