@@ -62,6 +62,14 @@ type Session interface {
 	// ends a statement that hangs.
 	Ask(ctx context.Context, sql string, args ...string) (string, error)
 
+	// AskSimple sends sql, one or more statements without parameters, as one message
+	// of the simple query protocol, and returns the single text value of the single
+	// row that they answer with. It leaves nothing on the session that sql does not
+	// leave itself, in particular no prepared statement: it is how a session is asked
+	// who it is before it is known whether it is shared with others. Errors and ctx
+	// are as with Ask.
+	AskSimple(ctx context.Context, sql string) (string, error)
+
 	// Watch blocks until the session is lost, and returns why; or until ctx
 	// ends, and then returns nil and leaves the session as it was. It runs no
 	// statement: it listens. A driver that cannot listen returns an error that

@@ -62,8 +62,14 @@ var (
 	ErrLockTableFull = errors.New("the server's lock table is full: " +
 		"hold fewer locks at a time, or raise max_locks_per_transaction")
 
-	// ErrUnavailable says that no session could be had: the server is down,
-	// starting, in recovery without being ready, or out of connections.
+	// ErrNoAdvisoryLocks says that the server speaks Postgres' protocol but has no
+	// advisory locks: it grants them to everybody, or refuses the functions. The error
+	// has the server's version.
+	ErrNoAdvisoryLocks = session.ErrNoAdvisoryLocks
+
+	// ErrUnavailable says that nobody could say whether the lock is free: there was no
+	// session to ask on, or no answer in time. The server is down, starting, out of
+	// connections, unreachable or slow, or ctx was done before it was asked.
 	ErrUnavailable = session.ErrUnavailable
 )
 

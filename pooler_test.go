@@ -180,19 +180,87 @@ func TestPoolerResetsSessions(t *testing.T) {
 	}
 }
 
-// A driver that does not tell the pid of the protocol: a pooler of transactions
-// is still found out by what happens there.
+// A driver that does not report the PID of the protocol leaves open whether there is a
+// pooler, so the session is refused as it was. With AllowPooler, which takes the user's
+// word, a pooler of transactions is still found out by what happens there.
 func TestPoolerBehindADriverWithoutPID(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
-	_, dsn, _ := pooled(t, pgbouncer.Transaction)
-	first := newLocker(t, noPID{sqllock.ConnString("postgres", dsn)})
-	second := newLocker(t, noPID{sqllock.ConnString("postgres", dsn)})
+	_, dsn, _ := pooled(t, pgbouncer.Transaction, "default_pool_size = 1")
+	source := noPID{sqllock.ConnString("postgres", dsn)}
+	before := stateOf(t, dsn)
+	_, err := newLocker(t, source).TryLock(t.Context(), key)
+	wantErr(t, err, pglock.ErrPooler)
+	if after := stateOf(t, dsn); after != before {
+		t.Errorf("the pooled session was\n%s\nand is\n%s", before, after)
+	}
+
+	first := newLocker(t, source, pglock.AllowPooler())
+	second := newLocker(t, source, pglock.AllowPooler())
 	held, err := first.Lock(t.Context(), key)
 	must(t, err) // nobody else is there, and nothing is wrong yet
 	_, err = second.TryLock(t.Context(), key)
 	wantErr(t, err, pglock.ErrPooler)
 	must(t, held.Unlock())
+}
+
+// A plain client of a pooler sees what somebody left on the session that it gets: its
+// settings, prepared statements, locks and temporary objects, by Postgres' word.
+func stateOf(t *testing.T, dsn string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn+" default_query_exec_mode=simple_protocol")
+	must(t, err)
+	defer conn.Close(context.Background())
+	var state string
+	must(t, conn.QueryRow(t.Context(), `SELECT concat_ws(E'\n', pg_backend_pid(),
+		(SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE source = 'session'),
+		(SELECT string_agg(statement, '; ') FROM pg_prepared_statements),
+		(SELECT string_agg(locktype || ' ' || mode, ' ') FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'),
+		(SELECT string_agg(relname, ' ') FROM pg_class WHERE pg_table_is_visible(oid) AND relpersistence = 't'),
+		current_setting('pglock.session', true))`).Scan(&state))
+	return state
+}
+
+// A session that a pooler lends to others is refused as it was: no setting, prepared
+// statement or lock stays on it, and the next client's statement works.
+func TestRefusedSessionIsLeftAsItWas(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement, pgbouncer.Session} {
+		d, dsn, _ := pooled(t, mode, "default_pool_size = 1", "server_reset_query =")
+		d.exec(`CREATE SCHEMA app; CREATE TABLE app.orders (id int); ALTER ROLE postgres IN DATABASE ` + d.name() + ` SET search_path = app`)
+		before := stateOf(t, dsn)
+		for name, source := range through(t, dsn) {
+			locker := newLocker(t, source)
+			_, err := locker.Lock(t.Context(), pglock.Name("job"), pglock.Wait(5*time.Second))
+			wantErr(t, err, pglock.ErrPooler)
+			must(t, locker.Close())
+			if after := stateOf(t, dsn); after != before {
+				t.Errorf("%s, %s: the pooled session was\n%s\nand is\n%s", mode, name, before, after)
+			}
+			next, err := pgx.Connect(t.Context(), dsn+" default_query_exec_mode=simple_protocol")
+			must(t, err)
+			if _, err := next.Exec(t.Context(), `SELECT * FROM orders`); err != nil {
+				t.Errorf("%s, %s: the next client's statement: %v", mode, name, err)
+			}
+			must(t, next.Close(context.Background()))
+		}
+	}
+}
+
+// With AllowPooler, a session goes back to its pooler without what the Locker set,
+// though the pooler does not reset it itself.
+func TestAllowedSessionIsGivenBackAsItWas(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"pgx", "database/sql, pgx", "database/sql, lib/pq"} {
+		_, dsn, _ := pooled(t, pgbouncer.Session, "default_pool_size = 1", "server_reset_query =")
+		before := stateOf(t, dsn)
+		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler())
+		must(t, lock(t, locker, pglock.Name("job")).Unlock())
+		must(t, locker.Close())
+		if after := stateOf(t, dsn); strings.TrimSpace(after) != strings.TrimSpace(before) {
+			t.Errorf("%s: the pooled session was\n%s\nand is\n%s", name, before, after)
+		}
+	}
 }
 
 type noPID struct{ pglock.Source }

@@ -154,6 +154,32 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 	return s.answer, nil
 }
 
+// AskSimple runs sql by the simple query protocol, which prepares nothing.
+func (s *session) AskSimple(ctx context.Context, sql string) (string, error) {
+	if err := s.begin(); err != nil {
+		return "", err
+	}
+	defer s.end()
+	results, err := s.conn.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", err
+	}
+	rows := 0
+	var answer string
+	for _, result := range results {
+		for _, row := range result.Rows {
+			if len(row) == 1 && row[0] != nil {
+				answer = string(row[0])
+				rows++
+			}
+		}
+	}
+	if rows != 1 {
+		return "", fmt.Errorf("%w: %s", errShape, sql)
+	}
+	return answer, nil
+}
+
 // Watch listens on the socket. A backend that is terminated says so, and one
 // that is gone closes it.
 func (s *session) Watch(ctx context.Context) error {

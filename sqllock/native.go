@@ -3,6 +3,7 @@ package sqllock
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"reflect"
 	"strings"
 )
@@ -18,6 +19,44 @@ type native interface {
 	CleanupDone() chan (struct{})
 	WaitForNotification(context.Context) error
 }
+
+// simple runs sql by pgx's simple query protocol, which prepares nothing, whatever the
+// pool's configuration says, and returns the rows of all its statements. The types of
+// PgConn.Exec and of what it returns cannot be named without importing pgx.
+func simple(ctx context.Context, n native, sql string) ([][][]byte, error) {
+	call := func(v reflect.Value, method string, args ...reflect.Value) []reflect.Value {
+		if m := v.MethodByName(method); m.IsValid() && m.Type().NumIn() == len(args) {
+			return m.Call(args)
+		}
+		return nil
+	}
+	reader := call(reflect.ValueOf(n), "Exec", reflect.ValueOf(ctx), reflect.ValueOf(sql))
+	if len(reader) != 1 {
+		return nil, errNoSimple
+	}
+	out := call(reader[0], "ReadAll")
+	if len(out) != 2 || out[0].Kind() != reflect.Slice {
+		return nil, errNoSimple
+	}
+	if err, _ := out[1].Interface().(error); err != nil {
+		return nil, err
+	}
+	var all [][][]byte
+	for i := range out[0].Len() {
+		result := reflect.Indirect(out[0].Index(i))
+		if result.Kind() != reflect.Struct || !result.FieldByName("Rows").IsValid() {
+			return nil, errNoSimple
+		}
+		rows, ok := result.FieldByName("Rows").Interface().([][][]byte)
+		if !ok {
+			return nil, errNoSimple
+		}
+		all = append(all, rows...)
+	}
+	return all, nil
+}
+
+var errNoSimple = errors.New("sqllock: this version of pgx has no simple query protocol that sqllock knows")
 
 // unwrap is the driver's connection inside one that a tracing driver put around
 // it, if that says what is inside.

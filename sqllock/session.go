@@ -203,6 +203,72 @@ func (s *session) ask(ctx context.Context, query string, args []string) (string,
 	return answer.String, nil
 }
 
+// AskSimple runs query by the simple query protocol, as drivers other than pgx do with
+// whatever has no parameters.
+func (s *session) AskSimple(ctx context.Context, query string) (string, error) {
+	caller := ctx
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer end()
+	answer, err := askSimple(ctx, s.conn, query)
+	return answer, s.broken(caller, err)
+}
+
+// askSimple is AskSimple on a connection.
+func askSimple(ctx context.Context, conn *sql.Conn, query string) (answer string, err error) {
+	var found [][][]byte
+	known := false
+	rawErr := conn.Raw(func(raw any) error {
+		n := nativeOf(unwrap(raw))
+		if known = n != nil; known {
+			found, err = simple(ctx, n, query)
+			if n.IsClosed() {
+				return driver.ErrBadConn
+			}
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case rawErr != nil:
+		return "", rawErr
+	case !known:
+		return askPlain(ctx, conn, query)
+	case len(found) != 1 || len(found[0]) != 1 || found[0][0] == nil:
+		return "", errShape
+	}
+	return string(found[0][0]), nil
+}
+
+// askPlain is askSimple through database/sql.
+func askPlain(ctx context.Context, conn *sql.Conn, query string) (string, error) {
+	rows, err := conn.QueryContext(ctx, query)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	var answer sql.NullString
+	found := 0
+	for more := true; more; more = rows.NextResultSet() {
+		for rows.Next() {
+			found++
+			if err := rows.Scan(&answer); err != nil {
+				return "", fmt.Errorf("%w: %w", errShape, err)
+			}
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return "", err
+	}
+	if found != 1 || !answer.Valid {
+		return "", errShape
+	}
+	return answer.String, rows.Close()
+}
+
 func (s *session) run(ctx context.Context, query string, params []any) (*sql.Rows, error) {
 	if s.native != nil {
 		return s.conn.QueryContext(ctx, query, params...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	_ "embed"
 	"errors"
 	"net"
 
@@ -114,6 +115,13 @@ const tries = 4
 var errTainted = errors.New("sqllock: the connections of the pool hold advisory locks already: " +
 	"something locks through the pool and does not unlock, or not on the connection that it locked on")
 
+// taintedSQL counts the advisory locks of a connection. Whose connection that is, is not
+// known yet: nothing is changed on it, and its own defaults do not make it wait (see
+// hello.sql of internal/handshake).
+//
+//go:embed tainted.sql
+var taintedSQL string
+
 // clean takes a connection on which nobody left an advisory lock: the same lock
 // would be granted to us on it again, while somebody believes to hold it. One
 // that has any is given back as it is, but only after another has been taken.
@@ -123,10 +131,8 @@ func clean(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		var locks int
-		err = conn.QueryRowContext(ctx, `SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks
-			WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()`).Scan(&locks)
-		if err == nil && locks == 0 {
+		locks, err := askSimple(ctx, conn, taintedSQL)
+		if err == nil && locks == "0" {
 			return conn, nil
 		}
 		defer conn.Close()

@@ -7,15 +7,24 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/handshake"
 )
 
 // yes is a session that says yes to everything at once, so that what is measured
 // is the engine.
 type yes struct{}
 
+func (y yes) AskSimple(ctx context.Context, sql string) (string, error) { return y.Ask(ctx, sql) }
+func (yes) Exec(context.Context, string, ...any) error                  { return nil }
+
 func (yes) Ask(_ context.Context, sql string, args ...string) (string, error) {
 	switch sql {
-	case helloSQL:
+	case handshake.SettingsSQL:
+		return "9", nil
+	case handshake.ProveSQL:
+		return "yes", nil
+	case handshake.HelloSQL:
 		return `{"pid": 101, "start": "now"}`, nil
 	case batchSQL:
 		return allYes[:len("101:")+len(args[1])], nil

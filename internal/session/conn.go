@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -11,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -20,6 +20,9 @@ var (
 	errReset   = fmt.Errorf("%w: the session was reset", ErrPooler)
 	errSilent  = errors.New("no answer within the heartbeat")
 	errUnused  = errors.New("not needed for a while")
+
+	errUnknownPath = errors.New("the driver does not report the PID that the server gave it, " +
+		"so that a pooler cannot be ruled out")
 )
 
 // A conn is one session, with what it holds and what it has been asked. Only its
@@ -51,6 +54,7 @@ type conn struct {
 
 	// Used by the owner alone.
 	ops     []op   // the whole batch
+	shared  bool   // a pooler lends it, or may
 	mark    string // the session's, by which it is known to be ours alone
 	prefix  string // of every answer: the backend's pid
 	spare   []op   // where batches are made
@@ -229,6 +233,9 @@ func (c *conn) run() {
 	losses, pid := c.losses, c.pid
 	e.unlock()
 	if c.s != nil {
+		if c.shared && (errors.Is(err, errUnused) || errors.Is(err, ErrClosed)) {
+			c.reset()
+		}
 		c.s.Close()
 	}
 	if c.dog != nil {
@@ -260,39 +267,47 @@ func (c *conn) begin() error {
 	return nil
 }
 
+// greet asks the session who it is, which changes nothing on it, and sets it up only
+// when it is known to be ours.
 func (c *conn) greet(ctx context.Context) error {
 	e := c.engine
-	e.roundTrips.Add(1)
 	c.mark = rand.Text()
-	answer, err := c.s.Ask(ctx, helloSQL, c.mark)
-	for n := 1; n < obstinacy && sqlstate.Of(err) == sqlstate.QueryCanceled; n++ {
-		answer, err = c.s.Ask(ctx, helloSQL, c.mark)
-	}
-	if err != nil {
+	var hello handshake.Hello
+	err := e.persist(func() (err error) {
+		hello, err = handshake.Greet(ctx, c.s)
+		return err
+	})
+	switch {
+	case noPostgres(err):
+		return fmt.Errorf("%w: %w", ErrNoAdvisoryLocks, err)
+	case err != nil:
 		return unavailable(err)
-	}
-	var hello struct {
-		PID     int32
-		Start   string
-		Mark    string // of the Locker that was here before
-		Standby bool
-	}
-	if err := json.Unmarshal([]byte(answer), &hello); err != nil {
-		return fmt.Errorf("%w: the first answer makes no sense: %w", ErrUnavailable, err)
-	}
-	if told := c.s.PID(); told != 0 && told != uint32(hello.PID) && !e.config.AllowPooler {
+	case hello.Path == handshake.Pooled && !e.config.AllowPooler:
 		return ErrPooler
-	}
-	if hello.Mark != "" {
+	case hello.Path == handshake.Unknown && !e.config.AllowPooler:
+		return fmt.Errorf("%w: %w", ErrPooler, errUnknownPath)
+	case hello.Mark != "":
 		return fmt.Errorf("%w: another Locker uses the same session", ErrPooler)
-	}
-	if hello.Standby {
+	case hello.Standby:
 		return ErrStandby
 	}
+	c.shared = hello.Path != handshake.Direct
 	c.prefix = strconv.Itoa(int(hello.PID)) + ":"
 	e.mu.Lock()
 	c.pid, c.start = hello.PID, hello.Start
 	e.mu.Unlock()
+
+	err = e.persist(func() error {
+		return hello.SetUp(ctx, c.s, handshake.Settings{
+			Mark: c.mark, PlanCacheMode: "force_generic_plan", ApplicationName: "pglock",
+		})
+	})
+	if err != nil {
+		return unavailable(err)
+	}
+	if err := c.prove(ctx, hello); err != nil {
+		return err
+	}
 
 	// The client must notice a loss before the server frees its locks: the
 	// heartbeat comes first, and the server waits for more than two.
@@ -321,6 +336,69 @@ func (c *conn) greet(ctx context.Context) error {
 	c.dog.Stop()
 	c.timer = time.NewTimer(time.Hour)
 	return nil
+}
+
+// persist runs a statement of the session's beginning, again if somebody cancels it.
+func (e *Engine) persist(f func() error) (err error) {
+	for range obstinacy {
+		e.roundTrips.Add(1)
+		if err = f(); sqlstate.Of(err) != sqlstate.QueryCanceled {
+			return err
+		}
+	}
+	return err
+}
+
+// prove makes sure that the server has advisory locks, once for each server: some that
+// speak the protocol answer true to every lock and every unlock.
+func (c *conn) prove(ctx context.Context, hello handshake.Hello) error {
+	e := c.engine
+	server := hello.Version + " " + hello.Boot.String()
+	e.mu.Lock()
+	known := e.proved == server
+	e.mu.Unlock()
+	if known {
+		return nil
+	}
+	var proved bool
+	err := e.persist(func() (err error) {
+		proved, err = handshake.Prove(ctx, c.s)
+		return err
+	})
+	switch {
+	case noPostgres(err):
+		return fmt.Errorf("%w: it is %s: %w", ErrNoAdvisoryLocks, hello.Version, err)
+	case err != nil:
+		return unavailable(err)
+	case !proved:
+		return fmt.Errorf("%w: it is %s", ErrNoAdvisoryLocks, hello.Version)
+	}
+	e.mu.Lock()
+	e.proved = server
+	e.mu.Unlock()
+	return nil
+}
+
+// noPostgres reports whether a server said that it does not have what every Postgres
+// has.
+func noPostgres(err error) bool {
+	switch sqlstate.Of(err) {
+	case sqlstate.FeatureNotSupported, sqlstate.UndefinedFunction, sqlstate.UndefinedTable,
+		sqlstate.UndefinedColumn, sqlstate.UndefinedObject, sqlstate.SyntaxError:
+		return true
+	}
+	return false
+}
+
+// reset takes back what we set on a session that a pooler may lend to others next. It
+// is done only for one that ends in order: nobody else uses it, and it holds nothing.
+func (c *conn) reset() {
+	ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
+	defer cancel()
+	same, err := c.s.Ask(ctx, pingSQL, c.mark)
+	if err == nil && same == c.prefix+"1" {
+		_ = c.s.Exec(ctx, "DISCARD ALL") // the pooler does it itself, unless it was told not to
+	}
 }
 
 // take waits until there is something to do and makes it the batch.

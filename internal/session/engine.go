@@ -26,6 +26,8 @@ const (
 // A Conn is what the engine needs of a session. The root package's Session says
 // what each method promises.
 type Conn interface {
+	AskSimple(ctx context.Context, sql string) (string, error)
+	Exec(ctx context.Context, sql string, args ...any) error
 	Ask(ctx context.Context, sql string, args ...string) (string, error)
 	Watch(ctx context.Context) error
 	PID() uint32
@@ -49,6 +51,8 @@ const (
 	openTimeout = 15 * time.Second
 	// closeTimeout is how long Close waits for what is held to be unlocked.
 	closeTimeout = 5 * time.Second
+	// resetTimeout bounds the taking back of settings on a pooler's session.
+	resetTimeout = time.Second
 	// hot is how long a session waits for more work before it listens for its
 	// loss, which costs more to be called back from.
 	hot = 10 * time.Millisecond
@@ -80,6 +84,7 @@ type Engine struct {
 	woken   queue         // Holds that have an answer, to be told once mu is given up
 	closed  bool          // no new locks
 	held    int           // Holds that are granted
+	proved  string        // the server that proved to have advisory locks
 	drained chan struct{} // made by Close, closed when there is no entry any more
 	stats   Stats
 }

@@ -14,5 +14,6 @@ var (
 		"connect to Postgres directly, or lock in a transaction; AllowPooler() is for poolers of whole sessions")
 	ErrStandby = errors.New("the server is a standby, where a lock keeps out nobody who works on the primary: " +
 		"connect to the primary; target_session_attrs=read-write finds it among several hosts")
-	ErrUnavailable = errors.New("no session with Postgres")
+	ErrNoAdvisoryLocks = errors.New("the server has no advisory locks: what it claims to lock is not locked")
+	ErrUnavailable     = errors.New("Postgres could not be asked")
 )

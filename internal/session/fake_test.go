@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -207,6 +208,15 @@ func (b *backend) told() error {
 	why := b.why
 	b.why = errSocket
 	return why
+}
+
+// AskSimple is how a session begins.
+func (b *backend) AskSimple(ctx context.Context, sql string) (string, error) { return b.Ask(ctx, sql) }
+
+// Exec is how a session that a pooler lends is given back.
+func (b *backend) Exec(ctx context.Context, sql string, _ ...any) error {
+	_, err := b.Ask(ctx, sql)
+	return err
 }
 
 func (b *backend) Ask(ctx context.Context, sql string, args ...string) (string, error) {
@@ -625,8 +635,12 @@ func parse(sql string, args []string) (*statement, error) {
 		return st, nil
 	}
 	switch sql {
-	case helloSQL:
+	case handshake.HelloSQL:
 		st.kind = "hello"
+	case handshake.SettingsSQL:
+		st.kind = "settings"
+	case handshake.ProveSQL:
+		st.kind = "prove"
 	case keepaliveSQL:
 		st.kind = "keepalive"
 	case heldSQL:
@@ -667,7 +681,11 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 	}
 	switch st.kind {
 	case "hello":
-		return fmt.Sprintf(`{"pid": %d, "start": %q, "standby": %v, "settings": 9}`, b.pid, b.start, s.standby), nil
+		return fmt.Sprintf(`{"pid": %d, "start": %q, "standby": %v, "version": "fake", "boot": 1.5}`, b.pid, b.start, s.standby), nil
+	case "settings":
+		return "9", nil
+	case "prove":
+		return "yes", nil
 	case "keepalive":
 		return "5", nil
 	case "ping":

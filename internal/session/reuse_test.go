@@ -75,6 +75,9 @@ func (a *listener) Ask(_ context.Context, sql string, args ...string) (string, e
 	return "1:" + strings.Repeat("1", max(1, strings.Count(args[0], ",")+1)), nil
 }
 
+func (a *listener) AskSimple(ctx context.Context, sql string) (string, error) { return a.Ask(ctx, sql) }
+func (a *listener) Exec(context.Context, string, ...any) error                { return nil }
+
 func (a *listener) Watch(context.Context) error { return nil }
 func (a *listener) PID() uint32                 { return 1 }
 func (a *listener) Close() error                { return nil }

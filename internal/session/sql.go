@@ -4,24 +4,23 @@ import (
 	_ "embed"
 	"strconv"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/handshake"
 )
 
 // The files begin with comments, for those who read them and run them in psql. What
 // is sent, and what pg_stat_activity shows of a session, is the statement alone.
 var (
-	helloSQL     = withoutComment(helloFile)
-	keepaliveSQL = withoutComment(keepaliveFile)
+	keepaliveSQL = handshake.WithoutComment(keepaliveFile)
 	oneSQL       = byLetter(oneFile)
-	batchSQL     = withoutComment(batchFile)
+	batchSQL     = handshake.WithoutComment(batchFile)
 	waitSQL      = byLetter(waitFile)
-	heldSQL      = withoutComment(heldFile)
-	cancelSQL    = withoutComment(cancelFile)
-	pingSQL      = withoutComment(pingFile)
+	heldSQL      = handshake.WithoutComment(heldFile)
+	cancelSQL    = handshake.WithoutComment(cancelFile)
+	pingSQL      = handshake.WithoutComment(pingFile)
 )
 
 var (
-	//go:embed sql/hello.sql
-	helloFile string
 	//go:embed sql/keepalive.sql
 	keepaliveFile string
 	//go:embed sql/one.sql
@@ -37,14 +36,6 @@ var (
 	//go:embed sql/ping.sql
 	pingFile string
 )
-
-// withoutComment is what stands in a file behind the comments that it begins with.
-func withoutComment(file string) string {
-	for strings.HasPrefix(file, "--") {
-		_, file, _ = strings.Cut(file, "\n")
-	}
-	return strings.TrimSpace(file)
-}
 
 // byLetter are the statements of a file by the letters in the comments before them.
 // There is one for each thing to do, so that pg_stat_activity shows what that is.
