@@ -43,7 +43,9 @@ type conn struct {
 	batch    []op               // what it is being asked
 	held     []*entry           // what it holds, in no order
 	waiting  *entry             // what it waits for, or is about to
-	waitEnds time.Time          // when the slice ends that is under way
+	waitFrom time.Time          // when the wait in Postgres began that is under way
+	waitEnds time.Time          // when it ends, if not before
+	cut      cut                // why it is ended before
 	canceled chan struct{}      // closed when the order to cancel its waiting has been carried out
 	alone    bool               // the last batch had a single op
 	answered int                // how many it had, until it has been waited for more
@@ -77,6 +79,7 @@ type op struct {
 	kind   opKind
 	mode   Mode
 	ent    *entry
+	hold   *Hold         // of opConfirm
 	key    Key           // of ent, which may be another one's once the session is lost
 	query  *query        // of opQuery
 	target *conn         // of opCancel
@@ -86,12 +89,15 @@ type op struct {
 type opKind uint8
 
 const (
-	opTry    opKind = iota // take the lock if it is free
-	opUnlock               // give it back
-	opProbe                // could it be had shared?
-	opWait                 // wait for it
-	opCancel               // end another session's waiting
-	opQuery                // something else
+	opTry     opKind = iota // take the lock if it is free
+	opUnlock                // give it back
+	opConfirm               // is the session, and with it all that it holds, still there?
+	opProbe                 // could it be had shared?
+	opQueued                // the same of a lock that this session holds: does somebody wait for it?
+	opLook                  // does somebody wait for a statement of ours that waits?
+	opWait                  // wait for it
+	opCancel                // end another session's waiting
+	opQuery                 // something else
 )
 
 // A query is a statement that is nobody's lock.
@@ -110,6 +116,15 @@ const (
 	free   owner = iota // nobody: whoever has something to ask may take it
 	runner              // its own goroutine
 	caller              // a goroutine that asked for something itself
+)
+
+// cut is why a wait in Postgres is ended before its time.
+type cut uint8
+
+const (
+	uncut    cut = iota
+	forOther     // another key of ours has its turn
+	awaited      // somebody waits for the end of our statement
 )
 
 // obstinacy is how often a statement is tried that somebody cancels.
@@ -249,7 +264,13 @@ func (c *conn) run() {
 // begin opens the connection and sees to it that it is fit for holding locks.
 func (c *conn) begin() error {
 	e := c.engine
-	ctx, cancel := context.WithTimeout(e.ctx, openTimeout)
+	limit := openTimeout
+	e.mu.Lock()
+	if len(e.conns) > 1 {
+		limit = moreTimeout
+	}
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
 	s, err := e.config.Open(ctx)
 	if err != nil {
@@ -262,8 +283,13 @@ func (c *conn) begin() error {
 		return err
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
+	if c.lost != nil {
+		return c.lost
+	}
 	c.open, c.used = true, c.heard
+	e.full = time.Time{}
+	e.opened(c)
 	return nil
 }
 
@@ -460,7 +486,7 @@ func (c *conn) takeBatch() {
 	c.batch, c.ops = c.spare, c.spare
 	c.alone, c.answered = n == 1, n
 	if c.batch[0].kind == opWait {
-		c.waitEnds = time.Now().Add(c.engine.slice(c.batch[0].ent))
+		c.engine.beginWait(c, c.batch[0].ent)
 	}
 }
 
@@ -601,6 +627,10 @@ func (c *conn) work() error {
 		return c.cancel(first)
 	case opQuery:
 		return c.query(first.query)
+	case opQueued:
+		return c.queued(first)
+	case opLook:
+		return c.look()
 	}
 	return c.exchange()
 }

@@ -38,7 +38,7 @@ type Conn interface {
 type Config struct {
 	Open        func(context.Context) (Conn, error)
 	Sessions    int           // the most sessions at a time
-	Slice       time.Duration // the longest wait in one statement
+	Slice       time.Duration // the first wait in one statement
 	HandOver    time.Duration // how long a lock goes from hand to hand within the process
 	Heartbeat   time.Duration // within which a silent loss is noticed
 	AllowPooler bool
@@ -47,8 +47,12 @@ type Config struct {
 
 // How long things may take that nobody needs to choose.
 const (
-	// openTimeout bounds the opening of a session, where ctx does not do so.
+	// openTimeout bounds the opening of a session; if there is another one, which can
+	// do its work, moreTimeout does.
 	openTimeout = 15 * time.Second
+	moreTimeout = 5 * time.Second
+	// fullPause is how long no further session is opened after one was not to be had.
+	fullPause = 2 * time.Second
 	// closeTimeout is how long Close waits for what is held to be unlocked.
 	closeTimeout = 5 * time.Second
 	// resetTimeout bounds the taking back of settings on a pooler's session.
@@ -60,6 +64,13 @@ const (
 	idleTimeout = time.Minute
 	// pollInterval is between two tries when no session is free to wait.
 	pollInterval = 20 * time.Millisecond
+	// maxWait is the longest that one statement waits for a lock.
+	maxWait = 15 * time.Minute
+	// lookInterval is between two looks whether others wait for a statement of ours that
+	// waits: shorter than Postgres' deadlock_timeout, 1 s by default. A look that takes
+	// long is followed by a pause of lookPause times as long.
+	lookInterval = 300 * time.Millisecond
+	lookPause    = 20
 	// retries is how often a request is taken to another session after the
 	// one that it was on was lost.
 	retries = 2
@@ -80,6 +91,8 @@ type Engine struct {
 	entries map[Key]*entry
 	unused  []*entry      // to be used again
 	pollers []*entry      // that wait for a session to wait on
+	full    time.Time     // until when no further session is opened
+	looking bool          // a look is under way or due
 	rung    []*conn       // that have something new in their queues
 	woken   queue         // Holds that have an answer, to be told once mu is given up
 	closed  bool          // no new locks
@@ -124,19 +137,18 @@ func (e *Engine) Stats() Stats {
 	return s
 }
 
-// Wait says how long a request may wait: not at all, for a time, or (the zero
-// value) as long as its ctx.
+// Wait says how long a request may take. The zero value is as long as its ctx.
 type Wait struct {
-	No  bool
-	For time.Duration
+	No  bool          // not to wait for a lock that is held
+	For time.Duration // for the whole request, connecting included, if not 0
 }
 
-// Acquire gets the lock or says why not: [ErrNotAcquired], possibly with ctx's
-// error, or whatever is in the way of asking. In that case nothing is held, and
-// nothing is asked for any more.
+// Acquire gets the lock or returns why not: [ErrNotAcquired] if a server said that the
+// lock is held, [ErrUnavailable] if none could say, both with ctx's error if that ended
+// the wait, or what else prevents it. In that case nothing is held.
 func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*Hold, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, notAcquired(err)
+	if ctx.Err() != nil {
+		return nil, unanswered(ctx, wait)
 	}
 	h := e.newHold(mode, wait.No)
 	h.bound(ctx, wait)
@@ -147,12 +159,18 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 	}
 	e.ask(e.entry(key), h)
 	e.unlockAndHelp()
-	return h.await(ctx, wait)
+	acquired, settled, err := h.await(ctx, wait)
+	if settled != nil && !settle(settled) {
+		e.hurry(h.ent, settled)
+	}
+	return acquired, err
 }
 
-// AcquireTogether is Acquire without waiting for several keys at once, which
-// travel together. It returns a Hold or an error for each.
-func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode) ([]*Hold, []error) {
+// AcquireTogether is Acquire without waiting for locks that are held, for several keys
+// at once, which travel together. It returns a Hold or an error for each, within limit
+// if that is not 0.
+func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, limit time.Duration) ([]*Hold, []error) {
+	wait := Wait{No: true, For: limit}
 	holds, errs := make([]*Hold, len(keys)), make([]error, len(keys))
 	fail := func(err error) ([]*Hold, []error) {
 		for i := range errs {
@@ -160,8 +178,8 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode) ([]
 		}
 		return holds, errs
 	}
-	if err := ctx.Err(); err != nil {
-		return fail(notAcquired(err))
+	if ctx.Err() != nil {
+		return fail(unanswered(ctx, wait))
 	}
 	e.mu.Lock()
 	if e.closed {
@@ -170,11 +188,20 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode) ([]
 	}
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
+		holds[i].bound(ctx, wait)
 		e.ask(e.entry(key), holds[i])
 	}
 	e.unlockAndHelp()
+	var underWay []<-chan struct{}
 	for i := range holds {
-		holds[i], errs[i] = holds[i].await(ctx, Wait{No: true})
+		var settled chan struct{}
+		holds[i], settled, errs[i] = holds[i].await(ctx, wait)
+		if settled != nil {
+			underWay = append(underWay, settled)
+		}
+	}
+	if underWay != nil {
+		settle(underWay...)
 	}
 	return holds, errs
 }
@@ -199,8 +226,8 @@ func (e *Engine) ReleaseTogether(holds []*Hold) []error {
 // returns its answer. ctx bounds the waiting for it. A statement that takes longer
 // than half a heartbeat costs its session.
 func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
+	if ctx.Err() != nil {
+		return "", unanswered(ctx, Wait{})
 	}
 	q := &query{sql: sql, args: args, ready: make(chan struct{})}
 	e.mu.Lock()
@@ -214,7 +241,7 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 	case <-q.ready:
 		return q.answer, q.err
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", unanswered(ctx, Wait{})
 	}
 }
 
@@ -318,12 +345,22 @@ func (e *Engine) drop(ent *entry) {
 // 10,000 it is a millisecond, with 50,000 ten.
 const laden = 10_000
 
-// serving is a session that is not waiting for a lock, or that soon will not be.
+// room reports whether a further session may be opened.
+func (e *Engine) room() bool {
+	return len(e.conns) < e.config.Sessions && (len(e.conns) == 0 || !time.Now().Before(e.full))
+}
+
+// serving returns a session that is not waiting for a lock, or that soon will not be;
+// other than not, and nil if there is no other.
 func (e *Engine) serving(not *conn) *conn {
-	var opening, lightest *conn
+	var opening, lightest, waiting *conn
 	for _, c := range e.conns {
 		switch {
-		case c == not || c.waiting != nil:
+		case c == not:
+		case c.waiting != nil:
+			if waiting == nil {
+				waiting = c
+			}
 		case len(c.held)+len(c.queue) >= laden:
 			if lightest == nil || len(c.held)+len(c.queue) < len(lightest.held)+len(lightest.queue) {
 				lightest = c
@@ -339,47 +376,76 @@ func (e *Engine) serving(not *conn) *conn {
 		return opening
 	case lightest != nil && len(e.conns) >= e.config.Sessions/2:
 		return lightest // the other half is for those who wait
-	case len(e.conns) < e.config.Sessions:
+	case e.room():
 		return e.open()
-	case e.conns[0] == not:
-		return nil
+	case lightest != nil:
+		return lightest
 	}
-	return e.conns[0] // its queue is served between two slices
+	return waiting // its queue is served between two waits
 }
 
-// waiter is a session that holds nothing and has nothing to do, or nil. It leaves
-// one session to those who do not wait, where more than one is allowed.
-func (e *Engine) waiter() *conn {
-	waiting := 0
-	var idle *conn
+// idle returns an open session other than not that waits for nothing and can be asked
+// at once, or nil.
+func (e *Engine) idle(not *conn) *conn {
 	for _, c := range e.conns {
-		switch {
-		case c.waiting != nil:
-			waiting++
-		case len(c.held) == 0 && len(c.queue) == 0 && len(c.batch) == 0:
-			idle = c
+		if c != not && c.open && c.waiting == nil {
+			return c
 		}
-	}
-	switch {
-	case e.config.Sessions > 1 && waiting >= e.config.Sessions-1:
-		return nil
-	case idle != nil:
-		return idle
-	case len(e.conns) < e.config.Sessions:
-		return e.open()
 	}
 	return nil
 }
 
-// aside is a session for a statement that may take long: one that holds nothing,
-// so that no lock is lost when it takes too long, unless there is no room for one.
+// waiter returns an open session that holds nothing and has nothing to do, or nil; then
+// one is being opened, if there is room. It leaves one session to those who do not wait,
+// if there may be more than one.
+func (e *Engine) waiter() *conn {
+	waiting := 0
+	var idle *conn
+	opening := false
+	for _, c := range e.conns {
+		switch {
+		case c.waiting != nil:
+			waiting++
+		case !c.open:
+			opening = true
+		case len(c.held) == 0 && len(c.queue) == 0 && len(c.batch) == 0:
+			idle = c
+		}
+	}
+	most := e.config.Sessions
+	if !e.room() {
+		most = len(e.conns)
+	}
+	switch {
+	case most > 1 && waiting >= most-1:
+		return nil
+	case idle != nil:
+		return idle
+	case !opening && e.room():
+		e.open()
+	}
+	return nil
+}
+
+// opened gives a session that has just been opened something to do.
+func (e *Engine) opened(c *conn) {
+	if len(e.pollers) == 0 || len(c.queue) > 0 {
+		return
+	}
+	if e.waiter() == c {
+		e.waitOn(e.nextPoller(), c)
+	}
+}
+
+// aside returns a session for a statement that may take long: one that holds nothing,
+// so that no lock is lost if it takes too long, unless there is no room for one.
 func (e *Engine) aside() *conn {
 	for _, c := range e.conns {
 		if c.waiting == nil && len(c.held) == 0 {
 			return c
 		}
 	}
-	if len(e.conns) < e.config.Sessions {
+	if e.room() {
 		return e.open()
 	}
 	return e.serving(nil)

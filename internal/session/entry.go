@@ -24,6 +24,9 @@ type entry struct {
 	first   [1]*Hold  // where holders begins, so that one costs nothing more
 	slot    int       // in conn.held
 
+	contended bool // by Postgres' word another session holds it, or one of ours does
+	patience  patience
+
 	releaser *Hold           // that waits to hear of the unlock, if one does
 	retry    bool            // a try stands right behind the unlock
 	probing  bool            // Postgres is being asked whether others wait for it
@@ -66,6 +69,7 @@ func (e *Engine) ask(ent *entry, h *Hold) {
 			h.refuse(ErrNotAcquired)
 		default:
 			ent.queue.push(h)
+			ent.contended = true
 		}
 	case waiting, polling: // another process has it
 		if h.noWait {
@@ -111,6 +115,7 @@ func (e *Engine) tried(ent *entry, c *conn, ok bool) {
 		e.granted(ent, c)
 		return
 	}
+	ent.contended = true
 	// What is refused a shared lock is refused an exclusive one too.
 	e.refuseNoWait(ent, func(h *Hold) bool { return ent.want == Shared || h.mode == ent.want })
 	switch head := ent.queue.front(); {
@@ -166,7 +171,10 @@ func (e *Engine) wait(ent *entry) {
 
 func (e *Engine) waitOn(ent *entry, c *conn) {
 	ent.state, ent.want, ent.conn = waiting, ent.queue.front().mode, c
-	c.waiting = ent
+	c.waiting, c.cut = ent, uncut
+	if ent.patience.since.IsZero() {
+		ent.patience.since = time.Now()
+	}
 	c.push(op{kind: opWait, ent: ent, mode: ent.want})
 }
 
@@ -178,8 +186,11 @@ func (e *Engine) poll(ent *entry) {
 	}
 	e.pollers = append(e.pollers, ent)
 	e.later(ent, func() {
-		e.unpoll(ent)
-		e.try(ent)
+		e.takeTurn()
+		if ent.state == polling {
+			e.unpoll(ent)
+			e.try(ent)
+		}
 	})
 }
 
@@ -205,8 +216,8 @@ func (e *Engine) unpoll(ent *entry) {
 	}
 }
 
-// waited is the end of a slice of waiting: the lock is held by c, or err says
-// what is in the way, or neither: then the time of the slice was over.
+// waited is the end of a wait in Postgres: the lock is held by c, or err says why it
+// failed, or neither: then its time was over, or it was cut short.
 func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 	c.waiting = nil
 	ent.attempts = 0
@@ -215,6 +226,7 @@ func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 		return
 	}
 	ent.conn, ent.turned = nil, time.Now()
+	ent.patience.ended(c.cut)
 	if head := ent.queue.front(); err != nil && head != nil {
 		ent.queue.remove(head)
 		head.refuse(err)
@@ -225,14 +237,19 @@ func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 		e.rest(ent)
 	case err == nil && len(e.pollers) > 0 && len(c.queue) == 0:
 		// Every key that is waited for gets its turn in Postgres' own queue.
-		next := slices.MinFunc(e.pollers, func(a, b *entry) int { return a.turned.Compare(b.turned) })
-		e.unpoll(next)
-		e.waitOn(next, c)
+		e.waitOn(e.nextPoller(), c)
 		e.poll(ent)
 	default:
 		e.wait(ent)
 	}
 	e.settled(ent)
+}
+
+// nextPoller takes the key out of the pollers whose turn it is to wait in Postgres.
+func (e *Engine) nextPoller() *entry {
+	next := slices.MinFunc(e.pollers, func(a, b *entry) int { return a.turned.Compare(b.turned) })
+	e.unpoll(next)
+	return next
 }
 
 // expire refuses those whose own time is over.
@@ -248,24 +265,11 @@ func (e *Engine) expire(ent *entry) {
 	}
 }
 
-// slice is how long to wait in Postgres: as long as the most patient one in the
-// queue wants to wait, and no longer than a slice.
-func (e *Engine) slice(ent *entry) time.Duration {
-	var longest time.Duration
-	now := time.Now()
-	for h := ent.queue.front(); h != nil; h = h.next {
-		if h.deadline.IsZero() {
-			return e.config.Slice
-		}
-		longest = max(longest, h.deadline.Sub(now))
-	}
-	return min(longest, e.config.Slice)
-}
-
 // granted is Postgres' yes: c holds the lock as ent.want.
 func (e *Engine) granted(ent *entry, c *conn) {
 	ent.state, ent.mode, ent.conn = held, ent.want, c
 	ent.since, ent.turned = c.heard, time.Time{}
+	ent.contended, ent.patience = false, patience{}
 	ent.slot = len(c.held)
 	c.held = append(c.held, ent)
 	e.deliver(ent)
@@ -288,6 +292,7 @@ func (e *Engine) deliver(ent *entry) {
 		return
 	}
 	e.refuseNoWait(ent, anyHold)
+	ent.contended = ent.queue.len() > 0
 }
 
 func (e *Engine) grant(ent *entry, h *Hold) {
@@ -298,20 +303,23 @@ func (e *Engine) grant(ent *entry, h *Hold) {
 	e.tell(h, nil)
 }
 
-// probe asks, on another session, whether others wait for a lock that is held
-// shared. While nobody does, any number may join those who hold it; once somebody
-// does, the time for joining is bounded, so that they get their turn.
+// probe asks whether others wait for a lock that is held shared. While nobody does, any
+// number may join those who hold it; once somebody does, the time for joining is bounded,
+// so that they get their turn. Another session is asked with a try, which costs next to
+// nothing; if there is none, the one that holds the lock reads pg_locks.
 func (e *Engine) probe(ent *entry) {
 	if ent.probing {
 		return
 	}
-	c := e.serving(ent.conn)
-	if c == nil || c.waiting != nil {
-		e.probed(ent, true) // there is no session to ask on
+	ent.probing = true
+	if c := e.idle(ent.conn); c != nil {
+		c.push(op{kind: opProbe, ent: ent, mode: Shared})
 		return
 	}
-	ent.probing = true
-	c.push(op{kind: opProbe, ent: ent, mode: Shared})
+	if e.room() && !slices.ContainsFunc(e.conns, func(c *conn) bool { return !c.open }) {
+		e.open() // for the next time
+	}
+	ent.conn.push(op{kind: opQueued, ent: ent, mode: Shared})
 }
 
 // probed is the answer to a probe: ok says that a shared lock could be had.
@@ -343,24 +351,26 @@ func (e *Engine) join(ent *entry) {
 	}
 }
 
-// release takes h off those who hold the lock. It reports whether Postgres was
-// asked to unlock, of which h will hear.
-func (e *Engine) release(ent *entry, h *Hold) bool {
+// release takes h off those who hold the lock. Postgres is asked in any case, to unlock
+// or to confirm that the lock was held to the last, and h is told the answer; the next
+// holder in this process does not wait for that.
+func (e *Engine) release(ent *entry, h *Hold) {
 	last := len(ent.holders) - 1
 	ent.holders[h.place] = ent.holders[last]
 	ent.holders[h.place].place = h.place
 	ent.holders[last] = nil
 	ent.holders = ent.holders[:last]
 	if last > 0 {
-		return false
+		ent.conn.push(op{kind: opConfirm, hold: h})
+		return
 	}
 	if next := ent.queue.front(); next != nil && next.mode == ent.mode && time.Since(ent.since) < e.config.HandOver {
 		e.stats.HandOvers++
+		ent.conn.push(op{kind: opConfirm, hold: h})
 		e.deliver(ent)
-		return false
+		return
 	}
 	e.giveBack(ent, h)
-	return true
 }
 
 // giveBack gives the lock back to Postgres. Whoever is first in Postgres' queue
@@ -509,6 +519,9 @@ func (e *Engine) lose(c *conn, err error) {
 	c.lost = err
 	c.alarm()
 	e.conns = slices.DeleteFunc(e.conns, func(other *conn) bool { return other == c })
+	if !c.open && len(e.conns) > 0 {
+		e.full = time.Now().Add(fullPause)
+	}
 
 	c.cause = fmt.Errorf("%w: %w", ErrLost, err)
 	held := c.held
@@ -521,12 +534,13 @@ func (e *Engine) lose(c *conn, err error) {
 		}
 		clear(ent.holders)
 		ent.holders = ent.holders[:0]
-		if err == errNotOurs {
-			e.answerReleaser(ent, c.cause)
-		} else {
+		// Only Postgres' word proves that it was held until now.
+		if errors.Is(err, errStillHeld) {
 			e.answerReleaser(ent, fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+		} else {
+			e.answerReleaser(ent, c.cause)
 		}
-		ent.retry, ent.deferred = false, false
+		ent.retry, ent.deferred, ent.contended = false, false, false
 		e.rest(ent)
 		e.settled(ent)
 	}
@@ -539,10 +553,20 @@ func (e *Engine) lose(c *conn, err error) {
 			switch {
 			case o.kind == opTry && o.ent.state == trying && o.ent.conn == c:
 				e.again(o.ent, c, err)
-			case o.kind == opProbe && o.ent.probing:
+			case (o.kind == opProbe || o.kind == opQueued) && o.ent.probing:
 				e.probed(o.ent, false)
+			case o.kind == opConfirm:
+				e.tell(o.hold, c.cause)
+			case o.kind == opLook:
+				// The sessions that nobody looks after may be gone like this one.
+				for _, waiting := range e.waitingLong() {
+					waiting.kill()
+				}
+				e.looked(lookInterval)
 			case o.kind == opCancel:
 				close(o.done)
+			case o.kind == opQuery && !c.open && len(e.conns) > 0 && !e.closed:
+				e.serving(nil).push(o)
 			case o.kind == opQuery:
 				if o.query.err = err; c.open {
 					o.query.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -554,11 +578,15 @@ func (e *Engine) lose(c *conn, err error) {
 	c.batch, c.queue = nil, nil
 }
 
-// again takes what was asked of a lost session to another one, unless that is
-// of no use.
+// again takes what was asked of a lost session to another one, unless that is of no use.
+// A session that never opened was of no use from the beginning: the others can do its
+// work.
 func (e *Engine) again(ent *entry, c *conn, err error) {
-	ent.attempts++
-	if !c.open || ent.attempts > retries || e.closed {
+	ent.contended = false
+	if c.open {
+		ent.attempts++
+	}
+	if !c.open && len(e.conns) == 0 || ent.attempts > retries || e.closed {
 		if c.open {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}

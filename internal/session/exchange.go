@@ -1,8 +1,10 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/sqlstate"
@@ -31,6 +33,8 @@ func (c *conn) exchange() error {
 	for _, o := range ops {
 		lock := advisory{o.key, o.mode}
 		switch {
+		case o.kind == opConfirm:
+			lost = c.settle(c.one(o), "1") // it answered
 		case o.kind == opProbe && has[lock]:
 			lost = probedInHalf(err)
 		case o.kind == opTry && has[lock], o.kind == opUnlock && !has[lock]:
@@ -74,9 +78,13 @@ func (c *conn) single(o op) error {
 		case o.kind == opTry:
 			return c.refuse(o, err)
 		}
-		return fmt.Errorf("unlocking: %w", err)
+		return fmt.Errorf("%w: %w", errStillHeld, err)
 	}
 }
+
+// errStillHeld is the end of a session that held a lock to the last, by Postgres' word,
+// and could not unlock it.
+var errStillHeld = errors.New("unlocking")
 
 // probedInHalf is the end of a session on which a probe may have left its lock.
 func probedInHalf(err error) error {
@@ -140,6 +148,8 @@ func (c *conn) settle(ops []op, answer string) error {
 			e.tried(o.ent, c, ok)
 		case opUnlock:
 			e.unlocked(o.ent, c, ok)
+		case opConfirm:
+			e.tell(o.hold, nil)
 		case opProbe:
 			e.probed(o.ent, ok)
 		}
@@ -181,6 +191,8 @@ func (c *conn) wait(o op) error {
 	}
 
 	got := err == nil
+	var holders string
+	sampled := false
 	if err != nil {
 		state := sqlstate.Of(err)
 		if state == "" {
@@ -195,15 +207,92 @@ func (c *conn) wait(o op) error {
 		if got || state == sqlstate.LockNotAvailable || state == sqlstate.QueryCanceled {
 			err = nil
 		}
+		e.mu.Lock()
+		sampled = c.lost == nil && !got && err == nil && o.ent.sampleDue()
+		e.mu.Unlock()
+		if sampled {
+			classid, objid, objsubid := o.key.columns()
+			var failed error
+			holders, failed = c.ask(e.config.Heartbeat/2, holdersSQL, classid, objid, objsubid)
+			if failed != nil && sqlstate.Of(failed) == "" {
+				return failed
+			}
+			sampled = failed == nil
+		}
 	}
 	e.mu.Lock()
 	defer e.unlock()
 	c.canceled = nil
 	if c.lost == nil {
 		c.batch = nil
+		if sampled {
+			o.ent.sample(holders)
+		}
 		e.waited(o.ent, c, got, err)
 	}
 	return c.lost
+}
+
+// queued asks whether somebody waits for a lock that the session holds itself.
+func (c *conn) queued(o op) error {
+	e := c.engine
+	classid, objid, objsubid := o.key.columns()
+	answer, err := c.ask(e.config.Heartbeat/2, queuedSQL, classid, objid, objsubid)
+	if err != nil && sqlstate.Of(err) == "" {
+		return err
+	}
+	e.mu.Lock()
+	defer e.unlock()
+	if c.lost == nil {
+		c.batch = nil
+		e.probed(o.ent, err == nil && answer == "1")
+	}
+	return c.lost
+}
+
+// look asks whether somebody waits for the end of one of our statements that wait, and
+// ends that one's waiting. It closes the sessions whose backends are gone.
+func (c *conn) look() error {
+	e := c.engine
+	e.mu.Lock()
+	long := e.waitingLong()
+	e.mu.Unlock()
+	var pids []string
+	for pid := range long {
+		pids = append(pids, strconv.Itoa(int(pid)))
+	}
+	began := time.Now()
+	var answer string
+	if len(pids) > 0 {
+		var err error
+		answer, err = c.ask(e.config.Heartbeat/2, awaitedSQL, "{"+strings.Join(pids, ",")+"}")
+		if err != nil && sqlstate.Of(err) == "" {
+			return err
+		}
+	}
+	took := time.Since(began)
+	e.mu.Lock()
+	defer e.unlock()
+	if c.lost != nil {
+		return c.lost
+	}
+	c.batch = nil
+	each := func(pids string, f func(waiting *conn)) {
+		for text := range strings.SplitSeq(pids, ",") {
+			pid, _ := strconv.Atoi(text)
+			if waiting := long[int32(pid)]; waiting != nil && waiting.waiting != nil {
+				f(waiting)
+			}
+		}
+	}
+	stuck, gone, _ := strings.Cut(answer, ";")
+	each(stuck, func(waiting *conn) {
+		waiting.cut = awaited
+		e.interrupt(waiting.waiting)
+	})
+	each(gone, (*conn).kill)
+	e.looked(max(lookInterval, lookPause*took))
+	return nil
 }
 
 // cancel ends another session's waiting. That it cannot be done is no harm: the

@@ -31,6 +31,9 @@ type server struct {
 	notice   func(b *backend, cut bool) time.Duration // until it sees that a client is gone
 
 	mu       sync.Mutex
+	wanted   map[Key]time.Time // when somebody held it, or waited for it, last
+	awaited  map[int32]bool    // whose end somebody waits for
+	looks    int               // how often that was asked
 	locks    map[Key]*lock
 	backends map[int32]*backend // those that live
 	dead     map[int32]time.Time
@@ -42,7 +45,7 @@ type server struct {
 }
 
 func newServer() *server {
-	return &server{locks: make(map[Key]*lock), backends: make(map[int32]*backend), dead: make(map[int32]time.Time), lastPID: 100}
+	return &server{locks: make(map[Key]*lock), backends: make(map[int32]*backend), dead: make(map[int32]time.Time), wanted: make(map[Key]time.Time), lastPID: 100}
 }
 
 // A fault is what goes wrong with one statement.
@@ -380,6 +383,7 @@ func (b *backend) end(why error) {
 	delete(s.backends, b.pid)
 	s.dead[b.pid] = time.Now()
 	for key, l := range s.locks {
+		s.wanted[key] = time.Now()
 		delete(l.held, b)
 		l.queue = slices.DeleteFunc(l.queue, func(w *waiter) bool { return w.b == b })
 		s.wakeUp(key, l)
@@ -510,6 +514,7 @@ func (s *server) unlock(b *backend, key Key, mode Mode) bool {
 		return false
 	}
 	n[mode]--
+	s.wanted[key] = time.Now()
 	l.held[b] = n
 	if n == [2]int{} {
 		delete(l.held, b)
@@ -649,6 +654,12 @@ func parse(sql string, args []string) (*statement, error) {
 		st.kind = "ping"
 	case cancelSQL:
 		st.kind = "cancel"
+	case holdersSQL:
+		st.kind = "holders"
+	case queuedSQL:
+		st.kind = "queued"
+	case awaitedSQL:
+		st.kind = "look"
 	case batchSQL:
 		st.kind = "locks"
 		for _, text := range strings.Split(strings.Trim(args[0], "{}"), ",") {
@@ -707,6 +718,31 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 			}
 		}
 		return prefix + strings.Join(locks, ","), nil
+	case "holders":
+		var pids []string
+		if l := s.locks[keyOf(st.args)]; l != nil {
+			for holder := range l.held {
+				pids = append(pids, strconv.Itoa(int(holder.pid)))
+			}
+		}
+		slices.Sort(pids)
+		return prefix + strings.Join(pids, ","), nil
+	case "queued":
+		if l := s.locks[keyOf(st.args)]; l != nil && len(l.queue) > 0 {
+			return prefix + "0", nil
+		}
+		return prefix + "1", nil
+	case "look":
+		s.looks++
+		var stuck, gone []string
+		for _, pid := range strings.Split(strings.Trim(st.args[0], "{}"), ",") {
+			if s.backends[mustInt32(pid)] == nil {
+				gone = append(gone, pid)
+			} else if s.awaited[mustInt32(pid)] {
+				stuck = append(stuck, pid)
+			}
+		}
+		return prefix + strings.Join(stuck, ",") + ";" + strings.Join(gone, ","), nil
 	case "cancel":
 		target := s.backends[mustInt32(st.args[0])]
 		if target == nil || target.start != st.args[1] {
@@ -738,6 +774,8 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 		key, mode := lockOf(letter, st.keys[i])
 		var ok bool
 		switch {
+		case letter == "C":
+			ok = true
 		case strings.EqualFold(letter, "q"):
 			if ok = s.try(b, key, mode); ok {
 				s.unlock(b, key, mode)
@@ -767,10 +805,22 @@ func lockOf(letter string, id int64) (Key, Mode) {
 		return Key{ID: id}, Shared
 	case "P", "p":
 		return Key{ID: id, Pair: true}, Exclusive
+	case "C":
+		return Key{}, Exclusive
 	case "R", "r", "q":
 		return Key{ID: id, Pair: true}, Shared
 	}
 	panic("no such letter: " + letter)
+}
+
+// keyOf is the reverse of Key.columns.
+func keyOf(columns []string) Key {
+	classid, err1 := strconv.ParseUint(columns[0], 10, 32)
+	objid, err2 := strconv.ParseUint(columns[1], 10, 32)
+	if err1 != nil || err2 != nil {
+		panic(fmt.Sprint(columns))
+	}
+	return Key{ID: int64(classid<<32 | objid), Pair: columns[2] == "2"}
 }
 
 func mustInt32(text string) int32 {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -92,12 +93,47 @@ func (h *Hold) bound(ctx context.Context, wait Wait) {
 	}
 }
 
-// await waits for the answer. When it gives up, it returns only after nothing is
-// under way any more that could bring the lock without anybody to hold it.
-func (h *Hold) await(ctx context.Context, wait Wait) (*Hold, error) {
+// settleTimeout is how long a caller who gave up waits for what is under way on its
+// behalf to end: a round trip or two, unless the server is silent.
+const settleTimeout = 250 * time.Millisecond
+
+// settle waits until nothing is under way any more that could bring a lock with nobody
+// to hold it. If the server is silent it does not wait for long, and returns false: the
+// engine gives back what comes later.
+func settle(underWay ...<-chan struct{}) bool {
+	timer := time.NewTimer(settleTimeout)
+	defer timer.Stop()
+	for _, settled := range underWay {
+		select {
+		case <-settled:
+		case <-timer.C:
+			return false
+		}
+	}
+	return true
+}
+
+// hurry ends a wait in Postgres that nobody wants any more and that could not be
+// canceled in time: it closes the session, which holds nothing.
+func (e *Engine) hurry(ent *entry, settled chan struct{}) {
+	e.mu.Lock()
+	defer e.unlock()
+	if slices.Contains(ent.settle, settled) && ent.state == waiting && ent.queue.len() == 0 {
+		ent.conn.kill()
+	}
+}
+
+// await waits for the answer. If it gives up, settled is closed when nothing is under
+// way any more on its behalf; nil says that nothing is.
+func (h *Hold) await(ctx context.Context, wait Wait) (_ *Hold, settled chan struct{}, _ error) {
+	select {
+	case <-h.ready:
+		return h.answered(ctx)
+	default:
+	}
 	var timeout <-chan time.Time
 	if wait.For > 0 {
-		timer := time.NewTimer(wait.For)
+		timer := time.NewTimer(time.Until(h.deadline))
 		defer timer.Stop()
 		timeout = timer.C
 	}
@@ -119,23 +155,33 @@ func (h *Hold) await(ctx context.Context, wait Wait) (*Hold, error) {
 	ent.queue.remove(h)
 	h.state = refused
 	e.stats.Refused++
-	var settled chan struct{}
+	// Whether the lock is held is for Postgres to say.
+	err := notAcquired(ctx.Err())
+	if !ent.contended {
+		err = unanswered(ctx, wait)
+	}
 	if e.abandon(ent) {
 		settled = make(chan struct{})
 		ent.settle = append(ent.settle, settled)
 	}
 	e.unlock()
 	h.unready()
-	if settled != nil {
-		<-settled // a round trip; the watchdog ends the session that does not answer
-	}
-	return nil, notAcquired(ctx.Err())
+	return nil, settled, err
 }
 
-func (h *Hold) answered(ctx context.Context) (*Hold, error) {
+// unanswered returns the error of a request that ended before any server said whether
+// the lock is held.
+func unanswered(ctx context.Context, wait Wait) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: no answer within %v", ErrUnavailable, wait.For)
+}
+
+func (h *Hold) answered(ctx context.Context) (*Hold, chan struct{}, error) {
 	h.unready()
 	if h.err == nil {
-		return h, nil
+		return h, nil, nil
 	}
 	err := h.err
 	if err == errExpired {
@@ -145,7 +191,7 @@ func (h *Hold) answered(ctx context.Context) (*Hold, error) {
 			err = notAcquired(context.DeadlineExceeded)
 		}
 	}
-	return nil, err
+	return nil, nil, err
 }
 
 // refuse answers no. The Hold is in no queue any more. Engine.mu is held.
@@ -173,10 +219,11 @@ func (h *Hold) end(state holdState) {
 	h.engine.held--
 }
 
-// Release gives the lock back, to the next in this process or to Postgres. When
-// it returns nil somebody else can have the lock. Otherwise it returns why it was
-// not held any more ([ErrNotHeld], [ErrLost]), or [ErrUnconfirmed]: then the
-// session was closed, and the lock ends with it.
+// Release gives the lock back, to the next in this process or to Postgres. Nil means
+// that the lock was held until now, by Postgres' word, and that somebody else can have
+// it. Otherwise Release returns why it was not held any more ([ErrNotHeld], [ErrLost]),
+// or [ErrUnconfirmed]: it was held until now, but could not be unlocked, so its session
+// was closed, which frees it.
 func (h *Hold) Release() error {
 	h.engine.mu.Lock()
 	asked, err := h.begin()
@@ -187,17 +234,15 @@ func (h *Hold) Release() error {
 	return err
 }
 
-// begin begins to give the lock back. It reports whether Postgres was asked to
-// unlock, of which ready will tell; otherwise err is the outcome. Engine.mu is
-// held.
+// begin begins to give the lock back. It reports whether Postgres was asked, whose
+// answer comes through ready; otherwise err is the outcome. Engine.mu is held.
 func (h *Hold) begin() (asked bool, err error) {
 	switch h.state {
 	case granted:
 		h.end(released)
-		if asked = h.engine.release(h.ent, h); asked {
-			h.ready = h.engine.channels.Get().(chan struct{})
-		}
-		return asked, nil
+		h.ready = h.engine.channels.Get().(chan struct{})
+		h.engine.release(h.ent, h)
+		return true, nil
 	case lost:
 		return false, h.conn.cause
 	}

@@ -223,7 +223,8 @@ func (p program) run() (problems, trace []string) {
 	s.mu.Lock()
 	w.calm = true
 	s.mu.Unlock()
-	time.Sleep(time.Second)
+	// A request that gave up while its session was silent has left that to the engine.
+	time.Sleep((retries+1)*openTimeout + 10*time.Second)
 	synctest.Wait()
 	w.atRest()
 	for _, pr := range w.processes {
@@ -385,17 +386,20 @@ func (w *world) work(p *running, steps []step) {
 		wait := s.Wait
 		if len(keys) > 1 {
 			wait.No = true
-			holds, errs = p.engine.AcquireTogether(ctx, keys, s.Mode)
+			holds, errs = p.engine.AcquireTogether(ctx, keys, s.Mode, 0)
 		} else {
 			h, err := p.engine.Acquire(ctx, keys[0], s.Mode, s.Wait)
 			holds, errs = []*Hold{h}, []error{err}
 		}
 		cancel()
 		w.inTime(p, began, wait, s.Cancel)
+		if slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
+			time.Sleep(time.Nanosecond) // a session that is being closed is closed then
+		}
 
 		var claims []*claim
 		for i, h := range holds {
-			w.acquired(p, keys[i], s.Mode, h, errs[i], wait, s.Cancel > 0, &claims)
+			w.acquired(p, keys[i], s.Mode, h, errs[i], wait, s.Cancel > 0, began, &claims)
 		}
 		if len(claims) == 0 {
 			continue
@@ -424,6 +428,16 @@ func (w *world) work(p *running, steps []step) {
 	}
 }
 
+// unnoticed returns how long a process may not know that it holds a lock no more: as long
+// as an answer is in transit, or until it is told of a loss.
+func (p program) unnoticed(r *running) time.Duration {
+	const transit = 100 * time.Millisecond
+	if !p.Faults.any() {
+		return transit
+	}
+	return r.Heartbeat + transit
+}
+
 // inTime checks that a request did not take longer than it may.
 func (w *world) inTime(p *running, began time.Time, wait Wait, cancel time.Duration) {
 	patience := time.Duration(-1)
@@ -448,7 +462,7 @@ func (w *world) inTime(p *running, began time.Time, wait Wait, cancel time.Durat
 	}
 }
 
-func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wait Wait, canceled bool, claims *[]*claim) {
+func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wait Wait, canceled bool, began time.Time, claims *[]*claim) {
 	if err != nil {
 		if h != nil {
 			w.problem("an error and a Hold: %v", err)
@@ -461,8 +475,12 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 			if !wait.No && wait.For == 0 && !canceled {
 				w.wrong("it was to wait for ever, and got %v", err)
 			}
+			// A process that was not told yet of a loss believes to hold the lock itself.
+			if w.server.locks[key] == nil && w.server.wanted[key].Before(began.Add(-w.p.unnoticed(p))) {
+				w.wrong("%v was free all the time, and somebody got %v", key, err)
+			}
 		case errors.Is(err, ErrClosed) && p.closing:
-		case errors.Is(err, ErrUnavailable) && w.p.Faults.any():
+		case errors.Is(err, ErrUnavailable) && (w.p.Faults.any() || canceled || wait.For > 0):
 		case slices.Contains(serverErrors, state) && w.p.Faults.any():
 		case len(w.p.Events) > 0 && state == sqlstate.QueryCanceled:
 		default:
@@ -688,7 +706,7 @@ func (e *Engine) inconsistencies() (found []string) {
 					under[o.ent] = make(map[opKind]int)
 				}
 				under[o.ent][o.kind]++
-				if o.kind != opProbe && o.ent.conn != c {
+				if o.kind != opProbe && o.kind != opQueued && o.ent.conn != c {
 					wrong("%v: its session is not the one that is asked", o.ent.key)
 				}
 			}
@@ -749,7 +767,7 @@ func (e *Engine) inconsistencies() (found []string) {
 				wrong("%v: releasing what is not held", key)
 			}
 		}
-		if ent.probing != (ops[opProbe] == 1) {
+		if ent.probing != (ops[opProbe]+ops[opQueued] == 1) {
 			wrong("%v: probing %v with %d probes", key, ent.probing, ops[opProbe])
 		}
 		if ent.state == trying && ops[opUnlock] > 0 || ent.state != trying && ent.state != releasing && ops[opTry] > 0 {

@@ -18,6 +18,9 @@ var (
 	heldSQL      = handshake.WithoutComment(heldFile)
 	cancelSQL    = handshake.WithoutComment(cancelFile)
 	pingSQL      = handshake.WithoutComment(pingFile)
+	queuedSQL    = handshake.WithoutComment(queuedFile)
+	holdersSQL   = handshake.WithoutComment(holdersFile)
+	awaitedSQL   = handshake.WithoutComment(awaitedFile)
 )
 
 var (
@@ -35,6 +38,12 @@ var (
 	cancelFile string
 	//go:embed sql/ping.sql
 	pingFile string
+	//go:embed sql/queued.sql
+	queuedFile string
+	//go:embed sql/holders.sql
+	holdersFile string
+	//go:embed sql/awaited.sql
+	awaitedFile string
 )
 
 // byLetter are the statements of a file by the letters in the comments before them.
@@ -81,12 +90,24 @@ func letter(kind opKind, key Key, mode Mode) string {
 			return "s"
 		}
 		return "x"
+	case opConfirm:
+		return "C"
 	default: // opProbe
 		if key.Pair {
 			return "q"
 		}
 		return "Q"
 	}
+}
+
+// columns returns the key's classid, objid and objsubid in pg_locks, as statements have
+// them.
+func (k Key) columns() (classid, objid, objsubid string) {
+	objsubid = "1"
+	if k.Pair {
+		objsubid = "2"
+	}
+	return strconv.FormatUint(uint64(k.ID)>>32, 10), strconv.FormatUint(uint64(uint32(k.ID)), 10), objsubid
 }
 
 // advisory is a lock as held.sql tells of it.

@@ -29,6 +29,7 @@ func TestStatementsByLetter(t *testing.T) {
 		}
 		one = append(one, letter(opProbe, Key{Pair: pair}, Shared))
 	}
+	one = append(one, letter(opConfirm, Key{}, Exclusive))
 	for _, test := range []struct {
 		statements map[string]string
 		letters    []string

@@ -17,6 +17,7 @@ SELECT pg_catalog.pg_backend_pid()::text || ':' || pg_catalog.string_agg(CASE WH
     WHEN 'q' THEN CASE WHEN pg_catalog.pg_try_advisory_lock_shared((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
                        THEN pg_catalog.pg_advisory_unlock_shared((a.key >> 32)::int, ((a.key << 32) >> 32)::int)
                        ELSE false END
+    WHEN 'C' THEN true
     END THEN '1' ELSE '0' END, '')
 FROM (SELECT pg_catalog.unnest($1::bigint[]) AS key,
              pg_catalog.unnest(pg_catalog.string_to_array($2::text, NULL)) AS op) AS a

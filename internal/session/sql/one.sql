@@ -1,7 +1,7 @@
 -- One lock or unlock that never waits, of the key $1. What the letters before the
 -- statements stand for: X S take a number exclusively, shared; x s give it back;
 -- P R p r do the same to a pair; Q asks whether a shared lock could be had, q the
--- same for a pair. The answer is the backend's pid, a colon, and 1 or 0.
+-- same for a pair; C only asks whether the session is there. The answer is the backend's pid, a colon, and 1 or 0.
 
 -- X
 SELECT pg_catalog.pg_backend_pid()::text || ':' || pg_catalog.pg_try_advisory_lock($1::bigint)::int::text;
@@ -34,3 +34,6 @@ SELECT pg_catalog.pg_backend_pid()::text || ':' || CASE WHEN pg_catalog.pg_try_a
 -- q
 SELECT pg_catalog.pg_backend_pid()::text || ':' || CASE WHEN pg_catalog.pg_try_advisory_lock_shared(($1::bigint >> 32)::int, (($1::bigint << 32) >> 32)::int)
     THEN pg_catalog.pg_advisory_unlock_shared(($1::bigint >> 32)::int, (($1::bigint << 32) >> 32)::int)::int::text ELSE '0' END;
+
+-- C
+SELECT pg_catalog.pg_backend_pid()::text || ':' || ($1::bigint IS NOT NULL)::int::text;

@@ -1,0 +1,9 @@
+-- Does nobody wait for a lock? $1, $2 and $3 are its classid, objid and objsubid. It is
+-- for a session that holds the lock itself, which would be granted it again whoever
+-- waits. The answer is the backend's pid, a colon, and 1 if nobody waits, else 0.
+SELECT pg_catalog.pg_backend_pid()::text || ':' || CASE WHEN EXISTS (
+    SELECT FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND NOT l.granted
+      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      AND l.classid = $1::text::oid AND l.objid = $2::text::oid AND l.objsubid = $3::text::int2
+) THEN '0' ELSE '1' END
