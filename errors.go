@@ -14,23 +14,23 @@ import (
 // What a caller decides by. Test for these with errors.Is; errors.As with an
 // *[Error] gives the key and who was in the way.
 var (
-	// ErrNotAcquired says that the lock was not had: another holds it and the
-	// time to wait for it was none, or is over. It is an ordinary outcome. When
-	// ctx ended the wait, the error is also ctx's own.
+	// ErrNotAcquired says that Postgres did not grant the lock: another session holds it,
+	// or waits for it ahead of us, and the time to wait for it was none, or is over. It
+	// is an ordinary outcome. If ctx ended the wait, the error is also ctx's own.
 	ErrNotAcquired = session.ErrNotAcquired
 
-	// ErrLost says that the lock was had and was lost before it was unlocked:
-	// its session ended. Another may have held it since. It is the cause of the
-	// cancelled context inside [Locker.Do].
+	// ErrLost says that the lock was acquired, and may have been lost before it was
+	// unlocked: its session ended, and nobody knows when. Another session may have held
+	// the lock since. It is the cause of the canceled context inside [Locker.Do].
 	ErrLost = session.ErrLost
 
 	// ErrNotHeld says that the handle was unlocked before, so there is nothing
 	// to unlock.
 	ErrNotHeld = session.ErrNotHeld
 
-	// ErrUnconfirmed says that Postgres did not confirm the unlocking. The lock
-	// was held up to that moment; its session has been closed, which frees the
-	// lock as soon as the server notices.
+	// ErrUnconfirmed says that the lock was held to the last, by Postgres' word, but that
+	// Postgres failed to unlock it. Its session has been closed, which frees the lock as
+	// soon as the server notices.
 	ErrUnconfirmed = session.ErrUnconfirmed
 
 	// ErrClosed says that the Locker is closed.

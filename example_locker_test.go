@@ -233,11 +233,11 @@ func ExampleWait() {
 	}
 	defer held.Unlock()
 
-	_, err = locker.Lock(ctx, pglock.Name("nightly-report"), pglock.Wait(50*time.Millisecond))
+	_, err = locker.Lock(ctx, pglock.Name("nightly-report"), pglock.Wait(500*time.Millisecond))
 	fmt.Println(errors.Is(err, pglock.ErrNotAcquired), ctx.Err())
 
 	// ctx bounds the wait as well. Then the error is also ctx's.
-	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	_, err = locker.Lock(ctx, pglock.Name("nightly-report"))
 	fmt.Println(errors.Is(err, pglock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))

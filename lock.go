@@ -47,23 +47,17 @@ func (l *Lock) drop() {
 	}
 }
 
-// Unlock gives the lock back. When it returns nil, another can have it, or has it
-// already: the next one waiting in this process, or whoever is first in line at
-// the server. It needs no ctx: it takes a round trip at the most, and no longer
-// than the [Heartbeat].
+// Unlock releases the lock. Nil means two things: the lock was held until now, which
+// Postgres has confirmed, and another can have it, or has it already: the next one
+// waiting in this process, or whoever is first in line at the server. It needs no ctx:
+// it takes one round trip, and no longer than the [Heartbeat].
 //
 // It may be called more than once, after the lock was lost, and after
-// [Locker.Close]: it never unlocks what another holds. Its error, an [*Error],
-// says what was not as it should be: [ErrNotHeld] when it had been unlocked
-// before; [ErrLost] when it was lost while it should have been held, so that
-// another may have held it at the same time; [ErrUnconfirmed] when Postgres did
-// not answer: the session has been closed then, which frees the lock as soon as
-// the server notices.
-//
-// Nil says that no loss was known. A shared lock that others in this process still
-// hold, and one that goes on to the next of them, are given back without asking
-// Postgres: should their session have ended a moment before, unnoticed, Unlock does
-// not tell.
+// [Locker.Close]: it never unlocks what another holds. Its error, an [*Error], says what
+// was not as it should be: [ErrNotHeld] if it had been unlocked before; [ErrLost] if its
+// session ended before Postgres answered, so that another may have held the lock at the
+// same time; [ErrUnconfirmed] if it was held until now but could not be unlocked: its
+// session has been closed then, which frees the lock as soon as the server notices.
 func (l *Lock) Unlock() error {
 	runtime.SetFinalizer(l, nil)
 	if err := l.held.Release(); err != nil {

@@ -48,10 +48,14 @@ func New(source Source, opts ...LockerOption) (*Locker, error) {
 // unless [Shared] is given. ctx bounds the wait alone: the lock outlives it.
 //
 // The error is an [*Error], and errors.Is tells which of these it is:
-// [ErrNotAcquired] when another holds the lock, with ctx's own error when ctx
-// ended the wait; [ErrClosed]; [ErrUnavailable] when there is no session to be
-// had; [ErrPooler]; [ErrStandby]; [ErrLockTableFull]; [ErrDeadlock]. After any
-// error nothing is held and nothing is waited for any more.
+// [ErrNotAcquired] if Postgres said that another session holds the lock, with ctx's own
+// error if ctx ended the wait; [ErrUnavailable] if nobody could say, for example because
+// no session could be opened in time, also with ctx's own error; [ErrClosed];
+// [ErrPooler]; [ErrStandby]; [ErrNoAdvisoryLocks]; [ErrLockTableFull]; [ErrDeadlock].
+//
+// After any error the caller holds nothing. What is still under way at a server that does
+// not answer, Lock does not wait for longer than a second: the Locker undoes
+// it when the answer comes, or closes the session.
 func (l *Locker) Lock(ctx context.Context, key Key, opts ...Option) (*Lock, error) {
 	const op = "lock"
 	r, err := newRequest(op, canShare|canWait, opts)
@@ -65,17 +69,16 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...Option) (*Lock, erro
 	return newLock(l.engine, hold, key), nil
 }
 
-// TryLock is Lock that answers at once, in no more than one round trip: either
-// with the handle, or with [ErrNotAcquired], or with what else is in the way. Its
-// error does not say who holds the lock: Lock with [NoWait] takes the time to
-// find out.
+// TryLock is [Locker.Lock] with [NoWait], in one round trip once there is a session: its
+// error does not name the holders.
 func (l *Locker) TryLock(ctx context.Context, key Key, opts ...Option) (*Lock, error) {
 	const op = "try lock"
 	r, err := newRequest(op, canShare, opts)
 	if err != nil {
 		return nil, err
 	}
-	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), session.Wait{No: true})
+	r.noWait = true
+	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), r.limit())
 	if err != nil {
 		return nil, newError(op, []Key{key}, err)
 	}
@@ -90,7 +93,7 @@ func (l *Locker) TryLock(ctx context.Context, key Key, opts ...Option) (*Lock, e
 // Do returns fn's error, and errors.Is([ErrLost]) with it when the lock was lost
 // while fn ran, or [ErrUnconfirmed] when only the unlocking went wrong. Without
 // the lock, fn is not run, and Do returns why; with [SkipIfHeld] it returns nil
-// if the reason is that another holds the lock.
+// if the reason is that Postgres said that another session holds the lock.
 func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error, opts ...Option) error {
 	const op = "do"
 	r, err := newRequest(op, canShare|canWait|canSkip, opts)
@@ -160,19 +163,65 @@ type Stats struct {
 	RoundTrips uint64 // statements run
 }
 
-// acquire gets the lock, or an error that says who holds it.
+// limit returns how long the engine may take.
+func (r request) limit() session.Wait {
+	if r.noWait && r.wait == 0 {
+		return session.Wait{No: true, For: noWaitTimeout}
+	}
+	return session.Wait{No: r.noWait, For: r.wait}
+}
+
+// acquire gets the lock, or an error that names its holders.
 func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*session.Hold, error) {
-	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), session.Wait{No: r.noWait, For: r.wait})
+	began, limit := time.Now(), r.limit()
+	deadline, limited := ctx.Deadline()
+	if limit.For > 0 && (!limited || began.Add(limit.For).Before(deadline)) {
+		deadline, limited = began.Add(limit.For), true
+	}
+	// Asking for the holders is a part of the time that the call may take, and then it
+	// goes on to the end.
+	first := limit
+	naming := limited && !r.skip && !r.noWait
+	if naming {
+		total := deadline.Sub(began)
+		first.For, first.Part = max(total-min(total/4, namingTime), time.Nanosecond), true
+	}
+	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), first)
+	var holders []Holder
+	if errors.Is(err, ErrNotAcquired) && !r.skip && ctx.Err() == nil {
+		asking, cancel := ctx, context.CancelFunc(func() {})
+		if naming {
+			asking, cancel = context.WithDeadline(ctx, deadline)
+		}
+		holders, _ = l.holders(asking, []Key{key}, r.shared) // not knowing them makes the error no worse
+		cancel()
+	}
+	if naming && ctx.Err() == nil && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrUnavailable)) {
+		if limit.For > 0 {
+			limit.For = max(time.Until(began.Add(limit.For)), time.Nanosecond)
+		}
+		refused := errors.Is(err, ErrNotAcquired)
+		hold, err = l.engine.Acquire(ctx, key.session(), r.mode(), limit)
+		if refused && errors.Is(err, ErrUnavailable) {
+			err = ErrNotAcquired // Postgres did say so, if not in the last moment
+		}
+	}
 	if err == nil {
 		return hold, nil
 	}
-	e := newError(op, []Key{key}, err)
-	if errors.Is(err, ErrNotAcquired) && ctx.Err() == nil && !r.skip {
-		// Not knowing it makes the error no worse.
-		e.Holders, _ = l.holders(ctx, []Key{key}, r.shared)
+	if err == ErrNotAcquired && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", ErrNotAcquired, ctx.Err())
 	}
+	e := newError(op, []Key{key}, err)
+	e.Holders = holders
 	return nil, e
 }
+
+// namingTime is how much of a wait is spent on asking for the holders, at most.
+const namingTime = 200 * time.Millisecond
+
+// noWaitTimeout bounds what does not wait for a lock: connecting, and the answer.
+const noWaitTimeout = 5 * time.Second
 
 // holdersTimeout bounds the asking for who holds a lock.
 const holdersTimeout = 2 * time.Second

@@ -42,14 +42,19 @@ func Shared() Option {
 	return Option{"Shared()", func(r *request) error { r.shared = true; return nil }, canShare}
 }
 
-// NoWait gives up at once with [ErrNotAcquired] when another holds the lock.
+// NoWait gives up with [ErrNotAcquired] if another session holds the lock, without waiting
+// for it. Connecting and asking may still take a while; a [Locker] gives them five
+// seconds, and then returns [ErrUnavailable].
 func NoWait() Option {
 	return Option{"NoWait()", func(r *request) error { r.noWait = true; return nil }, canWait}
 }
 
-// Wait gives up with [ErrNotAcquired] when the lock was not had within d, which
-// must be positive: NoWait is how not to wait at all, and without either option
-// the wait lasts as long as ctx.
+// Wait bounds the whole call by d, which must be positive: use [NoWait] not to wait at
+// all, and neither option to wait as long as ctx lasts. When d is over, the error is
+// [ErrNotAcquired] if another session holds the lock. In a [Locker], which connects by
+// itself, d includes connecting, and the error is [ErrUnavailable] if no server said
+// within d whether the lock is held. In a transaction of the caller's, Postgres measures
+// d, and ctx bounds the talking to it.
 func Wait(d time.Duration) Option {
 	return Option{fmt.Sprintf("Wait(%v)", d), func(r *request) error {
 		if d <= 0 {

@@ -132,7 +132,8 @@ func testGivingUpAtTheMomentOfTheGrant(t *testing.T, d *db) {
 						time.Sleep(time.Millisecond) // the work, which makes the others wait
 						err = held.Unlock()
 					}
-					if err != nil && !errors.Is(err, pglock.ErrNotAcquired) {
+					// A time may be over before Postgres could say anything.
+					if err != nil && !errors.Is(err, pglock.ErrNotAcquired) && !errors.Is(err, pglock.ErrUnavailable) {
 						t.Error(err)
 					}
 					other, err := locker.TryLock(t.Context(), pglock.Int(int64(100*g+n)))
@@ -227,7 +228,7 @@ func TestServerIsToldWhenToGiveUp(t *testing.T) {
 		"tcp_keepalives_idle": "20", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 		"tcp_user_timeout": "30000", "client_connection_check_interval": "10s",
 		"statement_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0",
-		"search_path": "pg_catalog",
+		"search_path": "pg_catalog, pg_temp",
 	} {
 		got, err := source.last.Ask(t.Context(), `SELECT coalesce(current_setting($1, true), 'unknown')`, name)
 		must(t, err)

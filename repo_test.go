@@ -180,13 +180,14 @@ func TestNoInit(t *testing.T) {
 // depends on search_path: every operator, function and type is Postgres' own.
 // The tests with pgtest.Shadow try that; this looks everywhere.
 func TestSQLIsQualified(t *testing.T) {
-	later := []string{ // where hello.sql has set search_path before
+	later := []string{ // where settings.sql has set search_path before
 		"internal/session/sql/batch.sql", "internal/session/sql/cancel.sql", "internal/session/sql/held.sql",
 		"internal/session/sql/keepalive.sql", "internal/session/sql/one.sql", "internal/session/sql/ping.sql",
-		"internal/session/sql/wait.sql", "prioritize/look.sql",
+		"internal/session/sql/wait.sql", "internal/session/sql/awaited.sql", "internal/session/sql/holders.sql",
+		"internal/session/sql/queued.sql", "prioritize/look.sql",
 	}
 	found := 0
-	for _, pattern := range []string{"sql/*.sql", "internal/session/sql/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
+	for _, pattern := range []string{"sql/*.sql", "internal/session/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, files, err)

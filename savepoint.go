@@ -53,7 +53,7 @@ type txLock struct {
 // take takes the lock.
 func (l *txLock) take(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return l.fail(ErrNotAcquired, err)
+		return l.fail(ErrUnavailable, err)
 	}
 	began := time.Now()
 	var err error
@@ -138,8 +138,10 @@ func (l *txLock) outcome(ctx context.Context, err error, waited time.Duration) (
 		return ErrNotAcquired, nil
 	case state == sqlstate.LockNotAvailable:
 		return ErrNotAcquired, err
-	case ctx.Err() != nil && (state == "" || state == sqlstate.QueryCanceled):
-		return ErrNotAcquired, ctx.Err()
+	case ctx.Err() != nil && state == sqlstate.QueryCanceled:
+		return ErrNotAcquired, ctx.Err() // Postgres was waiting for it
+	case ctx.Err() != nil && state == "":
+		return ErrUnavailable, fmt.Errorf("no answer while waiting for the lock: %w", ctx.Err())
 	case state == sqlstate.QueryCanceled && l.wait > 0 && waited >= l.wait:
 		// By the timeout that bounds the whole statement. Somebody else's cancel
 		// has the same code but comes earlier.

@@ -43,9 +43,10 @@ func TestLockerInShadow(t *testing.T) {
 				return locker
 			}
 			ours, others := open(), open()
+			must(t, lock(t, others, pglock.Name("first")).Unlock()) // and it is connected
 			for _, key := range []pglock.Key{pglock.Name("a"), pglock.Int(-1), pglock.Pair(-1, 2)} {
 				held := lock(t, ours, key)
-				_, err := others.Lock(t.Context(), key, pglock.Wait(50*time.Millisecond))
+				_, err := others.Lock(t.Context(), key, pglock.Wait(time.Second))
 				wantErr(t, err, pglock.ErrNotAcquired)
 				var e *pglock.Error
 				if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].PID != held.PID() {

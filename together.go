@@ -69,7 +69,10 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	if len(keys) == 0 {
 		return nil, nil, errors.New("pglock: " + op + ": no keys")
 	}
-	deadline := time.Now().Add(r.wait)
+	var deadline time.Time
+	if limit := r.limit().For; limit > 0 {
+		deadline = time.Now().Add(limit)
+	}
 	held, err := l.takeAll(ctx, op, keys, r, deadline)
 	for err == nil && slices.ContainsFunc(held, func(h *session.Hold) bool { return h.Err() != nil }) {
 		// A session ended while others were waited for: to begin anew is what the
@@ -104,7 +107,11 @@ func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, 
 		numbers[i] = key.session()
 	}
 	for len(held) < len(keys) {
-		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode())
+		var limit time.Duration
+		if !deadline.IsZero() {
+			limit = max(time.Until(deadline), time.Nanosecond)
+		}
+		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode(), limit)
 		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
 		if n < 0 {
 			return append(held, holds...), nil
@@ -119,7 +126,7 @@ func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, 
 		one := r
 		if r.wait > 0 {
 			if one.wait = time.Until(deadline); one.wait <= 0 {
-				one.noWait, one.wait = true, 0
+				return held, newError(op, []Key{key}, errs[n])
 			}
 		}
 		hold, err := l.acquire(ctx, op, key, one)

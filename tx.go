@@ -32,10 +32,11 @@ import (
 // that ends the wait, or somebody's pg_cancel_backend, is none of these: the
 // error has SQLSTATE 57014, and the transaction can go on.
 //
-// ctx covers the wait. But when it ends during the wait, pgx and lib/pq close the
-// connection, and the transaction is over; only a driver that cancels the
-// statement instead, as pgx can be told to, keeps it. To give up a wait and go
-// on, use Wait.
+// ctx covers the wait. But if it ends during the wait, pgx and lib/pq close the
+// connection, and the transaction is over: the error is [ErrUnavailable] and ctx's own,
+// since nobody said whether the lock is held. Only a driver that cancels the statement
+// instead, as pgx can be told to, keeps the transaction; the error is [ErrNotAcquired]
+// then. To give up a wait and go on, use Wait.
 func LockTx(ctx context.Context, conn Conn, key Key, opts ...Option) error {
 	const op = "lock in transaction"
 	r, err := newRequest(op, canShare|canWait, opts)

@@ -236,8 +236,9 @@ func (s connSuite) contextEndsAWait(t testing.TB) {
 	outside.AwaitWaiters(1)
 	cancel()
 	err := within(t, result, "LockTx goes on after its context has ended")
-	if !errors.Is(err, context.Canceled) || !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Errorf("a wait that ctx ended: %v, want ErrNotAcquired and ctx's own error", err)
+	// A driver that closes the connection does not learn whether the lock was held.
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, pglock.ErrNotAcquired) && !errors.Is(err, pglock.ErrUnavailable) {
+		t.Errorf("a wait that ctx ended: %v, want ErrNotAcquired or ErrUnavailable, and ctx's own error", err)
 	}
 
 	// Either the transaction goes on as it was, or it is over: never another session.

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	_ "embed"
 	"errors"
+	"fmt"
 	"net"
 
 	"github.com/pglock-go/pglock"
@@ -85,17 +86,38 @@ func ConnString(driverName, dsn string) *Source {
 	}}
 }
 
-// Open opens a session. ctx covers the opening alone.
+// Open opens a session. ctx covers the opening alone. A driver that does not heed ctx
+// while it connects, as lib/pq does not, is left to itself when ctx ends: what it
+// connects to in the end is closed. Give it a connect_timeout.
 func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
-	conn, done, err := s.open(ctx)
-	if err != nil {
-		return nil, err
+	type result struct {
+		session *session
+		err     error
 	}
-	session, err := newSession(conn, done)
-	if err != nil {
-		return nil, err
+	results := make(chan result, 1)
+	go func() {
+		conn, done, err := s.open(ctx)
+		if err != nil {
+			results <- result{err: err}
+			return
+		}
+		session, err := newSession(conn, done)
+		results <- result{session, err}
+	}()
+	select {
+	case r := <-results:
+		if r.err != nil {
+			return nil, r.err
+		}
+		return r.session, nil
+	case <-ctx.Done():
 	}
-	return session, nil
+	go func() {
+		if r := <-results; r.err == nil {
+			r.session.Close()
+		}
+	}()
+	return nil, fmt.Errorf("sqllock: connecting: %w", ctx.Err())
 }
 
 // private takes the one connection of a pool that nobody else has.

@@ -141,6 +141,10 @@ func (e *Engine) Stats() Stats {
 type Wait struct {
 	No  bool          // not to wait for a lock that is held
 	For time.Duration // for the whole request, connecting included, if not 0
+
+	// Part says that the request goes on, as another one, when For is over: that it was
+	// refused by then is not counted.
+	Part bool
 }
 
 // Acquire gets the lock or returns why not: [ErrNotAcquired] if a server said that the
@@ -148,9 +152,10 @@ type Wait struct {
 // the wait, or what else prevents it. In that case nothing is held.
 func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*Hold, error) {
 	if ctx.Err() != nil {
-		return nil, unanswered(ctx, wait)
+		return nil, unanswered(ctx)
 	}
 	h := e.newHold(mode, wait.No)
+	h.part = wait.Part
 	h.bound(ctx, wait)
 	e.mu.Lock()
 	if e.closed {
@@ -179,7 +184,7 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, lim
 		return holds, errs
 	}
 	if ctx.Err() != nil {
-		return fail(unanswered(ctx, wait))
+		return fail(unanswered(ctx))
 	}
 	e.mu.Lock()
 	if e.closed {
@@ -227,7 +232,7 @@ func (e *Engine) ReleaseTogether(holds []*Hold) []error {
 // than half a heartbeat costs its session.
 func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string, error) {
 	if ctx.Err() != nil {
-		return "", unanswered(ctx, Wait{})
+		return "", unanswered(ctx)
 	}
 	q := &query{sql: sql, args: args, ready: make(chan struct{})}
 	e.mu.Lock()
@@ -241,7 +246,7 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 	case <-q.ready:
 		return q.answer, q.err
 	case <-ctx.Done():
-		return "", unanswered(ctx, Wait{})
+		return "", unanswered(ctx)
 	}
 }
 

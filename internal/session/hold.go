@@ -12,6 +12,7 @@ type Hold struct {
 	engine *Engine
 	mode   Mode
 	noWait bool
+	part   bool // of a request that goes on when the time of this one is over
 
 	// Told once when asking has its answer, and once when unlocking has, which is
 	// in err then. One of Engine.channels, and nil while held.
@@ -95,7 +96,7 @@ func (h *Hold) bound(ctx context.Context, wait Wait) {
 
 // settleTimeout is how long a caller who gave up waits for what is under way on its
 // behalf to end: a round trip or two, unless the server is silent.
-const settleTimeout = 250 * time.Millisecond
+const settleTimeout = time.Second
 
 // settle waits until nothing is under way any more that could bring a lock with nobody
 // to hold it. If the server is silent it does not wait for long, and returns false: the
@@ -154,11 +155,13 @@ func (h *Hold) await(ctx context.Context, wait Wait) (_ *Hold, settled chan stru
 	ent := h.ent
 	ent.queue.remove(h)
 	h.state = refused
-	e.stats.Refused++
+	if ctx.Err() != nil || !h.part {
+		e.stats.Refused++
+	}
 	// Whether the lock is held is for Postgres to say.
 	err := notAcquired(ctx.Err())
 	if !ent.contended {
-		err = unanswered(ctx, wait)
+		err = unanswered(ctx)
 	}
 	if e.abandon(ent) {
 		settled = make(chan struct{})
@@ -171,11 +174,11 @@ func (h *Hold) await(ctx context.Context, wait Wait) (_ *Hold, settled chan stru
 
 // unanswered returns the error of a request that ended before any server said whether
 // the lock is held.
-func unanswered(ctx context.Context, wait Wait) error {
+func unanswered(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return fmt.Errorf("%w: no answer within %v", ErrUnavailable, wait.For)
+	return fmt.Errorf("%w: no answer in time", ErrUnavailable)
 }
 
 func (h *Hold) answered(ctx context.Context) (*Hold, chan struct{}, error) {
@@ -197,7 +200,9 @@ func (h *Hold) answered(ctx context.Context) (*Hold, chan struct{}, error) {
 // refuse answers no. The Hold is in no queue any more. Engine.mu is held.
 func (h *Hold) refuse(err error) {
 	h.state = refused
-	h.engine.stats.Refused++
+	if err != errExpired || !h.part {
+		h.engine.stats.Refused++
+	}
 	h.engine.tell(h, err)
 }
 

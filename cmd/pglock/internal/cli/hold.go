@@ -95,8 +95,9 @@ func (a *app) acquire(ctx context.Context, config *pgx.ConnConfig, r runRequest,
 	go func() {
 		done <- a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
 			var err error
-			// One session: there is but one lock.
-			if locker, err = pglock.New(pgxlock.Config(config), pglock.Sessions(1)); err != nil {
+			// One session for the one lock, and another if the wait for it must be
+			// watched or ended.
+			if locker, err = pglock.New(pgxlock.Config(config), pglock.Sessions(2)); err != nil {
 				return err
 			}
 			if lock, err = a.lock(ctx, locker, r); err != nil {
@@ -138,10 +139,14 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 	if isTerminal(a.Err) && !r.noWait {
 		begin := time.Now()
 		lock, err := locker.Lock(ctx, r.key, append(opts, pglock.NoWait())...)
-		if !errors.Is(err, pglock.ErrNotAcquired) || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
+			return lock, err
+		case errors.Is(err, pglock.ErrNotAcquired):
+			a.tell("waiting: %s", whoHolds(err, r.title))
+		case !errors.Is(err, pglock.ErrUnavailable):
 			return lock, err
 		}
-		a.tell("waiting: %s", whoHolds(err, r.title))
 		if wait > 0 {
 			wait = max(wait-time.Since(begin), time.Nanosecond)
 		}
