@@ -162,7 +162,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		locker := d.locker(pglock.Heartbeat(time.Hour))
 		held := must1(locker.Lock(t.Context(), key, opts...))
 		d.terminate(held.PID())
-		d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')`)
+		d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
 		d.mayTake(key, true)
 		err := end(held)
 		if !errors.Is(err, pglock.ErrLost) || errors.Is(err, pglock.ErrUnconfirmed) {
@@ -177,7 +177,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	locker := d.locker(pglock.Heartbeat(time.Hour), pglock.HandOver(time.Hour))
 	first, second := lock(t, locker, key, pglock.Shared()), lock(t, locker, key, pglock.Shared())
 	d.terminate(first.PID())
-	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')`)
+	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
 	for _, held := range []*pglock.Lock{first, second} {
 		if err := held.Unlock(); !errors.Is(err, pglock.ErrLost) {
 			t.Errorf("one of two who shared a lock that was lost: %v", err)
@@ -196,7 +196,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		time.Sleep(time.Millisecond)
 	}
 	d.terminate(exclusive.PID())
-	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1)`, exclusive.PID())
+	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND `+here+`)`, exclusive.PID())
 	if err := exclusive.Unlock(); !errors.Is(err, pglock.ErrLost) {
 		t.Errorf("one who gave on a lock that was lost: %v", err)
 	}
@@ -356,4 +356,40 @@ func TestWaitGoesOnWithoutASecondSession(t *testing.T) {
 			must(t, locker.Close())
 		})
 	}
+}
+
+// A transaction waits for a lock that a Locker of the same process holds: Postgres cannot
+// see that, but the error says it. A lock of another process is not claimed.
+func TestLockTxOfALockOfThisProcess(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	key := pglock.Name("job")
+	locker := d.locker()
+	inTx := func(key pglock.Key) error {
+		conn := must1(pgx.Connect(t.Context(), d.dsn))
+		defer conn.Close(context.Background())
+		tx := must1(conn.Begin(t.Context()))
+		return pglock.LockTx(t.Context(), pgxlock.Tx(tx), key, pglock.Wait(10*time.Millisecond))
+	}
+	own := func(err error) bool {
+		var e *pglock.Error
+		wantErr(t, err, pglock.ErrNotAcquired)
+		if !errors.As(err, &e) || len(e.Holders) != 1 {
+			t.Fatalf("the error has no holder: %v", err)
+		}
+		return e.Holders[0].Own && strings.Contains(err.Error(), "this very process")
+	}
+	must(t, locker.Do(t.Context(), key, func(context.Context) error {
+		if err := inTx(key); !own(err) {
+			t.Errorf("the error does not say that this process holds it: %v", err)
+		}
+		return nil
+	}))
+	other := pglock.Int(4711)
+	d.exec(`SELECT pg_advisory_lock($1)`, other.ID())
+	if err := inTx(other); own(err) {
+		t.Errorf("it is a plain client's lock: %v", err)
+	}
+	must(t, locker.Close())
+	must(t, inTx(key))
 }

@@ -107,6 +107,7 @@ type Holder struct {
 	Since       time.Time // when its session began, zero when hidden from us
 	Mode        string    // the mode of its lock, such as "ExclusiveLock"
 	Granted     bool      // false when it only waits before us
+	Own         bool      // it is a session of a Locker of this process
 }
 
 // String is the holder on one line, safe to be shown on a terminal: the names may
@@ -127,6 +128,9 @@ func (h Holder) String() string {
 	}
 	if !h.Since.IsZero() {
 		fmt.Fprintf(&b, ", session since %s", h.Since.UTC().Format(time.RFC3339))
+	}
+	if h.Own {
+		b.WriteString(", a Locker of this very process")
 	}
 	b.WriteString(")")
 	return plain.Line(b.String())

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/session"
 )
 
 //go:embed sql/holders.sql
@@ -51,6 +53,7 @@ func readHolders(answer string) ([]Holder, error) {
 		}
 		if r.Since != nil {
 			h.Since = *r.Since
+			h.Own = session.OfThisProcess(h.PID, h.Since)
 		}
 		holders = append(holders, h)
 	}

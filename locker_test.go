@@ -343,7 +343,7 @@ func testGivingUp(t *testing.T, d *db) {
 			must(t, held.Unlock())
 			if sessions > 1 {
 				// At once, unless this machine takes longer to cancel than giving up may.
-				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')`)
+				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
 				d.mayTake(key, true)
 			}
 		}

@@ -27,7 +27,10 @@ import (
 //
 // When the lock is not had the error is [ErrNotAcquired] and has who holds it,
 // and the transaction is as it was before: it can go on. So it can after a
-// [ErrDeadlock] and a [ErrLockTableFull]. Outside a transaction it is
+// [ErrDeadlock] and a [ErrLockTableFull]. A lock that a [Locker] of the same process holds
+// is another session's: inside of [Locker.Do] with the same key, LockTx would wait for
+// ever, since Postgres cannot see that the two are one. Its error says so
+// ([Holder].Own), if Wait or NoWait lets it end. Outside a transaction it is
 // [ErrNoTransaction] and nothing is locked. A session's own statement_timeout
 // that ends the wait, or somebody's pg_cancel_backend, is none of these: the
 // error has SQLSTATE 57014, and the transaction can go on.

@@ -55,23 +55,25 @@ type conn struct {
 	losses   int                // how many locks were lost with it
 
 	// Used by the owner alone.
-	ops     []op   // the whole batch
-	shared  bool   // a pooler lends it, or may
-	mark    string // the session's, by which it is known to be ours alone
-	prefix  string // of every answer: the backend's pid
-	spare   []op   // where batches are made
-	last    Key    // the key of the last batch of one
-	text    string // the same, as statements have it
-	keys    []byte // where statements are made
-	letters []byte
-	args    [2]string
-	lone    [1]op
-	dog     *time.Timer // ends the session when an answer takes too long
-	bitten  chan struct{}
-	timer   *time.Timer
-	deaf    bool      // the driver cannot listen
-	heard   time.Time // the last answer
-	used    time.Time // the last answer that somebody asked for
+	ops    []op // the whole batch
+	shared bool // a pooler lends it, or may
+
+	forgetBackend func() // takes it out of the backends of this process
+	mark          string // the session's, by which it is known to be ours alone
+	prefix        string // of every answer: the backend's pid
+	spare         []op   // where batches are made
+	last          Key    // the key of the last batch of one
+	text          string // the same, as statements have it
+	keys          []byte // where statements are made
+	letters       []byte
+	args          [2]string
+	lone          [1]op
+	dog           *time.Timer // ends the session when an answer takes too long
+	bitten        chan struct{}
+	timer         *time.Timer
+	deaf          bool      // the driver cannot listen
+	heard         time.Time // the last answer
+	used          time.Time // the last answer that somebody asked for
 }
 
 // An op is something to ask of a session.
@@ -253,6 +255,7 @@ func (c *conn) run() {
 		}
 		c.s.Close()
 	}
+	c.forgetBackend()
 	if c.dog != nil {
 		c.dog.Stop()
 	}
@@ -319,6 +322,9 @@ func (c *conn) greet(ctx context.Context) error {
 	}
 	c.shared = hello.Path != handshake.Direct
 	c.prefix = strconv.Itoa(int(hello.PID)) + ":"
+	if start, err := hello.StartTime(); err == nil {
+		c.forgetBackend = register(hello.PID, start)
+	}
 	e.mu.Lock()
 	c.pid, c.start = hello.PID, hello.Start
 	e.mu.Unlock()

@@ -458,7 +458,7 @@ func (e *Engine) aside() *conn {
 
 // open begins a session. What is queued for it runs once it is there.
 func (e *Engine) open() *conn {
-	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1)}
+	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1), forgetBackend: func() {}}
 	e.conns = append(e.conns, c)
 	e.wg.Add(1)
 	go c.run()
