@@ -22,8 +22,8 @@
 // wants it queues in the entry, first come first served. A try never blocks, so
 // tries and unlocks of all keys share one session, and those that are asked for
 // at the same time share one round trip. A lock that another process holds is
-// waited for on a session that holds nothing, in slices; granted, that session
-// keeps the lock and serves like any other.
+// waited for on a session that holds nothing, for a short time or a long one
+// (patience.go); granted, that session keeps the lock and serves like any other.
 //
 // # What makes it quick
 //
@@ -46,6 +46,10 @@
 //   - A session that fails in any way but a proper error from Postgres is closed,
 //     and everything that it held is told so before anybody else is granted the
 //     same key.
+//   - A Hold that is released is told nil only when Postgres has answered after that,
+//     on the session that held the lock; whoever has the lock next in this process
+//     does not wait for it (Engine.release).
+//   - "Not acquired" is Postgres' word (entry.contended).
 //   - After a proper error, Postgres is asked what the session holds, and what
 //     nobody stands for is given back before anybody hears of the outcome.
 package session
