@@ -318,6 +318,10 @@ const (
 	minInterval = time.Millisecond
 	maxInterval = 200 * time.Millisecond // unless another is asked for
 
+	// looksPerWait is how often the watcher looks while lock_timeout lets the session
+	// wait.
+	looksPerWait = 4
+
 	defaultBudget      = 10 * time.Minute
 	defaultLockTimeout = 2 * time.Second
 )
@@ -354,7 +358,20 @@ func newConfig(op string, v verb, opts []Option) (config, error) {
 	if c.interval == 0 {
 		c.interval = min(max(c.after/5, 10*time.Millisecond), maxInterval)
 	}
+	if c.lockTimeout > 0 {
+		// A wait that lock_timeout ends must be seen before, or the error names nobody.
+		c.interval = min(c.interval, max(c.lockTimeout/looksPerWait, minInterval))
+	}
 	return c, nil
+}
+
+// most returns the longest pause between two looks: no longer than the grace, which
+// would be over unseen, nor than the wait that lock_timeout allows.
+func (c *config) most() time.Duration {
+	if c.lockTimeout > 0 {
+		return min(c.after, c.lockTimeout/looksPerWait)
+	}
+	return c.after
 }
 
 func (c *config) allows(kind Kind) bool { return slices.Contains(c.allowed, kind) }
