@@ -54,6 +54,8 @@ type entry struct {
 	next  time.Time // when it is dealt with; zero is never again
 	said  Reason    // why it was spared last, so as not to say so again
 
+	yielded time.Time // since when it is spared as another run's
+
 	stepped    time.Time // when CancelThenTerminate first had its turn with it
 	terminated bool      // it was sent the signal to end, or told of
 	early      bool      // it was there when the first was past its grace
@@ -244,7 +246,7 @@ func (l *ledger) refuse(e *entry, own func(*inspect.Session) bool) Reason {
 	switch {
 	case s.Prepared != nil || s.PID == 0:
 		return SparedPrepared
-	case s.Application == watcherName || own(s):
+	case own(s):
 		return SparedOwn
 	case l.closed && !e.early:
 		return SparedLate
@@ -259,6 +261,9 @@ func (l *ledger) refuse(e *entry, own func(*inspect.Session) bool) Reason {
 // spare notes that e is left alone, and reports whether that is news.
 func (l *ledger) spare(now time.Time, e *entry, why Reason) bool {
 	news := e.said != why
+	if news && why == SparedRun {
+		e.yielded = now
+	}
 	e.said = why
 	e.next = now.Add(l.config.every)
 	if why == SparedIdle {

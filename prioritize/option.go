@@ -72,8 +72,9 @@ type Kind string
 
 // The kinds.
 const (
-	// Superusers are the sessions of roles that are superusers. Only a superuser
-	// can end them.
+	// Superusers are the sessions of roles that are superusers, other than the role
+	// that the watcher connects as (or has become by SET ROLE). Only a superuser can
+	// end them.
 	Superusers Kind = "superusers"
 
 	// Autovacuum are the workers of autovacuum. They yield by themselves to who
