@@ -33,12 +33,19 @@ type victim struct {
 	pid   int32
 	start int64  // when it began, in microseconds, which is all that Postgres knows
 	gid   string // of a prepared transaction
+
+	// transaction is the virtual number of the transaction that it holds its lock in,
+	// if its start is hidden.
+	transaction string
 }
 
-func victimOf(s *inspect.Session) victim {
+func victimOf(p *inspect.Pair) victim {
+	s := p.Blocking
 	v := victim{pid: s.PID}
 	if !s.BackendStart.IsZero() {
 		v.start = s.BackendStart.UnixMicro()
+	} else if p.Held != nil && p.Type != "advisory" { // which it may hold across transactions
+		v.transaction = p.Held.Transaction
 	}
 	if s.Prepared != nil {
 		v.gid = s.Prepared.GID
@@ -125,7 +132,7 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 	changed := fresh || len(pairs) != len(w.pairs)
 	entries := make(map[victim]*entry, len(pairs))
 	for _, p := range pairs {
-		v := victimOf(p.Blocking)
+		v := victimOf(&p)
 		e := w.entries[v]
 		switch {
 		case e == nil:

@@ -113,7 +113,7 @@ func TestCatalogRunsSpareEachOther(t *testing.T) {
 			once.Do(func() { close(spared) })
 		}
 	}
-	opts := []prioritize.Option{prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience)}
+	opts := []prioritize.Option{prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(prioritize.Superusers)}
 	s.must(prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(first.conn), func(ctx context.Context) error {
 		first.do("BEGIN", "SELECT FROM t")
 		done := make(chan error, 1)
@@ -157,7 +157,7 @@ func TestTwoRunsInADeadlock(t *testing.T) {
 				}
 				_, err := me.conn.Exec(ctx, "LOCK "+theirs)
 				return err
-			}, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience))
+			}, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(prioritize.Superusers))
 		}
 		done := make(chan error)
 		go func() { done <- run(b, a, "u", "t") }()
@@ -334,7 +334,7 @@ func TestErrorOfCall(t *testing.T) {
 		go func() { <-called; cancel() }()
 		me.conn.Exec(ctx, alter)
 		return boom
-	}, prioritize.After(soon), prioritize.Call(func(context.Context, inspect.Pair) error {
+	}, prioritize.After(soon), prioritize.Allow(prioritize.Superusers), prioritize.Call(func(context.Context, inspect.Pair) error {
 		defer once.Do(func() { close(called) })
 		return noPager
 	}))

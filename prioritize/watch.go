@@ -365,7 +365,7 @@ func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, 
 	}
 	return func(e *entry) bool {
 		return slices.ContainsFunc(pairs, func(p inspect.Pair) bool {
-			return p.PID == e.pair.PID && victimOf(p.Blocking) == e.victim
+			return p.PID == e.pair.PID && victimOf(&p) == e.victim
 		})
 	}, nil
 }
@@ -390,7 +390,7 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 	if !e.pair.WaitApprox {
 		s.WaitStart = e.pair.WaitStart
 	}
-	if e.pair.Held != nil {
+	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // and not a worker's
 		s.BlockerTransaction = e.pair.Held.Transaction
 	}
 	asked, cancel := asking(ctx)
@@ -456,7 +456,7 @@ func (w *watcher) spare(e *entry, why Reason, err error) {
 
 // note keeps who was spared, for the error.
 func (w *watcher) note(e *entry, why Reason, err error) {
-	w.spared = slices.DeleteFunc(w.spared, func(s Spare) bool { return victimOf(s.Blocking) == e.victim })
+	w.spared = slices.DeleteFunc(w.spared, func(s Spare) bool { return victimOf(&s.Pair) == e.victim })
 	if why != SparedNotBlocking {
 		w.spared = append(w.spared, Spare{Pair: e.pair, Reason: why, Err: err})
 	}

@@ -225,6 +225,10 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 		case i < 0:
 			o.Status, o.Reason = statusSpared, "it is gone, or has no such lock any more"
 			others = append(others, o)
+		case o.Victim.BackendStart.IsZero():
+			// When it began is hidden: whether it is still the one that was shown is
+			// proved by what was seen of it then.
+			victims = append(victims, o.Victim)
 		default:
 			victims = append(victims, now[i])
 		}
