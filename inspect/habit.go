@@ -29,7 +29,7 @@ func splitFilter(text string) (field, operator, value string, err error) {
 		if a, _, ok := lookUp(strings.TrimSpace(text)); ok && a.Type == Bool {
 			return "", "", "", fmt.Errorf("it has no operator: write %s = true or %s = false", a.Name, a.Name)
 		}
-		return "", "", "", fmt.Errorf("it has no operator: it takes FIELD OP VALUE in one text, where OP is one of %s", operatorList)
+		return "", "", "", fmt.Errorf("it has no operator: it takes FIELD OP VALUE in one piece, such as \"state = idle\", where OP is one of %s", operatorList)
 	}
 	end := at
 	for end < len(text) && strings.IndexByte(operatorRunes, text[end]) >= 0 {

@@ -302,9 +302,9 @@ func (w *watcher) miss(looked time.Time) {
 	if len(w.seen) > 0 || !w.who.start.IsZero() { // Run knows that its session is there
 		w.unseen = true
 	}
-	if since := looked.Sub(w.began); !w.unseen && since >= unseenAfter {
+	if !w.unseen && looked.Sub(w.began) >= unseenAfter {
 		w.unseen = true
-		w.config.emit(Event{Kind: Unseen, Waited: since})
+		w.config.emit(Event{Kind: Unseen, Waited: unseenAfter})
 	}
 }
 

@@ -163,7 +163,7 @@ const (
 	longestName = 63
 
 	// watcherApplication is the application_name of the session that watches,
-	// by which package prioritize knows it.
+	// watcherApplication is the application_name of the session that watches.
 	watcherApplication = "pglock prioritize"
 )
 
