@@ -239,7 +239,7 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 		return "", fmt.Errorf("it has no value: write %s'' if you mean text that is absent", filter)
 	case strings.ContainsRune(operatorRunes, rune(text[0])):
 		return "", fmt.Errorf("%q is no operator: there are %s%s", operator+" "+text[:1], operatorList, itself)
-	case strings.HasPrefix(text, `"`):
+	case len(text) > 2 && text[0] == '"' && text[len(text)-1] == '"':
 		return "", fmt.Errorf("in SQL double quotes are for names: write %s, or %s%s", filter+quote(unquoted(text)), filter+unquoted(text), itself)
 	case strings.HasSuffix(text, ";"):
 		return "", fmt.Errorf("it ends in a semicolon: write %s%s", filter+strings.TrimRight(text, "; "), itself)

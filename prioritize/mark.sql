@@ -17,8 +17,8 @@ held AS MATERIALIZED (
 wanted AS MATERIALIZED (
     SELECT CAST(CAST($3 AS pg_catalog.text) AS pg_catalog.int4) AS class, r.number AS object FROM run AS r
     UNION
-    SELECT CAST(CAST($4 AS pg_catalog.text) AS pg_catalog.int4), CAST(p.pid AS pg_catalog.int4)
-    FROM pg_catalog.json_array_elements_text(CAST(CAST($2 AS pg_catalog.text) AS pg_catalog.json) OPERATOR(pg_catalog.->) 'add') AS p (pid)
+    SELECT CAST(CAST($4 AS pg_catalog.text) AS pg_catalog.int4), CAST(x.pid AS pg_catalog.int4)
+    FROM pg_catalog.json_array_elements_text(CAST(CAST($2 AS pg_catalog.text) AS pg_catalog.json) OPERATOR(pg_catalog.->) 'add') AS x (pid)
 ),
 added AS MATERIALIZED (
     SELECT pg_catalog.count(pg_catalog.pg_try_advisory_lock_shared(w.class, w.object)) AS number
@@ -27,8 +27,8 @@ added AS MATERIALIZED (
         WHERE h.class OPERATOR(pg_catalog.=) w.class AND h.object OPERATOR(pg_catalog.=) w.object)
 ),
 removed AS MATERIALIZED (
-    SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared(CAST(CAST($4 AS pg_catalog.text) AS pg_catalog.int4), CAST(p.pid AS pg_catalog.int4))) AS number
-    FROM pg_catalog.json_array_elements_text(CAST(CAST($2 AS pg_catalog.text) AS pg_catalog.json) OPERATOR(pg_catalog.->) 'remove') AS p (pid)
+    SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared(CAST(CAST($4 AS pg_catalog.text) AS pg_catalog.int4), CAST(x.pid AS pg_catalog.int4))) AS number
+    FROM pg_catalog.json_array_elements_text(CAST(CAST($2 AS pg_catalog.text) AS pg_catalog.json) OPERATOR(pg_catalog.->) 'remove') AS x (pid)
 )
 SELECT CAST(r.number AS pg_catalog.text)
 FROM run AS r CROSS JOIN added AS a CROSS JOIN removed AS d
