@@ -68,6 +68,9 @@ func operatorError(field, operator, value string) error {
 	case "IN", "NOT IN":
 		hint = fmt.Sprintf("write a regular expression, such as %s ~ ^(a|b)$", field)
 	}
+	if len(operator) > 1 && slices.Contains(operators, operator[:1]) {
+		hint += fmt.Sprintf("; if that is a value, write %s %s %s", field, operator[:1], quote(operator[1:]+value))
+	}
 	return fmt.Errorf("%q is no operator: %s", short(operator), short(hint))
 }
 
@@ -204,7 +207,7 @@ var (
 	andPattern  = regexp.MustCompile(`(?i)(^|\s)(and|or)(\s|$)`)
 	castPattern = regexp.MustCompile(`(?i)::\s*(pg_catalog\.)?"?(text|varchar|char|bpchar|name|int|int2|int4|int8|integer|bigint|smallint|oid|xid|bool|boolean|interval|date|time|timestamp|timestamptz|numeric|float|float4|float8|regclass|regtype|inet|cidr|json|jsonb|uuid|bytea)\b"?[\s\w()\[\]]*$`)
 	callPattern = regexp.MustCompile(`(?is)^([a-z_][a-z0-9_.]*|(any|all|some)\s*)\(.*\)$`)
-	odd         = regexp.MustCompile(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$|^\$[0-9]+$|^:'`)
+	odd         = regexp.MustCompile(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$.*\$[a-z_]*\$$|^\$[0-9]+$|^:'`)
 )
 
 // specialWords are those of SQL that stand for a value without brackets.
@@ -265,9 +268,6 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 			like = "NOT LIKE"
 		}
 		return "", fmt.Errorf("%% is a wildcard of LIKE alone: write %s%s", likeHint(field, like, text), itself)
-	case equality && a.Name == "relation" && strings.Contains(text, "."):
-		schema, relation, _ := strings.Cut(text, ".")
-		return "", fmt.Errorf("a relation has its schema in a field of its own: write schema %s %s and relation %s %s, or name the table with --on or On%s", operator, schema, operator, relation, itself)
 	}
 	return text, nil
 }
@@ -277,8 +277,8 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 // the quotes, it would be the wrong one.
 func checkData(field, operator, value string) error {
 	inner, rest, ok := cutLiteral(value)
-	quoted := ok && (rest == "" || strings.HasPrefix(rest, "::"))
-	if !quoted && len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+	quoted := ok && (rest == "" && inner != "" || strings.HasPrefix(rest, "::"))
+	if !quoted && len(value) > 2 && value[0] == '"' && value[len(value)-1] == '"' {
 		inner, quoted = value[1:len(value)-1], true
 	}
 	if !quoted {

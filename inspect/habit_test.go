@@ -102,7 +102,6 @@ var habits = []struct {
 	{"application = lower('PAYMENTS')", "", ""},
 	{"application = pay%", "application_name LIKE 'pay%'", "application ~ ^pay"},
 	{"application != pay%", "application_name NOT LIKE 'pay%'", "application !~ ^pay"},
-	{"relation = public.t", "", ""},
 
 	// Fields with only a few values.
 	{"state = Idle", "", "state = idle"},

@@ -287,9 +287,8 @@ func TestWhoseMarksCount(t *testing.T) {
 func TestLockTimeoutShorterThanTheInterval(t *testing.T) {
 	t.Parallel()
 	for _, opts := range [][]prioritize.Option{
-		{prioritize.LockTimeout(150 * time.Millisecond)},
-		{prioritize.LockTimeout(600 * time.Millisecond), prioritize.Interval(time.Minute)},
-		{prioritize.LockTimeout(600 * time.Millisecond), prioritize.Interval(time.Minute), prioritize.After(time.Minute), prioritize.Terminate()},
+		{prioritize.LockTimeout(3 * time.Second), prioritize.Interval(time.Minute)},
+		{prioritize.LockTimeout(3 * time.Second), prioritize.Interval(time.Minute), prioritize.After(time.Minute), prioritize.Terminate()},
 	} {
 		s := newScene(t)
 		idle := s.session("idle").do("BEGIN", "SELECT FROM t")

@@ -211,7 +211,11 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 			n = len(locks)
 		}
 		if n == 0 {
-			lines = append(lines, fmt.Sprintf("no %s at all matches %s", what, quoted(f.String())))
+			line := fmt.Sprintf("no %s at all matches %s", what, quoted(f.String()))
+			if text := f.String(); strings.HasPrefix(text, "relation ") && strings.Contains(text, ".") {
+				line += ": a relation is named without its schema, which is a field of its own; --on takes both"
+			}
+			lines = append(lines, line)
 		}
 	}
 	return lines, nil
