@@ -64,7 +64,8 @@ func TestTemplates(t *testing.T) {
 		markers []string
 	}{
 		"matching.sql": {
-			matchingSQL, []func(string) (string, error){c.statement, none.statement},
+			matchingSQL,
+			[]func(string) (string, error){c.statement, none.statement},
 			[]string{lockConditions, blockingConditions, forLocks, endLocks, forBlockers, endBlockers},
 		},
 		"snapshot.sql": {snapshotSQL, []func(string) (string, error){withoutEdges}, []string{"true -- edges"}},

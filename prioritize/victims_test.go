@@ -194,8 +194,10 @@ func TestRingsOfRuns(t *testing.T) {
 			for i := range programs {
 				s.exec(fmt.Sprintf("CREATE TABLE ring%d (i int)", i))
 				name := fmt.Sprintf("ring %d of %d", i, n)
-				programs[i] = &program{name: name, holds: s.session(name), wants: s.session(name), log: s.log(),
-					holding: make(chan struct{}), done: make(chan struct{})}
+				programs[i] = &program{
+					name: name, holds: s.session(name), wants: s.session(name), log: s.log(),
+					holding: make(chan struct{}), done: make(chan struct{}),
+				}
 			}
 			for i, p := range programs {
 				p.holds.do("BEGIN", fmt.Sprintf("LOCK ring%d", i))
