@@ -31,11 +31,21 @@ type BlockingSignal struct {
 	Blocker      int32     // the process to signal
 	BlockerStart time.Time // when that session began, zero when it was hidden
 
+	// WaiterTransaction is the virtual number of the transaction that waits, as
+	// pg_locks has it; "" is any.
+	WaiterTransaction string
+
+	// BlockerTransaction is that of the transaction that holds the lock. If
+	// BlockerStart is zero it is what the blocker is known by, besides WaitStart; if
+	// neither proves that it is still the same session, it is not signaled.
+	BlockerTransaction string
+
 	Action SignalAction
 	Queue  bool // also a session that only stands ahead in the queue
 
 	// What is never signalled unless it is named.
-	Superusers bool // the sessions of superusers
+	Superusers bool // the sessions of superusers of other roles than the one that asks
+	OtherRuns  bool // the sessions of other runs of package prioritize, and their watchers
 	Autovacuum bool // the workers of autovacuum
 	Background bool // all else that is no client's, such as a walsender
 }
@@ -62,13 +72,23 @@ const (
 	BlocksNoMore  BlockingOutcome = "unblocked"     // nobody waits for it any more, or not in this wait
 	OnlyQueued    BlockingOutcome = "queued"        // it holds nothing that is in the way, it stands ahead in the queue
 	IsIdle        BlockingOutcome = "idle"          // it runs nothing, so a cancel would free nothing
-	IsSuperuser   BlockingOutcome = "superuser"     // its role is a superuser
+	IsSuperuser   BlockingOutcome = "superuser"     // its role is a superuser, and not ours
+	IsAnotherRun  BlockingOutcome = "run"           // another run of package prioritize vouches for it, or it watches for one
+	IsHidden      BlockingOutcome = "hidden"        // our role sees too little of it to know that it is the same session
 	IsAutovacuum  BlockingOutcome = "autovacuum"    // it yields by itself, when the wait has lasted for deadlock_timeout
 	IsWraparound  BlockingOutcome = "wraparound"    // it is autovacuum against wraparound, which does not yield, and would start again
 	IsBackground  BlockingOutcome = "background"    // it is no client's
 	IsOurs        BlockingOutcome = "own"           // it is the session that asks
 	SignalDenied  BlockingOutcome = "not permitted" // our role may not signal it
 	SignalUnknown BlockingOutcome = ""              // the statement failed
+)
+
+// RunClass and RunSessionClass are the first halves of the keys of the advisory locks
+// that mark a run of package prioritize, and the sessions whose way it clears. The
+// second halves are the number of the run and the PID of the session.
+const (
+	RunClass        = 1885826156
+	RunSessionClass = 1885826163
 )
 
 // Send asks, and signals if all holds. q runs the statement, outside of any
@@ -83,7 +103,7 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 ) (BlockingOutcome, error) {
 	allowed := []string{}
 	for name, yes := range map[string]bool{
-		"queue": b.Queue, "superuser": b.Superusers, "autovacuum": b.Autovacuum, "background": b.Background,
+		"queue": b.Queue, "superuser": b.Superusers, "run": b.OtherRuns, "autovacuum": b.Autovacuum, "background": b.Background,
 	} {
 		if yes {
 			allowed = append(allowed, name)
@@ -91,14 +111,18 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 	}
 	slices.Sort(allowed)
 	sql, values, err := bind(blockingSignalSQL, map[string]string{
-		"waiter":        strconv.Itoa(int(b.Waiter)),
-		"waiter_start":  timestamp(b.WaiterStart),
-		"wait_start":    timestamp(b.WaitStart),
-		"blocker":       strconv.Itoa(int(b.Blocker)),
-		"blocker_start": timestamp(b.BlockerStart),
-		"action":        string(b.Action),
-		"conflicts":     conflictTable(),
-		"allowed":       "{" + strings.Join(allowed, ",") + "}",
+		"waiter":              strconv.Itoa(int(b.Waiter)),
+		"waiter_start":        timestamp(b.WaiterStart),
+		"waiter_transaction":  b.WaiterTransaction,
+		"wait_start":          timestamp(b.WaitStart),
+		"blocker":             strconv.Itoa(int(b.Blocker)),
+		"blocker_start":       timestamp(b.BlockerStart),
+		"blocker_transaction": proof(b.BlockerTransaction),
+		"action":              string(b.Action),
+		"conflicts":           conflictTable(),
+		"allowed":             "{" + strings.Join(allowed, ",") + "}",
+		"run_class":           strconv.Itoa(RunClass),
+		"session_class":       strconv.Itoa(RunSessionClass),
 	})
 	if err != nil {
 		return SignalUnknown, err
@@ -115,6 +139,15 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 		return SignalUnknown, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
 	}
 	return BlockingOutcome(answer), nil
+}
+
+// proof returns the virtual number of a transaction if it tells a session from others:
+// not that of a session that holds its lock without one, such as 3/0.
+func proof(transaction string) string {
+	if strings.HasSuffix(transaction, "/0") {
+		return ""
+	}
+	return transaction
 }
 
 // timestamp is a time as Postgres reads it, to the microsecond.

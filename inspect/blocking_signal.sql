@@ -5,16 +5,19 @@
 -- other is asked last, right before the signal. Every name and operator is
 -- pg_catalog's own, whatever search_path says. Columns that not every version has
 -- are read from the row's JSON. Run it in psql with -v, as in
---   -v waiter=4711 -v waiter_start= -v wait_start= -v blocker=4712
---   -v blocker_start='2026-01-31 12:00:00.123456+00' -v action=cancel
+--   -v waiter=4711 -v waiter_start= -v waiter_transaction= -v wait_start= -v blocker=4712
+--   -v blocker_start='2026-01-31 12:00:00.123456+00' -v blocker_transaction= -v action=cancel
 --   -v conflicts='{"ShareLock": ["RowExclusiveLock"]}' -v allowed='{queue}'
+--   -v run_class=1885826156 -v session_class=1885826163
 WITH
 asked AS MATERIALIZED (
     SELECT CAST(CAST(:'waiter' AS pg_catalog.text) AS pg_catalog.int4) AS waiter,
         CAST(CASE WHEN CAST(:'waiter_start' AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST(:'waiter_start' AS pg_catalog.text) END AS pg_catalog.timestamptz) AS waiter_start,
+        CAST(:'waiter_transaction' AS pg_catalog.text) AS waiter_transaction,
         CAST(CASE WHEN CAST(:'wait_start' AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST(:'wait_start' AS pg_catalog.text) END AS pg_catalog.timestamptz) AS wait_start,
         CAST(CAST(:'blocker' AS pg_catalog.text) AS pg_catalog.int4) AS blocker,
         CAST(CASE WHEN CAST(:'blocker_start' AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST(:'blocker_start' AS pg_catalog.text) END AS pg_catalog.timestamptz) AS blocker_start,
+        CAST(:'blocker_transaction' AS pg_catalog.text) AS blocker_transaction,
         CAST(:'action' AS pg_catalog.text) AS action,
         CAST(CAST(:'conflicts' AS pg_catalog.text) AS pg_catalog.json) AS conflicts,
         CAST(CAST(:'allowed' AS pg_catalog.text) AS pg_catalog.text[]) AS allowed
@@ -38,15 +41,18 @@ blocker AS MATERIALIZED (
     WHERE COALESCE(a.backend_start OPERATOR(pg_catalog.=) q.blocker_start,
         a.backend_start IS NULL AND q.blocker_start IS NULL)
 ),
+all_locks AS MATERIALIZED (
+    SELECT l.* FROM pg_catalog.pg_locks AS l
+),
 -- Parallel workers count as their leader.
 locks AS MATERIALIZED (
-    SELECT m.waits, l.granted, l.mode,
+    SELECT m.waits, l.pid, l.virtualtransaction, l.granted, l.mode,
         CAST(ROW (l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid, l.transactionid,
             l.classid, l.objid, l.objsubid) AS pg_catalog.text) AS object,
         CASE WHEN NOT l.granted THEN
             CAST(pg_catalog.row_to_json(l) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz)
         END AS wait_start
-    FROM pg_catalog.pg_locks AS l JOIN (
+    FROM all_locks AS l JOIN (
         SELECT a.pid, COALESCE(a.leader_pid, a.pid) OPERATOR(pg_catalog.=) q.waiter AS waits
         FROM asked AS q JOIN activity AS a
             ON COALESCE(a.leader_pid, a.pid) OPERATOR(pg_catalog.=) q.waiter
@@ -54,7 +60,42 @@ locks AS MATERIALIZED (
     ) AS m ON m.pid OPERATOR(pg_catalog.=) l.pid
 ),
 awaited AS MATERIALIZED (
-    SELECT l.object, l.mode, l.wait_start FROM locks AS l WHERE l.waits AND NOT l.granted
+    SELECT l.object, l.mode, l.wait_start, l.virtualtransaction FROM locks AS l WHERE l.waits AND NOT l.granted
+),
+-- What of the blocker's is in the way.
+obstacles AS MATERIALIZED (
+    SELECT w.wait_start
+    FROM awaited AS w JOIN locks AS l ON l.object OPERATOR(pg_catalog.=) w.object
+    WHERE NOT l.waits AND l.granted AND l.mode OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT pg_catalog.json_array_elements_text(q.conflicts OPERATOR(pg_catalog.->) w.mode) FROM asked AS q))
+),
+-- Sessions that another run of prioritize has marked, and those that have marked them,
+-- which are its watchers: see prioritize/mark.go. A mark counts if whoever made it
+-- could signal us as well, being of our role, or a superuser, or one that has the
+-- rights for it: such a one has no need to deceive us.
+ours AS MATERIALIZED (
+    SELECT r.oid, r.rolsuper
+    FROM pg_catalog.pg_roles AS r
+    WHERE r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY[SESSION_USER, CURRENT_USER])
+),
+marks AS MATERIALIZED (
+    SELECT l.pid AS watcher, CAST(l.classid AS pg_catalog.int8) AS class, CAST(l.objid AS pg_catalog.int8) AS object
+    FROM all_locks AS l
+    WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.objsubid OPERATOR(pg_catalog.=) 2 AND l.granted
+        AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+        AND CAST(l.classid AS pg_catalog.text) OPERATOR(pg_catalog.=) ANY (
+            ARRAY[CAST(:'run_class' AS pg_catalog.text), CAST(:'session_class' AS pg_catalog.text)])
+),
+other_runs AS MATERIALIZED (
+    SELECT w.pid
+    FROM marks AS m
+        JOIN activity AS w ON w.pid OPERATOR(pg_catalog.=) m.watcher
+        JOIN pg_catalog.pg_roles AS h ON h.oid OPERATOR(pg_catalog.=) w.usesysid
+    WHERE CAST(m.class AS pg_catalog.text) OPERATOR(pg_catalog.=) CAST(:'run_class' AS pg_catalog.text)
+        AND (h.rolsuper OR EXISTS (SELECT FROM ours AS o
+            WHERE o.oid OPERATOR(pg_catalog.=) h.oid
+                OR NOT o.rolsuper AND (pg_catalog.pg_has_role(h.oid, o.oid, 'USAGE')
+                    OR pg_catalog.pg_has_role(h.oid, 'pg_signal_backend', 'USAGE'))))
 )
 SELECT CASE
     WHEN NOT EXISTS (SELECT FROM blocker) THEN 'gone'
@@ -62,8 +103,15 @@ SELECT CASE
     WHEN NOT EXISTS (SELECT FROM waiter)
         OR NOT q.blocker OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids(q.waiter))
         -- It waits again, for something else.
-        OR EXISTS (SELECT FROM awaited AS w WHERE w.wait_start OPERATOR(pg_catalog.<>) q.wait_start)
+        OR EXISTS (SELECT FROM awaited AS w WHERE w.wait_start OPERATOR(pg_catalog.<>) q.wait_start
+            OR q.waiter_transaction OPERATOR(pg_catalog.<>) '' AND w.virtualtransaction OPERATOR(pg_catalog.<>) q.waiter_transaction)
         THEN 'unblocked'
+    WHEN NOT 'run' OPERATOR(pg_catalog.=) ANY (q.allowed)
+        AND (EXISTS (SELECT FROM other_runs AS o WHERE o.pid OPERATOR(pg_catalog.=) q.blocker)
+            OR EXISTS (SELECT FROM other_runs AS o JOIN marks AS m ON m.watcher OPERATOR(pg_catalog.=) o.pid
+                WHERE CAST(m.class AS pg_catalog.text) OPERATOR(pg_catalog.=) CAST(:'session_class' AS pg_catalog.text)
+                    AND m.object OPERATOR(pg_catalog.=) q.blocker))
+        THEN 'run'
     WHEN EXISTS (SELECT FROM blocker AS b WHERE b.backend_type OPERATOR(pg_catalog.=) 'autovacuum worker')
         AND NOT 'autovacuum' OPERATOR(pg_catalog.=) ANY (q.allowed)
         THEN CASE WHEN EXISTS (SELECT FROM blocker AS b
@@ -77,17 +125,27 @@ SELECT CASE
         AND NOT 'background' OPERATOR(pg_catalog.=) ANY (q.allowed)
         THEN 'background'
     WHEN EXISTS (SELECT FROM blocker AS b
-            JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) b.usesysid WHERE r.rolsuper)
+            JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) b.usesysid
+            -- To be a member of a superuser's role does not make its sessions ours, and
+            -- every superuser is a member of all roles: so it is the very role.
+            WHERE r.rolsuper AND NOT EXISTS (SELECT FROM ours AS o WHERE o.oid OPERATOR(pg_catalog.=) r.oid))
         AND NOT 'superuser' OPERATOR(pg_catalog.=) ANY (q.allowed)
         THEN 'superuser'
     -- It stands ahead in the queue, and holds nothing that is in the way.
     WHEN NOT 'queue' OPERATOR(pg_catalog.=) ANY (q.allowed)
         AND EXISTS (SELECT FROM awaited AS w JOIN locks AS l ON l.object OPERATOR(pg_catalog.=) w.object
             WHERE NOT l.waits AND NOT l.granted)
-        AND NOT EXISTS (SELECT FROM awaited AS w JOIN locks AS l ON l.object OPERATOR(pg_catalog.=) w.object
-            WHERE NOT l.waits AND l.granted AND l.mode OPERATOR(pg_catalog.=) ANY (ARRAY(
-                SELECT pg_catalog.json_array_elements_text(q.conflicts OPERATOR(pg_catalog.->) w.mode))))
+        AND NOT EXISTS (SELECT FROM obstacles)
         THEN 'queued'
+    -- When it began is hidden: another session may have its number by now. The
+    -- transaction that was seen is proof, since its virtual number is not used again.
+    -- So is the wait that was seen, for nobody gets a lock past one who waits for it
+    -- in a mode that conflicts.
+    WHEN q.blocker_start IS NULL
+        AND NOT EXISTS (SELECT FROM locks AS l WHERE l.pid OPERATOR(pg_catalog.=) q.blocker
+            AND l.virtualtransaction OPERATOR(pg_catalog.=) q.blocker_transaction)
+        AND NOT EXISTS (SELECT FROM obstacles AS w WHERE w.wait_start OPERATOR(pg_catalog.=) q.wait_start)
+        THEN 'hidden'
     WHEN q.action OPERATOR(pg_catalog.=) 'cancel'
         AND EXISTS (SELECT FROM blocker AS b WHERE pg_catalog.starts_with(b.state, 'idle'))
         THEN 'idle'

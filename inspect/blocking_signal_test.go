@@ -89,8 +89,8 @@ func TestBlockingSignalGuard(t *testing.T) {
 	}
 
 	b = good
-	b.Superusers = false
-	wantOutcome(t, q, b, inspect.IsSuperuser)
+	b.Action, b.Superusers = inspect.OnlyAsk, false // our own role is a superuser, and no stranger
+	wantOutcome(t, q, b, inspect.WouldSignal)
 
 	b = good
 	b.Action = inspect.CancelQuery

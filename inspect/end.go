@@ -44,6 +44,10 @@ var (
 // ctx covers all of it. The error is about the connection or ctx; then there are
 // outcomes for those victims that were reached, and the one at which it failed may
 // have been signalled or not.
+//
+// A role that does not see when a session began signals it only if something else
+// proves that it is the one that was meant; otherwise the Outcome is NotPermitted, and
+// its Grant is that of pg_read_all_stats.
 func Cancel(ctx context.Context, q pglock.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
 	return end(ctx, q, actionCancel, victims, opts)
 }
@@ -208,6 +212,7 @@ type judgement struct {
 	Wraparound  bool   `json:"wraparound"`
 	Super       bool   `json:"super"`
 	Permitted   bool   `json:"permitted"`
+	Proved      bool   `json:"proved"`
 	Signalled   *bool  `json:"signalled"`
 	Me          string `json:"me"`
 }
@@ -264,9 +269,14 @@ func (e *ending) values(action string, v Victim) map[string]string {
 		// no text here. Process and start are enough to know a session by.
 		named = !strings.ContainsRune(v.User+v.Database, utf8.RuneError)
 	}
-	var waiters []string
-	for _, pid := range v.waiters {
-		waiters = append(waiters, strconv.FormatInt(int64(pid), 10))
+	var waiters, waits []string
+	for _, w := range v.waiters {
+		began := int64(0)
+		if !w.began.IsZero() {
+			began = w.began.UnixMicro()
+		}
+		waiters = append(waiters, strconv.FormatInt(int64(w.pid), 10))
+		waits = append(waits, strconv.FormatInt(began, 10))
 	}
 	return map[string]string{
 		"action":   action,
@@ -276,7 +286,10 @@ func (e *ending) values(action string, v Victim) map[string]string {
 		"user":     v.User,
 		"database": v.Database,
 		"waiters":  "{" + strings.Join(waiters, ",") + "}",
+		"waits":    "{" + strings.Join(waits, ",") + "}",
 		"allow":    "{" + strings.Join(e.allow, ",") + "}",
+
+		"transaction": proof(v.transaction),
 	}
 }
 
@@ -318,6 +331,10 @@ func (j *judgement) judge(o *Outcome, dryRun bool) {
 			o.Reason = "the role that asks is neither a member of its role nor of pg_signal_backend"
 			o.Grant = "GRANT pg_signal_backend TO " + identifier(j.Me)
 		}
+	case !j.Proved:
+		o.Status = NotPermitted
+		o.Reason = "this role does not see when the session began, nor anything else that tells it from another with the same PID"
+		o.Grant = "GRANT pg_read_all_stats TO " + identifier(j.Me)
 	case j.Signalled != nil && *j.Signalled:
 		o.Status = Signalled
 	case dryRun:

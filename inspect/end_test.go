@@ -300,7 +300,12 @@ func TestUnprivileged(t *testing.T) {
 
 	s.session("setup").do("GRANT pg_signal_backend TO " + role)
 	outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(snapshot.Pairs), inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended || app.alive() {
+	switch o := one(t, outcomes, err); {
+	case snapshot.Pairs[0].WaitApprox: // before Postgres 14 nothing proves that it is still the same session
+		if o.Status != inspect.NotPermitted || o.Grant != `GRANT pg_read_all_stats TO "`+role+`"` || !app.alive() {
+			t.Errorf("with the grant: %+v", o)
+		}
+	case o.Status != inspect.Signalled || !o.Ended || app.alive():
 		t.Errorf("with the grant: %+v", o)
 	}
 }

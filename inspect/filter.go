@@ -25,10 +25,6 @@ type Filter struct {
 	err    error
 }
 
-// operators are what stands between a field and a value. Longer ones come first,
-// so that != is not read as =.
-var operators = []string{"!=", "!~", "<=", ">=", "=", "~", "<", ">"}
-
 // blockingPrefix is what begins the fields of the session that blocks.
 const blockingPrefix = "blocking_"
 
@@ -38,46 +34,67 @@ const contextPrefix = "context."
 // blockField is the field of a pair that tells how it is blocked.
 const blockField = "block"
 
-// Where is the filter that compares a field with a value. The fields are the
+// Where returns the filter that compares a field with a value. The fields are the
 // names of [Attributes]; for [Blocked] also those of the session that blocks,
 // with blocking_ before the name, and block, which is hard or soft.
 //
 // The operators are = != < <= > >= and, for text, ~ and !~, which match a regular
 // expression as Postgres understands it (PostgreSQL manual, 9.7.3 "POSIX Regular
-// Expressions"). Text has no other. Text that is absent is "", and whatever else
-// is absent is unequal to everything, so != finds it and the others do not.
+// Expressions"). Text has no other. <> is !=. Text that is absent is "", and whatever
+// else is absent is unequal to everything, so != finds it and the others do not.
 // context.KEY is one part of the context; the whole is matched as JSON.
 //
 // A duration is a number of seconds, or as in 1m30s or "5 minutes". A time is as
 // in RFC 3339 or "2026-01-31 12:00", in UTC if it does not say, or how long ago it
 // was, as in -5m. A mode may be written as SQL has it, such as ACCESS EXCLUSIVE.
 // A key is a number, two numbers as in (1, 2), or else a name as for
-// [pglock.Name].
+// [pglock.Name]. A type, a state, a kind, a wait_event_type, and whether a lock is
+// granted, has one of a few values; another is an error that lists them.
+//
+// The value is taken as it is, and not as SQL: it has no quotes. One that is in quotes
+// is an error, since it is meant without them; ParseFilter can write one that has them.
 //
 // Values are UTF-8. A wrong field, operator or value is an error of whatever the
-// filter is used for, and of Err before that; it tells what there is.
+// filter is used for, and of Err before that; it says what to write.
 func Where(field, operator, value string) Filter {
 	f := Filter{operator: operator, text: field + " " + operator + " " + value}
-	if err := f.set(field, value); err != nil {
+	err := checkData(field, operator, value)
+	if err == nil {
+		err = f.set(field, value)
+	}
+	if err != nil {
 		f.err = fmt.Errorf("the filter %q: %w", short(f.text), err)
+	} else if read, err := readValue(field, operator, f.attribute, value); err != nil || read != value {
+		f.text = field + " " + operator + " " + quote(value)
 	}
 	return f
 }
 
 // ParseFilter reads a filter as people write it: FIELD OP VALUE, with or without
 // space around the operator, such as "wait_duration > 5s" or "relation~^app_".
+//
+// The value may be in single quotes, as a string of SQL: then it means what is in them,
+// whatever that is, with two quotes for each that is in it. Without quotes it is taken
+// as it is. What would mean something else in SQL is an error that says what to write:
+// double quotes, ==, LIKE, IN, BETWEEN, IS NULL, NOT, AND and OR, a semicolon at the
+// end, casts, functions, an empty value.
 func ParseFilter(text string) (Filter, error) {
-	at, operator := len(text), ""
-	for _, op := range operators {
-		if i := strings.Index(text, op); i >= 0 && (i < at || i == at && len(op) > len(operator)) {
-			at, operator = i, op
-		}
+	f := Filter{text: strings.TrimSpace(text)}
+	field, operator, written, err := splitFilter(text)
+	if err == nil {
+		f.operator, f.text = operator, strings.TrimSpace(field+" "+operator+" "+written)
+		err = f.look(field, written)
 	}
-	if operator == "" {
-		return Filter{}, filterError{fmt.Errorf("inspect: the filter %q has no operator: it takes FIELD OP VALUE, where OP is one of %s",
-			short(text), strings.Join(operators, " "))}
+	var value string
+	if err == nil {
+		value, err = readValue(field, operator, f.attribute, written)
 	}
-	f := Where(strings.TrimSpace(text[:at]), operator, strings.TrimSpace(text[at+len(operator):]))
+	if err == nil {
+		err = f.set(field, value)
+	}
+	if err != nil {
+		f.err = fmt.Errorf("the filter %q: %w", short(f.text), err)
+	}
 	return f, f.Err()
 }
 
@@ -150,20 +167,35 @@ func (f Filter) Err() error {
 	return filterError{fmt.Errorf("inspect: %w", f.err)}
 }
 
-// set looks the field up and reads the value.
-func (f *Filter) set(field, text string) error {
+// look looks the field up, and checks that the operator means something for it.
+func (f *Filter) look(field, value string) error {
 	if !slices.Contains(operators, f.operator) {
-		return fmt.Errorf("%q is no operator: there are %s", short(f.operator), strings.Join(operators, " "))
+		return operatorError(field, f.operator, value)
 	}
 	attribute, blocking, ok := lookUp(field)
 	if !ok {
-		return fmt.Errorf("there is no field %q: there are %s", short(field), strings.Join(fieldNames(), ", "))
+		hint := ""
+		if other := fieldHint(field); other != "" {
+			hint = fmt.Sprintf("write %s %s %s; ", other, f.operator, short(value))
+		}
+		return fmt.Errorf("there is no field %q: %sthere are %s", short(field), hint, strings.Join(fieldNames(), ", "))
 	}
 	f.attribute, f.blocking = attribute, blocking
+	if f.operator == "<>" {
+		f.operator = "!="
+	}
 	if allowed := operatorsOf(attribute.Type); !slices.Contains(allowed, f.operator) {
 		return fmt.Errorf("%s is %s, which is compared with %s", field, article(attribute.Type), strings.Join(allowed, " "))
 	}
-	v, err := parseValue(attribute, f.operator, text)
+	return nil
+}
+
+// set looks the field up and reads the value.
+func (f *Filter) set(field, text string) error {
+	if err := f.look(field, text); err != nil {
+		return err
+	}
+	v, err := parseValue(f.attribute, field, f.operator, text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", field, err)
 	}

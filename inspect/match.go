@@ -23,10 +23,13 @@ var (
 	matchSQL string
 )
 
-// Where the conditions go in matching.sql.
+// The markers of matching.sql.
 const (
 	lockConditions     = "AND true -- conditions on the lock d and its session a"
 	blockingConditions = "WHERE true -- conditions on the blocking session b, or false without any"
+
+	forLocks, endLocks       = "-- for conditions on locks", "-- end of conditions on locks"
+	forBlockers, endBlockers = "-- for conditions on blockers", "-- end of conditions on blockers"
 )
 
 // conditions are filters as SQL.
@@ -52,7 +55,11 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 			return nil, err
 		}
 	}
-	r, err := read(ctx, q, c.statement(), c.values)
+	sql, err := c.statement(matchingSQL)
+	if err != nil {
+		return nil, err
+	}
+	r, err := read(ctx, q, sql, c.values)
 	if err != nil {
 		return nil, judged(err)
 	}
@@ -65,26 +72,19 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 	return r, err
 }
 
-// statement is matching.sql with the conditions, without what only they need.
-func (c *conditions) statement() string {
-	sql := strings.Replace(matchingSQL, lockConditions, "AND "+all(c.lock), 1)
-	if len(c.lock) == 0 {
-		sql = cut(sql, "-- for conditions on locks", "-- end")
-	}
-	blocking := "false" // all blockers answer, so none needs to be told
+// statement returns template, which is matching.sql, with the conditions and without
+// what only they need.
+func (c *conditions) statement(template string) (string, error) {
+	blocking := "false" // all blockers match, so none needs to be reported
 	if len(c.blocking) > 0 {
 		blocking = all(c.blocking)
-	} else {
-		sql = cut(sql, "-- for conditions on blockers", "-- end")
 	}
-	return strings.Replace(sql, blockingConditions, "WHERE "+blocking, 1)
-}
-
-// cut is sql without what is from begin to the first end after it.
-func cut(sql, begin, end string) string {
-	before, rest, _ := strings.Cut(sql, begin)
-	_, after, _ := strings.Cut(rest, end)
-	return before + after
+	return fill(template,
+		marker{begin: lockConditions, text: "AND " + all(c.lock)},
+		marker{begin: blockingConditions, text: "WHERE " + blocking},
+		marker{begin: forLocks, end: endLocks, keep: len(c.lock) > 0},
+		marker{begin: forBlockers, end: endBlockers, keep: len(c.blocking) > 0},
+	)
 }
 
 func all(conditions []string) string {

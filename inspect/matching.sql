@@ -1,8 +1,9 @@
 -- The locks that answer a filter, or those that are waited for and answer it with
 -- who blocks them; otherwise as snapshot.sql. Conditions take the place of the
 -- lines that end in a comment saying so; what stands between "for conditions" and
--- "end" is cut out when there are none, because planning it takes long. Run it in
--- psql with -v pairs=t.
+-- "end of conditions" is cut out when there are none, because planning it takes long.
+-- It is not run unless each of these markers is in it once: see template in sql.go. Run
+-- it in psql with -v pairs=t.
 WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
@@ -156,7 +157,7 @@ matched AS MATERIALIZED (
                 CAST(CAST(l.transactionid AS pg_catalog.text) AS pg_catalog.int8) AS transactionid,
                 CASE WHEN o.database OPERATOR(pg_catalog.=) v.database_oid THEN o.relation END AS relation_oid
         ) AS d
-        -- end
+        -- end of conditions on locks
     WHERE true
         AND true -- conditions on the lock d and its session a
 ),
@@ -175,7 +176,7 @@ blocking AS MATERIALIZED (
         -- for conditions on blockers
         CROSS JOIN server AS v
         LEFT JOIN sessions AS b ON b.pid OPERATOR(pg_catalog.=) k.pid
-        -- end
+        -- end of conditions on blockers
     WHERE true -- conditions on the blocking session b, or false without any
 ),
 packed AS MATERIALIZED (

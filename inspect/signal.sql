@@ -1,9 +1,14 @@
 -- Cancels what a session runs, or ends the session, if it is still the one that is
 -- meant: the same process, begun at the same microsecond, and, where waiters are
--- given, still blocking one of them. Says what it found and did. Run it in psql
--- with -v action=terminate -v pid=1 -v start=1700000000000000 -v named=true
--- -v user=bob -v database=shop -v waiters='{}' -v allow='{}'; any other action only
--- looks. named is false when user or database are not known as they are.
+-- given, still blocking one of them. If that moment is hidden, another session may have
+-- the number by now: then the transaction in which it had its lock must go on (its
+-- virtual number is not used again), or it must still block a wait that was seen (nobody
+-- gets a lock past one who waits for it); else it is not signaled. Says what it found
+-- and did. Run it in psql with -v action=terminate -v pid=1 -v start=1700000000000000
+-- -v named=true -v user=bob -v database=shop -v transaction= -v waiters='{}'
+-- -v waits='{}' -v allow='{}'; any other action only looks. named is false when user or
+-- database are not known as they are. waits are the microseconds at which the waiters
+-- began to wait, 0 if that is not known.
 WITH
 -- In a transaction pg_stat_activity stays as it was when first read.
 fresh AS MATERIALIZED (
@@ -16,7 +21,9 @@ asked AS MATERIALIZED (
         CAST(CAST(:'named' AS pg_catalog.text) AS pg_catalog.bool) AS named,
         CAST(:'user' AS pg_catalog.text) AS "user",
         CAST(:'database' AS pg_catalog.text) AS database,
+        CAST(:'transaction' AS pg_catalog.text) AS transaction, -- '' when it is no proof
         CAST(CAST(:'waiters' AS pg_catalog.text) AS pg_catalog.int4[]) AS waiters,
+        CAST(CAST(:'waits' AS pg_catalog.text) AS pg_catalog.int8[]) AS waits,
         CAST(CAST(:'allow' AS pg_catalog.text) AS pg_catalog.text[]) AS allow
 ),
 found AS MATERIALIZED (
@@ -41,6 +48,17 @@ found AS MATERIALIZED (
 ),
 judged AS MATERIALIZED (
     SELECT f.*, q.action, CURRENT_USER AS me,
+        q.start OPERATOR(pg_catalog.<>) 0
+            OR EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                WHERE l.pid OPERATOR(pg_catalog.=) q.pid AND l.virtualtransaction OPERATOR(pg_catalog.=) q.transaction)
+            -- Before Postgres 14 there is no waitstart.
+            OR EXISTS (
+                SELECT FROM ROWS FROM (pg_catalog.unnest(q.waiters), pg_catalog.unnest(q.waits)) AS w (pid, began)
+                    JOIN pg_catalog.pg_locks AS l ON l.pid OPERATOR(pg_catalog.=) w.pid AND NOT l.granted
+                WHERE CAST(EXTRACT(epoch FROM CAST(pg_catalog.row_to_json(l) OPERATOR(pg_catalog.->>) 'waitstart' AS pg_catalog.timestamptz))
+                        OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) OPERATOR(pg_catalog.=) w.began
+                    AND q.pid OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids(w.pid)))
+            AS proved,
         pg_catalog.cardinality(q.waiters) OPERATOR(pg_catalog.=) 0 OR EXISTS (
             SELECT FROM pg_catalog.unnest(q.waiters) AS w (pid)
             WHERE q.pid OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids(w.pid))) AS blocks,
@@ -74,7 +92,7 @@ judged AS MATERIALIZED (
 signalled AS MATERIALIZED (
     SELECT j.*,
         CASE
-            WHEN j.same AND j.blocks AND j.self IS NULL AND j.kind IS NULL AND j.idle IS NOT TRUE AND j.permitted THEN
+            WHEN j.same AND j.blocks AND j.self IS NULL AND j.kind IS NULL AND j.idle IS NOT TRUE AND j.permitted AND j.proved THEN
                 CASE
                     WHEN j.action OPERATOR(pg_catalog.=) 'cancel' THEN pg_catalog.pg_cancel_backend(j.pid)
                     WHEN j.action OPERATOR(pg_catalog.=) 'terminate' THEN pg_catalog.pg_terminate_backend(j.pid)

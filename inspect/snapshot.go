@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/pglock-go/pglock"
 )
@@ -51,7 +50,10 @@ func Locks(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Lock, er
 	var r *reading
 	var err error
 	if len(filters) == 0 {
-		r, err = read(ctx, q, withoutEdges(snapshotSQL), nil)
+		var sql string
+		if sql, err = withoutEdges(snapshotSQL); err == nil {
+			r, err = read(ctx, q, sql, nil)
+		}
 	} else {
 		r, err = readMatching(ctx, q, false, filters)
 	}
@@ -62,9 +64,9 @@ func Locks(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Lock, er
 	return r.locks, nil
 }
 
-// withoutEdges leaves out who blocks whom.
-func withoutEdges(sql string) string {
-	return strings.Replace(sql, "true -- edges", "false -- edges", 1)
+// withoutEdges returns template, which is snapshot.sql, without who blocks whom.
+func withoutEdges(template string) (string, error) {
+	return fill(template, marker{begin: "true -- edges", text: "false"})
 }
 
 // order puts waits first, the longest before the others, and leaves the rest as

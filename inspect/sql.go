@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -12,7 +13,58 @@ import (
 // that they run in psql; from Go they are passed by number, always as text.
 var psqlVariable = regexp.MustCompile(`:'[a-z_0-9]+'`)
 
-// bind turns psql's variables into Postgres' parameters, and finds their values.
+// A marker is a place in a template of SQL: its own text, which text takes the place of,
+// or, with end, all from there to the text of end, which is cut out unless keep is set.
+type marker struct {
+	begin, end string
+	text       string
+	keep       bool
+}
+
+// fill returns a template with what its markers say. Each marker must be in it exactly
+// once, whether anything is changed there or not: conditions that got lost would choose
+// everything.
+func fill(template string, markers ...marker) (string, error) {
+	type span struct {
+		from, to int
+		text     string
+	}
+	var spans []span
+	for _, m := range markers {
+		for _, text := range []string{m.begin, m.end} {
+			if n := strings.Count(template, text); text != "" && n != 1 {
+				return "", fmt.Errorf("inspect: the template of this statement has the marker %q %d times, and not once: it is not run", text, n)
+			}
+		}
+		s := span{from: strings.Index(template, m.begin), text: m.text}
+		s.to = s.from + len(m.begin)
+		if m.end != "" {
+			if s.to = strings.Index(template, m.end) + len(m.end); s.to < s.from {
+				return "", fmt.Errorf("inspect: the template of this statement has %q before %q: it is not run", m.end, m.begin)
+			}
+		}
+		if !m.keep {
+			spans = append(spans, s)
+		}
+	}
+	slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
+	var b strings.Builder
+	end := 0
+	for _, s := range spans {
+		if s.from < end {
+			return "", errors.New("inspect: the markers in the template of this statement overlap: it is not run")
+		}
+		b.WriteString(template[end:s.from])
+		b.WriteString(s.text)
+		end = s.to
+	}
+	b.WriteString(template[end:])
+	return b.String(), nil
+}
+
+// bind turns psql's variables into Postgres' parameters, and finds their values. A
+// value that the statement does not have is an error as well: it would be a condition
+// that is lost.
 func bind(sql string, values map[string]string) (string, []any, error) {
 	var names []string
 	var args []any
@@ -30,6 +82,13 @@ func bind(sql string, values map[string]string) (string, []any, error) {
 		}
 		return "$" + strconv.Itoa(i+1)
 	})
+	if err == nil && len(names) < len(values) {
+		for name := range values {
+			if !slices.Contains(names, name) {
+				err = fmt.Errorf("inspect: the statement has no place for the value of :'%s'", name)
+			}
+		}
+	}
 	return bound, args, err
 }
 

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -50,5 +51,84 @@ func TestNumbersIn(t *testing.T) {
 		if got, ok := numbersIn(text); !slices.Equal(got, want) || ok != (want != nil) {
 			t.Errorf("%q: %v, %t", text, got, ok)
 		}
+	}
+}
+
+// A template without one of its markers, or with one of them twice, is not run.
+func TestTemplates(t *testing.T) {
+	c := conditions{lock: []string{"LOCK CONDITION"}, blocking: []string{"BLOCKER CONDITION"}}
+	none := conditions{}
+	for name, template := range map[string]struct {
+		sql     string
+		fill    []func(string) (string, error)
+		markers []string
+	}{
+		"matching.sql": {
+			matchingSQL,
+			[]func(string) (string, error){c.statement, none.statement},
+			[]string{lockConditions, blockingConditions, forLocks, endLocks, forBlockers, endBlockers},
+		},
+		"snapshot.sql": {snapshotSQL, []func(string) (string, error){withoutEdges}, []string{"true -- edges"}},
+	} {
+		for _, fill := range template.fill {
+			sql, err := fill(template.sql)
+			if err != nil || sql == template.sql {
+				t.Errorf("%s: %v", name, err)
+			}
+			for _, marker := range template.markers {
+				for what, changed := range map[string]string{
+					"removed": strings.Replace(template.sql, marker, "", 1),
+					"changed": strings.Replace(template.sql, marker, strings.Replace(marker, "o", "0", 1), 1),
+					"twice":   template.sql + "\n" + marker,
+				} {
+					if changed == template.sql {
+						changed = strings.Replace(template.sql, marker, strings.ToUpper(marker), 1)
+					}
+					if sql, err := fill(changed); err == nil || sql != "" || !strings.Contains(err.Error(), "marker") {
+						t.Errorf("%s with the marker %q %s: %v", name, marker, what, err)
+					}
+				}
+			}
+		}
+	}
+	sql, err := c.statement(matchingSQL)
+	if err != nil || strings.Count(sql, "AND LOCK CONDITION") != 1 || strings.Count(sql, "WHERE BLOCKER CONDITION") != 1 {
+		t.Errorf("the conditions are not in it once each: %v", err)
+	}
+}
+
+func TestFill(t *testing.T) {
+	for _, test := range []struct {
+		template string
+		markers  []marker
+		want     string // "" is an error
+	}{
+		{"a X b", []marker{{begin: "X", text: "y"}}, "a y b"},
+		{"a X b X", []marker{{begin: "X", text: "y"}}, ""},
+		{"a b", []marker{{begin: "X", text: "y"}}, ""},
+		{"a X b Y c", []marker{{begin: "X", end: "Y"}}, "a  c"},
+		{"a X b Y c", []marker{{begin: "X", end: "Y", keep: true}}, "a X b Y c"},
+		{"a X b Y c", []marker{{begin: "X", end: "Z", keep: true}}, ""},
+		{"a Y b X c", []marker{{begin: "X", end: "Y"}}, ""},
+		{"a X b Z c Y", []marker{{begin: "X", end: "Y"}, {begin: "Z", text: "z"}}, ""},
+		{"X Z", []marker{{begin: "X", text: "Z"}, {begin: "Z", text: "X"}}, "Z X"},
+	} {
+		got, err := fill(test.template, test.markers...)
+		if got != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("%q: %q, %v, want %q", test.template, got, err, test.want)
+		}
+	}
+}
+
+// A value is never lost on its way into a statement.
+func TestBind(t *testing.T) {
+	if sql, args, err := bind("SELECT :'a', :'b', :'a'", map[string]string{"a": "1", "b": "2"}); err != nil || sql != "SELECT $1, $2, $1" || len(args) != 2 {
+		t.Errorf("%q, %v, %v", sql, args, err)
+	}
+	if _, _, err := bind("SELECT :'a'", map[string]string{}); err == nil {
+		t.Error("a value that is missing is no error")
+	}
+	if _, _, err := bind("SELECT :'a'", map[string]string{"a": "1", "b": "2"}); err == nil {
+		t.Error("a value too many is no error")
 	}
 }

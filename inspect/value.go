@@ -20,7 +20,7 @@ type value struct {
 }
 
 // parseValue reads a value of the attribute's type.
-func parseValue(a Attribute, operator, text string) (value, error) {
+func parseValue(a Attribute, field, operator, text string) (value, error) {
 	if err := checkText(text); err != nil {
 		return value{}, err
 	}
@@ -45,7 +45,7 @@ func parseValue(a Attribute, operator, text string) (value, error) {
 		return value{text: strconv.FormatInt(t.UnixMicro(), 10)}, err
 	}
 	if operator == "=" || operator == "!=" {
-		return parseWord(a.Name, text)
+		return parseWord(field, operator, text)
 	}
 	return value{text: text}, nil
 }
@@ -77,8 +77,8 @@ func short(s string) string {
 
 // parseWord reads the names that can be written in several ways, and checks those
 // of which there are only a few.
-func parseWord(field, text string) (value, error) {
-	switch field {
+func parseWord(field, operator, text string) (value, error) {
+	switch strings.TrimPrefix(field, blockingPrefix) {
 	case "mode":
 		if strings.EqualFold(text, siRead) {
 			return value{text: siRead}, nil
@@ -98,6 +98,24 @@ func parseWord(field, text string) (value, error) {
 			return value{}, fmt.Errorf("%q is no kind of relation: there are %s", short(text), strings.Join(kinds(), ", "))
 		}
 		return value{text: kind}, nil
+	case "type":
+		if text == "" || slices.Contains(lockTypes, text) {
+			return value{text: strings.ReplaceAll(text, "speculative token", typeSpecToken)}, nil
+		}
+		return value{}, noneOf(field, operator, text, lockTypes)
+	case "state":
+		if text != "" && !slices.Contains(states, text) {
+			return value{}, noneOf(field, operator, text, states)
+		}
+	case "wait_event_type":
+		if text != "" && !slices.Contains(waitEventTypes, text) {
+			return value{}, noneOf(field, operator, text, waitEventTypes)
+		}
+	case "backend_type":
+		// Extensions have workers with names of their own.
+		if !slices.Contains(backendTypes, text) && slices.ContainsFunc(backendTypes, func(t string) bool { return plainWord(t) == plainWord(text) }) {
+			return value{}, noneOf(field, operator, text, backendTypes)
+		}
 	case "key":
 		return value{text: parseKey(text).String()}, nil
 	case blockField:
@@ -106,6 +124,44 @@ func parseWord(field, text string) (value, error) {
 		}
 	}
 	return value{text: text}, nil
+}
+
+// The values of fields that have only a few, in all versions of Postgres. One that a later
+// version adds can be found with ~ until it is here.
+var (
+	lockTypes = []string{
+		typeRelation, "extend", "frozenid", typePage, typeTuple, typeTransactionID, typeVirtualXID,
+		typeSpecToken, "speculative token", typeObject, "userlock", typeAdvisory, "applytransaction",
+	}
+	states = []string{
+		stateActive, "idle", "idle in transaction", "idle in transaction (aborted)", "fastpath function call", "disabled", "starting",
+	}
+	waitEventTypes = []string{
+		"Activity", "Buffer", "BufferPin", "Client", "Extension", "InjectionPoint", "IO", "IPC", "Lock", "LWLock", "Timeout",
+	}
+	backendTypes = []string{
+		"client backend", "parallel worker", "autovacuum launcher", "autovacuum worker", "background worker", "background writer",
+		"checkpointer", "startup", "walreceiver", "walsender", "walwriter", "walsummarizer", "archiver", "io worker", "slotsync worker",
+		"logical replication launcher", "logical replication worker", "logical replication apply worker",
+		"logical replication parallel worker", "logical replication tablesync worker", "standalone backend", "logger",
+	}
+)
+
+// noneOf says that a value is none of those that a field has, and which of them was
+// perhaps meant.
+func noneOf(field, operator, text string, values []string) error {
+	hint := ""
+	for _, v := range values {
+		if plainWord(v) == plainWord(text) {
+			hint = fmt.Sprintf("write %s %s %s; ", field, operator, v)
+		}
+	}
+	return fmt.Errorf("%q is no %s: %sthere are %s", short(text), field, hint, strings.Join(values, ", "))
+}
+
+// plainWord is a word without what people write in several ways.
+func plainWord(text string) string {
+	return strings.NewReplacer(" ", "", "_", "", "-", "").Replace(strings.ToLower(text))
 }
 
 // siRead is the one mode of pg_locks that is none of a table lock: it marks what
@@ -145,7 +201,7 @@ func parseBool(text string) (bool, error) {
 	case "false", "f", "no", "n", "off", "0":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither true nor false", short(text))
+	return false, fmt.Errorf("%q is neither true nor false: write one of these", short(text))
 }
 
 // parseTime reads a moment. Without a zone it is in UTC.

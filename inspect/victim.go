@@ -2,28 +2,43 @@ package inspect
 
 import (
 	"slices"
+	"time"
 )
 
 // A Victim is a session to be cancelled or terminated, and what must still be
 // true of it then. Make it with [SessionsOf] or [BlockersOf].
 //
 // The session that is signalled is the one that was seen: a process with the same
-// number that began at another moment is another. Where the beginning of a
-// session is hidden from the role that asks, its role and database are compared.
+// number that began at another moment is another. If the beginning of a session is
+// hidden from the role that asks (see [Session]), its role and database are compared,
+// and one of these must prove that it is the same: it is still in the transaction in
+// which it had its lock, or it still blocks the very wait that was seen (from Postgres
+// 14 on). Neither can be proved of a session that holds an advisory lock outside of any
+// transaction and keeps nobody waiting.
 type Victim struct {
 	*Session
 
-	// waiters are the processes one of which it must still block; none for one
-	// that is ended for what it is.
-	waiters []int32
+	// waiters are those one of which it must still block; none for one that is ended
+	// for what it is.
+	waiters []waiter
+
+	// transaction is the virtual number of the transaction of its lock.
+	transaction string
+}
+
+// waiter is a process that waits, and since when; zero is not known.
+type waiter struct {
+	pid   int32
+	began time.Time
 }
 
 // SessionsOf are the sessions of locks, each once. Parallel workers are their
 // leader, if that has a lock among these too.
 func SessionsOf(locks []Lock) []Victim {
-	byPID := map[int32]*Session{}
+	byPID, transactions := map[int32]*Session{}, map[int32]string{}
 	for i := range locks {
 		byPID[locks[i].PID] = locks[i].Session
+		transactions[locks[i].PID] = locks[i].Transaction
 	}
 	var victims []Victim
 	seen := map[*Session]bool{}
@@ -34,7 +49,7 @@ func SessionsOf(locks []Lock) []Victim {
 		}
 		if !seen[s] {
 			seen[s] = true
-			victims = append(victims, Victim{Session: s})
+			victims = append(victims, Victim{Session: s, transaction: transactions[s.PID]})
 		}
 	}
 	return victims
@@ -62,7 +77,14 @@ func BlockersOf(pairs []Pair) []Victim {
 			at = len(victims)
 			victims = append(victims, Victim{Session: p.Blocking})
 		}
-		victims[at].waiters = append(victims[at].waiters, p.waiter)
+		w := waiter{pid: p.waiter}
+		if !p.WaitApprox {
+			w.began = p.WaitStart
+		}
+		victims[at].waiters = append(victims[at].waiters, w)
+		if p.Held != nil && p.Held.PID == p.Blocking.PID { // and not a worker's
+			victims[at].transaction = p.Held.Transaction
+		}
 	}
 	return victims
 }

@@ -3,9 +3,11 @@ package prioritize_test
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 )
@@ -47,4 +49,61 @@ func BenchmarkClear(b *testing.B) {
 			b.ReportMetric(times[len(times)-1], "ms-max")
 		})
 	}
+}
+
+// BenchmarkSlowAnswers is the time from when the grace of 1 s is over to when the
+// statement has run on, if answers to the watcher are slow: one, on whose question's heels
+// the wait begins, or all of them.
+func BenchmarkSlowAnswers(b *testing.B) {
+	const grace = time.Second
+	for _, bench := range []struct {
+		name     string
+		one, all time.Duration
+	}{
+		{"none", 0, 0},
+		{"one-50ms", 50 * time.Millisecond, 0},
+		{"one-500ms", 500 * time.Millisecond, 0},
+		{"one-3s", 3 * time.Second, 0},
+		{"all-50ms", 0, 50 * time.Millisecond},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			s := newScene(b)
+			me := s.session("me")
+			var times []float64
+			for b.Loop() {
+				blocker := s.session("blocker").do("BEGIN", "SELECT FROM t")
+				asked := make(chan struct{}, 1)
+				var armed atomic.Bool
+				slow := func() time.Duration {
+					if !armed.CompareAndSwap(true, false) {
+						return bench.all
+					}
+					asked <- struct{}{}
+					return max(bench.one, bench.all)
+				}
+				err := prioritize.Run(b.Context(), slowSource{pgxlock.ConnString(s.dsn), slow}, pgxlock.Conn(me.conn), func(ctx context.Context) error {
+					time.Sleep(time.Second)
+					armed.Store(true)
+					<-asked
+					began := time.Now()
+					_, err := me.conn.Exec(ctx, "BEGIN; LOCK TABLE t; ROLLBACK")
+					times = append(times, float64(time.Since(began)-grace)/float64(time.Millisecond))
+					return err
+				}, prioritize.After(grace), prioritize.Terminate())
+				if err != nil {
+					b.Fatal(err)
+				}
+				blocker.wantAlive(false)
+			}
+			slices.Sort(times)
+			b.ReportMetric(times[len(times)/2], "ms-median")
+			b.ReportMetric(times[len(times)-1], "ms-max")
+		})
+	}
+}
+
+func (s slowSession) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	rows, err := s.Session.Query(ctx, sql, args...)
+	time.Sleep(s.slow())
+	return rows, err
 }

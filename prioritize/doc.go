@@ -22,9 +22,14 @@
 // who blocks the connection at the very moment of the signal, has done so for the
 // whole grace, and holds what is in the way. A session that merely stands ahead
 // in the queue is a victim as well, and is spared unless [ClearQueue] is given;
-// one that blocks a blocker is never touched. Sessions of superusers, autovacuum
-// and other processes of the server's own are spared unless they are named with
-// [Allow]; the sessions of the run itself, and other watchers like it, always.
+// one that blocks a blocker is never touched. Sessions of superusers
+// (but not of our own role), autovacuum and other processes of the server's own are
+// spared unless they are named with [Allow]; the sessions of the run itself always.
+//
+// Other runs of this package, and their sessions, are spared as well: whoever is blocked
+// waits until that run has ended. They are known by advisory locks of their watchers, and
+// not by name. If runs wait for each other in a way that Postgres does not see as a
+// deadlock, the oldest acts after a while, and the younger yield.
 //
 // # What it costs
 //

@@ -22,6 +22,15 @@ type Error struct {
 	Blocked []inspect.Pair
 	Seen    time.Time
 
+	// Spared are the blockers that were past their grace and were left alone, each
+	// with the last reason, in the order in which they were spared. Whoever was dealt
+	// with afterwards is not among them.
+	Spared []Spare
+
+	// Calls is what the function of [Call] returned last about each blocker, where
+	// that was an error. errors.Is and errors.As find it.
+	Calls []error
+
 	// Tries is how often Retry tried, and Elapsed how long that took in all.
 	Tries   int
 	Elapsed time.Duration
@@ -31,6 +40,14 @@ type Error struct {
 
 	// Cause is why Retry tried no more when that was ctx: context.Cause of it.
 	Cause error
+}
+
+// A Spare is a blocker that was left alone, and why. Err is the server's error if it
+// refused, or nil.
+type Spare struct {
+	inspect.Pair
+	Reason Reason
+	Err    error
 }
 
 // Error is one line: what failed, why, and who was in the way. It leaves out the
@@ -52,12 +69,27 @@ func (e *Error) Error() string {
 	if len(e.Blocked) > 0 {
 		fmt.Fprintf(&b, ": waited%s, blocked by %s", waitsFor(e.Blocked), blockers(e.Blocked))
 	}
+	for i, s := range e.Spared {
+		if i == manyBlockers {
+			fmt.Fprintf(&b, "; %d more were spared", len(e.Spared)-i)
+			break
+		}
+		who := fmt.Sprintf("pid %d", s.Blocking.PID)
+		if s.Blocking.Prepared != nil {
+			who = fmt.Sprintf("prepared transaction %q", s.Blocking.Prepared.GID)
+		}
+		fmt.Fprintf(&b, "; %s was spared: %s", who, s.Reason.says())
+	}
+	for _, err := range e.Calls {
+		fmt.Fprintf(&b, "; %v", err)
+	}
 	return plain.Line(b.String())
 }
 
-// Unwrap gives the function's error, and ctx's where that ended the trying.
+// Unwrap returns the function's error, those of Call's function, and ctx's if that
+// ended the trying.
 func (e *Error) Unwrap() []error {
-	errs := []error{e.Err}
+	errs := append([]error{e.Err}, e.Calls...)
 	if e.Cause != nil {
 		errs = append(errs, e.Cause)
 	}

@@ -48,6 +48,7 @@ type EventKind string
 const (
 	Watching   EventKind = "watching"   // a session is watched from now on
 	Left       EventKind = "left"       // it has ended
+	Unseen     EventKind = "unseen"     // RunFor has looked for 3 s, and none of the sessions it is to watch was there
 	Blocked    EventKind = "blocked"    // it waits, and who blocks it is new or has changed
 	Freed      EventKind = "freed"      // it waits no more
 	Overdue    EventKind = "overdue"    // a blocker is past its grace, and the policy is to report
@@ -67,11 +68,13 @@ type Reason string
 const (
 	SparedQueued      Reason = "queued"        // it only stands ahead in the queue; see ClearQueue
 	SparedIdle        Reason = "idle"          // it runs nothing that could be cancelled
-	SparedSuperuser   Reason = "superuser"     // see Allow
+	SparedSuperuser   Reason = "superuser"     // of a superuser, and of another role than ours; see Allow
 	SparedAutovacuum  Reason = "autovacuum"    // it yields by itself
 	SparedWraparound  Reason = "wraparound"    // autovacuum that prevents wraparound, and does not yield
 	SparedBackground  Reason = "background"    // no client's session; see Allow
-	SparedOwn         Reason = "own"           // of this run, or a watcher
+	SparedOwn         Reason = "own"           // of this run
+	SparedRun         Reason = "another run"   // of another run of this package, or its watcher
+	SparedHidden      Reason = "hidden"        // our role sees too little of it to tell it from another with its PID
 	SparedPrepared    Reason = "prepared"      // a prepared transaction, which no signal ends
 	SparedFiltered    Reason = "filtered"      // Only does not match it
 	SparedMax         Reason = "max"           // Max is reached
@@ -88,7 +91,7 @@ func (r Reason) says() string {
 	case SparedIdle:
 		return "it runs nothing, so that a cancel would free nothing: terminating it would"
 	case SparedSuperuser:
-		return "it is a superuser's, and those were not named to be ended"
+		return "its role is a superuser and not ours, and superusers were not named to be ended"
 	case SparedAutovacuum:
 		return "autovacuum yields by itself when the wait has lasted for deadlock_timeout"
 	case SparedWraparound:
@@ -97,6 +100,10 @@ func (r Reason) says() string {
 		return "it is no client's session, and those were not named to be ended"
 	case SparedOwn:
 		return "it belongs to this run"
+	case SparedRun:
+		return "it belongs to another run of pglock prioritize, which goes first: this one waits until it has ended"
+	case SparedHidden:
+		return "this role does not see when its session began, nor anything else that tells it from another with the same PID: a superuser can permit it with GRANT pg_read_all_stats"
 	case SparedPrepared:
 		return "no signal ends a prepared transaction"
 	case SparedFiltered:
@@ -123,6 +130,8 @@ func (e Event) text() string {
 		return fmt.Sprintf("watching pid %d (%s)", e.PID, whose(e.Application, e.User))
 	case Left:
 		return fmt.Sprintf("pid %d has ended", e.PID)
+	case Unseen:
+		return fmt.Sprintf("none of the sessions to watch has been there for %v", round(e.Waited))
 	case Blocked:
 		return fmt.Sprintf("pid %d has waited for %v%s, blocked by %s", e.PID, round(e.Waited), waitsFor(e.Blocked), blockers(e.Blocked))
 	case Freed:

@@ -22,8 +22,8 @@ var (
 )
 
 const (
-	// watcherName is the application_name of watchers, by which they know each
-	// other: none ends another.
+	// watcherName is the application_name of watchers. That one is a watcher is
+	// proved by more than that: see mark.go.
 	watcherName = "pglock prioritize"
 
 	// askTimeout bounds whatever the watcher asks of the server, and openTimeout
@@ -119,7 +119,7 @@ func openEye(ctx context.Context, source pglock.Source) (eye, error) {
 func (e *sessionEye) close() { e.session.Close() }
 
 func (e *sessionEye) look(ctx context.Context, who Who) (view, error) {
-	text, err := e.session.Ask(ctx, lookSQL, who.json(), watcherName)
+	text, err := e.session.Ask(ctx, lookSQL, who.json(), watcherName, strconv.Itoa(runClass))
 	if err != nil {
 		return view{}, err
 	}

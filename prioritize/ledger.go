@@ -33,12 +33,19 @@ type victim struct {
 	pid   int32
 	start int64  // when it began, in microseconds, which is all that Postgres knows
 	gid   string // of a prepared transaction
+
+	// transaction is the virtual number of the transaction that it holds its lock in,
+	// if its start is hidden.
+	transaction string
 }
 
-func victimOf(s *inspect.Session) victim {
+func victimOf(p *inspect.Pair) victim {
+	s := p.Blocking
 	v := victim{pid: s.PID}
 	if !s.BackendStart.IsZero() {
 		v.start = s.BackendStart.UnixMicro()
+	} else if p.Held != nil && p.Type != "advisory" { // which it may hold across transactions
+		v.transaction = p.Held.Transaction
 	}
 	if s.Prepared != nil {
 		v.gid = s.Prepared.GID
@@ -53,6 +60,8 @@ type entry struct {
 	since time.Time // from when the grace counts
 	next  time.Time // when it is dealt with; zero is never again
 	said  Reason    // why it was spared last, so as not to say so again
+
+	yielded time.Time // since when it is spared as another run's
 
 	stepped    time.Time // when CancelThenTerminate first had its turn with it
 	terminated bool      // it was sent the signal to end, or told of
@@ -123,7 +132,7 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 	changed := fresh || len(pairs) != len(w.pairs)
 	entries := make(map[victim]*entry, len(pairs))
 	for _, p := range pairs {
-		v := victimOf(p.Blocking)
+		v := victimOf(&p)
 		e := w.entries[v]
 		switch {
 		case e == nil:
@@ -244,7 +253,7 @@ func (l *ledger) refuse(e *entry, own func(*inspect.Session) bool) Reason {
 	switch {
 	case s.Prepared != nil || s.PID == 0:
 		return SparedPrepared
-	case s.Application == watcherName || own(s):
+	case own(s):
 		return SparedOwn
 	case l.closed && !e.early:
 		return SparedLate
@@ -259,6 +268,9 @@ func (l *ledger) refuse(e *entry, own func(*inspect.Session) bool) Reason {
 // spare notes that e is left alone, and reports whether that is news.
 func (l *ledger) spare(now time.Time, e *entry, why Reason) bool {
 	news := e.said != why
+	if news && why == SparedRun {
+		e.yielded = now
+	}
 	e.said = why
 	e.next = now.Add(l.config.every)
 	if why == SparedIdle {

@@ -6,7 +6,9 @@
 -- wait of one whose parallel workers may wait for a lock.)
 -- $1: the chosen, as JSON: pids, applications, users, and only, the pid if it is
 -- a single one
--- $2: the application_name of watchers, who are never among them
+-- $2: the application_name of watchers, $3: the class of the locks that mark a run.
+-- Watchers are never among the chosen. The name alone proves nothing; whoever has it
+-- and no such lock is none.
 WITH
 asked AS MATERIALIZED (
     SELECT $1::text::json AS who
@@ -23,7 +25,13 @@ chosen AS MATERIALIZED (
     CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity((q.who ->> 'only')::int4) AS a
     LEFT JOIN pg_catalog.pg_roles AS u ON u.oid = a.usesysid
     WHERE a.pid <> pg_catalog.pg_backend_pid()
-      AND a.application_name IS DISTINCT FROM $2::text
+      AND CASE WHEN a.application_name = $2::text THEN
+          NOT EXISTS (
+              SELECT FROM pg_catalog.pg_locks AS l
+              WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+                AND l.classid::text = $3::text
+          )
+          ELSE true END
       AND (
           a.pid::text IN (SELECT pg_catalog.json_array_elements_text(q.who -> 'pids'))
           OR coalesce(a.backend_type, 'client backend') = 'client backend'

@@ -72,8 +72,9 @@ type Kind string
 
 // The kinds.
 const (
-	// Superusers are the sessions of roles that are superusers. Only a superuser
-	// can end them.
+	// Superusers are the sessions of roles that are superusers, other than the role
+	// that the watcher connects as (or has become by SET ROLE). Only a superuser can
+	// end them.
 	Superusers Kind = "superusers"
 
 	// Autovacuum are the workers of autovacuum. They yield by themselves to who
@@ -103,7 +104,9 @@ func OnEvent(f func(Event)) Option {
 
 // LockTimeout sets lock_timeout of the connection while the function runs, as
 // [pglock.WithLockTimeout] does. With [Run] it is a backstop for when nothing can
-// be done about who blocks; without it Run leaves the setting alone.
+// be done about who blocks; without it Run leaves the setting alone. The watcher then
+// looks at least four times while a wait may last, whatever [Interval] says, so that
+// the error names the blocker.
 //
 // With [Retry] it is how long each try waits for each of its locks; the default
 // is 2 s. As long as a try waits, everybody who wants the same lock after it waits
@@ -165,7 +168,8 @@ func CancelThenTerminate(d time.Duration) Option {
 // Call calls f about each blocker that another policy would end, in place of
 // ending it, and again every [Every] as long as it blocks. It is called by the
 // watcher, which waits for it. ctx ends with the function that is being
-// prioritized. What it returns is told in an event.
+// prioritized. What it returns is in an event, and what it returned last about each
+// blocker is in the error of Run if that fails.
 func Call(f func(ctx context.Context, blocked inspect.Pair) error) Option {
 	return policyOption("Call(...)", policyCall, func(c *config) error {
 		if f == nil {
@@ -241,7 +245,8 @@ func Once() Option {
 }
 
 // Interval is how often the watcher looks whether somebody is blocked. The default
-// is a fifth of [After], but 10 ms to 200 ms. When the server tells since when a
+// is a fifth of [After], but 10 ms to 200 ms, and never more than a fourth of
+// [LockTimeout]. When the server tells since when a
 // wait lasts, a longer interval delays nothing as long as it is shorter than the
 // grace.
 func Interval(d time.Duration) Option {
@@ -318,6 +323,10 @@ const (
 	minInterval = time.Millisecond
 	maxInterval = 200 * time.Millisecond // unless another is asked for
 
+	// looksPerWait is how often the watcher looks while lock_timeout lets the session
+	// wait.
+	looksPerWait = 4
+
 	defaultBudget      = 10 * time.Minute
 	defaultLockTimeout = 2 * time.Second
 )
@@ -354,7 +363,20 @@ func newConfig(op string, v verb, opts []Option) (config, error) {
 	if c.interval == 0 {
 		c.interval = min(max(c.after/5, 10*time.Millisecond), maxInterval)
 	}
+	if c.lockTimeout > 0 {
+		// A wait that lock_timeout ends must be seen before, or the error names nobody.
+		c.interval = min(c.interval, max(c.lockTimeout/looksPerWait, minInterval))
+	}
 	return c, nil
+}
+
+// most returns the longest pause between two looks: no longer than the grace, which
+// would be over unseen, nor than the wait that lock_timeout allows.
+func (c *config) most() time.Duration {
+	if c.lockTimeout > 0 {
+		return min(c.after, c.lockTimeout/looksPerWait)
+	}
+	return c.after
 }
 
 func (c *config) allows(kind Kind) bool { return slices.Contains(c.allowed, kind) }

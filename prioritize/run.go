@@ -29,7 +29,9 @@ import (
 //
 // The error is fn's. When that is because of a lock (a lock timeout, a deadlock, a
 // lock not acquired, or a wait that was cancelled or that ctx ended), it is an
-// [*Error] with who was in the way. ctx goes to fn, and covers the opening.
+// [*Error] with the blockers, and with those that were spared and why. It is one too
+// if the function of [Call] has failed; that error is in it. ctx goes to fn, and covers
+// the opening.
 func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(context.Context) error, opts ...Option) error {
 	c, err := newConfig(opRun, forRun, opts)
 	if err != nil {
@@ -76,10 +78,14 @@ func run(ctx context.Context, c *config, source pglock.Source, who Who, isLock f
 	}
 	defer w.close()
 	err := w.during(ctx, false, fn)
-	if err == nil || !w.concerns(isLock(err)) {
+	if err == nil || len(w.calls) == 0 && !w.concerns(isLock(err)) {
 		return err
 	}
-	return &Error{Op: opRun, Blocked: w.picture, Seen: w.blocked, Elapsed: time.Since(began), Err: err}
+	failure := &Error{Op: opRun, Blocked: w.picture, Seen: w.blocked, Spared: w.spared, Elapsed: time.Since(began), Err: err}
+	for _, c := range w.calls {
+		failure.Calls = append(failure.Calls, fmt.Errorf("the call about pid %d failed: %w", c.pid, c.err))
+	}
+	return failure
 }
 
 func opener(source pglock.Source) func(context.Context) (eye, error) {

@@ -241,25 +241,11 @@ func TestCatalogParallelWorkers(t *testing.T) {
 	}
 }
 
-func TestSuperuserIsSpared(t *testing.T) {
-	t.Parallel()
-	s := newScene(t)
-	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
-	me, log := s.session("me"), s.log()
-	err := prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
-		_, err := me.conn.Exec(ctx, alter)
-		return err
-	}, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
-	s.wantCode(err, "55P03")
-	idle.wantAlive(true)
-	log.wantSpared(idle.pid, prioritize.SparedSuperuser)
-}
-
 // roles are a server of its own with roles that are not superusers.
 func roles(t *testing.T, settings map[string]string) *scene {
 	server := pgtest.Own(t, pgserver.Options{Settings: settings})
 	s := newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
-	s.exec("CREATE ROLE app LOGIN", "CREATE ROLE other LOGIN", "CREATE ROLE signaller LOGIN IN ROLE pg_signal_backend",
+	s.exec("CREATE ROLE app LOGIN", "CREATE ROLE boss LOGIN SUPERUSER", "CREATE ROLE other LOGIN", "CREATE ROLE signaller LOGIN IN ROLE pg_signal_backend",
 		"GRANT ALL ON t TO PUBLIC", "ALTER TABLE t OWNER TO app", "GRANT ALL ON SCHEMA public TO PUBLIC")
 	return s
 }

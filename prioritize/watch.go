@@ -31,6 +31,13 @@ type watcher struct {
 
 	picture []inspect.Pair // the last one that had somebody in it
 	blocked time.Time      // when somebody was last seen blocked
+	began   time.Time      // when the watching began
+	unseen  bool           // that none of the chosen is there was reported
+	spared  []Spare        // who was left alone, each once, with the last reason
+	calls   []failedCall   // what Call's function returned last about whom
+
+	run    int64          // the number of the run, once it is registered
+	marked map[int32]bool // which sessions the watcher's session has marked
 
 	mu  sync.Mutex // guards eye, which stop closes
 	eye eye
@@ -47,6 +54,10 @@ func (w *watcher) connect(ctx context.Context) error {
 	}
 	e, err := w.open(ctx)
 	if err != nil {
+		return err
+	}
+	if err := w.register(ctx, e); err != nil {
+		e.close()
 		return err
 	}
 	w.set(e)
@@ -85,7 +96,7 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 		defer func() { panicked = recover() }() // of the user's function: it goes to who called us
 		w.watch(watching, late)
 	}()
-	ended := false
+	ended, failed := false, false
 	defer func() {
 		stop()
 		select {
@@ -100,6 +111,9 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 			<-done
 			w.close()
 		}
+		if failed && len(w.picture) == 0 {
+			w.lookOnceMore(ctx)
+		}
 		for pid, wait := range w.ledger.waits { // fn has ended, and with it the wait
 			w.config.emit(Event{Kind: Freed, PID: pid, Waited: time.Since(wait.began)})
 		}
@@ -108,13 +122,28 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 		}
 	}()
 	err := fn(ctx)
-	ended = true
+	ended, failed = true, err != nil
 	return err
+}
+
+// lookOnceMore looks at what is still blocked when the function has failed and the
+// watcher has not seen why: a session of another program's may wait on, and a
+// statement that was canceled may not have ended yet.
+func (w *watcher) lookOnceMore(ctx context.Context) {
+	if w.eye == nil {
+		return
+	}
+	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	defer cancel()
+	if err := w.see(asked); err != nil {
+		w.close()
+	}
 }
 
 // watch watches until ctx ends.
 func (w *watcher) watch(ctx context.Context, late bool) {
 	w.ledger, w.picture, w.looked = newLedger(w.config), nil, time.Time{}
+	w.began, w.spared, w.calls = time.Now(), nil, nil
 	clear(w.last)
 	if late && !sleep(ctx, w.config.interval) {
 		return
@@ -134,7 +163,7 @@ func (w *watcher) watch(ctx context.Context, late bool) {
 			continue
 		}
 		w.fails = 0
-		pause := pace.next(w.config.interval, w.looking, acted, len(w.ledger.waits) > 0)
+		pause := pace.next(w.config.interval, w.config.most(), w.looking, acted, len(w.ledger.waits) > 0)
 		if next := w.ledger.next(); !next.IsZero() {
 			pause = min(pause, time.Until(next))
 		}
@@ -167,14 +196,23 @@ func asking(ctx context.Context) (context.Context, context.CancelFunc) {
 func (w *watcher) look(ctx context.Context) error {
 	asked, cancel := asking(ctx)
 	defer cancel()
+	return w.see(asked)
+}
+
+// see is look, bounded by ctx.
+func (w *watcher) see(ctx context.Context) error {
 	began := time.Now()
-	v, err := w.eye.look(asked, w.who)
+	v, err := w.eye.look(ctx, w.who)
 	if err != nil {
+		return err
+	}
+	if err := w.mark(ctx, v); err != nil {
 		return err
 	}
 	now := time.Now()
 	w.before, w.looked, w.looking = w.looked, now, now.Sub(began)
 	w.meet(v)
+	w.miss(began)
 
 	// Whoever the ledger has and the look has not is free again, or the other way.
 	changed := len(v.Waiting) != len(w.last) || len(v.Waiting) != len(w.ledger.waits)
@@ -189,7 +227,7 @@ func (w *watcher) look(ctx context.Context) error {
 	if !changed && (len(pids) == 0 || now.Sub(w.took) < refresh) {
 		return nil
 	}
-	return w.takePicture(asked, v, pids)
+	return w.takePicture(ctx, v, pids)
 }
 
 // blind is until when nothing was seen, if the last look was so long ago that who
@@ -255,6 +293,21 @@ func (w *watcher) meet(v view) {
 	w.seen = there
 }
 
+// unseenAfter is after which time without any of the chosen that is reported.
+const unseenAfter = 3 * time.Second
+
+// miss reports, once, that none of the chosen has been there, as a look that began
+// late enough has found.
+func (w *watcher) miss(looked time.Time) {
+	if len(w.seen) > 0 || !w.who.start.IsZero() { // Run knows that its session is there
+		w.unseen = true
+	}
+	if !w.unseen && looked.Sub(w.began) >= unseenAfter {
+		w.unseen = true
+		w.config.emit(Event{Kind: Unseen, Waited: unseenAfter})
+	}
+}
+
 // own reports whether a session is one of the run.
 func (w *watcher) own(s *inspect.Session) bool { return w.who.matches(s) }
 
@@ -312,7 +365,7 @@ func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, 
 	}
 	return func(e *entry) bool {
 		return slices.ContainsFunc(pairs, func(p inspect.Pair) bool {
-			return p.PID == e.pair.PID && victimOf(p.Blocking) == e.victim
+			return p.PID == e.pair.PID && victimOf(&p) == e.victim
 		})
 	}, nil
 }
@@ -331,12 +384,22 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 		Superusers:   w.config.allows(Superusers),
 		Autovacuum:   w.config.allows(Autovacuum),
 		Background:   w.config.allows(Background),
+
+		WaiterTransaction: e.pair.Transaction,
 	}
 	if !e.pair.WaitApprox {
 		s.WaitStart = e.pair.WaitStart
 	}
+	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // and not a worker's
+		s.BlockerTransaction = e.pair.Held.Transaction
+	}
 	asked, cancel := asking(ctx)
 	defer cancel()
+	if e.said == SparedRun && time.Since(e.yielded) >= ringAfter {
+		if s.OtherRuns, err = w.ring(asked, e.pid); err != nil {
+			return false, err
+		}
+	}
 	outcome, err := w.eye.signal(asked, s)
 	if err != nil && outcome != inspect.SignalDenied {
 		return false, err
@@ -359,6 +422,10 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 		w.spare(e, SparedBackground, nil)
 	case inspect.IsOurs:
 		w.spare(e, SparedOwn, nil)
+	case inspect.IsAnotherRun:
+		w.spare(e, SparedRun, nil)
+	case inspect.IsHidden:
+		w.spare(e, SparedHidden, nil)
 	case inspect.SignalDenied:
 		w.spare(e, SparedNotAllowed, err)
 	case inspect.BlockerGone, inspect.BlocksNoMore:
@@ -379,6 +446,7 @@ func (w *watcher) event(kind EventKind, e *entry) Event {
 }
 
 func (w *watcher) spare(e *entry, why Reason, err error) {
+	w.note(e, why, err)
 	if w.ledger.spare(time.Now(), e, why) {
 		event := w.event(Spared, e)
 		event.Reason, event.Err = why, err
@@ -386,8 +454,31 @@ func (w *watcher) spare(e *entry, why Reason, err error) {
 	}
 }
 
+// note keeps who was spared, for the error.
+func (w *watcher) note(e *entry, why Reason, err error) {
+	w.spared = slices.DeleteFunc(w.spared, func(s Spare) bool { return victimOf(&s.Pair) == e.victim })
+	if why != SparedNotBlocking {
+		w.spared = append(w.spared, Spare{Pair: e.pair, Reason: why, Err: err})
+	}
+}
+
+// failedCall is what Call's function returned about a blocker.
+type failedCall struct {
+	victim
+	err error
+}
+
+// called keeps what Call's function returned last about a blocker, for the error.
+func (w *watcher) called(e *entry, err error) {
+	w.calls = slices.DeleteFunc(w.calls, func(c failedCall) bool { return c.victim == e.victim })
+	if err != nil {
+		w.calls = append(w.calls, failedCall{e.victim, err})
+	}
+}
+
 func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalAction) {
 	w.ledger.dealt(time.Now(), e, action)
+	w.note(e, SparedNotBlocking, nil) // it was spared before, and is not now
 	switch {
 	case action == inspect.CancelQuery:
 		w.config.emit(w.event(Cancelled, e))
@@ -396,6 +487,7 @@ func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalActi
 	case w.config.policy == policyCall:
 		event := w.event(Called, e)
 		event.Err = w.config.call(ctx, e.pair)
+		w.called(e, event.Err)
 		w.config.emit(event)
 	default:
 		w.config.emit(w.event(Overdue, e))
@@ -438,16 +530,34 @@ const (
 	reopenMost  = 2 * time.Second
 )
 
-// A pace is how soon the watcher looks again: at its interval, but soon after it
-// has acted, and never so often that the looking is all that the server does.
-type pace struct{ quick time.Duration }
+// A pace says how soon the watcher looks again: after its interval, but soon after it
+// has acted, and less often on a server that answers slowly.
+//
+// A single slow answer changes nothing: what counts is the quicker one of the last
+// two. The pause never gets longer than most, so that a server that is always slow is
+// looked at in time as well. With a grace of 1 s, a blocker that comes while the
+// watcher waits for its answer is signaled so long after its grace
+// (TestReactionToSlowAnswers, in fake time; before Postgres 14 the interval of 200 ms
+// comes to it):
+//
+//	one answer of 50 ms or 500 ms    0
+//	one answer of 3 s                2.2 s: when it comes the grace is over by 2 s
+//	all answers take 50 ms           0.3 s
+//	all answers take 500 ms          3.1 s
+type pace struct {
+	quick time.Duration // the pause, if a change is expected soon; else 0
+	last  time.Duration // how long the answer before took
+}
 
 const (
 	quickest = 2 * time.Millisecond
-	share    = 10 // of the time that a look takes, the least pause after one
+	share    = 10 // the least pause, in multiples of the time that an answer takes
 )
 
-func (p *pace) next(interval, look time.Duration, acted, blocked bool) time.Duration {
+// next returns the pause after a look that took so long.
+func (p *pace) next(interval, most, look time.Duration, acted, blocked bool) time.Duration {
+	typical := min(look, p.last)
+	p.last = look
 	switch {
 	case acted:
 		p.quick = quickest
@@ -457,9 +567,9 @@ func (p *pace) next(interval, look time.Duration, acted, blocked bool) time.Dura
 		p.quick *= 2
 	}
 	if p.quick > 0 {
-		return min(interval, max(p.quick, look))
+		return min(interval, max(p.quick, typical))
 	}
-	return max(interval, share*look)
+	return max(interval, min(share*typical, most))
 }
 
 // sleep sleeps, and reports whether it was not ctx that ended it.

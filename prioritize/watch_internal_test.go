@@ -24,6 +24,9 @@ type fakeServer struct {
 	inTheWay
 	old     bool          // does not tell since when somebody waits
 	takes   time.Duration // how long it takes to answer
+	once    time.Duration // how long it takes to answer the next question, if not 0
+	asked   int           // how many questions it was asked
+	stale   bool          // answers tell what was when they were asked for
 	down    bool
 	blind   bool      // an answer failed, and none has come since
 	seen    time.Time // the first answer after such a time
@@ -82,6 +85,10 @@ func (f *fakeServer) close() {
 func (f *fakeServer) answer() error {
 	f.mu.Lock()
 	takes, down := f.takes, f.down
+	if f.once > 0 {
+		takes, f.once = f.once, 0
+	}
+	f.asked++
 	f.mu.Unlock()
 	time.Sleep(takes)
 	f.mu.Lock()
@@ -128,17 +135,28 @@ func (f *fakeServer) remove(pid int32) {
 }
 
 func (f *fakeServer) look(context.Context, Who) (view, error) {
+	f.mu.Lock()
+	stale, before := f.stale, f.view()
+	f.mu.Unlock()
 	if err := f.answer(); err != nil {
 		return view{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.looks++
+	if stale {
+		return before, nil
+	}
+	return f.view(), nil
+}
+
+// view returns what there is to be seen.
+func (f *fakeServer) view() view {
 	v := view{Chosen: []chosen{{PID: 1, Application: "me"}}}
 	if len(f.inTheWay) > 0 {
 		v.Waiting = []waiting{{PID: 1, Blockers: slices.Sorted(maps.Keys(f.inTheWay))}}
 	}
-	return v, nil
+	return v
 }
 
 func (f *fakeServer) picture(_ context.Context, _ []int32, filters []inspect.Filter) ([]inspect.Pair, error) {

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"syscall"
 	"testing"
 )
@@ -59,6 +61,52 @@ func TestEndAsks(t *testing.T) {
 	if isThere() {
 		t.Error("it is still there")
 	}
+}
+
+// The PID of a session is used again while a person thinks. A role that does not see when
+// sessions began does not end the new one, and is told which GRANT it takes.
+func TestEndPIDGivenAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE t ()")
+	signaller := "signaller_" + s.name
+	s.exec(t, "CREATE ROLE "+signaller+" LOGIN IN ROLE pg_signal_backend")
+	t.Cleanup(func() { s.conn.Exec(context.Background(), "DROP ROLE "+signaller) })
+	old := s.client(t, "app")
+	s.exec(t, "GRANT ALL ON t TO PUBLIC")
+	old.exec(t, "BEGIN")
+	old.exec(t, "SELECT FROM t")
+	pid := old.pid()
+
+	term := s.inTerminal(t, "-U", signaller, "terminate", fmt.Sprint(pid))
+	term.sees("Terminate 1 session? [y/N] ")
+	old.close()
+	eventually(t, "the end of the session", func() (gone bool) {
+		return s.conn.QueryRow(t.Context(), "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pid).Scan(&gone) == nil && gone
+	})
+	var next database
+	for range 200 { // make the kernel give the number again
+		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(fmt.Sprint(pid-1)), 0); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skipf("a PID cannot be chosen here: %v", err)
+		}
+		if next = s.client(t, "app"); next.pid() == pid {
+			break
+		}
+		next.close()
+	}
+	if next.pid() != pid {
+		t.Fatal("the PID was never given again")
+	}
+	next.exec(t, "BEGIN")
+	next.exec(t, "SELECT FROM t")
+	term.types("y\n")
+	term.sees("was not terminated")
+	term.sees("GRANT pg_read_all_stats TO \"" + signaller + "\"")
+	term.want(1)
+	next.exec(t, "COMMIT") // it is there
 }
 
 // It draws in place until Ctrl-C.

@@ -135,6 +135,42 @@ func TestPrioritizeTellsAtOnce(t *testing.T) {
 	blocked.sees("runs on after")
 }
 
+// Two and three runs spare each other's commands, and say so: the later ones wait until
+// the first has ended.
+func TestPrioritizeSparesOtherRuns(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 3} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.exec(t, "CREATE TABLE orders (id int)")
+			s.exec(t, "SELECT pg_advisory_lock(1)")
+			migrate := migratorIn(t)
+			first := s.start(t, "prioritize", "--after", "1h", "--terminate", "--", migrate, "BEGIN; LOCK orders; SELECT pg_advisory_xact_lock(1); COMMIT", "SELECT 'went on'")
+			var pid uint32
+			eventually(t, "the first command's wait", func() bool {
+				return s.conn.QueryRow(t.Context(), "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&pid) == nil
+			})
+			var later []*command
+			for i := range n - 1 {
+				later = append(later, s.start(t, "prioritize", "--after", "100ms", "--terminate", "--", migrate, fmt.Sprintf("ALTER TABLE orders ADD c%d text", i), "SELECT 'went on'"))
+			}
+			for _, c := range later[:1] { // the others may stand behind it in the queue
+				c.sees(fmt.Sprintf("pglock: spared: pid %d (\"pglock prioritize ", pid))
+				c.sees("it belongs to another run of pglock prioritize, which goes first")
+			}
+			s.exec(t, "SELECT pg_advisory_unlock(1)")
+			first.want(0)
+			for _, c := range later {
+				c.want(0)
+				if line := c.line(); line != "went on" {
+					t.Errorf("a command wrote %q", line)
+				}
+			}
+		})
+	}
+}
+
 // Signals go to the command's group, and before there is a command they end pglock.
 func TestPrioritizeSignals(t *testing.T) {
 	t.Parallel()

@@ -82,7 +82,8 @@ func TestPrivileges(t *testing.T) {
 		t.Run(c.role, func(t *testing.T) {
 			holder := as("other")
 			key := fmt.Sprint(100 + i) // the holder before may hold its own still
-			run(t, holder, "SELECT pg_advisory_lock("+key+")")
+			run(t, holder, "BEGIN")
+			run(t, holder, "SELECT pg_advisory_xact_lock("+key+")")
 			q := pgxlock.Conn(as(c.role))
 			locks, err := inspect.Locks(t.Context(), q, inspect.Where("key", "=", key))
 			if err != nil || len(locks) != 1 {
@@ -103,6 +104,30 @@ func TestPrivileges(t *testing.T) {
 			}
 		})
 	}
+
+	// Outside of a transaction, and with nobody waiting, nothing tells a session from
+	// another with its PID to a role that does not see when it began.
+	t.Run("a session that cannot be told from another", func(t *testing.T) {
+		run(t, as("other"), "SELECT pg_advisory_lock(9)")
+		q := pgxlock.Conn(as("ends"))
+		locks, err := inspect.Locks(t.Context(), q, inspect.Where("key", "=", "9"))
+		if err != nil || len(locks) != 1 {
+			t.Fatalf("%d locks are seen: %v", len(locks), err)
+		}
+		outcomes, err := inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
+		if err != nil || outcomes[0].Status != inspect.NotPermitted || outcomes[0].Grant != `GRANT pg_read_all_stats TO "ends"` {
+			t.Fatalf("%+v, %v", outcomes, err)
+		}
+		run(t, admin, outcomes[0].Grant)
+		locks, err = inspect.Locks(t.Context(), q, inspect.Where("key", "=", "9"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		outcomes, err = inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
+		if err != nil || outcomes[0].Status != inspect.Signalled {
+			t.Errorf("%+v, %v", outcomes, err)
+		}
+	})
 
 	t.Run("sessions of superusers", func(t *testing.T) {
 		run(t, admin, "SELECT pg_advisory_lock(8)")

@@ -30,7 +30,12 @@ const endHelp = `
 It shows whom it would end and asks at the terminal, unless -y says yes or
 --dry-run says no. Whoever has no such lock any more when the answer comes is
 spared. Each outcome is reported. The exit code is 0 when all were ended or are
-gone, 1 when some were not, and 3 when the answer was no.
+gone, 1 when some were not, and 3 when the answer was no. When no session matches,
+that is said on stderr, with each filter that nothing at all matches, and the exit
+code is 0.
+
+Who does not see when a session began (it takes pg_read_all_stats) ends it only if
+something else proves that no other session has its PID by now.
 
 Left alone unless --allow names them: replication and backups (walsender),
 autovacuum, other processes of the server's own (background), and the session that
@@ -57,6 +62,7 @@ type end struct {
 	format    format
 
 	session *session
+	nobody  []string // why nobody matches, as far as it is known
 }
 
 func (a *app) cancelCommand() *cobra.Command {
@@ -123,6 +129,11 @@ func (e *end) run(ctx context.Context) error {
 	victims, spared, err := e.find(ctx)
 	if err != nil {
 		return err
+	}
+	if len(victims)+len(spared) == 0 {
+		if e.nobody, err = e.unmatched(ctx, e.session); err != nil {
+			return err
+		}
 	}
 	behind, err := e.behind(ctx)
 	if err != nil {
@@ -225,6 +236,10 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 		case i < 0:
 			o.Status, o.Reason = statusSpared, "it is gone, or has no such lock any more"
 			others = append(others, o)
+		case o.Victim.BackendStart.IsZero():
+			// When it began is hidden: whether it is still the one that was shown is
+			// proved by what was seen of it then.
+			victims = append(victims, o.Victim)
 		default:
 			victims = append(victims, now[i])
 		}
@@ -332,8 +347,14 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 		if err := e.table(outcomes, behind, e.format, e.dryRun).write(&out, e.format); err != nil {
 			return err
 		}
-	case len(e.pids) == 0 || e.blocking:
-		e.tell("no session matches")
+	}
+	if len(outcomes) == 0 {
+		if len(e.pids) == 0 || e.blocking {
+			e.tell("no session matches")
+		}
+		for _, line := range e.nobody {
+			e.tell("%s", line)
+		}
 	}
 	if _, err := e.Out.Write(out.Bytes()); err != nil {
 		return err

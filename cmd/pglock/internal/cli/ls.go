@@ -145,6 +145,13 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	if n := s.shown(count); n < count {
 		notices = append(notices, fmt.Sprintf("%d of %d %s are shown; -l 0 shows all", n, count, what))
 	}
+	if count == 0 {
+		lines, err := s.unmatched(ctx, session)
+		if err != nil {
+			return nil, err
+		}
+		notices = append(notices, lines...)
+	}
 	if count == 0 && (f.name == "table" || f.expanded) && !f.isMachine() {
 		fmt.Fprintln(out, "no "+what)
 		return notices, nil

@@ -33,8 +33,9 @@ unless --cancel, --terminate or --escalate says so; without them it only tells.
 Who blocks, for how long, and what was done stands on stderr at once, and at the end
 in a line for each blocker. Ended are only sessions that hold what is in the way at
 that very moment. Left alone are the command's own sessions, those that merely wait
-ahead in the queue, and unless --allow names them, superusers, autovacuum and the
-server's own processes.
+ahead in the queue, and unless --allow names them, superusers of other roles,
+autovacuum and the server's own processes. Other pglock prioritize are left alone, too:
+the command waits until theirs has ended.
 
 The command's sessions are found by their application_name, which COMMAND gets in
 PGAPPNAME: libpq, pgx, lib/pq, psycopg and what is built on them honour it. For
@@ -163,7 +164,7 @@ const (
 	longestName = 63
 
 	// watcherApplication is the application_name of the session that watches,
-	// by which package prioritize knows it.
+	// watcherApplication is the application_name of the session that watches.
 	watcherApplication = "pglock prioritize"
 )
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -184,6 +185,40 @@ func (s *selection) all() []inspect.Filter {
 		filters = append(filters, inspect.On(s.tables...))
 	}
 	return filters
+}
+
+// unmatched returns a line for each filter that nothing matches, even without the others:
+// its value may be misspelled, which no selection that is empty would show.
+func (s *selection) unmatched(ctx context.Context, session *session) ([]string, error) {
+	var lines []string
+	what := "lock"
+	if s.blocking {
+		what = "wait"
+	}
+	for _, f := range slices.Concat(s.filters, s.viewFilters) {
+		var n int
+		if s.blocking {
+			pairs, err := inspect.Blocked(ctx, session, f)
+			if err != nil {
+				return nil, err
+			}
+			n = len(pairs)
+		} else {
+			locks, err := inspect.Locks(ctx, session, f)
+			if err != nil {
+				return nil, err
+			}
+			n = len(locks)
+		}
+		if n == 0 {
+			line := fmt.Sprintf("no %s at all matches %s", what, quoted(f.String()))
+			if text := f.String(); strings.HasPrefix(text, "relation ") && strings.Contains(text, ".") {
+				line += ": a relation is named without its schema, which is a field of its own; --on takes both"
+			}
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
 }
 
 // known are the attributes of what is selected.

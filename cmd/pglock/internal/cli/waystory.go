@@ -18,9 +18,8 @@ type wayStory struct {
 	*app
 	r prioritizeRequest
 
-	mu       sync.Mutex // events, the timer and the command come from three sides
+	mu       sync.Mutex // events and the command come from two sides
 	began    time.Time
-	timer    *time.Timer
 	seen     bool // a session of the command
 	over     bool
 	overdue  bool // somebody was only reported
@@ -44,9 +43,6 @@ type blocker struct {
 	deeds []string
 }
 
-// unseen is after which time without a session of the command that is told.
-const unseen = 3 * time.Second
-
 // mostBlockers is how many have a line of their own at the end.
 const mostBlockers = 50
 
@@ -66,20 +62,12 @@ func (s *wayStory) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.began = time.Now()
-	s.timer = time.AfterFunc(unseen, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.seen && !s.over {
-			s.app.tell("no session of the command is there after %v: %s", unseen, s.missing())
-		}
-	})
 }
 
 func (s *wayStory) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
-	s.timer.Stop()
 }
 
 // missing says what no session is, and what helps.
@@ -111,6 +99,11 @@ func (s *wayStory) hear(e prioritize.Event) {
 		return
 	case prioritize.Watching:
 		s.seen = true
+	case prioritize.Unseen:
+		if !s.over && !s.began.IsZero() {
+			s.app.tell("no session of the command is there after %v: %s", e.Waited, s.missing())
+		}
+		return
 	case prioritize.Overdue:
 		s.overdue = true
 	}

@@ -1,0 +1,247 @@
+package inspect_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// habits are filters as people write conditions in SQL, and the condition as SQL. What
+// is accepted must choose what that condition chooses of the sessions below; what is
+// refused must say what to write in its place. That is given as want, and must choose
+// just those.
+var habits = []struct {
+	filter, sql string
+	want        string // "" if it is accepted
+}{
+	// Quotes.
+	{"application = 'payments'", "application_name = 'payments'", ""},
+	{"application='payments'", "application_name = 'payments'", ""},
+	{"application != 'payments'", "application_name != 'payments'", ""},
+	{"application <> 'payments'", "application_name <> 'payments'", ""},
+	{"application <> payments", "application_name <> 'payments'", ""},
+	{"application = 'o''neil'", "application_name = 'o''neil'", ""},
+	{"application = o'neil", "application_name = 'o''neil'", ""},
+	{"application = '''quoted'''", "application_name = '''quoted'''", ""},
+	{"application = 'a and b'", "application_name = 'a and b'", ""},
+	{"application = 'payments';", "application_name = 'payments';", ""},
+	{"application ~ '^pay'", "application_name ~ '^pay'", ""},
+	{"application !~ '^pay'", "application_name !~ '^pay'", ""},
+	{"application = ''", "application_name = ''", ""},
+	{"granted = 'true'", "true", ""},
+	{"duration >= '0 seconds'", "true", ""},
+	{"duration < '5 minutes'", "true", ""},
+	{"duration < '1h'", "true", ""},
+	{"backend_start > '2001-01-01 12:00'", "true", ""},
+	{"state = 'idle in transaction'", "state = 'idle in transaction'", ""},
+	{"mode = 'ShareLock'", "false", ""},
+	{"type = 'relation'", "true", ""},
+	{`application = "payments"`, "application_name = 'payments'", "application = 'payments'"},
+	{`"application" = payments`, "application_name = 'payments'", "application = payments"},
+	{"application = 'payments", "application_name = 'payments'", ""},
+	{"application = E'payments'", "application_name = 'payments'", ""},
+	{"application = $$payments$$", "application_name = 'payments'", ""},
+	{"application = $1", "", ""},
+
+	// Operators.
+	{"application == payments", "application_name = 'payments'", "application = payments"},
+	{"application =~ pay", "application_name ~ 'pay'", "application ~ pay"},
+	{"application ~* PAY", "application_name ~* 'PAY'", "application ~ (?i)PAY"},
+	{"application ~* 'PAY'", "application_name ~* 'PAY'", "application ~ (?i)PAY"},
+	{"application !~* 'PAY'", "application_name !~* 'PAY'", "application !~ (?i)PAY"},
+	{"application ~~ 'pay%'", "application_name LIKE 'pay%'", "application ~ ^pay"},
+	{"application LIKE 'pay%'", "application_name LIKE 'pay%'", "application ~ ^pay"},
+	{"application like '%ment_'", "application_name LIKE '%ment_'", "application ~ ment.$"},
+	{"application NOT LIKE 'pay%'", "application_name NOT LIKE 'pay%'", "application !~ ^pay"},
+	{"application ILIKE '%PAY%'", "application_name ILIKE '%PAY%'", "application ~ (?i)PAY"},
+	{"application LIKE 'a=b'", "application_name LIKE 'a=b'", "application ~ ^a=b$"},
+	{"application SIMILAR TO '(a|b)%'", "", ""},
+	{"application IN ('payments', 'o''neil')", "application_name IN ('payments', 'o''neil')", "application ~ ^(payments|o'neil)$"},
+	{"application in (payments)", "application_name IN ('payments')", "application ~ ^(payments)$"},
+	{"application NOT IN ('payments')", "application_name NOT IN ('payments')", "application !~ ^(payments)$"},
+	{"pid IN (1, 2)", "", ""},
+	{"application IS NULL", "coalesce(application_name, '') = ''", "application = ''"},
+	{"application IS NOT NULL", "coalesce(application_name, '') != ''", "application != ''"},
+	{"granted IS TRUE", "true", "granted = true"},
+	{"granted IS NOT TRUE", "false", "granted = false"},
+	{"granted is false", "false", "granted = false"},
+	{"wait_start IS NULL", "", ""},
+	{"granted", "true", "granted = true"},
+	{"NOT granted", "false", "granted = false"},
+	{"NOT application = 'payments'", "application_name <> 'payments'", ""},
+	{"duration BETWEEN '0s' AND '1h'", "", ""},
+	{"application = ANY ('{payments}')", "", ""},
+	{"application = any('{payments}')", "", ""},
+	{"application = ('payments')", "", ""},
+	{"application ~ ('pay')", "", ""},
+
+	// What follows a value.
+	{"application = payments;", "application_name = 'payments'", "application = payments"},
+	{"application = payments AND state = idle", "", ""},
+	{"application = 'payments' AND state = 'idle'", "", ""},
+	{"application = 'payments' or application = 'x'", "", ""},
+	{"application = payments or x", "", ""},
+	{"application = 'payments'::text", "application_name = 'payments'::text", "application = 'payments'"},
+	{"application = payments::text", "application_name = 'payments'::text", "application = payments"},
+	{"application = 'pay' || 'ments'", "", ""},
+	{"application = pay || 'ments'", "", ""},
+	{"duration > '5 min'::interval", "", "duration > '5 min'"},
+	{"duration > 5::int", "", "duration > 5"},
+	{"duration > interval '5 min'", "", ""},
+	{"backend_start < now() - interval '5 min'", "", "as -5m"},
+	{"backend_start < now()", "", ""},
+
+	// Values that are none.
+	{"application =", "", ""},
+	{"application = NULL", "", "application = ''"},
+	{"user = current_user", "", ""},
+	{"database = current_database()", "", ""},
+	{"application = lower('PAYMENTS')", "", ""},
+	{"application = pay%", "application_name LIKE 'pay%'", "application ~ ^pay"},
+	{"application != pay%", "application_name NOT LIKE 'pay%'", "application !~ ^pay"},
+
+	// Fields with only a few values.
+	{"state = Idle", "", "state = idle"},
+	{"state = idle_in_transaction", "state = 'idle in transaction'", "state = idle in transaction"},
+	{"state = sleeping", "", ""},
+	{"state != sleeping", "", ""},
+	{"blocking_state = Idle", "", "blocking_state = idle"},
+	{"type = table", "", ""},
+	{"type = Relation", "", ""},
+	{"wait_event_type = lock", "", ""},
+	{"wait_event_type != Locks", "", ""},
+	{"backend_type = Client_Backend", "", ""},
+	{"mode = exclusive-ish", "", ""},
+	{"kind = chair", "", ""},
+	{"granted = perhaps", "", ""},
+	{"granted = NULL", "", ""},
+
+	// Names of columns.
+	{"usename = 'x'", "", ""},
+	{"a.application_name = 'payments'", "application_name = 'payments'", "application = 'payments'"},
+	{"APPLICATION = 'payments'", "application_name = 'payments'", "application = 'payments'"},
+	{"context->>'url' = '/x'", "", ""},
+}
+
+// chosen are the applications of the sessions that a filter chooses.
+func (s *scene) chosen(filter string) ([]string, error) {
+	s.t.Helper()
+	f, err := inspect.ParseFilter(filter)
+	if err != nil {
+		return nil, err
+	}
+	locks, err := inspect.Locks(s.t.Context(), s.q, f, inspect.Where("database", "=", s.database()), inspect.Where("relation", "=", "t"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, l := range locks {
+		if !slices.Contains(names, l.Application) {
+			names = append(names, l.Application)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// What is written as in SQL means what SQL means, or is refused with what to write.
+func TestHabitsFromSQL(t *testing.T) {
+	s := newScene(t)
+	s.session("setup").do("CREATE TABLE t (i int)")
+	for _, name := range []string{"payments", "o'neil", "'quoted'", `"payments"`, "'payments'", "a and b", "", "x", "payments;"} {
+		s.session(name).do("BEGIN", "SELECT FROM t")
+	}
+	s.until("everybody at rest", "SELECT bool_and(state = 'idle in transaction') FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks WHERE relation = 't'::regclass)")
+	inSQL := func(condition string) []string {
+		t.Helper()
+		rows, err := s.eye.Query(t.Context(), `SELECT DISTINCT application_name FROM pg_stat_activity
+			WHERE pid IN (SELECT pid FROM pg_locks WHERE relation = 't'::regclass) AND (`+strings.TrimSuffix(condition, ";")+")")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		var names []string
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, name)
+		}
+		if rows.Err() != nil {
+			t.Fatal(condition, rows.Err())
+		}
+		slices.Sort(names)
+		return names
+	}
+	for _, h := range habits {
+		got, err := s.chosen(h.filter)
+		var want []string
+		if h.sql != "" {
+			want = inSQL(h.sql)
+		}
+		switch {
+		case err == nil && h.sql == "":
+			t.Errorf("%s is accepted, and chooses %q", h.filter, got)
+		case err == nil && h.want != "":
+			t.Errorf("%s is accepted, and chooses %q; it was to be refused", h.filter, got)
+		case err == nil && !slices.Equal(got, want):
+			t.Errorf("%s chooses %q, in SQL %q", h.filter, got, want)
+		case err != nil && !errors.Is(err, inspect.ErrFilter):
+			t.Errorf("%s: %v is no ErrFilter", h.filter, err)
+		case err != nil && !strings.Contains(err.Error(), h.want):
+			t.Errorf("%s: %v; want %q in it", h.filter, err, h.want)
+		case err != nil && !strings.Contains(err.Error(), "write") && !strings.Contains(err.Error(), "there are"):
+			t.Errorf("%s: %v does not say what to write", h.filter, err)
+		}
+		if err == nil || h.want == "" || h.sql == "" {
+			continue
+		}
+		// What it says to write is right.
+		if got, err := s.chosen(h.want); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s chooses %q, %v, in SQL %q", h.want, got, err, want)
+		}
+	}
+}
+
+// A value that has quotes or the like can be written, and is what it is.
+func TestAnyValueCanBeWritten(t *testing.T) {
+	s := newScene(t)
+	s.session("setup").do("CREATE TABLE t (i int)")
+	for _, name := range []string{
+		"'payments'", `"payments"`, "it's", "a AND b", "x;", "NULL", "pay%", "'", "''", "= x", "now()", "(a)", "$$a$$", "a::text",
+		"payments' OR 'a", "a.b", "-- x", "E'x'", "d'; DROP TABLE t; --",
+	} {
+		a := s.session(name).do("BEGIN", "SELECT FROM t")
+		quoted := "application = '" + strings.ReplaceAll(name, "'", "''") + "'"
+		if got, err := s.chosen(quoted); err != nil || !slices.Equal(got, []string{name}) {
+			t.Errorf("%s chooses %q, %v", quoted, got, err)
+		}
+		// In Go a value is itself, but one in quotes is refused.
+		where := inspect.Where("application", "=", name)
+		if err := where.Err(); err != nil {
+			if !strings.HasPrefix(name, "'") && !strings.HasPrefix(name, `"`) || !errors.Is(err, inspect.ErrFilter) || !strings.Contains(err.Error(), "write Where(") {
+				t.Errorf("Where of %q: %v", name, err)
+			}
+		} else if got, err := s.chosen(where.String()); err != nil || !slices.Equal(got, []string{name}) {
+			t.Errorf("%s chooses %q, %v", where, got, err)
+		}
+		a.do("COMMIT")
+	}
+	for _, f := range []inspect.Filter{
+		inspect.Where("application", "=", "'payments'"), inspect.Where("application", "=", `"payments"`), inspect.Where("application", "=", "'payments'::text"),
+		inspect.Where("application", "~", "'^pay'"), inspect.Where("mode", "=", "'ShareLock'"), inspect.Where("duration", ">", "'5s'"),
+		inspect.Where("application", "==", "x"), inspect.Where("application", "LIKE", "x%"), inspect.Where("application", "IN", "(x)"),
+		inspect.Where("state", "=", "Idle"), inspect.Where("blocking_state", "=", "Idle"), inspect.Where("wait_event_type", "!=", "lock"),
+	} {
+		if err := f.Err(); !errors.Is(err, inspect.ErrFilter) {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	if f := inspect.Where("application", "<>", "x"); f.Err() != nil {
+		t.Error(f.Err())
+	}
+}
