@@ -242,8 +242,10 @@ var libpqRows = []libpqRow{
 	{name: "service, no equals sign", env: and(socket, "PGSERVICE=ours"), files: files{".pg_service.conf": "[ours]\nuser\n"}, code: 2, says: "{home}/.pg_service.conf:2"},
 	{name: "service, nested", env: and(socket, "PGSERVICE=ours"), files: files{".pg_service.conf": "[ours]\nservice=theirs\n[theirs]\nuser=erin\n"}, code: 2, says: "{home}/.pg_service.conf:2"},
 	{name: "service, several hosts", env: []string{"PGSERVICE=ours"}, files: files{".pg_service.conf": "[ours]\nhost=/nowhere,{dir}\nport=1,{port}\nuser=erin\ndbname=postgres\ntarget_session_attrs=read-write\n"}, want: "erin@postgres unix primary"},
-	{name: "service, LDAP", env: and(socket, "PGSERVICE=ours"), files: files{".pg_service.conf": "[ours]\nldap://127.0.0.1:{dead}/dc=x?description?one?(cn=x)\nuser=erin\n"}, code: 2, says: "LDAP",
-		differs: "libpq asks LDAP if it was built so, else it refuses the line as pglock does", psqlWant: dependsOnBuild},
+	{
+		name: "service, LDAP", env: and(socket, "PGSERVICE=ours"), files: files{".pg_service.conf": "[ours]\nldap://127.0.0.1:{dead}/dc=x?description?one?(cn=x)\nuser=erin\n"}, code: 2, says: "LDAP",
+		differs: "libpq asks LDAP if it was built so, else it refuses the line as pglock does", psqlWant: dependsOnBuild,
+	},
 	{name: "service, servicefile in the string", args: []string{"-d", "service=ours servicefile={home}/services"}, files: files{"services": "[ours]\nhost={dir}\nport={port}\nuser=erin\ndbname=postgres\n"}, since: 19, want: "erin@postgres unix primary"},
 	{name: "service, a line that is too long", env: and(socket, "PGSERVICE=ours"), files: files{".pg_service.conf": "# " + strings.Repeat("x", 1021) + "\n[ours]\nuser=erin\n"}, code: 2, says: "{home}/.pg_service.conf:1"},
 	{name: "service, a long line", env: and(socket, "PGSERVICE=ours"), files: files{".pg_service.conf": "# " + strings.Repeat("x", 1019) + "\n[ours]\nuser=erin\n"}, want: "erin@postgres unix primary"},
@@ -307,8 +309,10 @@ var libpqRows = []libpqRow{
 	{name: "channel_binding=require, no password needed", env: and(tcp, "PGCHANNELBINDING=require"), code: 1, says: "channel binding"},
 	{name: "channel_binding=disable", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice", "PGCHANNELBINDING=disable"), want: "alice@postgres tcp+tls primary"},
 	{name: "channel_binding, unknown", env: and(tcp, "PGCHANNELBINDING=loud"), code: 2, says: "channel_binding"},
-	{name: "revocation list", env: and(tcp, "PGSSLMODE=verify-ca", "PGSSLCRL={home}/crl"), files: files{".postgresql/root.crt": "{ca.crt}", "crl": ""}, code: 2, says: "PGSSLCRL",
-		differs: "pglock checks no revocation lists, and says so", psqlWant: "erin@postgres tcp+tls primary"},
+	{
+		name: "revocation list", env: and(tcp, "PGSSLMODE=verify-ca", "PGSSLCRL={home}/crl"), files: files{".postgresql/root.crt": "{ca.crt}", "crl": ""}, code: 2, says: "PGSSLCRL",
+		differs: "pglock checks no revocation lists, and says so", psqlWant: "erin@postgres tcp+tls primary",
+	},
 
 	// What is asked of the server, and what is refused.
 	{name: "require_auth, fits", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice"), args: []string{"-d", "require_auth=scram-sha-256"}, since: 16, want: "alice@postgres tcp+tls primary"},
@@ -332,8 +336,10 @@ var libpqRows = []libpqRow{
 	{name: "PGGEQO, nonsense", env: and(socket, "PGGEQO=nonsense"), code: 1, says: "geqo"},
 	{name: "client_encoding", env: and(socket, "PGCLIENTENCODING=LATIN1"), want: "erin@postgres unix primary"},
 	{name: "client_encoding=auto", env: socket, args: []string{"-d", "client_encoding=auto"}, want: "erin@postgres unix primary"},
-	{name: "client_encoding, nonsense", env: and(socket, "PGCLIENTENCODING=nonsense"), want: "erin@postgres unix primary",
-		differs: "what pglock reads and writes is always UTF-8", psqlWant: ""},
+	{
+		name: "client_encoding, nonsense", env: and(socket, "PGCLIENTENCODING=nonsense"), want: "erin@postgres unix primary",
+		differs: "what pglock reads and writes is always UTF-8", psqlWant: "",
+	},
 	{name: "connect_timeout=-1", env: and(socket, "PGCONNECT_TIMEOUT=-1"), want: "erin@postgres unix primary"},
 	{name: "connect_timeout=0", env: and(socket, "PGCONNECT_TIMEOUT=0"), want: "erin@postgres unix primary"},
 	{name: "connect_timeout, with spaces", env: and(socket, "PGCONNECT_TIMEOUT= 5 "), want: "erin@postgres unix primary"},

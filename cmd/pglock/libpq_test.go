@@ -94,6 +94,7 @@ type files map[string]string
 
 // libpqWorld is what rows connect to.
 type libpqWorld struct {
+	pglock           string
 	psqls            []psql
 	primary, standby database
 	replace          *strings.Replacer
@@ -113,7 +114,7 @@ type psql struct {
 
 func newLibpqWorld(t *testing.T) *libpqWorld {
 	t.Helper()
-	w := &libpqWorld{psqls: findPsqls(t), certs: makeCertificates(t)}
+	w := &libpqWorld{pglock: buildPglock(t), psqls: findPsqls(t), certs: makeCertificates(t)}
 	current, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -259,6 +260,19 @@ func refuseWith(code, text string) func(net.Conn) {
 	}
 }
 
+// buildPglock builds the command as it is released: without C's library, which looks
+// users and hosts up in ways of its own. It also starts faster than a test does.
+func buildPglock(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pglock")
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	return path
+}
+
 // findPsqls finds psql, and runs it with its own libpq and with the one that came
 // with the server, if that is another.
 func findPsqls(t *testing.T) []psql {
@@ -356,7 +370,7 @@ func (w *libpqWorld) command(ctx context.Context, t *testing.T, row libpqRow, pa
 		}
 	}
 	cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "GORACE=" + goRace, "PGLOCK_CONFIG=" + os.DevNull, "HOME=" + home}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "PGLOCK_CONFIG=" + os.DevNull, "HOME=" + home}
 	for _, kv := range row.env {
 		if name, ok := strings.CutPrefix(kv, "-"); ok {
 			cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
@@ -410,12 +424,8 @@ func (w *libpqWorld) checkPglock(t *testing.T, row libpqRow) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
-	path := filepath.Join(t.TempDir(), "pglock")
-	if err := os.Symlink(testBinary(t), path); err != nil {
-		t.Fatal(err)
-	}
 	name := "libpq " + row.name
-	cmd, fill := w.command(ctx, t, row, path, "run", "-w", "{flags}", name, "--", "cat")
+	cmd, fill := w.command(ctx, t, row, w.pglock, "run", "-w", "{flags}", name, "--", "cat")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
