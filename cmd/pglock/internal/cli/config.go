@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/internal/secret"
 )
@@ -109,16 +110,20 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 		}
 		r.Settings = append(r.Settings, configSetting{name, printable(value), printable(from)})
 	}
-	target, err := a.connection.Config(a.getenv, applicationName("config", ""))
+	target, err := a.connection.Target(a.lookup, applicationName("config", ""))
 	if err != nil {
 		return nil, err
 	}
-	add("host", target.Host, a.connectionOrigin(cmd, "host", "PGHOST", "host"))
-	add("port", strconv.Itoa(int(target.Port)), a.connectionOrigin(cmd, "port", "PGPORT", "port"))
-	add("user", target.User, a.connectionOrigin(cmd, "username", "PGUSER", "user"))
-	add("dbname", target.Database, a.connectionOrigin(cmd, "dbname", "PGDATABASE", "dbname"))
-	if target.Password != "" {
-		add("password", "(not shown)", a.connectionOrigin(cmd, "", "PGPASSWORD", "password"))
+	hosts, addresses, ports := target.Hosts()
+	add("host", hosts, a.connectionOrigin(cmd, target, "host", "PGHOST", "host"))
+	if addresses != "" {
+		add("hostaddr", addresses, a.connectionOrigin(cmd, target, "", "PGHOSTADDR", "hostaddr"))
+	}
+	add("port", ports, a.connectionOrigin(cmd, target, "port", "PGPORT", "port"))
+	add("user", target.User, a.connectionOrigin(cmd, target, "username", "PGUSER", "user"))
+	add("dbname", target.ShownDatabase(), a.connectionOrigin(cmd, target, "dbname", "PGDATABASE", "dbname"))
+	if target.HasPassword() {
+		add("password", "(not shown)", a.connectionOrigin(cmd, target, "", "PGPASSWORD", "password"))
 	}
 
 	var filters []string
@@ -169,9 +174,8 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 	return r, nil
 }
 
-// connectionOrigin is who said a part of the connection, as far as it is known:
-// files that pgx reads by itself are not told from defaults.
-func (a *app) connectionOrigin(cmd *cobra.Command, flag, variable, setting string) string {
+// connectionOrigin returns who said a part of the connection, "" for nobody.
+func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag, variable, setting string) string {
 	c := &a.config
 	switch {
 	case flag != "dbname" && flag != "" && cmd.Flags().Changed(flag) && !says(a.connection.Database, setting):
@@ -187,6 +191,9 @@ func (a *app) connectionOrigin(cmd *cobra.Command, flag, variable, setting strin
 		}
 	case says(a.connection.Database, setting), setting == "dbname" && a.connection.Database != "":
 		return c.databaseOrigin
+	}
+	if origin := target.Origin(setting); origin != "" {
+		return origin
 	}
 	if a.getenv(variable) != "" {
 		return variable

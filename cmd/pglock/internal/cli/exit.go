@@ -1,15 +1,10 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
@@ -107,15 +102,15 @@ func exitCode(err error) int {
 	return exitError
 }
 
-// isUnavailable reports whether no server could be reached, or it takes no
-// session now: trying again later may do. A server that refuses us, for a wrong
-// password say, is there.
+// isUnavailable reports whether a later try may succeed: no server answered, or one
+// that takes no session for now. A server that refuses us, because of a wrong password
+// for instance, is there.
 func isUnavailable(err error) bool {
-	if errors.Is(err, pglock.ErrUnavailable) {
-		return !isRefusal(err)
+	var failed *connect.Error
+	if errors.As(err, &failed) {
+		return failed.MayPass()
 	}
-	var connect *pgconn.ConnectError
-	return errors.As(err, &connect) && !isRefusal(err) && !errors.Is(err, context.Canceled)
+	return errors.Is(err, pglock.ErrUnavailable) && !isRefusal(err)
 }
 
 // isRefusal reports whether the server itself said no, and not for lack of room
@@ -144,35 +139,8 @@ func message(err error) string {
 		if usage.hint != "" {
 			text += "; " + usage.hint
 		}
-	} else if unreachable := new(pgconn.ConnectError); errors.As(err, &unreachable) {
-		text = cannotConnect(unreachable)
+	} else if failed := new(connect.Error); errors.As(err, &failed) {
+		text = failed.Error()
 	}
 	return printable(strings.TrimPrefix(strings.TrimPrefix(text, "pglock: "), "inspect: "))
-}
-
-// cannotConnect tells on one line what pgx tells on several: whom we tried to
-// connect to, and why that failed.
-func cannotConnect(err *pgconn.ConnectError) string {
-	config := err.Config
-	if refused := new(pgconn.PgError); errors.As(err, &refused) {
-		return fmt.Sprintf("cannot connect to %s as user %s, database %s: %s",
-			addressOf(config.Host, config.Port), quoted(config.User), quoted(config.Database), refused.Message)
-	}
-	var attempts []string
-	for _, line := range strings.Split(err.Unwrap().Error(), "\n") {
-		line = attemptPattern.ReplaceAllString(strings.TrimSpace(line), "$1: $2")
-		if !slices.Contains(attempts, line) { // the same with TLS and without
-			attempts = append(attempts, line)
-		}
-	}
-	return "cannot connect to " + strings.Join(attempts, "; ")
-}
-
-// attemptPattern is pgx' line for one address: the address, the host's name, and
-// what the dialler says, address and all.
-var attemptPattern = regexp.MustCompile(`^(\S+) \(.*?\): (?:dial error: )?(?:dial \S+ \S+: )?(?:connect: )?(.*)$`)
-
-func addressOf(host string, port uint16) string {
-	_, address := pgconn.NetworkAddress(host, port)
-	return address
 }

@@ -11,12 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
-	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // run holds the lock while the command runs.
@@ -26,11 +23,11 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	if err != nil {
 		return err
 	}
-	config, err := a.connection.Config(a.getenv, applicationName("run", r.title))
+	target, err := a.target(applicationName("run", r.title))
 	if err != nil {
 		return err
 	}
-	sockets := connect.WatchSockets(config)
+	sockets := target.WatchSockets()
 
 	forwarded := supervise.Forwarded()
 	signals := make(chan os.Signal, 64)
@@ -41,7 +38,7 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	}
 	defer signal.Stop(signals)
 
-	locker, lock, err := a.acquire(ctx, config, r, signals)
+	locker, lock, err := a.acquire(ctx, target, r, signals)
 	if err != nil {
 		return err
 	}
@@ -86,18 +83,18 @@ func isEnding(sig os.Signal) bool {
 }
 
 // acquire gets the lock, or the error that pglock ends with. A signal ends it.
-func (a *app) acquire(ctx context.Context, config *pgx.ConnConfig, r runRequest, signals <-chan os.Signal) (*pglock.Locker, *pglock.Lock, error) {
+func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest, signals <-chan os.Signal) (*pglock.Locker, *pglock.Lock, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var locker *pglock.Locker
 	var lock *pglock.Lock
 	done := make(chan error, 1)
 	go func() {
-		done <- a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
+		done <- a.connection.WithPassword(ctx, target, func() error {
 			var err error
 			// One session for the one lock, and another if the wait for it must be
 			// watched or ended.
-			if locker, err = pglock.New(pgxlock.Config(config), pglock.Sessions(2)); err != nil {
+			if locker, err = pglock.New(target, pglock.Sessions(2)); err != nil {
 				return err
 			}
 			if lock, err = a.lock(ctx, locker, r); err != nil {

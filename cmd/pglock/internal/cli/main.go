@@ -61,11 +61,16 @@ func Run(ctx context.Context, args []string, streams Streams, env []string) int 
 
 // getenv is a variable of the environment, "" when there is none.
 func (a *app) getenv(name string) string {
-	value := ""
+	value, _ := a.lookup(name)
+	return value
+}
+
+// lookup returns a variable of the environment, and whether it is there.
+func (a *app) lookup(name string) (value string, ok bool) {
 	for _, kv := range a.env {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			value = v // the last one counts, as for os/exec
+		if v, is := strings.CutPrefix(kv, name+"="); is {
+			value, ok = v, true // the last one counts, as for os/exec
 		}
 	}
-	return value
+	return value, ok
 }

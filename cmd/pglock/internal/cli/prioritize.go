@@ -16,13 +16,11 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 )
 
@@ -47,8 +45,8 @@ COMMAND has pglock's streams and its exit code is pglock's, signals go to its pr
 group, and what it leaves running is ended, as with pglock run.
 
 Exit codes: COMMAND's own, or 128 and the signal's number when a signal ended it; 69
-when no server could be reached; 126 when COMMAND cannot be executed and 127 when it
-is not found; 2 for wrong usage; 1 for any other error.`
+when no server answered or takes a session for now; 126 when COMMAND cannot be executed
+and 127 when it is not found; 2 for wrong usage; 1 for any other error.`
 
 const prioritizeExamples = `  pglock prioritize -- psql -f migration.sql
   pglock prioritize --escalate 5s --max 10 --lock-timeout 1min -- ./manage.py migrate
@@ -187,12 +185,12 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	if err != nil {
 		return err
 	}
-	config, err := a.connection.Config(a.getenv, watcherApplication)
+	target, err := a.target(watcherApplication)
 	if err != nil {
 		return err
 	}
 	// From its beginning on, whatever PGAPPNAME says.
-	config.RuntimeParams["application_name"] = watcherApplication
+	target.SetApplication(watcherApplication)
 
 	signals := make(chan os.Signal, 64)
 	forwarded := supervise.Forwarded()
@@ -236,8 +234,8 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
-			source := checkedSource{pgxlock.Config(config), r.filters}
+		done <- a.connection.WithPassword(ctx, target, func() error {
+			source := checkedSource{target, r.filters}
 			return prioritize.RunFor(ctx, source, r.who, run, r.options(story.hear)...)
 		})
 	}()

@@ -21,8 +21,8 @@ It finds the lock's name in PGLOCK_NAME and its key in PGLOCK_KEY.
 
 Exit codes: COMMAND's own, or 128 and the signal's number when a signal ended it;
 75 when the lock was not acquired (another code with -E); 76 when it was lost;
-69 when no server could be reached; 126 when COMMAND cannot be executed and 127
-when it is not found; 2 for wrong usage; 1 for any other error.`
+69 when no server answered or takes a session for now; 126 when COMMAND cannot be
+executed and 127 when it is not found; 2 for wrong usage; 1 for any other error.`
 
 const runExamples = `  pglock run nightly-report -- ./report.sh --all
   pglock run --wait 30s deploy -- make deploy

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -14,23 +15,23 @@ import (
 // session is the one connection of a verb that sees and ends locks.
 type session struct {
 	pglock.Querier
-	conn   *pgx.Conn
-	config *pgx.ConnConfig
+	conn *pgx.Conn
+	user string // as whom it connected
 }
 
 // open opens a session for a verb.
 func (a *app) open(ctx context.Context, verb string) (*session, error) {
-	config, err := a.connection.Config(a.getenv, applicationName(verb, ""))
+	target, err := a.target(applicationName(verb, ""))
 	if err != nil {
 		return nil, err
 	}
 	var s *session
-	err = a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
-		conn, err := pgx.ConnectConfig(ctx, config)
+	err = a.connection.WithPassword(ctx, target, func() error {
+		conn, err := target.Connect(ctx)
 		if err != nil {
 			return err
 		}
-		s = &session{pgxlock.Conn(conn), conn, config}
+		s = &session{pgxlock.Conn(conn), conn, target.User}
 		if err := inspect.Guard(ctx, pgxlock.Conn(conn)); err != nil {
 			s.close()
 			return err
@@ -38,6 +39,18 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 		return nil
 	})
 	return s, err
+}
+
+// target returns where to connect to, and tells what was ignored on the way.
+func (a *app) target(application string) (*connect.Target, error) {
+	target, err := a.connection.Target(a.lookup, application)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range target.Warnings {
+		a.tell("%s", warning)
+	}
+	return target, nil
 }
 
 func (s *session) close() {

@@ -52,7 +52,7 @@ func (a *app) chooseDatabase(said bool) error {
 		c.databaseOrigin = "--dbname"
 	case c.view != nil && c.view.Database != "":
 		name, c.databaseOrigin = c.view.Database, c.where(*c.view, "database")
-	case c.file.Defaults.Database != "" && a.getenv("PGDATABASE") == "" && a.getenv("PGHOST") == "" && a.getenv("PGSERVICE") == "":
+	case c.file.Defaults.Database != "" && a.getenv("PGDATABASE") == "" && a.getenv("PGHOST") == "" && a.getenv("PGHOSTADDR") == "" && a.getenv("PGSERVICE") == "":
 		name, c.databaseOrigin = c.file.Defaults.Database, c.where(c.file.Defaults, "database")
 	default:
 		return nil
@@ -65,9 +65,12 @@ func (a *app) chooseDatabase(said bool) error {
 	c.database = database
 	a.connection.Database = database.ConnString
 	var rest []string
+	hostFlag := a.connection.Host != ""
 	for _, s := range database.Settings {
 		flag := map[string]*string{"host": &a.connection.Host, "port": &a.connection.Port, "user": &a.connection.User}[s.Name]
 		switch {
+		case s.Name == "hostaddr" && hostFlag:
+			// It is the address of a host that -h replaced.
 		case flag == nil:
 			rest = append(rest, s.Name+"="+quoteSetting(s.Value))
 		case *flag == "":

@@ -428,7 +428,7 @@ func hiddenNotice(s *session, count int) []string {
 	if count == 0 {
 		return nil
 	}
-	role := `"` + strings.ReplaceAll(s.config.User, `"`, `""`) + `"`
+	role := `"` + strings.ReplaceAll(s.user, `"`, `""`) + `"`
 	return []string{fmt.Sprintf("what %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
 		plural(count, "session does", "sessions do"), role)}
 }

@@ -1,9 +1,11 @@
-// Package connect turns the command's connection flags into a configuration for
-// pgx, in libpq's ways: -h, -p, -U and -d, where -d takes a database, a URI or a
-// key=value string; then a service, the PG* variables, and libpq's defaults.
+// Package connect finds out whom to connect to, as whom and how, and connects.
 //
-// pgx does most of it. This package adds what psql does with flags, and what
-// libpq knows and pgx does not: it is obeyed, or dropped where that does no harm,
-// or refused, but never ignored where ignoring it would connect elsewhere or
-// less safely.
+// It follows libpq's rules to the letter, so that pglock connects where psql does:
+// flags and connection strings (conninfo.go, uri.go), services (service.go),
+// variables and defaults (settings.go), hosts (hosts.go), the password file
+// (pgpass.go), TLS (tls.go), and which hosts and modes are tried in which order
+// (target.go). pgx speaks the protocol; it gets the configuration of a single try.
+//
+// What libpq knows and pglock does not support is refused, never ignored where
+// ignoring it would connect elsewhere or less safely. TestAsPsql compares with psql.
 package connect

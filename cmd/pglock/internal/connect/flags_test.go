@@ -1,39 +1,15 @@
 package connect
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net"
 	"strings"
 	"testing"
 )
 
-// What a URI says itself wins over the flags, in whichever of its parts it says it.
-func TestConnString(t *testing.T) {
-	flags := Flags{Host: "h", Port: "1", User: "u"}
-	for database, want := range map[string]string{
-		"":                           "user='u' port='1' host='h' ",
-		"d":                          "user='u' port='1' host='h' dbname='d'",
-		`it's \`:                     `user='u' port='1' host='h' dbname='it\'s \\'`,
-		"dbname=d host=x":            "user='u' port='1' host='h' dbname=d host=x",
-		"postgres://":                "postgres://?host=h&port=1&user=u",
-		"postgresql:///d":            "postgresql:///d?host=h&port=1&user=u",
-		"postgres://x":               "postgres://x?port=1&user=u",
-		"postgres://x:2/d":           "postgres://x:2/d?user=u",
-		"postgres://:2/d":            "postgres://:2/d?host=h&user=u",
-		"postgres://v@x":             "postgres://v@x?port=1",
-		"postgres://:secret@x":       "postgres://:secret@x?port=1&user=u",
-		"postgres://[::1]/d":         "postgres://[::1]/d?port=1&user=u",
-		"postgres://[::1]:2/d":       "postgres://[::1]:2/d?user=u",
-		"postgres://a,b/d":           "postgres://a,b/d?port=1&user=u",
-		"postgres:///d?host=%2Ftmp":  "postgres:///d?host=%2Ftmp&port=1&user=u",
-		"postgres:///d?%68ost=x":     "postgres:///d?%68ost=x&port=1&user=u",
-		"postgres:///d?user=w&x=y":   "postgres:///d?user=w&x=y&host=h&port=1",
-		"postgres://v:a/b@x:2/d?c=1": "postgres://v:a/b@x:2/d?c=1&user=u", // a broken one: pgx refuses it
-	} {
-		flags.Database = database
-		if got := flags.connString(); got != want {
-			t.Errorf("%s:\n%s, not\n%s", database, got, want)
-		}
-	}
-}
+// environment is one that has nothing in it.
+func environment(string) (string, bool) { return "", false }
 
 // An error about settings never has the password in it.
 func TestNoPasswordInErrors(t *testing.T) {
@@ -45,17 +21,55 @@ func TestNoPasswordInErrors(t *testing.T) {
 		"postgres://u:sEcReT%00@h/d",
 		"postgres://h/d?password=sEcReT%00",
 		"postgres://h/d?password=sEcReT&sslmode=loud",
+		"postgres://h/d?password=sEcReT=sEcReT",
+		"postgres://h/d?password&sEcReT",
 		"host=h password=sEcReT port=x",
 		"host=h password='x sEcReT",
 		"host=h password=x sEcReT",
 		"host=h password=x sEcReT port=1",
 		"password = sEcReT sslmode=loud host=h",
+		"postgres://u:p@sEcReT@h/d",
+		"u:sEcReT@h/d?x=y",
 	} {
-		_, err := Flags{Database: database}.Config(func(string) string { return "" }, "test")
+		target, err := Flags{Database: database}.Target(environment, "test")
+		if err == nil {
+			_, err = target.Connect(t.Context())
+		}
 		if err == nil {
 			t.Errorf("%s: no error", database)
 		} else if strings.Contains(err.Error(), "sEc") || strings.Contains(err.Error(), "ReT") {
 			t.Errorf("%s: %v", database, err)
+		}
+	}
+}
+
+// What the manual says of a certificate's names (34.19.1): the common name counts if
+// the certificate has no other name of the kind that the host is.
+func TestVerifyName(t *testing.T) {
+	for _, test := range []struct {
+		common string
+		dns    []string
+		ips    []net.IP
+		host   string
+		ok     bool
+	}{
+		{common: "db.example", host: "db.example", ok: true},
+		{common: "DB.example", host: "db.EXAMPLE", ok: true},
+		{common: "*.example", host: "db.example", ok: true},
+		{common: "*.example", host: "a.db.example"},
+		{common: "*.example", host: "example"},
+		{common: "db.example", host: "other.example"},
+		{common: "db.example", dns: []string{"other.example"}, host: "db.example"},
+		{common: "db.example", dns: []string{"other.example"}, host: "other.example", ok: true},
+		{common: "db.example", ips: []net.IP{net.IPv4(127, 0, 0, 1)}, host: "db.example", ok: true},
+		{common: "127.0.0.1", host: "127.0.0.1", ok: true},
+		{common: "127.0.0.1", ips: []net.IP{net.IPv4(127, 0, 0, 2)}, host: "127.0.0.1"},
+		{common: "x", ips: []net.IP{net.IPv4(127, 0, 0, 1)}, host: "127.0.0.1", ok: true},
+		{host: ""},
+	} {
+		certificate := &x509.Certificate{Subject: pkix.Name{CommonName: test.common}, DNSNames: test.dns, IPAddresses: test.ips}
+		if err := verifyName(certificate, test.host); (err == nil) != test.ok {
+			t.Errorf("%+v: %v", test, err)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		database = strings.Replace(database, "%s", canary, 1)
-		config, err := Flags{Database: database, Host: host, Port: port, User: user}.Config(func(string) string { return "" }, "test")
+		target, err := Flags{Database: database, Host: host, Port: port, User: user}.Target(environment, "test")
 		if err != nil {
 			var settings *SettingsError
 			if !errors.As(err, &settings) || settings.Text == "" {
@@ -40,12 +40,12 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		for name, value := range config.RuntimeParams {
+		for name, value := range target.base.RuntimeParams {
 			if strings.Contains(name+value, "\x00") {
 				t.Errorf("%q has a NUL", name)
 			}
 		}
-		if strings.Contains(config.User+config.Database+config.Password, "\x00") {
+		if strings.Contains(target.User+target.Database+target.password, "\x00") {
 			t.Errorf("%q has a NUL", database)
 		}
 	})

@@ -7,45 +7,45 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/term"
 )
 
 // errNoTerminal says that there is nobody to ask for a password.
 var errNoTerminal = errors.New("there is no terminal to ask for a password at; set PGPASSWORD or use .pgpass")
 
-// WithPassword calls try with config, and asks for the password where psql does:
-// before, with -W; or when the server wants one and none was given, unless -w
-// says never to ask. ctx ends the asking.
-func (f Flags) WithPassword(ctx context.Context, config *pgx.ConnConfig, try func(*pgx.ConnConfig) error) error {
+// WithPassword calls try, and asks for the password where psql does: before, with -W;
+// or when the server wants one and none was found, unless -w says never to ask. ctx
+// ends the asking.
+func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) error {
 	if f.Ask {
-		if err := ask(ctx, config); err != nil {
+		if err := ask(ctx, t); err != nil {
 			return err
 		}
-		return try(config)
+		return try()
 	}
-	err := try(config)
-	if err == nil || f.NeverAsk || config.Password != "" || !wantsPassword(err) {
+	err := try()
+	var failed *Error
+	if !errors.Is(err, errNoPassword) || !errors.As(err, &failed) {
 		return err
 	}
-	if askErr := ask(ctx, config); askErr != nil {
-		if errors.Is(askErr, errNoTerminal) {
-			return err
-		}
+	failed.advice = "set PGPASSWORD, or write it into " + t.passfile
+	if t.passfile == "" {
+		failed.advice = "set PGPASSWORD"
+	}
+	if f.NeverAsk {
+		return err
+	}
+	if askErr := ask(ctx, t); errors.Is(askErr, errNoTerminal) {
+		failed.advice = "there is no terminal to ask for it at: " + failed.advice
+		return err
+	} else if askErr != nil {
 		return askErr
 	}
-	return try(config)
+	return try()
 }
 
-// wantsPassword reports whether the server refused for lack of a password
-// (SQLSTATE 28P01, invalid_password).
-func wantsPassword(err error) bool {
-	var state interface{ SQLState() string }
-	return errors.As(err, &state) && state.SQLState() == "28P01"
-}
-
-// ask reads a password from the terminal, without showing it, into config.
-func ask(ctx context.Context, config *pgx.ConnConfig) error {
+// ask reads a password from the terminal, without showing it.
+func ask(ctx context.Context, t *Target) error {
 	in, out, err := openTerminal()
 	if err != nil {
 		return errNoTerminal
@@ -67,7 +67,7 @@ func ask(ctx context.Context, config *pgx.ConnConfig) error {
 			in.Close()
 		}
 	}()
-	fmt.Fprintf(out, "Password for user %q: ", config.User)
+	fmt.Fprintf(out, "Password for user %q: ", t.User)
 	type answer struct {
 		password []byte
 		err      error
@@ -84,7 +84,7 @@ func ask(ctx context.Context, config *pgx.ConnConfig) error {
 		if a.err != nil {
 			return fmt.Errorf("reading the password: %w", a.err)
 		}
-		config.Password = string(a.password)
+		t.SetPassword(string(a.password))
 		return nil
 	case <-ctx.Done():
 		// Nothing but a key ends the reading; the process ends now anyway. The

@@ -1,35 +1,28 @@
 package connect
 
 import (
-	"context"
 	"net"
 	"sync"
 	"syscall"
-
-	"github.com/jackc/pgx/v5"
 )
 
-// Sockets are the network connections that were made with a configuration.
+// Sockets are the network connections that were made to a target.
 type Sockets struct {
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-// WatchSockets notes from now on which network connections config makes.
-func WatchSockets(config *pgx.ConnConfig) *Sockets {
-	s := &Sockets{}
-	dial := config.DialFunc
-	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err == nil {
-			s.add(conn)
-		}
-		return conn, err
-	}
-	return s
+// WatchSockets notes from now on which network connections t makes.
+func (t *Target) WatchSockets() *Sockets {
+	t.sockets = &Sockets{}
+	return t.sockets
 }
 
+// add notes a connection. Of nil it is noted nowhere.
 func (s *Sockets) add(conn net.Conn) {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	open := s.conns[:0]

@@ -1,0 +1,109 @@
+package connect
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// maxServiceLine is how long a line of a service file may be for libpq, with its end.
+const maxServiceLine = 1022
+
+// addService adds what the service says, if one is named, to what is there (PostgreSQL
+// manual, 34.17 "The Connection Service File"). The user's file comes first, then the
+// system's. origins gets the place of each setting.
+func (v values) addService(getenv Lookup, origins map[string]string) error {
+	name, ok := v["service"]
+	if !ok {
+		name, ok = getenv("PGSERVICE")
+	}
+	if !ok {
+		return nil
+	}
+	file, named := v["servicefile"]
+	if !named {
+		file, named = getenv("PGSERVICEFILE")
+	}
+	var files []string
+	if home := settingsFolder(getenv); !named && home != "" {
+		files = append(files, filepath.Join(home, ".pg_service.conf"))
+	}
+	folders := systemFolders
+	if folder, ok := getenv("PGSYSCONFDIR"); ok {
+		folders = []string{folder}
+	}
+	for _, folder := range folders {
+		files = append(files, filepath.Join(folder, "pg_service.conf"))
+	}
+	files = slices.DeleteFunc(files, func(file string) bool {
+		_, err := os.Stat(file)
+		return err != nil
+	})
+	if named { // it must be there
+		files = append([]string{file}, files...)
+	}
+	for _, file := range files {
+		if found, err := v.addServiceOf(file, name, origins); found || err != nil {
+			return err
+		}
+	}
+	return settingsErrorf("there is no service %q in a service file", name)
+}
+
+// addServiceOf adds what a file says about a service, and reports whether it says
+// anything. Of a setting that is there twice the first one counts.
+func (v values) addServiceOf(path, name string, origins map[string]string) (found bool, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		var reason *os.PathError
+		if errors.As(err, &reason) {
+			err = reason.Err
+		}
+		return false, settingsErrorf("the service file %s: %v", path, err)
+	}
+	defer file.Close()
+	reader := bufio.NewReader(file)
+	for number := 1; ; number++ {
+		line, err := reader.ReadSlice('\n')
+		wrong := func(text string) error { return settingsErrorf("%s:%d: %s", path, number, text) }
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull), len(line) > maxServiceLine:
+			return found, wrong("the line is too long")
+		case errors.Is(err, io.EOF) && len(line) == 0:
+			return found, nil
+		case err != nil && !errors.Is(err, io.EOF):
+			return found, settingsErrorf("the service file %s: %v", path, err)
+		}
+		text := strings.Trim(string(line), space)
+		switch {
+		case text == "", text[0] == '#':
+			continue
+		case text[0] == '[' && found:
+			return true, nil // the next one begins
+		case text[0] == '[':
+			found = strings.HasPrefix(text[1:], name+"]")
+			continue
+		case !found:
+			continue
+		case strings.HasPrefix(text, "ldap"):
+			return true, wrong("pglock does not look services up in LDAP")
+		}
+		key, value, ok := strings.Cut(text, "=")
+		switch {
+		case !ok:
+			return true, wrong("neither [a service] nor name=value")
+		case key == "service", key == "servicefile":
+			return true, wrong("a service cannot refer to another one")
+		case !isKeyword(key):
+			return true, wrong("there is no such setting; neither are there spaces around the =")
+		}
+		if _, ok := v[key]; !ok {
+			v[key], origins[key] = value, fmt.Sprintf("%s:%d", path, number)
+		}
+	}
+}

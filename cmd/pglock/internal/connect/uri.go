@@ -1,0 +1,146 @@
+package connect
+
+import (
+	"encoding/hex"
+	"strings"
+)
+
+func isURI(s string) bool {
+	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://")
+}
+
+// parseURI reads a URI (PostgreSQL manual, 34.1.1.2 "Connection URIs"). It is not
+// quite what package net/url takes: there may be several hosts, and the user ends at
+// the first @ or /.
+func parseURI(uri string) (values, error) {
+	v := values{}
+	// put stores what is not empty: an empty part leaves the variable its say.
+	put := func(name, text string) error {
+		if text == "" {
+			return nil
+		}
+		value, err := unescape(text)
+		if err != nil {
+			return err
+		}
+		return v.set(name, value)
+	}
+	_, rest, _ := strings.Cut(uri, "://")
+	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
+		user, password, _ := strings.Cut(rest[:i], ":")
+		rest = rest[i+1:]
+		if err := put("user", user); err != nil {
+			return nil, err
+		}
+		if err := put("password", password); err != nil {
+			return nil, err
+		}
+	}
+	hosts, ports, rest, err := cutHosts(rest)
+	if err != nil {
+		return nil, err
+	}
+	path, query, _ := strings.Cut(rest, "?")
+	if err := put("host", hosts); err != nil {
+		return nil, err
+	}
+	if err := put("port", ports); err != nil {
+		return nil, err
+	}
+	if err := put("dbname", strings.TrimPrefix(path, "/")); err != nil {
+		return nil, err
+	}
+	return v, v.addQuery(query)
+}
+
+// cutHosts cuts hosts and their ports off, each a list with commas. The rest begins
+// with / or ?, if there is any.
+func cutHosts(s string) (hosts, ports, rest string, err error) {
+	for {
+		end := strings.IndexAny(s, ":/?,")
+		if strings.HasPrefix(s, "[") {
+			i := strings.IndexByte(s, ']')
+			switch {
+			case i < 0:
+				return "", "", "", settingsErrorf("the URI has a [ and no ] after it")
+			case i == 1:
+				return "", "", "", settingsErrorf("the URI has [] where an IPv6 address belongs")
+			case i+1 < len(s) && !strings.ContainsRune(":/?,", rune(s[i+1])):
+				return "", "", "", settingsErrorf("the URI has neither : nor / after the ] of an IPv6 address")
+			}
+			hosts += s[1:i]
+			s = s[i+1:]
+		} else {
+			if end < 0 {
+				end = len(s)
+			}
+			hosts += s[:end]
+			s = s[end:]
+		}
+		if strings.HasPrefix(s, ":") {
+			end := strings.IndexAny(s, "/?,")
+			if end < 0 {
+				end = len(s)
+			}
+			ports += s[1:end]
+			s = s[end:]
+		}
+		if !strings.HasPrefix(s, ",") {
+			return hosts, ports, s, nil
+		}
+		hosts, ports, s = hosts+",", ports+",", s[1:]
+	}
+}
+
+// addQuery adds the settings of a URI's query. Like other errors, those here do not
+// show what may be a password.
+func (v values) addQuery(query string) error {
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || strings.Contains(value, "=") {
+			return settingsErrorf("behind the ? of a URI stands name=value, and & between two of them")
+		}
+		name, err := unescape(name)
+		if err != nil {
+			return err
+		}
+		if value, err = unescape(value); err != nil {
+			return err
+		}
+		if name == "ssl" && value == "true" { // JDBC's way
+			name, value = "sslmode", "require"
+		}
+		if err := v.set(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unescape decodes what is percent-encoded. A plus stands for itself.
+func unescape(s string) (string, error) {
+	var b strings.Builder
+	for {
+		before, after, ok := strings.Cut(s, "%")
+		b.WriteString(before)
+		if !ok {
+			return b.String(), nil
+		}
+		if len(after) < 2 {
+			return "", errPercent
+		}
+		c, err := hex.DecodeString(after[:2])
+		if err != nil {
+			return "", errPercent
+		}
+		if c[0] == 0 {
+			return "", settingsErrorf("the URI has %%00 in it, which no setting can have")
+		}
+		b.Write(c)
+		s = after[2:]
+	}
+}
+
+var errPercent = settingsErrorf("the URI has a %% that is not the percent-encoding of a character: that is %% and two hexadecimal digits, and %%25 stands for %% itself")
