@@ -160,7 +160,12 @@ func (s *session) AskSimple(ctx context.Context, sql string) (string, error) {
 		return "", err
 	}
 	defer s.end()
-	results, err := s.conn.PgConn().Exec(ctx, sql).ReadAll()
+	return askSimple(ctx, s.conn.PgConn(), sql)
+}
+
+// askSimple runs sql by the simple query protocol.
+func askSimple(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
+	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return "", err
 	}

@@ -353,7 +353,7 @@ func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.conn.QueryContext(ctx, query, args...)
+	rows, err := Conn(s.conn).Query(ctx, query, args...)
 	if err != nil {
 		end()
 		return nil, s.broken(caller, err)
@@ -363,7 +363,7 @@ func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.
 
 // sessionRows keep the session in use until they are closed.
 type sessionRows struct {
-	*sql.Rows
+	pglock.Rows
 	end  func()
 	once sync.Once
 }

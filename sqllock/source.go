@@ -56,7 +56,7 @@ func DB(db *sql.DB) *PoolSource {
 
 // Query runs a statement in the pool.
 func (s *PoolSource) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
-	return queries{s.pool}.Query(ctx, query, args...)
+	return queryPool(ctx, s.pool, query, args)
 }
 
 // Connector opens sessions through a driver's connector, such as lib/pq's
