@@ -18,8 +18,12 @@ func TestGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if err := inspect.Guard(t.Context(), pgxlock.Conn(conn)); err != nil {
+	guarded, err := inspect.Guard(t.Context(), pgxlock.Conn(conn))
+	if err != nil {
 		t.Fatal(err)
+	}
+	if guarded.Shared() {
+		t.Error("nothing lies between, and the session is taken for a pooler's")
 	}
 	for setting, want := range map[string]string{"statement_timeout": "30s", "lock_timeout": "2s"} {
 		var got string

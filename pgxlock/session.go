@@ -44,6 +44,11 @@ func newSession(conn *pgx.Conn) *session {
 
 func (s *session) PID() uint32 { return s.conn.PgConn().PID() }
 
+// InTransaction reports whether a transaction is open.
+func (s *session) InTransaction() (open, known bool) {
+	return s.conn.PgConn().TxStatus() != 'I', true
+}
+
 // begin says that a call uses conn from now until end.
 func (s *session) begin() error {
 	s.mu.Lock()

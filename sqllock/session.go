@@ -59,6 +59,14 @@ func newSession(conn *sql.Conn, done func()) (*session, error) {
 
 func (s *session) PID() uint32 { return s.pid }
 
+// InTransaction reports whether a transaction is open, if the driver knows.
+func (s *session) InTransaction() (open, known bool) {
+	if s.native == nil {
+		return false, false
+	}
+	return s.native.TxStatus() != 'I', true
+}
+
 // begin says that a call uses conn until end is called. The context that it
 // returns ends with the session, too.
 func (s *session) begin(ctx context.Context) (_ context.Context, end func(), _ error) {

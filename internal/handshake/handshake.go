@@ -158,6 +158,33 @@ func literal(s string) string {
 	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(s)) + "', 'hex'), 'UTF8')"
 }
 
+// maxCancels is how often a session's beginning is tried that somebody cancels.
+const maxCancels = 5
+
+// Persist runs f, which asks a session something, again if the statement is canceled: by a
+// role's statement_timeout of a millisecond, for instance, before that is set off.
+func Persist(ctx context.Context, f func() error) (err error) {
+	for range maxCancels {
+		if err = f(); sqlstate.Of(err) != sqlstate.QueryCanceled || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// Meet greets a session and sets it up if nothing lies between, again if somebody cancels
+// it. On any other session nothing is set.
+func Meet(ctx context.Context, s Conn, settings Settings) (hello Hello, err error) {
+	err = Persist(ctx, func() (err error) {
+		hello, err = Greet(ctx, s)
+		return err
+	})
+	if err != nil || hello.Path != Direct {
+		return hello, err
+	}
+	return hello, Persist(ctx, func() error { return hello.SetUp(ctx, s, settings) })
+}
+
 // PathOf returns what lies between a caller's connection and its backend. No transaction
 // may be open on it. A connection that has not the methods of Conn is Unknown.
 func PathOf(ctx context.Context, conn any) (Path, error) {
@@ -165,7 +192,11 @@ func PathOf(ctx context.Context, conn any) (Path, error) {
 	if !ok || c.PID() == 0 {
 		return Unknown, nil
 	}
-	hello, err := Greet(ctx, c)
+	var hello Hello
+	err := Persist(ctx, func() (err error) {
+		hello, err = Greet(ctx, c)
+		return err
+	})
 	return hello.Path, err
 }
 

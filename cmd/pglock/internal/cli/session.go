@@ -6,14 +6,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // session is the one connection of a verb that sees and ends locks.
 type session struct {
-	pglock.Querier
+	*inspect.Guarded
 	conn   *pgx.Conn
 	config *pgx.ConnConfig
 }
@@ -30,12 +29,12 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 		if err != nil {
 			return err
 		}
-		s = &session{pgxlock.Conn(conn), conn, config}
-		if err := inspect.Guard(ctx, pgxlock.Conn(conn)); err != nil {
+		guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn))
+		s = &session{guarded, conn, config}
+		if err != nil {
 			s.close()
-			return err
 		}
-		return nil
+		return err
 	})
 	return s, err
 }
