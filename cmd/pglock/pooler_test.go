@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,10 +38,11 @@ func TestPooler(t *testing.T) {
 }
 
 // stateOf is what a plain client of the pooler sees on the session that it gets, by
-// Postgres' word: what somebody set, prepared, locked or made there.
+// Postgres' word: what somebody set, prepared, locked or made there. It has a name of its
+// own, since application_name is what the pooler itself sets for each client that has one.
 func stateOf(t *testing.T, dsn string) string {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn+" default_query_exec_mode=simple_protocol")
+	conn, err := pgx.Connect(t.Context(), dsn+" application_name=plain default_query_exec_mode=simple_protocol")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +61,93 @@ func stateOf(t *testing.T, dsn string) string {
 	return state
 }
 
+// slowly and all are what a role may have for its defaults that is in the way of others'
+// tools: all of it, or without what no statement of a few milliseconds survives that comes
+// by way of a pooler. A session whose first statement is canceled, as may happen within a
+// millisecond, is asked again, which exit_on_error would not let us.
+var (
+	slowly = []string{
+		"default_transaction_isolation = serializable", "default_transaction_read_only = on",
+		"default_transaction_deferrable = on", "lock_timeout = 1", "exit_on_error = on", "DateStyle = German",
+		"transform_null_equals = on", "TimeZone = 'Asia/Kolkata'", "bytea_output = escape", "array_nulls = off",
+	}
+	all = append([]string{"statement_timeout = 1", "idle_in_transaction_session_timeout = 1"}, slices.DeleteFunc(slices.Clone(slowly), func(s string) bool { return strings.HasPrefix(s, "exit_on_error") })...)
+)
+
+// makeHostile gives the role of a site settings for a default, opens a transaction of
+// writer's that a statement under these must wait for, and proves that a plain client
+// does wait. It returns what waits for that client's end.
+func makeHostile(t *testing.T, s site, writer database, settings []string) (end func()) {
+	t.Helper()
+	s.exec(t, `CREATE TABLE IF NOT EXISTS public.written (id int)`)
+	writer.exec(t, `BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE; INSERT INTO public.written VALUES (1)`)
+	for _, setting := range settings {
+		s.exec(t, `ALTER ROLE postgres IN DATABASE `+s.name+` SET `+setting)
+	}
+	plain := connectTo(t, s.server.ConnString(s.name)+" statement_timeout=0")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = plain.conn.Exec(context.Background(), `SELECT 1 FROM pg_class`)
+	}()
+	eventually(t, "a plain client waits for the other's transaction", func() (is bool) {
+		err := s.conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SafeSnapshot')`,
+			plain.conn.PgConn().PID()).Scan(&is)
+		return is && err == nil
+	})
+	return func() {
+		writer.exec(t, `ROLLBACK`)
+		<-done
+	}
+}
+
+// Whatever defaults a role has, the command neither waits for other people's transactions
+// nor fails: by the role, the database or PGOPTIONS.
+func TestCommandOfAHostileRole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, `CREATE SCHEMA app; CREATE TABLE app.scene (id int)`)
+	blocker, waiter := connectTo(t, s.server.ConnString(s.name)), connectTo(t, s.server.ConnString(s.name))
+	writer := connectTo(t, s.server.ConnString(s.name))
+	s.exec(t, `ALTER DATABASE `+s.name+` SET search_path = app, nowhere`)
+	defer makeHostile(t, s, writer, all)()
+	s.needs = append(s.needs, `PGOPTIONS=-c default_transaction_deferrable=on -c default_transaction_isolation=serializable -c standard_conforming_strings=off`)
+	blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		_, _ = waiter.conn.Exec(context.Background(), `SELECT FROM app.scene`)
+	}()
+	defer func() { <-waited }()
+	waiting := fmt.Sprint(waiter.conn.PgConn().PID())
+	eventually(t, "somebody waits", func() (is bool) {
+		err := s.conn.QueryRow(t.Context(), `SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = `+waiting).Scan(&is)
+		return is && err == nil
+	})
+	for _, step := range []struct {
+		says string
+		args []string
+	}{
+		{"app.scene", []string{"ls"}},
+		{waiting, []string{"ls", "--blocking", "--on", "scene", "-f", "query ~ scene"}},
+		{waiting, []string{"tree"}},
+		{"ran", []string{"run", "--wait", "10s", "job", "--", "echo", "ran"}},
+		{"ran", []string{"prioritize", "--terminate", "-f", "blocking_application ~ x", "--", "echo", "ran"}},
+		{waiting, []string{"cancel", "-y", waiting}},
+		{"", []string{"terminate", "-y", "--wait", "20s", fmt.Sprint(blocker.conn.PgConn().PID())}},
+	} {
+		c := s.start(t, step.args...)
+		c.want(0)
+		var output []string
+		for line := range c.output {
+			output = append(output, line)
+		}
+		if said := strings.Join(output, "\n"); !strings.Contains(said, step.says) {
+			t.Errorf("%v says %s, and not %q", step.args, said, step.says)
+		}
+	}
+}
+
 // Whatever the command does through a pooler, or refuses to do, the pooled session is as
 // it was, and whoever gets it next finds what the role's own search_path finds.
 func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
@@ -70,19 +159,12 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, hostile %t", mode, hostile), func(t *testing.T) {
 				t.Parallel()
 				s := newSite(t)
-				s.exec(`CREATE SCHEMA app; CREATE TABLE app.orders (id int); CREATE TABLE app.scene (id int)`)
+				s.exec(t, `CREATE SCHEMA app; CREATE TABLE app.orders (id int); CREATE TABLE app.scene (id int)`)
 				blocker, waiter := connectTo(t, s.server.ConnString(s.name)), connectTo(t, s.server.ConnString(s.name))
 				writer := connectTo(t, s.server.ConnString(s.name))
-				s.exec(`ALTER ROLE postgres IN DATABASE ` + s.name + ` SET search_path = app`)
+				s.exec(t, `ALTER ROLE postgres IN DATABASE `+s.name+` SET search_path = app`)
 				if hostile {
-					writer.exec(`BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE; INSERT INTO app.orders VALUES (1)`)
-					for _, setting := range []string{
-						"default_transaction_isolation = serializable", "default_transaction_read_only = on",
-						"default_transaction_deferrable = on", "lock_timeout = 1", "exit_on_error = on", "DateStyle = German",
-						"transform_null_equals = on", "TimeZone = '<X>+01:02:03'", "bytea_output = escape", "array_nulls = off",
-					} {
-						s.exec(`ALTER ROLE postgres IN DATABASE ` + s.name + ` SET ` + setting)
-					}
+					defer makeHostile(t, s, writer, slowly)()
 				}
 				bouncer := pgbouncer.Start(t, s.server, mode, "default_pool_size = 1", "server_reset_query =")
 				t.Cleanup(func() { bouncer.Stop(t) })
@@ -95,10 +177,18 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					return ""
 				}
 				before := look()
-				blocker.exec(`BEGIN; LOCK TABLE app.scene`)
-				waiter.start(t, `SELECT FROM app.scene`)
+				blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
+				waited := make(chan struct{})
+				go func() {
+					defer close(waited)
+					_, _ = waiter.conn.Exec(context.Background(), `SELECT FROM app.scene`)
+				}()
+				defer func() { <-waited }()
 				waiting := fmt.Sprint(waiter.conn.PgConn().PID())
-				s.until(t, `SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = `+waiting)
+				eventually(t, "somebody waits", func() (is bool) {
+					err := s.conn.QueryRow(t.Context(), `SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = `+waiting).Scan(&is)
+					return is && err == nil
+				})
 
 				file := filepath.Join(t.TempDir(), "ran")
 				for _, step := range []struct {
@@ -110,7 +200,7 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					{0, waiting, []string{"ls", "--on", "scene", "-f", "granted = false", "-f", "query ~ scene"}},
 					{0, waiting, []string{"ls", "--blocking"}},
 					{0, waiting, []string{"tree"}},
-					{0, waiting, []string{"cancel", "--blocking", waiting, "--dry-run"}},
+					{0, "", []string{"terminate", "--blocking", waiting, "--dry-run"}},
 					{1, "", []string{"run", "job", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--terminate", "-f", "blocking_application ~ x", "--", "touch", file}},
@@ -123,8 +213,8 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					for line := range c.output {
 						output = append(output, line)
 					}
-					if all := strings.Join(output, "\n"); !strings.Contains(all, step.says) {
-						t.Errorf("%v says %s, and not %q", step.args, all, step.says)
+					if said := strings.Join(output, "\n"); !strings.Contains(said, step.says) {
+						t.Errorf("%v says %s, and not %q", step.args, said, step.says)
 					}
 					if step.code != 0 && !strings.Contains(c.errors(), "pooler") {
 						t.Errorf("%v: stderr: %s", step.args, c.errors())
@@ -139,8 +229,8 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 				if hostile {
 					// The same session, when nobody is in the way of a plain client: all that is
 					// set there is the role's own.
-					writer.exec(`ROLLBACK`)
-					if state := stateOf(t, dsn); strings.Contains(state, "=") {
+					writer.exec(t, `ROLLBACK`)
+					if state := stateOf(t, dsn); strings.Contains(strings.Replace(state, "application_name=plain", "", 1), "=") {
 						t.Errorf("the pooled session is\n%s", state)
 					}
 				}
