@@ -160,8 +160,8 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			lock.WantFree()
 		}
 
-		for name, conn := range programs(t, dsn) {
-			guarded, err := inspect.Guard(ctx, conn)
+		for name, open := range programs(t, dsn) {
+			guarded, err := inspect.Guard(ctx, open())
 			said(name+": Guard", err)
 			if guarded.Shared() {
 				t.Errorf("%s: %s: Guard takes the session for a pooler's", by, name)
@@ -176,8 +176,8 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			_, err = inspect.Terminate(ctx, guarded, inspect.BlockersOf(pairs), inspect.DryRun())
 			said(name+": Terminate", err)
 		}
-		for name, conn := range programs(t, dsn) {
-			said(name+": WithLockTimeout", pglock.WithLockTimeout(ctx, conn, pglock.NoTimeout, func(context.Context) error { return nil }))
+		for name, open := range programs(t, dsn+" statement_timeout=0") { // it is the program's own, and counts
+			said(name+": WithLockTimeout", pglock.WithLockTimeout(ctx, open(), pglock.NoTimeout, func(context.Context) error { return nil }))
 		}
 
 		blocker.exec(`ROLLBACK`)
@@ -188,20 +188,28 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 	}
 }
 
-// programs are the connections of a program, each of its own kind, until the end of the
-// test.
-func programs(t *testing.T, dsn string) map[string]pglock.Conn {
+// programs open the connections of a program, each of its own kind, until the end of the
+// test. They must be used at once, for a role may have an idle_session_timeout.
+func programs(t *testing.T, dsn string) map[string]func() pglock.Conn {
 	t.Helper()
-	conns := map[string]pglock.Conn{}
-	conn, err := pgx.Connect(t.Context(), dsn)
-	must(t, err)
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	conns["pgx"] = pgxlock.Conn(conn)
-	for name, driver := range map[string]string{"database/sql, pgx": "pgx", "database/sql, lib/pq": "postgres"} {
-		conn, err := openSQL(t, driver, dsn).Conn(t.Context())
-		must(t, err)
-		t.Cleanup(func() { conn.Close() })
-		conns[name] = sqllock.Conn(conn)
+	open := func(driver string) func() pglock.Conn {
+		return func() pglock.Conn {
+			t.Helper()
+			conn, err := openSQL(t, driver, dsn).Conn(t.Context())
+			must(t, err)
+			t.Cleanup(func() { conn.Close() })
+			return sqllock.Conn(conn)
+		}
 	}
-	return conns
+	return map[string]func() pglock.Conn{
+		"pgx": func() pglock.Conn {
+			t.Helper()
+			conn, err := pgx.Connect(t.Context(), dsn)
+			must(t, err)
+			t.Cleanup(func() { conn.Close(context.Background()) })
+			return pgxlock.Conn(conn)
+		},
+		"database/sql, pgx":    open("pgx"),
+		"database/sql, lib/pq": open("postgres"),
+	}
 }

@@ -56,7 +56,7 @@ func TestImports(t *testing.T) {
 		"inspect":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/plain"},
 		"config":             {root + "/inspect", root + "/internal/plain", "go.yaml.in/yaml/v3"},
 		"prioritize":         {root, root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/plain"},
-		"sqllock":            {root, root + "/internal/sqlstate", root + "/internal/secret"},
+		"sqllock":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/secret"},
 		"pgxlock":            {root, root + "/internal/sqlstate", root + "/internal/secret", "github.com/jackc/pgx/v5"},
 		"pglocktest":         {root, root + "/internal/handshake"},
 	}

@@ -148,9 +148,9 @@ func (q queries) InTransaction() (open, known bool) {
 		return true, true
 	case *sql.Conn:
 		err := x.Raw(func(raw any) error {
-			if native := nativeOf(unwrap(raw)); native != nil {
-				open, known = native.TxStatus() != 'I', true
-			}
+			inner := unwrap(raw)
+			status, ok := txStatusOf(inner, nativeOf(inner))
+			open, known = status != 'I', ok
 			return nil
 		})
 		return open, known && err == nil

@@ -61,10 +61,12 @@ func (s *session) PID() uint32 { return s.pid }
 
 // InTransaction reports whether a transaction is open, if the driver knows.
 func (s *session) InTransaction() (open, known bool) {
-	if s.native == nil {
-		return false, false
-	}
-	return s.native.TxStatus() != 'I', true
+	_ = s.conn.Raw(func(any) error {
+		status, ok := txStatusOf(s.raw, s.native)
+		open, known = status != 'I', ok
+		return nil
+	})
+	return open, known
 }
 
 // begin says that a call uses conn until end is called. The context that it
