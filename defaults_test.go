@@ -26,8 +26,8 @@ var hostileDefaults = map[string]string{
 	"statement_timeout":                   "1",
 	"lock_timeout":                        "1",
 	"idle_in_transaction_session_timeout": "1",
-	"idle_session_timeout":                "100",
-	"transaction_timeout":                 "100",
+	"idle_session_timeout":                "5000",
+	"transaction_timeout":                 "5000",
 	"search_path":                         "nowhere",
 	"client_encoding":                     "LATIN1",
 	"standard_conforming_strings":         "off",
@@ -116,6 +116,9 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 		}
 		key := pglock.Name("job")
 		for name, source := range through(t, dsn) {
+			if by != "ALTER ROLE" && (name == "database/sql, pgx" || name == "an application pool") {
+				continue
+			}
 			locker := newLocker(t, source)
 			held, err := locker.Lock(ctx, key)
 			said(name+": Lock", err)
