@@ -88,7 +88,12 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 		}
 
 		// The scene is what it claims to be: a plain client waits.
-		plain, err := pgx.Connect(t.Context(), dsn+" statement_timeout=0")
+		patient := " statement_timeout=0"
+		var major int
+		if d.scan(&major, `SELECT current_setting('server_version_num')::int / 10000`); major >= 17 {
+			patient += " transaction_timeout=0"
+		}
+		plain, err := pgx.Connect(t.Context(), dsn+patient)
 		must(t, err)
 		waits := make(chan error, 1)
 		go func() {
@@ -179,7 +184,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			_, err = inspect.Terminate(ctx, guarded, inspect.BlockersOf(pairs), inspect.DryRun())
 			said(name+": Terminate", err)
 		}
-		for name, open := range programs(t, dsn+" statement_timeout=0") { // it is the program's own, and counts
+		for name, open := range programs(t, dsn+patient) { // it is the program's own, and counts
 			said(name+": WithLockTimeout", pglock.WithLockTimeout(ctx, open(), pglock.NoTimeout, func(context.Context) error { return nil }))
 		}
 
