@@ -85,18 +85,29 @@ func makeHostile(t *testing.T, s site, writer database, settings []string) (end 
 		s.exec(t, `ALTER ROLE postgres IN DATABASE `+s.name+` SET `+setting)
 	}
 	plain := connectTo(t, s.server.ConnString(s.name)+" statement_timeout=0")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = plain.conn.Exec(context.Background(), `SELECT 1 FROM pg_class`)
-	}()
+	end = plain.await(`SELECT 1 FROM pg_class`)
 	eventually(t, "a plain client waits for the other's transaction", func() (is bool) {
 		err := s.conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SafeSnapshot')`,
 			plain.conn.PgConn().PID()).Scan(&is)
 		return is && err == nil
 	})
 	return func() {
+		end()
 		writer.exec(t, `ROLLBACK`)
+	}
+}
+
+// await runs a statement in the background that waits for others. It returns what ends
+// that, if it has not ended yet.
+func (d database) await(sql string) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = d.conn.Exec(ctx, sql)
+	}()
+	return func() {
+		cancel()
 		<-done
 	}
 }
@@ -113,12 +124,7 @@ func TestCommandOfAHostileRole(t *testing.T) {
 	defer makeHostile(t, s, writer, all)()
 	s.needs = append(s.needs, `PGOPTIONS=-c default_transaction_deferrable=on -c default_transaction_isolation=serializable -c standard_conforming_strings=off`)
 	blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
-	waited := make(chan struct{})
-	go func() {
-		defer close(waited)
-		_, _ = waiter.conn.Exec(context.Background(), `SELECT FROM app.scene`)
-	}()
-	defer func() { <-waited }()
+	defer waiter.await(`SELECT FROM app.scene`)()
 	waiting := fmt.Sprint(waiter.conn.PgConn().PID())
 	eventually(t, "somebody waits", func() (is bool) {
 		err := s.conn.QueryRow(t.Context(), `SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = `+waiting).Scan(&is)
@@ -178,12 +184,7 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 				}
 				before := look()
 				blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
-				waited := make(chan struct{})
-				go func() {
-					defer close(waited)
-					_, _ = waiter.conn.Exec(context.Background(), `SELECT FROM app.scene`)
-				}()
-				defer func() { <-waited }()
+				defer waiter.await(`SELECT FROM app.scene`)()
 				waiting := fmt.Sprint(waiter.conn.PgConn().PID())
 				eventually(t, "somebody waits", func() (is bool) {
 					err := s.conn.QueryRow(t.Context(), `SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = `+waiting).Scan(&is)
