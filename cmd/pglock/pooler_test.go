@@ -85,14 +85,14 @@ func makeHostile(t *testing.T, s site, writer database, settings []string) (end 
 		s.exec(t, `ALTER ROLE postgres IN DATABASE `+s.name+` SET `+setting)
 	}
 	plain := connectTo(t, s.server.ConnString(s.name)+" statement_timeout=0")
-	end = plain.await(`SELECT 1 FROM pg_class`)
+	waits := plain.await(`SELECT 1 FROM pg_class`)
 	eventually(t, "a plain client waits for the other's transaction", func() (is bool) {
 		err := s.conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SafeSnapshot')`,
 			plain.conn.PgConn().PID()).Scan(&is)
 		return is && err == nil
 	})
 	return func() {
-		end()
+		waits()
 		writer.exec(t, `ROLLBACK`)
 	}
 }
