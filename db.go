@@ -16,6 +16,16 @@ type Querier interface {
 // A Conn is one connection, or one transaction on it, that belongs to the
 // caller: what [LockTx] and its kin work in. It is the same session from one
 // call to the next; a pool is no Conn.
+//
+// Behind a pooler it is the same session for the length of a transaction only. What
+// would set something for the session finds that out first if the Conn also has the
+// methods AskSimple and PID of a [Session], as those of pgxlock and sqllock have; they
+// are called outside of transactions only. Without them, or if PID returns 0, the session
+// is taken for the caller's own. A Conn may also have the method
+//
+//	InTransaction() (open, known bool)
+//
+// which reports whether a transaction is open, if the driver knows; it saves the asking.
 type Conn interface {
 	Querier
 

@@ -47,18 +47,18 @@ func goFiles(t *testing.T, f func(path string)) {
 func TestImports(t *testing.T) {
 	const root = "github.com/pglock-go/pglock"
 	may := map[string][]string{ // what the code of a folder may import beyond the standard library
-		".":                  {root + "/internal/session", root + "/internal/sqlstate", root + "/internal/plain"},
+		".":                  {root + "/internal/session", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/plain"},
 		"internal/plain":     {},
 		"internal/secret":    {},
-		"internal/handshake": {},
+		"internal/handshake": {root + "/internal/sqlstate"},
 		"internal/session":   {root + "/internal/sqlstate", root + "/internal/handshake"},
 		"internal/sqlstate":  {},
 		"inspect":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/plain"},
 		"config":             {root + "/inspect", root + "/internal/plain", "go.yaml.in/yaml/v3"},
 		"prioritize":         {root, root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/plain"},
-		"sqllock":            {root, root + "/internal/sqlstate", root + "/internal/secret"},
+		"sqllock":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/secret"},
 		"pgxlock":            {root, root + "/internal/sqlstate", root + "/internal/secret", "github.com/jackc/pgx/v5"},
-		"pglocktest":         {root},
+		"pglocktest":         {root, root + "/internal/handshake"},
 	}
 	seen := map[string]bool{}
 	goFiles(t, func(path string) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -28,6 +29,11 @@ const NoTimeout time.Duration = math.MinInt64
 // there is nothing that could be put back, and the rollback does it; but a
 // rollback to a savepoint that fn itself set, and left behind, does not.
 //
+// Outside a transaction the setting is the session's. Behind a connection pooler it
+// would reach statements of others, and might not reach fn's, so then the error is
+// [ErrPooler], nothing has been set and fn is not called: use a transaction. See [Conn]
+// for how a pooler is found out.
+//
 // d is rounded up to whole milliseconds. It must be at least one, and at most
 // 2,147,483,647 (24 days), or [NoTimeout]: Postgres knows no smaller unit, and
 // takes 0 for no timeout.
@@ -46,14 +52,34 @@ func WithStatementTimeout(ctx context.Context, conn Conn, d time.Duration, fn fu
 	return withTimeout(ctx, conn, "statement_timeout", d, fn)
 }
 
+// errPooledTimeout is ErrPooler with the advice that fits a timeout.
+var errPooledTimeout error = pooledTimeout{}
+
+type pooledTimeout struct{}
+
+func (pooledTimeout) Error() string {
+	return "a connection pooler stands between pglock and Postgres, and what is set for a session " +
+		"would be set for whoever gets that session next: use it in a transaction, or connect to Postgres directly"
+}
+
+func (pooledTimeout) Unwrap() error { return ErrPooler }
+
 func withTimeout(ctx context.Context, conn Conn, name string, d time.Duration, fn func(context.Context) error) (err error) {
 	value, err := timeoutValue(d)
 	if err != nil {
 		return fmt.Errorf("pglock: %s: %w", name, err)
 	}
-	local, err := inTransaction(ctx, conn)
+	local, err := handshake.InTransaction(ctx, conn)
 	if err != nil {
 		return fmt.Errorf("pglock: %s: %w", name, err)
+	}
+	if !local {
+		switch path, err := handshake.PathOf(ctx, conn); {
+		case err != nil:
+			return fmt.Errorf("pglock: %s: %w", name, err)
+		case path == handshake.Pooled:
+			return &Error{Op: name, Kind: errPooledTimeout}
+		}
 	}
 	// SHOW and SET, not functions: a SELECT would settle what a transaction that
 	// is REPEATABLE READ gets to see, before it had its locks.
@@ -144,23 +170,6 @@ func milliseconds(d time.Duration) int64 {
 // open, without asking.
 type transactionTeller interface {
 	InTransaction() (open, known bool)
-}
-
-// inTransaction reports whether a transaction is open on conn, aborted or not.
-func inTransaction(ctx context.Context, conn Conn) (bool, error) {
-	if teller, ok := conn.(transactionTeller); ok {
-		if open, known := teller.InTransaction(); known {
-			return open, nil
-		}
-	}
-	// What is set for a transaction is still there in the next statement, if that
-	// is in the same one.
-	_, err := queryText(ctx, conn, `SELECT pg_catalog.set_config('pglock.in_transaction', 'yes', true)`)
-	if err != nil {
-		return false, err
-	}
-	answer, err := queryText(ctx, conn, `SELECT coalesce(pg_catalog.current_setting('pglock.in_transaction', true), '')`)
-	return answer == "yes", err
 }
 
 // timeouts is how a wait for a lock is bounded, in a transaction of the caller's

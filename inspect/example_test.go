@@ -202,11 +202,17 @@ func ExampleGuard() {
 	defer conn.Conn().Close(ctx) // its settings are not for others
 	defer conn.Release()
 
-	check(inspect.Guard(ctx, pgxlock.Conn(conn.Conn())))
+	guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn.Conn()))
+	check(err)
+	pairs, err := inspect.Blocked(ctx, guarded)
+	check(err)
+	fmt.Println(len(pairs) > 0)
 	var timeout string
 	check(conn.QueryRow(ctx, "SHOW lock_timeout").Scan(&timeout))
 	fmt.Println(timeout)
-	// Output: 2s
+	// Output:
+	// true
+	// 2s
 }
 
 // Filters as people write them. What is wrong with one is told at once.

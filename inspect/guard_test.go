@@ -6,10 +6,58 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 )
+
+// guard guards a connection.
+func guard(t *testing.T, conn pglock.Conn) *inspect.Guarded {
+	t.Helper()
+	guarded, err := inspect.Guard(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return guarded
+}
+
+// lent is a connection that looks as if a pooler lent its session.
+type lent struct{ pglock.Conn }
+
+func (l lent) AskSimple(ctx context.Context, sql string) (string, error) {
+	return l.Conn.(interface {
+		AskSimple(ctx context.Context, sql string) (string, error)
+	}).AskSimple(ctx, sql)
+}
+
+func (lent) PID() uint32 { return 1 }
+
+// In a transaction of the caller's nothing is set, and the transaction goes on.
+func TestGuardInATransaction(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for _, begin := range []string{"BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"} {
+		if err := s.me.Exec(t.Context(), begin+"; SELECT 1"); err != nil {
+			t.Fatal(err)
+		}
+		if guarded, err := inspect.Guard(t.Context(), s.me); err == nil {
+			t.Errorf("a connection in a transaction is guarded: %v", guarded)
+		}
+		if err := s.me.Exec(t.Context(), "SELECT 1; COMMIT"); err != nil {
+			t.Error(err)
+		}
+	}
+	rows, err := s.me.Query(t.Context(), "SHOW lock_timeout")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var timeout string
+	if rows.Next(); rows.Scan(&timeout) != nil || timeout != "0" {
+		t.Errorf("lock_timeout is %s, %v", timeout, rows.Err())
+	}
+}
 
 func TestGuard(t *testing.T) {
 	t.Parallel()
@@ -18,8 +66,8 @@ func TestGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if err := inspect.Guard(t.Context(), pgxlock.Conn(conn)); err != nil {
-		t.Fatal(err)
+	if guard(t, pgxlock.Conn(conn)).Shared() {
+		t.Error("nothing lies between, and the session is taken for a pooler's")
 	}
 	for setting, want := range map[string]string{"statement_timeout": "30s", "lock_timeout": "2s"} {
 		var got string

@@ -124,6 +124,20 @@ func query(ctx context.Context, q pglock.Querier, sql string, values map[string]
 	if err != nil {
 		return err
 	}
+	if g, ok := q.(asker); ok {
+		pairs, asked, err := g.askPairs(ctx, sql, args)
+		if err != nil {
+			return err
+		}
+		for _, pair := range pairs {
+			if err := take(pair[0], pair[1]); err != nil {
+				return err
+			}
+		}
+		if asked {
+			return nil
+		}
+	}
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return err

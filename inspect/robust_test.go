@@ -68,9 +68,12 @@ func TestHostileSearchPath(t *testing.T) {
 	if _, err := s.eye.Exec(t.Context(), "SET search_path = "+pgtest.ShadowPath); err != nil {
 		t.Fatal(err)
 	}
-	if err := inspect.Guard(t.Context(), pgxlock.Conn(s.eye)); err != nil {
+	through := *s
+	through.q = guard(t, lent{pgxlock.Conn(s.eye)})
+	if err := through.everything(); err != nil {
 		t.Fatal(err)
 	}
+	s.q = guard(t, pgxlock.Conn(s.eye))
 	if err := s.everything(); err != nil {
 		t.Fatal(err)
 	}

@@ -94,13 +94,14 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 type sessionBreak struct {
 	check, does string
 
-	open  func(context.Context, pglock.Source) (pglock.Session, error)
-	ask   func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error)
-	exec  func(s *brokenSession, ctx context.Context, sql string, args ...any) error
-	watch func(s *brokenSession, ctx context.Context) error
-	pid   func(*brokenSession) uint32
-	close func(*brokenSession) error
-	share bool // one session for everybody
+	open   func(context.Context, pglock.Source) (pglock.Session, error)
+	simple func(s *brokenSession, ctx context.Context, sql string) (string, error)
+	ask    func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error)
+	exec   func(s *brokenSession, ctx context.Context, sql string, args ...any) error
+	watch  func(s *brokenSession, ctx context.Context) error
+	pid    func(*brokenSession) uint32
+	close  func(*brokenSession) error
+	share  bool // one session for everybody
 }
 
 var brokenSources = []sessionBreak{
@@ -132,6 +133,60 @@ var brokenSources = []sessionBreak{
 		check: "AskUntilContextEnds", does: "does not heed ctx",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
 			return s.Session.Ask(context.WithoutCancel(ctx), sql, args...)
+		},
+	},
+	{
+		check: "AskSimple", does: "sends the first statement alone",
+		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
+			first, _, _ := strings.Cut(sql, "; ")
+			return s.Session.AskSimple(ctx, first)
+		},
+	},
+	{
+		check: "AskSimple", does: "sends each statement in a message of its own",
+		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
+			statements := strings.Split(sql, "; ")
+			for _, first := range statements[:len(statements)-1] {
+				if err := s.Session.Exec(ctx, first); err != nil {
+					return "", err
+				}
+			}
+			return s.Session.AskSimple(ctx, statements[len(statements)-1])
+		},
+	},
+	{
+		check: "AskSimpleAfterAServerError", does: "hides the SQLSTATE",
+		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
+			answer, err := s.Session.AskSimple(ctx, sql)
+			return answer, hidden(err)
+		},
+	},
+	{
+		check: "AskSimpleAfterAServerError", does: "leaves a transaction behind an error",
+		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
+			return s.Session.AskSimple(ctx, "BEGIN; "+sql+"; COMMIT")
+		},
+	},
+	{
+		check: "AskSimpleForOneValue", does: "makes nothing of no row",
+		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
+			answer, err := s.Session.AskSimple(ctx, sql)
+			if stateOf(err) == "" {
+				err = nil
+			}
+			return answer, err
+		},
+	},
+	{
+		check: "AskSimpleLeavesNothing", does: "prepares what it runs",
+		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
+			return s.Session.Ask(ctx, sql)
+		},
+	},
+	{
+		check: "AskSimpleUntilContextEnds", does: "does not heed ctx",
+		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
+			return s.Session.AskSimple(context.WithoutCancel(ctx), sql)
 		},
 	},
 	{
@@ -311,6 +366,13 @@ func (s *brokenSession) Ask(ctx context.Context, sql string, args ...string) (st
 		return f(s, ctx, sql, args...)
 	}
 	return s.Session.Ask(ctx, sql, args...)
+}
+
+func (s *brokenSession) AskSimple(ctx context.Context, sql string) (string, error) {
+	if f := s.source.how.simple; f != nil {
+		return f(s, ctx, sql)
+	}
+	return s.Session.AskSimple(ctx, sql)
 }
 
 func (s *brokenSession) Exec(ctx context.Context, sql string, args ...any) error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/handshake"
 )
 
 var (
@@ -305,7 +306,8 @@ func bounded() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience+soon)
 }
 
-// open opens a session for the length of a test, and tells its pid.
+// open opens a session for the length of a test, and returns its pid. The session must be
+// the test's own: what is held on one that a pooler lends to others is held by them.
 func open(t testing.TB, source pglock.Source) (session pglock.Session, pid string) {
 	t.Helper()
 	ctx, cancel := bounded()
@@ -315,7 +317,15 @@ func open(t testing.TB, source pglock.Source) (session pglock.Session, pid strin
 		t.Fatalf("pglocktest: open a session: %v", err)
 	}
 	t.Cleanup(func() { session.Close() })
-	return session, answerOf(t, session, pidSQL)
+	hello, err := handshake.Meet(ctx, session, handshake.Settings{ApplicationName: "pglocktest", KeepSearchPath: true})
+	switch {
+	case err != nil:
+		t.Fatalf("pglocktest: open a session: %v", err)
+	case hello.Path == handshake.Pooled:
+		t.Fatal("pglocktest: open a session: a connection pooler stands between the test and Postgres: " +
+			"give it a source that connects to Postgres directly")
+	}
+	return session, fmt.Sprint(hello.PID)
 }
 
 // answerOf is the answer to a statement that must have one.

@@ -39,6 +39,11 @@ func sourceChecks(source pglock.Source) []check {
 		{"AskAfterAServerError", s.askAfterServerError},
 		{"AskForOneValue", s.askForOneValue},
 		{"AskUntilContextEnds", s.askUntilContextEnds},
+		{"AskSimple", s.askSimple},
+		{"AskSimpleAfterAServerError", s.askSimpleAfterServerError},
+		{"AskSimpleForOneValue", s.askSimpleForOneValue},
+		{"AskSimpleLeavesNothing", s.askSimpleLeavesNothing},
+		{"AskSimpleUntilContextEnds", s.askSimpleUntilContextEnds},
 		{"ExecAndQuery", s.execAndQuery},
 		{"SessionsAreTheirOwn", s.sessionsAreTheirOwn},
 		{"OpenUntilContextEnds", s.openUntilContextEnds},
@@ -231,6 +236,134 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 	session.Close()
 	holder.Close()
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, holderPID)
+	s.gone(t, pid)
+}
+
+// askSimple runs statements by the simple query protocol that must succeed.
+func askSimple(t testing.TB, session pglock.Session, sql string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	answer, err := session.AskSimple(ctx, sql)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return answer
+}
+
+func (s suite) askSimple(t testing.TB) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	long := strings.Repeat("long", 5000)
+	for sql, want := range map[string]string{
+		pidSQL:                             pid,
+		`SELECT ''`:                        "",
+		`SELECT 'ü 日本 $1 ?'::text`:         "ü 日本 $1 ?",
+		`SELECT '` + long + `'`:            long,
+		`SELECT 1 WHERE false; SELECT 'a'`: "a", // statements without an answer before the one that has it
+		`SELECT 'b'; SELECT FROM pg_class WHERE false`: "b",
+		// One message is one transaction: what is set for one lasts until its end, and a
+		// transaction's mode can be set before it reads.
+		`SET LOCAL pglocktest.a = 'in'; SELECT current_setting('pglocktest.a')`:                                  "in",
+		`SET LOCAL TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT current_setting('transaction_isolation')`: "repeatable read",
+		`SET pglocktest.b = 'out'; SELECT pg_backend_pid()::text || current_setting('pglocktest.b')`:             pid + "out",
+	} {
+		if got := askSimple(t, session, sql); got != want {
+			t.Errorf("%.100s: got %.100q, want %.100q", sql, got, want)
+		}
+	}
+	if got := ask(t, session, `SELECT current_setting('pglocktest.a') || current_setting('pglocktest.b')`); got != "out" {
+		t.Errorf("what was set for a message and for the session is %q afterwards, want %q", got, "out")
+	}
+}
+
+func (s suite) askSimpleAfterServerError(t testing.TB) {
+	session := s.open(t)
+	pid := ask(t, session, pidSQL)
+	for range 3 {
+		for sql, want := range map[string]string{
+			`SELECT (1 / 0)::text`:                     "22012",
+			`SELECT 'a'; SELECT nope()`:                "42883",
+			`SELEKT 1`:                                 "42601",
+			`SET pglocktest.c = 'a'; SELECT FROM nope`: "42P01",
+		} {
+			ctx, cancel := context.WithTimeout(context.Background(), soon)
+			answer, err := session.AskSimple(ctx, sql)
+			cancel()
+			if got := stateOf(err); got != want {
+				t.Errorf("%s: %q and an error with SQLState %q, want %q: %v", sql, answer, got, want, err)
+			}
+			if got := askSimple(t, session, pidSQL); got != pid {
+				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+			}
+			if got := ask(t, session, pidSQL); got != pid {
+				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+			}
+		}
+	}
+}
+
+func (s suite) askSimpleForOneValue(t testing.TB) {
+	for _, sql := range []string{
+		`SELECT 'a' WHERE false`, `SELECT NULL::text`, `SELECT 'a' UNION ALL SELECT 'b'`, `SELECT 'a'; SELECT 'b'`, `SET pglocktest.d = 'a'`,
+	} {
+		session := s.open(t)
+		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		got, err := session.AskSimple(ctx, sql)
+		cancel()
+		if err == nil {
+			t.Errorf("%s: answered %q, want an error", sql, got)
+		} else if stateOf(err) != "" {
+			t.Errorf("%s: an error with an SQLState, which Postgres did not send: %v", sql, err)
+		}
+	}
+}
+
+// askSimpleLeavesNothing looks first: each other check may have prepared something.
+func (s suite) askSimpleLeavesNothing(t testing.TB) {
+	const prepared = `SELECT (SELECT count(*)::text || coalesce(': ' || string_agg(statement, '; '), '') FROM pg_prepared_statements)`
+	session := s.open(t)
+	for range 3 { // what comes again may be prepared
+		askSimple(t, session, pidSQL)
+		if got := askSimple(t, session, prepared); got != "0" {
+			t.Fatalf("prepared statements are left on the session: %s", got)
+		}
+	}
+	if got := askSimple(t, session, `SELECT coalesce((SELECT string_agg(name, ' ') FROM pg_cursors WHERE statement NOT LIKE '%pg_cursors%'), '')`); got != "" {
+		t.Errorf("cursors are left on the session: %s", got)
+	}
+}
+
+func (s suite) askSimpleUntilContextEnds(t testing.TB) {
+	holder, session, observer := s.open(t), s.open(t), s.open(t)
+	ask(t, holder, lockSQL)
+	pid := askSimple(t, session, pidSQL)
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error, 1)
+	go func() {
+		_, err := session.AskSimple(ctx, lockSQL)
+		result <- err
+	}()
+	waits(t, observer, pid)
+	cancel()
+	select {
+	case err := <-result:
+		if err == nil {
+			t.Fatal("AskSimple had the lock that another session holds")
+		}
+		if stateOf(err) != "" {
+			if got := ask(t, session, pidSQL); got != pid {
+				t.Errorf("after %v, which has an SQLState, the session is another one", err)
+			}
+		}
+	case <-time.After(promptly):
+		t.Fatal("AskSimple goes on after its context has ended")
+	}
+	session.Close()
+	if _, err := session.AskSimple(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
+		t.Errorf("AskSimple after Close: %v", err)
+	}
+	holder.Close()
 	s.gone(t, pid)
 }
 

@@ -44,6 +44,11 @@ func newSession(conn *pgx.Conn) *session {
 
 func (s *session) PID() uint32 { return s.conn.PgConn().PID() }
 
+// InTransaction reports whether a transaction is open.
+func (s *session) InTransaction() (open, known bool) {
+	return s.conn.PgConn().TxStatus() != 'I', true
+}
+
 // begin says that a call uses conn from now until end.
 func (s *session) begin() error {
 	s.mu.Lock()
@@ -160,7 +165,12 @@ func (s *session) AskSimple(ctx context.Context, sql string) (string, error) {
 		return "", err
 	}
 	defer s.end()
-	results, err := s.conn.PgConn().Exec(ctx, sql).ReadAll()
+	return askSimple(ctx, s.conn.PgConn(), sql)
+}
+
+// askSimple runs sql by the simple query protocol.
+func askSimple(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
+	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return "", err
 	}

@@ -11,15 +11,11 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/handshake"
 )
 
-var (
-	//go:embed hello.sql
-	helloSQL string
-
-	//go:embed look.sql
-	lookSQL string
-)
+//go:embed look.sql
+var lookSQL string
 
 const (
 	// watcherName is the application_name of watchers. That one is a watcher is
@@ -94,7 +90,7 @@ type sessionEye struct {
 	session pglock.Session
 }
 
-// openEye opens a session and sets it up.
+// openEye opens a session and sets it up, if it is the watcher's own.
 func openEye(ctx context.Context, source pglock.Source) (eye, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -102,19 +98,50 @@ func openEye(ctx context.Context, source pglock.Source) (eye, error) {
 	if err != nil {
 		return nil, err
 	}
-	timeout := strconv.FormatInt(askTimeout.Milliseconds(), 10)
-	if _, err := session.Ask(ctx, helloSQL, watcherName, timeout); err != nil {
-		session.Close()
-		return nil, err
-	}
 	e := &sessionEye{session}
-	// What is asked when there is no time to lose is prepared now.
-	if _, err := e.signal(ctx, inspect.BlockingSignal{}); err != nil {
+	if err := e.begin(ctx); err != nil {
 		session.Close()
 		return nil, err
 	}
 	return e, nil
 }
+
+// begin asks the session who it is, which changes nothing on it, and sets it up only if
+// nobody else may get it.
+func (e *sessionEye) begin(ctx context.Context) error {
+	hello, err := handshake.Meet(ctx, e.session, handshake.Settings{
+		StatementTimeout: askTimeout,
+		LockTimeout:      askTimeout,
+		PlanCacheMode:    "force_generic_plan",
+		ApplicationName:  watcherName,
+		Rename:           true,
+	})
+	switch {
+	case err != nil:
+		return err
+	case hello.Path == handshake.Pooled:
+		return errPooledWatcher
+	case hello.Path == handshake.Unknown:
+		return fmt.Errorf("%w (the driver does not report the PID that the server gave it, so that a pooler cannot be ruled out)", errPooledWatcher)
+	}
+	// What is asked when there is no time to lose is prepared now.
+	_, err = e.signal(ctx, inspect.BlockingSignal{})
+	return err
+}
+
+// Errors that are [pglock.ErrPooler], with the advice that fits.
+var (
+	errPooledWatcher = pooler("a connection pooler stands between the watcher and Postgres, and would lend its session to others: " +
+		"give it a source that connects to Postgres directly")
+	errPooledConn = pooler("a connection pooler stands between the connection and Postgres, and each transaction may get another session, " +
+		"so that it is not known whose way is to be cleared: use a transaction, or connect to Postgres directly")
+)
+
+type pooler string
+
+func (p pooler) Error() string { return string(p) }
+
+func (p pooler) Unwrap() error { return pglock.ErrPooler }
 
 func (e *sessionEye) close() { e.session.Close() }
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
-	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/internal/handshake"
 )
 
 // Retry runs fn while lock_timeout of conn is short ([LockTimeout]), and runs it
@@ -26,7 +26,9 @@ import (
 // What was done outside of a transaction stays done when a later statement fails,
 // and CREATE INDEX CONCURRENTLY leaves an invalid index behind.
 //
-// conn is the connection that fn works with. When a transaction is open on it
+// conn is the connection that fn works with. Behind a connection pooler it must be a
+// transaction, and the source must connect to Postgres directly: otherwise the error is
+// [pglock.ErrPooler], or the source is done without. When a transaction is open on it
 // already, each try is a savepoint in that: the transaction goes on, and with it
 // whatever it had locked before, also during the pauses, so a transaction of fn's
 // own is better.
@@ -120,17 +122,13 @@ const (
 // inSavepoint runs fn in a savepoint if a transaction is open on conn, so that the
 // transaction is as it was when fn fails; else it just runs it.
 func inSavepoint(ctx context.Context, conn pglock.Conn, fn func(context.Context) error) error {
-	if teller, ok := conn.(interface {
-		InTransaction() (open, known bool)
-	}); ok {
-		if open, known := teller.InTransaction(); known && !open {
-			return fn(ctx)
-		}
-	}
-	switch err := conn.Exec(ctx, savepoint); {
-	case sqlstate.Of(err) == sqlstate.NoActiveTransaction:
-		return fn(ctx)
+	switch open, err := handshake.InTransaction(ctx, conn); {
 	case err != nil:
+		return fmt.Errorf("pglock: %s: %w", opRetry, err)
+	case !open:
+		return fn(ctx)
+	}
+	if err := conn.Exec(ctx, savepoint); err != nil {
 		return fmt.Errorf("pglock: %s: %w", opRetry, err)
 	}
 	err := fn(ctx)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -18,8 +19,9 @@ import (
 // conn is the connection, or a transaction on it, that fn works with; source opens
 // the watcher's own session, which needs the rights to see and to end others: the
 // same role is enough for sessions of that role, and pg_signal_backend for all but
-// superusers' (PostgreSQL manual, 9.28.2 "Server Signaling Functions"). Behind a
-// pooler that gives each transaction another session, conn must be a transaction.
+// superusers' (PostgreSQL manual, 9.28.2 "Server Signaling Functions"). source must
+// connect to Postgres directly, and conn too unless it is a transaction: behind a
+// connection pooler the error is [pglock.ErrPooler], and nothing was set or run.
 // conn is asked for its number first; where that is a REPEATABLE READ transaction's
 // first statement, it settles what the transaction sees.
 //
@@ -73,7 +75,9 @@ const (
 func run(ctx context.Context, c *config, source pglock.Source, who Who, isLock func(error) lockError, fn func(context.Context) error) error {
 	began := time.Now()
 	w := newWatcher(c, who, opener(source))
-	if err := w.connect(ctx); err != nil {
+	if err := w.connect(ctx); errors.Is(err, pglock.ErrPooler) {
+		return fmt.Errorf("pglock: %s: the watcher: %w", opRun, err) // which trying again does not mend
+	} else if err != nil {
 		return fmt.Errorf("pglock: %s: the watcher: %w: %w", opRun, pglock.ErrUnavailable, err)
 	}
 	defer w.close()
@@ -132,8 +136,30 @@ func onLock(err error) lockError {
 const identifySQL = `SELECT CAST(pg_catalog.json_build_object('pid', a.pid, 'start', a.backend_start) AS pg_catalog.text)
 FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a`
 
-// identify finds out which session conn is.
+// identify finds out which session conn is. Behind a pooler only a transaction is one.
 func identify(ctx context.Context, op string, conn pglock.Conn) (Who, error) {
+	open, err := handshake.InTransaction(ctx, conn)
+	if err != nil {
+		return Who{}, fmt.Errorf("pglock: %s: %w", op, err)
+	}
+	if c, ok := conn.(handshake.Conn); ok && !open && c.PID() != 0 {
+		var hello handshake.Hello
+		err := handshake.Persist(ctx, func() (err error) {
+			hello, err = handshake.Greet(ctx, c)
+			return err
+		})
+		if err != nil {
+			return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: %w", op, err)
+		}
+		if hello.Path == handshake.Pooled {
+			return Who{}, fmt.Errorf("pglock: %s: %w", op, errPooledConn)
+		}
+		start, err := hello.StartTime()
+		if err != nil {
+			return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: %w", op, err)
+		}
+		return Who{PIDs: []int32{hello.PID}, start: start}, nil
+	}
 	text, err := queryText(ctx, conn, identifySQL)
 	if err != nil {
 		return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: %w", op, err)

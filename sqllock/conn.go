@@ -3,6 +3,7 @@ package sqllock
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -32,7 +33,7 @@ func Tx(tx ExecQueryer) pglock.Conn { return newConn(tx) }
 
 // Conn lets pglock work on one connection of the caller's, which goes back to
 // its pool only when the caller closes it. It serves one goroutine at a time.
-func Conn(conn *sql.Conn) pglock.Conn { return queries{conn} }
+func Conn(conn *sql.Conn) pglock.Conn { return queries{conn, unpreparedOn(conn)} }
 
 // newConn finds what to talk to.
 func newConn(x ExecQueryer) pglock.Conn {
@@ -41,10 +42,14 @@ func newConn(x ExecQueryer) pglock.Conn {
 		return noConn{fmt.Errorf("sqllock: a %T is a pool of connections: what is to be locked or set needs one of them, or a transaction", x)}
 	case nil:
 		return noConn{fmt.Errorf("sqllock: a nil %T", x)}
+	case *sql.Tx:
+		return queries{inner, unpreparedIn(inner)}
+	case *sql.Conn:
+		return Conn(inner)
 	case ExecQueryer:
-		return queries{inner}
+		return queries{inner, nil}
 	}
-	return queries{x}
+	return queries{x, nil}
 }
 
 // innermost is the *sql.Tx, *sql.Conn or *sql.DB that x is or wraps, or else x.
@@ -83,20 +88,56 @@ func innermost(x any) any {
 	return x
 }
 
-// queries runs statements as they are, prepared by nobody but the driver.
-type queries struct{ x ExecQueryer }
+// queries runs statements without preparing them, unless a driver insists.
+type queries struct {
+	x    ExecQueryer
+	mode any // what pgx is to be given before a statement's arguments, or nil
+}
 
+// Exec runs a statement. Those without arguments are sent as they are by pgx and lib/pq.
 func (q queries) Exec(ctx context.Context, query string, args ...any) error {
+	if len(args) > 0 {
+		args = with(q.mode, args)
+	}
 	_, err := q.x.ExecContext(ctx, query, args...)
 	return err
 }
 
 func (q queries) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
-	rows, err := q.x.QueryContext(ctx, query, args...)
+	rows, err := q.x.QueryContext(ctx, query, with(q.mode, args)...)
 	if err != nil {
 		return nil, err
 	}
 	return rows, nil
+}
+
+// PID returns the number of the backend as the protocol told it, or 0 if that is not
+// known, such as in a transaction. By it a pooler is found out.
+func (q queries) PID() (pid uint32) {
+	conn, ok := q.x.(*sql.Conn)
+	if !ok {
+		return 0
+	}
+	err := conn.Raw(func(raw any) error {
+		inner := unwrap(raw)
+		pid = pidOf(inner, nativeOf(inner))
+		return nil
+	})
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// AskSimple runs query by the simple query protocol, which prepares nothing, and returns
+// the single value that it answers with. A transaction does not lead to the driver's
+// connection.
+func (q queries) AskSimple(ctx context.Context, query string) (string, error) {
+	conn, ok := q.x.(*sql.Conn)
+	if !ok {
+		return "", fmt.Errorf("sqllock: a %T has no simple query protocol: %w", q.x, errors.ErrUnsupported)
+	}
+	return askSimple(ctx, conn, query)
 }
 
 // InTransaction reports whether a transaction is open, where that is known. It
@@ -107,9 +148,9 @@ func (q queries) InTransaction() (open, known bool) {
 		return true, true
 	case *sql.Conn:
 		err := x.Raw(func(raw any) error {
-			if native := nativeOf(unwrap(raw)); native != nil {
-				open, known = native.TxStatus() != 'I', true
-			}
+			inner := unwrap(raw)
+			status, ok := txStatusOf(inner, nativeOf(inner))
+			open, known = status != 'I', ok
 			return nil
 		})
 		return open, known && err == nil

@@ -28,6 +28,13 @@
 // pgx the session of a Locker listens on the connection beneath and hears at
 // once that it is lost; with lib/pq the Locker asks now and then.
 //
+// pglock's statements leave no prepared statement on a connection or in a transaction of
+// the program's: lib/pq prepares none, and pgx is told not to, whatever the connection
+// string says. That needs pgx' own driver: where another one is around it, such as one
+// that traces, pgx prepares pglock's statements as it does the program's, and behind a
+// pooler of transactions default_query_exec_mode=exec in the connection string keeps it
+// from that.
+//
 // When a context ends while a statement runs, both drivers give the connection
 // up and tell the server to stop. A transaction on it is over then.
 package sqllock

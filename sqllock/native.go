@@ -112,14 +112,33 @@ func pidOf(conn any, n native) uint32 {
 	if n != nil {
 		return n.PID()
 	}
-	v := reflect.Indirect(reflect.ValueOf(conn))
-	if v.Kind() != reflect.Struct || v.Type().PkgPath() != "github.com/lib/pq" {
-		return 0
-	}
 	for _, name := range []string{"pid", "processID"} {
-		if field := v.FieldByName(name); field.IsValid() && field.CanInt() {
+		if field := pqField(conn, name); field.IsValid() && field.CanInt() {
 			return uint32(field.Int())
 		}
 	}
 	return 0
+}
+
+// txStatusOf returns the status of the transaction as the server told the driver with its
+// last answer: I for none, T, or E for one that is aborted. lib/pq has it in a field, too.
+func txStatusOf(conn any, n native) (status byte, known bool) {
+	if n != nil {
+		return n.TxStatus(), true
+	}
+	field := pqField(conn, "txnStatus")
+	if !field.IsValid() || !field.CanUint() {
+		return 0, false
+	}
+	status = byte(field.Uint())
+	return status, status == 'I' || status == 'T' || status == 'E'
+}
+
+// pqField returns a field of lib/pq's own connection, or the zero Value.
+func pqField(conn any, name string) reflect.Value {
+	v := reflect.Indirect(reflect.ValueOf(conn))
+	if v.Kind() != reflect.Struct || v.Type().PkgPath() != "github.com/lib/pq" {
+		return reflect.Value{}
+	}
+	return v.FieldByName(name)
 }

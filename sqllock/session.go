@@ -59,6 +59,16 @@ func newSession(conn *sql.Conn, done func()) (*session, error) {
 
 func (s *session) PID() uint32 { return s.pid }
 
+// InTransaction reports whether a transaction is open, if the driver knows.
+func (s *session) InTransaction() (open, known bool) {
+	_ = s.conn.Raw(func(any) error {
+		status, ok := txStatusOf(s.raw, s.native)
+		open, known = status != 'I', ok
+		return nil
+	})
+	return open, known
+}
+
 // begin says that a call uses conn until end is called. The context that it
 // returns ends with the session, too.
 func (s *session) begin(ctx context.Context) (_ context.Context, end func(), _ error) {
@@ -353,7 +363,7 @@ func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.conn.QueryContext(ctx, query, args...)
+	rows, err := Conn(s.conn).Query(ctx, query, args...)
 	if err != nil {
 		end()
 		return nil, s.broken(caller, err)
@@ -363,7 +373,7 @@ func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.
 
 // sessionRows keep the session in use until they are closed.
 type sessionRows struct {
-	*sql.Rows
+	pglock.Rows
 	end  func()
 	once sync.Once
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/secret"
 )
 
@@ -56,7 +57,7 @@ func DB(db *sql.DB) *PoolSource {
 
 // Query runs a statement in the pool.
 func (s *PoolSource) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
-	return queries{s.pool}.Query(ctx, query, args...)
+	return queryPool(ctx, s.pool, query, args)
 }
 
 // Connector opens sessions through a driver's connector, such as lib/pq's
@@ -138,8 +139,7 @@ var errTainted = errors.New("sqllock: the connections of the pool hold advisory 
 	"something locks through the pool and does not unlock, or not on the connection that it locked on")
 
 // taintedSQL counts the advisory locks of a connection. Whose connection that is, is not
-// known yet: nothing is changed on it, and its own defaults do not make it wait (see
-// hello.sql of internal/handshake).
+// known yet: nothing is changed on it.
 //
 //go:embed tainted.sql
 var taintedSQL string
@@ -153,7 +153,11 @@ func clean(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		locks, err := askSimple(ctx, conn, taintedSQL)
+		var locks string
+		err = handshake.Persist(ctx, func() (err error) {
+			locks, err = askSimple(ctx, conn, handshake.PreludeSQL+taintedSQL)
+			return err
+		})
 		if err == nil && locks == "0" {
 			return conn, nil
 		}

@@ -3,8 +3,15 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock/internal/pgbouncer"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
@@ -28,4 +35,207 @@ func TestPooler(t *testing.T) {
 		t.Errorf("stderr: %s", e)
 	}
 	s.start(t, "-d", dsn, "ls").want(0)
+}
+
+// stateOf is what a plain client of the pooler sees on the session that it gets, by
+// Postgres' word: what somebody set, prepared, locked or made there. It has a name of its
+// own, since application_name is what the pooler itself sets for each client that has one.
+func stateOf(t *testing.T, dsn string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn+" application_name=plain default_query_exec_mode=simple_protocol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var state string
+	err = conn.QueryRow(t.Context(), `SELECT concat_ws(E'\n', pg_backend_pid(),
+		(SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE source = 'session'),
+		(SELECT string_agg(statement, '; ') FROM pg_prepared_statements),
+		(SELECT string_agg(locktype || ' ' || mode, ' ') FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'),
+		(SELECT string_agg(relname, ' ') FROM pg_class WHERE pg_table_is_visible(oid) AND relpersistence = 't'),
+		current_setting('pglock.session', true),
+		(SELECT count(*) FROM orders))`).Scan(&state)
+	if err != nil {
+		t.Fatalf("the next client's statement: %v", err)
+	}
+	return state
+}
+
+// slowly and all are what a role may have for its defaults that is in the way of others'
+// tools: all of it, or without what no statement of a few milliseconds survives that comes
+// by way of a pooler. A session whose first statement is canceled, as may happen within a
+// millisecond, is asked again, which exit_on_error would not let us.
+var (
+	slowly = []string{
+		"default_transaction_isolation = serializable", "default_transaction_read_only = on",
+		"default_transaction_deferrable = on", "lock_timeout = 1", "exit_on_error = on", "DateStyle = German",
+		"transform_null_equals = on", "TimeZone = 'Asia/Kolkata'", "bytea_output = escape", "array_nulls = off",
+	}
+	all = append([]string{"statement_timeout = 1", "idle_in_transaction_session_timeout = 1"}, slices.DeleteFunc(slices.Clone(slowly), func(s string) bool { return strings.HasPrefix(s, "exit_on_error") })...)
+)
+
+// makeHostile gives the role of a site settings for a default, opens a transaction of
+// writer's that a statement under these must wait for, and proves that a plain client
+// does wait. It returns what waits for that client's end.
+func makeHostile(t *testing.T, s site, writer database, settings []string) (end func()) {
+	t.Helper()
+	s.exec(t, `CREATE TABLE IF NOT EXISTS public.written (id int)`)
+	writer.exec(t, `BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE; INSERT INTO public.written VALUES (1)`)
+	for _, setting := range settings {
+		s.exec(t, `ALTER ROLE postgres IN DATABASE `+s.name+` SET `+setting)
+	}
+	plain := connectTo(t, s.server.ConnString(s.name)+" statement_timeout=0")
+	waits := plain.await(`SELECT 1 FROM pg_class`)
+	eventually(t, "a plain client waits for the other's transaction", func() (is bool) {
+		err := s.conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SafeSnapshot')`,
+			plain.conn.PgConn().PID()).Scan(&is)
+		return is && err == nil
+	})
+	return func() {
+		waits()
+		writer.exec(t, `ROLLBACK`)
+	}
+}
+
+// await runs a statement in the background that waits for others. It returns what ends
+// that, if it has not ended yet.
+func (d database) await(sql string) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = d.conn.Exec(ctx, sql)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// Whatever defaults a role has, the command neither waits for other people's transactions
+// nor fails: by the role, the database or PGOPTIONS.
+func TestCommandOfAHostileRole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, `CREATE SCHEMA app; CREATE TABLE app.scene (id int)`)
+	blocker, waiter := connectTo(t, s.server.ConnString(s.name)), connectTo(t, s.server.ConnString(s.name))
+	writer := connectTo(t, s.server.ConnString(s.name))
+	s.exec(t, `ALTER DATABASE `+s.name+` SET search_path = app, nowhere`)
+	defer makeHostile(t, s, writer, all)()
+	s.needs = append(s.needs, `PGOPTIONS=-c default_transaction_deferrable=on -c default_transaction_isolation=serializable -c standard_conforming_strings=off`)
+	blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
+	defer waiter.await(`SELECT FROM app.scene`)()
+	waiting := fmt.Sprint(waiter.conn.PgConn().PID())
+	eventually(t, "somebody waits", func() (is bool) {
+		err := s.conn.QueryRow(t.Context(), `SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = `+waiting).Scan(&is)
+		return is && err == nil
+	})
+	for _, step := range []struct {
+		says string
+		args []string
+	}{
+		{"app.scene", []string{"ls"}},
+		{waiting, []string{"ls", "--blocking", "--on", "scene", "-f", "query ~ scene"}},
+		{waiting, []string{"tree"}},
+		{"ran", []string{"run", "--wait", "10s", "job", "--", "echo", "ran"}},
+		{"ran", []string{"prioritize", "--terminate", "-f", "blocking_application ~ x", "--", "echo", "ran"}},
+		{waiting, []string{"cancel", "-y", waiting}},
+		{"", []string{"terminate", "-y", "--wait", "20s", fmt.Sprint(blocker.conn.PgConn().PID())}},
+	} {
+		c := s.start(t, step.args...)
+		c.want(0)
+		var output []string
+		for line := range c.output {
+			output = append(output, line)
+		}
+		if said := strings.Join(output, "\n"); !strings.Contains(said, step.says) {
+			t.Errorf("%v says %s, and not %q", step.args, said, step.says)
+		}
+	}
+}
+
+// Whatever the command does through a pooler, or refuses to do, the pooled session is as
+// it was, and whoever gets it next finds what the role's own search_path finds.
+func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement} {
+		// A role whose defaults have all that could be in the way, with a name of its own
+		// for a table.
+		for _, hostile := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, hostile %t", mode, hostile), func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t)
+				s.exec(t, `CREATE SCHEMA app; CREATE TABLE app.orders (id int); CREATE TABLE app.scene (id int)`)
+				blocker, waiter := connectTo(t, s.server.ConnString(s.name)), connectTo(t, s.server.ConnString(s.name))
+				writer := connectTo(t, s.server.ConnString(s.name))
+				s.exec(t, `ALTER ROLE postgres IN DATABASE `+s.name+` SET search_path = app`)
+				if hostile {
+					defer makeHostile(t, s, writer, slowly)()
+				}
+				bouncer := pgbouncer.Start(t, s.server, mode, "default_pool_size = 1", "server_reset_query =")
+				t.Cleanup(func() { bouncer.Stop(t) })
+				dsn := bouncer.ConnString(s.name)
+				look := func() string {
+					if !hostile {
+						return stateOf(t, dsn)
+					}
+					// A plain client waits for the writer as long as that is there.
+					return ""
+				}
+				before := look()
+				blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
+				defer waiter.await(`SELECT FROM app.scene`)()
+				waiting := fmt.Sprint(waiter.conn.PgConn().PID())
+				eventually(t, "somebody waits", func() (is bool) {
+					err := s.conn.QueryRow(t.Context(), `SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = `+waiting).Scan(&is)
+					return is && err == nil
+				})
+
+				file := filepath.Join(t.TempDir(), "ran")
+				for _, step := range []struct {
+					code int
+					says string
+					args []string
+				}{
+					{0, "app.scene", []string{"ls"}},
+					{0, waiting, []string{"ls", "--on", "scene", "-f", "granted = false", "-f", "query ~ scene"}},
+					{0, waiting, []string{"ls", "--blocking"}},
+					{0, waiting, []string{"tree"}},
+					{0, "", []string{"terminate", "--blocking", waiting, "--dry-run"}},
+					{1, "", []string{"run", "job", "--", "touch", file}},
+					{1, "", []string{"prioritize", "--", "touch", file}},
+					{1, "", []string{"prioritize", "--terminate", "-f", "blocking_application ~ x", "--", "touch", file}},
+					{0, waiting, []string{"cancel", "-y", waiting}},
+					{0, "", []string{"terminate", "-y", "--wait", "20s", fmt.Sprint(blocker.conn.PgConn().PID())}},
+				} {
+					c := s.start(t, append([]string{"-d", dsn}, step.args...)...)
+					c.want(step.code)
+					var output []string
+					for line := range c.output {
+						output = append(output, line)
+					}
+					if said := strings.Join(output, "\n"); !strings.Contains(said, step.says) {
+						t.Errorf("%v says %s, and not %q", step.args, said, step.says)
+					}
+					if step.code != 0 && !strings.Contains(c.errors(), "pooler") {
+						t.Errorf("%v: stderr: %s", step.args, c.errors())
+					}
+					if after := look(); after != before {
+						t.Errorf("after %v the pooled session is\n%s\nand was\n%s", step.args, after, before)
+					}
+				}
+				if _, err := os.Stat(file); err == nil {
+					t.Error("a command ran behind a pooler")
+				}
+				if hostile {
+					// The same session, when nobody is in the way of a plain client: all that is
+					// set there is the role's own.
+					writer.exec(t, `ROLLBACK`)
+					if state := stateOf(t, dsn); strings.Contains(strings.Replace(state, "application_name=plain", "", 1), "=") {
+						t.Errorf("the pooled session is\n%s", state)
+					}
+				}
+			})
+		}
+	}
 }

@@ -1,10 +1,6 @@
--- What must be known of a session before anything is changed on it: it may be one
--- that a pooler lends to others. Sent as one message, these two statements are one
--- transaction; the first keeps the second from waiting, as a role whose defaults are
--- serializable, read only and deferrable would have it wait for other transactions
--- (PostgreSQL manual, SET TRANSACTION, "DEFERRABLE"), and ends with it. The
--- search_path is still the server's, so every name and operator is pg_catalog's own.
-SET LOCAL TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;
+-- What must be known of a session before anything is changed on it: it may be one that a
+-- pooler lends to others. The search_path is still the server's, so every name and
+-- operator is pg_catalog's own.
 SELECT CAST(pg_catalog.json_build_object(
     'pid', pg_catalog.pg_backend_pid(),
     'start', (SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', a.backend_start), 'YYYY-MM-DD HH24:MI:SS.US')

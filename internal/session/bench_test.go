@@ -15,13 +15,17 @@ import (
 // is the engine.
 type yes struct{}
 
-func (y yes) AskSimple(ctx context.Context, sql string) (string, error) { return y.Ask(ctx, sql) }
-func (yes) Exec(context.Context, string, ...any) error                  { return nil }
+func (y yes) AskSimple(ctx context.Context, sql string) (string, error) {
+	if handshake.IsSetUp(sql) {
+		return "9", nil
+	}
+	return y.Ask(ctx, sql)
+}
+
+func (yes) Exec(context.Context, string, ...any) error { return nil }
 
 func (yes) Ask(_ context.Context, sql string, args ...string) (string, error) {
 	switch sql {
-	case handshake.SettingsSQL:
-		return "9", nil
 	case handshake.ProveSQL:
 		return "yes", nil
 	case handshake.HelloSQL:

@@ -639,11 +639,13 @@ func parse(sql string, args []string) (*statement, error) {
 		}
 		return st, nil
 	}
+	if handshake.IsSetUp(sql) {
+		st.kind = "settings"
+		return st, nil
+	}
 	switch sql {
 	case handshake.HelloSQL:
 		st.kind = "hello"
-	case handshake.SettingsSQL:
-		st.kind = "settings"
 	case handshake.ProveSQL:
 		st.kind = "prove"
 	case keepaliveSQL:

@@ -326,7 +326,12 @@ func (s checkedSource) Open(ctx context.Context) (pglock.Session, error) {
 	if err != nil || len(s.filters) == 0 {
 		return session, err
 	}
-	if _, err := inspect.Blocked(ctx, session, s.filters...); err != nil {
+	// What prioritize refuses, such as a pooler's session, it refuses as it was.
+	guarded, err := inspect.Guard(ctx, session)
+	if err == nil && !guarded.Shared() {
+		_, err = inspect.Blocked(ctx, guarded, s.filters...)
+	}
+	if err != nil {
 		session.Close()
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -14,7 +13,7 @@ import (
 
 // session is the one connection of a verb that sees and ends locks.
 type session struct {
-	pglock.Querier
+	*inspect.Guarded
 	conn *pgx.Conn
 	user string // as whom it connected
 }
@@ -31,12 +30,12 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 		if err != nil {
 			return err
 		}
-		s = &session{pgxlock.Conn(conn), conn, target.User}
-		if err := inspect.Guard(ctx, pgxlock.Conn(conn)); err != nil {
+		guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn))
+		s = &session{guarded, conn, target.User}
+		if err != nil {
 			s.close()
-			return err
 		}
-		return nil
+		return err
 	})
 	return s, err
 }

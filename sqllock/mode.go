@@ -1,0 +1,146 @@
+package sqllock
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/pglock-go/pglock"
+)
+
+// pgx prepares what it runs, under a name that stays on the session. A session may be one
+// that a pooler lends to others, so pglock's own statements are run as pgx runs them in
+// its mode "exec", which prepares nothing that stays. pgx takes the mode as a statement's
+// first argument, which database/sql passes on as it is; the type of that cannot be named
+// without importing pgx, but it is found where pgx keeps the mode of a connection.
+// Should it no longer be there, or should another driver be around pgx' own, statements
+// are prepared as the connection has it.
+
+// unpreparedOn returns the argument for statements on conn, or nil if none is needed.
+func unpreparedOn(conn *sql.Conn) (mode any) {
+	err := conn.Raw(func(raw any) error {
+		mode = unprepared(reflect.ValueOf(raw))
+		return nil
+	})
+	if err != nil {
+		return nil
+	}
+	return mode
+}
+
+// unpreparedIn returns the argument for statements in tx, or nil if none is needed. A
+// *sql.Tx has no method that leads to the driver's connection.
+func unpreparedIn(tx *sql.Tx) any {
+	conn := field(reflect.ValueOf(tx), "dc", "ci")
+	if !conn.IsValid() || conn.Kind() != reflect.Interface {
+		return nil
+	}
+	return unprepared(conn.Elem())
+}
+
+// unprepared returns the argument for statements on the driver's own connection.
+func unprepared(conn reflect.Value) any {
+	if !conn.IsValid() || conn.Kind() != reflect.Pointer || !isPgx(conn.Type()) {
+		return nil
+	}
+	now := field(conn, "conn", "config", "DefaultQueryExecMode")
+	if !now.IsValid() || !now.CanInt() {
+		return nil
+	}
+	named := func(n int64) (any, string) {
+		mode := reflect.New(now.Type()).Elem()
+		mode.SetInt(n)
+		s, _ := mode.Interface().(fmt.Stringer)
+		if s == nil {
+			return nil, ""
+		}
+		return mode.Interface(), s.String()
+	}
+	switch _, name := named(now.Int()); name {
+	case "exec", "simple protocol", "":
+		return nil
+	}
+	for n := range int64(16) {
+		if mode, name := named(n); name == "exec" {
+			return mode
+		}
+	}
+	return nil
+}
+
+// isPgx reports whether t is a type of pgx' driver for database/sql.
+func isPgx(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	path := t.PkgPath()
+	return strings.HasPrefix(path, "github.com/jackc/pgx/") && strings.HasSuffix(path, "/stdlib")
+}
+
+// field returns the field at the end of a path of fields, or the zero Value.
+func field(v reflect.Value, names ...string) reflect.Value {
+	for _, name := range names {
+		if v = reflect.Indirect(v); v.Kind() != reflect.Struct {
+			return reflect.Value{}
+		}
+		if v = v.FieldByName(name); !v.IsValid() {
+			return v
+		}
+	}
+	return v
+}
+
+// with puts the argument before those of a statement.
+func with(mode any, args []any) []any {
+	if mode == nil {
+		return args
+	}
+	return append([]any{mode}, args...)
+}
+
+// queryPool runs a query on any connection of a pool. For pgx that is one that is taken
+// out of the pool until the rows are closed, since only it leads to its mode.
+func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (pglock.Rows, error) {
+	if !isPgx(reflect.TypeOf(pool.Driver())) {
+		rows, err := pool.QueryContext(ctx, query, args...)
+		if err != nil {
+			return nil, err
+		}
+		return rows, nil
+	}
+	var lost error
+	for range tries { // as database/sql does with connections that went stale in the pool
+		conn, err := pool.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := conn.QueryContext(ctx, query, with(unpreparedOn(conn), args)...)
+		if err == nil {
+			return poolRows{rows, conn}, nil
+		}
+		conn.Close()
+		if !errors.Is(err, driver.ErrBadConn) {
+			return nil, err
+		}
+		lost = err
+	}
+	return nil, lost
+}
+
+// poolRows are rows whose connection goes back to its pool when they are closed.
+type poolRows struct {
+	*sql.Rows
+	conn *sql.Conn
+}
+
+func (r poolRows) Close() error {
+	err := r.Rows.Close()
+	if back := r.conn.Close(); !errors.Is(back, sql.ErrConnDone) {
+		err = errors.Join(err, back)
+	}
+	return err
+}

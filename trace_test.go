@@ -1,0 +1,345 @@
+package pglock_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/pgbouncer"
+	"github.com/pglock-go/pglock/pgxlock"
+	"github.com/pglock-go/pglock/prioritize"
+	"github.com/pglock-go/pglock/sqllock"
+)
+
+// Whatever is asked of a session that a pooler lends to others, and whether it is done or
+// refused, the next client finds the session as it was: by Postgres' word, see stateOf.
+
+// left is what a verb leaves behind a pooler.
+type left struct {
+	t     *testing.T
+	dsn   string
+	state string
+}
+
+// throughOne starts a pooler with a single session, for a role whose search_path is its
+// own. d sees the database directly.
+func throughOne(t *testing.T, mode pgbouncer.Mode) (*db, *left) {
+	t.Helper()
+	d, dsn, _ := pooled(t, mode, "default_pool_size = 1", "server_reset_query =")
+	d.exec(`CREATE SCHEMA app; CREATE TABLE app.orders (id int);
+		ALTER ROLE postgres IN DATABASE ` + d.name() + ` SET search_path = app`)
+	return d, &left{t: t, dsn: dsn, state: stateOf(t, dsn)}
+}
+
+// nothing checks that the pooled session is as it was, and that it works for others.
+func (l *left) nothing(verb string) {
+	l.t.Helper()
+	// The name of a setting of pglock's own that ended with its transaction stays known,
+	// without a value: Postgres forgets no name.
+	if state := stateOf(l.t, l.dsn); strings.TrimSpace(state) != strings.TrimSpace(l.state) {
+		l.t.Errorf("after %s the pooled session is\n%s\nand was\n%s", verb, state, l.state)
+		l.state = state
+	}
+	conn, err := pgx.Connect(l.t.Context(), l.dsn+" default_query_exec_mode=simple_protocol")
+	must(l.t, err)
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(l.t.Context(), `SELECT * FROM orders`); err != nil {
+		l.t.Errorf("after %s the next client's statement fails: %v", verb, err)
+	}
+}
+
+// conns are the connections of a program through the pooler, each of its own kind.
+func (l *left) conns() map[string]func() (pglock.Conn, func()) {
+	l.t.Helper()
+	open := func(driver, more string) func() (pglock.Conn, func()) {
+		db := openSQL(l.t, driver, l.dsn+more)
+		return func() (pglock.Conn, func()) {
+			l.t.Helper()
+			conn, err := db.Conn(l.t.Context())
+			must(l.t, err)
+			return sqllock.Conn(conn), func() { conn.Close() }
+		}
+	}
+	return map[string]func() (pglock.Conn, func()){
+		"pgx": func() (pglock.Conn, func()) {
+			conn, err := pgx.Connect(l.t.Context(), l.dsn)
+			must(l.t, err)
+			return pgxlock.Conn(conn), func() { conn.Close(context.Background()) }
+		},
+		"database/sql, pgx":    open("pgx", ""),
+		"database/sql, lib/pq": open("postgres", ""),
+	}
+}
+
+func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement} {
+		d, l := throughOne(t, mode)
+		pool, err := pgxpool.New(t.Context(), l.dsn)
+		must(t, err)
+		defer pool.Close()
+		queriers := map[string]pglock.Querier{
+			"a pool of pgx":    pgxlock.Pool(pool),
+			"a pool on pgx":    sqllock.DB(openSQL(t, "pgx", l.dsn)),
+			"a pool on lib/pq": sqllock.DB(openSQL(t, "postgres", l.dsn)),
+		}
+		for name, open := range l.conns() {
+			conn, done := open()
+			defer done()
+			queriers[name] = conn
+			guarded, err := inspect.Guard(t.Context(), conn)
+			must(t, err)
+			l.nothing(string(mode) + ", Guard, " + name)
+			if !guarded.Shared() {
+				t.Errorf("%s, %s: Guard does not know that the session is shared", mode, name)
+			}
+			queriers[name+", guarded"] = guarded
+		}
+
+		d.exec(`CREATE TABLE app.scene ()`)
+		blocker, waiter := seenFrom(t, d.conn.Config().ConnString()), seenFrom(t, d.conn.Config().ConnString())
+		for name, q := range queriers {
+			blocker.exec(`BEGIN; LOCK TABLE app.scene`)
+			waited := make(chan error, 1)
+			go func() {
+				_, err := waiter.conn.Exec(context.Background(), `SELECT FROM app.scene`)
+				waited <- err
+			}()
+			d.until(`SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1`, waiter.conn.PgConn().PID())
+			step := func(verb string) string { return string(mode) + ", " + verb + ", " + name }
+
+			// The name is found by the role's own search_path.
+			locks, err := inspect.Locks(t.Context(), q, inspect.On("scene"), inspect.Where("query", "~", "scene|BEGIN"))
+			if must(t, err); len(locks) != 2 {
+				t.Errorf("%s: %d locks, want 2", step("Locks"), len(locks))
+			}
+			_, err = inspect.Take(t.Context(), q)
+			must(t, err)
+			l.nothing(step("Locks and Take"))
+			pairs, err := inspect.Blocked(t.Context(), q, inspect.Where("blocking_state", "=", "idle in transaction"), inspect.PIDs(int32(waiter.conn.PgConn().PID())))
+			must(t, err)
+			if len(pairs) != 1 || pairs[0].Blocking.PID != int32(blocker.conn.PgConn().PID()) {
+				t.Fatalf("%s: %v", step("Blocked"), pairs)
+			}
+			l.nothing(step("Blocked"))
+			outcomes, err := inspect.Cancel(t.Context(), q, inspect.SessionsOf([]inspect.Lock{*pairs[0].Lock}))
+			must(t, err)
+			if outcomes[0].Status != inspect.Signalled {
+				t.Errorf("%s: %+v", step("Cancel"), outcomes)
+			}
+			if err := <-waited; err == nil || !strings.Contains(err.Error(), "57014") {
+				t.Errorf("%s: the waiter's error is %v", step("Cancel"), err)
+			}
+			l.nothing(step("Cancel"))
+			outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(pairs), inspect.DryRun())
+			must(t, err)
+			if outcomes[0].Status == inspect.Signalled {
+				t.Errorf("%s: it blocks nobody any more: %+v", step("Terminate"), outcomes)
+			}
+			victims, err := inspect.Locks(t.Context(), q, inspect.PIDs(int32(blocker.conn.PgConn().PID())))
+			must(t, err)
+			outcomes, err = inspect.Terminate(t.Context(), q, inspect.SessionsOf(victims), inspect.WaitGone(20*time.Second))
+			must(t, err)
+			if len(outcomes) != 1 || !outcomes[0].Ended {
+				t.Errorf("%s: %+v", step("Terminate"), outcomes)
+			}
+			l.nothing(step("Terminate"))
+			blocker = seenFrom(t, d.conn.Config().ConnString())
+		}
+	}
+}
+
+// What sets something for a session, or watches one, is refused where a pooler may give
+// that session to others; in a transaction it works.
+func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
+	t.Parallel()
+	never := func(context.Context) error { t.Error("the function ran"); return nil }
+	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement, pgbouncer.Session} {
+		var d *db
+		l := &left{t: t}
+		if mode == pgbouncer.Session { // where each connection has a session to itself, so there is nothing to see
+			d, l.dsn, _ = pooled(t, mode)
+		} else {
+			d, l = throughOne(t, mode)
+		}
+		direct := d.source()
+		for name, open := range l.conns() {
+			conn, done := open()
+			for verb, do := range map[string]func() error{
+				"WithLockTimeout": func() error {
+					return pglock.WithLockTimeout(t.Context(), conn, time.Second, never)
+				},
+				"WithStatementTimeout": func() error {
+					return pglock.WithStatementTimeout(t.Context(), conn, pglock.NoTimeout, never)
+				},
+				"Run": func() error {
+					return prioritize.Run(t.Context(), direct, conn, never)
+				},
+				"Run with a lock timeout": func() error {
+					return prioritize.Run(t.Context(), direct, conn, never, prioritize.LockTimeout(time.Second))
+				},
+				"Retry": func() error {
+					return prioritize.Retry(t.Context(), direct, conn, never)
+				},
+				"Retry without a watcher": func() error {
+					return prioritize.Retry(t.Context(), nil, conn, never)
+				},
+			} {
+				err := do()
+				wantErr(t, err, pglock.ErrPooler)
+				for _, wrong := range []error{pglock.ErrNotAcquired, pglock.ErrUnavailable} {
+					if errors.Is(err, wrong) {
+						t.Errorf("%s: %s: %v", mode, verb, err)
+					}
+				}
+				if says := err.Error(); !strings.Contains(says, "transaction") || !strings.Contains(says, "directly") || strings.Contains(says, "AllowPooler") {
+					t.Errorf("%s: the advice of %s: %v", mode, verb, err)
+				}
+				if mode == pgbouncer.Session {
+					continue
+				}
+				l.nothing(string(mode) + ", " + verb + ", " + name)
+			}
+			done()
+		}
+		if mode == pgbouncer.Session {
+			continue
+		}
+
+		// The watcher's source, by each driver.
+		for name, source := range through(t, l.dsn) {
+			ran := false
+			fn := func(context.Context) error { ran = true; return nil }
+			for verb, err := range map[string]error{
+				"RunFor": prioritize.RunFor(t.Context(), source, prioritize.Who{Applications: []string{"migration"}}, fn, prioritize.Terminate()),
+				"Run":    prioritize.Run(t.Context(), source, pgxlock.Conn(d.conn), fn),
+			} {
+				wantErr(t, err, pglock.ErrPooler)
+				if errors.Is(err, pglock.ErrUnavailable) || !strings.Contains(err.Error(), "watcher") {
+					t.Errorf("%s: %v", verb, err)
+				}
+				if ran {
+					t.Errorf("%s, %s ran without a watcher", verb, name)
+				}
+				l.nothing(string(mode) + ", the source of " + verb + ", " + name)
+			}
+		}
+	}
+}
+
+// What works in a transaction leaves nothing behind it, whether it gets what it wants or
+// not, and whether the transaction commits or not.
+func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
+	t.Parallel()
+	d, l := throughOne(t, pgbouncer.Transaction)
+	ctx := t.Context()
+	key, taken := pglock.Name("job"), pglock.Name("taken")
+	d.exec(`CREATE TABLE app.taken ()`)
+	holder := seenFrom(t, d.conn.Config().ConnString())
+	holder.exec(`BEGIN; LOCK TABLE app.taken`)
+	holder.exec(`SELECT pg_advisory_xact_lock($1)`, taken.ID())
+	brief := pglock.Wait(5 * time.Millisecond)
+	refused := func(err error) error {
+		if !errors.Is(err, pglock.ErrNotAcquired) {
+			return errors.Join(errors.New("want ErrNotAcquired"), err)
+		}
+		return nil
+	}
+	verbs := map[string]func(conn pglock.Conn) error{
+		"LockTx":              func(c pglock.Conn) error { return pglock.LockTx(ctx, c, key) },
+		"LockTx that waits":   func(c pglock.Conn) error { return pglock.LockTx(ctx, c, key, pglock.Wait(time.Minute)) },
+		"LockTx in vain":      func(c pglock.Conn) error { return refused(pglock.LockTx(ctx, c, taken, brief)) },
+		"LockTx in vain, now": func(c pglock.Conn) error { return refused(pglock.LockTx(ctx, c, taken, pglock.NoWait())) },
+		"TryLockTx":           func(c pglock.Conn) error { return pglock.TryLockTx(ctx, c, key) },
+		"TryLockTx in vain":   func(c pglock.Conn) error { return refused(pglock.TryLockTx(ctx, c, taken)) },
+		"LockAllTx":           func(c pglock.Conn) error { return pglock.LockAllTx(ctx, c, []pglock.Key{key, pglock.Pair(1, 2)}) },
+		"LockAllTx in vain":   func(c pglock.Conn) error { return refused(pglock.LockAllTx(ctx, c, []pglock.Key{key, taken}, brief)) },
+		"LockTables": func(c pglock.Conn) error {
+			return pglock.LockTables(ctx, c, pglock.Tables("orders"), pglock.Wait(time.Minute))
+		},
+		"LockTables in vain": func(c pglock.Conn) error { return refused(pglock.LockTables(ctx, c, pglock.Tables("taken"), brief)) },
+		"LockTables, no waiting": func(c pglock.Conn) error {
+			return refused(pglock.LockTables(ctx, c, pglock.Tables("taken"), pglock.NoWait()))
+		},
+		"WithLockTimeout": func(c pglock.Conn) error {
+			return pglock.WithLockTimeout(ctx, c, time.Second, func(context.Context) error { return nil })
+		},
+		"WithStatementTimeout": func(c pglock.Conn) error {
+			return pglock.WithStatementTimeout(ctx, c, time.Second, func(context.Context) error { return nil })
+		},
+		"Retry": func(c pglock.Conn) error {
+			return prioritize.Retry(ctx, nil, c, func(context.Context) error { return nil })
+		},
+		"Run": func(c pglock.Conn) error {
+			return prioritize.Run(ctx, d.source(), c, func(context.Context) error { return nil }, prioritize.LockTimeout(time.Second))
+		},
+	}
+	pool, err := pgxpool.New(ctx, l.dsn)
+	must(t, err)
+	defer pool.Close()
+	native, pq := openSQL(t, "pgx", l.dsn), openSQL(t, "postgres", l.dsn)
+	errStop := errors.New("stop")
+	for verb, do := range verbs {
+		for _, outcome := range []error{nil, errStop} {
+			for name, run := range map[string]func() error{
+				"pgx": func() error {
+					return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+						return errors.Join(do(pgxlock.Tx(tx)), outcome)
+					})
+				},
+				"database/sql, pgx":    func() error { return inTx(ctx, native, do, outcome) },
+				"database/sql, lib/pq": func() error { return inTx(ctx, pq, do, outcome) },
+			} {
+				if err := run(); outcome == nil && err != nil || outcome != nil && (!errors.Is(err, errStop) || err.Error() != "stop") {
+					t.Errorf("%s, %s: %v", verb, name, err)
+				}
+				l.nothing(verb + ", " + name)
+			}
+		}
+	}
+
+	// The forms that begin the transaction themselves.
+	for name, do := range map[string]func(pglock.Key) error{
+		"pgx": func(k pglock.Key) error {
+			return pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), k, func(context.Context, pgx.Tx) error { return nil }, pglock.NoWait())
+		},
+		"database/sql, pgx": func(k pglock.Key) error {
+			return pglock.DoTx(ctx, sqllock.Begin(native, nil), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+		},
+		"database/sql, lib/pq": func(k pglock.Key) error {
+			return pglock.DoTx(ctx, sqllock.Begin(pq, nil), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+		},
+		"tables, database/sql, pgx": func(k pglock.Key) error {
+			table := "orders"
+			if k == taken {
+				table = "taken"
+			}
+			return pglock.DoTables(ctx, sqllock.Begin(native, nil), pglock.Tables(table), func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+		},
+	} {
+		must(t, do(key))
+		l.nothing("a form that begins, " + name)
+		wantErr(t, do(taken), pglock.ErrNotAcquired)
+		l.nothing("a form that begins in vain, " + name)
+	}
+}
+
+// inTx runs do in a transaction, which outcome ends.
+func inTx(ctx context.Context, db *sql.DB, do func(pglock.Conn) error, outcome error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(do(sqllock.Tx(tx)), outcome); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
