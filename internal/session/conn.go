@@ -302,7 +302,7 @@ func (c *conn) greet(ctx context.Context) error {
 	e := c.engine
 	c.mark = rand.Text()
 	var hello handshake.Hello
-	err := e.persist(func() (err error) {
+	err := e.persist(ctx, func() (err error) {
 		hello, err = handshake.Greet(ctx, c.s)
 		return err
 	})
@@ -329,7 +329,7 @@ func (c *conn) greet(ctx context.Context) error {
 	c.pid, c.start = hello.PID, hello.Start
 	e.mu.Unlock()
 
-	err = e.persist(func() error {
+	err = e.persist(ctx, func() error {
 		return hello.SetUp(ctx, c.s, handshake.Settings{
 			Mark: c.mark, PlanCacheMode: "force_generic_plan", ApplicationName: "pglock",
 		})
@@ -371,14 +371,11 @@ func (c *conn) greet(ctx context.Context) error {
 }
 
 // persist runs a statement of the session's beginning, again if somebody cancels it.
-func (e *Engine) persist(f func() error) (err error) {
-	for range obstinacy {
+func (e *Engine) persist(ctx context.Context, f func() error) error {
+	return handshake.Persist(ctx, func() error {
 		e.roundTrips.Add(1)
-		if err = f(); sqlstate.Of(err) != sqlstate.QueryCanceled {
-			return err
-		}
-	}
-	return err
+		return f()
+	})
 }
 
 // prove makes sure that the server has advisory locks, once for each server: some that
@@ -393,7 +390,7 @@ func (c *conn) prove(ctx context.Context, hello handshake.Hello) error {
 		return nil
 	}
 	var proved bool
-	err := e.persist(func() (err error) {
+	err := e.persist(ctx, func() (err error) {
 		proved, err = handshake.Prove(ctx, c.s)
 		return err
 	})
