@@ -129,11 +129,19 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			said(name+": Lock", err)
 			clean.mayTake(key, false)
 			other := newLocker(t, source)
-			_, err = other.Lock(ctx, key, pglock.Wait(50*time.Millisecond))
-			wantErr(t, err, pglock.ErrNotAcquired)
 			_, err = other.TryLock(ctx, key)
 			wantErr(t, err, pglock.ErrNotAcquired)
+			granted := make(chan error, 1)
+			go func() {
+				next, err := other.Lock(ctx, key, pglock.Wait(50*time.Second))
+				if err == nil {
+					err = next.Unlock()
+				}
+				granted <- err
+			}()
+			clean.untilWaiting(1, key)
 			said(name+": Unlock", held.Unlock())
+			said(name+": Lock that waits", <-granted)
 			several, err := locker.LockAll(ctx, []pglock.Key{key, pglock.Pair(1, 2)})
 			said(name+": LockAll", err)
 			said(name+": Unlock", several.Unlock())
