@@ -497,7 +497,7 @@ func TestOnlyAfterATime(t *testing.T) {
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 	me, log := s.session("me"), s.log()
 	s.must(me.run(alter, prioritize.After(0), prioritize.Every(20*time.Millisecond), prioritize.Terminate(), log.option(),
-		prioritize.Only(inspect.Where("blocking_duration", ">", "700ms"))))
+		prioritize.Only(inspect.Where("blocking_duration", ">", "4s"))))
 	idle.wantAlive(false)
 	log.wantSpared(idle.pid, prioritize.SparedFiltered)
 }
