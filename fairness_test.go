@@ -99,7 +99,7 @@ func TestLongWaitBesideCreateIndexConcurrently(t *testing.T) {
 	d := newDB(t)
 	d.exec(`CREATE TABLE orders (id int)`)
 	key := pglock.Int(4712)
-	r := d.rivals(2, key, 700*time.Millisecond)
+	r := d.rivals(5, key, 700*time.Millisecond)
 	locker := d.locker()
 	got := make(chan error, 1)
 	go func() {

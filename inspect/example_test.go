@@ -215,6 +215,46 @@ func ExampleGuard() {
 	// 2s
 }
 
+// Whether anything could be set: a pooler lends its sessions to others.
+func ExampleGuarded_Shared() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	conn, err := pool.Acquire(ctx)
+	check(err)
+	defer conn.Conn().Close(ctx)
+	defer conn.Release()
+
+	guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn.Conn()))
+	check(err)
+	fmt.Println("lent by a pooler:", guarded.Shared())
+	// Output: lent by a pooler: false
+}
+
+// A statement of one's own, under the same settings.
+func ExampleGuarded_Query() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	conn, err := pool.Acquire(ctx)
+	check(err)
+	defer conn.Conn().Close(ctx)
+	defer conn.Release()
+
+	guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn.Conn()))
+	check(err)
+	rows, err := guarded.Query(ctx, "SELECT current_setting('statement_timeout')")
+	check(err)
+	defer rows.Close()
+	for rows.Next() {
+		var timeout string
+		check(rows.Scan(&timeout))
+		fmt.Println(timeout)
+	}
+	check(rows.Err())
+	// Output: 30s
+}
+
 // Filters as people write them. What is wrong with one is told at once.
 func ExampleParseFilter() {
 	f, err := inspect.ParseFilter("wait_duration > 5 seconds")

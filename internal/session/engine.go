@@ -56,7 +56,7 @@ const (
 	// closeTimeout is how long Close waits for what is held to be unlocked.
 	closeTimeout = 5 * time.Second
 	// resetTimeout bounds the taking back of settings on a pooler's session.
-	resetTimeout = time.Second
+	resetTimeout = 3 * time.Second
 	// hot is how long a session waits for more work before it listens for its
 	// loss, which costs more to be called back from.
 	hot = 10 * time.Millisecond
@@ -299,8 +299,8 @@ func (e *Engine) Close() (lost int) {
 	}
 	lost = e.held
 	for len(e.conns) > 0 {
-		if e.conns[0].busy {
-			e.conns[0].kill() // it would not look up before it has its answer
+		if c := e.conns[0]; c.busy && (len(c.batch) > 0 || !c.open) {
+			c.kill() // it would not look up before it has its answer
 		}
 		e.lose(e.conns[0], ErrClosed)
 	}
