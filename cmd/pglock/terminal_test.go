@@ -157,6 +157,20 @@ func TestTerminalWaiting(t *testing.T) {
 	term.want(130)
 }
 
+// Ctrl-Z stops neither where no shell could continue them, as with ssh -t or in a
+// container.
+func TestTerminalWithoutShell(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	term := s.inTerminal(t, "run", "x", "--", "sh", "-c", `echo ready; read line; echo "read <$line>"`)
+	term.sees("ready")
+	term.types("\x1a")
+	term.sees("^Z")
+	term.types("hello\n")
+	term.sees("read <hello>")
+	term.want(0)
+}
+
 // In a shell with job control Ctrl-Z stops the command and pglock, and fg goes on
 // with both; in a pipeline the terminal is lent to the command when it reads.
 func TestTerminalJobControl(t *testing.T) {

@@ -26,6 +26,9 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := supervise.Check(); err != nil {
+		return err
+	}
 	config, err := a.connection.Config(a.getenv, applicationName("run", r.title))
 	if err != nil {
 		return err
@@ -40,8 +43,11 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 		}
 	}
 	defer signal.Stop(signals)
+	supervise.SurviveClosedPipes()
 
+	endReaping := supervise.ReapOrphans()
 	locker, lock, err := a.acquire(ctx, config, r, signals)
+	endReaping()
 	if err != nil {
 		return err
 	}
@@ -189,7 +195,9 @@ func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest
 			case !ok:
 				return lost
 			case e.Stopped:
-				supervise.Stop()
+				if !supervise.Stop() {
+					process.Continue()
+				}
 			case e.Stuck != "":
 				a.tell("still holding the lock %s: these do not end: %s", quoted(r.title), e.Stuck)
 			}
