@@ -29,7 +29,7 @@ func TestPlaces(t *testing.T) {
 		return []string{"sh", "-c", mount + ` && exec "$@"`, "sh"}
 	}
 	for name, p := range map[string]place{
-		"without proc": {binary, mounted("mount -t tmpfs none /proc"), &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}},
+		"without proc":              {binary, mounted("mount -t tmpfs none /proc"), &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}},
 		"another's proc, and PID 1": {binary, nil, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}},
 		"PID 1": {binary, mounted("mount -t proc proc /proc"), &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS,

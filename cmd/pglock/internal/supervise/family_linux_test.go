@@ -15,7 +15,7 @@ func TestChildrenWithoutProc(t *testing.T) {
 		t.Fatal("there are children before any was started")
 	}
 	// What a shell waits for ends when the pipe closes.
-	cmd := exec.Command("sh", "-c", "read line")
+	cmd := exec.Command("sh", "-c", "read line; exit 0")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

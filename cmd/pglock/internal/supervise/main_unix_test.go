@@ -33,7 +33,7 @@ func TestInterruptedStart(t *testing.T) {
 		interrupted bool
 	}{
 		{syscall.SIGTERM, true},
-		{syscall.SIGUSR1, true},
+		{syscall.SIGHUP, true},
 		{syscall.SIGKILL, false},
 	} {
 		_, err := Start(Command{
