@@ -101,8 +101,12 @@ func (a *app) acquire(ctx context.Context, config *pgx.ConnConfig, r runRequest,
 	go func() {
 		done <- a.connection.WithPassword(ctx, config, func(config *pgx.ConnConfig) error {
 			var err error
+			var source pglock.Source = pgxlock.Config(config)
+			if name, ok := r.key.Name(); ok && config.RuntimeParams["application_name"] != "pglock run "+name {
+				source = namedSource{source, name}
+			}
 			// One session: there is but one lock.
-			if locker, err = pglock.New(pgxlock.Config(config), pglock.Sessions(1)); err != nil {
+			if locker, err = pglock.New(source, pglock.Sessions(1)); err != nil {
 				return err
 			}
 			if lock, err = a.lock(ctx, locker, r); err != nil {
@@ -248,6 +252,9 @@ func whoHolds(err error, title string) string {
 	}
 	var holders []string
 	for _, h := range e.Holders {
+		if h.Application == applicationName("run", title) {
+			h.Application = "pglock run " + title
+		}
 		holders = append(holders, holderText(h))
 	}
 	verb := "is held by"

@@ -3,7 +3,6 @@ package cli
 import (
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -116,19 +115,4 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 		return "", nil, usagef(cmd, "no command: write it after --, as in pglock run NAME -- COMMAND")
 	}
 	return name, command, nil
-}
-
-// applicationName is what pg_stat_activity shows of a session. The server cuts
-// it at 63 bytes, perhaps in the middle of a character.
-func applicationName(verb, detail string) string {
-	const most = 63
-	name := "pglock " + verb
-	if detail != "" {
-		name += " " + detail
-	}
-	for len(name) > most {
-		_, size := utf8.DecodeLastRuneInString(name)
-		name = name[:len(name)-size]
-	}
-	return name
 }
