@@ -3,6 +3,7 @@ package pglocktest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -197,6 +198,8 @@ func connect(t testing.TB, dsn string) pglock.Conn {
 	return c
 }
 
+var errInUse = errors.New("the connection is in use")
+
 // A lastingConn may be used while it is closed, unlike pgx's own.
 type lastingConn struct {
 	mu   sync.Mutex // held while conn is in use
@@ -204,13 +207,17 @@ type lastingConn struct {
 }
 
 func (c *lastingConn) Exec(ctx context.Context, sql string, args ...any) error {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		return errInUse
+	}
 	defer c.mu.Unlock()
 	return c.conn.Exec(ctx, sql, args...)
 }
 
 func (c *lastingConn) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		return nil, errInUse
+	}
 	defer c.mu.Unlock()
 	rows, err := c.conn.Query(ctx, sql, args...)
 	if err != nil {

@@ -135,7 +135,7 @@ func TestTerminalForeground(t *testing.T) {
 	s := newSite(t)
 	term := s.inTerminal(t, "run", "x", "--", "sh", "-c",
 		// The fifth and the eighth field: its group, and the terminal's foreground group.
-		`sleep 0.1; set -- $(cat /proc/$$/stat); [ "$5" = "$8" ] && echo in front; stty -a | head -1`)
+		`until set -- $(cat /proc/$$/stat); [ "$5" = "$8" ]; do sleep 0.01; done; echo in front; stty -a | head -1`)
 	term.sees("in front")
 	term.sees("rows 24")
 	term.want(0)
