@@ -13,8 +13,9 @@ const runHelp = `Holds the lock NAME while COMMAND runs, so that of all who do s
 only one runs its command at a time. Without --wait or --no-wait it waits for the
 lock as long as it takes.
 
-COMMAND has pglock's streams, and its exit code is pglock's. Signals go to its
-whole process group. What it leaves running is ended before the lock is unlocked,
+COMMAND has pglock's streams, and its exit code is pglock's. A signal that is sent to
+pglock alone goes to COMMAND's whole process group; one that is sent to every process,
+as systemd does, reaches COMMAND only once. What it leaves running is ended before the lock is unlocked,
 and if the lock is lost, COMMAND is ended: SIGTERM, then SIGKILL after the grace.
 It finds the lock's name in PGLOCK_NAME and its key in PGLOCK_KEY.
 
