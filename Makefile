@@ -26,6 +26,10 @@ soak: ## Break things at random for D=10m, or as SEED= broke them, and check the
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss
 
+.PHONY: bare
+bare: ## Try make demo and make test on a bare Debian (needs root; takes half an hour)
+	scripts/bare
+
 fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
 

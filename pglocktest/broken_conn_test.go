@@ -3,7 +3,10 @@ package pglocktest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -25,7 +28,7 @@ type connBreak struct {
 // rewriting sends another statement.
 func rewriting(old, new string) func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
 	return func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-		return c.Conn.Exec(ctx, strings.ReplaceAll(sql, old, new), args...)
+		return c.now().Exec(ctx, strings.ReplaceAll(sql, old, new), args...)
 	}
 }
 
@@ -34,20 +37,20 @@ var brokenConns = breaks([]connBreak{
 		check: "OneSession", does: "is a pool",
 		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
 			c.other(ctx)
-			return c.Conn.Query(ctx, sql, args...)
+			return c.now().Query(ctx, sql, args...)
 		},
 	},
 	{
 		check: "SeveralStatements", does: "runs the first statement alone",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
 			first, _, _ := strings.Cut(sql, "; ")
-			return c.Conn.Exec(ctx, first, args...)
+			return c.now().Exec(ctx, first, args...)
 		},
 	},
 	{
 		check: "StatementsAsTheyAre", does: "has placeholders of its own",
 		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
-			return c.Conn.Query(ctx, strings.ReplaceAll(sql, "?", "$1"), args...)
+			return c.now().Query(ctx, strings.ReplaceAll(sql, "?", "$1"), args...)
 		},
 	},
 	{
@@ -58,7 +61,7 @@ var brokenConns = breaks([]connBreak{
 					args[i] = text[:min(len(text), 255)]
 				}
 			}
-			return c.Conn.Query(ctx, sql, args...)
+			return c.now().Query(ctx, sql, args...)
 		},
 	},
 	{check: "Rows", does: "reads bytes as text that ends with a zero", rows: func(r pglock.Rows) pglock.Rows { return cuttingRows{r} }},
@@ -66,7 +69,7 @@ var brokenConns = breaks([]connBreak{
 	{
 		check: "ErrorsHaveSQLState", does: "makes errors text",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			return hidden(c.Conn.Exec(ctx, sql, args...))
+			return hidden(c.now().Exec(ctx, sql, args...))
 		},
 	},
 	{check: "ErrorsAmongRows", does: "takes an error for the end of the rows", rows: func(r pglock.Rows) pglock.Rows { return silentRows{r} }},
@@ -74,9 +77,9 @@ var brokenConns = breaks([]connBreak{
 	{
 		check: "SavepointsAfterErrors", does: "begins again after an error",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			err := c.Conn.Exec(ctx, sql, args...)
+			err := c.now().Exec(ctx, sql, args...)
 			if stateOf(err) == "22012" {
-				_ = c.Conn.Exec(ctx, "ROLLBACK; BEGIN")
+				_ = c.now().Exec(ctx, "ROLLBACK; BEGIN")
 			}
 			return err
 		},
@@ -90,19 +93,19 @@ var brokenConns = breaks([]connBreak{
 			if strings.Contains(sql, "pg_try_advisory_xact_lock") {
 				sql = "SELECT 'true'::text"
 			}
-			return c.Conn.Query(ctx, sql, args...)
+			return c.now().Query(ctx, sql, args...)
 		},
 	},
 	{
 		check: "LockTxWaits", does: "makes errors text",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			return hidden(c.Conn.Exec(ctx, sql, args...))
+			return hidden(c.now().Exec(ctx, sql, args...))
 		},
 	},
 	{
 		check: "LockTxWaits", does: "loses what is set",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			return c.Conn.Exec(ctx, strings.ReplaceAll(sql, "'lock_timeout', pg_catalog.current_setting('pglock.lock_timeout')", "'lock_timeout', '0'"), args...)
+			return c.now().Exec(ctx, strings.ReplaceAll(sql, "'lock_timeout', pg_catalog.current_setting('pglock.lock_timeout')", "'lock_timeout', '0'"), args...)
 		},
 	},
 	{
@@ -111,7 +114,7 @@ var brokenConns = breaks([]connBreak{
 			if strings.Contains(sql, "bool_and") {
 				sql = "SELECT 'true'::text"
 			}
-			return c.Conn.Query(ctx, sql, args...)
+			return c.now().Query(ctx, sql, args...)
 		},
 	},
 	{check: "LockTables", does: "takes a weaker lock", exec: rewriting("ROW EXCLUSIVE", "ACCESS SHARE")},
@@ -128,7 +131,7 @@ var brokenConns = breaks([]connBreak{
 	{
 		check: "ContextEndsAWait", does: "goes on in another session when ctx has ended",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			err := c.Conn.Exec(ctx, sql, args...)
+			err := c.now().Exec(ctx, sql, args...)
 			if ctx.Err() != nil {
 				c.other(context.Background())
 			}
@@ -138,13 +141,13 @@ var brokenConns = breaks([]connBreak{
 	{
 		check: "ContextEndsAWait", does: "does not heed ctx",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			return c.Conn.Exec(context.WithoutCancel(ctx), sql, args...)
+			return c.now().Exec(context.WithoutCancel(ctx), sql, args...)
 		},
 	},
 	{
 		check: "SessionIsLost", does: "loses the errors of a connection that broke",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			err := c.Conn.Exec(ctx, sql, args...)
+			err := c.now().Exec(ctx, sql, args...)
 			if state := stateOf(err); state == "" || state == "57P01" {
 				return nil
 			}
@@ -154,7 +157,7 @@ var brokenConns = breaks([]connBreak{
 	{
 		check: "NoTransaction", does: "takes it easy with savepoints",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
-			err := c.Conn.Exec(ctx, sql, args...)
+			err := c.now().Exec(ctx, sql, args...)
 			if stateOf(err) == "25P01" {
 				return nil
 			}
@@ -168,47 +171,112 @@ func breaks(table []connBreak) []connBreak {
 	for i, b := range table {
 		if b.open == nil {
 			table[i].open = func(t testing.TB, dsn string) pglock.Conn {
-				return &brokenConn{Conn: connect(t, dsn), how: b, connect: func() pglock.Conn { return connect(t, dsn) }}
+				return newBrokenConn(b, func() pglock.Conn { return connect(t, dsn) })
 			}
 		}
 	}
 	return table
 }
 
-// connect opens a connection for the length of a check.
+// connect opens a connection for the length of a check. A goroutine of the check may still
+// be at work on it at the end, since that is what some of the broken ones do.
 func connect(t testing.TB, dsn string) pglock.Conn {
 	conn, err := pgx.Connect(context.Background(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return pgxlock.Conn(conn)
+	c := &lastingConn{conn: pgxlock.Conn(conn)}
+	socket := conn.PgConn().Conn()
+	t.Cleanup(func() {
+		if !c.mu.TryLock() {
+			socket.Close() // which ends what is under way
+			c.mu.Lock()
+		}
+		defer c.mu.Unlock()
+		conn.Close(context.Background())
+	})
+	return c
 }
 
+var errInUse = errors.New("the connection is in use")
+
+// A lastingConn may be used while it is closed, unlike pgx's own.
+type lastingConn struct {
+	mu   sync.Mutex // held while conn is in use
+	conn pglock.Conn
+}
+
+func (c *lastingConn) Exec(ctx context.Context, sql string, args ...any) error {
+	if !c.mu.TryLock() {
+		return errInUse
+	}
+	defer c.mu.Unlock()
+	return c.conn.Exec(ctx, sql, args...)
+}
+
+func (c *lastingConn) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+	if !c.mu.TryLock() {
+		return nil, errInUse
+	}
+	defer c.mu.Unlock()
+	rows, err := c.conn.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return lastingRows{rows, c}, nil
+}
+
+type lastingRows struct {
+	rows pglock.Rows
+	conn *lastingConn
+}
+
+func (r lastingRows) Next() bool { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Next() }
+func (r lastingRows) Scan(dest ...any) error {
+	r.conn.mu.Lock()
+	defer r.conn.mu.Unlock()
+	return r.rows.Scan(dest...)
+}
+func (r lastingRows) Err() error   { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Err() }
+func (r lastingRows) Close() error { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Close() }
+
+// A brokenConn may be used by a check's goroutine that is still at work when the check has
+// given up on it.
 type brokenConn struct {
-	pglock.Conn
 	how     connBreak
 	connect func() pglock.Conn
+	conn    atomic.Pointer[pglock.Conn]
 }
+
+func newBrokenConn(how connBreak, connect func() pglock.Conn) *brokenConn {
+	c := &brokenConn{how: how, connect: connect}
+	conn := connect()
+	c.conn.Store(&conn)
+	return c
+}
+
+// now is the connection that it has at the moment.
+func (c *brokenConn) now() pglock.Conn { return *c.conn.Load() }
 
 // other puts another session in the place of this one, with a transaction too.
 func (c *brokenConn) other(ctx context.Context) {
-	c.Conn = c.connect()
-	_ = c.Conn.Exec(ctx, "BEGIN")
+	conn := c.connect()
+	c.conn.Store(&conn)
+	_ = conn.Exec(ctx, "BEGIN")
 }
 
 func (c *brokenConn) Exec(ctx context.Context, sql string, args ...any) error {
 	if c.how.exec != nil {
 		return c.how.exec(c, ctx, sql, args...)
 	}
-	return c.Conn.Exec(ctx, sql, args...)
+	return c.now().Exec(ctx, sql, args...)
 }
 
 func (c *brokenConn) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
 	query := c.how.query
 	if query == nil {
 		query = func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
-			return c.Conn.Query(ctx, sql, args...)
+			return c.now().Query(ctx, sql, args...)
 		}
 	}
 	rows, err := query(c, ctx, sql, args...)
@@ -289,11 +357,11 @@ var brokenBeginners = []beginBreak{
 		}
 	}},
 	{"RollbackAfterContextEnds", "rolls back with the ctx that it began with", ending(func(begun context.Context, tx *pglock.Transaction[pgx.Tx]) {
-		rollback, ended := tx.Rollback, false
+		rollback := tx.Rollback
+		var ended atomic.Bool
 		tx.Rollback = func(ctx context.Context) error {
-			if begun.Err() != nil && !ended {
+			if begun.Err() != nil && ended.CompareAndSwap(false, true) {
 				context.AfterFunc(ctx, func() { _ = rollback(context.Background()) }) // when the check is over
-				ended = true
 				return begun.Err()
 			}
 			return rollback(ctx)

@@ -81,3 +81,11 @@ func (r *recorder) Failed() bool {
 	defer r.mu.Unlock()
 	return r.failed
 }
+
+// outcome returns whether it has failed and what it said. A goroutine of the check may
+// still be at work, and say more.
+func (r *recorder) outcome() (failed bool, said string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed, r.said.String()
+}

@@ -24,6 +24,7 @@ type wait struct {
 	what    string    // tells this wait from another one of the session's
 	began   time.Time // as far as it is known
 	exact   bool      // the server told
+	start   time.Time // when it began by the server's clock, if exact
 	pairs   []inspect.Pair
 	entries map[victim]*entry
 }
@@ -118,8 +119,10 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 		began = now.Add(-first.WaitDuration)
 	}
 	w := l.waits[pid]
+	// The server's own time tells one wait from another: how late an answer is does not
+	// change it.
 	fresh := w == nil || w.what != whatOf(first) ||
-		exact && w.exact && began.Sub(w.began) > sameWait
+		exact && w.exact && !first.WaitStart.Equal(w.start)
 	if fresh {
 		w = &wait{what: whatOf(first), began: began, exact: exact, entries: map[victim]*entry{}}
 		l.waits[pid] = w
@@ -127,7 +130,9 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 	if exact && began.Before(w.began) {
 		w.began = began
 	}
-	w.exact = w.exact || exact
+	if exact {
+		w.exact, w.start = true, first.WaitStart
+	}
 
 	changed := fresh || len(pairs) != len(w.pairs)
 	entries := make(map[victim]*entry, len(pairs))
@@ -161,10 +166,6 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 	w.pairs, w.entries = pairs, entries
 	return changed
 }
-
-// sameWait is by how much the beginning of a wait may seem to move while it is
-// the same one.
-const sameWait = 100 * time.Millisecond
 
 // whatOf names what is waited for. The row that belongs to a wait for a
 // transaction is left out: it is not always known.

@@ -540,11 +540,19 @@ func TestTwoHundredQueued(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	s.must(me.run(alter, prioritize.After(3*time.Second), prioritize.Terminate(), log.option()))
 	holder.wantAlive(false)
-	if n := len(log.of(prioritize.Terminated)); n != 1 {
-		t.Errorf("%d were terminated, want the holder alone", n)
+	log.want(prioritize.Terminated, holder.pid, 1)
+	// Whoever is slow with the lock, once it has it, is in the way like the holder was. To
+	// wait ahead in the queue is no reason, however long it takes.
+	slow := map[int32]bool{}
+	for _, e := range log.of(prioritize.Terminated) {
+		if p := e.Blocked[0]; p.Block != inspect.Hard {
+			t.Errorf("pid %d was terminated for waiting ahead", p.Blocking.PID)
+		} else {
+			slow[p.Blocking.PID] = true
+		}
 	}
 	for _, a := range queue {
-		if err := a.join(); err != nil {
+		if err := a.join(); err != nil && !slow[a.pid] {
 			t.Errorf("one in the queue: %v", err)
 		}
 	}

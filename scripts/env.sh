@@ -9,6 +9,11 @@ fail() {
 }
 
 command -v go >/dev/null || fail "no go in PATH; install Go 1.25 or newer: https://go.dev/doc/install"
+# Where /proc is not mounted the go command does not find its own folder.
+if ! (cd / && GOWORK=off go env GOVERSION) >/dev/null 2>&1; then
+	GOROOT=$(dirname "$(dirname "$(readlink -f "$(command -v go)")")")
+	export GOROOT
+fi
 case $(cd / && GOWORK=off go env GOVERSION) in
 go1.?.* | go1.? | go1.1?.* | go1.1? | go1.20*)
 	fail "$(go version 2>/dev/null) is too old; install Go 1.25 or newer: https://go.dev/doc/install" ;;

@@ -72,6 +72,38 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// The demo needs no program but those that every Debian has: kill(1), for one, is in
+// a package of its own.
+func TestDemoOnABareSystem(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	bin := t.TempDir()
+	// The server's user must get there too.
+	for _, dir := range []string{bin, filepath.Dir(bin)} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sh", "sleep", "cat", "cp", "mkdir", "rm", "sed", "ipcrm"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.needs = append(s.needs, "PATH="+bin)
+	if dir := s.server.Binaries().Dir; dir != "" {
+		s.needs = append(s.needs, "PGLOCK_TEST_POSTGRES_BIN="+dir)
+	}
+	c := s.start(t, "demo")
+	for line := ""; line != "The server is stopped and removed."; {
+		line = c.line()
+	}
+	c.want(0)
+}
+
 // A demo that is interrupted leaves nothing either.
 func TestDemoInterrupted(t *testing.T) {
 	t.Parallel()

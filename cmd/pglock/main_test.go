@@ -21,6 +21,8 @@ func TestMain(m *testing.M) {
 		os.Exit(migrator(os.Args[1:]))
 	case workerName:
 		os.Exit(worker(os.Args[1:]))
+	case counterName:
+		os.Exit(counter())
 	}
 	if os.Getenv("GORACE") == "" {
 		// Each of the many processes would sleep for a second at its end.

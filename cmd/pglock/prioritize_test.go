@@ -233,7 +233,7 @@ func TestPrioritizeEscapes(t *testing.T) {
 	reports := s.client(t, "reports")
 	reports.exec(t, "BEGIN")
 	reports.exec(t, "SELECT 'secret \x1b[2J' FROM \"a\x1b[31mb\"")
-	c := s.start(t, "prioritize", "--after", "100ms", "--lock-timeout", "1s", "--", migratorIn(t), "ALTER TABLE \"a\x1b[31mb\" ADD note text")
+	c := s.start(t, "prioritize", "--after", "100ms", "--lock-timeout", "4s", "--", migratorIn(t), "ALTER TABLE \"a\x1b[31mb\" ADD note text")
 	c.want(1)
 	if e := c.errors(); strings.Contains(e, "\x1b") || strings.Contains(e, "secret") || !strings.Contains(e, `a\x1b[31mb`) {
 		t.Errorf("stderr: %q", e)
@@ -250,7 +250,7 @@ func TestPrioritizeMax(t *testing.T) {
 		d.exec(t, "BEGIN")
 		d.exec(t, "SELECT FROM orders")
 	}
-	c := s.start(t, "prioritize", "--after", "100ms", "--lock-timeout", "2s", "--terminate", "--max", "2", "--", migratorIn(t), "ALTER TABLE orders ADD note text")
+	c := s.start(t, "prioritize", "--after", "100ms", "--lock-timeout", "5s", "--terminate", "--max", "2", "--", migratorIn(t), "ALTER TABLE orders ADD note text")
 	c.want(1)
 	summary := c.errors()
 	if got := strings.Count(summary, ": terminated\n"); got != 2 {

@@ -27,7 +27,16 @@ type site struct {
 	server *pgserver.Server
 	name   string
 	needs  []string // what a command needs in its environment besides
+	stderr *os.File // of commands, if it is not to be collected
+	place  place    // where commands run
 	database
+}
+
+// A place is a part of the system that has something of its own.
+type place struct {
+	binary string               // of pglock, if it is not the test's own
+	within []string             // a command line that starts what is added to it
+	attr   *syscall.SysProcAttr // how to start it
 }
 
 func newSite(t *testing.T) site {
@@ -52,16 +61,37 @@ type command struct {
 	exited chan struct{}
 }
 
+// command is pglock with args, not started yet.
+func (s site) command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	binary := s.place.binary
+	if binary == "" {
+		binary = testBinary(t)
+	}
+	cmd := exec.Command(binary, args...)
+	cmd.Args[0] = "pglock"
+	if start := s.place.within; len(start) > 0 {
+		cmd = exec.Command(start[0], slices.Concat(start[1:], []string{binary}, args)...)
+	}
+	cmd.Env = s.env()
+	// A group of its own, as in a shell with job control.
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if s.place.attr != nil {
+		*cmd.SysProcAttr = *s.place.attr
+	}
+	cmd.SysProcAttr.Setpgid = true
+	return cmd
+}
+
 // start starts pglock with args in s.
 func (s site) start(t *testing.T, args ...string) *command {
 	t.Helper()
 	c := &command{t: t, output: make(chan string, 1000), exited: make(chan struct{})}
-	c.cmd = exec.Command(testBinary(t), args...)
-	c.cmd.Args[0] = "pglock"
-	c.cmd.Env = s.env()
+	c.cmd = s.command(t, args...)
 	c.cmd.Stderr = lockedWriter{c}
-	// A group of its own, as in a shell with job control.
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if s.stderr != nil {
+		c.cmd.Stderr = s.stderr
+	}
 	// A command's orphan must not keep the test waiting for its stderr.
 	c.cmd.WaitDelay = time.Second
 	stdin, err := c.cmd.StdinPipe()

@@ -158,7 +158,7 @@ func TestNoPasswordAnywhere(t *testing.T) {
 	clean(t, "the server's log", server.Logs())
 	t.Run("typed", func(t *testing.T) {
 		for user, code := range map[string]int{"alice": 0, "bob": 1} {
-			term := s.inTerminal(t, "-W", "-h", "127.0.0.1", "-U", user, "run", "typed", "--", "sh", "-c", "env; sleep 0.1")
+			term := s.inTerminal(t, "-W", "-h", "127.0.0.1", "-U", user, "run", "typed", "--", "sh", "-c", "env; read line")
 			term.sees("Password for user ")
 			eventually(t, "the silence of the terminal", term.silent)
 			term.types(canary + "\n")
@@ -166,6 +166,7 @@ func TestNoPasswordAnywhere(t *testing.T) {
 				term.sees("PGLOCK_NAME=typed")
 				s.holder(t, "typed")
 				term.sees("PGLOCK_KEY=" + fmt.Sprint(pglock.Name("typed").ID()))
+				term.types("\n")
 			} else {
 				term.sees("password authentication failed")
 			}

@@ -135,7 +135,7 @@ func TestTerminalForeground(t *testing.T) {
 	s := newSite(t)
 	term := s.inTerminal(t, "run", "x", "--", "sh", "-c",
 		// The fifth and the eighth field: its group, and the terminal's foreground group.
-		`sleep 0.1; set -- $(cat /proc/$$/stat); [ "$5" = "$8" ] && echo in front; stty -a | head -1`)
+		`until set -- $(cat /proc/$$/stat); [ "$5" = "$8" ]; do sleep 0.01; done; echo in front; stty -a | head -1`)
 	term.sees("in front")
 	term.sees("rows 24")
 	term.want(0)
@@ -155,6 +155,20 @@ func TestTerminalWaiting(t *testing.T) {
 	}
 	term.types("\x03")
 	term.want(130)
+}
+
+// Ctrl-Z stops neither where no shell could continue them, as with ssh -t or in a
+// container.
+func TestTerminalWithoutShell(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	term := s.inTerminal(t, "run", "x", "--", "sh", "-c", `echo ready; read line; echo "read <$line>"`)
+	term.sees("ready")
+	term.types("\x1a")
+	term.sees("^Z")
+	term.types("hello\n")
+	term.sees("read <hello>")
+	term.want(0)
 }
 
 // In a shell with job control Ctrl-Z stops the command and pglock, and fg goes on

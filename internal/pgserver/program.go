@@ -23,8 +23,11 @@ type Program struct {
 
 // debianPackage is the package that has a program.
 func debianPackage(program string) string {
-	if program == "psql" {
+	switch program {
+	case "psql":
 		return "postgresql-client"
+	case "etcd":
+		return "etcd-server"
 	}
 	return program
 }

@@ -299,8 +299,8 @@ func (e *Engine) Close() (lost int) {
 	}
 	lost = e.held
 	for len(e.conns) > 0 {
-		if c := e.conns[0]; c.busy && (len(c.batch) > 0 || !c.open) {
-			c.kill() // it would not look up before it has its answer
+		if c := e.conns[0]; c.busy && (len(c.batch) > 0 || !c.open || !c.shared) {
+			c.kill() // it would not look up before it has its answer; one that is lent is reset first
 		}
 		e.lose(e.conns[0], ErrClosed)
 	}

@@ -466,8 +466,12 @@ func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format,
 			case "reason":
 				return o.Reason
 			case "application":
-				if o.Victim.Prepared != nil && !f.isMachine() {
+				switch {
+				case f.isMachine():
+				case o.Victim.Prepared != nil:
 					return whoIs(o.Victim.Session)
+				default:
+					return applicationOf(o.Victim.Session)
 				}
 			}
 			return a.Value(&inspect.Lock{Session: o.Victim.Session})

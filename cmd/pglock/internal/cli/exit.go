@@ -76,6 +76,7 @@ func exitCode(err error) int {
 		notAcquired *notAcquiredError
 		signal      *signalError
 		start       *supervise.StartError
+		interrupted *supervise.InterruptedError
 	)
 	switch {
 	case err == nil:
@@ -86,6 +87,8 @@ func exitCode(err error) int {
 		return exitDeclined
 	case errors.As(err, &signal):
 		return exitSignal + int(signal.signal)
+	case errors.As(err, &interrupted):
+		return exitSignal + int(interrupted.Signal)
 	case errors.Is(err, pglock.ErrLost):
 		return exitLost
 	case errors.As(err, &child):
@@ -130,7 +133,8 @@ func message(err error) string {
 	var child *childError
 	var signal *signalError
 	var told *toldError
-	if err == nil || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &told) {
+	var interrupted *supervise.InterruptedError
+	if err == nil || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &told) || errors.As(err, &interrupted) {
 		return ""
 	}
 	text := err.Error()

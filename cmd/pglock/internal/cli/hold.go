@@ -23,6 +23,9 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := supervise.Check(); err != nil {
+		return err
+	}
 	target, err := a.target(applicationName("run", r.title))
 	if err != nil {
 		return err
@@ -37,8 +40,11 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 		}
 	}
 	defer signal.Stop(signals)
+	supervise.SurviveClosedPipes()
 
+	endReaping := supervise.ReapOrphans()
 	locker, lock, err := a.acquire(ctx, target, r, signals)
+	endReaping()
 	if err != nil {
 		return err
 	}
@@ -92,9 +98,13 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 	go func() {
 		done <- a.connection.WithPassword(ctx, target, func() error {
 			var err error
+			var source pglock.Source = target
+			if name, ok := r.key.Name(); ok && target.Application() != "pglock run "+name {
+				source = namedSource{source, name}
+			}
 			// One session for the one lock, and another if the wait for it must be
 			// watched or ended.
-			if locker, err = pglock.New(target, pglock.Sessions(2)); err != nil {
+			if locker, err = pglock.New(source, pglock.Sessions(2)); err != nil {
 				return err
 			}
 			if lock, err = a.lock(ctx, locker, r); err != nil {
@@ -191,7 +201,9 @@ func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest
 			case !ok:
 				return lost
 			case e.Stopped:
-				supervise.Stop()
+				if !supervise.Stop() {
+					process.Continue()
+				}
 			case e.Stuck != "":
 				a.tell("still holding the lock %s: these do not end: %s", quoted(r.title), e.Stuck)
 			}
@@ -242,6 +254,9 @@ func whoHolds(err error, title string) string {
 	}
 	var holders []string
 	for _, h := range e.Holders {
+		if h.Application == applicationName("run", title) {
+			h.Application = "pglock run " + title
+		}
 		holders = append(holders, holderText(h))
 	}
 	verb := "is held by"

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -113,7 +111,16 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 		count = len(pairs)
 		for i := range s.shown(count) {
 			p := &pairs[i]
-			t.add(true, func(a inspect.Attribute) any { return a.PairValue(p) })
+			t.add(true, func(a inspect.Attribute) any {
+				switch {
+				case f.isMachine():
+				case a.Name == "application":
+					return applicationOf(p.Session)
+				case a.Name == "blocking_application":
+					return applicationOf(p.Blocking)
+				}
+				return a.PairValue(p)
+			})
 			hide(p.Session)
 			hide(p.Blocking)
 		}
@@ -133,8 +140,12 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 		for i := range s.shown(count) {
 			l := &locks[i]
 			t.add(!l.Granted, func(a inspect.Attribute) any {
-				if a.Name == "relation" && l.Relation == "" && !f.isMachine() {
+				switch {
+				case f.isMachine():
+				case a.Name == "relation" && l.Relation == "":
 					return l.Target() // a list for people tells what is locked
+				case a.Name == "application":
+					return applicationOf(l.Session)
 				}
 				return a.Value(l)
 			})
@@ -216,24 +227,6 @@ func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 		}
 	}
 	return all
-}
-
-// nameKeys gives advisory locks their names, where a pglock run that holds or
-// waits for one says its name, and the name proves true.
-func nameKeys(locks []*inspect.Lock) {
-	names := map[pglock.Key]pglock.Key{}
-	for _, l := range locks {
-		if name, ok := strings.CutPrefix(l.Application, applicationName("run", "")+" "); ok && l.HasKey {
-			if key := pglock.Name(name); !l.Key.IsPair() && key.ID() == l.Key.ID() {
-				names[l.Key] = key
-			}
-		}
-	}
-	for _, l := range locks {
-		if key, ok := names[l.Key]; ok && l.HasKey {
-			l.Key = key
-		}
-	}
 }
 
 // wantsColor obeys https://no-color.org and terminals that say they are dumb.

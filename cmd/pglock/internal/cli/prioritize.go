@@ -185,6 +185,9 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	if err != nil {
 		return err
 	}
+	if err := supervise.Check(); err != nil {
+		return err
+	}
 	target, err := a.target(watcherApplication)
 	if err != nil {
 		return err
@@ -200,6 +203,9 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 		}
 	}
 	defer signal.Stop(signals)
+	supervise.SurviveClosedPipes()
+	endReaping := supervise.ReapOrphans()
+	defer endReaping()
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -212,6 +218,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 			return context.Cause(ctx)
 		}
 		signal.Notify(signals, append(forwarded, supervise.Continued()...)...)
+		endReaping()
 		process, err := supervise.Start(supervise.Command{
 			Path: path, Args: r.command, Env: prioritizedEnv(a.env, r),
 			Stdin: a.In, Stdout: a.Out, Stderr: a.Err,
@@ -288,7 +295,9 @@ func follow(ctx context.Context, process *supervise.Process, signals <-chan os.S
 			case !ok:
 				return
 			case e.Stopped:
-				supervise.Stop()
+				if !supervise.Stop() {
+					process.Continue()
+				}
 			case e.Stuck != "":
 				stuck(e.Stuck)
 			}

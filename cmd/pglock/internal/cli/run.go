@@ -3,7 +3,6 @@ package cli
 import (
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +13,9 @@ const runHelp = `Holds the lock NAME while COMMAND runs, so that of all who do s
 only one runs its command at a time. Without --wait or --no-wait it waits for the
 lock as long as it takes.
 
-COMMAND has pglock's streams, and its exit code is pglock's. Signals go to its
-whole process group. What it leaves running is ended before the lock is unlocked,
+COMMAND has pglock's streams, and its exit code is pglock's. A signal that is sent to
+pglock alone goes to COMMAND's whole process group; one that is sent to every process,
+as systemd does, reaches COMMAND only once. What it leaves running is ended before the lock is unlocked,
 and if the lock is lost, COMMAND is ended: SIGTERM, then SIGKILL after the grace.
 It finds the lock's name in PGLOCK_NAME and its key in PGLOCK_KEY.
 
@@ -116,19 +116,4 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 		return "", nil, usagef(cmd, "no command: write it after --, as in pglock run NAME -- COMMAND")
 	}
 	return name, command, nil
-}
-
-// applicationName is what pg_stat_activity shows of a session. The server cuts
-// it at 63 bytes, perhaps in the middle of a character.
-func applicationName(verb, detail string) string {
-	const most = 63
-	name := "pglock " + verb
-	if detail != "" {
-		name += " " + detail
-	}
-	for len(name) > most {
-		_, size := utf8.DecodeLastRuneInString(name)
-		name = name[:len(name)-size]
-	}
-	return name
 }

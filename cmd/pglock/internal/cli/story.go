@@ -95,8 +95,12 @@ func (s *story) show(who string, args []string) {
 	s.write(who + line + "\n")
 }
 
-// command prepares a command to be run as it is shown.
+// command prepares a command to be run as it is shown. kill is the shell's own: not
+// every machine has a program of that name (on Debian it is in procps).
 func (s *story) command(args []string, out io.Writer) *exec.Cmd {
+	if args[0] == "kill" {
+		args = []string{"sh", "-c", strings.Join(args, " ")}
+	}
 	path := s.program
 	if args[0] != "pglock" {
 		path = args[0]

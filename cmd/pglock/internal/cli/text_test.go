@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,7 +68,9 @@ func TestApplicationName(t *testing.T) {
 		"":  "pglock run",
 		"x": "pglock run x",
 		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa": "pglock run aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-		"ääääääääääääääääääääääääääääää":                                     "pglock run ääääääääääääääääääääääääää",
+		"café\n":                "pglock run caf??",
+		"\xff":                  "pglock run ?",
+		strings.Repeat("ä", 60): "pglock run " + strings.Repeat("?", 52),
 	} {
 		if got := applicationName("run", detail); got != want {
 			t.Errorf("%q: %q, not %q", detail, got, want)

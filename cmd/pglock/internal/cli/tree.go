@@ -214,7 +214,11 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	// At the end, where a line may be cut.
 	spans = append(spans, span{"", whoseIs(t.Session)})
 	for _, a := range style.extra {
-		if v := a.Value(&inspect.Lock{Session: t.Session}); v != nil {
+		v := a.Value(&inspect.Lock{Session: t.Session})
+		if a.Name == "application" {
+			v = applicationOf(t.Session)
+		}
+		if v != nil {
 			spans = append(spans, span{"", "  " + a.Name + "=" + humanText(v)})
 		}
 	}
@@ -262,7 +266,7 @@ func whoIs(s *inspect.Session) string {
 func whatIs(s *inspect.Session) string {
 	text := ""
 	if s.Application != "" {
-		text += " " + quoted(s.Application)
+		text += " " + quoted(applicationOf(s))
 	}
 	if s.BackendType != "" && s.BackendType != "client backend" {
 		text += " " + printable(s.BackendType)

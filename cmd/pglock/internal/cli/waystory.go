@@ -207,7 +207,7 @@ func (b *blocker) name() string {
 	case who.Application == "":
 		return fmt.Sprintf("%s (user %s)", text, who.User)
 	}
-	return fmt.Sprintf("%s (%s, user %s)", text, quoted(who.Application), who.User)
+	return fmt.Sprintf("%s (%s, user %s)", text, quoted(applicationOf(who)), who.User)
 }
 
 // sum tells at the end who was in the way.

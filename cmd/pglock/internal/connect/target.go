@@ -166,6 +166,9 @@ func (t *Target) Origin(setting string) string {
 	return t.origins[setting]
 }
 
+// Application returns the application_name.
+func (t *Target) Application() string { return t.base.RuntimeParams["application_name"] }
+
 // SetApplication sets the application_name, whatever the settings say.
 func (t *Target) SetApplication(name string) { t.base.RuntimeParams["application_name"] = name }
 

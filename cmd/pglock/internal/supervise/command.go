@@ -60,6 +60,12 @@ func (e *StartError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err
 
 func (e *StartError) Unwrap() error { return e.Err }
 
+// An InterruptedError is a signal that ended the guard before the command was started:
+// somebody signals all processes, and the command would have been among them.
+type InterruptedError struct{ Signal syscall.Signal }
+
+func (e *InterruptedError) Error() string { return e.Signal.String() }
+
 // file is f's file, or nil when it is not one.
 func file(f any) *os.File {
 	if f, ok := f.(*os.File); ok {

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -21,6 +22,9 @@ type family struct {
 
 	ended  bool // the leader has ended; it stays a zombie, so that no other group can get its number
 	buried bool // and is gone now
+
+	probed   time.Time // when children were last probed for
+	children []int     // those that were found
 }
 
 // event is what became of the leader.
@@ -50,13 +54,32 @@ func nameProcess(name string) {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
 }
 
-// ownExecutable is this program, also when its file has been replaced meanwhile.
+// self is this program, also when its file has been replaced meanwhile.
+const self = "/proc/self/exe"
+
+func seesOwnExecutable() bool {
+	_, err := os.Stat(self)
+	return err == nil
+}
+
+// ownExecutable returns a path of this program. Without /proc it is the one that the
+// program was started by, which the kernel puts into the auxiliary vector (getauxval(3)).
 func ownExecutable() (string, error) {
-	const self = "/proc/self/exe"
-	if _, err := os.Stat(self); err == nil {
+	if seesOwnExecutable() {
 		return self, nil
 	}
-	return os.Executable()
+	const atExecFn = 31 // AT_EXECFN
+	vector, err := unix.Auxv()
+	if err != nil {
+		return "", fmt.Errorf("finding this program's own file: %w", err)
+	}
+	for _, entry := range vector {
+		if entry[0] == atExecFn && entry[1] != 0 {
+			// The kernel wrote the path above the stack, where it stays.
+			return unix.BytePtrToString(*(**byte)(unsafe.Pointer(&entry[1]))), nil
+		}
+	}
+	return "", errors.New("the kernel does not say what this program's own file is")
 }
 
 // siginfo is what waitid(2) tells, on all of Linux' architectures.
@@ -135,8 +158,15 @@ func readProcess(pid int) (process, bool) {
 	return p, true
 }
 
-// processes are all of the system's.
+// errNoProc is that this process's own namespace is not in /proc.
+var errNoProc = errors.New("/proc is not mounted, or not for this PID namespace")
+
+// processes are all of the system's. It fails where /proc is not mounted, and where it
+// is another PID namespace's, whose numbers mean other processes.
 func processes() ([]process, error) {
+	if own, err := os.Readlink("/proc/self"); err != nil || own != strconv.Itoa(os.Getpid()) {
+		return nil, errNoProc
+	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -154,10 +184,110 @@ func processes() ([]process, error) {
 	return all, nil
 }
 
-// members are the descendants of root.
-func (f *family) members() ([]process, error) {
-	all, err := processes()
-	return descendants(all, f.root), err
+// parentOf returns the parent of a process, and false if that is not known.
+func parentOf(pid int) (parent int, ok bool) {
+	if _, err := os.Readlink("/proc/self"); err != nil {
+		return 0, false
+	}
+	p, ok := readProcess(pid)
+	return p.parent, ok
+}
+
+// Without /proc nobody lists the descendants. But the kernel tells this process of its
+// own children, and all descendants become children as those above them end: so
+// signaling the children again and again reaches all. A grandchild that has left the
+// command's group gets its SIGTERM only when it has become a child.
+
+// probeEvery is how often children are probed for, with a system call for each process
+// that there may be.
+const probeEvery = time.Second
+
+// most is the highest PID that Linux gives (PID_MAX_LIMIT).
+const most = 1 << 22
+
+// probe finds the children. Linux counts PIDs up, so they are between this process's and
+// the newest, unless the count began again from 1 in between.
+func (f *family) probe() {
+	if time.Since(f.probed) < probeEvery {
+		return
+	}
+	if newest, ok := newestPID(); ok && newest > f.root {
+		f.children = childrenAmong(f.root, newest)
+	} else {
+		f.children = nil
+	}
+	if len(f.children) == 0 {
+		f.children = childrenAmong(1, most)
+	}
+	f.probed = time.Now()
+}
+
+// newestPID returns the PID of a process that it starts for that, which ends at once.
+func newestPID() (int, bool) {
+	exe, err := ownExecutable()
+	if err != nil {
+		return 0, false
+	}
+	pid, err := syscall.ForkExec(exe, []string{GuardName}, &syscall.ProcAttr{})
+	if err != nil {
+		return 0, false
+	}
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
+			return pid, true
+		}
+	}
+}
+
+// childrenAmong returns the children of this process among some PIDs.
+func childrenAmong(first, last int) (children []int) {
+	for pid := first; pid <= last; pid++ {
+		if isChild(pid) {
+			children = append(children, pid)
+		}
+	}
+	return children
+}
+
+// isChild reports whether a process is a child of this one: the kernel refuses to wait
+// for any other.
+func isChild(pid int) bool {
+	_, _, errno := unix.Syscall6(unix.SYS_WAITID, waitPID, uintptr(pid), 0,
+		unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, 0, 0)
+	return errno == 0
+}
+
+// hasChild reports whether this process has a child that could do what options say.
+// With WSTOPPED alone, a zombie is none.
+func hasChild(options uintptr) bool {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, waitAny, 0, 0,
+			options|unix.WNOHANG|unix.WNOWAIT|unix.WALL, 0, 0)
+		if errno != unix.EINTR {
+			return errno != unix.ECHILD
+		}
+	}
+}
+
+func hasLiveChild() bool { return hasChild(unix.WSTOPPED) }
+
+// signalChildren signals the children outside the leader's group, each with the group
+// that it leads, if it does. Only this goroutine waits for children, so none of their
+// numbers can belong to another process meanwhile.
+func (f *family) signalChildren(sig syscall.Signal) {
+	f.probe()
+	for _, pid := range f.children {
+		if !isChild(pid) {
+			continue
+		}
+		switch group, err := unix.Getpgid(pid); {
+		case err == nil && group == f.leader && !f.buried:
+		case err == nil && group == pid:
+			_ = syscall.Kill(-pid, sig)
+		default:
+			_ = syscall.Kill(pid, sig)
+		}
+	}
 }
 
 // signalGroup signals the leader's process group.
@@ -170,8 +300,14 @@ func (f *family) signalGroup(sig syscall.Signal) {
 // signal signals the group, and all others of the family.
 func (f *family) signal(sig syscall.Signal) {
 	f.signalGroup(sig)
-	members, _ := f.members()
-	for _, p := range members {
+	all, err := processes()
+	if err != nil {
+		if hasLiveChild() {
+			f.signalChildren(sig)
+		}
+		return
+	}
+	for _, p := range descendants(all, f.root) {
 		if !p.zombie && (p.group != f.leader || f.buried) {
 			p.signal(sig)
 		}
@@ -197,37 +333,28 @@ func (p process) signal(sig syscall.Signal) {
 // gone reports whether nothing of the family is left but the leader, which it
 // then buries.
 func (f *family) gone() bool {
-	members, err := f.members()
-	if err != nil {
-		// No /proc. Give up the leader's zombie; then the kernel tells whether
-		// there are children left.
-		if f.ended && !f.buried {
-			_ = syscall.Kill(-f.leader, syscall.SIGKILL)
-			bury(f.leader)
-			f.buried = true
-		}
-		return f.buried && childless()
-	}
-	for _, p := range members {
-		switch {
-		case p.pid == f.leader && p.zombie:
-		case p.zombie && p.parent == f.root:
-			bury(p.pid)
-		case p.zombie:
-			// Its parent's to bury, which is alive and counts.
-		default:
-			return false
+	if all, err := processes(); err == nil {
+		for _, p := range descendants(all, f.root) {
+			switch {
+			case p.pid == f.leader && p.zombie:
+			case p.zombie && p.parent == f.root:
+				bury(p.pid)
+			case p.zombie:
+				// Its parent's to bury, which is alive and counts.
+			default:
+				return false
+			}
 		}
 	}
-	if !f.ended {
+	// A list is no moment in time, and there may be none. But whoever is left has an
+	// ancestor that is our own child, and that the kernel knows for sure.
+	if !f.ended || hasLiveChild() {
 		return false
 	}
 	if !f.buried {
 		bury(f.leader)
 		f.buried = true
 	}
-	// A list is no moment in time. But whoever is left has an ancestor that is
-	// our own child, and that the kernel knows for sure.
 	return childless()
 }
 
@@ -252,8 +379,8 @@ func (f *family) killAll() (Status, error) {
 		if e := f.look(); e.exited {
 			status = e.status
 		}
-		if members, err := f.members(); err != nil || len(members) == 0 {
-			return status, err
+		if !hasChild(unix.WSTOPPED | unix.WEXITED) {
+			return status, nil
 		}
 		f.signal(syscall.SIGKILL)
 		if f.gone() {
@@ -268,12 +395,18 @@ func (f *family) killAll() (Status, error) {
 
 // String names who is left.
 func (f *family) String() string {
-	members, err := f.members()
-	if err != nil {
-		return err.Error()
-	}
 	var names []string
-	for _, p := range members {
+	all, err := processes()
+	if err != nil {
+		f.probe()
+		for _, pid := range f.children {
+			if isChild(pid) {
+				names = append(names, fmt.Sprintf("pid %d", pid))
+			}
+		}
+		return strings.Join(names, ", ")
+	}
+	for _, p := range descendants(all, f.root) {
 		if !p.zombie {
 			names = append(names, fmt.Sprintf("pid %d (%s)", p.pid, p.name))
 		}

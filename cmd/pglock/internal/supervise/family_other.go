@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -35,6 +36,23 @@ func diesWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr { return att
 func nameProcess(string) {}
 
 func ownExecutable() (string, error) { return os.Executable() }
+
+func seesOwnExecutable() bool { return true }
+
+// parentOf returns the parent of a process, and false if that is not known.
+func parentOf(pid int) (parent int, ok bool) {
+	all, err := processes()
+	i := slices.IndexFunc(all, func(p process) bool { return p.pid == pid })
+	if err != nil || i < 0 {
+		return 0, false
+	}
+	return all[i].parent, true
+}
+
+// ReapOrphans does nothing: what runs as PID 1 runs on Linux.
+func ReapOrphans() (end func()) { return func() {} }
+
+func reapOrphans(...int) (end func()) { return func() {} }
 
 // look tells what became of the leader since the last look.
 func (f *family) look() event {

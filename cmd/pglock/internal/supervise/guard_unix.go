@@ -66,11 +66,18 @@ func guard(args []string) error {
 	}
 
 	// What is meant for the command is not for the guard.
-	signal.Notify(make(chan os.Signal, 1), append(Forwarded(), syscall.SIGPIPE)...)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	own := make(chan os.Signal, 64)
+	signal.Notify(own, append(Forwarded(), Continued()...)...)
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 
 	pid, err := g.start.fork()
+	// Signals until now were sent to all processes when the command was not one of
+	// them: they must not keep it from getting those that the program passes on.
+	for len(own) > 0 {
+		<-own
+	}
 	if err != nil {
 		var errno syscall.Errno
 		if !errors.As(err, &errno) {
@@ -96,7 +103,7 @@ func guard(args []string) error {
 			g.orders <- o
 		}
 	}()
-	g.run(children)
+	g.run(children, own)
 	g.takeTerminal()
 	g.report(report{Done: true})
 	return nil
@@ -130,9 +137,13 @@ type guardian struct {
 	family  family
 
 	hadTerminal bool // the command had the terminal
+	suspended   bool // the command was stopped at its terminal, and not continued
 	exited      bool // the command has ended
 	stage       stage
 	next        <-chan time.Time // when the next stage begins
+
+	signals broadcast        // those to be passed on
+	passing <-chan time.Time // when the first of them is
 }
 
 // stage is how far the guard is with ending the family.
@@ -149,7 +160,7 @@ const (
 func (g *guardian) report(r report) { _ = g.reports.Encode(r) }
 
 // run returns when nothing is left.
-func (g *guardian) run(children <-chan os.Signal) {
+func (g *guardian) run(children, own <-chan os.Signal) {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	ticker.Stop()
@@ -170,6 +181,13 @@ func (g *guardian) run(children <-chan os.Signal) {
 		case <-ticker.C:
 		case <-g.next:
 			g.advance()
+		case sig := <-own:
+			if number, ok := sig.(syscall.Signal); ok {
+				g.signals.reached(number, time.Now())
+			}
+			g.pass()
+		case <-g.passing:
+			g.pass()
 		case o, ok := <-orders:
 			if !ok {
 				// The program is gone, and with it whatever made it right that
@@ -186,17 +204,36 @@ func (g *guardian) run(children <-chan os.Signal) {
 func (g *guardian) obey(o order) {
 	switch {
 	case o.Signal != 0:
-		g.family.signalGroup(o.Signal)
+		g.signals.pass(o.Signal, time.Now())
+		g.pass()
 	case o.Continue:
 		group, ok := foreground(os.Stdin)
 		if ok && g.hadTerminal && group == g.start.Group {
 			giveTerminal(os.Stdin, g.family.leader)
 		}
-		g.family.signalGroup(syscall.SIGCONT)
+		if g.suspended {
+			// As after fg: nobody else continues it, and the next Ctrl-Z may come soon.
+			g.suspended = false
+			g.family.signalGroup(syscall.SIGCONT)
+			return
+		}
+		g.signals.pass(syscall.SIGCONT, time.Now())
+		g.pass()
 	case o.End:
 		if g.stage < terminating {
 			g.enter(terminating)
 		}
+	}
+}
+
+// pass passes on the signals that are due.
+func (g *guardian) pass() {
+	for _, sig := range g.signals.due(time.Now()) {
+		g.family.signalGroup(sig)
+	}
+	g.passing = nil
+	if at, ok := g.signals.next(); ok {
+		g.passing = time.After(time.Until(at))
 	}
 }
 
@@ -233,6 +270,7 @@ func (g *guardian) stopped(sig syscall.Signal) {
 		g.family.signalGroup(syscall.SIGCONT)
 	case g.stage == running:
 		// Now the program stops too, so that the shell takes the terminal.
+		g.suspended = true
 		g.takeTerminal()
 		g.report(report{Stopped: true})
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,8 @@ type Process struct {
 	done   chan struct{} // closed when status and err are there
 	status Status
 	err    error
+
+	endReaping func()
 }
 
 // An Event is something that happened to a running command. One field is set.
@@ -73,26 +76,17 @@ func Start(c Command) (*Process, error) {
 		_ = inherited.add(conn)
 	}
 
-	exe, err := ownExecutable()
+	guard, err := newGuard(&inherited)
 	if err != nil {
 		return fail(err)
 	}
-	guard := &exec.Cmd{
-		Path:   exe,
-		Args:   []string{GuardName, inherited.String()},
-		Env:    c.Env,
-		Stdin:  c.Stdin,
-		Stdout: c.Stdout,
-		Stderr: c.Stderr,
-		// A group of its own: what is sent to the program's group, such as
-		// kill -9 %1 in a shell, must not reach the guard.
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
-		// A reader or writer that is no file must not keep Wait for ever.
-		WaitDelay: time.Second,
-	}
+	guard.Env, guard.Stdin, guard.Stdout, guard.Stderr = c.Env, c.Stdin, c.Stdout, c.Stderr
+	// A reader or writer that is no file must not keep Wait for ever.
+	guard.WaitDelay = time.Second
 	if err := guard.Start(); err != nil {
 		return fail(err)
 	}
+	inherited.close() // only the guard has them now, so that its end is the end of the reports
 	p := &Process{
 		grace:  c.Grace,
 		guard:  guard,
@@ -129,11 +123,65 @@ func Start(c Command) (*Process, error) {
 		if first.Failed != 0 {
 			return nil, &StartError{Path: c.Path, NotFound: isAbsent(first.Failed), Err: first.Failed}
 		}
+		if ended := guard.ProcessState.Sys().(syscall.WaitStatus); ended.Signaled() && slices.Contains(Forwarded(), os.Signal(ended.Signal())) {
+			return nil, &InterruptedError{ended.Signal()}
+		}
 		return nil, fmt.Errorf("starting the guard: %w (it ended with %v)", err, exit)
 	}
 	p.pid = first.Started
+	p.endReaping = reapOrphans(guard.Process.Pid, p.pid)
 	go p.follow(decoder, reports)
 	return p, nil
+}
+
+// newGuard prepares a guard that inherits fds.
+func newGuard(inherited *fds) (*exec.Cmd, error) {
+	exe, err := ownExecutable()
+	if err != nil {
+		return nil, err
+	}
+	return &exec.Cmd{
+		Path: exe,
+		Args: []string{GuardName, inherited.String()},
+		// A group of its own: what is sent to the program's group, such as
+		// kill -9 %1 in a shell, must not reach the guard.
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+	}, nil
+}
+
+// Check returns an error if this program could not start a guard, so that it need not
+// acquire a lock first to find out. With /proc, which names the executable surely, it
+// takes that for granted; without, it starts a guard that has nothing to do.
+func Check() error {
+	if seesOwnExecutable() {
+		return nil
+	}
+	if err := tryGuard(); err != nil {
+		return fmt.Errorf("the command would need a guard, which cannot be started: %w; start pglock by its path, or mount /proc", err)
+	}
+	return nil
+}
+
+// tryGuard starts a guard whose program has gone, which makes it end at once.
+func tryGuard() error {
+	var inherited fds
+	defer inherited.close()
+	orders, closed, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer orders.Close()
+	closed.Close()
+	for range 2 {
+		if err := inherited.add(orders); err != nil {
+			return err
+		}
+	}
+	guard, err := newGuard(&inherited)
+	if err != nil {
+		return err
+	}
+	return guard.Run()
 }
 
 // follow reads what the guard reports until the guard is gone.
@@ -142,6 +190,7 @@ func (p *Process) follow(decoder *json.Decoder, reports *os.File) {
 	defer close(p.events)
 	defer reports.Close()
 	defer p.orders.Close()
+	defer p.endReaping()
 
 	var exited *Status
 	for {
@@ -179,6 +228,7 @@ func (p *Process) tell(e Event) {
 // command with it, and the rest are our own descendants now.
 func (p *Process) salvage(exited *Status) (Status, error) {
 	_ = p.guard.Wait()
+	p.endReaping() // the leader's status is for us
 	left := family{root: os.Getpid(), leader: p.pid}
 	status, err := left.killAll()
 	if exited != nil {
@@ -255,6 +305,7 @@ func (f *fds) close() {
 	for _, n := range f.numbers {
 		_ = unix.Close(n)
 	}
+	f.numbers = nil
 }
 
 func (f *fds) String() string {

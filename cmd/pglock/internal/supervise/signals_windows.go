@@ -14,5 +14,14 @@ func Forwarded() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM}
 // Continued is empty: there is no job control.
 func Continued() []os.Signal { return nil }
 
+// SurviveClosedPipes does nothing: there is no SIGPIPE.
+func SurviveClosedPipes() {}
+
+// ReapOrphans does nothing: there are no zombies.
+func ReapOrphans() (end func()) { return func() {} }
+
+// Check returns nil: there is no guard.
+func Check() error { return nil }
+
 // Stop does nothing: there is no job control.
-func Stop() {}
+func Stop() bool { return false }

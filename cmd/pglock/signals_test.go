@@ -1,0 +1,160 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// counterName is the name under which the test binary is a command that says each signal
+// that reaches it.
+const counterName = "pglock-test-counter"
+
+// counter says its PID, then each signal, and ends at SIGWINCH.
+func counter() int {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGWINCH)
+	fmt.Println(os.Getpid())
+	for sig := range signals {
+		fmt.Println(sig)
+		if sig == syscall.SIGWINCH {
+			break
+		}
+	}
+	return 7
+}
+
+// counterIn is a path under which the test binary is the counter.
+func counterIn(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), counterName)
+	if err := os.Symlink(testBinary(t), path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The command gets each signal once, whoever the sender signals: pglock alone, its
+// process group, or every process there is, in any order.
+func TestEachSignalOnce(t *testing.T) {
+	t.Parallel()
+	const cont, hup, term, usr1 = syscall.SIGCONT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR1
+	for _, test := range []struct {
+		sender  string
+		to      string // p pglock, g its guard, c the command, P pglock's process group
+		signals []syscall.Signal
+	}{
+		{"docker stop, the kubelet, systemd with KillMode=mixed or process, supervisord, kill", "p", []syscall.Signal{term}},
+		{"a program that makes it look at its files again, twice", "p", []syscall.Signal{usr1, usr1}},
+		{"a shell, timeout, GitLab's runner, tini -g: the process group", "P", []syscall.Signal{term}},
+		{"a terminal that hangs up: the process group", "P", []syscall.Signal{hup}},
+		{"systemd: every process of the unit, the main one first", "pgc", []syscall.Signal{term}},
+		{"systemd with SendSIGHUP", "pgc", []syscall.Signal{term, hup}},
+		{"systemd, which lets go on what is stopped", "pgc", []syscall.Signal{term, cont}},
+		{"systemctl kill -s USR1, twice", "pgc", []syscall.Signal{usr1, usr1}},
+		{"a shutdown, pkill -s: every process, in any order", "gpc", []syscall.Signal{term}},
+		{"Jenkins: every process of the job, children first", "cgp", []syscall.Signal{term}},
+	} {
+		t.Run(test.sender, func(t *testing.T) {
+			t.Parallel()
+			for _, sig := range test.signals {
+				reaches(t, sig)
+			}
+			s := newSite(t)
+			c := s.start(t, "run", "x", "--", counterIn(t))
+			command := c.pid()
+			guard := guardOf(t, command)
+			pids := map[rune]int{'p': c.cmd.Process.Pid, 'P': -c.cmd.Process.Pid, 'g': guard, 'c': command}
+			for _, sig := range test.signals {
+				// The guard is stopped meanwhile, so that a slow machine does not come
+				// between one kill and the next.
+				if strings.Contains(test.to, "g") {
+					stop(t, guard)
+				}
+				for _, to := range test.to {
+					if err := syscall.Kill(pids[to], sig); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if strings.Contains(test.to, "g") {
+					proceed(t, guard)
+				}
+				if got := c.line(); got != sig.String() {
+					t.Fatalf("the command got: %s, not %s", got, sig)
+				}
+			}
+			// A second one would come before this one.
+			c.signal(syscall.SIGWINCH)
+			if got := c.line(); got != syscall.SIGWINCH.String() {
+				t.Errorf("the command got another signal: %s", got)
+			}
+			c.want(7)
+		})
+	}
+}
+
+// stop stops a process, as SIGSTOP does, and waits until it is.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, fmt.Sprintf("process %d is stopped", pid), func() bool {
+		state, _, _ := processStatus(pid)
+		return state == "T"
+	})
+}
+
+// proceed continues it.
+func proceed(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Nobody reads what pglock says any more, as when a CI server or cron has gone: the
+// command still has its time to clean up when the lock is lost.
+func TestClosedPipes(t *testing.T) {
+	t.Parallel()
+	for _, verb := range []string{"run", "prioritize"} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			reader, writer, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer writer.Close()
+			s.stderr = writer
+			command := []string{"--", "sh", "-c", `exec 2>&-; trap 'echo cleaned up; exit 5' TERM; echo ready; while :; do sleep 0.01; done`}
+			if verb == "run" {
+				c := s.start(t, append([]string{"run", "x"}, command...)...)
+				c.line()
+				reader.Close()
+				s.exec(t, "SELECT pg_terminate_backend($1)", s.holder(t, "x"))
+				if got := c.line(); got != "cleaned up" {
+					t.Errorf("%q", got)
+				}
+				c.want(76)
+				return
+			}
+			c := s.start(t, append([]string{"prioritize"}, command...)...)
+			c.line()
+			reader.Close()
+			// It says on stderr, after some time, that it has seen no session, and at the
+			// end once more.
+			c.signal(syscall.SIGTERM)
+			if got := c.line(); got != "cleaned up" {
+				t.Errorf("%q", got)
+			}
+			c.want(5)
+		})
+	}
+}

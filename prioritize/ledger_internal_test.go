@@ -1,0 +1,53 @@
+package prioritize
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// A slow answer does not make an old wait look new: who has just got the lock that it
+// stood in line for keeps its grace. A new wait for the same lock is new even so.
+func TestSlowAnswerIsNoNewWait(t *testing.T) {
+	const after = 3 * time.Second
+	server := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // by its own clock
+	local := server.Add(time.Hour)
+	began := server
+	waiter := func(since time.Time) *inspect.Lock {
+		return &inspect.Lock{
+			Session: &inspect.Session{PID: 1}, Type: "relation", Mode: "AccessExclusiveLock", RelationOID: 4711,
+			WaitStart: since, WaitDuration: server.Sub(since),
+		}
+	}
+	blocked := func(since time.Time, block inspect.Block) []inspect.Pair {
+		return []inspect.Pair{{
+			Lock: waiter(since), Block: block,
+			Blocking: &inspect.Session{PID: 2, BackendStart: began.Add(-time.Hour), XactStart: since.Add(-time.Minute)},
+		}}
+	}
+	l := newLedger(&config{after: after})
+	see := func(since time.Time, block inspect.Block, late time.Duration) (changed []int32) {
+		changed, _ = l.see(local.Add(late), time.Time{}, []int32{1}, blocked(since, block))
+		return changed
+	}
+	pass := func(d time.Duration) { server, local = server.Add(d), local.Add(d) }
+	see(began, inspect.Soft, 0)
+	pass(2 * after)
+	see(began, inspect.Hard, 0)
+	pass(time.Second)
+	if changed := see(began, inspect.Hard, 500*time.Millisecond); len(changed) > 0 {
+		t.Error("an answer that is late makes the wait another one")
+	}
+	if due := l.due(local.Add(500 * time.Millisecond)); len(due) > 0 {
+		t.Error("who holds the lock for a second is due after three")
+	}
+	pass(after)
+	if due := l.due(local); len(due) != 1 {
+		t.Error("who holds the lock for longer is not due")
+	}
+	pass(10 * time.Millisecond)
+	if changed := see(server, inspect.Hard, 0); len(changed) != 1 {
+		t.Error("a new wait for the same lock is taken for the old one")
+	}
+}
