@@ -977,6 +977,88 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
+// Closing a connection to a server that is silent may take long: the holders are told of
+// the loss before it begins.
+func TestSilenceIsToldBeforeTheSessionIsClosed(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				t.deaf, t.closing = deaf, 20*time.Second
+				t.notice = func(*backend, bool) time.Duration { return 35 * time.Second }
+				e := t.engine()
+				h := t.acquire(e, one, Exclusive)
+				t.silence(h.PID())
+				cut := time.Now()
+				<-h.Done()
+				if d := time.Since(cut); d > 10*time.Second {
+					t.Errorf("noticed after %v", d)
+				}
+			})
+		})
+	}
+}
+
+// A pooler that resets the session has released its locks, though the backend is still
+// the same: the holders are told with the next ping.
+func TestSessionIsReset(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		h := t.acquire(e, one, Exclusive)
+		t.once(2, "ping", fault{reset: true})
+		time.Sleep(7 * time.Second)
+		t.must(h.Err())
+		time.Sleep(5 * time.Second)
+		t.wantErr(h.Err(), ErrLost)
+		t.wantErr(h.Err(), ErrPooler)
+		t.wantErr(h.Release(), ErrLost)
+		t.free(one)
+	})
+}
+
+// Prepared statements that are gone, or that exist already, were prepared in another
+// session. Nothing that this one holds can be relied on, and no request is refused
+// because of it.
+func TestPreparedStatementsOfAnotherSession(t *testing.T) {
+	for _, state := range []string{sqlstate.InvalidStatementName, sqlstate.DuplicateStatement} {
+		for _, kind := range []string{"locks X1", "locks x1", "ping", "wait X1"} {
+			t.Run(state+" "+kind, func(t *testing.T) {
+				inBubble(t, func(t *bench) {
+					e, o := t.engine(), t.outsider()
+					other := t.acquire(e, two, Exclusive)
+					if kind == "wait X1" {
+						o.try(one, Exclusive)
+					}
+					t.once(1, kind, fault{err: pgError(state)})
+					r := t.ask(e, one, Exclusive, Wait{})
+					time.Sleep(10 * time.Second)
+					if kind == "wait X1" {
+						// It waits on a session of its own, of which there is a new one.
+						t.must(other.Err())
+						t.must(other.Release())
+						if n := t.server.opened; n != 4 { // one is the outsider's
+							t.Errorf("%d sessions were opened", n)
+						}
+						o.unlock(one, Exclusive)
+						t.soon(r, 10*time.Millisecond)
+						return
+					}
+					<-r.done
+					t.must(r.err)
+					if err := r.hold.Release(); kind == "locks X1" {
+						t.must(err)
+					} else {
+						t.wantErr(err, ErrLost)
+						t.wantErr(err, ErrPooler)
+					}
+					t.wantErr(other.Err(), ErrLost)
+					t.wantErr(other.Err(), ErrPooler)
+					t.wantErr(other.Release(), ErrLost)
+				})
+			})
+		}
+	}
+}
+
 // What Postgres says as it ends a session is the reason of the loss, also when it
 // is the answer to something else.
 func TestTerminationIsTheReason(t *testing.T) {
