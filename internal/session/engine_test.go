@@ -579,6 +579,79 @@ func TestPolling(t *testing.T) {
 	})
 }
 
+// Two others pass the lock to each other and never leave Postgres' queue. A wait that is
+// begun anew loses its place there, so waits grow until this process gets its turn; a wait
+// that keeps somebody else waiting is ended and begun anew.
+func TestWaitsGrowBesideOthers(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		stop := make(chan struct{})
+		var others sync.WaitGroup
+		for i := range 2 {
+			o := t.outsider()
+			time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+			others.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					<-o.wait(one, Exclusive)
+					time.Sleep(time.Second)
+					o.unlock(one, Exclusive)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		r := t.ask(e, one, Exclusive, Wait{For: time.Minute})
+		<-r.done
+		close(stop)
+		t.must(r.err)
+		t.must(r.hold.Release())
+		others.Wait()
+	})
+}
+
+// Somebody waits for the end of a statement of ours that waits long, as CREATE INDEX
+// CONCURRENTLY does: it is ended within Postgres' deadlock_timeout.
+func TestLongWaitsEndWhenAwaited(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, two, Exclusive) // so that there is a session to look from
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(20 * time.Millisecond)
+		e.mu.Lock()
+		e.entries[one].patience = patience{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
+		e.mu.Unlock()
+		time.Sleep(time.Second) // the next wait is a long one
+		waiter := func() (pid int32) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if long := e.waitingLong(); len(long) == 1 {
+				for pid = range long {
+				}
+			}
+			return pid
+		}
+		pid := waiter()
+		if pid == 0 {
+			t.Fatal("no wait is long, which makes this test one of nothing")
+		}
+		t.server.mu.Lock()
+		t.awaited = map[int32]bool{pid: true}
+		t.server.mu.Unlock()
+		time.Sleep(time.Second)
+		if waiter() != 0 {
+			t.Error("the wait goes on")
+		}
+		o.unlock(one, Exclusive)
+		t.soon(r, 10*time.Millisecond)
+		t.must(h.Release())
+	})
+}
+
 // One who polls gives up, and nothing of it is left.
 func TestPollerGivesUp(t *testing.T) {
 	inBubble(t, func(t *bench) {
