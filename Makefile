@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build dist release ci clean fuzz picture newcomer
+.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build dist release ci clean fuzz mutate picture newcomer
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ soak: ## Break things at random for D=10m, or as SEED= broke them, and check the
 
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss
+
+mutate: ## Break the code in small ways and see that a test fails each time (M=NAME: one)
+	scripts/mutate
 
 fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
