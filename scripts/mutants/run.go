@@ -88,7 +88,7 @@ func (r *runner) run(ctx context.Context, m mutant) (o outcome, detail string) {
 	return broken, fmt.Sprintf("%v\n%s", err, output)
 }
 
-// pattern is what -run takes for a test with its subtests.
+// pattern returns what -run takes for a test with its subtests.
 func pattern(test string) string {
 	parts := strings.Split(test, "/")
 	for i, part := range parts {
