@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build dist release ci clean fuzz picture newcomer
+.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build dist release ci clean fuzz mutate picture newcomer
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +26,7 @@ soak: ## Break things at random for D=10m, or as SEED= broke them, and check the
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss
 
-.PHONY: bare
-bare: ## Try make demo and make test on a bare Debian (needs root; takes half an hour)
-	scripts/bare
+.PHONY: bare bare: ## Try make demo and test on a Debian (needs root; takes half an hour) scripts/bare mutate: Break the code in small ways see that fails each time (M=NAME: one) scripts/mutate
 
 fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz

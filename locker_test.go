@@ -598,6 +598,29 @@ func testLockAll(t *testing.T, d *db) {
 	wg.Wait()
 }
 
+// While LockAll waits for a key it holds those before it and none behind it.
+func TestLockAllHoldsNothingBehind(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	other, locker := d.locker(), d.locker()
+	held := lock(t, other, pglock.Int(2))
+	ctx, cancel := context.WithCancel(t.Context())
+	got := make(chan error, 1)
+	go func() {
+		all, err := locker.LockAll(ctx, []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1)})
+		if err == nil {
+			err = all.Unlock()
+		}
+		got <- err
+	}()
+	d.untilWaiting(1, pglock.Int(2))
+	d.mayTake(pglock.Int(1), false)
+	d.mayTake(pglock.Int(3), true)
+	cancel()
+	wantErr(t, <-got, pglock.ErrNotAcquired)
+	must(t, held.Unlock())
+}
+
 func TestClose(t *testing.T) { everySource(t, testClose) }
 
 func testClose(t *testing.T, d *db) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,6 +179,66 @@ func TestPoolerResetsSessions(t *testing.T) {
 		d.mayTake(key, true)
 		must(t, locker.Close())
 	}
+}
+
+// The session is reset, or its prepared statements are gone, though the backend stays
+// the same, as behind a pooler that cleans up between transactions: the holder is told,
+// before the lock can be released by what comes next.
+func TestSessionIsReset(t *testing.T) {
+	t.Parallel()
+	key := pglock.Name("job")
+	for _, sql := range []string{"RESET ALL", "DEALLOCATE ALL"} {
+		d := newDB(t)
+		for name, source := range map[string]pglock.Source{
+			"pgx":                  pgxlock.ConnString(d.dsn),
+			"database/sql, pgx":    sqllock.ConnString("pgx", d.dsn),
+			"database/sql, lib/pq": sqllock.ConnString("postgres", d.dsn),
+		} {
+			var before atomic.Value
+			before.Store("")
+			locker := newLocker(t, meddler{source, &before}, pglock.Heartbeat(time.Second))
+			held := lock(t, locker, key)
+			before.Store(sql)
+			select {
+			case <-held.Done():
+			case <-time.After(time.Minute):
+				t.Fatalf("%s, %s: the holder is not told", sql, name)
+			}
+			before.Store("")
+			wantErr(t, held.Err(), pglock.ErrPooler)
+			wantErr(t, held.Unlock(), pglock.ErrLost)
+			d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')`)
+			must(t, locker.Close())
+		}
+	}
+}
+
+// A meddler is a source on whose sessions something else is run before each statement.
+type meddler struct {
+	pglock.Source
+	before *atomic.Value // a string
+}
+
+func (m meddler) Open(ctx context.Context) (pglock.Session, error) {
+	session, err := m.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return meddled{session, m.before}, nil
+}
+
+type meddled struct {
+	pglock.Session
+	before *atomic.Value
+}
+
+func (m meddled) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+	if before := m.before.Load().(string); before != "" {
+		if _, err := m.AskSimple(ctx, before+"; SELECT 'done'"); err != nil {
+			return "", err
+		}
+	}
+	return m.Session.Ask(ctx, sql, args...)
 }
 
 // A driver that does not report the PID of the protocol leaves open whether there is a

@@ -579,6 +579,79 @@ func TestPolling(t *testing.T) {
 	})
 }
 
+// Two others pass the lock to each other and never leave Postgres' queue. A wait that is
+// begun anew loses its place there, so waits grow until this process gets its turn; a wait
+// that keeps somebody else waiting is ended and begun anew.
+func TestWaitsGrowBesideOthers(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		stop := make(chan struct{})
+		var others sync.WaitGroup
+		for i := range 2 {
+			o := t.outsider()
+			time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+			others.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					<-o.wait(one, Exclusive)
+					time.Sleep(time.Second)
+					o.unlock(one, Exclusive)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		r := t.ask(e, one, Exclusive, Wait{For: time.Minute})
+		<-r.done
+		close(stop)
+		t.must(r.err)
+		t.must(r.hold.Release())
+		others.Wait()
+	})
+}
+
+// Somebody waits for the end of a statement of ours that waits long, as CREATE INDEX
+// CONCURRENTLY does: it is ended within Postgres' deadlock_timeout.
+func TestLongWaitsEndWhenAwaited(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, two, Exclusive) // so that there is a session to look from
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(20 * time.Millisecond)
+		e.mu.Lock()
+		e.entries[one].patience = patience{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
+		e.mu.Unlock()
+		time.Sleep(time.Second) // the next wait is a long one
+		waiter := func() (pid int32) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if long := e.waitingLong(); len(long) == 1 {
+				for pid = range long {
+				}
+			}
+			return pid
+		}
+		pid := waiter()
+		if pid == 0 {
+			t.Fatal("no wait is long, which makes this test one of nothing")
+		}
+		t.server.mu.Lock()
+		t.awaited = map[int32]bool{pid: true}
+		t.server.mu.Unlock()
+		time.Sleep(time.Second)
+		if waiter() != 0 {
+			t.Error("the wait goes on")
+		}
+		o.unlock(one, Exclusive)
+		t.soon(r, 10*time.Millisecond)
+		t.must(h.Release())
+	})
+}
+
 // One who polls gives up, and nothing of it is left.
 func TestPollerGivesUp(t *testing.T) {
 	inBubble(t, func(t *bench) {
@@ -974,6 +1047,88 @@ func TestHeartbeat(t *testing.T) {
 				t.wantErr(h.Release(), ErrLost)
 			})
 		})
+	}
+}
+
+// Closing a connection to a server that is silent may take long: the holders are told of
+// the loss before it begins.
+func TestSilenceIsToldBeforeTheSessionIsClosed(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				t.deaf, t.closing = deaf, 20*time.Second
+				t.notice = func(*backend, bool) time.Duration { return 35 * time.Second }
+				e := t.engine()
+				h := t.acquire(e, one, Exclusive)
+				t.silence(h.PID())
+				cut := time.Now()
+				<-h.Done()
+				if d := time.Since(cut); d > 10*time.Second {
+					t.Errorf("noticed after %v", d)
+				}
+			})
+		})
+	}
+}
+
+// A pooler that resets the session has released its locks, though the backend is still
+// the same: the holders are told with the next ping.
+func TestSessionIsReset(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		h := t.acquire(e, one, Exclusive)
+		t.once(2, "ping", fault{reset: true})
+		time.Sleep(7 * time.Second)
+		t.must(h.Err())
+		time.Sleep(5 * time.Second)
+		t.wantErr(h.Err(), ErrLost)
+		t.wantErr(h.Err(), ErrPooler)
+		t.wantErr(h.Release(), ErrLost)
+		t.free(one)
+	})
+}
+
+// Prepared statements that are gone, or that exist already, were prepared in another
+// session. Nothing that this one holds can be relied on, and no request is refused
+// because of it.
+func TestPreparedStatementsOfAnotherSession(t *testing.T) {
+	for _, state := range []string{sqlstate.InvalidStatementName, sqlstate.DuplicateStatement} {
+		for _, kind := range []string{"locks X1", "locks x1", "ping", "wait X1"} {
+			t.Run(state+" "+kind, func(t *testing.T) {
+				inBubble(t, func(t *bench) {
+					e, o := t.engine(), t.outsider()
+					other := t.acquire(e, two, Exclusive)
+					if kind == "wait X1" {
+						o.try(one, Exclusive)
+					}
+					t.once(1, kind, fault{err: pgError(state)})
+					r := t.ask(e, one, Exclusive, Wait{})
+					time.Sleep(10 * time.Second)
+					if kind == "wait X1" {
+						// It waits on a session of its own, of which there is a new one.
+						t.must(other.Err())
+						t.must(other.Release())
+						if n := t.server.opened; n != 4 { // one is the outsider's
+							t.Errorf("%d sessions were opened", n)
+						}
+						o.unlock(one, Exclusive)
+						t.soon(r, 10*time.Millisecond)
+						return
+					}
+					<-r.done
+					t.must(r.err)
+					if err := r.hold.Release(); kind == "locks X1" {
+						t.must(err)
+					} else {
+						t.wantErr(err, ErrLost)
+						t.wantErr(err, ErrPooler)
+					}
+					t.wantErr(other.Err(), ErrLost)
+					t.wantErr(other.Err(), ErrPooler)
+					t.wantErr(other.Release(), ErrLost)
+				})
+			})
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ type server struct {
 	refuse   func() (after time.Duration, err error)  // what goes wrong with opening
 	granting func(b *backend, key Key, mode Mode)     // told of each lock that is granted, mu held
 	notice   func(b *backend, cut bool) time.Duration // until it sees that a client is gone
+	closing  time.Duration                            // how long a client takes to close its end
 
 	mu       sync.Mutex
 	wanted   map[Key]time.Time // when somebody held it, or waited for it, last
@@ -57,6 +58,7 @@ type fault struct {
 	half        bool          // a probe that fails there has taken its lock
 	lie         bool          // unlocks are said to have failed
 	swap        bool          // another backend's answer
+	reset       bool          // a ping finds that the session's settings are gone
 	die, cut    point
 }
 
@@ -334,6 +336,11 @@ func (b *backend) Close() error {
 		return nil
 	}
 	b.isClosed = true
+	if s.closing > 0 {
+		s.mu.Unlock()
+		time.Sleep(s.closing)
+		s.mu.Lock()
+	}
 	s.logf("%d closed by the client", b.pid)
 	close(b.closed)
 	if b.dead || b.cut {
@@ -702,6 +709,9 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 	case "keepalive":
 		return "5", nil
 	case "ping":
+		if f.reset {
+			return prefix + "0", nil
+		}
 		return prefix + "1", nil
 	case "query":
 		return "answer to " + strings.Join(st.args, " "), nil

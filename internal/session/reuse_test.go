@@ -64,6 +64,54 @@ func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 	}
 }
 
+// A key may be lost and forgotten while Postgres is still asked whether others wait for
+// it. The answer must not be taken for one about the next key, whose readers would
+// overtake a writer.
+func TestAnswerToAProbeOfALostKey(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		three := Key{ID: 3}
+		e, o := t.engine(), t.outsider()
+		// Three sessions: the first holds one, the second waits for three, and the third
+		// is asked who waits for one, which takes a while.
+		o.try(three, Exclusive)
+		first := t.acquire(e, one, Shared)
+		waiting := t.ask(e, three, Exclusive, Wait{})
+		time.Sleep(50 * time.Millisecond)
+		t.must(t.acquire(e, one, Shared).Release())
+		time.Sleep(50 * time.Millisecond)
+		t.once(1, "locks Q1", fault{takes: time.Second})
+		late := t.ask(e, one, Shared, Wait{})
+		time.Sleep(trip)
+		late.cancel()
+		<-late.done
+		t.terminate(first.PID())
+		<-first.Done()
+		o.unlock(three, Exclusive)
+		<-waiting.done
+		t.must(waiting.err)
+		if n := e.Stats().Sessions; n != 2 {
+			t.Fatalf("%d sessions are left, which makes this test one of nothing", n)
+		}
+
+		reader := t.acquire(e, two, Shared)
+		if reader.PID() != waiting.hold.PID() {
+			t.Fatal("the reader's session is the one that is asked, which makes this test one of nothing")
+		}
+		turn := o.wait(two, Exclusive)
+		time.Sleep(50 * time.Millisecond)
+		late = t.ask(e, two, Shared, Wait{})
+		time.Sleep(2 * time.Second)
+		if late.finished() {
+			t.Fatal("a reader overtook the writer")
+		}
+		t.must(reader.Release())
+		<-turn
+		o.unlock(two, Exclusive)
+		t.soon(late, 10*time.Millisecond)
+		t.must(waiting.hold.Release())
+	})
+}
+
 // listener is a session that says yes to what it is asked, and remembers it.
 type listener string
 

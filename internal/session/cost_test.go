@@ -1,0 +1,221 @@
+package session
+
+import (
+	"testing"
+	"time"
+)
+
+// What only costs time is shown by what is counted: statements, sessions, wakings.
+
+// What is refused a shared lock is refused an exclusive one, without asking again.
+func TestOneRefusalForBothModes(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		o.try(one, Exclusive)
+		reader := t.ask(e, one, Shared, Wait{No: true})
+		writer := t.ask(e, one, Exclusive, Wait{No: true})
+		for _, r := range []*request{reader, writer} {
+			<-r.done
+			t.wantErr(r.err, ErrNotAcquired)
+		}
+		if s, x := t.asked("locks S1"), t.asked("locks X1"); s != 1 || x != 0 {
+			t.Errorf("asked %d times for a shared lock and %d times for an exclusive one", s, x)
+		}
+		o.unlock(one, Exclusive)
+	})
+}
+
+// A server proves once that it has advisory locks, not on each session.
+func TestServerProvesItselfOnce(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, two, Exclusive)
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(50 * time.Millisecond)
+		if hellos, proofs := t.asked("hello"), t.asked("prove"); hellos != 2 || proofs != 1 {
+			t.Errorf("%d sessions, %d proofs", hellos, proofs)
+		}
+		o.unlock(one, Exclusive)
+		t.soon(r, 10*time.Millisecond)
+		t.must(h.Release())
+	})
+}
+
+// Who holds a lock is asked less and less often while that stays the same.
+func TestHoldersAreAskedLessAndLessOften(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(100 * e.config.Slice)
+		waits, asked := t.asked("waits"), t.asked("holders")
+		if waits < 90 || asked < 6 || asked > 8 {
+			t.Errorf("asked %d times in %d waits", asked, waits)
+		}
+		o.unlock(one, Exclusive)
+		t.soon(r, 10*time.Millisecond)
+	})
+}
+
+// However many keys are to be probed, one session is opened for that.
+func TestOneSessionToProbeOn(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		first, second := t.acquire(e, one, Shared), t.acquire(e, two, Shared)
+		time.Sleep(50 * time.Millisecond)
+		third, fourth := t.ask(e, one, Shared, Wait{}), t.ask(e, two, Shared, Wait{})
+		if n := e.Stats().Sessions; n != 2 {
+			t.Errorf("%d sessions", n)
+		}
+		t.soon(third, 50*time.Millisecond)
+		t.soon(fourth, 50*time.Millisecond)
+		t.must(first.Release())
+		t.must(second.Release())
+	})
+}
+
+// Several long waits are looked after together.
+func TestLongWaitsAreLookedAfterTogether(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, Key{ID: 3}, Exclusive) // so that there is a session to look from
+		var rs []*request
+		for _, key := range []Key{one, two} {
+			o.try(key, Exclusive)
+			rs = append(rs, t.ask(e, key, Exclusive, Wait{}))
+		}
+		time.Sleep(50 * time.Millisecond)
+		e.mu.Lock()
+		for _, key := range []Key{one, two} {
+			e.entries[key].patience = patience{since: time.Now().Add(-time.Hour), turnover: true, sampled: true}
+		}
+		e.mu.Unlock()
+		time.Sleep(time.Second)
+		e.mu.Lock()
+		long := len(e.waitingLong())
+		e.mu.Unlock()
+		if long != 2 {
+			t.Fatalf("%d long waits, which makes this test one of nothing", long)
+		}
+		before := t.looked()
+		time.Sleep(30 * lookInterval)
+		if n := t.looked() - before; n < 25 || n > 31 {
+			t.Errorf("looked %d times in 30 intervals", n)
+		}
+		o.unlock(one, Exclusive)
+		o.unlock(two, Exclusive)
+		for _, r := range rs {
+			t.soon(r, 10*time.Millisecond)
+		}
+		t.must(h.Release())
+	})
+}
+
+func (t *bench) looked() int {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	return t.looks
+}
+
+// An order to cancel a wait that has ended by itself is taken back, and not waited for.
+func TestCancelIsTakenBack(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, two, Exclusive) // on the session that is to cancel
+		o.try(one, Exclusive)
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(50 * time.Millisecond)
+		t.once(1, "locks X3", fault{takes: 500 * time.Millisecond})
+		other := t.ask(e, Key{ID: 3}, Exclusive, Wait{})
+		time.Sleep(trip)
+		r.cancel()
+		time.Sleep(trip)
+		o.unlock(one, Exclusive)
+		time.Sleep(3 * trip)
+		t.free(one)
+		<-r.done
+		t.soon(other, time.Second)
+		if n := t.asked("cancels"); n != 0 {
+			t.Errorf("%d orders were carried out", n)
+		}
+		t.must(h.Release())
+	})
+}
+
+// No further session was to be had, and then one was: the next one is opened at once.
+func TestSessionsAreOpenedAgain(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, two, Exclusive)
+		o.try(one, Exclusive)
+		refuse := func(f func() (time.Duration, error)) {
+			t.server.mu.Lock()
+			defer t.server.mu.Unlock()
+			t.refuse = f
+		}
+		refuse(func() (time.Duration, error) { return 0, errSocket })
+		r := t.ask(e, one, Exclusive, Wait{})
+		time.Sleep(50 * time.Millisecond)
+		refuse(nil)
+		t.terminate(h.PID())
+		time.Sleep(50 * time.Millisecond) // and the first session is opened again
+		again := t.acquire(e, two, Exclusive)
+		time.Sleep(100 * time.Millisecond)
+		if t.waiters(one) != 1 {
+			t.Error("nobody waits in Postgres yet")
+		}
+		o.unlock(one, Exclusive)
+		t.soon(r, 50*time.Millisecond)
+		t.must(again.Release())
+	})
+}
+
+// A session that is at work looks at its queue by itself, and is not woken.
+func TestSessionAtWorkIsNotWoken(t *testing.T) {
+	t.Parallel()
+	e := New(Config{})
+	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1)}
+	e.mu.Lock()
+	c.push(op{kind: opTry, ent: e.entry(one)})
+	e.unlock()
+	if len(c.wake) != 0 {
+		t.Error("it is woken")
+	}
+	c.busy = false
+	e.mu.Lock()
+	c.push(op{kind: opTry, ent: e.entry(two)})
+	e.unlock()
+	if len(c.wake) != 1 {
+		t.Error("a session at rest is not woken")
+	}
+}
+
+// A key that is asked about again is not written again.
+func TestKeyIsWrittenOnce(t *testing.T) {
+	c := new(conn)
+	if n := testing.AllocsPerRun(100, func() { c.textOf(Key{ID: 4711}) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if got := c.textOf(Key{ID: 4712}); got != "4712" {
+		t.Errorf("another key is %q", got)
+	}
+}
+
+// A wait that nobody wants any more before it has begun is not begun.
+func TestWaitThatHasNotBegun(t *testing.T) {
+	t.Parallel()
+	e := New(Config{})
+	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1)}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ent, h := e.entry(one), e.newHold(Exclusive, false)
+	h.ent = ent
+	ent.queue.push(h)
+	e.waitOn(ent, c)
+	ent.queue.remove(h)
+	e.interrupt(ent)
+	if len(c.queue) != 0 || c.waiting != nil || len(e.entries) != 0 {
+		t.Errorf("left: %d statements, %d keys", len(c.queue), len(e.entries))
+	}
+}
