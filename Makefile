@@ -26,7 +26,14 @@ soak: ## Break things at random for D=10m, or as SEED= broke them, and check the
 loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
 	scripts/loss
 
-.PHONY: bare bare: ## Try make demo and test on a Debian (needs root; takes half an hour) scripts/bare mutate: Break the code in small ways see that fails each time (M=NAME: one) scripts/mutate
+.PHONY: bare
+bare: ## Try make demo and make test on a bare Debian (needs root; takes half an hour)
+	scripts/bare
+
+.PHONY: mutate
+mutate: ## Break the code in small ways and see that a test fails each time (M=NAME: one)
+	scripts/mutate
+
 
 fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
