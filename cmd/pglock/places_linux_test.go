@@ -43,6 +43,7 @@ func TestPlaces(t *testing.T) {
 			t.Run("guard killed", func(t *testing.T) { t.Parallel(); guardKilled(t, p) })
 			t.Run("lost", func(t *testing.T) { t.Parallel(); lost(t, p) })
 			t.Run("signal", func(t *testing.T) { t.Parallel(); signaled(t, p) })
+			t.Run("demo", func(t *testing.T) { t.Parallel(); demonstrated(t, p) })
 			if strings.Contains(name, "PID 1") {
 				t.Run("zombies", func(t *testing.T) { t.Parallel(); zombies(t, p) })
 			}
@@ -186,6 +187,15 @@ func signaled(t *testing.T, p place) {
 		}
 	}
 	c.want(7)
+}
+
+// The demo, with a server of its own.
+func demonstrated(t *testing.T, p place) {
+	c := siteIn(t, p).start(t, "demo")
+	for line := ""; line != "The server is stopped and removed."; {
+		line = c.line()
+	}
+	c.want(0)
 }
 
 // PID 1 becomes the parent of what others leave running in its container, as docker exec

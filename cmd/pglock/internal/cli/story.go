@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -40,7 +40,7 @@ type actor struct {
 }
 
 func (a *app) newStory(ctx context.Context, server *pgserver.Server, database string) (*story, error) {
-	program, err := os.Executable()
+	program, err := supervise.Executable()
 	if err != nil {
 		return nil, err
 	}

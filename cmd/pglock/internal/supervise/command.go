@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -65,6 +66,18 @@ func (e *StartError) Unwrap() error { return e.Err }
 type InterruptedError struct{ Signal syscall.Signal }
 
 func (e *InterruptedError) Error() string { return e.Signal.String() }
+
+// Executable returns a path of this program, without /proc too.
+func Executable() (string, error) {
+	if path, err := os.Executable(); err == nil {
+		return path, nil
+	}
+	path, err := ownExecutable()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
 
 // file is f's file, or nil when it is not one.
 func file(f any) *os.File {
