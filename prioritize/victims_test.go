@@ -93,12 +93,6 @@ func TestCatalogNameIsNoProof(t *testing.T) {
 	}
 }
 
-// wantHolder waits until somebody holds a lock on t.
-func (s *scene) wantHolder(pid int32, table string) {
-	s.t.Helper()
-	s.until("a lock", "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND relation = $2::regclass AND granted)", pid, table)
-}
-
 // Runs spare each other's commands, and say so: the one that is blocked waits for the
 // other's end.
 func TestCatalogRunsSpareEachOther(t *testing.T) {

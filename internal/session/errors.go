@@ -15,5 +15,5 @@ var (
 	ErrStandby = errors.New("the server is a standby, where a lock keeps out nobody who works on the primary: " +
 		"connect to the primary; target_session_attrs=read-write finds it among several hosts")
 	ErrNoAdvisoryLocks = errors.New("the server has no advisory locks: what it claims to lock is not locked")
-	ErrUnavailable     = errors.New("Postgres could not be asked")
+	ErrUnavailable     = errors.New("the server could not be asked")
 )
