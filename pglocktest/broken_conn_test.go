@@ -232,12 +232,15 @@ type lastingRows struct {
 }
 
 func (r lastingRows) Next() bool { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Next() }
+
 func (r lastingRows) Scan(dest ...any) error {
 	r.conn.mu.Lock()
 	defer r.conn.mu.Unlock()
 	return r.rows.Scan(dest...)
 }
-func (r lastingRows) Err() error   { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Err() }
+
+func (r lastingRows) Err() error { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Err() }
+
 func (r lastingRows) Close() error { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Close() }
 
 // A brokenConn may be used by a check's goroutine that is still at work when the check has
