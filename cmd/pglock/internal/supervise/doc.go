@@ -15,6 +15,15 @@
 // program, a subreaper too, then ends the rest. What remains possible is said in
 // docs/command.md.
 //
+// A signal that reaches the program alone is passed on to the command's group. One that
+// reaches the guard too was sent to every process, the command included, and is not
+// passed on: see broadcast_unix.go.
+//
+// Without /proc, or with that of another PID namespace, the guard cannot list its
+// descendants. It finds its children by asking the kernel about each PID, and the others
+// when they have become its children. As PID 1, the program also waits for the orphans of
+// others (reap_linux.go).
+//
 // [Command.Hold] gives the guard a copy of sockets. A server on the other side
 // sees such a socket close only when the program and the guard are both gone: so
 // a lock that a session holds is not free before the command has been killed,
