@@ -393,7 +393,12 @@ func testLoss(t *testing.T, d *db) {
 	handle := lock(t, locker, pglock.Name("other"))
 	err := locker.Do(t.Context(), key, func(ctx context.Context) error {
 		d.terminate(handle.PID())
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Minute):
+			t.Error("ctx is not canceled")
+			return ctx.Err()
+		}
 		wantErr(t, context.Cause(ctx), pglock.ErrLost)
 		return ctx.Err()
 	})

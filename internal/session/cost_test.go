@@ -75,6 +75,25 @@ func TestOneSessionToProbeOn(t *testing.T) {
 	})
 }
 
+// A reader behind a writer of this process cannot join, whoever else waits: nobody is
+// asked.
+func TestNoProbeBehindAWriter(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		reader := t.acquire(e, one, Shared)
+		writer := t.ask(e, one, Exclusive, Wait{})
+		trips := e.Stats().RoundTrips
+		behind := t.ask(e, one, Shared, Wait{})
+		time.Sleep(time.Second)
+		if n := e.Stats().RoundTrips - trips; n != 0 {
+			t.Errorf("%d statements", n)
+		}
+		t.must(reader.Release())
+		t.soon(writer, 10*time.Millisecond)
+		t.soon(behind, 10*time.Millisecond)
+	})
+}
+
 // Several long waits are looked after together.
 func TestLongWaitsAreLookedAfterTogether(t *testing.T) {
 	inBubble(t, func(t *bench) {

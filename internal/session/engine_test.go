@@ -947,7 +947,9 @@ func TestStatementsFail(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			o.unlock(one, Exclusive)
 			t.soon(r, 10*time.Millisecond)
-			t.free(one)
+			if t.free(one); t.Failed() {
+				return // what follows would wait for ever
+			}
 		}
 		// It failed for another reason than time.
 		o.try(one, Exclusive)
@@ -988,9 +990,14 @@ func TestProbeFailsInTheMiddle(t *testing.T) {
 		e := t.engine()
 		h := t.acquire(e, one, Shared)
 		time.Sleep(30 * time.Millisecond)
+		t.must(t.acquire(e, one, Shared).Release()) // and a session to probe on is opened
+		time.Sleep(30 * time.Millisecond)
 		t.once(1, "locks Q1", fault{err: pgError("XX000"), half: true})
 		r := t.ask(e, one, Shared, Wait{})
 		t.soon(r, time.Second)
+		if t.asked("locks Q1") == 0 {
+			t.Error("there was no probe")
+		}
 		t.must(h.Release())
 		time.Sleep(trip)
 		t.free(one)

@@ -16,7 +16,7 @@ import (
 func main() {
 	tree := flag.String("tree", "", "a copy of the repository, whose files are changed")
 	only := flag.String("only", "", "the name of the one mutant to run; all is the default")
-	limit := flag.Duration("limit", 3*time.Minute, "for one test; a mutant that makes it run longer is killed")
+	limit := flag.Duration("limit", 2*time.Minute, "for one test; a mutant that makes it run longer is killed")
 	flag.Parse()
 	if *tree == "" || flag.NArg() > 0 {
 		flag.Usage()
