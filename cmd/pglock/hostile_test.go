@@ -244,7 +244,7 @@ func TestNothingEvilIsShown(t *testing.T) {
 		{args: []string{"ls"}, env: []string{"PGHOST=127.0.0.1", "PGSSLMODE=" + evil}, code: 2},
 		{args: []string{"ls"}, env: []string{"PGOPTIONS=-c " + evil + "=1"}, code: 1},
 		{args: []string{"run", "--no-wait", evil, "--", "true"}, code: 75, want: `evil\x1b[31m`},
-		{args: []string{"run", "--wait", "10ms", evil, "--", "true"}, code: 75, want: `evil\x1b[31m`},
+		{args: []string{"run", "--wait", "5s", evil, "--", "true"}, code: 75, want: `evil\x1b[31m`},
 		{args: []string{"run", evil + "2", "--", "/nowhere/" + evil}, code: 127, want: `evil\x1b[31m`},
 		{args: []string{"run", evil, evil, "--", "true"}, code: 2, want: `evil\x1b[31m`},
 		{args: []string{"run", "--key", evil, "--", "true"}, code: 2, want: `evil\x1b[31m`},
