@@ -48,8 +48,9 @@ func (l *Lock) drop() {
 }
 
 // Unlock releases the lock. Nil means two things: the lock was held until now, which
-// Postgres has confirmed, and another can have it, or has it already: the next one
-// waiting in this process, or whoever is first in line at the server. It needs no ctx:
+// Postgres has confirmed (if it goes on to the next in this process, or others share it,
+// two milliseconds ago at the earliest), and another can have it, or has it already: the
+// next one waiting in this process, or whoever is first in line at the server. It needs no ctx:
 // it takes one round trip, and no longer than the [Heartbeat].
 //
 // It may be called more than once, after the lock was lost, and after

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,6 +42,9 @@ type conn struct {
 	rung     bool               // is in Engine.rung
 	queue    []op               // what is asked of it next
 	batch    []op               // what it is being asked
+	unsure   []*Hold            // released, and to be told whether they were held to the last: by the next opConfirm
+	sure     []*Hold            // the same, of the opConfirm in the batch
+	settled  time.Time          // when it answered last about locks
 	held     []*entry           // what it holds, in no order
 	waiting  *entry             // what it waits for, or is about to
 	waitFrom time.Time          // when the wait in Postgres began that is under way
@@ -81,7 +85,6 @@ type op struct {
 	kind   opKind
 	mode   Mode
 	ent    *entry
-	hold   *Hold         // of opConfirm
 	key    Key           // of ent, which may be another one's once the session is lost
 	query  *query        // of opQuery
 	target *conn         // of opCancel
@@ -146,6 +149,29 @@ func (c *conn) push(o op) {
 		c.rung = true
 		c.engine.rung = append(c.engine.rung, c)
 	}
+}
+
+// confirm has h told whether its lock was held until now, and reports true, unless the
+// session has answered just before. All who ask before the session is asked next share
+// one answer. Engine.mu is held.
+func (c *conn) confirm(h *Hold) bool {
+	if time.Since(c.settled) < freshTime {
+		return false
+	}
+	c.unsure = append(c.unsure, h)
+	if len(c.unsure) == 1 {
+		c.push(op{kind: opConfirm})
+	}
+	return true
+}
+
+// confirmed tells those who asked. Engine.mu is held.
+func (c *conn) confirmed() {
+	for _, h := range c.sure {
+		c.engine.tell(h, nil)
+	}
+	clear(c.sure)
+	c.sure = c.sure[:0]
 }
 
 // unlock gives up Engine.mu and wakes the sessions that have something to do, and
@@ -488,6 +514,11 @@ func (c *conn) takeBatch() {
 	c.queue = c.queue[:rest]
 	c.batch, c.ops = c.spare, c.spare
 	c.alone, c.answered = n == 1, n
+	if slices.ContainsFunc(c.batch, func(o op) bool { return o.kind == opConfirm }) {
+		c.sure, c.unsure = c.unsure, c.sure[:0]
+		c.answered += len(c.sure) - 1
+		c.alone = c.alone && len(c.sure) == 1
+	}
 	if c.batch[0].kind == opWait {
 		c.engine.beginWait(c, c.batch[0].ent)
 	}

@@ -55,6 +55,9 @@ const (
 	fullPause = 2 * time.Second
 	// closeTimeout is how long Close waits for what is held to be unlocked.
 	closeTimeout = 5 * time.Second
+	// freshTime is for how long an answer of a session proves that it is there, so that
+	// locks that go from hand to hand within the process need not be confirmed each time.
+	freshTime = 2 * time.Millisecond
 	// resetTimeout bounds the taking back of settings on a pooler's session.
 	resetTimeout = 3 * time.Second
 	// hot is how long a session waits for more work before it listens for its

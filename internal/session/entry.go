@@ -351,26 +351,26 @@ func (e *Engine) join(ent *entry) {
 	}
 }
 
-// release takes h off those who hold the lock. Postgres is asked in any case, to unlock
-// or to confirm that the lock was held to the last, and h is told the answer; the next
+// release takes h off those who hold the lock. It reports whether Postgres was asked, to
+// unlock or to confirm that the lock was held to the last; h is told the answer. The next
 // holder in this process does not wait for that.
-func (e *Engine) release(ent *entry, h *Hold) {
+func (e *Engine) release(ent *entry, h *Hold) (asked bool) {
 	last := len(ent.holders) - 1
 	ent.holders[h.place] = ent.holders[last]
 	ent.holders[h.place].place = h.place
 	ent.holders[last] = nil
 	ent.holders = ent.holders[:last]
 	if last > 0 {
-		ent.conn.push(op{kind: opConfirm, hold: h})
-		return
+		return ent.conn.confirm(h)
 	}
 	if next := ent.queue.front(); next != nil && next.mode == ent.mode && time.Since(ent.since) < e.config.HandOver {
 		e.stats.HandOvers++
-		ent.conn.push(op{kind: opConfirm, hold: h})
+		asked = ent.conn.confirm(h)
 		e.deliver(ent)
-		return
+		return asked
 	}
 	e.giveBack(ent, h)
+	return true
 }
 
 // giveBack gives the lock back to Postgres. Whoever is first in Postgres' queue
@@ -555,8 +555,6 @@ func (e *Engine) lose(c *conn, err error) {
 				e.again(o.ent, c, err)
 			case (o.kind == opProbe || o.kind == opQueued) && o.ent.probing:
 				e.probed(o.ent, false)
-			case o.kind == opConfirm:
-				e.tell(o.hold, c.cause)
 			case o.kind == opLook:
 				// The sessions that nobody looks after may be gone like this one.
 				for _, waiting := range e.waitingLong() {
@@ -576,6 +574,10 @@ func (e *Engine) lose(c *conn, err error) {
 		}
 	}
 	c.batch, c.queue = nil, nil
+	for _, h := range append(c.sure, c.unsure...) {
+		e.tell(h, c.cause)
+	}
+	c.sure, c.unsure = nil, nil
 }
 
 // again takes what was asked of a lost session to another one, unless that is of no use.

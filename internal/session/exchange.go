@@ -137,6 +137,7 @@ func (c *conn) settle(ops []op, answer string) error {
 	e := c.engine
 	e.mu.Lock()
 	defer e.unlock()
+	c.settled = c.heard
 	for i, o := range ops {
 		if c.lost != nil {
 			break
@@ -149,7 +150,7 @@ func (c *conn) settle(ops []op, answer string) error {
 		case opUnlock:
 			e.unlocked(o.ent, c, ok)
 		case opConfirm:
-			e.tell(o.hold, nil)
+			c.confirmed()
 		case opProbe:
 			e.probed(o.ent, ok)
 		}

@@ -225,8 +225,8 @@ func (h *Hold) end(state holdState) {
 }
 
 // Release gives the lock back, to the next in this process or to Postgres. Nil means
-// that the lock was held until now, by Postgres' word, and that somebody else can have
-// it. Otherwise Release returns why it was not held any more ([ErrNotHeld], [ErrLost]),
+// that the lock was held until now, by Postgres' word (of a lock that others in this
+// process hold on: until freshTime ago at the least), and that somebody else can have it. Otherwise Release returns why it was not held any more ([ErrNotHeld], [ErrLost]),
 // or [ErrUnconfirmed]: it was held until now, but could not be unlocked, so its session
 // was closed, which frees it.
 func (h *Hold) Release() error {
@@ -245,9 +245,10 @@ func (h *Hold) begin() (asked bool, err error) {
 	switch h.state {
 	case granted:
 		h.end(released)
-		h.ready = h.engine.channels.Get().(chan struct{})
-		h.engine.release(h.ent, h)
-		return true, nil
+		if asked = h.engine.release(h.ent, h); asked {
+			h.ready = h.engine.channels.Get().(chan struct{})
+		}
+		return asked, nil
 	case lost:
 		return false, h.conn.cause
 	}
