@@ -366,6 +366,26 @@ func TestNumberUsedAgain(t *testing.T) {
 	})
 }
 
+// The same between two polls, in the middle of the first one's grace: the second has a
+// grace of its own.
+func TestNumberUsedAgainUnseen(t *testing.T) {
+	in(t, func(t *testing.T, f *fakeServer) {
+		var again time.Time
+		f.run(t, func() {
+			f.arrive(2, fakeBlocker{starts: time.Now().Add(-time.Hour)})
+			f.arrive(3, fakeBlocker{is: inspect.IsSuperuser}) // so that the wait goes on
+			time.Sleep(600 * time.Millisecond)
+			f.leave(2)
+			again = time.Now()
+			f.arrive(2, fakeBlocker{starts: again})
+			time.Sleep(5 * time.Second)
+		}, After(time.Second), Terminate(), Every(50*time.Millisecond))
+		if len(f.signals) != 1 || f.signals[0].at.Sub(again) < time.Second {
+			t.Errorf("signals: %v, the second came %v", f.signals, again)
+		}
+	})
+}
+
 // Who is out of the way when it is to be signalled is not.
 func TestGoneAtTheLastMoment(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
