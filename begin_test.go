@@ -134,7 +134,7 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 		cancel()
 		return ctx.Err()
 	}), context.Canceled)
-	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' OR relation = 'a'::regclass`)
+	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE (locktype = 'advisory' OR relation = 'a'::regclass) AND ` + here)
 	rows(2)
 
 	// Not had: an error, or nothing to complain of.

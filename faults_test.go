@@ -678,7 +678,7 @@ func TestCablePulled(t *testing.T) {
 				}
 				cable.cut() // the server's side ends too
 				classid, objid, _ := key.PgLocks()
-				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2`, classid, objid)
+				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND `+here, classid, objid)
 				cable.pulled.Store(false)
 				must(t, lock(t, locker, key).Unlock())
 				must(t, locker.Close())

@@ -207,7 +207,7 @@ func TestSessionIsReset(t *testing.T) {
 			before.Store("")
 			wantErr(t, held.Err(), pglock.ErrPooler)
 			wantErr(t, held.Unlock(), pglock.ErrLost)
-			d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')`)
+			d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
 			must(t, locker.Close())
 		}
 	}

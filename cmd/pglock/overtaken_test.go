@@ -23,7 +23,8 @@ func TestStoppedAndOvertaken(t *testing.T) {
 			c := s.start(t, "run", "x", "--", "sh", "-c", "echo $$; read line; exit 0")
 			child := c.pid()
 			stop(t, c.cmd.Process.Pid)
-			s.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1",
+			s.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1"+
+				" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
 				uint32(pglock.Name("x").ID()))
 			other := s.start(t, "run", "x", "--", "echo", "beside")
 			if got := other.line(); got != "beside" {
