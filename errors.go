@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/plain"
-	"github.com/pglock-go/pglock/internal/session"
+	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // What a caller decides by. Test for these with errors.Is; errors.As with an
@@ -17,35 +17,35 @@ var (
 	// ErrNotAcquired says that Postgres did not grant the lock: another session holds it,
 	// or waits for it ahead of us, and the time to wait for it was none, or is over. It
 	// is an ordinary outcome. If ctx ended the wait, the error is also ctx's own.
-	ErrNotAcquired = session.ErrNotAcquired
+	ErrNotAcquired = engine.ErrNotAcquired
 
 	// ErrLost says that the lock was acquired, and may have been lost before it was
 	// unlocked: its session ended, and nobody knows when. Another session may have held
 	// the lock since. It is the cause of the canceled context inside [Locker.Do].
-	ErrLost = session.ErrLost
+	ErrLost = engine.ErrLost
 
 	// ErrNotHeld says that the handle was unlocked before, so there is nothing
 	// to unlock.
-	ErrNotHeld = session.ErrNotHeld
+	ErrNotHeld = engine.ErrNotHeld
 
 	// ErrUnconfirmed says that the lock was held to the last, by Postgres' word, but that
 	// Postgres failed to unlock it. Its session has been closed, which frees the lock as
 	// soon as the server notices.
-	ErrUnconfirmed = session.ErrUnconfirmed
+	ErrUnconfirmed = engine.ErrUnconfirmed
 
 	// ErrClosed says that the Locker is closed.
-	ErrClosed = session.ErrClosed
+	ErrClosed = engine.ErrClosed
 
 	// ErrPooler says that a connection pooler stands between, which may run each
 	// statement in another session, where a session lock vanishes or never ends.
 	// Connect to Postgres directly, or lock in a transaction with [LockTx].
 	// [AllowPooler] is for poolers that pool whole sessions.
-	ErrPooler = session.ErrPooler
+	ErrPooler = engine.ErrPooler
 
 	// ErrStandby says that the server is a standby, where an advisory lock keeps
 	// out nobody who works on the primary. Connect to the primary; with several
 	// hosts, target_session_attrs=read-write finds it.
-	ErrStandby = session.ErrStandby
+	ErrStandby = engine.ErrStandby
 
 	// ErrNoTransaction says that a transaction-level lock was asked for outside
 	// a transaction, where it would be gone as soon as it is granted.
@@ -65,12 +65,12 @@ var (
 	// ErrNoAdvisoryLocks says that the server speaks Postgres' protocol but has no
 	// advisory locks: it grants them to everybody, or refuses the functions. The error
 	// has the server's version.
-	ErrNoAdvisoryLocks = session.ErrNoAdvisoryLocks
+	ErrNoAdvisoryLocks = engine.ErrNoAdvisoryLocks
 
 	// ErrUnavailable says that nobody could say whether the lock is free: there was no
 	// session to ask on, or no answer in time. The server is down, starting, out of
 	// connections, unreachable or slow, or ctx was done before it was asked.
-	ErrUnavailable = session.ErrUnavailable
+	ErrUnavailable = engine.ErrUnavailable
 )
 
 // An Error says what failed, for which lock, and why. It wraps one of the
@@ -133,7 +133,7 @@ func (h Holder) String() string {
 		b.WriteString(", a Locker of this very process")
 	}
 	b.WriteString(")")
-	return plain.Line(b.String())
+	return termtext.Line(b.String())
 }
 
 // Error is one line: what, which lock, why, and who was in the way. What others
@@ -175,7 +175,7 @@ func (e *Error) Error() string {
 		}
 		b.WriteString(h.String())
 	}
-	return plain.Line(b.String())
+	return termtext.Line(b.String())
 }
 
 // Unwrap gives the sentinel and the cause.

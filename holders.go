@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/session"
+	"github.com/pglock-go/pglock/internal/engine"
 )
 
 //go:embed sql/holders.sql
@@ -53,7 +53,7 @@ func readHolders(answer string) ([]Holder, error) {
 		}
 		if r.Since != nil {
 			h.Since = *r.Since
-			h.Own = session.OfThisProcess(h.PID, h.Since)
+			h.Own = engine.OfThisProcess(h.PID, h.Since)
 		}
 		holders = append(holders, h)
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/pglock-go/pglock/internal/session"
+	"github.com/pglock-go/pglock/internal/engine"
 )
 
 // A Lock is the handle of a lock that is held, or of the several that
@@ -15,7 +15,7 @@ import (
 // A program that drops the handle without Unlock keeps the lock until
 // [Locker.Close], or until it ends. The [Logger] hears of it, and [Stats] counts it.
 type Lock struct {
-	engine *session.Engine
+	engine *engine.Engine
 	held   held
 	key    Key
 	keys   []Key // when there are several, key being the first
@@ -32,7 +32,7 @@ type held interface {
 
 // newLock makes the handle. A finalizer notices that it was dropped; it costs less
 // than runtime.AddCleanup, which allocates for every lock.
-func newLock(engine *session.Engine, h held, key Key, keys ...Key) *Lock {
+func newLock(engine *engine.Engine, h held, key Key, keys ...Key) *Lock {
 	lock := &Lock{engine: engine, held: h, key: key, keys: keys}
 	runtime.SetFinalizer(lock, (*Lock).drop)
 	return lock
@@ -99,14 +99,14 @@ func (l *Lock) PID() int32 { return l.held.PID() }
 
 // several are locks that are taken, held and given back together.
 type several struct {
-	engine *session.Engine
-	holds  []*session.Hold
+	engine *engine.Engine
+	holds  []*engine.Hold
 
 	once sync.Once
 	done chan struct{} // closed when the first of them is not held any more
 }
 
-func newSeveral(engine *session.Engine, holds []*session.Hold) *several {
+func newSeveral(engine *engine.Engine, holds []*engine.Hold) *several {
 	return &several{engine: engine, holds: holds, done: make(chan struct{})}
 }
 

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/session"
+	"github.com/pglock-go/pglock/internal/engine"
 )
 
 // A Locker takes advisory locks for one process, in one database. It owns a few
@@ -19,7 +19,7 @@ import (
 // goroutine of the same process that wants it waits like another machine's; so
 // does the same goroutine: a Locker's locks cannot be taken twice.
 type Locker struct {
-	engine *session.Engine
+	engine *engine.Engine
 }
 
 // New makes a Locker that gets its sessions from source: see pgxlock.Pool,
@@ -33,14 +33,14 @@ func New(source Source, opts ...LockerOption) (*Locker, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.Open = func(ctx context.Context) (session.Conn, error) {
+	config.Open = func(ctx context.Context) (engine.Conn, error) {
 		s, err := source.Open(ctx)
 		if err != nil {
 			return nil, err // and no interface around a nil session
 		}
 		return s, nil
 	}
-	return &Locker{session.New(config)}, nil
+	return &Locker{engine.New(config)}, nil
 }
 
 // Lock waits for the lock of key and returns its handle. It waits as long as ctx
@@ -164,15 +164,15 @@ type Stats struct {
 }
 
 // limit returns how long the engine may take.
-func (r request) limit() session.Wait {
+func (r request) limit() engine.Wait {
 	if r.noWait && r.wait == 0 {
-		return session.Wait{No: true, For: noWaitTimeout}
+		return engine.Wait{No: true, For: noWaitTimeout}
 	}
-	return session.Wait{No: r.noWait, For: r.wait}
+	return engine.Wait{No: r.noWait, For: r.wait}
 }
 
 // acquire gets the lock, or an error that names its holders.
-func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*session.Hold, error) {
+func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*engine.Hold, error) {
 	began, limit := time.Now(), r.limit()
 	deadline, limited := ctx.Deadline()
 	if limit.For > 0 && (!limited || began.Add(limit.For).Before(deadline)) {
@@ -248,14 +248,14 @@ func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder
 	return readHolders(answer)
 }
 
-func (r request) mode() session.Mode {
+func (r request) mode() engine.Mode {
 	if r.shared {
-		return session.Shared
+		return engine.Shared
 	}
-	return session.Exclusive
+	return engine.Exclusive
 }
 
-func (k Key) session() session.Key { return session.Key{ID: k.id, Pair: k.pair} }
+func (k Key) session() engine.Key { return engine.Key{ID: k.id, Pair: k.pair} }
 
 // newError makes what the engine says an *Error.
 func newError(op string, keys []Key, err error) *Error {

@@ -6,12 +6,12 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/session"
+	"github.com/pglock-go/pglock/internal/engine"
 )
 
 // A LockerOption sets up a [Locker]. Each one's default is good for nearly
 // everybody.
-type LockerOption struct{ apply func(*session.Config) error }
+type LockerOption struct{ apply func(*engine.Config) error }
 
 // Sessions is the most sessions that the Locker opens at a time. The default is 8.
 //
@@ -22,7 +22,7 @@ type LockerOption struct{ apply func(*session.Config) error }
 // processes, and more work for the server. With Sessions(1) a wait in Postgres
 // also delays the other locks of the Locker, for up to a [Slice].
 func Sessions(n int) LockerOption {
-	return LockerOption{func(c *session.Config) error {
+	return LockerOption{func(c *engine.Config) error {
 		if n < 1 {
 			return fmt.Errorf("Sessions(%d): at least one is needed", n)
 		}
@@ -39,7 +39,7 @@ func Sessions(n int) LockerOption {
 // by default) keeps either from lasting, and from ending as a deadlock. Between
 // two slices the request goes to the end of Postgres' queue.
 func Slice(d time.Duration) LockerOption {
-	return LockerOption{func(c *session.Config) error {
+	return LockerOption{func(c *engine.Config) error {
 		if d < 10*time.Millisecond {
 			return fmt.Errorf("Slice(%v): must be 10ms or more", d)
 		}
@@ -54,7 +54,7 @@ func Slice(d time.Duration) LockerOption {
 // other processes wait longer; it never keeps a lock that nobody in the process
 // wants.
 func HandOver(d time.Duration) LockerOption {
-	return LockerOption{func(c *session.Config) error {
+	return LockerOption{func(c *engine.Config) error {
 		if d < 0 {
 			return fmt.Errorf("HandOver(%v): must not be negative", d)
 		}
@@ -71,7 +71,7 @@ func HandOver(d time.Duration) LockerOption {
 // terminated backend or a stopped server, is noticed at once. The server is told
 // to give up on a client that is silent for three and a half times as long.
 func Heartbeat(d time.Duration) LockerOption {
-	return LockerOption{func(c *session.Config) error {
+	return LockerOption{func(c *engine.Config) error {
 		if d < 100*time.Millisecond {
 			return fmt.Errorf("Heartbeat(%v): must be 100ms or more", d)
 		}
@@ -85,17 +85,17 @@ func Heartbeat(d time.Duration) LockerOption {
 // gives each client a session of its own for as long as it is connected (pool_mode
 // = session): through any other a lock may vanish or never end.
 func AllowPooler() LockerOption {
-	return LockerOption{func(c *session.Config) error { c.AllowPooler = true; return nil }}
+	return LockerOption{func(c *engine.Config) error { c.AllowPooler = true; return nil }}
 }
 
 // Logger hears of locks that were lost, and of handles that were dropped without
 // Unlock. Without it the Locker is silent.
 func Logger(log *slog.Logger) LockerOption {
-	return LockerOption{func(c *session.Config) error { c.Log = log; return nil }}
+	return LockerOption{func(c *engine.Config) error { c.Log = log; return nil }}
 }
 
-func newConfig(opts []LockerOption) (session.Config, error) {
-	config := session.Config{
+func newConfig(opts []LockerOption) (engine.Config, error) {
+	config := engine.Config{
 		Sessions:  8,
 		Slice:     750 * time.Millisecond,
 		HandOver:  25 * time.Millisecond,

@@ -47,17 +47,17 @@ func goFiles(t *testing.T, f func(path string)) {
 func TestImports(t *testing.T) {
 	const root = "github.com/pglock-go/pglock"
 	may := map[string][]string{ // what the code of a folder may import beyond the standard library
-		".":                  {root + "/internal/session", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/plain"},
-		"internal/plain":     {},
-		"internal/secret":    {},
+		".":                  {root + "/internal/engine", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
+		"internal/termtext":  {},
+		"internal/redact":    {},
 		"internal/handshake": {root + "/internal/sqlstate"},
-		"internal/session":   {root + "/internal/sqlstate", root + "/internal/handshake"},
+		"internal/engine":    {root + "/internal/sqlstate", root + "/internal/handshake"},
 		"internal/sqlstate":  {},
-		"inspect":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/plain"},
-		"config":             {root + "/inspect", root + "/internal/plain", "go.yaml.in/yaml/v3"},
-		"prioritize":         {root, root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/plain"},
-		"sqllock":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/secret"},
-		"pgxlock":            {root, root + "/internal/sqlstate", root + "/internal/secret", "github.com/jackc/pgx/v5"},
+		"inspect":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
+		"config":             {root + "/inspect", root + "/internal/termtext", "go.yaml.in/yaml/v3"},
+		"prioritize":         {root, root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/termtext"},
+		"sqllock":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
+		"pgxlock":            {root, root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":         {root, root + "/internal/handshake"},
 	}
 	seen := map[string]bool{}
@@ -181,13 +181,13 @@ func TestNoInit(t *testing.T) {
 // The tests with pgtest.Shadow try that; this looks everywhere.
 func TestSQLIsQualified(t *testing.T) {
 	later := []string{ // where settings.sql has set search_path before
-		"internal/session/sql/batch.sql", "internal/session/sql/cancel.sql", "internal/session/sql/held.sql",
-		"internal/session/sql/keepalive.sql", "internal/session/sql/one.sql", "internal/session/sql/ping.sql",
-		"internal/session/sql/wait.sql", "internal/session/sql/awaited.sql", "internal/session/sql/holders.sql",
-		"internal/session/sql/queued.sql", "prioritize/look.sql",
+		"internal/engine/sql/batch.sql", "internal/engine/sql/cancel.sql", "internal/engine/sql/held.sql",
+		"internal/engine/sql/keepalive.sql", "internal/engine/sql/one.sql", "internal/engine/sql/ping.sql",
+		"internal/engine/sql/wait.sql", "internal/engine/sql/awaited.sql", "internal/engine/sql/holders.sql",
+		"internal/engine/sql/queued.sql", "prioritize/look.sql",
 	}
 	found := 0
-	for _, pattern := range []string{"sql/*.sql", "internal/session/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
+	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, files, err)

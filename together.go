@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/session"
+	"github.com/pglock-go/pglock/internal/engine"
 )
 
 // LockAll takes the locks of all keys, or none of them. It takes them in one
@@ -74,7 +74,7 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 		deadline = time.Now().Add(limit)
 	}
 	held, err := l.takeAll(ctx, op, keys, r, deadline)
-	for err == nil && slices.ContainsFunc(held, func(h *session.Hold) bool { return h.Err() != nil }) {
+	for err == nil && slices.ContainsFunc(held, func(h *engine.Hold) bool { return h.Err() != nil }) {
 		// A session ended while others were waited for: to begin anew is what the
 		// caller would do.
 		l.engine.ReleaseTogether(held)
@@ -96,13 +96,13 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 
 // takeAll takes the locks of the keys in their order, waiting where it must, and none
 // of them when one is not to be had. Some may be lost again when it returns.
-func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*session.Hold, err error) {
+func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*engine.Hold, err error) {
 	defer func() {
 		if err != nil {
 			l.engine.ReleaseTogether(held)
 		}
 	}()
-	numbers := make([]session.Key, len(keys))
+	numbers := make([]engine.Key, len(keys))
 	for i, key := range keys {
 		numbers[i] = key.session()
 	}
@@ -118,7 +118,7 @@ func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, 
 		}
 		// Nothing behind the one that is waited for may be held.
 		held = append(held, holds[:n]...)
-		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *session.Hold) bool { return h == nil }))
+		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *engine.Hold) bool { return h == nil }))
 		key := keys[len(held)]
 		if !errors.Is(errs[n], ErrNotAcquired) || ctx.Err() != nil {
 			return held, newError(op, []Key{key}, errs[n])

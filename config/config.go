@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A Config is what a config file says. Its zero value is that of an empty file.
@@ -122,9 +122,9 @@ type Error struct {
 // may be a connection string.
 func (e *Error) Error() string {
 	if e.Line == 0 {
-		return plain.Line(fmt.Sprintf("%s: %s", e.Path, e.Text))
+		return termtext.Line(fmt.Sprintf("%s: %s", e.Path, e.Text))
 	}
-	return plain.Line(fmt.Sprintf("%s:%d: %s", e.Path, e.Line, e.Text))
+	return termtext.Line(fmt.Sprintf("%s:%d: %s", e.Path, e.Line, e.Text))
 }
 
 const (

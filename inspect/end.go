@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/pglock-go/pglock"
-	"github.com/pglock-go/pglock/internal/plain"
 	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 var (
@@ -222,7 +222,7 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	o := Outcome{Victim: v, Status: Refused}
 	switch {
 	case v.Prepared != nil:
-		o.Reason = plain.Line(fmt.Sprintf("it is a prepared transaction, which no signal ends: run %s in database %s as %s or a superuser",
+		o.Reason = termtext.Line(fmt.Sprintf("it is a prepared transaction, which no signal ends: run %s in database %s as %s or a superuser",
 			v.Prepared.Remedy(), v.Prepared.Database, v.Prepared.Owner))
 		return o, nil
 	case v.PID <= 0:
@@ -248,7 +248,7 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	switch {
 	case sqlstate.Of(err) != "" && ctx.Err() == nil:
 		// Postgres said no by an error after all.
-		o.Status, o.Reason, o.Err = Failed, plain.Line(err.Error()), err
+		o.Status, o.Reason, o.Err = Failed, termtext.Line(err.Error()), err
 		if sqlstate.Of(err) == sqlstate.InsufficientPrivilege {
 			o.Status = NotPermitted
 		}

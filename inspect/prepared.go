@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // Prepared is a transaction that was prepared for two-phase commit and waits for
@@ -39,7 +39,7 @@ func literal(s string) string {
 			continue
 		case r == '\\':
 			b.WriteString(`\\`)
-		case plain.Shows(r):
+		case termtext.Shows(r):
 			b.WriteRune(r)
 			continue
 		case r > 0xffff:

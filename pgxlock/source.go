@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
-	"github.com/pglock-go/pglock/internal/secret"
+	"github.com/pglock-go/pglock/internal/redact"
 )
 
 // A Source opens the sessions of a [pglock.Locker]: connections of their own,
@@ -70,7 +70,7 @@ func Config(config *pgx.ConnConfig) *Source {
 func ConnString(dsn string) *Source {
 	return &Source{func(context.Context) (*pgx.ConnConfig, error) {
 		config, err := pgx.ParseConfig(dsn)
-		return config, secret.Hide(err, dsn)
+		return config, redact.Hide(err, dsn)
 	}}
 }
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // An Error is what [Run], [RunFor] and [Retry] return when the function failed
@@ -83,7 +83,7 @@ func (e *Error) Error() string {
 	for _, err := range e.Calls {
 		fmt.Fprintf(&b, "; %v", err)
 	}
-	return plain.Line(b.String())
+	return termtext.Line(b.String())
 }
 
 // Unwrap returns the function's error, those of Call's function, and ctx's if that

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // An Event is something that happened. Which of its fields mean something depends
@@ -122,7 +122,7 @@ func (r Reason) says() string {
 
 // String is the event on one line, without the text of queries. It is safe to be
 // shown on a terminal, whatever names others have given themselves.
-func (e Event) String() string { return plain.Line(e.text()) }
+func (e Event) String() string { return termtext.Line(e.text()) }
 
 func (e Event) text() string {
 	switch e.Kind {

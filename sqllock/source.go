@@ -11,7 +11,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/handshake"
-	"github.com/pglock-go/pglock/internal/secret"
+	"github.com/pglock-go/pglock/internal/redact"
 )
 
 // A Source opens the sessions of a [pglock.Locker].
@@ -76,12 +76,12 @@ func ConnString(driverName, dsn string) *Source {
 	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
 		db, err := sql.Open(driverName, dsn)
 		if err != nil {
-			return nil, nil, secret.Hide(err, dsn)
+			return nil, nil, redact.Hide(err, dsn)
 		}
 		conn, done, err := private(ctx, db)
 		if network := new(net.OpError); err != nil && !fromServer(err) && !errors.As(err, &network) {
 			// Most drivers read the string only now.
-			err = secret.Hide(err, dsn)
+			err = redact.Hide(err, dsn)
 		}
 		return conn, done, err
 	}}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/config"
-	"github.com/pglock-go/pglock/internal/secret"
+	"github.com/pglock-go/pglock/internal/redact"
 )
 
 const configHelp = `Prints what is in force and where it comes from: the config file, the connection,
@@ -220,7 +220,7 @@ func redacted(d config.Database) string {
 	for _, s := range d.Settings {
 		text += " " + s.Name + "=" + quoteIfNeeded(s.Value)
 	}
-	return secret.Redact(strings.TrimSpace(text))
+	return redact.Redact(strings.TrimSpace(text))
 }
 
 func quoteIfNeeded(s string) string {

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A table of any text has its rows and columns in each format, gives the text back
@@ -64,7 +64,7 @@ func FuzzTable(f *testing.F) {
 		}
 		for i, r := range rows {
 			for j := range r {
-				if records[i+1][j] != plain.Lines(r[j]) {
+				if records[i+1][j] != termtext.Lines(r[j]) {
 					t.Errorf("csv: %q is %q", r[j], records[i+1][j])
 				}
 			}

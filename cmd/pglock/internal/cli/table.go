@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // table is things as rows and attributes as columns.
@@ -92,7 +92,7 @@ func (t *table) writeCSV(out io.Writer) error {
 		cells = cells[:0]
 		for _, v := range r.values {
 			if text, ok := v.(string); ok {
-				cells = append(cells, plain.Lines(text))
+				cells = append(cells, termtext.Lines(text))
 			} else {
 				cells = append(cells, machineText(v))
 			}
@@ -121,7 +121,7 @@ func (t *table) writeExpanded(out io.Writer, color bool) error {
 		for j, a := range t.columns {
 			text := humanText(r.values[j])
 			if s, ok := r.values[j].(string); ok {
-				text = strings.ReplaceAll(plain.Lines(strings.TrimSpace(s)), "\n", "\n"+strings.Repeat(" ", widest)+" | ")
+				text = strings.ReplaceAll(termtext.Lines(strings.TrimSpace(s)), "\n", "\n"+strings.Repeat(" ", widest)+" | ")
 			}
 			name := a.Name + strings.Repeat(" ", widest-len(a.Name))
 			if r.waiting && (a.Name == "granted" || strings.HasPrefix(a.Name, "wait_")) {
@@ -358,7 +358,7 @@ func safeJSON(text string) string {
 	var safe strings.Builder
 	for _, r := range text {
 		switch {
-		case r == '\n' || plain.Shows(r):
+		case r == '\n' || termtext.Shows(r):
 			safe.WriteRune(r)
 		case r > 0xffff:
 			high, low := utf16.EncodeRune(r)

@@ -9,11 +9,11 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // printable makes one line of text that comes from elsewhere. See package plain.
-func printable(s string) string { return plain.Line(s) }
+func printable(s string) string { return termtext.Line(s) }
 
 // isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/plain"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 func TestPrintable(t *testing.T) {
@@ -34,7 +34,7 @@ func TestJSONValue(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range string(b) {
-			if !plain.Shows(r) {
+			if !termtext.Shows(r) {
 				t.Errorf("%q: %q", text, b)
 			}
 		}

@@ -1,4 +1,4 @@
-// Package session is the engine behind a Locker: many advisory locks on few
+// Package engine is the engine behind a Locker: many advisory locks on few
 // Postgres sessions.
 //
 // # Who does what
@@ -52,4 +52,4 @@
 //   - "Not acquired" is Postgres' word (entry.contended).
 //   - After a proper error, Postgres is asked what the session holds, and what
 //     nobody stands for is given back before anybody hears of the outcome.
-package session
+package engine

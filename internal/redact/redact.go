@@ -1,7 +1,7 @@
-// Package secret keeps passwords out of errors. What a driver says of a connection
+// Package redact keeps passwords out of errors. What a driver says of a connection
 // string that it cannot read quotes from it, and cannot know which part of it was
 // meant to be the password.
-package secret
+package redact
 
 import (
 	"cmp"

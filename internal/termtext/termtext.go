@@ -1,9 +1,9 @@
-// Package plain makes text that comes from elsewhere fit to be shown to a person:
+// Package termtext makes text that comes from elsewhere fit to be shown to a person:
 // whatever is in it, a terminal that it is written to only prints. What a terminal
 // may obey, and what hides text or turns its direction, is written as \x1b or
 // \u202e. A backslash stays as it is, so this is for looking at, not for reading
 // back.
-package plain
+package termtext
 
 import (
 	"fmt"
