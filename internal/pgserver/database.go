@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,12 +26,26 @@ func (s *Server) CreateDatabase(ctx context.Context) (string, error) {
 		return "", err
 	}
 	err = s.maintain(ctx, func(conn *pgconn.PgConn) error {
-		return conn.Exec(ctx, "CREATE DATABASE "+name).Close()
+		sql := "CREATE DATABASE " + name
+		if canChooseStrategy(conn.ParameterStatus("server_version")) {
+			// Copying the files costs a third of writing each page to the log, which is
+			// the default, and the files that speed up a first connection come along.
+			sql += " STRATEGY file_copy"
+		}
+		return conn.Exec(ctx, sql).Close()
 	})
 	if err != nil {
 		return "", fmt.Errorf("pgserver: making a database: %w", err)
 	}
 	return name, nil
+}
+
+// canChooseStrategy reports whether CREATE DATABASE of a server of this version has the
+// option STRATEGY: since Postgres 15. It reports false if the version cannot be read.
+func canChooseStrategy(version string) bool {
+	digits, _, _ := strings.Cut(version, ".")
+	major, err := strconv.Atoi(digits)
+	return err == nil && major >= 15
 }
 
 // LeftoverError is a database that somebody was still connected to when it was
