@@ -60,7 +60,7 @@ func TestGo(t *testing.T) {
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t, "go") {
 			if path, ok := b.mark("from"); ok {
-				standsIn(t, b, path)
+				checkExcerpt(t, b, path)
 				continue
 			}
 			if strings.HasPrefix(b.text, "package ") {
@@ -128,8 +128,8 @@ func TestGo(t *testing.T) {
 	}
 }
 
-// standsIn checks that a block is an excerpt of a file. The file has its own tests.
-func standsIn(t *testing.T, b *block, path string) {
+// checkExcerpt checks that a block is an excerpt of a file. The file has its own tests.
+func checkExcerpt(t *testing.T, b *block, path string) {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join(root, path))
 	if err != nil {
@@ -223,7 +223,7 @@ func fragment(b *block, known map[string]string) (string, error) {
 		switch n := n.(type) {
 		case *ast.AssignStmt:
 			for _, left := range n.Lhs {
-				if id, ok := left.(*ast.Ident); ok && n.Tok == token.DEFINE && !used[id.Name] && !looksAt(n, id.Name) {
+				if id, ok := left.(*ast.Ident); ok && n.Tok == token.DEFINE && !used[id.Name] && !reads(n, id.Name) {
 					declared[id.Name] = true
 				}
 			}
@@ -316,7 +316,7 @@ func edit(source string, body *ast.BlockStmt, files *token.FileSet) string {
 						break
 					}
 				}
-				if !looksAt(list[next], "err") {
+				if !reads(list[next], "err") {
 					text += `; if err != nil { return err }`
 				}
 			}
@@ -334,14 +334,14 @@ func edit(source string, body *ast.BlockStmt, files *token.FileSet) string {
 	return out.String()
 }
 
-// looksAt reports whether a statement reads a variable, not only assigns it.
-func looksAt(stmt ast.Stmt, name string) bool {
+// reads reports whether a statement reads a variable, not only assigns it.
+func reads(stmt ast.Stmt, name string) bool {
 	found := false
 	ast.Inspect(stmt, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.AssignStmt:
 			for _, right := range n.Rhs {
-				found = found || looksAt(&ast.ExprStmt{X: right}, name)
+				found = found || reads(&ast.ExprStmt{X: right}, name)
 			}
 			return false
 		case *ast.FuncLit:

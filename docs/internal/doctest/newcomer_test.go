@@ -30,7 +30,7 @@ func TestNewcomer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := stage.play(t, "none")
-	s.patience = 10 * time.Minute
+	s.timeout = 10 * time.Minute
 	s.env = append(s.env, strings.Fields(string(environment))...)
 	// Without the folders' names, one run can reuse what another compiled.
 	s.env = append(s.env, "GOFLAGS=-modcacherw -trimpath", "GOBIN="+stage.bin, "GOCACHE="+goEnv(t, "GOCACHE"),
@@ -58,16 +58,16 @@ func TestNewcomer(t *testing.T) {
 			t.Run(b.String(), func(t *testing.T) { // the scene ends with the subtest
 				scene, _ := b.mark("scene")
 				playing := stage.play(t, scene)
-				playing.patience = s.patience
+				playing.timeout = s.timeout
 				playing.env = append(playing.env, s.env[len(playing.env):]...)
 				playing.run(t, b.text, exitCode(t, b))
 			})
 			done[strings.Fields(b.text)[0]] = true
 		}
 	}
-	for _, what := range []string{"go", "get", "make", "pglock"} {
-		if !done[what] {
-			t.Errorf("the README has no block that uses %s", what)
+	for _, name := range []string{"go", "get", "make", "pglock"} {
+		if !done[name] {
+			t.Errorf("the README has no block that uses %s", name)
 		}
 	}
 

@@ -16,13 +16,13 @@ import (
 
 var writePictures = flag.Bool("picture", false, "write the pictures of the README instead of comparing them")
 
-// A look is the color scheme of a picture. The colors are those of GitHub's pages.
-type look struct {
+// A theme is the color scheme of a picture. The colors are those of GitHub's pages.
+type theme struct {
 	name, background, border, text, faint string
 	colors                                map[string]string // by the code in the escape sequence
 }
 
-var looks = []look{
+var themes = []theme{
 	{
 		"light", "#f6f8fa", "#d0d7de", "#1f2328", "#59636e",
 		map[string]string{"31": "#cf222e", "32": "#116329", "33": "#7d4e00", "34": "#0550ae", "35": "#8250df", "36": "#1b7c83"},
@@ -56,7 +56,7 @@ func TestPicture(t *testing.T) {
 	if !strings.Contains(shown, "\x1b[") {
 		t.Fatalf("the output has no colors: %q", shown)
 	}
-	for _, l := range looks {
+	for _, l := range themes {
 		path := filepath.Join(root, "docs", "pictures", "tree-"+l.name+".svg")
 		svg := draw("$ pglock tree\n"+shown, l)
 		if err := xml.Unmarshal([]byte(svg), new(struct{})); err != nil {
@@ -72,8 +72,8 @@ func TestPicture(t *testing.T) {
 		if err != nil {
 			t.Fatalf("make picture: %v", err)
 		}
-		if squeeze(words(string(old))) != squeeze(words(svg)) {
-			t.Errorf("%s shows\n%s\nbut the command prints\n%s\nRun make picture.", path, words(string(old)), words(svg))
+		if normalize(pictureText(string(old))) != normalize(pictureText(svg)) {
+			t.Errorf("%s shows\n%s\nbut the command prints\n%s\nRun make picture.", path, pictureText(string(old)), pictureText(svg))
 		}
 	}
 }
@@ -84,8 +84,8 @@ var (
 	unescaper = strings.NewReplacer("&#34;", `"`, "&#39;", "'", "&lt;", "<", "&gt;", ">", "&amp;", "&")
 )
 
-// words returns the text in a picture.
-func words(svg string) string {
+// pictureText returns the text in a picture.
+func pictureText(svg string) string {
 	_, body, _ := strings.Cut(svg, "</title>")
 	return unescaper.Replace(tag.ReplaceAllString(body, ""))
 }
@@ -97,7 +97,7 @@ const (
 )
 
 // draw returns an SVG of a terminal's contents.
-func draw(shown string, l look) string {
+func draw(shown string, l theme) string {
 	lines := strings.Split(strings.TrimRight(shown, "\n"), "\n")
 	columns := 0
 	for _, line := range lines {
@@ -143,7 +143,7 @@ func draw(shown string, l look) string {
 	return b.String()
 }
 
-func style(codes []string, l look) string {
+func style(codes []string, l theme) string {
 	text := ""
 	for _, code := range codes {
 		switch code {

@@ -30,12 +30,12 @@ type stage struct {
 
 // A scene is a set of holders and waiters. pids maps the PIDs in the guides to real ones.
 type scene struct {
-	stage    *stage
-	pids     map[string]int32
-	folder   string
-	env      []string
-	patience time.Duration // how long a block may take
-	raw      string        // the output of the last run, with escape sequences
+	stage   *stage
+	pids    map[string]int32
+	folder  string
+	env     []string
+	timeout time.Duration // how long a block may take
+	raw     string        // the output of the last run, with escape sequences
 }
 
 func newStage(t *testing.T) *stage {
@@ -81,7 +81,7 @@ func (s *stage) connString() string {
 // play sets up a scene, which ends with the test.
 func (s *stage) play(t *testing.T, name string) *scene {
 	t.Helper()
-	sc := &scene{stage: s, pids: map[string]int32{}, folder: t.TempDir(), patience: time.Minute}
+	sc := &scene{stage: s, pids: map[string]int32{}, folder: t.TempDir(), timeout: time.Minute}
 	sc.env = s.environment(t, sc.folder)
 	reset := s.connect(t, "")
 	for name, text := range files {
@@ -185,25 +185,25 @@ func (sc *scene) waits(t *testing.T, number, application, statement string) {
 		<-ended
 		conn.Close(context.Background())
 	})
-	look := sc.stage.connect(t, "")
-	defer look.Close(context.Background())
+	observer := sc.stage.connect(t, "")
+	defer observer.Close(context.Background())
 	for {
-		locks, err := inspect.Locks(t.Context(), pgxlock.Conn(look), inspect.PIDs(pid), inspect.Where("granted", "=", "false"))
+		locks, err := inspect.Locks(t.Context(), pgxlock.Conn(observer), inspect.PIDs(pid), inspect.Where("granted", "=", "false"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(locks) > 0 && !locks[0].WaitApprox {
 			return
 		}
-		if len(locks) > 0 && sc.stage.old(t, look) {
+		if len(locks) > 0 && sc.stage.lacksWaitStart(t, observer) {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// old reports whether the server is too old to report when a wait began.
-func (s *stage) old(t *testing.T, conn *pgx.Conn) bool {
+// lacksWaitStart reports whether the server is too old to report when a wait began.
+func (s *stage) lacksWaitStart(t *testing.T, conn *pgx.Conn) bool {
 	t.Helper()
 	var version int
 	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {

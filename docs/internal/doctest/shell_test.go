@@ -37,14 +37,14 @@ func TestShell(t *testing.T) {
 			t.Run(b.String(), func(t *testing.T) {
 				switch {
 				case usage:
-					usageHolds(t, stage.play(t, "none"), b)
+					checkUsage(t, stage.play(t, "none"), b)
 				case output:
 					s := stage.play(t, scene)
-					same(t, b.text, s.run(t, command, exitCode(t, b)))
+					checkOutput(t, b.text, s.run(t, command, exitCode(t, b)))
 				case b.language == "console":
 					s := stage.play(t, scene)
 					for _, step := range steps(b.text) {
-						same(t, step.output, s.run(t, step.command, exitCode(t, b)))
+						checkOutput(t, step.output, s.run(t, step.command, exitCode(t, b)))
 					}
 				default:
 					stage.play(t, scene).run(t, b.text, exitCode(t, b))
@@ -76,9 +76,9 @@ var (
 	helpFlag = regexp.MustCompile(`(?m)^ +(?:(-\w), +)?(--[a-z-]+)`)
 )
 
-// usageHolds checks that a verb has the flags of its synopsis, and that the page
+// checkUsage checks that a verb has the flags of its synopsis, and that the page
 // mentions all flags of the verb.
-func usageHolds(t *testing.T, s *scene, b *block) {
+func checkUsage(t *testing.T, s *scene, b *block) {
 	t.Helper()
 	found := synopsis.FindAllStringSubmatch(b.text, -1)
 	if len(found) == 0 {
@@ -86,18 +86,18 @@ func usageHolds(t *testing.T, s *scene, b *block) {
 	}
 	for _, m := range found {
 		verb := m[1]
-		there := map[string]bool{}
+		flags := map[string]bool{}
 		for _, line := range helpFlag.FindAllStringSubmatch(s.run(t, "pglock "+verb+" --help", 0), -1) {
-			there[line[1]], there[line[2]] = true, true
-			told := func(name string) bool {
+			flags[line[1]], flags[line[2]] = true, true
+			mentioned := func(name string) bool {
 				return name != "" && regexp.MustCompile("[`\\s\\[(|]"+name+"\\b").Match(b.page.source)
 			}
-			if !told(line[1]) && !told(line[2]) {
+			if !mentioned(line[1]) && !mentioned(line[2]) {
 				t.Errorf("the page does not mention the flag %s of %s", line[2], verb)
 			}
 		}
 		for _, f := range oneFlag.FindAllStringSubmatch(" "+m[2], -1) {
-			if !there[f[1]] {
+			if !flags[f[1]] {
 				t.Errorf("%s has no flag %s", verb, f[1])
 			}
 		}
@@ -130,7 +130,7 @@ func (s *scene) run(t *testing.T, text string, code int) string {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), s.patience)
+	ctx, cancel := context.WithTimeout(t.Context(), s.timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-e", file)
 	cmd.Dir, cmd.Env = s.folder, s.env
@@ -201,8 +201,8 @@ var (
 	runName  = regexp.MustCompile(`prioritize [0-9a-f]{6}`)
 )
 
-// squeeze replaces the parts that differ from run to run, and normalizes space.
-func squeeze(text string) string {
+// normalize replaces the parts that differ from run to run, and joins runs of space.
+func normalize(text string) string {
 	text = clocks.ReplaceAllString(text, "TIME")
 	text = times.ReplaceAllString(text, "DURATION")
 	text = pidWords.ReplaceAllString(text, "${1}N")
@@ -211,22 +211,22 @@ func squeeze(text string) string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// same compares the output in a guide with the real output.
-func same(t *testing.T, want, got string) {
+// checkOutput compares the output in a guide with the real output.
+func checkOutput(t *testing.T, want, got string) {
 	t.Helper()
 	var pattern strings.Builder
-	for i, part := range strings.Split(squeeze(want), "...") {
+	for i, part := range strings.Split(normalize(want), "...") {
 		if i > 0 {
 			pattern.WriteString(".*")
 		}
 		pattern.WriteString(regexp.QuoteMeta(part))
 	}
-	if !regexp.MustCompile(`^` + pattern.String() + `$`).MatchString(squeeze(got)) {
-		t.Errorf("the guide shows\n%s\nbut the command printed\n%s\nWithout numbers and times:\n%s\n%s", want, got, squeeze(want), squeeze(got))
+	if !regexp.MustCompile(`^` + pattern.String() + `$`).MatchString(normalize(got)) {
+		t.Errorf("the guide shows\n%s\nbut the command printed\n%s\nWithout numbers and times:\n%s\n%s", want, got, normalize(want), normalize(got))
 	}
 }
 
-// squeeze and steps work on examples.
+// normalize and steps work on examples.
 func TestSame(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
@@ -236,8 +236,8 @@ func TestSame(t *testing.T) {
 		{"pid 4711 waits 12ms", "pid 7 waits 1h2m", true},
 		{"pid 4711 waits", "pid 7 holds", false},
 	} {
-		if got := squeeze(c.a) == squeeze(c.b); got != c.want {
-			t.Errorf("%q and %q: %v", squeeze(c.a), squeeze(c.b), got)
+		if got := normalize(c.a) == normalize(c.b); got != c.want {
+			t.Errorf("%q and %q: %v", normalize(c.a), normalize(c.b), got)
 		}
 	}
 	if got := fmt.Sprint(steps("$ a\nx\ny\n$ b\n")); got != "[{a\n x\ny\n} {b\n }]" {
