@@ -1,10 +1,9 @@
 // Command blocks runs the Go code of the guides, one block at a time. Package
-// doctest writes the blocks into it while it is built; as it stands here it has
-// none.
+// doctest adds the blocks when it builds the command; this source has none.
 //
 //	blocks BLOCK
 //
-// runs one against the database that DATABASE_URL names.
+// runs one block against the database given by DATABASE_URL.
 package main
 
 import (
@@ -16,7 +15,7 @@ import (
 
 func main() {
 	if len(os.Args) != 2 || blocks()[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "the name of a block is needed")
+		fmt.Fprintln(os.Stderr, "usage: blocks BLOCK; BLOCK must be the name of a block")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

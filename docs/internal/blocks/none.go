@@ -1,4 +1,4 @@
 package main
 
-// blocks are the blocks by name. This file is replaced while doctest builds.
+// blocks returns the blocks by name. Package doctest replaces this file when it builds.
 func blocks() map[string]func(*World) error { return nil }

@@ -21,19 +21,19 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// World is what the code in the guides takes for granted. A name that a block uses
-// and does not declare is what the method of that name makes, such as pool; where
-// a name may be two things, a comment before the block says which, as in
+// World provides the variables that the code in the guides uses but does not declare.
+// The method with the same name creates the variable, such as Pool for pool. If several
+// methods are possible, a comment before the block selects one:
 // <!-- doctest: tx=SQLTx -->.
 type World struct {
 	ctx  context.Context
 	dsn  string
 	ends []func()
 
-	blocked pglock.Querier // a scene that plays, if one does
+	blocked pglock.Querier // reads the server of the running scene; nil if there is none
 }
 
-// check ends the block: something that it takes for granted is not there.
+// check exits if err is not nil: a variable of the block could not be created.
 func check(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "before the block:", err)
@@ -41,7 +41,7 @@ func check(err error) {
 	}
 }
 
-// atEnd calls f when the block is over, the last one first.
+// atEnd calls f after the block, in reverse order.
 func (w *World) atEnd(f func()) { w.ends = append(w.ends, f) }
 
 func (w *World) end() {
@@ -50,23 +50,23 @@ func (w *World) end() {
 	}
 }
 
-// User is a model of GORM's and Bun's.
+// User is a model for GORM and Bun.
 type User struct {
 	bun.BaseModel `bun:"table:users"`
 
 	ID int64 `bun:",pk"`
 }
 
-// TableName is for GORM.
+// TableName returns the table's name, for GORM.
 func (*User) TableName() string { return "users" }
 
-// Ctx is a context that ends when the block has taken far too long.
+// Ctx returns a context that is canceled if the block takes far too long.
 func (w *World) Ctx() context.Context { return w.ctx }
 
-// DSN is a connection string.
+// DSN returns a connection string.
 func (w *World) DSN() string { return w.dsn }
 
-// Pool is a pool of pgx.
+// Pool returns a pool of pgx.
 func (w *World) Pool() *pgxpool.Pool {
 	pool, err := pgxpool.New(w.ctx, w.dsn)
 	check(err)
@@ -74,14 +74,14 @@ func (w *World) Pool() *pgxpool.Pool {
 	return pool
 }
 
-// Config is the configuration of a connection.
+// Config returns the configuration of a connection.
 func (w *World) Config() *pgx.ConnConfig {
 	config, err := pgx.ParseConfig(w.dsn)
 	check(err)
 	return config
 }
 
-// Conn is a connection of pgx.
+// Conn returns a connection of pgx.
 func (w *World) Conn() *pgx.Conn {
 	conn, err := pgx.Connect(w.ctx, w.dsn)
 	check(err)
@@ -89,7 +89,7 @@ func (w *World) Conn() *pgx.Conn {
 	return conn
 }
 
-// Tx is a transaction of pgx.
+// Tx returns a transaction of pgx.
 func (w *World) Tx() pgx.Tx {
 	tx, err := w.Conn().Begin(w.ctx)
 	check(err)
@@ -97,10 +97,10 @@ func (w *World) Tx() pgx.Tx {
 	return tx
 }
 
-// LockConn is a transaction for pglock.
+// LockConn returns a transaction for pglock.
 func (w *World) LockConn() pglock.Conn { return pgxlock.Tx(w.Tx()) }
 
-// DB is a pool of database/sql.
+// DB returns a pool of database/sql.
 func (w *World) DB() *sql.DB {
 	db, err := sql.Open("pgx", w.dsn)
 	check(err)
@@ -108,7 +108,7 @@ func (w *World) DB() *sql.DB {
 	return db
 }
 
-// SQLConn is a connection of database/sql.
+// SQLConn returns a connection of database/sql.
 func (w *World) SQLConn() *sql.Conn {
 	conn, err := w.DB().Conn(w.ctx)
 	check(err)
@@ -116,7 +116,7 @@ func (w *World) SQLConn() *sql.Conn {
 	return conn
 }
 
-// SQLTx is a transaction of database/sql.
+// SQLTx returns a transaction of database/sql.
 func (w *World) SQLTx() *sql.Tx {
 	tx, err := w.DB().BeginTx(w.ctx, nil)
 	check(err)
@@ -124,17 +124,17 @@ func (w *World) SQLTx() *sql.Tx {
 	return tx
 }
 
-// GormDB is GORM's.
+// GormDB returns a database of GORM.
 func (w *World) GormDB() *gorm.DB {
 	db, err := gorm.Open(postgres.New(postgres.Config{Conn: w.DB()}), &gorm.Config{})
 	check(err)
 	return db
 }
 
-// BunDB is Bun's.
+// BunDB returns a database of Bun.
 func (w *World) BunDB() *bun.DB { return bun.NewDB(w.DB(), pgdialect.New()) }
 
-// Locker is a Locker on a pool of pgx, and Other another machine's.
+// Locker returns a Locker on a pool of pgx.
 func (w *World) Locker() *pglock.Locker {
 	locker, err := pglock.New(pgxlock.Pool(w.Pool()))
 	check(err)
@@ -142,10 +142,10 @@ func (w *World) Locker() *pglock.Locker {
 	return locker
 }
 
-// Other is the Locker of another machine.
+// Other returns a second Locker, which stands for another machine.
 func (w *World) Other() *pglock.Locker { return w.Locker() }
 
-// Held is a lock that another machine holds.
+// Held returns a lock that another Locker holds.
 func (w *World) Held() *pglock.Lock {
 	lock, err := w.Locker().Lock(w.ctx, pglock.Name("nightly-report"))
 	check(err)
@@ -153,20 +153,20 @@ func (w *World) Held() *pglock.Lock {
 	return lock
 }
 
-// Key is a key.
+// Key returns a key.
 func (w *World) Key() pglock.Key { return pglock.Name("nightly-report") }
 
-// Report is work that must not be done twice at a time.
+// Report returns work that must not run twice at a time.
 func (w *World) Report() func(context.Context) error {
 	return func(context.Context) error { return nil }
 }
 
-// Rebuild is work with a name.
+// Rebuild returns a named function.
 func (w *World) Rebuild() func(context.Context) error { return rebuild }
 
 func rebuild(context.Context) error { return nil }
 
-// Migrate is a migration that takes a strong lock.
+// Migrate returns a migration that takes a strong lock.
 func (w *World) Migrate() func(context.Context) error {
 	conn := w.Conn()
 	return func(ctx context.Context) error {
@@ -175,17 +175,17 @@ func (w *World) Migrate() func(context.Context) error {
 	}
 }
 
-// Source opens sessions.
+// Source returns a source of sessions.
 func (w *World) Source() *pgxlock.PoolSource { return pgxlock.Pool(w.Pool()) }
 
-// SQLSource opens sessions through database/sql.
+// SQLSource returns a source of sessions of database/sql.
 func (w *World) SQLSource() *sqllock.PoolSource { return sqllock.DB(w.DB()) }
 
-// Q runs queries, for package inspect.
+// Q returns a Querier for package inspect.
 func (w *World) Q() pglock.Querier { return pgxlock.Pool(w.Pool()) }
 
-// scene lets a session wait for another: "web" for "reports", which idles in its
-// transaction.
+// scene opens two sessions: one waits for "reports", which is idle in its transaction.
+// It returns a Querier to observe them.
 func (w *World) scene() pglock.Querier {
 	if w.blocked != nil {
 		return w.blocked
@@ -219,21 +219,21 @@ func (w *World) scene() pglock.Querier {
 	}
 }
 
-// Locks are locks, one of them waited for.
+// Locks returns the locks that are waited for.
 func (w *World) Locks() []inspect.Lock {
 	locks, err := inspect.Locks(w.ctx, w.scene(), inspect.Where("granted", "=", "false"))
 	check(err)
 	return locks
 }
 
-// Pairs are who blocks whom.
+// Pairs returns waiters and their blockers.
 func (w *World) Pairs() []inspect.Pair {
 	pairs, err := inspect.Blocked(w.ctx, w.scene())
 	check(err)
 	return pairs
 }
 
-// Snapshot has one session that waits.
+// Snapshot returns a snapshot with one waiting session.
 func (w *World) Snapshot() *inspect.Snapshot {
 	snapshot, err := inspect.Take(w.ctx, w.scene())
 	check(err)

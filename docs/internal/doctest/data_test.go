@@ -22,8 +22,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// configFile is the config file that the guide to it begins with, so that what the
-// guides do by the names in it works. Its databases are left out: they are elsewhere.
+// configFile writes the first config file of docs/config.md and returns its path, so that
+// the guides' commands can use its names. Its databases are replaced by the test's.
 func configFile(t *testing.T) string {
 	t.Helper()
 	blocks := readPage(t, "docs/config.md").blocks(t, "yaml")
@@ -46,7 +46,7 @@ func configFile(t *testing.T) string {
 	return path
 }
 
-// Config files are read by package config, and their views asked of a server.
+// Package config can read the config files, and their views run on a server.
 func TestYAML(t *testing.T) {
 	conn := connect(t)
 	for _, p := range guides(t) {
@@ -89,13 +89,13 @@ func TestJSON(t *testing.T) {
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t, "json") {
 			if !json.Valid(bytes.TrimSpace([]byte(b.text))) {
-				t.Errorf("%s is no JSON", b)
+				t.Errorf("%s is not valid JSON", b)
 			}
 		}
 	}
 }
 
-// INI is that of PgBouncer: sections, names, values.
+// INI has PgBouncer's syntax: sections, names, values.
 func TestINI(t *testing.T) {
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t, "ini") {
@@ -105,20 +105,20 @@ func TestINI(t *testing.T) {
 					continue
 				}
 				if name, value, ok := strings.Cut(line, "="); !ok || strings.TrimSpace(name) == "" || strings.TrimSpace(value) == "" {
-					t.Errorf("%s: %q is no setting", b, line)
+					t.Errorf("%s: %q is not a setting", b, line)
 				}
 			}
 		}
 	}
 }
 
-// SQL is run, each block in a database of its own.
+// SQL is run, each block in its own database.
 func TestSQL(t *testing.T) {
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t, "sql") {
 			t.Run(b.String(), func(t *testing.T) {
 				conn := connect(t)
-				// Roles belong to the whole server, so their part is undone.
+				// Roles belong to the whole server, so they are rolled back.
 				if _, err := conn.Exec(t.Context(), "BEGIN; CREATE ROLE app; CREATE ROLE oncall; CREATE ROLE migrator;"+b.text+"; ROLLBACK"); err != nil {
 					t.Error(err)
 				}

@@ -13,14 +13,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// psql does as much of psql as the guides use, which not every machine has: -c and
-// -f, with the connection of the environment.
+// psql replaces psql, which not every machine has, as far as the guides use it: -c and
+// -f, with the connection settings of the environment.
 func psql(args []string) error {
 	for i := 0; i < len(args); i++ {
 		switch args[i] {
 		case "-c", "-f":
 			if i+1 == len(args) {
-				return errors.New("psql: a value is missing")
+				return errors.New("psql: an option needs a value")
 			}
 			text := args[i+1]
 			if args[i] == "-f" {
@@ -36,13 +36,13 @@ func psql(args []string) error {
 			i++
 		case "-X", "-q", "-At":
 		default:
-			return fmt.Errorf("psql: %s is not known here", args[i])
+			return fmt.Errorf("psql: %s is not supported in this test", args[i])
 		}
 	}
 	return nil
 }
 
-// statement runs SQL as a program that connects by the environment does.
+// statement runs SQL with the connection settings of the environment.
 func statement(text string) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, "")
@@ -54,7 +54,7 @@ func statement(text string) error {
 	return err
 }
 
-// jq is jq -r.
+// jq replaces jq -r.
 func jq(args []string) error {
 	if len(args) > 1 && args[0] == "-r" {
 		args = args[1:]

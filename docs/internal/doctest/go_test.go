@@ -25,7 +25,7 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// imports are the packages that a block may use by their names.
+// imports has the packages that a block may use, by name.
 var imports = map[string]string{
 	"bun": "github.com/uptrace/bun", "gorm": "gorm.io/gorm",
 	"config": "github.com/pglock-go/pglock/config", "inspect": "github.com/pglock-go/pglock/inspect",
@@ -37,7 +37,7 @@ var imports = map[string]string{
 	"reflect": "reflect", "slog": "log/slog", "sql": "database/sql", "strings": "strings", "time": "time",
 }
 
-// TestGo compiles all Go code of the guides and runs what can be run.
+// TestGo compiles all Go code in the guides and runs it if possible.
 func TestGo(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -60,7 +60,7 @@ func TestGo(t *testing.T) {
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t, "go") {
 			if path, ok := b.mark("from"); ok {
-				standsIn(t, b, path)
+				checkExcerpt(t, b, path)
 				continue
 			}
 			if strings.HasPrefix(b.text, "package ") {
@@ -80,7 +80,7 @@ func TestGo(t *testing.T) {
 	}
 	add("none.go", "package main\n\nfunc blocks() map[string]func(*World) error {\nreturn map[string]func(*World) error{\n"+table.String()+"}\n}\n")
 	if len(fragments) < 30 {
-		t.Errorf("only %d blocks of Go found", len(fragments))
+		t.Errorf("found only %d blocks of Go", len(fragments))
 	}
 	data, err := json.Marshal(map[string]any{"Replace": overlay})
 	if err != nil {
@@ -108,7 +108,7 @@ func TestGo(t *testing.T) {
 		reason, only := b.mark("compile")
 		if only {
 			if reason == "" {
-				t.Errorf("%s: why is it not run?", b)
+				t.Errorf("%s: the mark compile needs a reason", b)
 			}
 			continue
 		}
@@ -128,18 +128,18 @@ func TestGo(t *testing.T) {
 	}
 }
 
-// standsIn checks that a block is a piece of a file, which has tests of its own.
-func standsIn(t *testing.T, b *block, path string) {
+// checkExcerpt checks that a block is an excerpt of a file. The file has its own tests.
+func checkExcerpt(t *testing.T, b *block, path string) {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join(root, path))
 	if err != nil {
 		t.Errorf("%s: %v", b, err)
 	} else if !strings.Contains("\n"+string(source), "\n"+b.text) {
-		t.Errorf("%s: the block does not stand in %s as it is here", b, path)
+		t.Errorf("%s: the block is not an excerpt of %s", b, path)
 	}
 }
 
-// runGo runs a program with a database of its own.
+// runGo runs a program with its own database.
 func runGo(t *testing.T, binary string, args ...string) {
 	server := pgtest.Server(t)
 	database := pgtest.DatabaseOn(t, server)
@@ -169,7 +169,7 @@ func runGo(t *testing.T, binary string, args ...string) {
 	}
 }
 
-// schema is what the guides' tables are.
+// schema creates the tables that the guides use.
 const schema = `
 CREATE SCHEMA app;
 CREATE TABLE app.orders (id bigint PRIMARY KEY, state text, note text);
@@ -182,8 +182,8 @@ CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL);
 INSERT INTO orders VALUES (1, 'new'), (2, 'new');
 INSERT INTO accounts VALUES (1, 100), (2, 100);`
 
-// worldMethods are the names that a block may take for granted, in lower case,
-// with the methods that make them.
+// worldMethods returns the methods of World by lower-case name. A block may use these
+// names without declaring them.
 func worldMethods(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(folder, "world.go"), nil, parser.SkipObjectResolution)
@@ -197,7 +197,7 @@ func worldMethods(t *testing.T, folder string) map[string]string {
 		}
 	}
 	if known["pool"] == "" {
-		t.Fatal("World makes no pool")
+		t.Fatal("World has no method Pool")
 	}
 	return known
 }
@@ -207,8 +207,8 @@ const (
 	after  = "\nreturn nil\n}\n"
 )
 
-// fragment makes a file of Go of a block: a function that declares what the block
-// takes for granted, and runs it.
+// fragment returns the source of a Go file for a block: a function that declares the
+// names that the block does not declare, and contains the block.
 func fragment(b *block, known map[string]string) (string, error) {
 	files := token.NewFileSet()
 	file, err := parser.ParseFile(files, "", before+b.text+after, parser.SkipObjectResolution)
@@ -217,13 +217,13 @@ func fragment(b *block, known map[string]string) (string, error) {
 	}
 	body := file.Decls[0].(*ast.FuncDecl).Body
 
-	used := map[string]bool{}     // the names in the block
-	declared := map[string]bool{} // those that it declares before it uses them
+	used := map[string]bool{}     // all names in the block
+	declared := map[string]bool{} // names that it declares before it uses them
 	ast.Inspect(body, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.AssignStmt:
 			for _, left := range n.Lhs {
-				if id, ok := left.(*ast.Ident); ok && n.Tok == token.DEFINE && !used[id.Name] && !looksAt(n, id.Name) {
+				if id, ok := left.(*ast.Ident); ok && n.Tok == token.DEFINE && !used[id.Name] && !reads(n, id.Name) {
 					declared[id.Name] = true
 				}
 			}
@@ -266,10 +266,10 @@ func absolute(path string) string {
 	return full
 }
 
-// edit lets each variable that the code declares go unused, and has each err that
-// the next statement does not look at end the block. Lines stay where they are.
+// edit returns source with two changes, on the same lines: declared variables may be
+// unused, and an err that the next statement does not check ends the block.
 func edit(source string, body *ast.BlockStmt, files *token.FileSet) string {
-	inserts := map[int]string{} // what to put at which offset
+	inserts := map[int]string{} // text to insert, by offset
 	at := func(pos token.Pos) int { return files.Position(pos).Offset - len(before) }
 	ast.Inspect(body, func(n ast.Node) bool {
 		var list []ast.Stmt
@@ -310,13 +310,13 @@ func edit(source string, body *ast.BlockStmt, files *token.FileSet) string {
 				text += "; _ = " + id.Name
 			}
 			if assigned && n == ast.Node(body) {
-				next := i + 1 // there is one: the "return nil" that was added
+				next := i + 1 // it exists: the added "return nil"
 				for ; ; next++ {
 					if _, declares := list[next].(*ast.DeclStmt); !declares {
 						break
 					}
 				}
-				if !looksAt(list[next], "err") {
+				if !reads(list[next], "err") {
 					text += `; if err != nil { return err }`
 				}
 			}
@@ -334,18 +334,18 @@ func edit(source string, body *ast.BlockStmt, files *token.FileSet) string {
 	return out.String()
 }
 
-// looksAt tells whether a statement uses a variable other than by giving it a value.
-func looksAt(stmt ast.Stmt, name string) bool {
+// reads reports whether a statement reads a variable, not only assigns it.
+func reads(stmt ast.Stmt, name string) bool {
 	found := false
 	ast.Inspect(stmt, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.AssignStmt:
 			for _, right := range n.Rhs {
-				found = found || looksAt(&ast.ExprStmt{X: right}, name)
+				found = found || reads(&ast.ExprStmt{X: right}, name)
 			}
 			return false
 		case *ast.FuncLit:
-			return false // its own
+			return false // it has its own variables
 		case *ast.Ident:
 			found = found || n.Name == name
 		}
@@ -354,7 +354,7 @@ func looksAt(stmt ast.Stmt, name string) bool {
 	return found
 }
 
-// The machine itself: an unused variable is no error, an unlooked-at err is one.
+// fragment allows an unused variable, and ends the block at an unchecked err.
 func TestFragment(t *testing.T) {
 	p := &page{path: "x.md"}
 	b := &block{page: p, line: 1, seen: map[string]bool{}, text: "one, err := pool.Begin(ctx)\nerr = one.Rollback(ctx)\nif err != nil {\n\treturn err\n}"}
@@ -367,11 +367,11 @@ func TestFragment(t *testing.T) {
 		t.Fatalf("%v\n%s", err, source)
 	}
 	if n := bytes.Count(formatted, []byte("if err != nil")); n != 2 {
-		t.Errorf("%d looks at err, not 2:\n%s", n, formatted)
+		t.Errorf("%d checks of err, want 2:\n%s", n, formatted)
 	}
 	for _, want := range []string{`pool := w\.Pool\(\)`, `_ = one`, `//line .*x\.md:1`} {
 		if !regexp.MustCompile(want).Match(formatted) {
-			t.Errorf("no %s in\n%s", want, formatted)
+			t.Errorf("%s is missing in\n%s", want, formatted)
 		}
 	}
 }

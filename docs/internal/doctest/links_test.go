@@ -14,8 +14,8 @@ import (
 	"github.com/yuin/goldmark/ast"
 )
 
-// Every link inside the repository leads somewhere, to a heading that is there. Of
-// links to elsewhere only the form is checked: tests do not reach out.
+// Every link inside the repository leads to an existing file and heading. For external
+// links only the form is checked: tests do not use the network.
 func TestLinks(t *testing.T) {
 	count := 0
 	anchors := map[string]map[string]bool{}
@@ -29,7 +29,7 @@ func TestLinks(t *testing.T) {
 				continue
 			case u.Scheme == "https":
 				if u.Host == "" || strings.ContainsAny(l.target, " <>") {
-					t.Errorf("%s:%d: %s is no address", p.path, l.line, l.target)
+					t.Errorf("%s:%d: %s is not a valid URL", p.path, l.line, l.target)
 				}
 				continue
 			case u.Scheme != "" || u.Host != "":
@@ -45,14 +45,14 @@ func TestLinks(t *testing.T) {
 				continue
 			}
 			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
-				t.Errorf("%s:%d: there is no %s", p.path, l.line, target)
+				t.Errorf("%s:%d: %s does not exist", p.path, l.line, target)
 				continue
 			}
 			if u.Fragment == "" {
 				continue
 			}
 			if !strings.HasSuffix(target, ".md") {
-				t.Errorf("%s:%d: %s has no headings", p.path, l.line, target)
+				t.Errorf("%s:%d: %s is not a Markdown page and has no headings", p.path, l.line, target)
 				continue
 			}
 			if anchors[target] == nil {
@@ -68,7 +68,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// Every guide is reached from the index.
+// The index links to every guide.
 func TestIndex(t *testing.T) {
 	listed := map[string]bool{"docs/README.md": true}
 	index := readPage(t, "docs/README.md")
@@ -78,12 +78,12 @@ func TestIndex(t *testing.T) {
 	}
 	for _, p := range guides(t) {
 		if strings.HasPrefix(p.path, "docs/") && !listed[p.path] {
-			t.Errorf("docs/README.md does not lead to %s", p.path)
+			t.Errorf("docs/README.md has no link to %s", p.path)
 		}
 	}
 }
 
-// everyPage is every page of Markdown in the repository.
+// everyPage returns every Markdown page in the repository.
 func everyPage(t *testing.T) []*page {
 	t.Helper()
 	var pages []*page
@@ -119,7 +119,7 @@ var (
 	anchor    = regexp.MustCompile(`<a (?:name|id)="([^"]*)"`)
 )
 
-// links are the links and pictures of a page, those in HTML too.
+// links returns the links and pictures of a page, including those in HTML.
 func (p *page) links(t *testing.T) []link {
 	t.Helper()
 	var found []link
@@ -155,8 +155,8 @@ func (p *page) links(t *testing.T) []link {
 	return found
 }
 
-// anchors are what a fragment of a link can name: headings, as GitHub turns them
-// into names, and anchors in HTML.
+// anchors returns the valid fragments of links to a page: the headings' anchors, as
+// GitHub generates them, and anchors in HTML.
 func (p *page) anchors(t *testing.T) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
@@ -180,7 +180,7 @@ func (p *page) anchors(t *testing.T) map[string]bool {
 	return found
 }
 
-// plain is the text of a node without its markup.
+// plain returns the text of a node without its markup.
 func plain(n ast.Node, source []byte) string {
 	var b strings.Builder
 	for child := n.FirstChild(); child != nil; child = child.NextSibling() {
@@ -196,7 +196,7 @@ func plain(n ast.Node, source []byte) string {
 	return b.String()
 }
 
-// slug is the name that GitHub gives to a heading.
+// slug returns the anchor that GitHub generates for a heading.
 func slug(heading string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(strings.TrimSpace(heading)) {
@@ -218,7 +218,7 @@ func TestSlug(t *testing.T) {
 		"1. Retry":                          "1-retry",
 	} {
 		if got := slug(heading); got != want {
-			t.Errorf("%q is %q, not %q", heading, got, want)
+			t.Errorf("slug(%q) = %q, want %q", heading, got, want)
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// TestMain makes the test binary one of the programs that the guides call, when it
-// is started under its name.
+// TestMain runs one of the programs that the guides call if the test binary was started
+// under its name, else the tests.
 func TestMain(m *testing.M) {
 	if run, ok := extras[filepath.Base(os.Args[0])]; ok {
 		if err := run(os.Args[1:]); err != nil {

@@ -15,38 +15,38 @@ import (
 	"github.com/yuin/goldmark/text"
 )
 
-// root is the top of the repository, seen from this package.
+// root is the path from this package to the top of the repository.
 const root = "../../.."
 
-// page is a page of Markdown.
+// A page is a Markdown page.
 type page struct {
-	path   string // from the top of the repository, such as docs/tables.md
+	path   string // relative to the top of the repository, such as docs/tables.md
 	source []byte
 	tree   ast.Node
 }
 
-// block is a block of code in a page.
+// A block is a block of code in a page.
 type block struct {
 	page     *page
-	line     int // of its first line of code
+	line     int // number of its first line of code
 	language string
 	text     string
 	marks    []mark
-	seen     map[string]bool // the marks that were asked for
+	seen     map[string]bool // the marks that were read
 }
 
-// mark is what a comment before a block says of it.
+// A mark is an option of a block, from the comment before it.
 type mark struct{ word, rest string }
 
 func (b *block) String() string { return fmt.Sprintf("%s:%d", b.page.path, b.line) }
 
-// id is the block in a form that can stand in names of files and functions.
+// id returns a name for the block that is valid in names of files and functions.
 func (b *block) id() string {
 	name := strings.TrimSuffix(strings.TrimPrefix(b.page.path, "docs/"), ".md")
 	return regexp.MustCompile(`\W`).ReplaceAllString(name, "_") + fmt.Sprintf("_%d", b.line)
 }
 
-// mark looks for what a comment says with the given word.
+// mark returns the text after the given word in a comment, and whether the word exists.
 func (b *block) mark(word string) (rest string, ok bool) {
 	b.seen[word] = true
 	for _, m := range b.marks {
@@ -68,12 +68,12 @@ func readPage(t *testing.T, path string) *page {
 	return &page{path: path, source: source, tree: markdown.Parser().Parse(text.NewReader(source))}
 }
 
-// guides are the pages whose code is run.
+// guides returns the pages whose code is run.
 func guides(t *testing.T) []*page {
 	t.Helper()
 	paths, err := filepath.Glob(root + "/docs/*.md")
 	if err != nil || len(paths) < 5 {
-		t.Fatalf("only %d guides found: %v", len(paths), err)
+		t.Fatalf("found only %d guides: %v", len(paths), err)
 	}
 	pages := []*page{readPage(t, "README.md")}
 	for _, path := range paths {
@@ -84,7 +84,7 @@ func guides(t *testing.T) []*page {
 
 var comment = regexp.MustCompile(`(?s)<!--\s*doctest:(.*?)-->`)
 
-// blocks are all blocks of a page with one of the languages; all, if none is given.
+// blocks returns all blocks of a page in one of the languages, or in any if none is given.
 func (p *page) blocks(t *testing.T, languages ...string) []*block {
 	t.Helper()
 	var found []*block
@@ -92,7 +92,7 @@ func (p *page) blocks(t *testing.T, languages ...string) []*block {
 		switch n.(type) {
 		case *ast.CodeBlock:
 			if entering {
-				t.Errorf("%s:%d: code by indentation has no language; fence it", p.path, p.lineOf(n.Lines().At(0).Start))
+				t.Errorf("%s:%d: indented code has no language; use a fence", p.path, p.lineOf(n.Lines().At(0).Start))
 			}
 			return ast.WalkContinue, nil
 		case *ast.FencedCodeBlock:
@@ -135,12 +135,12 @@ func marks(html string) []mark {
 	return found
 }
 
-// lineOf is the number of the line at an offset.
+// lineOf returns the number of the line at an offset.
 func (p *page) lineOf(offset int) int {
 	return 1 + strings.Count(string(p.source[:offset]), "\n")
 }
 
-// Every block says what it is in, so that something is done with it.
+// Every block has a known language, so that it is tested.
 func TestBlocksHaveALanguage(t *testing.T) {
 	known := []string{"go", "sh", "console", "yaml", "json", "sql", "ini", "text"}
 	words := regexp.MustCompile(`^(compile|from|exit|scene|output|usage|shape|manifest|newcomer|\w+=\w+)$`)
@@ -149,11 +149,11 @@ func TestBlocksHaveALanguage(t *testing.T) {
 		for _, b := range p.blocks(t) {
 			count++
 			if !slices.Contains(known, b.language) {
-				t.Errorf("%s: nothing is known to do with a block of %q; there are %s", b, b.language, strings.Join(known, ", "))
+				t.Errorf("%s: the language %q is unknown; use one of %s", b, b.language, strings.Join(known, ", "))
 			}
 			for _, m := range b.marks {
 				if !words.MatchString(m.word) {
-					t.Errorf("%s: the mark %q means nothing", b, m.word)
+					t.Errorf("%s: the mark %q is unknown", b, m.word)
 				}
 			}
 			if b.language != "text" {
@@ -163,14 +163,14 @@ func TestBlocksHaveALanguage(t *testing.T) {
 			_, usage := b.mark("usage")
 			why, shape := b.mark("shape")
 			if !output && !usage && !shape {
-				t.Errorf("%s: a block of text must be marked with what it is; see doc.go", b)
+				t.Errorf("%s: a block of text needs a mark; see doc.go", b)
 			}
 			if shape && why == "" {
-				t.Errorf("%s: a shape needs a reason", b)
+				t.Errorf("%s: the mark shape needs a reason", b)
 			}
 		}
 	}
 	if count < 50 {
-		t.Errorf("only %d blocks found", count)
+		t.Errorf("found only %d blocks", count)
 	}
 }

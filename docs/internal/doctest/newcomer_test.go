@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// TestNewcomer does what the README and the quick start say, from top to bottom, by
-// copy and paste: install the command, run what it can do, get the library into a
-// new module, build and run the program. Both come by their module paths, from a
-// module proxy on disk with this checkout in it. It compiles everything anew, so it
-// is not among the tests of "make test": scripts/newcomer runs it.
+// TestNewcomer follows the README and the quick start from top to bottom by copy and
+// paste: it installs the command, runs its examples, gets the library into a new
+// module, builds the program and runs it. Command and library come from a module proxy
+// on disk that serves this checkout. Everything is compiled anew, so "make test" does
+// not run this test; scripts/newcomer does.
 func TestNewcomer(t *testing.T) {
 	stage := newStage(t)
-	if err := os.Remove(filepath.Join(stage.bin, "pglock")); err != nil { // what a newcomer does not have
+	if err := os.Remove(filepath.Join(stage.bin, "pglock")); err != nil { // a new user does not have it yet
 		t.Fatal(err)
 	}
 	folder := t.TempDir()
@@ -30,9 +30,9 @@ func TestNewcomer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := stage.play(t, "none")
-	s.patience = 10 * time.Minute
+	s.timeout = 10 * time.Minute
 	s.env = append(s.env, strings.Fields(string(environment))...)
-	// Without the folders' names, what one run compiled serves the next.
+	// Without the folders' names, one run can reuse what another compiled.
 	s.env = append(s.env, "GOFLAGS=-modcacherw -trimpath", "GOBIN="+stage.bin, "GOCACHE="+goEnv(t, "GOCACHE"),
 		"DATABASE_URL=postgres:///shop?host="+stage.server.Host())
 
@@ -49,25 +49,25 @@ func TestNewcomer(t *testing.T) {
 			for line := range strings.Lines(b.text) {
 				command, _, _ := strings.Cut(line, "#")
 				if strings.TrimSpace(command) == "make test" {
-					command = "make -n test" // it would come by here
+					command = "make -n test" // it would run this test again
 				}
 				s.run(t, "cd "+absolute(".")+"; unset GOWORK GOPROXY; export GOMODCACHE="+goEnv(t, "GOMODCACHE")+"; "+command, 0)
 				done["make"] = true
 			}
 		default:
-			t.Run(b.String(), func(t *testing.T) { // at its end the scene is over
+			t.Run(b.String(), func(t *testing.T) { // the scene ends with the subtest
 				scene, _ := b.mark("scene")
 				playing := stage.play(t, scene)
-				playing.patience = s.patience
+				playing.timeout = s.timeout
 				playing.env = append(playing.env, s.env[len(playing.env):]...)
 				playing.run(t, b.text, exitCode(t, b))
 			})
 			done[strings.Fields(b.text)[0]] = true
 		}
 	}
-	for _, what := range []string{"go", "get", "make", "pglock"} {
-		if !done[what] {
-			t.Errorf("the README has nothing for %s", what)
+	for _, name := range []string{"go", "get", "make", "pglock"} {
+		if !done[name] {
+			t.Errorf("the README has no block that uses %s", name)
 		}
 	}
 
@@ -82,7 +82,7 @@ func TestNewcomer(t *testing.T) {
 				t.Fatal(err)
 			}
 			if shown := s.run(t, "go mod tidy && go run .", 0); !strings.Contains(shown, "making the report\ndone\n") {
-				t.Errorf("the quick start's program says\n%s", shown)
+				t.Errorf("the quick start's program printed\n%s", shown)
 			}
 			return
 		}

@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-var writePictures = flag.Bool("picture", false, "write the pictures of the README, in place of comparing them")
+var writePictures = flag.Bool("picture", false, "write the pictures of the README instead of comparing them")
 
-// look is how a picture looks: the colours are those of GitHub's pages.
-type look struct {
+// A theme is the color scheme of a picture. The colors are those of GitHub's pages.
+type theme struct {
 	name, background, border, text, faint string
-	colors                                map[string]string // by the number of the escape sequence
+	colors                                map[string]string // by the code in the escape sequence
 }
 
-var looks = []look{
+var themes = []theme{
 	{
 		"light", "#f6f8fa", "#d0d7de", "#1f2328", "#59636e",
 		map[string]string{"31": "#cf222e", "32": "#116329", "33": "#7d4e00", "34": "#0550ae", "35": "#8250df", "36": "#1b7c83"},
@@ -33,9 +33,9 @@ var looks = []look{
 	},
 }
 
-// TestPicture draws pglock tree as a terminal shows it, on a server where a
-// migration stands behind a forgotten transaction. The pictures in the repository
-// must show the same, but for times and numbers. "make picture" writes them.
+// TestPicture draws pglock tree as a terminal shows it, on a server where a migration
+// waits behind a forgotten transaction. The pictures in the repository must show the
+// same, except for times and numbers. "make picture" writes them.
 func TestPicture(t *testing.T) {
 	t.Parallel()
 	stage := newStage(t)
@@ -49,14 +49,14 @@ func TestPicture(t *testing.T) {
 		}
 	}
 	if *writePictures {
-		time.Sleep(12 * time.Second) // so that the times are not those of a laboratory
+		time.Sleep(12 * time.Second) // so that the times look realistic
 	}
 	s.run(t, "pglock tree", 0)
 	shown := strings.ReplaceAll(s.raw, "\r\n", "\n")
 	if !strings.Contains(shown, "\x1b[") {
-		t.Fatalf("it has no colours: %q", shown)
+		t.Fatalf("the output has no colors: %q", shown)
 	}
-	for _, l := range looks {
+	for _, l := range themes {
 		path := filepath.Join(root, "docs", "pictures", "tree-"+l.name+".svg")
 		svg := draw("$ pglock tree\n"+shown, l)
 		if err := xml.Unmarshal([]byte(svg), new(struct{})); err != nil {
@@ -72,8 +72,8 @@ func TestPicture(t *testing.T) {
 		if err != nil {
 			t.Fatalf("make picture: %v", err)
 		}
-		if squeeze(words(string(old))) != squeeze(words(svg)) {
-			t.Errorf("%s shows\n%s\nand the command\n%s\nRun make picture.", path, words(string(old)), words(svg))
+		if normalize(pictureText(string(old))) != normalize(pictureText(svg)) {
+			t.Errorf("%s shows\n%s\nbut the command prints\n%s\nRun make picture.", path, pictureText(string(old)), pictureText(svg))
 		}
 	}
 }
@@ -84,20 +84,20 @@ var (
 	unescaper = strings.NewReplacer("&#34;", `"`, "&#39;", "'", "&lt;", "<", "&gt;", ">", "&amp;", "&")
 )
 
-// words are the words of a picture.
-func words(svg string) string {
+// pictureText returns the text in a picture.
+func pictureText(svg string) string {
 	_, body, _ := strings.Cut(svg, "</title>")
 	return unescaper.Replace(tag.ReplaceAllString(body, ""))
 }
 
 const (
-	charWidth  = 7.83 // of a monospaced letter of 13 pixels
+	charWidth  = 7.83 // of a 13 px monospaced character
 	lineHeight = 19
 	margin     = 16
 )
 
-// draw makes an SVG of what a terminal shows.
-func draw(shown string, l look) string {
+// draw returns an SVG of a terminal's contents.
+func draw(shown string, l theme) string {
 	lines := strings.Split(strings.TrimRight(shown, "\n"), "\n")
 	columns := 0
 	for _, line := range lines {
@@ -112,8 +112,7 @@ func draw(shown string, l look) string {
 	var codes []string
 	for i, line := range lines {
 		columns := len([]rune(graphics.ReplaceAllString(line, "")))
-		// The length is said, so that a font of another width does not run out of
-		// the picture.
+		// Set the length, so that text in a wider font stays inside the picture.
 		fmt.Fprintf(&b, `<text x="%d" y="%d" textLength="%.1f" lengthAdjust="spacingAndGlyphs">`, margin, margin+11+i*lineHeight, float64(columns)*charWidth)
 		for len(line) > 0 {
 			next := graphics.FindStringSubmatchIndex(line)
@@ -123,7 +122,7 @@ func draw(shown string, l look) string {
 			}
 			if text != "" {
 				fmt.Fprintf(&b, "<tspan%s>", style(codes, l))
-				_ = xml.EscapeText(&b, []byte(strings.ReplaceAll(text, " ", "\u00a0"))) // a Builder does not fail
+				_ = xml.EscapeText(&b, []byte(strings.ReplaceAll(text, " ", "\u00a0"))) // a Builder never fails
 				b.WriteString("</tspan>")
 			}
 			if next == nil {
@@ -144,7 +143,7 @@ func draw(shown string, l look) string {
 	return b.String()
 }
 
-func style(codes []string, l look) string {
+func style(codes []string, l theme) string {
 	text := ""
 	for _, code := range codes {
 		switch code {

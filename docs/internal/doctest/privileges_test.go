@@ -16,8 +16,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// TestPrivileges holds what docs/kubernetes-and-clouds.md says of roles: each has
-// just what the guide says that it needs, and does what the guide says that it can.
+// TestPrivileges checks the privileges in docs/kubernetes-and-clouds.md: each role has
+// exactly the privileges that the guide lists, and can do what the guide promises.
 func TestPrivileges(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
@@ -81,16 +81,16 @@ func TestPrivileges(t *testing.T) {
 	}{{"nobody", false, false}, {"looks", true, false}, {"ends", false, true}} {
 		t.Run(c.role, func(t *testing.T) {
 			holder := as("other")
-			key := fmt.Sprint(100 + i) // the holder before may hold its own still
+			key := fmt.Sprint(100 + i) // the previous holder may still hold its lock
 			run(t, holder, "BEGIN")
 			run(t, holder, "SELECT pg_advisory_xact_lock("+key+")")
 			q := pgxlock.Conn(as(c.role))
 			locks, err := inspect.Locks(t.Context(), q, inspect.Where("key", "=", key))
 			if err != nil || len(locks) != 1 {
-				t.Fatalf("%d locks are seen: %v", len(locks), err)
+				t.Fatalf("found %d locks, want 1: %v", len(locks), err)
 			}
 			if locks[0].Hidden == c.sees {
-				t.Errorf("what the session does is hidden: %v", locks[0].Hidden)
+				t.Errorf("Hidden = %v", locks[0].Hidden)
 			}
 			outcomes, err := inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
 			if err != nil {
@@ -100,19 +100,19 @@ func TestPrivileges(t *testing.T) {
 				t.Errorf("%v: %s", outcomes[0].Status, outcomes[0].Reason)
 			}
 			if !c.ends && (outcomes[0].Status != inspect.NotPermitted || outcomes[0].Grant == "") {
-				t.Errorf("%v, and the grant that helps is %q", outcomes[0].Status, outcomes[0].Grant)
+				t.Errorf("status %v, grant %q", outcomes[0].Status, outcomes[0].Grant)
 			}
 		})
 	}
 
-	// Outside of a transaction, and with nobody waiting, nothing tells a session from
-	// another with its PID to a role that does not see when it began.
+	// Outside a transaction, and without waiters, a role that does not see start times
+	// cannot distinguish a session from another one with its PID.
 	t.Run("a session that cannot be told from another", func(t *testing.T) {
 		run(t, as("other"), "SELECT pg_advisory_lock(9)")
 		q := pgxlock.Conn(as("ends"))
 		locks, err := inspect.Locks(t.Context(), q, inspect.Where("key", "=", "9"))
 		if err != nil || len(locks) != 1 {
-			t.Fatalf("%d locks are seen: %v", len(locks), err)
+			t.Fatalf("found %d locks, want 1: %v", len(locks), err)
 		}
 		outcomes, err := inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
 		if err != nil || outcomes[0].Status != inspect.NotPermitted || outcomes[0].Grant != `GRANT pg_read_all_stats TO "ends"` {

@@ -21,21 +21,21 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// stage is a server on which one scene plays at a time, so that nobody else's
-// locks are seen. Its database is shop, its role app.
+// A stage is a server for one scene at a time, so that no other locks are visible. Its
+// database is shop, its role app.
 type stage struct {
 	server *pgserver.Server
-	bin    string // a folder with pglock and what the guides call besides
+	bin    string // a folder with pglock and the other programs that the guides call
 }
 
-// scene is who holds and who waits. Its pids have the numbers of the guides.
+// A scene is a set of holders and waiters. pids maps the PIDs in the guides to real ones.
 type scene struct {
-	stage    *stage
-	pids     map[string]int32
-	folder   string
-	env      []string
-	patience time.Duration // how long a block may take
-	raw      string        // what the last run showed, escape sequences and all
+	stage   *stage
+	pids    map[string]int32
+	folder  string
+	env     []string
+	timeout time.Duration // how long a block may take
+	raw     string        // the output of the last run, with escape sequences
 }
 
 func newStage(t *testing.T) *stage {
@@ -60,7 +60,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// linkExtras puts the programs that the guides call into a folder.
+// linkExtras links the programs that the guides call into a folder.
 func linkExtras(t *testing.T, folder string) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -78,10 +78,10 @@ func (s *stage) connString() string {
 	return fmt.Sprintf("host=%s port=%d user=app dbname=shop", s.server.Host(), s.server.Port())
 }
 
-// play sets a scene up, which ends with the test.
+// play sets up a scene, which ends with the test.
 func (s *stage) play(t *testing.T, name string) *scene {
 	t.Helper()
-	sc := &scene{stage: s, pids: map[string]int32{}, folder: t.TempDir(), patience: time.Minute}
+	sc := &scene{stage: s, pids: map[string]int32{}, folder: t.TempDir(), timeout: time.Minute}
 	sc.env = s.environment(t, sc.folder)
 	reset := s.connect(t, "")
 	for name, text := range files {
@@ -103,13 +103,13 @@ func (s *stage) play(t *testing.T, name string) *scene {
 	switch name {
 	case "none":
 	case "", "blocked":
-		// The story of most guides: a payment that was not committed, a migration
-		// behind it, and the shop behind that.
+		// The scene of most guides: an uncommitted payment, a migration that waits for
+		// it, and a query that waits behind the migration.
 		sc.holds(t, "4711", "web 1", "BEGIN; UPDATE orders SET state = 'paid' WHERE id = 1")
 		sc.waits(t, "4712", "migrate", "ALTER TABLE orders ADD note text")
 		sc.waits(t, "4713", "web 2", "SELECT * FROM orders")
 	case "shop":
-		// The same, with names as in a shop.
+		// The same with other names and one more session, for the picture.
 		sc.holds(t, "4711", "checkout", "BEGIN; UPDATE orders SET state = 'paid' WHERE id = 1")
 		sc.waits(t, "4712", "migrate", "ALTER TABLE orders ADD COLUMN note text")
 		sc.waits(t, "4713", "web 1", "SELECT * FROM orders WHERE state = 'new'")
@@ -119,7 +119,7 @@ func (s *stage) play(t *testing.T, name string) *scene {
 	case "advisory":
 		sc.holds(t, "4711", "pglock run nightly-report", fmt.Sprintf("SELECT pg_advisory_lock(%d)", pglock.Name("nightly-report").ID()))
 	default:
-		t.Fatalf("there is no scene %q", name)
+		t.Fatalf("unknown scene %q", name)
 	}
 	return sc
 }
@@ -132,7 +132,7 @@ func (s *stage) environment(t *testing.T, folder string) []string {
 			env = append(env, kv)
 		}
 	}
-	// For a server of pglock demo's, which is not to be fetched once more.
+	// Keep the cache, so that pglock demo does not fetch its server again.
 	if cache, err := os.UserCacheDir(); err == nil {
 		env = append(env, "XDG_CACHE_HOME="+cache)
 	}
@@ -155,7 +155,7 @@ func (s *stage) connect(t *testing.T, application string) *pgx.Conn {
 	return conn
 }
 
-// holds opens a session that runs statements and then idles.
+// holds opens a session that runs statements and is then idle.
 func (sc *scene) holds(t *testing.T, number, application, statements string) {
 	t.Helper()
 	conn := sc.stage.connect(t, application)
@@ -168,7 +168,7 @@ func (sc *scene) holds(t *testing.T, number, application, statements string) {
 	}
 }
 
-// waits opens a session that runs a statement, and returns when it waits for a lock.
+// waits opens a session that runs a statement, and returns once it waits for a lock.
 func (sc *scene) waits(t *testing.T, number, application, statement string) {
 	t.Helper()
 	conn := sc.stage.connect(t, application)
@@ -178,32 +178,32 @@ func (sc *scene) waits(t *testing.T, number, application, statement string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer close(ended)
-		_, _ = conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol) // it may well be cancelled
+		_, _ = conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol) // it may be canceled
 	}()
 	t.Cleanup(func() {
 		cancel()
 		<-ended
 		conn.Close(context.Background())
 	})
-	look := sc.stage.connect(t, "")
-	defer look.Close(context.Background())
+	observer := sc.stage.connect(t, "")
+	defer observer.Close(context.Background())
 	for {
-		locks, err := inspect.Locks(t.Context(), pgxlock.Conn(look), inspect.PIDs(pid), inspect.Where("granted", "=", "false"))
+		locks, err := inspect.Locks(t.Context(), pgxlock.Conn(observer), inspect.PIDs(pid), inspect.Where("granted", "=", "false"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(locks) > 0 && !locks[0].WaitApprox {
 			return
 		}
-		if len(locks) > 0 && sc.stage.old(t, look) {
+		if len(locks) > 0 && sc.stage.lacksWaitStart(t, observer) {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// old tells whether the server is one that does not tell when a wait began.
-func (s *stage) old(t *testing.T, conn *pgx.Conn) bool {
+// lacksWaitStart reports whether the server is too old to report when a wait began.
+func (s *stage) lacksWaitStart(t *testing.T, conn *pgx.Conn) bool {
 	t.Helper()
 	var version int
 	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
@@ -212,11 +212,11 @@ func (s *stage) old(t *testing.T, conn *pgx.Conn) bool {
 	return version < 140000
 }
 
-// files are in the current folder of whoever types.
+// files has the files in the current folder of the commands.
 var files = map[string]string{"migration.sql": "ALTER TABLE orders ADD COLUMN note text"}
 
-// extras are the programs that the guides call besides pglock, each with what it
-// does here: this test binary, under the program's name.
+// extras has the other programs that the guides call, with their replacements here. The
+// test binary runs them when it is started under their names.
 var extras = map[string]func(args []string) error{
 	"psql":        psql,
 	"jq":          jq,

@@ -18,8 +18,8 @@ import (
 	"github.com/creack/pty"
 )
 
-// TestShell runs what the guides type at a shell, one block at a time, each with a
-// scene on the server.
+// TestShell runs the guides' shell commands, one block at a time, each with a scene on
+// the server.
 func TestShell(t *testing.T) {
 	t.Parallel()
 	stage := newStage(t)
@@ -31,20 +31,20 @@ func TestShell(t *testing.T) {
 			_, usage := b.mark("usage")
 			_, newcomer := b.mark("newcomer")
 			if _, shape := b.mark("shape"); shape || newcomer {
-				continue // or run by TestNewcomer
+				continue // not run, or run by TestNewcomer
 			}
 			count++
 			t.Run(b.String(), func(t *testing.T) {
 				switch {
 				case usage:
-					usageHolds(t, stage.play(t, "none"), b)
+					checkUsage(t, stage.play(t, "none"), b)
 				case output:
 					s := stage.play(t, scene)
-					same(t, b.text, s.run(t, command, exitCode(t, b)))
+					checkOutput(t, b.text, s.run(t, command, exitCode(t, b)))
 				case b.language == "console":
 					s := stage.play(t, scene)
 					for _, step := range steps(b.text) {
-						same(t, step.output, s.run(t, step.command, exitCode(t, b)))
+						checkOutput(t, step.output, s.run(t, step.command, exitCode(t, b)))
 					}
 				default:
 					stage.play(t, scene).run(t, b.text, exitCode(t, b))
@@ -53,7 +53,7 @@ func TestShell(t *testing.T) {
 		}
 	}
 	if count < 15 {
-		t.Errorf("only %d blocks run", count)
+		t.Errorf("ran only %d blocks", count)
 	}
 }
 
@@ -76,38 +76,38 @@ var (
 	helpFlag = regexp.MustCompile(`(?m)^ +(?:(-\w), +)?(--[a-z-]+)`)
 )
 
-// usageHolds checks that a verb has the flags of its synopsis, and that the page
-// tells of all the flags that it has.
-func usageHolds(t *testing.T, s *scene, b *block) {
+// checkUsage checks that a verb has the flags of its synopsis, and that the page
+// mentions all flags of the verb.
+func checkUsage(t *testing.T, s *scene, b *block) {
 	t.Helper()
 	found := synopsis.FindAllStringSubmatch(b.text, -1)
 	if len(found) == 0 {
-		t.Error("it is no synopsis")
+		t.Error("the block is not a synopsis")
 	}
 	for _, m := range found {
 		verb := m[1]
-		there := map[string]bool{}
+		flags := map[string]bool{}
 		for _, line := range helpFlag.FindAllStringSubmatch(s.run(t, "pglock "+verb+" --help", 0), -1) {
-			there[line[1]], there[line[2]] = true, true
-			told := func(name string) bool {
+			flags[line[1]], flags[line[2]] = true, true
+			mentioned := func(name string) bool {
 				return name != "" && regexp.MustCompile("[`\\s\\[(|]"+name+"\\b").Match(b.page.source)
 			}
-			if !told(line[1]) && !told(line[2]) {
-				t.Errorf("the page does not tell of the flag %s of %s", line[2], verb)
+			if !mentioned(line[1]) && !mentioned(line[2]) {
+				t.Errorf("the page does not mention the flag %s of %s", line[2], verb)
 			}
 		}
 		for _, f := range oneFlag.FindAllStringSubmatch(" "+m[2], -1) {
-			if !there[f[1]] {
+			if !flags[f[1]] {
 				t.Errorf("%s has no flag %s", verb, f[1])
 			}
 		}
 	}
 }
 
-// step is a command and what it shows.
+// A step is a command and its output.
 type step struct{ command, output string }
 
-// steps are those of a block of console.
+// steps splits a console block into its steps.
 func steps(text string) []step {
 	var list []step
 	for line := range strings.Lines(text) {
@@ -120,18 +120,17 @@ func steps(text string) []step {
 	return list
 }
 
-// run runs lines of shell on a terminal, and returns what it showed.
+// run runs lines of shell on a terminal, and returns their output.
 func (s *scene) run(t *testing.T, text string, code int) string {
 	t.Helper()
 	for name, pid := range s.pids {
 		text = regexp.MustCompile(`\b`+name+`\b`).ReplaceAllString(text, strconv.Itoa(int(pid)))
 	}
 	file := filepath.Join(t.TempDir(), "block.sh")
-	// What a block lists one below the other may each take as long as it likes.
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), s.patience)
+	ctx, cancel := context.WithTimeout(t.Context(), s.timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-e", file)
 	cmd.Dir, cmd.Env = s.folder, s.env
@@ -149,7 +148,7 @@ func (s *scene) run(t *testing.T, text string, code int) string {
 			n, err := terminal.Read(buffer)
 			shown.add(buffer[:n])
 			if err != nil {
-				return // on Linux EIO, when the last one has closed it
+				return // on Linux EIO, when the last process has closed it
 			}
 		}
 	}()
@@ -162,13 +161,13 @@ func (s *scene) run(t *testing.T, text string, code int) string {
 		t.Fatal(err)
 	}
 	if got != code {
-		t.Errorf("exit code %d, not %d:\n%s\n%s", got, code, text, shown.text())
+		t.Errorf("exit code %d, want %d:\n%s\n%s", got, code, text, shown.text())
 	}
 	s.raw = shown.all.String()
 	return shown.text()
 }
 
-// answering is what a terminal shows; it says yes to each question.
+// answering collects a terminal's output and answers yes to each question.
 type answering struct {
 	terminal *os.File
 	mu       sync.Mutex
@@ -182,7 +181,7 @@ func (a *answering) add(data []byte) {
 	a.all.Write(data)
 	if asked := strings.Count(a.all.String(), "[y/N]"); asked > a.answered {
 		a.answered = asked
-		_, _ = a.terminal.WriteString("y\n") // who did not hear it fails by time
+		_, _ = a.terminal.WriteString("y\n") // a command that misses the answer runs into its time limit
 	}
 }
 
@@ -202,8 +201,8 @@ var (
 	runName  = regexp.MustCompile(`prioritize [0-9a-f]{6}`)
 )
 
-// squeeze takes out what differs from run to run, and how much space there is.
-func squeeze(text string) string {
+// normalize replaces the parts that differ from run to run, and joins runs of space.
+func normalize(text string) string {
 	text = clocks.ReplaceAllString(text, "TIME")
 	text = times.ReplaceAllString(text, "DURATION")
 	text = pidWords.ReplaceAllString(text, "${1}N")
@@ -212,22 +211,22 @@ func squeeze(text string) string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// same compares what a guide shows with what was shown.
-func same(t *testing.T, want, got string) {
+// checkOutput compares the output in a guide with the real output.
+func checkOutput(t *testing.T, want, got string) {
 	t.Helper()
 	var pattern strings.Builder
-	for i, part := range strings.Split(squeeze(want), "...") {
+	for i, part := range strings.Split(normalize(want), "...") {
 		if i > 0 {
 			pattern.WriteString(".*")
 		}
 		pattern.WriteString(regexp.QuoteMeta(part))
 	}
-	if !regexp.MustCompile(`^` + pattern.String() + `$`).MatchString(squeeze(got)) {
-		t.Errorf("the guide shows\n%s\nand the command\n%s\nwhich are, without numbers and times,\n%s\n%s", want, got, squeeze(want), squeeze(got))
+	if !regexp.MustCompile(`^` + pattern.String() + `$`).MatchString(normalize(got)) {
+		t.Errorf("the guide shows\n%s\nbut the command printed\n%s\nWithout numbers and times:\n%s\n%s", want, got, normalize(want), normalize(got))
 	}
 }
 
-// The comparison itself.
+// normalize and steps work on examples.
 func TestSame(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
@@ -237,8 +236,8 @@ func TestSame(t *testing.T) {
 		{"pid 4711 waits 12ms", "pid 7 waits 1h2m", true},
 		{"pid 4711 waits", "pid 7 holds", false},
 	} {
-		if got := squeeze(c.a) == squeeze(c.b); got != c.want {
-			t.Errorf("%q and %q: %v", squeeze(c.a), squeeze(c.b), got)
+		if got := normalize(c.a) == normalize(c.b); got != c.want {
+			t.Errorf("%q and %q: %v", normalize(c.a), normalize(c.b), got)
 		}
 	}
 	if got := fmt.Sprint(steps("$ a\nx\ny\n$ b\n")); got != "[{a\n x\ny\n} {b\n }]" {
