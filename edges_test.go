@@ -379,7 +379,7 @@ func TestLockTxOfALockOfThisProcess(t *testing.T) {
 		if !errors.As(err, &e) || len(e.Holders) != 1 {
 			t.Fatalf("the error has no holder: %v", err)
 		}
-		return e.Holders[0].Own && strings.Contains(err.Error(), "this very process")
+		return e.Holders[0].Own && strings.Contains(err.Error(), "a Locker in this process")
 	}
 	must(t, locker.Do(t.Context(), key, func(context.Context) error {
 		if err := inTx(key); !own(err) {
