@@ -29,34 +29,34 @@ var (
 )
 
 const (
-	// patience is how long anything is waited for that a test waits for.
+	// patience is how long a test waits for anything.
 	patience = 30 * time.Second
-	// pause is how long to wait before Postgres is asked again.
+	// pause is the time between two polls.
 	pause = 5 * time.Millisecond
 )
 
-// A Lock is one lock as others see it: a test holds it where its program wants it,
-// sees whether the program has it or waits for it, and breaks the session that
-// holds it. Make one with [Key] or [Table].
+// A Lock is one lock as other sessions see it. A test can hold it, check whether the
+// program holds it or waits for it, and terminate the session that holds it. Make one
+// with [Key] or [Table].
 //
-// What does not come about within half a minute, or goes wrong, ends the test with
-// a word on why. So a Lock is for the goroutine that runs the test. Its sessions
-// come from the Source that it was made with, are opened when they are needed, and
-// end with the test.
+// If an expected state does not occur within half a minute, or a statement fails, the
+// test ends with a message. So use a Lock only in the goroutine that runs the test. Its
+// sessions come from the Source that it was made with, are opened on demand, and are
+// closed at the end of the test.
 type Lock struct {
 	t      testing.TB
 	source pglock.Source
 
 	name    string    // for messages
-	what    [5]string // the parameters of sessions.sql that say which lock is meant
+	what    [5]string // the parameters of sessions.sql that identify the lock
 	take    func(context.Context, pglock.Conn, ...pglock.Option) error
-	looking pglock.Session // looks, and tries; nil until needed
+	looking pglock.Session // polls, and tries; nil until needed
 	lookPID string
 	holding pglock.Session // holds, between Hold and Release
 	holdPID string
 }
 
-// Key is the advisory lock of key, in the database that source leads to.
+// Key returns the advisory lock of key, in the database of source.
 func Key(t testing.TB, source pglock.Source, key pglock.Key) *Lock {
 	classid, objid, objsubid := key.PgLocks()
 	return &Lock{
@@ -71,9 +71,9 @@ func Key(t testing.TB, source pglock.Source, key pglock.Key) *Lock {
 // part matches a part of a table's name, in double quotes or not.
 var part = regexp.MustCompile(`"(?:[^"]|"")*"|[^."]+`)
 
-// Table is the lock of a table in a mode. The name is as [pglock.Tables] takes it;
-// the zero Mode is ACCESS EXCLUSIVE. Others have the lock when they have one that
-// conflicts with the mode, and wait for it when they wait for any lock of the table.
+// Table returns the lock of a table in a mode. The name is as in [pglock.Tables]; the
+// zero Mode is ACCESS EXCLUSIVE. A session counts as a holder if it holds a lock on the
+// table that conflicts with mode, and as a waiter if it waits for any lock on the table.
 func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *Lock {
 	if mode == 0 {
 		mode = pglock.AccessExclusive
@@ -99,13 +99,13 @@ func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *L
 	}
 }
 
-// Hold takes the lock in a session of its own, until [Lock.Release] or the end of
-// the test, and returns the session's pid. The session looks like one that somebody
-// forgot in a transaction. opts may be [pglock.Shared], for a key.
+// Hold takes the lock in a separate session until [Lock.Release] or the end of the test,
+// and returns the session's pid. The session looks like one left idle in a transaction.
+// opts may contain [pglock.Shared], for a key.
 func (l *Lock) Hold(opts ...pglock.Option) (pid int32) {
 	l.t.Helper()
 	if l.holding != nil {
-		l.t.Fatalf("pglocktest: hold %s: it is held already, by pid %s", l.name, l.holdPID)
+		l.t.Fatalf("pglocktest: hold %s: already held by pid %s", l.name, l.holdPID)
 	}
 	l.holding, l.holdPID = open(l.t, l.source)
 	ctx, cancel := bounded()
@@ -117,16 +117,16 @@ func (l *Lock) Hold(opts ...pglock.Option) (pid int32) {
 	if err != nil {
 		l.t.Fatalf("pglocktest: hold %s: %v", l.name, err)
 	}
-	n, _ := strconv.Atoi(l.holdPID) // it is Postgres' own
+	n, _ := strconv.Atoi(l.holdPID) // from Postgres, so it is a number
 	return int32(n)
 }
 
-// Release frees what [Lock.Hold] took: when it returns, others can have it. That
-// the session was ended meanwhile, by whomever, is no failure.
+// Release releases the lock taken by [Lock.Hold]: when it returns, others can acquire it.
+// It is not an error if the session was terminated in the meantime.
 func (l *Lock) Release() {
 	l.t.Helper()
 	if l.holding == nil {
-		l.t.Fatalf("pglocktest: release %s: it is not held; call Hold first", l.name)
+		l.t.Fatalf("pglocktest: release %s: not held: call Hold first", l.name)
 	}
 	ctx, cancel := bounded()
 	defer cancel()
@@ -138,22 +138,22 @@ func (l *Lock) Release() {
 	}
 }
 
-// AwaitWaiters waits until n sessions at least wait for the lock, and returns the
-// pids of all that do. Of a [pglock.Locker]'s goroutines that want one key, one at
-// a time waits in Postgres.
+// AwaitWaiters waits until at least n sessions wait for the lock, and returns the pids of
+// all waiters. If several goroutines of a [pglock.Locker] want one key, only one of them
+// waits in Postgres.
 func (l *Lock) AwaitWaiters(n int) (pids []int32) {
 	l.t.Helper()
 	return l.await(false, n, "wait for")
 }
 
-// AwaitHeld waits until somebody else has the lock, and returns the pids of those
-// who have it. Whoever has it for a moment only may not be seen.
+// AwaitHeld waits until another session holds the lock, and returns the pids of the
+// holders. It may miss a session that holds the lock only briefly.
 func (l *Lock) AwaitHeld() (pids []int32) {
 	l.t.Helper()
-	return l.await(true, 1, "have")
+	return l.await(true, 1, "hold")
 }
 
-// AwaitFree waits until another session can have the lock.
+// AwaitFree waits until another session can acquire the lock.
 func (l *Lock) AwaitFree() {
 	l.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
@@ -167,8 +167,8 @@ func (l *Lock) AwaitFree() {
 	}
 }
 
-// WantFree is a failure of the test if another session cannot have the lock at
-// once, which tells who has it. The test goes on.
+// WantFree reports a test error with the holders if another session cannot acquire the
+// lock at once. The test continues.
 func (l *Lock) WantFree() {
 	l.t.Helper()
 	if err := l.try(); err != nil {
@@ -176,20 +176,21 @@ func (l *Lock) WantFree() {
 	}
 }
 
-// Terminate ends the sessions of all others that have the lock, as an administrator
-// or a restart of the server would, and returns their pids when they are gone, and
-// the lock with them. That nobody has it ends the test. It takes the right to do so
-// (PostgreSQL manual, 9.28.2 "Server Signaling Functions").
+// Terminate ends the sessions of all others that hold the lock, as an administrator or a
+// restart of the server would. It waits until they are gone, which releases the lock, and
+// returns their pids. If no session holds the lock, the test ends. The role needs
+// permission to signal these sessions (PostgreSQL manual, 9.28.2 "Server Signaling
+// Functions").
 func (l *Lock) Terminate() (pids []int32) {
 	l.t.Helper()
 	if pids = l.ask(terminateSQL, true); len(pids) == 0 {
-		l.t.Fatalf("pglocktest: terminate who has %s: nobody has it; AwaitHeld waits for somebody", l.name)
+		l.t.Fatalf("pglocktest: terminate the holders of %s: there are none: call AwaitHeld first", l.name)
 	}
 	l.gone(join(pids))
 	return pids
 }
 
-// try takes the lock and gives it back.
+// try takes the lock without waiting, and releases it again.
 func (l *Lock) try() error {
 	l.t.Helper()
 	l.look()
@@ -205,7 +206,7 @@ func (l *Lock) try() error {
 	return err
 }
 
-// look opens the session that looks.
+// look opens the session that polls.
 func (l *Lock) look() {
 	l.t.Helper()
 	if l.looking == nil {
@@ -213,7 +214,7 @@ func (l *Lock) look() {
 	}
 }
 
-// ask asks for the sessions of others that have the lock or wait for it.
+// ask returns the pids of other sessions that hold the lock or wait for it.
 func (l *Lock) ask(sql string, granted bool) []int32 {
 	l.t.Helper()
 	l.look()
@@ -231,12 +232,12 @@ func (l *Lock) ask(sql string, granted bool) []int32 {
 	}
 	answer := answerOf(l.t, l.looking, sql, append(args, "{"+strings.Join(own, ",")+"}")...)
 	if answer == "no such table" {
-		l.t.Fatalf("pglocktest: %s: there is no such table; names are as Postgres has them, capital letters included", l.name)
+		l.t.Fatalf("pglocktest: %s: no such table: names are case-sensitive", l.name)
 	}
 	return pidsOf(answer)
 }
 
-// await waits until n others have the lock or wait for it.
+// await waits until n other sessions hold the lock or wait for it.
 func (l *Lock) await(granted bool, n int, verb string) []int32 {
 	l.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
@@ -250,17 +251,18 @@ func (l *Lock) await(granted bool, n int, verb string) []int32 {
 	}
 }
 
-// others tells of those who do what was not waited for.
+// others describes the sessions that were not waited for: waiters instead of holders, or
+// holders instead of waiters.
 func (l *Lock) others(granted bool) string {
 	l.t.Helper()
 	pids := join(l.ask(sessionsSQL, !granted))
 	switch {
 	case pids == "":
-		return "nobody has it or waits for it"
+		return "no session holds it or waits for it"
 	case granted:
-		return "waiting for it are the pids " + pids
+		return "waiters: pids " + pids
 	}
-	return "it is held by the pids " + pids
+	return "holders: pids " + pids
 }
 
 // gone waits until the sessions with these pids have ended.
@@ -270,8 +272,8 @@ func (l *Lock) gone(pids string) {
 	awaitGone(l.t, l.looking, pids)
 }
 
-// AwaitBlocked waits until the session with this pid waits for a lock that others
-// have or stand in line for, of whatever kind, and returns their pids.
+// AwaitBlocked waits until the session with this pid is blocked by other sessions, which
+// hold a lock of any kind or wait for it ahead of the session, and returns their pids.
 func AwaitBlocked(t testing.TB, source pglock.Source, pid int32) (blockers []int32) {
 	t.Helper()
 	session, _ := open(t, source)
@@ -281,14 +283,14 @@ func AwaitBlocked(t testing.TB, source pglock.Source, pid int32) (blockers []int
 			return blockers
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("pglocktest: after %v pid %d is not blocked", patience, pid)
+			t.Fatalf("pglocktest: pid %[2]d is not blocked after %[1]v", patience, pid)
 		}
 	}
 }
 
-// TerminateApplication ends the sessions in this database whose application_name is
-// name, and returns their pids when they are gone. That there is none ends the test.
-// It takes the right to do so, as [Lock.Terminate] does.
+// TerminateApplication ends the sessions in this database whose application_name is name.
+// It waits until they are gone, and returns their pids. If there are none, the test ends.
+// The role needs permission, as for [Lock.Terminate].
 func TerminateApplication(t testing.TB, source pglock.Source, name string) (pids []int32) {
 	t.Helper()
 	session, _ := open(t, source)
@@ -300,14 +302,14 @@ func TerminateApplication(t testing.TB, source pglock.Source, name string) (pids
 	return pids
 }
 
-// bounded is a context for what is to come about. It has nothing to do with the
-// test's own, which is over when the test cleans up.
+// bounded returns a context with a time limit. It does not derive from the test's
+// context, which is already done during cleanup.
 func bounded() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience+soon)
 }
 
-// open opens a session for the length of a test, and returns its pid. The session must be
-// the test's own: what is held on one that a pooler lends to others is held by them.
+// open opens a session until the end of the test, and returns its pid. It fails behind a
+// pooler, which could lend the session, and what it holds, to others.
 func open(t testing.TB, source pglock.Source) (session pglock.Session, pid string) {
 	t.Helper()
 	ctx, cancel := bounded()
@@ -328,7 +330,7 @@ func open(t testing.TB, source pglock.Source) (session pglock.Session, pid strin
 	return session, fmt.Sprint(hello.PID)
 }
 
-// answerOf is the answer to a statement that must have one.
+// answerOf returns the result of a statement that must succeed.
 func answerOf(t testing.TB, session pglock.Session, sql string, args ...string) string {
 	t.Helper()
 	ctx, cancel := bounded()
@@ -345,14 +347,14 @@ func awaitGone(t testing.TB, session pglock.Session, pids string) {
 	array := "{" + strings.ReplaceAll(pids, " ", ",") + "}"
 	for deadline := time.Now().Add(patience); answerOf(t, session, aliveSQL, array) != "0"; time.Sleep(pause) {
 		if time.Now().After(deadline) {
-			t.Fatalf("pglocktest: after %v not all of the sessions %s have ended", patience, pids)
+			t.Fatalf("pglocktest: not all of the sessions %[2]s have ended after %[1]v", patience, pids)
 		}
 	}
 }
 
 func pidsOf(answer string) (pids []int32) {
 	for _, word := range strings.Fields(answer) {
-		n, _ := strconv.Atoi(word) // they are Postgres' own
+		n, _ := strconv.Atoi(word) // from Postgres, so it is a number
 		pids = append(pids, int32(n))
 	}
 	return pids

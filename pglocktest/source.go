@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// soon is how long anything may take that is to happen soon.
+	// soon limits how long anything may take that must happen soon.
 	soon = 10 * time.Second
-	// promptly is how long a call may take that must not wait for the network.
+	// promptly limits how long a call may take that must not wait for the network.
 	promptly = 5 * time.Second
 )
 
-// The number of the advisory lock that the tests take is "pglt" in ASCII.
+// The tests take the advisory lock with the number "pglt" in ASCII.
 const (
 	lockSQL = `SELECT pg_advisory_lock(1885826164)::text`
 	trySQL  = `SELECT pg_try_advisory_lock(1885826164)::text`
 	pidSQL  = `SELECT pg_backend_pid()::text`
 )
 
-// Source tests that source and the sessions that it opens keep the promises of
-// [pglock.Source] and [pglock.Session], and that a [pglock.Locker] on it keeps its
-// own. Each promise is a subtest. The database must be one that nobody else uses
-// meanwhile, and the role one that may end its own sessions.
+// Source tests that source and its sessions meet the requirements of [pglock.Source] and
+// [pglock.Session], and that a [pglock.Locker] works with them. Each requirement is a
+// subtest. Nothing else may use the database meanwhile, and the role must be allowed to
+// terminate its own sessions.
 func Source(t *testing.T, source pglock.Source) { run(t, sourceChecks(source)) }
 
 func sourceChecks(source pglock.Source) []check {
@@ -58,7 +58,7 @@ func sourceChecks(source pglock.Source) []check {
 	}, s.lockerChecks()...)
 }
 
-// A check proves one promise.
+// A check tests one requirement.
 type check struct {
 	name string
 	run  func(testing.TB)
@@ -72,7 +72,7 @@ func run(t *testing.T, checks []check) {
 
 type suite struct{ source pglock.Source }
 
-// open opens a session for the length of a test.
+// open opens a session until the end of the test.
 func (s suite) open(t testing.TB) pglock.Session {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
@@ -97,7 +97,7 @@ func ask(t testing.TB, session pglock.Session, sql string, args ...string) strin
 	return answer
 }
 
-// await asks again and again until the answer is want.
+// await polls until the result is want.
 func await(t testing.TB, session pglock.Session, want, sql string, args ...string) {
 	t.Helper()
 	deadline := time.Now().Add(soon)
@@ -111,13 +111,14 @@ func await(t testing.TB, session pglock.Session, want, sql string, args ...strin
 	t.Fatalf("%s: still %q, want %q", sql, answer, want)
 }
 
-// gone waits until the backend with this pid has ended, and with it its locks.
+// gone waits until the backend with this pid has ended, and checks that its lock is
+// released.
 func (s suite) gone(t testing.TB, pid string) {
 	t.Helper()
 	observer := s.open(t)
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
 	if got := ask(t, observer, trySQL); got != "true" {
-		t.Error("its lock is still held")
+		t.Errorf("the lock of backend %s is still held", pid)
 	}
 	observer.Close()
 }
@@ -138,7 +139,7 @@ func stateOf(err error) string {
 
 func (s suite) ask(t testing.TB) {
 	session := s.open(t)
-	for range 3 { // what comes again may be prepared
+	for range 3 { // a repeated statement may be prepared
 		for _, arg := range []string{"", "a", "ü 日本", `'"\`, "NULL", strings.Repeat("long", 5000)} {
 			if got := ask(t, session, `SELECT $1::text`, arg); got != arg {
 				t.Errorf("got %q, want %q", got, arg)
@@ -174,7 +175,7 @@ func (s suite) askAfterServerError(t testing.TB) {
 				t.Errorf("%s: the error has SQLState %q, want %q: %v", sql, got, want, err)
 			}
 			if got := ask(t, session, pidSQL); got != pid {
-				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+				t.Fatalf("the session changed: backend %s, was %s", got, pid)
 			}
 		}
 	}
@@ -200,9 +201,9 @@ func (s suite) askForOneValue(t testing.TB) {
 	for _, sql := range []string{`SELECT 'a' WHERE false`, `SELECT NULL::text`, `SELECT 'a' UNION ALL SELECT 'b'`} {
 		session := s.open(t)
 		if got, err := session.Ask(context.Background(), sql); err == nil {
-			t.Errorf("%s: answered %q, want an error", sql, got)
+			t.Errorf("%s: returned %q, want an error", sql, got)
 		} else if stateOf(err) != "" {
-			t.Errorf("%s: an error with an SQLState, which Postgres did not send: %v", sql, err)
+			t.Errorf("%s: an error with an SQLState that Postgres did not send: %v", sql, err)
 		}
 	}
 }
@@ -223,15 +224,15 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Fatal("Ask had the lock that another session holds")
+			t.Fatal("Ask acquired a lock held by another session")
 		}
 		if stateOf(err) != "" {
 			if got := ask(t, session, pidSQL); got != pid {
-				t.Errorf("after %v, which has an SQLState, the session is another one", err)
+				t.Errorf("after %v, which has an SQLState, the session changed", err)
 			}
 		}
 	case <-time.After(promptly):
-		t.Fatal("Ask goes on after its context has ended")
+		t.Fatal("Ask continues after its context has ended")
 	}
 	session.Close()
 	holder.Close()
@@ -239,7 +240,7 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 	s.gone(t, pid)
 }
 
-// askSimple runs statements by the simple query protocol that must succeed.
+// askSimple runs sql with the simple query protocol; it must succeed.
 func askSimple(t testing.TB, session pglock.Session, sql string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
@@ -260,10 +261,10 @@ func (s suite) askSimple(t testing.TB) {
 		`SELECT ''`:                        "",
 		`SELECT 'ü 日本 $1 ?'::text`:         "ü 日本 $1 ?",
 		`SELECT '` + long + `'`:            long,
-		`SELECT 1 WHERE false; SELECT 'a'`: "a", // statements without an answer before the one that has it
+		`SELECT 1 WHERE false; SELECT 'a'`: "a", // statements without a result before the one with a result
 		`SELECT 'b'; SELECT FROM pg_class WHERE false`: "b",
-		// One message is one transaction: what is set for one lasts until its end, and a
-		// transaction's mode can be set before it reads.
+		// One message is one transaction: SET LOCAL lasts until its end, and the
+		// transaction's mode can be set before its first query.
 		`SET LOCAL pglocktest.a = 'in'; SELECT current_setting('pglocktest.a')`:                                  "in",
 		`SET LOCAL TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT current_setting('transaction_isolation')`: "repeatable read",
 		`SET pglocktest.b = 'out'; SELECT pg_backend_pid()::text || current_setting('pglocktest.b')`:             pid + "out",
@@ -273,7 +274,7 @@ func (s suite) askSimple(t testing.TB) {
 		}
 	}
 	if got := ask(t, session, `SELECT current_setting('pglocktest.a') || current_setting('pglocktest.b')`); got != "out" {
-		t.Errorf("what was set for a message and for the session is %q afterwards, want %q", got, "out")
+		t.Errorf("the settings for the message and for the session are %q afterwards, want %q", got, "out")
 	}
 }
 
@@ -294,10 +295,10 @@ func (s suite) askSimpleAfterServerError(t testing.TB) {
 				t.Errorf("%s: %q and an error with SQLState %q, want %q: %v", sql, answer, got, want, err)
 			}
 			if got := askSimple(t, session, pidSQL); got != pid {
-				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+				t.Fatalf("the session changed: backend %s, was %s", got, pid)
 			}
 			if got := ask(t, session, pidSQL); got != pid {
-				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+				t.Fatalf("the session changed: backend %s, was %s", got, pid)
 			}
 		}
 	}
@@ -312,18 +313,18 @@ func (s suite) askSimpleForOneValue(t testing.TB) {
 		got, err := session.AskSimple(ctx, sql)
 		cancel()
 		if err == nil {
-			t.Errorf("%s: answered %q, want an error", sql, got)
+			t.Errorf("%s: returned %q, want an error", sql, got)
 		} else if stateOf(err) != "" {
-			t.Errorf("%s: an error with an SQLState, which Postgres did not send: %v", sql, err)
+			t.Errorf("%s: an error with an SQLState that Postgres did not send: %v", sql, err)
 		}
 	}
 }
 
-// askSimpleLeavesNothing looks first: each other check may have prepared something.
+// askSimpleLeavesNothing uses only AskSimple, since Ask may prepare statements.
 func (s suite) askSimpleLeavesNothing(t testing.TB) {
 	const prepared = `SELECT (SELECT count(*)::text || coalesce(': ' || string_agg(statement, '; '), '') FROM pg_prepared_statements)`
 	session := s.open(t)
-	for range 3 { // what comes again may be prepared
+	for range 3 { // a repeated statement may be prepared
 		askSimple(t, session, pidSQL)
 		if got := askSimple(t, session, prepared); got != "0" {
 			t.Fatalf("prepared statements are left on the session: %s", got)
@@ -349,15 +350,15 @@ func (s suite) askSimpleUntilContextEnds(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Fatal("AskSimple had the lock that another session holds")
+			t.Fatal("AskSimple acquired a lock held by another session")
 		}
 		if stateOf(err) != "" {
 			if got := ask(t, session, pidSQL); got != pid {
-				t.Errorf("after %v, which has an SQLState, the session is another one", err)
+				t.Errorf("after %v, which has an SQLState, the session changed", err)
 			}
 		}
 	case <-time.After(promptly):
-		t.Fatal("AskSimple goes on after its context has ended")
+		t.Fatal("AskSimple continues after its context has ended")
 	}
 	session.Close()
 	if _, err := session.AskSimple(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
@@ -408,7 +409,7 @@ func (s suite) execAndQuery(t testing.TB) {
 		}
 	}
 
-	// Rows that are given up early leave the session to the next statement.
+	// Rows closed early leave the session usable.
 	rows, err := session.Query(ctx, `SELECT generate_series(1, 1000)`)
 	if err != nil {
 		t.Fatal(err)
@@ -418,7 +419,7 @@ func (s suite) execAndQuery(t testing.TB) {
 	ask(t, session, pidSQL)
 }
 
-// queryError is the error of a query, which may come at once or with the rows.
+// queryError returns the error of a query, which may come at once or with the rows.
 func queryError(session pglock.Session, sql string, args ...any) error {
 	rows, err := session.Query(context.Background(), sql, args...)
 	if err != nil {
@@ -450,10 +451,10 @@ func (s suite) openUntilContextEnds(t testing.TB) {
 	cancel()
 	if session, err := s.source.Open(ctx); err == nil {
 		session.Close()
-		t.Error("Open opens a session though its context has ended")
+		t.Error("Open opens a session although its context has ended")
 	}
 
-	// The context of Open has nothing to do with the session afterwards.
+	// The context of Open must not affect the session afterwards.
 	ctx, cancel = context.WithTimeout(context.Background(), soon)
 	session, err := s.source.Open(ctx)
 	if err != nil {
@@ -510,10 +511,10 @@ func (s suite) closeWhileAskRuns(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Error("Ask had the lock that another session holds")
+			t.Error("Ask acquired a lock held by another session")
 		}
 	case <-time.After(promptly):
-		t.Fatal("Ask goes on after Close")
+		t.Fatal("Ask continues after Close")
 	}
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
 	holder.Close()
@@ -549,12 +550,12 @@ func (s suite) closeAfterLoss(t testing.TB) {
 		t.Error("Ask succeeds on a session whose backend is gone")
 	}
 	if _, err := session.Ask(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
-		t.Errorf("asked once more: %v", err)
+		t.Errorf("Ask once more: %v", err)
 	}
 	session.Close()
 }
 
-// watch starts Watch, unless the adapter has none.
+// watch starts Watch. It skips the check if the adapter does not support it.
 func watch(ctx context.Context, t testing.TB, session pglock.Session) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
@@ -584,10 +585,10 @@ func (s suite) watchUntilContextEnds(t testing.TB) {
 				t.Fatalf("Watch: %v, want nil when its context ends", err)
 			}
 		case <-time.After(promptly):
-			t.Fatal("Watch goes on after its context has ended")
+			t.Fatal("Watch continues after its context has ended")
 		}
 		if got := ask(t, session, pidSQL); got != pid {
-			t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+			t.Fatalf("the session changed: backend %s, was %s", got, pid)
 		}
 	}
 }
@@ -600,7 +601,7 @@ func (s suite) watchUntilLoss(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Error("Watch: nil though the session is lost")
+			t.Error("Watch: nil although the session is lost")
 		}
 	case <-time.After(promptly):
 		t.Fatal("Watch did not notice that the backend was terminated")
@@ -618,10 +619,10 @@ func (s suite) closeWhileWatchRuns(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Error("Watch: nil though the session is closed")
+			t.Error("Watch: nil although the session is closed")
 		}
 	case <-time.After(promptly):
-		t.Fatal("Watch goes on after Close")
+		t.Fatal("Watch continues after Close")
 	}
 	s.gone(t, pid)
 }
