@@ -13,8 +13,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// hostileNames are names that try to be more than a name, and that tables, roles
-// and the like can have.
+// hostileNames are valid names of tables, roles and so on that attempt an injection.
 var hostileNames = []string{
 	`a"b`, `"`, `""`, `a.b`, `a;b`, `a'b`, `a\b`, `$$`, `%s%n%`, `:'x'`, `$1`, "new\nline", "tab\t", "\r", " ", " lead", "UPPER",
 	`x"; DROP TABLE victim; --`, `*/ DROP TABLE victim /*`, "esc\x1b[31m", "\u009b", "bidi\u202e", "zero\u200bwidth", "\ufeff",
@@ -22,16 +21,16 @@ var hostileNames = []string{
 	strings.Repeat("x", 63), strings.Repeat("é", 31) + "x", "select", "NULL", "{a,b}", "(a,b)", `a,b`, "<x>", "=cmd()",
 }
 
-// safe fails unless text is one line that a terminal only prints.
+// safe fails unless text is one line without control characters.
 func safe(t *testing.T, text string) {
 	t.Helper()
 	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }) {
-		t.Errorf("not for a terminal: %q", text)
+		t.Errorf("not safe for a terminal: %q", text)
 	}
 }
 
-// A table is locked by its name, whatever that is, and no other; and who holds it
-// is told.
+// A table is locked by its name, whatever that is, and no other is; and the error lists
+// its holders.
 func TestLockTablesOfHostileNames(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -75,7 +74,7 @@ func TestLockTablesOfHostileNames(t *testing.T) {
 	d.exec("SELECT FROM victim")
 }
 
-// What is no name is refused before anything is sent, in so many words and no more.
+// An invalid name is rejected before anything is sent, with a short error.
 func TestTablesThatAreNone(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -97,7 +96,7 @@ func TestTablesThatAreNone(t *testing.T) {
 	}
 }
 
-// Any string is a lock's name, and what is said of it can be shown.
+// Any string is a lock's name, and the messages about it are safe to print.
 func TestHostileLockNames(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -121,14 +120,14 @@ func TestHostileLockNames(t *testing.T) {
 				t.Errorf("%.20q: %d bytes", name, len(text))
 			}
 			if !strings.Contains(text, fmt.Sprint(key.ID())) {
-				t.Errorf("%.20q: %s does not tell the number", name, text)
+				t.Errorf("%.20q: %s does not contain the number", name, text)
 			}
 		}
 		must(t, held.Unlock())
 	}
 }
 
-// What others choose is told so that no terminal obeys it.
+// Text chosen by others is escaped, so that it cannot control a terminal.
 func TestErrorsAreSafe(t *testing.T) {
 	t.Parallel()
 	const evil = "evil\x1b[31m\u009b0m\u202e\a\r\n"
@@ -140,7 +139,7 @@ func TestErrorsAreSafe(t *testing.T) {
 	for _, text := range []string{h.String(), e.Error(), fmt.Sprint(h), e.Keys[0].String()} {
 		safe(t, text)
 		if !strings.Contains(text, `evil\x1b[31m`) {
-			t.Errorf("it is not there: %q", text)
+			t.Errorf("the text is missing: %q", text)
 		}
 	}
 }

@@ -19,18 +19,18 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// Whatever is asked of a session that a pooler lends to others, and whether it is done or
-// refused, the next client finds the session as it was: by Postgres' word, see stateOf.
+// Whatever pglock does on a pooled session, or refuses to do, the next client finds the
+// session unchanged, as reported by Postgres: see stateOf.
 
-// left is what a verb leaves behind a pooler.
+// left checks what pglock's functions leave on a pooled session.
 type left struct {
 	t     *testing.T
 	dsn   string
 	state string
 }
 
-// throughOne starts a pooler with a single session, for a role whose search_path is its
-// own. d sees the database directly.
+// throughOne starts a pooler with a single session, for a role with its own search_path.
+// d is a direct connection to the database.
 func throughOne(t *testing.T, mode pgbouncer.Mode) (*db, *left) {
 	t.Helper()
 	d, dsn, _ := pooled(t, mode, "default_pool_size = 1", "server_reset_query =")
@@ -39,11 +39,12 @@ func throughOne(t *testing.T, mode pgbouncer.Mode) (*db, *left) {
 	return d, &left{t: t, dsn: dsn, state: stateOf(t, dsn)}
 }
 
-// nothing checks that the pooled session is as it was, and that it works for others.
+// nothing checks that the pooled session is unchanged, and that it works for other
+// clients.
 func (l *left) nothing(verb string) {
 	l.t.Helper()
-	// The name of a setting of pglock's own that ended with its transaction stays known,
-	// without a value: Postgres forgets no name.
+	// A custom setting that ended with its transaction remains known, without a value:
+	// Postgres forgets no name.
 	if state := stateOf(l.t, l.dsn); strings.TrimSpace(state) != strings.TrimSpace(l.state) {
 		l.t.Errorf("after %s the pooled session is\n%s\nand was\n%s", verb, state, l.state)
 		l.state = state
@@ -56,7 +57,7 @@ func (l *left) nothing(verb string) {
 	}
 }
 
-// conns are the connections of a program through the pooler, each of its own kind.
+// conns returns a program's connections through the pooler, one of each kind.
 func (l *left) conns() map[string]func() (pglock.Conn, func()) {
 	l.t.Helper()
 	open := func(driver, more string) func() (pglock.Conn, func()) {
@@ -99,7 +100,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			must(t, err)
 			l.nothing(string(mode) + ", Guard, " + name)
 			if !guarded.Shared() {
-				t.Errorf("%s, %s: Guard does not know that the session is shared", mode, name)
+				t.Errorf("%s, %s: Guard does not detect that the session is shared", mode, name)
 			}
 			queriers[name+", guarded"] = guarded
 		}
@@ -116,7 +117,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			d.until(`SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1`, waiter.conn.PgConn().PID())
 			step := func(verb string) string { return string(mode) + ", " + verb + ", " + name }
 
-			// The name is found by the role's own search_path.
+			// The name is resolved with the role's own search_path.
 			locks, err := inspect.Locks(t.Context(), q, inspect.On("scene"), inspect.Where("query", "~", "scene|BEGIN"))
 			if must(t, err); len(locks) != 2 {
 				t.Errorf("%s: %d locks, want 2", step("Locks"), len(locks))
@@ -142,7 +143,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(pairs), inspect.DryRun())
 			must(t, err)
 			if outcomes[0].Status == inspect.Signalled {
-				t.Errorf("%s: it blocks nobody any more: %+v", step("Terminate"), outcomes)
+				t.Errorf("%s: it no longer blocks any session: %+v", step("Terminate"), outcomes)
 			}
 			victims, err := inspect.Locks(t.Context(), q, inspect.PIDs(int32(blocker.conn.PgConn().PID())))
 			must(t, err)
@@ -157,15 +158,15 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 	}
 }
 
-// What sets something for a session, or watches one, is refused where a pooler may give
-// that session to others; in a transaction it works.
+// A function that changes a session setting, or watches a session, is refused if a pooler
+// may lend the session to others; in a transaction it works.
 func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 	t.Parallel()
 	never := func(context.Context) error { t.Error("the function ran"); return nil }
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement, pgbouncer.Session} {
 		var d *db
 		l := &left{t: t}
-		if mode == pgbouncer.Session { // where each connection has a session to itself, so there is nothing to see
+		if mode == pgbouncer.Session { // each connection has its own session, so there is nothing to detect
 			d, l.dsn, _ = pooled(t, mode)
 		} else {
 			d, l = throughOne(t, mode)
@@ -214,7 +215,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 			continue
 		}
 
-		// The watcher's source, by each driver.
+		// The watcher's source, with each driver.
 		for name, source := range through(t, l.dsn) {
 			ran := false
 			fn := func(context.Context) error { ran = true; return nil }
@@ -235,7 +236,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 	}
 }
 
-// What works in a transaction leaves nothing behind it, whether it gets what it wants or
+// A function that works in a transaction leaves nothing behind, whether it succeeds or
 // not, and whether the transaction commits or not.
 func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 	t.Parallel()
@@ -306,7 +307,7 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 		}
 	}
 
-	// The forms that begin the transaction themselves.
+	// The functions that begin the transaction themselves.
 	for name, do := range map[string]func(pglock.Key) error{
 		"pgx": func(k pglock.Key) error {
 			return pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), k, func(context.Context, pgx.Tx) error { return nil }, pglock.NoWait())
@@ -332,7 +333,7 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 	}
 }
 
-// inTx runs do in a transaction, which outcome ends.
+// inTx runs do in a transaction, and commits it if outcome is nil.
 func inTx(ctx context.Context, db *sql.DB, do func(pglock.Conn) error, outcome error) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
