@@ -64,12 +64,12 @@ func doTx[T any](
 		if !done {
 			// A failed rollback needs no handling: the driver then closes the connection,
 			// which also rolls back.
-			ctx, cancel := cleaning(ctx)
+			ctx, cancel := cleanupContext(ctx)
 			defer cancel()
 			_ = tx.Rollback(ctx)
 		}
 	}()
-	if err := lock(tx.Conn).take(ctx); err != nil {
+	if err := lock(tx.Conn).acquire(ctx); err != nil {
 		return r.orSkip(ctx, err)
 	}
 	if err := fn(ctx, tx.Tx); err != nil {

@@ -31,7 +31,7 @@ func holdersArgs(keys []Key, shared bool) []string {
 // readHolders decodes the result of holdersSQL or tableHoldersSQL. It drops the waiting
 // sessions if any session holds the lock. If none does, the waiting ones are those ahead
 // of us in the queue.
-func readHolders(answer string) ([]Holder, error) {
+func readHolders(reply string) ([]Holder, error) {
 	var rows []struct {
 		PID         int32      `json:"pid"`
 		User        string     `json:"user"`
@@ -42,7 +42,7 @@ func readHolders(answer string) ([]Holder, error) {
 		Mode        string     `json:"mode"`
 		Granted     bool       `json:"granted"`
 	}
-	if err := json.Unmarshal([]byte(answer), &rows); err != nil {
+	if err := json.Unmarshal([]byte(reply), &rows); err != nil {
 		return nil, fmt.Errorf("read the holders of the lock: %w", err)
 	}
 	var holders []Holder
@@ -63,21 +63,21 @@ func readHolders(answer string) ([]Holder, error) {
 	return holders, nil
 }
 
-// askHolders queries the holders in the caller's transaction. An error aborts the
+// queryHolders queries the holders in the caller's transaction. An error aborts the
 // transaction up to the savepoint.
-func askHolders(ctx context.Context, conn Conn, sql string, args []string) ([]Holder, error) {
-	if err := conn.Exec(ctx, askAnew); err != nil {
+func queryHolders(ctx context.Context, conn Conn, sql string, args []string) ([]Holder, error) {
+	if err := conn.Exec(ctx, clearSnapshot); err != nil {
 		return nil, err
 	}
 	params := make([]any, len(args))
 	for i, arg := range args {
 		params[i] = arg
 	}
-	answer, err := queryText(ctx, conn, sql, params...)
+	reply, err := queryText(ctx, conn, sql, params...)
 	if err != nil {
 		return nil, err
 	}
-	return readHolders(answer)
+	return readHolders(reply)
 }
 
 // queryText runs a statement whose result is one text value.

@@ -81,11 +81,11 @@ func (k Key) PgLocks() (classid, objid uint32, objsubid int16) {
 	return uint32(uint64(k.id) >> 32), uint32(k.id), objsubid
 }
 
-// shownName limits how many characters of a name are shown.
-const shownName = 100
+// maxShownName limits how many characters of a name are shown.
+const maxShownName = 100
 
-// cut returns s, or its first most characters and an ellipsis.
-func cut(s string, most int) (start, more string) {
+// truncate returns s, or its first most characters and an ellipsis.
+func truncate(s string, most int) (start, more string) {
 	for i, n := 0, 0; i < len(s); n++ {
 		if n == most {
 			return s[:i], "…"
@@ -102,7 +102,7 @@ func cut(s string, most int) (start, more string) {
 func (k Key) String() string {
 	switch {
 	case k.named:
-		name, more := cut(k.name, shownName)
+		name, more := truncate(k.name, maxShownName)
 		return fmt.Sprintf("%q%s (%d)", name, more, k.id)
 	case k.pair:
 		class, object := k.Pair()

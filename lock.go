@@ -97,8 +97,8 @@ func (l *Lock) Keys() []Key {
 // pg_locks and pg_stat_activity. For several locks, it is that of the first.
 func (l *Lock) PID() int32 { return l.held.PID() }
 
-// several are locks that are acquired, held and released together.
-type several struct {
+// A multiLock is a set of locks that are acquired, held and released together.
+type multiLock struct {
 	engine *engine.Engine
 	holds  []*engine.Hold
 
@@ -106,32 +106,32 @@ type several struct {
 	done chan struct{} // closed as soon as one of them is no longer held
 }
 
-func newSeveral(engine *engine.Engine, holds []*engine.Hold) *several {
-	return &several{engine: engine, holds: holds, done: make(chan struct{})}
+func newMultiLock(engine *engine.Engine, holds []*engine.Hold) *multiLock {
+	return &multiLock{engine: engine, holds: holds, done: make(chan struct{})}
 }
 
-func (s *several) Release() error {
+func (m *multiLock) Release() error {
 	var errs []error
-	for _, err := range s.engine.ReleaseTogether(s.holds) {
+	for _, err := range m.engine.ReleaseTogether(m.holds) {
 		if err != nil && !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
 			errs = append(errs, err)
 		}
 	}
-	s.once.Do(func() { close(s.done) })
+	m.once.Do(func() { close(m.done) })
 	return errors.Join(errs...)
 }
 
-func (s *several) Notify(f func(error)) {
-	for _, h := range s.holds {
+func (m *multiLock) Notify(f func(error)) {
+	for _, h := range m.holds {
 		h.Notify(f)
 	}
 }
 
-func (s *several) Done() <-chan struct{} { return s.done }
+func (m *multiLock) Done() <-chan struct{} { return m.done }
 
-func (s *several) Err() error {
+func (m *multiLock) Err() error {
 	var err error
-	for _, h := range s.holds {
+	for _, h := range m.holds {
 		if e := h.Err(); errors.Is(e, ErrLost) {
 			return e
 		} else if e != nil {
@@ -141,4 +141,4 @@ func (s *several) Err() error {
 	return err
 }
 
-func (s *several) PID() int32 { return s.holds[0].PID() }
+func (m *multiLock) PID() int32 { return m.holds[0].PID() }

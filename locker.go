@@ -77,7 +77,7 @@ func (l *Locker) TryLock(ctx context.Context, key Key, opts ...Option) (*Lock, e
 		return nil, err
 	}
 	r.noWait = true
-	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), r.limit())
+	hold, err := l.engine.Acquire(ctx, key.engineKey(), r.mode(), r.limit())
 	if err != nil {
 		return nil, newError(op, []Key{key}, err)
 	}
@@ -179,27 +179,27 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 	// Querying the holders takes part of the time limit. If any time is left after it,
 	// the request continues until the limit.
 	first := limit
-	naming := limited && !r.skip && !r.noWait
-	if naming {
+	listHolders := limited && !r.skip && !r.noWait
+	if listHolders {
 		total := deadline.Sub(began)
-		first.For, first.Part = max(total-min(total/4, namingTime), time.Nanosecond), true
+		first.For, first.Part = max(total-min(total/4, holdersReserve), time.Nanosecond), true
 	}
-	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), first)
+	hold, err := l.engine.Acquire(ctx, key.engineKey(), r.mode(), first)
 	var holders []Holder
 	if errors.Is(err, ErrNotAcquired) && !r.skip && ctx.Err() == nil {
-		asking, cancel := ctx, context.CancelFunc(func() {})
-		if naming {
-			asking, cancel = context.WithDeadline(ctx, deadline)
+		holdersCtx, cancel := ctx, context.CancelFunc(func() {})
+		if listHolders {
+			holdersCtx, cancel = context.WithDeadline(ctx, deadline)
 		}
-		holders, _ = l.holders(asking, []Key{key}, r.shared) // an error about the lock matters more than its holders
+		holders, _ = l.holders(holdersCtx, []Key{key}, r.shared) // an error about the lock matters more than its holders
 		cancel()
 	}
-	if naming && ctx.Err() == nil && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrUnavailable)) {
+	if listHolders && ctx.Err() == nil && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrUnavailable)) {
 		if limit.For > 0 {
 			limit.For = max(time.Until(began.Add(limit.For)), time.Nanosecond)
 		}
 		refused := errors.Is(err, ErrNotAcquired)
-		hold, err = l.engine.Acquire(ctx, key.session(), r.mode(), limit)
+		hold, err = l.engine.Acquire(ctx, key.engineKey(), r.mode(), limit)
 		if refused && errors.Is(err, ErrUnavailable) {
 			err = ErrNotAcquired // Postgres replied so to the first request
 		}
@@ -215,8 +215,8 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 	return nil, e
 }
 
-// namingTime limits how much of a wait is spent on querying the holders.
-const namingTime = 200 * time.Millisecond
+// holdersReserve limits how much of a wait is spent on querying the holders.
+const holdersReserve = 200 * time.Millisecond
 
 // noWaitTimeout bounds connecting and the reply if the call does not wait for the lock.
 const noWaitTimeout = 5 * time.Second
@@ -238,11 +238,11 @@ func (l *Locker) Holders(ctx context.Context, key Key) ([]Holder, error) {
 func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
-	answer, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
+	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
 	if err != nil {
 		return nil, err
 	}
-	return readHolders(answer)
+	return readHolders(reply)
 }
 
 func (r request) mode() engine.Mode {
@@ -252,7 +252,7 @@ func (r request) mode() engine.Mode {
 	return engine.Exclusive
 }
 
-func (k Key) session() engine.Key { return engine.Key{ID: k.id, Pair: k.pair} }
+func (k Key) engineKey() engine.Key { return engine.Key{ID: k.id, Pair: k.pair} }
 
 // newError wraps an error from the engine in an *Error.
 func newError(op string, keys []Key, err error) *Error {

@@ -98,7 +98,7 @@ func ParseMode(s string) (Mode, error) {
 			return m, nil
 		}
 	}
-	shown, more := cut(s, shownName)
+	shown, more := truncate(s, maxShownName)
 	return 0, fmt.Errorf("pglock: %q%s is not a lock mode: the modes are %s", shown, more, modeList())
 }
 

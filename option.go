@@ -11,17 +11,17 @@ import (
 type Option struct {
 	name  string // as written in the call, for errors
 	apply func(*request) error
-	needs verb
+	needs capability
 }
 
-// verb is a set of capabilities of a function, which options require.
-type verb uint8
+// capability is a set of capabilities of a function, which options require.
+type capability uint8
 
 const (
-	canShare  verb = 1 << iota // has a shared form
-	canSkip                    // runs a function, which can be skipped
-	canWait                    // may wait
-	hasTables                  // locks tables
+	canShare  capability = 1 << iota // has a shared form
+	canSkip                          // runs a function, which can be skipped
+	canWait                          // may wait
+	hasTables                        // locks tables
 )
 
 // request is the combined effect of the options of one call.
@@ -92,7 +92,7 @@ func Only() Option {
 }
 
 // newRequest combines the options of a call to a function with the given capabilities.
-func newRequest(op string, can verb, opts []Option) (request, error) {
+func newRequest(op string, can capability, opts []Option) (request, error) {
 	if len(opts) == 0 {
 		return request{}, nil // the common case, without an allocation
 	}

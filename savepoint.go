@@ -27,14 +27,14 @@ const (
 
 // limitHoldersQuery limits the query for the holders to a second. Compiling the statement
 // (jit) would take several times as long as running it.
-const askCheaply = `SET LOCAL statement_timeout = '1s'; SET LOCAL jit = off`
+const limitHoldersQuery = `SET LOCAL statement_timeout = '1s'; SET LOCAL jit = off`
 
 // clearSnapshot discards the contents of pg_stat_activity, which Postgres otherwise
 // caches for the rest of the transaction.
-const askAnew = `SELECT pg_catalog.pg_stat_clear_snapshot()`
+const clearSnapshot = `SELECT pg_catalog.pg_stat_clear_snapshot()`
 
-// cleanTimeout limits the cleanup, which runs even after ctx has ended.
-const cleanTimeout = 5 * time.Second
+// cleanupTimeout limits the cleanup, which runs even after ctx has ended.
+const cleanupTimeout = 5 * time.Second
 
 // A txLock is a request for locks in the caller's transaction.
 type txLock struct {
@@ -49,8 +49,8 @@ type txLock struct {
 	holders func(context.Context) ([]Holder, error) // nil to skip the query
 }
 
-// take takes the locks.
-func (l *txLock) take(ctx context.Context) error {
+// acquire takes the locks.
+func (l *txLock) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return l.fail(ErrUnavailable, err)
 	}
@@ -73,7 +73,7 @@ func (l *txLock) take(ctx context.Context) error {
 		return l.fail(kindOf(err), err)
 	}
 	kind, cause := l.outcome(ctx, err, time.Since(began))
-	if lost := l.back(ctx, err, kind); lost != nil && !errors.Is(err, lost) {
+	if lost := l.rollBack(ctx, err, kind); lost != nil && !errors.Is(err, lost) {
 		cause = fmt.Errorf("%w (and the transaction is unusable: %v)", cause, lost)
 	}
 	return l.fail(kind, cause)
@@ -87,18 +87,18 @@ func (l *txLock) tryLock(ctx context.Context) (ok bool, err error) {
 	if err := l.conn.Exec(ctx, savepoint); err != nil {
 		return false, err
 	}
-	answer, err := queryText(ctx, l.conn, l.try)
+	reply, err := queryText(ctx, l.conn, l.try)
 	if err != nil {
 		return false, err
 	}
-	if answer != "true" {
+	if reply != "true" {
 		return false, errRefused
 	}
 	// The locks are acquired, so a done ctx must not prevent the release of the
 	// savepoint.
-	clean, cancel := cleaning(ctx)
+	cleanupCtx, cancel := cleanupContext(ctx)
 	defer cancel()
-	if err := l.conn.Exec(clean, release); err != nil {
+	if err := l.conn.Exec(cleanupCtx, release); err != nil {
 		return false, err
 	}
 	return true, nil
@@ -125,9 +125,9 @@ func (l *txLock) confirm(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return nil
 	}
-	clean, cancel := cleaning(ctx)
+	cleanupCtx, cancel := cleanupContext(ctx)
 	defer cancel()
-	return l.conn.Exec(clean, `SELECT 1`)
+	return l.conn.Exec(cleanupCtx, `SELECT 1`)
 }
 
 // outcome classifies an error: a lock that was not acquired, or another failure.
@@ -150,33 +150,33 @@ func (l *txLock) outcome(ctx context.Context, err error, waited time.Duration) (
 	return kindOf(err), err
 }
 
-// back returns the transaction to its state before the request, and queries the holders
+// rollBack returns the transaction to its state before the request, and queries the holders
 // on the way. It returns an error if that is impossible.
-func (l *txLock) back(ctx context.Context, cause, kind error) error {
-	clean, cancel := cleaning(ctx)
+func (l *txLock) rollBack(ctx context.Context, cause, kind error) error {
+	cleanupCtx, cancel := cleanupContext(ctx)
 	defer cancel()
 	if cause != errRefused && sqlstate.Of(cause) == "" {
 		// It is unknown whether the statements reached the server. Rolling back to a
 		// savepoint that does not exist would abort a healthy transaction. A second
 		// savepoint is harmless, also in an aborted transaction.
-		if err := l.conn.Exec(clean, savepoint); err != nil && sqlstate.Of(err) != sqlstate.InFailedTransaction {
+		if err := l.conn.Exec(cleanupCtx, savepoint); err != nil && sqlstate.Of(err) != sqlstate.InFailedTransaction {
 			return err
 		}
 	}
 	if kind != ErrNotAcquired || ctx.Err() != nil || l.skip || l.holders == nil {
-		return execClean(clean, l.conn, rollbackTo+"; "+release)
+		return execCleanup(cleanupCtx, l.conn, rollbackTo+"; "+release)
 	}
-	if err := execClean(clean, l.conn, rollbackTo+"; "+askCheaply); err != nil {
+	if err := execCleanup(cleanupCtx, l.conn, rollbackTo+"; "+limitHoldersQuery); err != nil {
 		return err
 	}
 	// An error about the lock matters more than its holders.
-	l.report.Holders, _ = l.holders(clean)
-	return execClean(clean, l.conn, rollbackTo+"; "+release)
+	l.report.Holders, _ = l.holders(cleanupCtx)
+	return execCleanup(cleanupCtx, l.conn, rollbackTo+"; "+release)
 }
 
-// execClean runs cleanup statements. A cancel request meant for an earlier statement may
-// still arrive, but only once, so execClean retries once.
-func execClean(ctx context.Context, conn Conn, sql string) error {
+// execCleanup runs cleanup statements. A cancel request meant for an earlier statement may
+// still arrive, but only once, so execCleanup retries once.
+func execCleanup(ctx context.Context, conn Conn, sql string) error {
 	err := conn.Exec(ctx, sql)
 	if sqlstate.Of(err) == sqlstate.QueryCanceled {
 		err = conn.Exec(ctx, sql)
@@ -184,9 +184,9 @@ func execClean(ctx context.Context, conn Conn, sql string) error {
 	return err
 }
 
-// cleaning returns a context for cleanup, which must run even after ctx has ended.
-func cleaning(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+// cleanupContext returns a context for cleanup, which must run even after ctx has ended.
+func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 }
 
 // fail returns the error of l with the given kind and cause.

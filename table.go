@@ -56,7 +56,7 @@ func LockTables(ctx context.Context, conn Conn, tables TableList, opts ...Option
 	if err := tables.check(op); err != nil {
 		return err
 	}
-	return newTableLock(op, conn, tables, r).take(ctx)
+	return newTableLock(op, conn, tables, r).acquire(ctx)
 }
 
 // A TableList is a list of tables. Make one with [Tables].
@@ -138,7 +138,7 @@ const maxName = 63
 func parseTableName(s string) (tableName, error) {
 	var parts []string
 	bad := func(why string) (tableName, error) {
-		shown, more := cut(s, shownName)
+		shown, more := truncate(s, maxShownName)
 		return tableName{}, fmt.Errorf("the table %q%s %s", shown, more, why)
 	}
 	rest := s
@@ -236,7 +236,7 @@ func newTableLock(op string, conn Conn, tables TableList, r request) *txLock {
 		conn:    conn,
 		request: r,
 		lock:    lockTableSQL(quoted, mode, r),
-		limit:   timeouts{whole: true, quiet: true},
+		limit:   timeouts{whole: true, noSnapshot: true},
 		holders: func(ctx context.Context) ([]Holder, error) {
 			return tableHolders(ctx, conn, quoted, mode, r.only)
 		},
@@ -280,5 +280,5 @@ func tableHolders(ctx context.Context, conn Conn, quoted []string, mode Mode, on
 	// Strings always have a JSON form.
 	tables, _ := json.Marshal(quoted)
 	modes, _ := json.Marshal(conflicts)
-	return askHolders(ctx, conn, tableHoldersSQL, []string{string(tables), string(modes), strconv.FormatBool(only)})
+	return queryHolders(ctx, conn, tableHoldersSQL, []string{string(tables), string(modes), strconv.FormatBool(only)})
 }

@@ -89,7 +89,7 @@ func withTimeout(ctx context.Context, conn Conn, name string, d time.Duration, f
 	// The driver may return an error although the setting was made, so it is restored in
 	// any case.
 	defer func() {
-		if lost := putBack(ctx, conn, name, old, local); lost != nil {
+		if lost := restore(ctx, conn, name, old, local); lost != nil {
 			err = errors.Join(err, lost)
 		}
 	}()
@@ -100,17 +100,17 @@ func withTimeout(ctx context.Context, conn Conn, name string, d time.Duration, f
 }
 
 // restore sets a setting to its old value.
-func putBack(ctx context.Context, conn Conn, name, old string, local bool) error {
+func restore(ctx context.Context, conn Conn, name, old string, local bool) error {
 	if local {
-		if teller, ok := conn.(transactionTeller); ok {
-			if open, known := teller.InTransaction(); known && !open {
+		if reporter, ok := conn.(transactionReporter); ok {
+			if open, known := reporter.InTransaction(); known && !open {
 				return nil // the setting ended with the transaction
 			}
 		}
 	}
-	ctx, cancel := cleaning(ctx)
+	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
-	err := execClean(ctx, conn, setSQL(name, old, local))
+	err := execCleanup(ctx, conn, setSQL(name, old, local))
 	switch state := sqlstate.Of(err); {
 	case err == nil:
 		return nil
@@ -168,7 +168,7 @@ func milliseconds(d time.Duration) int64 {
 
 // A transactionReporter is a Conn whose driver may know whether a transaction is open,
 // without a query.
-type transactionTeller interface {
+type transactionReporter interface {
 	InTransaction() (open, known bool)
 }
 
@@ -179,18 +179,18 @@ type timeouts struct {
 	// several.
 	whole bool
 
-	// quiet uses only statements that take no snapshot, so that a REPEATABLE READ
+	// noSnapshot uses only statements that take no snapshot, so that a REPEATABLE READ
 	// transaction takes its snapshot after it has acquired the lock. That costs two more
 	// round trips.
-	quiet bool
+	noSnapshot bool
 }
 
-// keepSQL and putBackSQL save and restore the caller's settings in one round trip each,
+// saveSQL and restoreSQL save and restore the caller's settings in one round trip each,
 // in custom settings that end with the transaction.
 const (
-	keepSQL = `SELECT pg_catalog.set_config('pglock.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), ` +
+	saveSQL = `SELECT pg_catalog.set_config('pglock.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), ` +
 		`pg_catalog.set_config('pglock.statement_timeout', pg_catalog.current_setting('statement_timeout'), true)`
-	putBackSQL = `SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pglock.lock_timeout'), true), ` +
+	restoreSQL = `SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pglock.lock_timeout'), true), ` +
 		`pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('pglock.statement_timeout'), true)`
 )
 
@@ -209,8 +209,8 @@ func (t timeouts) around(ctx context.Context, conn Conn, wait time.Duration) (be
 	set := func(lock, statement string) string {
 		return setSQL("lock_timeout", lock, true) + "; " + setSQL("statement_timeout", statement, true)
 	}
-	if !t.quiet {
-		return keepSQL + "; " + set(each, whole) + "; " + rearm, putBackSQL, nil
+	if !t.noSnapshot {
+		return saveSQL + "; " + set(each, whole) + "; " + rearm, restoreSQL, nil
 	}
 	lock, err := queryText(ctx, conn, "SHOW lock_timeout")
 	if err != nil {

@@ -45,7 +45,7 @@ func LockTx(ctx context.Context, conn Conn, key Key, opts ...Option) error {
 	if err != nil {
 		return err
 	}
-	return newTxLock(op, conn, []Key{key}, r).take(ctx)
+	return newTxLock(op, conn, []Key{key}, r).acquire(ctx)
 }
 
 // TryLockTx is like [LockTx], but does not wait: it takes the lock, or returns
@@ -60,7 +60,7 @@ func TryLockTx(ctx context.Context, conn Conn, key Key, opts ...Option) error {
 	r.noWait = true
 	l := newTxLock(op, conn, []Key{key}, r)
 	l.holders = nil
-	return l.take(ctx)
+	return l.acquire(ctx)
 }
 
 // LockAllTx is like [LockTx] for several keys: it takes the locks of all of them or none.
@@ -76,7 +76,7 @@ func LockAllTx(ctx context.Context, conn Conn, keys []Key, opts ...Option) error
 	if len(keys) == 0 {
 		return errors.New("pglock: " + op + ": no keys")
 	}
-	return newTxLock(op, conn, sorted(keys), r).take(ctx)
+	return newTxLock(op, conn, sortKeys(keys), r).acquire(ctx)
 }
 
 // newTxLock returns a txLock for keys, which must be sorted.
@@ -88,7 +88,7 @@ func newTxLock(op string, conn Conn, keys []Key, r request) *txLock {
 		lock:    lockSQL(keys, r.shared),
 		limit:   timeouts{whole: len(keys) > 1},
 		holders: func(ctx context.Context) ([]Holder, error) {
-			return askHolders(ctx, conn, holdersSQL, holdersArgs(keys, r.shared))
+			return queryHolders(ctx, conn, holdersSQL, holdersArgs(keys, r.shared))
 		},
 	}
 	if r.noWait {

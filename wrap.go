@@ -56,8 +56,8 @@ func mainPath() string {
 	return info.Path
 }
 
-// numbered matches the parts of a name that the compiler numbers.
-const numbered = `\.(func|gowrap|deferwrap)?\d+(\.|-|$)|-range\d|\.glob\.`
+// numberedParts matches the parts of a name that the compiler numbers.
+const numberedParts = `\.(func|gowrap|deferwrap)?\d+(\.|-|$)|-range\d|\.glob\.`
 
 // stableName returns a stable name for a function named name by the runtime.
 func stableName(name, mainPath string) (string, error) {
@@ -65,7 +65,7 @@ func stableName(name, mainPath string) (string, error) {
 		return "", fmt.Errorf("pglock: function %s %s: use Do with a key of your choice", name, why)
 	}
 	slash := strings.LastIndex(name, "/") + 1 // dots before it belong to the path
-	if regexp.MustCompile(numbered).MatchString(name[slash:]) || strings.Contains(name[slash:], "..") {
+	if regexp.MustCompile(numberedParts).MatchString(name[slash:]) || strings.Contains(name[slash:], "..") {
 		return refuse("is a closure, whose name changes with the source around it")
 	}
 	if strings.Contains(name, "[...]") {

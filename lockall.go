@@ -48,7 +48,7 @@ func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context)
 
 // sortKeys returns keys in canonical order without duplicates, so that concurrent callers
 // cannot deadlock. Two different names may be the same lock.
-func sorted(keys []Key) []Key {
+func sortKeys(keys []Key) []Key {
 	keys = slices.Clone(keys)
 	slices.SortStableFunc(keys, func(a, b Key) int {
 		if a.pair != b.pair {
@@ -62,8 +62,8 @@ func sorted(keys []Key) []Key {
 	return slices.CompactFunc(keys, func(a, b Key) bool { return a.id == b.id && a.pair == b.pair })
 }
 
-func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) ([]Key, *several, error) {
-	keys = sorted(keys)
+func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) ([]Key, *multiLock, error) {
+	keys = sortKeys(keys)
 	if len(keys) == 0 {
 		return nil, nil, errors.New("pglock: " + op + ": no keys")
 	}
@@ -71,17 +71,17 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	if limit := r.limit().For; limit > 0 {
 		deadline = time.Now().Add(limit)
 	}
-	held, err := l.takeAll(ctx, op, keys, r, deadline)
+	held, err := l.acquireInOrder(ctx, op, keys, r, deadline)
 	for err == nil && slices.ContainsFunc(held, func(h *engine.Hold) bool { return h.Err() != nil }) {
 		// A session ended while LockAll waited for other locks. Start again, as the
 		// caller would.
 		l.engine.ReleaseTogether(held)
-		held, err = l.takeAll(ctx, op, keys, r, deadline)
+		held, err = l.acquireInOrder(ctx, op, keys, r, deadline)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	all := newSeveral(l.engine, held)
+	all := newMultiLock(l.engine, held)
 	for _, h := range held {
 		h.Notify(func(err error) {
 			if errors.Is(err, ErrLost) {
@@ -92,24 +92,24 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	return keys, all, nil
 }
 
-// takeAll takes the locks of keys in their order, waiting if necessary, or none of them
+// acquireInOrder takes the locks of keys in their order, waiting if necessary, or none of them
 // if one is not acquired. Some may already be lost again when it returns.
-func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*engine.Hold, err error) {
+func (l *Locker) acquireInOrder(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*engine.Hold, err error) {
 	defer func() {
 		if err != nil {
 			l.engine.ReleaseTogether(held)
 		}
 	}()
-	numbers := make([]engine.Key, len(keys))
+	engineKeys := make([]engine.Key, len(keys))
 	for i, key := range keys {
-		numbers[i] = key.session()
+		engineKeys[i] = key.engineKey()
 	}
 	for len(held) < len(keys) {
 		var limit time.Duration
 		if !deadline.IsZero() {
 			limit = max(time.Until(deadline), time.Nanosecond)
 		}
-		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode(), limit)
+		holds, errs := l.engine.AcquireTogether(ctx, engineKeys[len(held):], r.mode(), limit)
 		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
 		if n < 0 {
 			return append(held, holds...), nil
