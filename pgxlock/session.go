@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	errClosed = errors.New("the session is closed")
-	errShape  = errors.New("the statement did not return one row with one value")
+	errClosed      = errors.New("the session is closed")
+	errNotOneValue = errors.New("the statement did not return one row with one value")
 )
 
 // closeTimeout limits how long Close takes to terminate the connection properly.
@@ -30,8 +30,8 @@ type session struct {
 
 	// Used only by Ask.
 	prepared map[string]*pgconn.StatementDescription // by SQL
-	values   [][]byte                                // buffers for the parameters
-	answer   string                                  // the last reply; the next one is often the same and need not be allocated
+	params   [][]byte                                // buffers for the parameters
+	reply    string                                  // the last reply; the next one is often the same and need not be allocated
 
 	mu     sync.Mutex // guards what follows
 	busy   bool       // a call is using conn
@@ -69,7 +69,7 @@ func (s *session) end() {
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		s.goodbye()
+		s.closeConn()
 	}
 }
 
@@ -87,13 +87,13 @@ func (s *session) Close() error {
 	if busy {
 		return socket(s.conn).Close()
 	}
-	return s.goodbye()
+	return s.closeConn()
 }
 
-// goodbye ends the session. If the socket was closed under a statement, pgx sends a
-// cancel request on another connection. goodbye waits for that, since a statement that
+// closeConn ends the session. If the socket was closed under a statement, pgx sends a
+// cancel request on another connection. closeConn waits for that, since a statement that
 // waits for a lock would otherwise acquire it with no client to hold it.
-func (s *session) goodbye() error {
+func (s *session) closeConn() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	err := s.conn.Close(ctx)
@@ -132,19 +132,19 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 		s.prepared[sql] = statement
 	}
 
-	for len(s.values) < len(args) {
-		s.values = append(s.values, []byte{})
+	for len(s.params) < len(args) {
+		s.params = append(s.params, []byte{})
 	}
 	for i, arg := range args {
-		s.values[i] = append(s.values[i][:0], arg...) // never nil, which would be sent as NULL
+		s.params[i] = append(s.params[i][:0], arg...) // never nil, which would be sent as NULL
 	}
 	// The result's format is known from preparing, so it is not requested again.
-	result := pg.ExecStatement(ctx, statement, s.values[:len(args)], nil, nil)
+	result := pg.ExecStatement(ctx, statement, s.params[:len(args)], nil, nil)
 	rows := 0
 	for result.NextRow() {
 		if values := result.Values(); len(values) == 1 && values[0] != nil {
-			if s.answer != string(values[0]) {
-				s.answer = string(values[0])
+			if s.reply != string(values[0]) {
+				s.reply = string(values[0])
 			}
 			rows++
 		}
@@ -153,9 +153,9 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 		return "", err
 	}
 	if rows != 1 {
-		return "", fmt.Errorf("%w: %s", errShape, sql)
+		return "", fmt.Errorf("%w: %s", errNotOneValue, sql)
 	}
-	return s.answer, nil
+	return s.reply, nil
 }
 
 // AskSimple runs sql with the simple query protocol, which prepares nothing.
@@ -174,19 +174,19 @@ func askSimple(ctx context.Context, conn *pgconn.PgConn, sql string) (string, er
 		return "", err
 	}
 	rows := 0
-	var answer string
+	var reply string
 	for _, result := range results {
 		for _, row := range result.Rows {
 			if len(row) == 1 && row[0] != nil {
-				answer = string(row[0])
+				reply = string(row[0])
 				rows++
 			}
 		}
 	}
 	if rows != 1 {
-		return "", fmt.Errorf("%w: %s", errShape, sql)
+		return "", fmt.Errorf("%w: %s", errNotOneValue, sql)
 	}
-	return answer, nil
+	return reply, nil
 }
 
 // Watch reads from the socket. A terminated backend sends an error, and one that crashed

@@ -38,9 +38,9 @@ func Conn(conn *sql.Conn) pglock.Conn { return queries{conn, unpreparedOn(conn)}
 func newConn(x ExecQueryer) pglock.Conn {
 	switch inner := innermost(x).(type) {
 	case *sql.DB:
-		return noConn{fmt.Errorf("sqllock: a %T is a pool: use a transaction, or one of its connections", x)}
+		return errConn{fmt.Errorf("sqllock: a %T is a pool: use a transaction, or one of its connections", x)}
 	case nil:
-		return noConn{fmt.Errorf("sqllock: a nil %T", x)}
+		return errConn{fmt.Errorf("sqllock: a nil %T", x)}
 	case *sql.Tx:
 		return queries{inner, unpreparedIn(inner)}
 	case *sql.Conn:
@@ -96,14 +96,14 @@ type queries struct {
 // Exec runs a statement. pgx and lib/pq send one without arguments unchanged.
 func (q queries) Exec(ctx context.Context, query string, args ...any) error {
 	if len(args) > 0 {
-		args = with(q.mode, args)
+		args = withMode(q.mode, args)
 	}
 	_, err := q.x.ExecContext(ctx, query, args...)
 	return err
 }
 
 func (q queries) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
-	rows, err := q.x.QueryContext(ctx, query, with(q.mode, args)...)
+	rows, err := q.x.QueryContext(ctx, query, withMode(q.mode, args)...)
 	if err != nil {
 		return nil, err
 	}
@@ -157,9 +157,9 @@ func (q queries) InTransaction() (open, known bool) {
 	return false, false
 }
 
-// noConn is a Conn whose methods all return err.
-type noConn struct{ err error }
+// An errConn is a Conn whose methods all return err.
+type errConn struct{ err error }
 
-func (c noConn) Exec(context.Context, string, ...any) error { return c.err }
+func (c errConn) Exec(context.Context, string, ...any) error { return c.err }
 
-func (c noConn) Query(context.Context, string, ...any) (pglock.Rows, error) { return nil, c.err }
+func (c errConn) Query(context.Context, string, ...any) (pglock.Rows, error) { return nil, c.err }

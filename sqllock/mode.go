@@ -94,8 +94,8 @@ func field(v reflect.Value, names ...string) reflect.Value {
 	return v
 }
 
-// with returns the arguments of a statement with the mode, if any, before them.
-func with(mode any, args []any) []any {
+// withMode returns the arguments of a statement with the mode, if any, before them.
+func withMode(mode any, args []any) []any {
 	if mode == nil {
 		return args
 	}
@@ -113,12 +113,12 @@ func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (pgl
 		return rows, nil
 	}
 	var lost error
-	for range tries { // as database/sql does for stale connections in the pool
+	for range maxTries { // as database/sql does for stale connections in the pool
 		conn, err := pool.Conn(ctx)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := conn.QueryContext(ctx, query, with(unpreparedOn(conn), args)...)
+		rows, err := conn.QueryContext(ctx, query, withMode(unpreparedOn(conn), args)...)
 		if err == nil {
 			return poolRows{rows, conn}, nil
 		}

@@ -13,9 +13,9 @@ import (
 )
 
 var (
-	errClosed = errors.New("sqllock: the session is closed")
-	errBusy   = errors.New("sqllock: the session is in use by another goroutine")
-	errShape  = errors.New("sqllock: the statement did not return one row with one value")
+	errClosed      = errors.New("sqllock: the session is closed")
+	errBusy        = errors.New("sqllock: the session is in use by another goroutine")
+	errNotOneValue = errors.New("sqllock: the statement did not return one row with one value")
 )
 
 // closeTimeout limits how long Close waits for a running call, and for the connection to
@@ -38,11 +38,11 @@ type session struct {
 	mu     sync.Mutex    // guards what follows
 	busy   bool          // a call is using conn
 	closed bool          // no more calls
-	gone   chan struct{} // closed when conn is closed
+	ended  chan struct{} // closed when conn is closed
 }
 
 func newSession(conn *sql.Conn, done func()) (*session, error) {
-	s := &session{conn: conn, done: done, statements: make(map[string]*sql.Stmt), gone: make(chan struct{})}
+	s := &session{conn: conn, done: done, statements: make(map[string]*sql.Stmt), ended: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	err := conn.Raw(func(raw any) error {
 		s.raw = unwrap(raw)
@@ -117,7 +117,7 @@ func (s *session) Close() error {
 		return s.end()
 	}
 	select {
-	case <-s.gone:
+	case <-s.ended:
 		return nil
 	case <-time.After(closeTimeout):
 	}
@@ -133,7 +133,7 @@ func (s *session) Close() error {
 // So would the driver's Close if the driver's connection comes from a pool of its own, as
 // with stdlib.OpenDBFromPool; pgx's own Close does not.
 func (s *session) end() error {
-	defer close(s.gone)
+	defer close(s.ended)
 	defer s.done()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -153,10 +153,10 @@ func (s *session) end() error {
 	return nil
 }
 
-// broken returns the error of a call whose context ended. It hides the driver's SQLSTATE,
+// callError returns the error of a call whose context ended. It hides the driver's SQLSTATE,
 // so that the session is not used again: the server was asked to cancel, and that may
 // still hit the next statement.
-func (s *session) broken(ctx context.Context, err error) error {
+func (s *session) callError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -178,8 +178,8 @@ func (s *session) Ask(ctx context.Context, query string, args ...string) (string
 		return "", err
 	}
 	defer end()
-	answer, err := s.ask(ctx, query, args)
-	return answer, s.broken(caller, err)
+	reply, err := s.ask(ctx, query, args)
+	return reply, s.callError(caller, err)
 }
 
 func (s *session) ask(ctx context.Context, query string, args []string) (string, error) {
@@ -192,12 +192,12 @@ func (s *session) ask(ctx context.Context, query string, args []string) (string,
 		return "", err
 	}
 	defer rows.Close()
-	var answer sql.NullString
+	var reply sql.NullString
 	found := 0
 	for rows.Next() {
 		found++
-		if err := rows.Scan(&answer); err != nil {
-			return "", fmt.Errorf("%w: %w", errShape, err)
+		if err := rows.Scan(&reply); err != nil {
+			return "", fmt.Errorf("%w: %w", errNotOneValue, err)
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -206,10 +206,10 @@ func (s *session) ask(ctx context.Context, query string, args []string) (string,
 	if err := rows.Close(); err != nil {
 		return "", err
 	}
-	if found != 1 || !answer.Valid {
-		return "", errShape
+	if found != 1 || !reply.Valid {
+		return "", errNotOneValue
 	}
-	return answer.String, nil
+	return reply.String, nil
 }
 
 // AskSimple runs query with the simple query protocol. Drivers other than pgx use it for
@@ -221,12 +221,12 @@ func (s *session) AskSimple(ctx context.Context, query string) (string, error) {
 		return "", err
 	}
 	defer end()
-	answer, err := askSimple(ctx, s.conn, query)
-	return answer, s.broken(caller, err)
+	reply, err := askSimple(ctx, s.conn, query)
+	return reply, s.callError(caller, err)
 }
 
 // askSimple runs query with the simple query protocol.
-func askSimple(ctx context.Context, conn *sql.Conn, query string) (answer string, err error) {
+func askSimple(ctx context.Context, conn *sql.Conn, query string) (reply string, err error) {
 	var found [][][]byte
 	known := false
 	rawErr := conn.Raw(func(raw any) error {
@@ -247,7 +247,7 @@ func askSimple(ctx context.Context, conn *sql.Conn, query string) (answer string
 	case !known:
 		return askPlain(ctx, conn, query)
 	case len(found) != 1 || len(found[0]) != 1 || found[0][0] == nil:
-		return "", errShape
+		return "", errNotOneValue
 	}
 	return string(found[0][0]), nil
 }
@@ -259,23 +259,23 @@ func askPlain(ctx context.Context, conn *sql.Conn, query string) (string, error)
 		return "", err
 	}
 	defer rows.Close()
-	var answer sql.NullString
+	var reply sql.NullString
 	found := 0
 	for more := true; more; more = rows.NextResultSet() {
 		for rows.Next() {
 			found++
-			if err := rows.Scan(&answer); err != nil {
-				return "", fmt.Errorf("%w: %w", errShape, err)
+			if err := rows.Scan(&reply); err != nil {
+				return "", fmt.Errorf("%w: %w", errNotOneValue, err)
 			}
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return "", err
 	}
-	if found != 1 || !answer.Valid {
-		return "", errShape
+	if found != 1 || !reply.Valid {
+		return "", errNotOneValue
 	}
-	return answer.String, rows.Close()
+	return reply.String, rows.Close()
 }
 
 func (s *session) run(ctx context.Context, query string, params []any) (*sql.Rows, error) {
@@ -353,7 +353,7 @@ func (s *session) Exec(ctx context.Context, query string, args ...any) error {
 		return err
 	}
 	defer end()
-	return s.broken(caller, Conn(s.conn).Exec(ctx, query, args...))
+	return s.callError(caller, Conn(s.conn).Exec(ctx, query, args...))
 }
 
 func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
@@ -365,7 +365,7 @@ func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.
 	rows, err := Conn(s.conn).Query(ctx, query, args...)
 	if err != nil {
 		end()
-		return nil, s.broken(caller, err)
+		return nil, s.callError(caller, err)
 	}
 	return &sessionRows{Rows: rows, end: end}, nil
 }

@@ -47,7 +47,7 @@ var (
 func DB(db *sql.DB) *PoolSource {
 	return &PoolSource{
 		Source: Source{func(ctx context.Context) (*sql.Conn, func(), error) {
-			conn, err := clean(ctx, db)
+			conn, err := openUntainted(ctx, db)
 			return conn, func() {}, err
 		}},
 		pool: db,
@@ -63,7 +63,7 @@ func (s *PoolSource) Query(ctx context.Context, query string, args ...any) (pglo
 // lib/pq's pq.NewConnector or pgx's stdlib.GetConnector. They do not belong to a pool.
 func Connector(c driver.Connector) *Source {
 	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
-		return private(ctx, sql.OpenDB(c))
+		return openPrivate(ctx, sql.OpenDB(c))
 	}}
 }
 
@@ -77,7 +77,7 @@ func ConnString(driverName, dsn string) *Source {
 		if err != nil {
 			return nil, nil, redact.Hide(err, dsn)
 		}
-		conn, done, err := private(ctx, db)
+		conn, done, err := openPrivate(ctx, db)
 		if network := new(net.OpError); err != nil && !fromServer(err) && !errors.As(err, &network) {
 			// Most drivers parse the string only now.
 			err = redact.Hide(err, dsn)
@@ -120,8 +120,8 @@ func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
 	return nil, fmt.Errorf("sqllock: connecting: %w", ctx.Err())
 }
 
-// private returns the one connection of a pool that nobody else uses.
-func private(ctx context.Context, db *sql.DB) (*sql.Conn, func(), error) {
+// openPrivate opens the one connection of a pool that nobody else uses.
+func openPrivate(ctx context.Context, db *sql.DB) (*sql.Conn, func(), error) {
 	done := func() { _ = db.Close() }
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -131,8 +131,8 @@ func private(ctx context.Context, db *sql.DB) (*sql.Conn, func(), error) {
 	return conn, done, nil
 }
 
-// tries limits how many connections clean checks.
-const tries = 4
+// maxTries limits how many connections openUntainted checks.
+const maxTries = 4
 
 var errTainted = errors.New("sqllock: the pool's connections already hold advisory locks: " +
 	"some code locks through the pool and does not unlock on the same connection")
@@ -143,12 +143,12 @@ var errTainted = errors.New("sqllock: the pool's connections already hold adviso
 //go:embed tainted.sql
 var taintedSQL string
 
-// clean returns a connection that holds no advisory lock. Otherwise, Postgres would grant
+// openUntainted returns a connection that holds no advisory lock. Otherwise, Postgres would grant
 // us the same lock again on that session, although another part of the program believes
 // it holds it. A connection that holds any is returned to the pool unchanged, but only
 // after another has been taken.
-func clean(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
-	for range tries {
+func openUntainted(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	for range maxTries {
 		conn, err := db.Conn(ctx)
 		if err != nil {
 			return nil, err
