@@ -47,7 +47,7 @@ func txChecks[T any](source pglock.Source, begin pglock.Beginner[T]) []check {
 // noTransaction checks that a lock outside a transaction is refused, since Postgres would
 // release it at once.
 func noTransaction(t testing.TB, source pglock.Source, conn pglock.Conn) {
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	was := pid(t, conn)
 	for range 2 {
@@ -64,7 +64,7 @@ func (s connSuite) commitOfAborted(t testing.TB) {
 	tx := s.start(t)
 	exec(t, tx, `INSERT INTO `+table+` VALUES (1)`)
 	fails(t, tx, "22012", `SELECT 1/0`)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := tx.commit(ctx); err == nil {
 		t.Error("the commit of an aborted transaction succeeds, although Postgres rolls it back")
@@ -102,7 +102,7 @@ func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
 		t.Fatal(err)
 	}
 	cancel()
-	ended, done := bounded()
+	ended, done := timeoutCtx()
 	defer done()
 	_ = b.Rollback(ended) // the driver may already have done it
 	outside.AwaitFree()
@@ -124,7 +124,7 @@ func (s beginSuite[T]) doTables(t testing.TB) {
 // do checks a function that begins a transaction, locks, runs a function, and ends the
 // transaction.
 func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, pglock.Beginner[T], func(context.Context, T) error, ...pglock.Option) error) {
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	table := s.table(t)
 	// The function receives the driver's handle; Conn is the same transaction.

@@ -110,25 +110,25 @@ var brokenSources = []sessionBreak{
 	{
 		check: "Ask", does: "cuts long answers",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
-			return answer[:min(len(answer), 4096)], err
+			reply, err := s.Session.Ask(ctx, sql, args...)
+			return reply[:min(len(reply), 4096)], err
 		},
 	},
 	{
 		check: "AskAfterAServerError", does: "hides the SQLSTATE",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
-			return answer, hidden(err)
+			reply, err := s.Session.Ask(ctx, sql, args...)
+			return reply, hidden(err)
 		},
 	},
 	{
 		check: "AskForOneValue", does: "makes nothing of no row",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.Ask(ctx, sql, args...)
 			if stateOf(err) == "" {
 				err = nil
 			}
-			return answer, err
+			return reply, err
 		},
 	},
 	{
@@ -159,8 +159,8 @@ var brokenSources = []sessionBreak{
 	{
 		check: "AskSimpleAfterAServerError", does: "hides the SQLSTATE",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			answer, err := s.Session.AskSimple(ctx, sql)
-			return answer, hidden(err)
+			reply, err := s.Session.AskSimple(ctx, sql)
+			return reply, hidden(err)
 		},
 	},
 	{
@@ -172,11 +172,11 @@ var brokenSources = []sessionBreak{
 	{
 		check: "AskSimpleForOneValue", does: "makes nothing of no row",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			answer, err := s.Session.AskSimple(ctx, sql)
+			reply, err := s.Session.AskSimple(ctx, sql)
 			if stateOf(err) == "" {
 				err = nil
 			}
-			return answer, err
+			return reply, err
 		},
 	},
 	{
@@ -236,7 +236,7 @@ var brokenSources = []sessionBreak{
 			return s.Session.Ask(ctx, sql, args...)
 		},
 		close: func(s *brokenSession) error {
-			for began := time.Now(); time.Since(began) < promptly+time.Second; time.Sleep(pause) {
+			for began := time.Now(); time.Since(began) < callTimeout+time.Second; time.Sleep(pollInterval) {
 				busy := false
 				s.running.Range(func(any, any) bool { busy = true; return false })
 				if !busy {
@@ -250,7 +250,7 @@ var brokenSources = []sessionBreak{
 		check: "CloseTwice", does: "hangs in a second Close",
 		close: func(s *brokenSession) error {
 			if !s.closed.TryLock() {
-				time.Sleep(promptly + time.Second)
+				time.Sleep(callTimeout + time.Second)
 			}
 			return s.Session.Close()
 		},
@@ -278,7 +278,7 @@ var brokenSources = []sessionBreak{
 			_ = s.Session.Watch(ctx)
 			select {
 			case <-ctx.Done():
-			case <-time.After(promptly + time.Second):
+			case <-time.After(callTimeout + time.Second):
 			}
 			return errors.New("at last")
 		},
@@ -293,21 +293,21 @@ var brokenSources = []sessionBreak{
 	{
 		check: "LockerWaits", does: "takes a timeout for the lock",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.Ask(ctx, sql, args...)
 			if stateOf(err) == "55P03" {
 				return fmt.Sprintf("%d:1", s.Session.PID()), nil
 			}
-			return answer, err
+			return reply, err
 		},
 	},
 	{
 		check: "LockerNoticesLoss", does: "makes up the signs of life",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.Ask(ctx, sql, args...)
 			if err != nil && strings.Contains(sql, "current_setting('pglock.session'") {
 				return fmt.Sprintf("%d:1", s.Session.PID()), nil
 			}
-			return answer, err
+			return reply, err
 		},
 		watch: func(_ *brokenSession, ctx context.Context) error {
 			<-ctx.Done()
@@ -419,9 +419,9 @@ func (s *brokenSession) reconnect(ctx context.Context, sql string, args ...strin
 	if next := s.next.Load(); next != nil {
 		session = *next
 	}
-	answer, err := session.Ask(ctx, sql, args...)
+	reply, err := session.Ask(ctx, sql, args...)
 	if err == nil || stateOf(err) != "" && stateOf(err) != "57P01" {
-		return answer, err
+		return reply, err
 	}
 	next, err := s.source.Open(ctx)
 	if err != nil {

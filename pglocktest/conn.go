@@ -70,14 +70,14 @@ func (s connSuite) checks() []check {
 // start begins a transaction that ends with the test.
 func (s connSuite) start(t testing.TB) tx {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	tx, err := s.begin(context.WithoutCancel(ctx), t)
 	if err != nil {
 		t.Fatalf("begin: %v", err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := bounded()
+		ctx, cancel := timeoutCtx()
 		defer cancel()
 		_ = tx.rollback(ctx) // it may have ended
 	})
@@ -95,7 +95,7 @@ func (s connSuite) tableNamed(t testing.TB, name string) string {
 	session, _ := open(t, s.source)
 	exec(t, session, `DROP TABLE IF EXISTS `+name+`; CREATE TABLE `+name+` (n bigint)`)
 	t.Cleanup(func() {
-		ctx, cancel := bounded()
+		ctx, cancel := timeoutCtx()
 		defer cancel()
 		if err := session.Exec(ctx, `SET lock_timeout = '10s'; DROP TABLE `+name); err != nil {
 			t.Errorf("the table is still in use after the test: %v", err)
@@ -110,13 +110,13 @@ func (s connSuite) count(t testing.TB, table string) string {
 	t.Helper()
 	session, _ := open(t, s.source)
 	defer session.Close()
-	return answerOf(t, session, `SELECT count(*)::text FROM `+table)
+	return queryValue(t, session, `SELECT count(*)::text FROM `+table)
 }
 
 // exec runs statements that must succeed.
 func exec(t testing.TB, conn pglock.Conn, sql string, args ...any) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := conn.Exec(ctx, sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
@@ -126,7 +126,7 @@ func exec(t testing.TB, conn pglock.Conn, sql string, args ...any) {
 // fails runs statements that must fail with the given SQLSTATE.
 func fails(t testing.TB, conn pglock.Conn, state, sql string) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := conn.Exec(ctx, sql); stateOf(err) != state {
 		t.Errorf("%s: %v, want an error with SQLState %s, found by errors.As", sql, err, state)
@@ -135,7 +135,7 @@ func fails(t testing.TB, conn pglock.Conn, state, sql string) {
 
 // queryAll returns the rows of a query, one text each, separated by spaces.
 func queryAll(conn pglock.Conn, sql string, args ...any) (string, error) {
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
@@ -226,7 +226,7 @@ func (s connSuite) parameters(t testing.TB) {
 
 func (s connSuite) rows(t testing.TB) {
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	rows, err := tx.Query(ctx, `SELECT i, i::text, i > 1, '\x6200'::bytea, '2026-01-02 03:04:05+00'::timestamptz
 		FROM generate_series(1::bigint, 3) AS s (i) ORDER BY s.i DESC`)
@@ -264,7 +264,7 @@ func (s connSuite) rows(t testing.TB) {
 
 func (s connSuite) nulls(t testing.TB) {
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	rows, err := tx.Query(ctx, `SELECT NULL::text, 'a'::text, ($1::text IS NULL)`, nil)
 	if err != nil {
@@ -309,7 +309,7 @@ func (s connSuite) errorsHaveSQLState(t testing.TB) {
 		}
 		for name, do := range map[string]func() error{
 			"Exec": func() error {
-				ctx, cancel := bounded()
+				ctx, cancel := timeoutCtx()
 				defer cancel()
 				return tx.Exec(ctx, sql, args...)
 			},
@@ -337,7 +337,7 @@ func (s connSuite) rowsClosedEarly(t testing.TB) {
 	tx := s.start(t)
 	was := pid(t, tx)
 	for range 3 {
-		ctx, cancel := bounded()
+		ctx, cancel := timeoutCtx()
 		rows, err := tx.Query(ctx, `SELECT n::text FROM generate_series(1, 5000) n`)
 		if err != nil {
 			t.Fatal(err)
@@ -370,7 +370,7 @@ func (s connSuite) commit(t testing.TB) {
 	table := s.table(t)
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := pglock.LockTx(ctx, tx, key()); err != nil {
 		t.Fatal(err)
@@ -391,7 +391,7 @@ func (s connSuite) commit(t testing.TB) {
 func (s connSuite) rollback(t testing.TB) {
 	table := s.table(t)
 	outside := Key(t, s.source, key())
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	for _, sql := range []string{`SELECT 1`, `SELECT 1/0`} { // also of an aborted transaction
 		tx := s.start(t)

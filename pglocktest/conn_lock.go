@@ -17,7 +17,7 @@ import (
 func (s connSuite) lockTx(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := pglock.LockTx(ctx, tx, key()); err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func (s connSuite) heldBy(t testing.TB, lock *Lock, tx tx) {
 func (s connSuite) tryLockTx(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	outside.Hold()
 	was := pid(t, tx)
@@ -64,7 +64,7 @@ func (s connSuite) tryLockTx(t testing.TB) {
 func (s connSuite) lockTxWaits(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	exec(t, tx, `SET LOCAL lock_timeout = '1234ms'; SET LOCAL statement_timeout = '56789ms'`)
 	was := pid(t, tx)
@@ -82,7 +82,7 @@ func (s connSuite) lockTxWaits(t testing.TB) {
 	want(t, tx, "56789ms", `SHOW statement_timeout`)
 
 	result := make(chan error, 1)
-	go func() { result <- pglock.LockTx(ctx, tx, key(), pglock.Wait(patience)) }()
+	go func() { result <- pglock.LockTx(ctx, tx, key(), pglock.Wait(timeout)) }()
 	if pids := join(outside.AwaitWaiters(1)); pids != was {
 		t.Errorf("pids %s wait, want the transaction's pid %s", pids, was)
 	}
@@ -98,7 +98,7 @@ func (s connSuite) lockAllTx(t testing.TB) {
 	keys := []pglock.Key{pglock.Pair(-1, 2), key(), pglock.Int(-3)}
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	outside.Hold()
 	if err := pglock.LockAllTx(ctx, tx, keys, pglock.NoWait()); !errors.Is(err, pglock.ErrNotAcquired) {
@@ -108,13 +108,13 @@ func (s connSuite) lockAllTx(t testing.TB) {
 	for _, k := range keys {
 		wantFree(t, s.source, k)
 	}
-	if err := pglock.LockAllTx(ctx, tx, keys, pglock.Wait(patience)); err != nil {
+	if err := pglock.LockAllTx(ctx, tx, keys, pglock.Wait(timeout)); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
 		other := Key(t, s.source, k)
 		s.heldBy(t, other, tx)
-		other.looking.Close()
+		other.observer.Close()
 	}
 }
 
@@ -122,7 +122,7 @@ func (s connSuite) lockTables(t testing.TB) {
 	table := s.table(t)
 	outside := Table(t, s.source, table, pglock.Share)
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	was := pid(t, tx)
 	outside.Hold()
@@ -138,7 +138,7 @@ func (s connSuite) lockTables(t testing.TB) {
 	}
 	result := make(chan error, 1)
 	go func() {
-		result <- pglock.LockTables(ctx, tx, tables, pglock.In(pglock.RowExclusive), pglock.Wait(patience))
+		result <- pglock.LockTables(ctx, tx, tables, pglock.In(pglock.RowExclusive), pglock.Wait(timeout))
 	}()
 	outside.AwaitWaiters(1)
 	outside.Release()
@@ -159,7 +159,7 @@ func (s connSuite) withLockTimeout(t testing.TB) {
 	outside.Hold()
 	was := pid(t, tx)
 	exec(t, tx, `SAVEPOINT a`)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	err := pglock.WithLockTimeout(ctx, tx, 20*time.Millisecond, func(ctx context.Context) error {
 		return tx.Exec(ctx, lockKeySQL(key()))
@@ -180,7 +180,7 @@ func lockKeySQL(k pglock.Key) string {
 // checkTimeouts checks that timeouts nest, and that the previous setting is restored.
 func checkTimeouts(t testing.TB, conn pglock.Conn, before string) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	errStop := errors.New("stop")
 	err := pglock.WithLockTimeout(ctx, conn, 5*time.Second, func(ctx context.Context) error {
@@ -204,7 +204,7 @@ func checkTimeouts(t testing.TB, conn pglock.Conn, before string) {
 func (s connSuite) inTransaction(t testing.TB) {
 	tx := s.start(t)
 	checkInTransaction(t, tx.Conn, true)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	_ = tx.Exec(ctx, `SELECT 1/0`)
 	checkInTransaction(t, tx.Conn, true)
@@ -212,13 +212,13 @@ func (s connSuite) inTransaction(t testing.TB) {
 
 func checkInTransaction(t testing.TB, conn pglock.Conn, want bool) {
 	t.Helper()
-	teller, ok := conn.(interface {
+	reporter, ok := conn.(interface {
 		InTransaction() (open, known bool)
 	})
 	if !ok {
 		return
 	}
-	if open, known := teller.InTransaction(); known && open != want {
+	if open, known := reporter.InTransaction(); known && open != want {
 		t.Errorf("InTransaction is %v, want %v", open, want)
 	}
 }
@@ -240,19 +240,20 @@ func (s connSuite) contextEndsAWait(t testing.TB) {
 		t.Errorf("a wait that ctx ended: %v, want ErrNotAcquired or ErrUnavailable, and ctx's own error", err)
 	}
 
-	// Either the transaction goes on as it was, or it is over: never another session.
+	// Either the transaction continues unchanged, or it has ended. It never continues in
+	// another session.
 	if now, err := queryAll(tx, pidSQL); err == nil && now != was {
-		t.Errorf("the transaction goes on in another session: backend %s, was %s", now, was)
+		t.Errorf("the transaction continues in another session: backend %s, was %s", now, was)
 	} else if err != nil {
-		ended, cancel := bounded()
+		ended, cancel := timeoutCtx()
 		defer cancel()
 		_ = tx.rollback(ended)
 		if err := tx.Exec(ended, `SELECT 1`); err == nil {
 			t.Error("a transaction that is over runs a statement")
 		}
 	}
-	// And nobody waits for the lock any more, who would get it now.
-	for deadline := time.Now().Add(patience); len(outside.ask(sessionsSQL, false)) > 0; time.Sleep(pause) {
+	// No session waits for the lock any more, which would acquire it now.
+	for deadline := time.Now().Add(timeout); len(outside.sessions(sessionsSQL, false)) > 0; time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {
 			t.Fatal("the session still waits for the lock after ctx ended the wait")
 		}
@@ -264,7 +265,7 @@ func (s connSuite) contextEndsAWait(t testing.TB) {
 func (s connSuite) sessionIsLost(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := pglock.LockTx(ctx, tx, key()); err != nil {
 		t.Fatal(err)

@@ -29,10 +29,10 @@ var (
 )
 
 const (
-	// patience is how long a test waits for anything.
-	patience = 30 * time.Second
-	// pause is the time between two polls.
-	pause = 5 * time.Millisecond
+	// timeout is how long a test waits for anything.
+	timeout = 30 * time.Second
+	// pollInterval is the time between two polls.
+	pollInterval = 5 * time.Millisecond
 )
 
 // A Lock is one lock as other sessions see it. A test can hold it, check whether the
@@ -47,13 +47,13 @@ type Lock struct {
 	t      testing.TB
 	source pglock.Source
 
-	name    string    // for messages
-	what    [5]string // the parameters of sessions.sql that identify the lock
-	take    func(context.Context, pglock.Conn, ...pglock.Option) error
-	looking pglock.Session // polls, and tries; nil until needed
-	lookPID string
-	holding pglock.Session // holds, between Hold and Release
-	holdPID string
+	name        string    // for messages
+	lockParams  [5]string // the parameters of sessions.sql that identify the lock
+	take        func(context.Context, pglock.Conn, ...pglock.Option) error
+	observer    pglock.Session // polls, and tries; nil until needed
+	observerPID string
+	holder      pglock.Session // holds, between Hold and Release
+	holderPID   string
 }
 
 // Key returns the advisory lock of key, in the database of source.
@@ -61,7 +61,7 @@ func Key(t testing.TB, source pglock.Source, key pglock.Key) *Lock {
 	classid, objid, objsubid := key.PgLocks()
 	return &Lock{
 		t: t, source: source, name: "the lock " + key.String(),
-		what: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
+		lockParams: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
 		take: func(ctx context.Context, conn pglock.Conn, opts ...pglock.Option) error {
 			return pglock.LockTx(ctx, conn, key, opts...)
 		},
@@ -92,7 +92,7 @@ func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *L
 	}
 	return &Lock{
 		t: t, source: source, name: fmt.Sprintf("the lock of table %s in mode %v", name, mode),
-		what: [5]string{"0", "0", "0", quoted, "{" + strings.Join(conflicts, ",") + "}"},
+		lockParams: [5]string{"0", "0", "0", quoted, "{" + strings.Join(conflicts, ",") + "}"},
 		take: func(ctx context.Context, conn pglock.Conn, opts ...pglock.Option) error {
 			return pglock.LockTables(ctx, conn, pglock.Tables(name), append(opts, pglock.In(mode))...)
 		},
@@ -104,20 +104,20 @@ func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *L
 // opts may contain [pglock.Shared], for a key.
 func (l *Lock) Hold(opts ...pglock.Option) (pid int32) {
 	l.t.Helper()
-	if l.holding != nil {
-		l.t.Fatalf("pglocktest: hold %s: already held by pid %s", l.name, l.holdPID)
+	if l.holder != nil {
+		l.t.Fatalf("pglocktest: hold %s: already held by pid %s", l.name, l.holderPID)
 	}
-	l.holding, l.holdPID = open(l.t, l.source)
-	ctx, cancel := bounded()
+	l.holder, l.holderPID = open(l.t, l.source)
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	err := l.holding.Exec(ctx, `BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0`)
+	err := l.holder.Exec(ctx, `BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0`)
 	if err == nil {
-		err = l.take(ctx, l.holding, append(slices.Clone(opts), pglock.Wait(patience))...)
+		err = l.take(ctx, l.holder, append(slices.Clone(opts), pglock.Wait(timeout))...)
 	}
 	if err != nil {
 		l.t.Fatalf("pglocktest: hold %s: %v", l.name, err)
 	}
-	n, _ := strconv.Atoi(l.holdPID) // from Postgres, so it is a number
+	n, _ := strconv.Atoi(l.holderPID) // from Postgres, so it is a number
 	return int32(n)
 }
 
@@ -125,16 +125,16 @@ func (l *Lock) Hold(opts ...pglock.Option) (pid int32) {
 // It is not an error if the session was terminated in the meantime.
 func (l *Lock) Release() {
 	l.t.Helper()
-	if l.holding == nil {
+	if l.holder == nil {
 		l.t.Fatalf("pglocktest: release %s: not held: call Hold first", l.name)
 	}
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	err := l.holding.Exec(ctx, `ROLLBACK`)
-	l.holding.Close()
-	l.holding = nil
+	err := l.holder.Exec(ctx, `ROLLBACK`)
+	l.holder.Close()
+	l.holder = nil
 	if err != nil {
-		l.gone(l.holdPID)
+		l.awaitGone(l.holderPID)
 	}
 }
 
@@ -156,13 +156,13 @@ func (l *Lock) AwaitHeld() (pids []int32) {
 // AwaitFree waits until another session can acquire the lock.
 func (l *Lock) AwaitFree() {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(pollInterval) {
 		err := l.try()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			l.t.Fatalf("pglocktest: not free after %v: %v", patience, err)
+			l.t.Fatalf("pglocktest: not free after %v: %v", timeout, err)
 		}
 	}
 }
@@ -183,70 +183,70 @@ func (l *Lock) WantFree() {
 // Functions").
 func (l *Lock) Terminate() (pids []int32) {
 	l.t.Helper()
-	if pids = l.ask(terminateSQL, true); len(pids) == 0 {
+	if pids = l.sessions(terminateSQL, true); len(pids) == 0 {
 		l.t.Fatalf("pglocktest: terminate the holders of %s: there are none: call AwaitHeld first", l.name)
 	}
-	l.gone(join(pids))
+	l.awaitGone(join(pids))
 	return pids
 }
 
 // try takes the lock without waiting, and releases it again.
 func (l *Lock) try() error {
 	l.t.Helper()
-	l.look()
-	ctx, cancel := bounded()
+	l.openObserver()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	if err := l.looking.Exec(ctx, `BEGIN`); err != nil {
+	if err := l.observer.Exec(ctx, `BEGIN`); err != nil {
 		l.t.Fatalf("pglocktest: %v", err)
 	}
-	err := l.take(ctx, l.looking, pglock.NoWait())
-	if err := l.looking.Exec(ctx, `ROLLBACK`); err != nil {
+	err := l.take(ctx, l.observer, pglock.NoWait())
+	if err := l.observer.Exec(ctx, `ROLLBACK`); err != nil {
 		l.t.Fatalf("pglocktest: %v", err)
 	}
 	return err
 }
 
-// look opens the session that polls.
-func (l *Lock) look() {
+// openObserver opens the session that polls.
+func (l *Lock) openObserver() {
 	l.t.Helper()
-	if l.looking == nil {
-		l.looking, l.lookPID = open(l.t, l.source)
+	if l.observer == nil {
+		l.observer, l.observerPID = open(l.t, l.source)
 	}
 }
 
-// ask returns the pids of other sessions that hold the lock or wait for it.
-func (l *Lock) ask(sql string, granted bool) []int32 {
+// sessions returns the pids of other sessions that hold the lock or wait for it.
+func (l *Lock) sessions(sql string, granted bool) []int32 {
 	l.t.Helper()
-	l.look()
-	own := []string{l.lookPID}
-	if l.holding != nil {
-		own = append(own, l.holdPID)
+	l.openObserver()
+	own := []string{l.observerPID}
+	if l.holder != nil {
+		own = append(own, l.holderPID)
 	}
-	args := append([]string{strconv.FormatBool(granted)}, l.what[:]...)
-	if !granted && l.what[3] != "" { // any lock of the table
+	args := append([]string{strconv.FormatBool(granted)}, l.lockParams[:]...)
+	if !granted && l.lockParams[3] != "" { // any lock of the table
 		var all []string
 		for _, mode := range pglock.Modes() {
 			all = append(all, mode.PgLocks())
 		}
 		args[5] = "{" + strings.Join(all, ",") + "}"
 	}
-	answer := answerOf(l.t, l.looking, sql, append(args, "{"+strings.Join(own, ",")+"}")...)
-	if answer == "no such table" {
+	reply := queryValue(l.t, l.observer, sql, append(args, "{"+strings.Join(own, ",")+"}")...)
+	if reply == "no such table" {
 		l.t.Fatalf("pglocktest: %s: no such table: names are case-sensitive", l.name)
 	}
-	return pidsOf(answer)
+	return pidsOf(reply)
 }
 
 // await waits until n other sessions hold the lock or wait for it.
 func (l *Lock) await(granted bool, n int, verb string) []int32 {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
-		pids := l.ask(sessionsSQL, granted)
+	for deadline := time.Now().Add(timeout); ; time.Sleep(pollInterval) {
+		pids := l.sessions(sessionsSQL, granted)
 		if len(pids) >= n {
 			return pids
 		}
 		if time.Now().After(deadline) {
-			l.t.Fatalf("pglocktest: after %v, %d sessions %s %s, want %d: %s", patience, len(pids), verb, l.name, n, l.others(granted))
+			l.t.Fatalf("pglocktest: after %v, %d sessions %s %s, want %d: %s", timeout, len(pids), verb, l.name, n, l.others(granted))
 		}
 	}
 }
@@ -255,7 +255,7 @@ func (l *Lock) await(granted bool, n int, verb string) []int32 {
 // holders instead of waiters.
 func (l *Lock) others(granted bool) string {
 	l.t.Helper()
-	pids := join(l.ask(sessionsSQL, !granted))
+	pids := join(l.sessions(sessionsSQL, !granted))
 	switch {
 	case pids == "":
 		return "no session holds it or waits for it"
@@ -265,11 +265,11 @@ func (l *Lock) others(granted bool) string {
 	return "holders: pids " + pids
 }
 
-// gone waits until the sessions with these pids have ended.
-func (l *Lock) gone(pids string) {
+// awaitGone waits until the sessions with these pids have ended.
+func (l *Lock) awaitGone(pids string) {
 	l.t.Helper()
-	l.look()
-	awaitGone(l.t, l.looking, pids)
+	l.openObserver()
+	awaitGone(l.t, l.observer, pids)
 }
 
 // AwaitBlocked waits until the session with this pid is blocked by other sessions, which
@@ -278,12 +278,12 @@ func AwaitBlocked(t testing.TB, source pglock.Source, pid int32) (blockers []int
 	t.Helper()
 	session, _ := open(t, source)
 	defer session.Close()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
-		if blockers = pidsOf(answerOf(t, session, blockedSQL, fmt.Sprint(pid))); len(blockers) > 0 {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(pollInterval) {
+		if blockers = pidsOf(queryValue(t, session, blockedSQL, fmt.Sprint(pid))); len(blockers) > 0 {
 			return blockers
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("pglocktest: pid %[2]d is not blocked after %[1]v", patience, pid)
+			t.Fatalf("pglocktest: pid %[2]d is not blocked after %[1]v", timeout, pid)
 		}
 	}
 }
@@ -295,24 +295,24 @@ func TerminateApplication(t testing.TB, source pglock.Source, name string) (pids
 	t.Helper()
 	session, _ := open(t, source)
 	defer session.Close()
-	if pids = pidsOf(answerOf(t, session, terminateApplicationSQL, name)); len(pids) == 0 {
+	if pids = pidsOf(queryValue(t, session, terminateApplicationSQL, name)); len(pids) == 0 {
 		t.Fatalf("pglocktest: no session in this database has application_name %q", name)
 	}
 	awaitGone(t, session, join(pids))
 	return pids
 }
 
-// bounded returns a context with a time limit. It does not derive from the test's
+// timeoutCtx returns a context with a time limit. It does not derive from the test's
 // context, which is already done during cleanup.
-func bounded() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), patience+soon)
+func timeoutCtx() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), timeout+shortTimeout)
 }
 
 // open opens a session until the end of the test, and returns its pid. It fails behind a
 // pooler, which could lend the session, and what it holds, to others.
 func open(t testing.TB, source pglock.Source) (session pglock.Session, pid string) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	session, err := source.Open(ctx)
 	if err != nil {
@@ -330,30 +330,30 @@ func open(t testing.TB, source pglock.Source) (session pglock.Session, pid strin
 	return session, fmt.Sprint(hello.PID)
 }
 
-// answerOf returns the result of a statement that must succeed.
-func answerOf(t testing.TB, session pglock.Session, sql string, args ...string) string {
+// queryValue returns the result of a statement that must succeed.
+func queryValue(t testing.TB, session pglock.Session, sql string, args ...string) string {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	answer, err := session.Ask(ctx, sql, args...)
+	reply, err := session.Ask(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("pglocktest: %s: %v", sql, err)
 	}
-	return answer
+	return reply
 }
 
 func awaitGone(t testing.TB, session pglock.Session, pids string) {
 	t.Helper()
 	array := "{" + strings.ReplaceAll(pids, " ", ",") + "}"
-	for deadline := time.Now().Add(patience); answerOf(t, session, aliveSQL, array) != "0"; time.Sleep(pause) {
+	for deadline := time.Now().Add(timeout); queryValue(t, session, aliveSQL, array) != "0"; time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {
-			t.Fatalf("pglocktest: not all of the sessions %[2]s have ended after %[1]v", patience, pids)
+			t.Fatalf("pglocktest: not all of the sessions %[2]s have ended after %[1]v", timeout, pids)
 		}
 	}
 }
 
-func pidsOf(answer string) (pids []int32) {
-	for _, word := range strings.Fields(answer) {
+func pidsOf(reply string) (pids []int32) {
+	for _, word := range strings.Fields(reply) {
 		n, _ := strconv.Atoi(word) // from Postgres, so it is a number
 		pids = append(pids, int32(n))
 	}

@@ -105,7 +105,7 @@ func TestLock(t *testing.T) {
 				t.Error("Terminate succeeded although no other session holds the lock")
 			}
 			other := *s.lock
-			other.holding, other.holdPID = nil, "0"
+			other.holder, other.holderPID = nil, "0"
 			if pids := other.Terminate(); len(pids) != 1 {
 				t.Errorf("%v were terminated, want the holder", pids)
 			}

@@ -39,9 +39,9 @@ func (s suite) locker(t testing.TB, source pglock.Source, opts ...pglock.LockerO
 // lock takes a lock that must be free.
 func lock(t testing.TB, l *pglock.Locker, key pglock.Key, opts ...pglock.Option) *pglock.Lock {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	lock, err := l.Lock(ctx, key, append(opts, pglock.Wait(soon))...)
+	lock, err := l.Lock(ctx, key, append(opts, pglock.Wait(shortTimeout))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func (s suite) lockerLocks(t testing.TB) {
 
 	// Shared, many at once, and a pair.
 	keys := []pglock.Key{key(), pglock.Pair(-1, 2), pglock.Int(-3)}
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	first, err := here.LockAll(ctx, keys, pglock.Shared())
 	if err != nil {
@@ -95,7 +95,7 @@ func wantFree(t testing.TB, source pglock.Source, key pglock.Key) {
 	t.Helper()
 	l := Key(t, source, key)
 	l.WantFree()
-	l.looking.Close()
+	l.observer.Close()
 }
 
 func (s suite) lockerWaits(t testing.TB) {
@@ -137,7 +137,7 @@ func within(t testing.TB, result <-chan error, otherwise string) error {
 	select {
 	case err := <-result:
 		return err
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatal(otherwise)
 		return nil
 	}
@@ -152,7 +152,7 @@ func (s suite) lockerNoticesLoss(t testing.TB) {
 			select {
 			case <-ctx.Done():
 				inside <- context.Cause(ctx)
-			case <-time.After(patience):
+			case <-time.After(timeout):
 				inside <- errors.New("no cancellation")
 			}
 			return nil
@@ -183,7 +183,7 @@ func (s suite) lockerClose(t testing.TB) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	outside.gone(join([]int32{held.PID()}))
+	outside.awaitGone(join([]int32{held.PID()}))
 	outside.WantFree()
 }
 
