@@ -135,7 +135,7 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 		cancel()
 		return ctx.Err()
 	}), context.Canceled)
-	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE (locktype = 'advisory' OR relation = 'a'::regclass) AND ` + here)
+	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE (locktype = 'advisory' OR relation = 'a'::regclass) AND ` + inThisDatabase)
 	rows(2)
 
 	// Not acquired: an error, or nil with SkipIfHeld.

@@ -58,7 +58,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 		d.exec(`CREATE TABLE written (id int); CREATE TABLE locked (id int)`)
 		direct := d.conn.Config().ConnString()
 		// The writer, the blocker and the waiter connect before the defaults are set.
-		writer, blocker, waiter, clean := seenFrom(t, direct), seenFrom(t, direct), seenFrom(t, direct), seenFrom(t, direct)
+		writer, blocker, waiter, clean := databaseAt(t, direct), databaseAt(t, direct), databaseAt(t, direct), databaseAt(t, direct)
 		writer.exec(`BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE`)
 		writer.exec(`INSERT INTO written VALUES (1)`)
 		defaults := hostileDefaults
@@ -88,12 +88,12 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 		}
 
 		// Check the setup: a plain client waits.
-		patient := " statement_timeout=0"
+		noTimeouts := " statement_timeout=0"
 		var major int
 		if d.scan(&major, `SELECT current_setting('server_version_num')::int / 10000`); major >= 17 {
-			patient += " transaction_timeout=0"
+			noTimeouts += " transaction_timeout=0"
 		}
-		plain, err := pgx.Connect(t.Context(), dsn+patient)
+		plain, err := pgx.Connect(t.Context(), dsn+noTimeouts)
 		must(t, err)
 		waits := make(chan error, 1)
 		go func() {
@@ -120,7 +120,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			}
 		}
 		key := pglock.Name("job")
-		for name, source := range through(t, dsn) {
+		for name, source := range poolerSources(t, dsn) {
 			if by != "ALTER ROLE" && (name == "database/sql, pgx" || name == "an application pool") {
 				continue
 			}
@@ -192,7 +192,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			_, err = inspect.Terminate(ctx, guarded, inspect.BlockersOf(pairs), inspect.DryRun())
 			said(name+": Terminate", err)
 		}
-		for name, open := range programs(t, dsn+patient) { // the program's own timeouts apply
+		for name, open := range programs(t, dsn+noTimeouts) { // the program's own timeouts apply
 			said(name+": WithLockTimeout", pglock.WithLockTimeout(ctx, open(), pglock.NoTimeout, func(context.Context) error { return nil }))
 		}
 

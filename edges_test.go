@@ -162,7 +162,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		locker := d.locker(pglock.Heartbeat(time.Hour))
 		held := must1(locker.Lock(t.Context(), key, opts...))
 		d.terminate(held.PID())
-		d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
+		d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
 		d.mayTake(key, true)
 		err := end(held)
 		if !errors.Is(err, pglock.ErrLost) || errors.Is(err, pglock.ErrUnconfirmed) {
@@ -178,7 +178,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	locker := d.locker(pglock.Heartbeat(time.Hour), pglock.HandOver(time.Hour))
 	first, second := lock(t, locker, key, pglock.Shared()), lock(t, locker, key, pglock.Shared())
 	d.terminate(first.PID())
-	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
+	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
 	time.Sleep(10 * time.Millisecond) // a confirmation may be up to 2 ms old
 	for _, held := range []*pglock.Lock{first, second} {
 		if err := held.Unlock(); !errors.Is(err, pglock.ErrLost) {
@@ -198,7 +198,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		time.Sleep(time.Millisecond)
 	}
 	d.terminate(exclusive.PID())
-	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND `+here+`)`, exclusive.PID())
+	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND `+inThisDatabase+`)`, exclusive.PID())
 	time.Sleep(10 * time.Millisecond)
 	if err := exclusive.Unlock(); !errors.Is(err, pglock.ErrLost) {
 		t.Errorf("the holder that handed over a lost lock: %v", err)
@@ -208,9 +208,9 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	}
 }
 
-// standIn is a proxy in front of Postgres that replaces the calls of locking functions.
+// fakeServer is a proxy in front of Postgres that replaces the calls of locking functions.
 // It imitates a server that speaks the protocol and has no advisory locks.
-func standIn(t *testing.T, dsn string) string {
+func fakeServer(t *testing.T, dsn string) string {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
 	must(t, err)
@@ -283,7 +283,7 @@ func TestServersWithoutAdvisoryLocks(t *testing.T) {
 				d.exec(fmt.Sprintf(`CREATE FUNCTION standin.%s(%s) RETURNS boolean LANGUAGE plpgsql AS $$%s$$`, function, args, body))
 			}
 		}
-		dsn := standIn(t, d.dsn)
+		dsn := fakeServer(t, d.dsn)
 		for name, source := range map[string]pglock.Source{
 			"pgx": pgxlock.ConnString(dsn), "database/sql, lib/pq": sqllock.ConnString("postgres", dsn),
 		} {

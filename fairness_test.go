@@ -16,19 +16,19 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// here is a condition on pg_locks: locks of this test's database.
-const here = `database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+// inThisDatabase is a condition on pg_locks: locks of this test's database.
+const inThisDatabase = `database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// rivals are plain clients that take an advisory lock in turns, wait for it in Postgres
+// plainClients are clients that take an advisory lock in turns, wait for it in Postgres
 // without a limit, and hold it for some time.
-type rivals struct {
+type plainClients struct {
 	turns atomic.Int64
 	stop  func()
 }
 
-func (d *db) rivals(n int, key pglock.Key, hold time.Duration) *rivals {
+func (d *db) plainClients(n int, key pglock.Key, hold time.Duration) *plainClients {
 	d.t.Helper()
-	r := &rivals{}
+	r := &plainClients{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range n {
@@ -68,8 +68,8 @@ func TestTurnsBesidePlainClients(t *testing.T) {
 				t.Parallel()
 				d := newDB(t)
 				key := pglock.Int(4711)
-				r := d.rivals(n, key, hold)
-				d.until(`SELECT count(*) >= $1 FROM pg_locks WHERE locktype = 'advisory' AND `+here, n)
+				r := d.plainClients(n, key, hold)
+				d.until(`SELECT count(*) >= $1 FROM pg_locks WHERE locktype = 'advisory' AND `+inThisDatabase, n)
 				locker := d.locker()
 				before := r.turns.Load()
 				began := time.Now()
@@ -98,7 +98,7 @@ func TestLongWaitBesideCreateIndexConcurrently(t *testing.T) {
 	d := newDB(t)
 	d.exec(`CREATE TABLE orders (id int)`)
 	key := pglock.Int(4712)
-	r := d.rivals(5, key, 700*time.Millisecond)
+	r := d.plainClients(5, key, 700*time.Millisecond)
 	locker := d.locker()
 	got := make(chan error, 1)
 	go func() {
@@ -209,7 +209,7 @@ func TestWaitGoesOnWithoutConnectionsLeft(t *testing.T) {
 		"max_connections": "10", "superuser_reserved_connections": "3", "max_wal_senders": "0",
 	}})
 	dsn := server.ConnString("postgres")
-	d := seenFrom(t, dsn)
+	d := databaseAt(t, dsn)
 	role := "app"
 	d.exec(`CREATE ROLE ` + role + ` LOGIN`)
 	app := strings.Replace(dsn, "user=postgres", "user="+role, 1)

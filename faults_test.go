@@ -202,7 +202,7 @@ func TestServerStopsAndComesBack(t *testing.T) {
 			waiter := newLocker(t, source(t, server.ConnString("postgres")))
 			held := lock(t, holder, key)
 			waiting := start(waiter, context.Background(), key)
-			on(t, server).untilWaiting(1, key)
+			databaseOn(t, server).untilWaiting(1, key)
 			working := make(chan error, 1)
 			running := make(chan struct{})
 			go func() {
@@ -407,7 +407,7 @@ func testCancelledFromOutside(t *testing.T, d *db) {
 func TestTenThousandLocks(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_locks_per_transaction": "256"}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	locker := d.locker()
 	must(t, lock(t, locker, pglock.Name("job")).Unlock()) // the session is open now
 	const n = 10_000
@@ -631,7 +631,7 @@ func TestCablePulled(t *testing.T) {
 		for _, what := range []string{"holding", "unlocking", "waiting", "reset"} {
 			t.Run(name+" "+what, func(t *testing.T) {
 				t.Parallel()
-				d := on(t, server)
+				d := databaseOn(t, server)
 				cable := newCable(t, fmt.Sprintf("127.0.0.1:%d", server.Port()))
 				const heartbeat = 600 * time.Millisecond
 				locker := newLocker(t, source(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", cable.port())),
@@ -677,7 +677,7 @@ func TestCablePulled(t *testing.T) {
 				}
 				cable.cut() // close the server's end, too
 				classid, objid, _ := key.PgLocks()
-				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND `+here, classid, objid)
+				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND `+inThisDatabase, classid, objid)
 				cable.pulled.Store(false)
 				must(t, lock(t, locker, key).Unlock())
 				must(t, locker.Close())

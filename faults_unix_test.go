@@ -16,7 +16,7 @@ import (
 func TestServerHangs(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	locker := d.locker(pglock.Heartbeat(300 * time.Millisecond))
 	key := pglock.Name("job")
 	held := lock(t, locker, key)

@@ -21,8 +21,8 @@ var hostileNames = []string{
 	strings.Repeat("x", 63), strings.Repeat("é", 31) + "x", "select", "NULL", "{a,b}", "(a,b)", `a,b`, "<x>", "=cmd()",
 }
 
-// safe fails unless text is one line without control characters.
-func safe(t *testing.T, text string) {
+// wantPrintable fails unless text is one line without control characters.
+func wantPrintable(t *testing.T, text string) {
 	t.Helper()
 	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }) {
 		t.Errorf("not safe for a terminal: %q", text)
@@ -56,7 +56,7 @@ func TestLockTablesOfHostileNames(t *testing.T) {
 				t.Errorf("%q: %v", name, err)
 				continue
 			}
-			safe(t, err.Error())
+			wantPrintable(t, err.Error())
 		}
 		must(t, tx.Rollback(t.Context()))
 		must(t, pglock.LockTables(t.Context(), waiter, pglock.Tables(tables[i]), pglock.In(pglock.Share)))
@@ -90,7 +90,7 @@ func TestTablesThatAreNone(t *testing.T) {
 		if len(err.Error()) > 600 {
 			t.Errorf("%.20q: an error of %d bytes", name, len(err.Error()))
 		}
-		safe(t, err.Error())
+		wantPrintable(t, err.Error())
 		tx.usable()
 		must(t, tx.back())
 	}
@@ -115,7 +115,7 @@ func TestHostileLockNames(t *testing.T) {
 		_, err := others.Lock(t.Context(), key, pglock.NoWait())
 		wantErr(t, err, pglock.ErrNotAcquired)
 		for _, text := range []string{key.String(), err.Error(), fmt.Sprint(key), fmt.Sprintf("%v", held.Key())} {
-			safe(t, text)
+			wantPrintable(t, text)
 			if len(text) > 1500 {
 				t.Errorf("%.20q: %d bytes", name, len(text))
 			}
@@ -137,7 +137,7 @@ func TestErrorsAreSafe(t *testing.T) {
 		Kind: pglock.ErrNotAcquired, Err: errors.New(evil),
 	}
 	for _, text := range []string{h.String(), e.Error(), fmt.Sprint(h), e.Keys[0].String()} {
-		safe(t, text)
+		wantPrintable(t, text)
 		if !strings.Contains(text, `evil\x1b[31m`) {
 			t.Errorf("the text is missing: %q", text)
 		}

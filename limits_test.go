@@ -19,10 +19,10 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// on returns a database of a test's own server.
-func on(t *testing.T, server *pgserver.Server) *db {
+// databaseOn returns a database of a test's own server.
+func databaseOn(t *testing.T, server *pgserver.Server) *db {
 	t.Helper()
-	return seenFrom(t, server.ConnString("postgres"))
+	return databaseAt(t, server.ConnString("postgres"))
 }
 
 func newLocker(t *testing.T, source pglock.Source, opts ...pglock.LockerOption) *pglock.Locker {
@@ -71,7 +71,7 @@ func TestLockTableFull(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
 		"max_locks_per_transaction": "10", "max_connections": "12", "max_prepared_transactions": "0",
 	}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	locker := d.locker()
 	key := pglock.Name("job")
 	held := lock(t, locker, key)
@@ -130,7 +130,7 @@ func TestLockTableFull(t *testing.T) {
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_connections": "8"}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	holder, locker := d.locker(), d.locker()
 	key := pglock.Name("job")
 	held := lock(t, holder, key)
@@ -230,7 +230,7 @@ func TestStandbyAndFailover(t *testing.T) {
 	primary := pgtest.Own(t, pgserver.Options{})
 	standby := pgtest.Standby(t, primary)
 	key := pglock.Name("job")
-	onStandby := on(t, standby)
+	onStandby := databaseOn(t, standby)
 	locker := onStandby.locker()
 	for range 2 {
 		_, err := locker.Lock(t.Context(), key)
@@ -243,7 +243,7 @@ func TestStandbyAndFailover(t *testing.T) {
 	either := newLocker(t, source(t, fmt.Sprintf("host=%s,%s user=postgres dbname=postgres sslmode=disable target_session_attrs=read-write",
 		standby.Host(), primary.Host())))
 	held := lock(t, either, key)
-	on(t, primary).mayTake(key, false)
+	databaseOn(t, primary).mayTake(key, false)
 
 	// The primary's machine fails. The lock was only in its memory.
 	must(t, primary.Kill())
@@ -309,7 +309,7 @@ func TestServerNotReady(t *testing.T) {
 func TestPermission(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{HBA: []string{"local all locked scram-sha-256", "host all locked all scram-sha-256"}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	d.exec(`CREATE ROLE app LOGIN; CREATE ROLE locked LOGIN PASSWORD 'right'`)
 	d.exec(`CREATE DATABASE own`)
 	d.exec(`REVOKE CONNECT ON DATABASE own FROM PUBLIC`)

@@ -33,11 +33,11 @@ type db struct {
 
 func newDB(t *testing.T) *db {
 	t.Helper()
-	return seenFrom(t, pgtest.Database(t))
+	return databaseAt(t, pgtest.Database(t))
 }
 
-// seenFrom returns the database of dsn.
-func seenFrom(t *testing.T, dsn string) *db {
+// databaseAt returns the database of dsn.
+func databaseAt(t *testing.T, dsn string) *db {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -293,9 +293,9 @@ func testWaitsUntilUnlocked(t *testing.T, d *db) {
 	d.mayTake(key, true)
 }
 
-// inSomeTime calls f with longer and longer time limits, until Postgres replies within
+// withEnoughTime calls f with longer and longer time limits, until Postgres replies within
 // one.
-func inSomeTime(f func(time.Duration) error) error {
+func withEnoughTime(f func(time.Duration) error) error {
 	for d := 20 * time.Millisecond; ; d *= 4 {
 		if err := f(d); !errors.Is(err, pglock.ErrUnavailable) || d > 20*time.Second {
 			return err
@@ -313,7 +313,7 @@ func testGivingUp(t *testing.T, d *db) {
 		for range 5 {
 			held := lock(t, a, key)
 
-			err := inSomeTime(func(d time.Duration) error {
+			err := withEnoughTime(func(d time.Duration) error {
 				_, err := b.Lock(t.Context(), key, pglock.Wait(d))
 				return err
 			})
@@ -322,7 +322,7 @@ func testGivingUp(t *testing.T, d *db) {
 				t.Errorf("Wait ended the wait, not ctx: %v", err)
 			}
 
-			err = inSomeTime(func(d time.Duration) error {
+			err = withEnoughTime(func(d time.Duration) error {
 				ctx, cancel := context.WithTimeout(t.Context(), d)
 				defer cancel()
 				_, err := b.Lock(ctx, key)
@@ -343,7 +343,7 @@ func testGivingUp(t *testing.T, d *db) {
 			must(t, held.Unlock())
 			if sessions > 1 {
 				// At once, unless canceling takes longer on this machine.
-				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
+				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
 				d.mayTake(key, true)
 			}
 		}
@@ -363,7 +363,7 @@ func testDo(t *testing.T, d *db) {
 		never := func(context.Context) error { ran = true; return nil }
 		wantErr(t, b.Do(ctx, key, never, pglock.NoWait()), pglock.ErrNotAcquired)
 		must(t, b.Do(ctx, key, never, pglock.NoWait(), pglock.SkipIfHeld()))
-		must(t, inSomeTime(func(d time.Duration) error { return b.Do(ctx, key, never, pglock.Wait(d), pglock.SkipIfHeld()) }))
+		must(t, withEnoughTime(func(d time.Duration) error { return b.Do(ctx, key, never, pglock.Wait(d), pglock.SkipIfHeld()) }))
 		if ran {
 			t.Error("it ran without the lock")
 		}
@@ -561,7 +561,7 @@ func testLockAll(t *testing.T, d *db) {
 
 	// One of them is held by another: LockAll takes none, or all once it is free.
 	held := lock(t, b, pglock.Name("a"))
-	err = inSomeTime(func(d time.Duration) error {
+	err = withEnoughTime(func(d time.Duration) error {
 		_, err := a.LockAll(t.Context(), keys, pglock.Wait(d))
 		return err
 	})

@@ -206,12 +206,12 @@ func TestWaitingPinsNothingForLong(t *testing.T) {
 // A lock belongs to one database: the same key in another database is another lock.
 func TestLocksArePerDatabase(t *testing.T) {
 	t.Parallel()
-	here, there := newDB(t), newDB(t)
+	inThisDatabase, there := newDB(t), newDB(t)
 	key := pglock.Name("job")
-	held := lock(t, here.locker(), key)
+	held := lock(t, inThisDatabase.locker(), key)
 	there.mayTake(key, true)
 	must(t, lock(t, there.locker(), key).Unlock())
-	here.mayTake(key, false)
+	inThisDatabase.mayTake(key, false)
 	must(t, held.Unlock())
 }
 

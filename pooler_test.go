@@ -28,8 +28,8 @@ func pooled(t *testing.T, mode pgbouncer.Mode, settings ...string) (d *db, dsn s
 	return d, bouncer.ConnString(d.name()), bouncer
 }
 
-// through returns every kind of Source for the pooler.
-func through(t *testing.T, dsn string) map[string]pglock.Source {
+// poolerSources returns every kind of Source for the pooler.
+func poolerSources(t *testing.T, dsn string) map[string]pglock.Source {
 	t.Helper()
 	return map[string]pglock.Source{
 		"pgx":                  pgxlock.ConnString(dsn),
@@ -44,7 +44,7 @@ func TestPoolerIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Session, pgbouncer.Statement} {
 		d, dsn, _ := pooled(t, mode)
-		for name, source := range through(t, dsn) {
+		for name, source := range poolerSources(t, dsn) {
 			locker := newLocker(t, source)
 			for range 3 { // the sessions behind the pooler are reused
 				_, err := locker.Lock(t.Context(), pglock.Name("job"), pglock.Wait(5*time.Second))
@@ -70,7 +70,7 @@ func TestPoolerIsRefused(t *testing.T) {
 func TestSessionPoolerAllowed(t *testing.T) {
 	t.Parallel()
 	d, dsn, _ := pooled(t, pgbouncer.Session)
-	for name, source := range through(t, dsn) {
+	for name, source := range poolerSources(t, dsn) {
 		t.Run(name, func(t *testing.T) {
 			locker := newLocker(t, source, pglock.AllowPooler(), pglock.Heartbeat(time.Second))
 			other := newLocker(t, pgxlock.ConnString(dsn), pglock.AllowPooler())
@@ -117,9 +117,9 @@ func TestTransactionPoolerAllowedByMistake(t *testing.T) {
 	// Both get the same session, to which Postgres grants the same lock twice.
 	for _, name := range []string{"pgx", "database/sql, pgx", "database/sql, lib/pq"} {
 		d, dsn, _ := pooled(t, pgbouncer.Transaction, "default_pool_size = 1")
-		first := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(500*time.Millisecond))
+		first := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(500*time.Millisecond))
 		held := lock(t, first, key)
-		second := newLocker(t, through(t, dsn)[name], pglock.AllowPooler())
+		second := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler())
 		_, err := second.TryLock(t.Context(), key)
 		if held.Err() == nil && err == nil {
 			t.Errorf("%s: there are two holders", name)
@@ -138,7 +138,7 @@ func TestPoolerSwapsSessions(t *testing.T) {
 	key := pglock.Name("job")
 	for _, name := range []string{"pgx", "database/sql, lib/pq"} {
 		d, dsn, _ := pooled(t, pgbouncer.Transaction)
-		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(4*time.Second))
+		locker := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(4*time.Second))
 		held := lock(t, locker, key)
 		// Another client's transaction gets the session that holds the lock. The pooler
 		// assigns the session used last, unless it is busy at the moment.
@@ -208,7 +208,7 @@ func TestSessionIsReset(t *testing.T) {
 			before.Store("")
 			wantErr(t, held.Err(), pglock.ErrPooler)
 			wantErr(t, held.Unlock(), pglock.ErrLost)
-			d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
+			d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
 			must(t, locker.Close())
 		}
 	}
@@ -292,7 +292,7 @@ func TestRefusedSessionIsLeftAsItWas(t *testing.T) {
 		d, dsn, _ := pooled(t, mode, "default_pool_size = 1", "server_reset_query =")
 		d.exec(`CREATE SCHEMA app; CREATE TABLE app.orders (id int); ALTER ROLE postgres IN DATABASE ` + d.name() + ` SET search_path = app`)
 		before := stateOf(t, dsn)
-		for name, source := range through(t, dsn) {
+		for name, source := range poolerSources(t, dsn) {
 			locker := newLocker(t, source)
 			_, err := locker.Lock(t.Context(), pglock.Name("job"), pglock.Wait(5*time.Second))
 			wantErr(t, err, pglock.ErrPooler)
@@ -317,7 +317,7 @@ func TestAllowedSessionIsGivenBackAsItWas(t *testing.T) {
 	for _, name := range []string{"pgx", "database/sql, pgx", "database/sql, lib/pq"} {
 		_, dsn, _ := pooled(t, pgbouncer.Session, "default_pool_size = 1", "server_reset_query =")
 		before := stateOf(t, dsn)
-		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler())
+		locker := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler())
 		must(t, lock(t, locker, pglock.Name("job")).Unlock())
 		must(t, locker.Close())
 		if after := stateOf(t, dsn); strings.TrimSpace(after) != strings.TrimSpace(before) {

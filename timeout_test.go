@@ -37,7 +37,7 @@ func TestWithLockTimeoutInATransaction(t *testing.T) {
 				if strange {
 					conn = bare{a.Conn}
 				}
-				deep(t, a, conn)
+				nestTimeouts(t, a, conn)
 				if got := a.timeouts(); got != before {
 					t.Errorf("%s: the timeouts are %s, were %s", set, got, before)
 				}
@@ -51,8 +51,8 @@ func TestWithLockTimeoutInATransaction(t *testing.T) {
 	})
 }
 
-// deep nests the two timeouts, with errors and panics in between.
-func deep(t *testing.T, a *tx, conn pglock.Conn) {
+// nestTimeouts nests the two timeouts, with errors and panics in between.
+func nestTimeouts(t *testing.T, a *tx, conn pglock.Conn) {
 	t.Helper()
 	ctx := t.Context()
 	statement := strings.Fields(a.timeouts())[1]
@@ -107,7 +107,7 @@ func TestWithLockTimeoutOutsideATransaction(t *testing.T) {
 			for _, set := range []string{`SELECT 1`, `SET lock_timeout = '1234ms'; SET statement_timeout = '90min'`} {
 				a.exec(set)
 				before := a.timeouts()
-				deep(t, a, conn)
+				nestTimeouts(t, a, conn)
 				if got := a.timeouts(); got != before {
 					t.Errorf("%s: the timeouts are %s, were %s", set, got, before)
 				}

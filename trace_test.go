@@ -22,8 +22,8 @@ import (
 // Whatever pglock does on a pooled session, or refuses to do, the next client finds the
 // session unchanged, as reported by Postgres: see stateOf.
 
-// left checks what pglock's functions leave on a pooled session.
-type left struct {
+// pooledState checks what pglock's functions leave on a pooled session.
+type pooledState struct {
 	t     *testing.T
 	dsn   string
 	state string
@@ -31,17 +31,17 @@ type left struct {
 
 // throughOne starts a pooler with a single session, for a role with its own search_path.
 // d is a direct connection to the database.
-func throughOne(t *testing.T, mode pgbouncer.Mode) (*db, *left) {
+func throughOne(t *testing.T, mode pgbouncer.Mode) (*db, *pooledState) {
 	t.Helper()
 	d, dsn, _ := pooled(t, mode, "default_pool_size = 1", "server_reset_query =")
 	d.exec(`CREATE SCHEMA app; CREATE TABLE app.orders (id int);
 		ALTER ROLE postgres IN DATABASE ` + d.name() + ` SET search_path = app`)
-	return d, &left{t: t, dsn: dsn, state: stateOf(t, dsn)}
+	return d, &pooledState{t: t, dsn: dsn, state: stateOf(t, dsn)}
 }
 
-// nothing checks that the pooled session is unchanged, and that it works for other
+// wantUnchanged checks that the pooled session is unchanged, and that it works for other
 // clients.
-func (l *left) nothing(verb string) {
+func (l *pooledState) wantUnchanged(verb string) {
 	l.t.Helper()
 	// A custom setting that ended with its transaction remains known, without a value:
 	// Postgres forgets no name.
@@ -58,7 +58,7 @@ func (l *left) nothing(verb string) {
 }
 
 // conns returns a program's connections through the pooler, one of each kind.
-func (l *left) conns() map[string]func() (pglock.Conn, func()) {
+func (l *pooledState) conns() map[string]func() (pglock.Conn, func()) {
 	l.t.Helper()
 	open := func(driver, more string) func() (pglock.Conn, func()) {
 		db := openSQL(l.t, driver, l.dsn+more)
@@ -98,7 +98,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			queriers[name] = conn
 			guarded, err := inspect.Guard(t.Context(), conn)
 			must(t, err)
-			l.nothing(string(mode) + ", Guard, " + name)
+			l.wantUnchanged(string(mode) + ", Guard, " + name)
 			if !guarded.Shared() {
 				t.Errorf("%s, %s: Guard does not detect that the session is shared", mode, name)
 			}
@@ -106,7 +106,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 		}
 
 		d.exec(`CREATE TABLE app.scene ()`)
-		blocker, waiter := seenFrom(t, d.conn.Config().ConnString()), seenFrom(t, d.conn.Config().ConnString())
+		blocker, waiter := databaseAt(t, d.conn.Config().ConnString()), databaseAt(t, d.conn.Config().ConnString())
 		for name, q := range queriers {
 			blocker.exec(`BEGIN; LOCK TABLE app.scene`)
 			waited := make(chan error, 1)
@@ -124,13 +124,13 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			}
 			_, err = inspect.Take(t.Context(), q)
 			must(t, err)
-			l.nothing(step("Locks and Take"))
+			l.wantUnchanged(step("Locks and Take"))
 			pairs, err := inspect.Blocked(t.Context(), q, inspect.Where("blocking_state", "=", "idle in transaction"), inspect.PIDs(int32(waiter.conn.PgConn().PID())))
 			must(t, err)
 			if len(pairs) != 1 || pairs[0].Blocking.PID != int32(blocker.conn.PgConn().PID()) {
 				t.Fatalf("%s: %v", step("Blocked"), pairs)
 			}
-			l.nothing(step("Blocked"))
+			l.wantUnchanged(step("Blocked"))
 			outcomes, err := inspect.Cancel(t.Context(), q, inspect.SessionsOf([]inspect.Lock{*pairs[0].Lock}))
 			must(t, err)
 			if outcomes[0].Status != inspect.Signalled {
@@ -139,7 +139,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			if err := <-waited; err == nil || !strings.Contains(err.Error(), "57014") {
 				t.Errorf("%s: the waiter's error is %v", step("Cancel"), err)
 			}
-			l.nothing(step("Cancel"))
+			l.wantUnchanged(step("Cancel"))
 			outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(pairs), inspect.DryRun())
 			must(t, err)
 			if outcomes[0].Status == inspect.Signalled {
@@ -152,8 +152,8 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			if len(outcomes) != 1 || !outcomes[0].Ended {
 				t.Errorf("%s: %+v", step("Terminate"), outcomes)
 			}
-			l.nothing(step("Terminate"))
-			blocker = seenFrom(t, d.conn.Config().ConnString())
+			l.wantUnchanged(step("Terminate"))
+			blocker = databaseAt(t, d.conn.Config().ConnString())
 		}
 	}
 }
@@ -165,7 +165,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 	never := func(context.Context) error { t.Error("the function ran"); return nil }
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement, pgbouncer.Session} {
 		var d *db
-		l := &left{t: t}
+		l := &pooledState{t: t}
 		if mode == pgbouncer.Session { // each connection has its own session, so there is nothing to detect
 			d, l.dsn, _ = pooled(t, mode)
 		} else {
@@ -207,7 +207,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 				if mode == pgbouncer.Session {
 					continue
 				}
-				l.nothing(string(mode) + ", " + verb + ", " + name)
+				l.wantUnchanged(string(mode) + ", " + verb + ", " + name)
 			}
 			done()
 		}
@@ -216,7 +216,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 		}
 
 		// The watcher's source, with each driver.
-		for name, source := range through(t, l.dsn) {
+		for name, source := range poolerSources(t, l.dsn) {
 			ran := false
 			fn := func(context.Context) error { ran = true; return nil }
 			for verb, err := range map[string]error{
@@ -230,7 +230,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 				if ran {
 					t.Errorf("%s, %s ran without a watcher", verb, name)
 				}
-				l.nothing(string(mode) + ", the source of " + verb + ", " + name)
+				l.wantUnchanged(string(mode) + ", the source of " + verb + ", " + name)
 			}
 		}
 	}
@@ -244,7 +244,7 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 	ctx := t.Context()
 	key, taken := pglock.Name("job"), pglock.Name("taken")
 	d.exec(`CREATE TABLE app.taken ()`)
-	holder := seenFrom(t, d.conn.Config().ConnString())
+	holder := databaseAt(t, d.conn.Config().ConnString())
 	holder.exec(`BEGIN; LOCK TABLE app.taken`)
 	holder.exec(`SELECT pg_advisory_xact_lock($1)`, taken.ID())
 	brief := pglock.Wait(5 * time.Millisecond)
@@ -302,7 +302,7 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 				if err := run(); outcome == nil && err != nil || outcome != nil && (!errors.Is(err, errStop) || err.Error() != "stop") {
 					t.Errorf("%s, %s: %v", verb, name, err)
 				}
-				l.nothing(verb + ", " + name)
+				l.wantUnchanged(verb + ", " + name)
 			}
 		}
 	}
@@ -327,9 +327,9 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 		},
 	} {
 		must(t, do(key))
-		l.nothing("a form that begins, " + name)
+		l.wantUnchanged("a begin, " + name)
 		wantErr(t, do(taken), pglock.ErrNotAcquired)
-		l.nothing("a form that begins in vain, " + name)
+		l.wantUnchanged("a failed begin, " + name)
 	}
 }
 

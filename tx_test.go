@@ -631,7 +631,7 @@ func TestLockTxErroredButHeld(t *testing.T) {
 	d := newDB(t)
 	key := pglock.Int(1)
 	var wg sync.WaitGroup
-	var inside, had, refused atomic.Int32
+	var inside, acquired, refused atomic.Int32
 	stop := time.Now().Add(2 * time.Second)
 	for i := range 8 {
 		wg.Go(func() {
@@ -642,7 +642,7 @@ func TestLockTxErroredButHeld(t *testing.T) {
 				err := pglock.LockTx(context.Background(), pgxlock.Tx(tx), key, pglock.Wait(time.Duration(1+i%3)*time.Millisecond))
 				switch {
 				case err == nil:
-					had.Add(1)
+					acquired.Add(1)
 					if inside.Add(1) > 1 {
 						t.Error("there are two holders")
 					}
@@ -663,8 +663,8 @@ func TestLockTxErroredButHeld(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if had.Load() == 0 || refused.Load() == 0 {
-		t.Errorf("acquired %d times, refused %d times: want both", had.Load(), refused.Load())
+	if acquired.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("acquired %d times, refused %d times: want both", acquired.Load(), refused.Load())
 	}
 }
 
