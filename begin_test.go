@@ -16,7 +16,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// do runs fn, with what executes a statement, under the lock of key 1 or of table a.
+// do runs fn under the lock of key 1 or of table a, and passes it a function that
+// executes a statement.
 type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...pglock.Option) error
 
 func doWith[T any](t *testing.T, begin pglock.Beginner[T], exec func(T, string) error) do {
@@ -106,7 +107,7 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 	func() {
 		defer func() {
 			if recover() != "oh" {
-				t.Error("the panic did not come through")
+				t.Error("the panic was not propagated")
 			}
 		}()
 		do(ctx, tables, func(ctx context.Context, exec func(string)) error {
@@ -134,10 +135,10 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 		cancel()
 		return ctx.Err()
 	}), context.Canceled)
-	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE (locktype = 'advisory' OR relation = 'a'::regclass) AND ` + here)
+	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE (locktype = 'advisory' OR relation = 'a'::regclass) AND ` + inThisDatabase)
 	rows(2)
 
-	// Not had: an error, or nothing to complain of.
+	// Not acquired: an error, or nil with SkipIfHeld.
 	d.exec(`BEGIN; SELECT pg_advisory_xact_lock(1); LOCK TABLE a`)
 	never := func(context.Context, func(string)) error {
 		t.Error("fn was called")
@@ -155,6 +156,6 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 	rows(3)
 
 	if err := do(ctx, tables, never, pglock.Wait(0)); err == nil {
-		t.Error("an option that makes no sense is no error")
+		t.Error("an invalid option is not an error")
 	}
 }

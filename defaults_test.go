@@ -17,8 +17,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// What a role, a database or PGOPTIONS may set by default that would make pglock's own
-// sessions wait, fail, or read something else.
+// Defaults of a role, a database or PGOPTIONS that would make pglock's own sessions wait,
+// fail, or read something else.
 var hostileDefaults = map[string]string{
 	"default_transaction_isolation":       "serializable",
 	"default_transaction_read_only":       "on",
@@ -47,18 +47,18 @@ var hostileDefaults = map[string]string{
 	"application_name":                    "ours",
 }
 
-// Under a role whose transactions are serializable, read only and deferrable, each of them
-// waits until others that write have ended, also one that only asks for the time. Whatever
-// pglock opens for itself does not, and what else such a role may have is not in its way
-// either: however the defaults come about, and by each driver.
+// A role's transactions may be serializable, read only and deferrable. Each of them then
+// waits until transactions that write have ended, even if it only reads the time.
+// pglock's own sessions do not wait, and no other default of the role affects them,
+// whatever sets it and with each driver.
 func TestCatalogDefaultsOfARole(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"ALTER ROLE", "ALTER DATABASE", "PGOPTIONS", "ALTER ROLE, deferrable and exit_on_error alone"} {
 		d := newDB(t)
 		d.exec(`CREATE TABLE written (id int); CREATE TABLE locked (id int)`)
 		direct := d.conn.Config().ConnString()
-		// Those who write, block and wait come before the defaults.
-		writer, blocker, waiter, clean := seenFrom(t, direct), seenFrom(t, direct), seenFrom(t, direct), seenFrom(t, direct)
+		// The writer, the blocker and the waiter connect before the defaults are set.
+		writer, blocker, waiter, clean := databaseAt(t, direct), databaseAt(t, direct), databaseAt(t, direct), databaseAt(t, direct)
 		writer.exec(`BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE`)
 		writer.exec(`INSERT INTO written VALUES (1)`)
 		defaults := hostileDefaults
@@ -87,13 +87,13 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			dsn += " options='" + strings.Join(options, " ") + "'"
 		}
 
-		// The scene is what it claims to be: a plain client waits.
-		patient := " statement_timeout=0"
+		// Check the setup: a plain client waits.
+		noTimeouts := " statement_timeout=0"
 		var major int
 		if d.scan(&major, `SELECT current_setting('server_version_num')::int / 10000`); major >= 17 {
-			patient += " transaction_timeout=0"
+			noTimeouts += " transaction_timeout=0"
 		}
-		plain, err := pgx.Connect(t.Context(), dsn+patient)
+		plain, err := pgx.Connect(t.Context(), dsn+noTimeouts)
 		must(t, err)
 		waits := make(chan error, 1)
 		go func() {
@@ -120,7 +120,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			}
 		}
 		key := pglock.Name("job")
-		for name, source := range through(t, dsn) {
+		for name, source := range poolerSources(t, dsn) {
 			if by != "ALTER ROLE" && (name == "database/sql, pgx" || name == "an application pool") {
 				continue
 			}
@@ -149,7 +149,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			said(name+": Close", other.Close())
 			clean.mayTake(key, true)
 
-			// The watcher sees who waits and who is in the way, and could end it.
+			// The watcher finds the waiter and its blocker, and could terminate it.
 			overdue := make(chan int32, 100)
 			watch := func(e prioritize.Event) {
 				if e.Kind == prioritize.Overdue {
@@ -160,7 +160,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 				select {
 				case pid := <-overdue:
 					if blocker := int32(blocker.conn.PgConn().PID()); pid != blocker {
-						t.Errorf("%s: %s: pid %d is in the way, want %d", by, name, pid, blocker)
+						t.Errorf("%s: %s: the blocker is pid %d, want %d", by, name, pid, blocker)
 					}
 					return nil
 				case <-ctx.Done():
@@ -168,7 +168,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 				}
 			}, prioritize.After(time.Millisecond), prioritize.Allow(prioritize.Superusers), prioritize.OnEvent(watch)))
 
-			// A test's own lock, and who waits for one.
+			// A test's own lock, and its waiter.
 			lock := pglocktest.Key(t, source, key)
 			lock.Hold()
 			clean.mayTake(key, false)
@@ -180,7 +180,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			guarded, err := inspect.Guard(ctx, open())
 			said(name+": Guard", err)
 			if guarded.Shared() {
-				t.Errorf("%s: %s: Guard takes the session for a pooler's", by, name)
+				t.Errorf("%s: %s: Guard believes that there is a pooler", by, name)
 			}
 			pairs, err := inspect.Blocked(ctx, guarded, inspect.PIDs(waiting))
 			said(name+": Blocked", err)
@@ -192,7 +192,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			_, err = inspect.Terminate(ctx, guarded, inspect.BlockersOf(pairs), inspect.DryRun())
 			said(name+": Terminate", err)
 		}
-		for name, open := range programs(t, dsn+patient) { // it is the program's own, and counts
+		for name, open := range programs(t, dsn+noTimeouts) { // the program's own timeouts apply
 			said(name+": WithLockTimeout", pglock.WithLockTimeout(ctx, open(), pglock.NoTimeout, func(context.Context) error { return nil }))
 		}
 
@@ -204,8 +204,8 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 	}
 }
 
-// programs open the connections of a program, each of its own kind, until the end of the
-// test. They must be used at once, for a role may have an idle_session_timeout.
+// programs opens a program's connections, one of each kind, until the end of the test.
+// They must be used at once, since a role may have an idle_session_timeout.
 func programs(t *testing.T, dsn string) map[string]func() pglock.Conn {
 	t.Helper()
 	open := func(driver string) func() pglock.Conn {

@@ -1,13 +1,11 @@
-// Package pglock takes locks in Postgres, for programs that must do a thing one
-// at a time on however many machines: advisory locks, and whole tables. Its
-// neighbours see and end locks (package inspect) and clear the way for work that
-// cannot wait (package prioritize).
+// Package pglock takes Postgres locks so that a job runs on one machine at a time:
+// advisory locks, and locks on whole tables. Package inspect lists locks and ends
+// sessions, and package prioritize clears the way for urgent work.
 //
 // # A lock around a function
 //
-// A [Locker] takes advisory locks. Give it the pool that the program has; it
-// dials sessions of its own with the same settings, so that a lock never takes a
-// connection from the program's work:
+// A [Locker] takes advisory locks. Give it the program's connection pool: it opens a few
+// sessions with the same settings, so locks never use up the pool's connections.
 //
 //	locker, err := pglock.New(pgxlock.Pool(pool))
 //	defer locker.Close()
@@ -16,52 +14,50 @@
 //		return report(ctx)
 //	})
 //
-// On every machine that runs this, one report runs at a time. The ctx inside is
-// cancelled, with [ErrLost] as its cause, the moment the lock is lost: when its
-// session was terminated, the server stopped, or the network went away. Work
-// that heeds its ctx then stops, and another machine may begin.
+// If every machine runs this, only one report runs at a time. If the lock is lost,
+// because its session was terminated, the server stopped or the network failed, the ctx
+// passed to the function is canceled with [ErrLost] as its cause. Work that respects its
+// ctx then stops, and another machine may start.
 //
-// # Not waiting, and waiting for a time
+// # Waiting
 //
-// A lock is waited for as long as ctx lasts. Options change that, and are the
-// same for all verbs:
+// By default, a lock request waits until ctx is done. Options change that, and are the
+// same for all functions:
 //
-//	locker.Do(ctx, key, report, pglock.NoWait(), pglock.SkipIfHeld()) // not now, then not at all
+//	locker.Do(ctx, key, report, pglock.NoWait(), pglock.SkipIfHeld()) // run now, or skip it
 //	locker.Do(ctx, key, report, pglock.Wait(2*time.Second))           // or ErrNotAcquired
 //	locker.Do(ctx, key, report, pglock.Shared())                      // with other readers
 //
-// That another holds the lock is an ordinary outcome, [ErrNotAcquired]; the
-// [*Error] around it tells who. A connection that broke is another matter and
-// never looks like it.
+// If another session holds the lock, the error is [ErrNotAcquired], an ordinary outcome;
+// the [*Error] that wraps it lists the holders. A broken connection is a different error.
 //
-// # A handle
+// # Handles
 //
-// Where a closure does not fit, [Locker.Lock] and [Locker.TryLock] return a
-// [Lock], whose Done tells of its loss. [Locker.LockAll] takes several, or none,
-// in an order in which callers never deadlock. [Locker.Wrap] gives a function
-// its own lock, by its name.
+// Where a function does not fit, [Locker.Lock] and [Locker.TryLock] return a [Lock],
+// whose Done channel is closed if the lock is lost. [Locker.LockAll] takes several locks
+// or none, in an order that prevents deadlocks between its callers. [Locker.Wrap] gives a
+// function a lock named after it.
 //
 // # In a transaction
 //
-// A lock that guards rows belongs into the transaction that changes them:
-// [LockTx] takes it there, and COMMIT or ROLLBACK frees it, at the moment when
-// others can see the change. It is also the form for connection poolers, which
-// a Locker refuses ([ErrPooler]). [LockTables] locks whole tables.
+// A lock that guards rows belongs in the transaction that changes them. [LockTx] takes it
+// there, and COMMIT or ROLLBACK releases it at the moment the change becomes visible. Use
+// it behind a connection pooler, where a Locker refuses to work ([ErrPooler]).
+// [LockTables] locks whole tables.
 //
 // # Keys
 //
-// [Name] maps any text to the number that Postgres locks, in the same way as
-// Python's django-pglock does; [Int] and [Pair] are Postgres' own two kinds of
-// numbers. A lock belongs to a database, not to a server.
+// [Name] maps any text to the number that Postgres locks, exactly as Python's
+// django-pglock does. [Int] and [Pair] are the two kinds of numbers that Postgres itself
+// accepts. A lock belongs to a database, not to a server.
 //
-// # What is promised, and what is not
+// # Guarantees and limits
 //
-// Postgres decides who holds a lock, and pglock believes nothing else: every
-// boolean that it answers is read, and a session that leaves a doubt is closed,
-// which frees its locks. So no handle claims what it does not hold, and no lock
-// is held for which there is no handle. But no lock can stop work that goes on
-// after its loss: between the loss and the cancelled ctx lies an instant, and a
-// process that sleeps through it (a paused virtual machine) notices only when it
-// wakes. What must not happen twice even then needs a check of its own where it
-// writes.
+// Postgres decides who holds a lock, and pglock relies on nothing else. It checks every
+// result, and closes any session whose state is uncertain, which releases its locks. So a
+// handle never claims a lock that it does not hold, and no lock is held without a handle.
+// But no lock can stop work that continues after the lock is lost. There is a moment
+// between the loss and the canceled ctx, and a process that is suspended during it, such
+// as in a paused virtual machine, notices only when it resumes. If even that must not
+// cause duplicate work, check again where the work writes its result.
 package pglock

@@ -21,9 +21,9 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// What happens at the edges: servers that say nothing, or not what they should.
+// Edge cases: servers that do not reply, or reply incorrectly.
 
-// silent returns the address of a server that accepts connections and says nothing.
+// silent returns the address of a server that accepts connections and never replies.
 func silent(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,8 +57,8 @@ func dsnOf(address string) string {
 	return fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port)
 }
 
-// A server that says nothing has not refused the lock, so the work is not skipped, and
-// the call takes no longer than it was told.
+// A server that does not reply has not refused the lock, so the work is not skipped, and
+// the call returns within its time limit.
 func TestSilenceIsNoRefusal(t *testing.T) {
 	t.Parallel()
 	for name, source := range map[string]pglock.Source{
@@ -94,7 +94,7 @@ func TestSilenceIsNoRefusal(t *testing.T) {
 					defer cancel()
 					_, err := l.Lock(ctx, keys[0])
 					if !errors.Is(err, context.DeadlineExceeded) {
-						t.Errorf("ctx ended it: %v", err)
+						t.Errorf("ctx ended the call: %v", err)
 					}
 					return err
 				},
@@ -107,9 +107,9 @@ func TestSilenceIsNoRefusal(t *testing.T) {
 					err := f(locker)
 					wantErr(t, err, pglock.ErrUnavailable)
 					if errors.Is(err, pglock.ErrNotAcquired) || ran {
-						t.Errorf("nobody refused the lock: %v, and the work ran: %v", err, ran)
+						t.Errorf("want an error that is not a refusal: %v; the work ran: %v", err, ran)
 					}
-					most := 2 * time.Second // a slow machine's 300 ms
+					most := 2 * time.Second // 300 ms on a slow machine
 					if strings.Contains(call, "no wait") || call == "TryLock" || call == "Holders" {
 						most = 10 * time.Second
 					}
@@ -122,8 +122,8 @@ func TestSilenceIsNoRefusal(t *testing.T) {
 	}
 }
 
-// A first connection that merely takes longer than the wait is no refusal either, and
-// serves the next call.
+// If the first connection takes longer than the wait, that is not a refusal either, and
+// the connection serves the next call.
 func TestSlowConnectionIsNoRefusal(t *testing.T) {
 	t.Parallel()
 	config, err := pgx.ParseConfig(pgtest.Database(t))
@@ -143,14 +143,14 @@ func TestSlowConnectionIsNoRefusal(t *testing.T) {
 		pglock.Wait(50*time.Millisecond), pglock.SkipIfHeld())
 	wantErr(t, err, pglock.ErrUnavailable)
 	if errors.Is(err, pglock.ErrNotAcquired) || ran {
-		t.Errorf("nobody was asked: %v, and the work ran: %v", err, ran)
+		t.Errorf("want an error that is not a refusal: %v; the work ran: %v", err, ran)
 	}
 	close(let)
 	must(t, lock(t, locker, pglock.Name("job")).Unlock())
 }
 
-// A session that ended while its lock was held, and another held it meanwhile: the
-// holder is never told that it held the lock to the last, whoever notices the end.
+// If a session ends while its lock is held, and another session then holds the lock,
+// Unlock never reports that the lock was held until the end, whatever detects the loss.
 func TestLossIsNeverAnUnconfirmedUnlock(t *testing.T) {
 	everySource(t, testLossIsNeverAnUnconfirmedUnlock)
 }
@@ -158,11 +158,11 @@ func TestLossIsNeverAnUnconfirmedUnlock(t *testing.T) {
 func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	key := pglock.Name("job")
 	hold := func(how string, opts []pglock.Option, end func(*pglock.Lock) error) {
-		// A holder that does not hear of the loss before it unlocks.
+		// A holder that is not notified of the loss before it unlocks.
 		locker := d.locker(pglock.Heartbeat(time.Hour))
 		held := must1(locker.Lock(t.Context(), key, opts...))
 		d.terminate(held.PID())
-		d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
+		d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
 		d.mayTake(key, true)
 		err := end(held)
 		if !errors.Is(err, pglock.ErrLost) || errors.Is(err, pglock.ErrUnconfirmed) {
@@ -173,15 +173,16 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	hold("exclusive", nil, (*pglock.Lock).Unlock)
 	hold("shared", []pglock.Option{pglock.Shared()}, (*pglock.Lock).Unlock)
 
-	// Given on within the process: whoever has it next, the one who had it is told.
+	// Handed over within the process: the previous holder is notified, whoever holds it
+	// next.
 	locker := d.locker(pglock.Heartbeat(time.Hour), pglock.HandOver(time.Hour))
 	first, second := lock(t, locker, key, pglock.Shared()), lock(t, locker, key, pglock.Shared())
 	d.terminate(first.PID())
-	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
-	time.Sleep(10 * time.Millisecond) // an answer 2 ms old is proof enough
+	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
+	time.Sleep(10 * time.Millisecond) // a confirmation may be up to 2 ms old
 	for _, held := range []*pglock.Lock{first, second} {
 		if err := held.Unlock(); !errors.Is(err, pglock.ErrLost) {
-			t.Errorf("one of two who shared a lock that was lost: %v", err)
+			t.Errorf("one of two shared holders of a lost lock: %v", err)
 		}
 	}
 	exclusive := lock(t, locker, key)
@@ -197,19 +198,19 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		time.Sleep(time.Millisecond)
 	}
 	d.terminate(exclusive.PID())
-	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND `+here+`)`, exclusive.PID())
+	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND `+inThisDatabase+`)`, exclusive.PID())
 	time.Sleep(10 * time.Millisecond)
 	if err := exclusive.Unlock(); !errors.Is(err, pglock.ErrLost) {
-		t.Errorf("one who gave on a lock that was lost: %v", err)
+		t.Errorf("the holder that handed over a lost lock: %v", err)
 	}
 	if err := <-next; err != nil && !errors.Is(err, pglock.ErrLost) {
 		t.Error(err)
 	}
 }
 
-// standIn is a proxy before Postgres that calls other functions in place of those that
-// lock, as a server does that speaks the protocol and has no advisory locks.
-func standIn(t *testing.T, dsn string) string {
+// fakeServer is a proxy in front of Postgres that replaces the calls of locking functions.
+// It imitates a server that speaks the protocol and has no advisory locks.
+func fakeServer(t *testing.T, dsn string) string {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
 	must(t, err)
@@ -240,7 +241,7 @@ func standIn(t *testing.T, dsn string) string {
 	return fmt.Sprintf("host=%s port=%s user=%s dbname=%s sslmode=disable", host, port, config.User, config.Database)
 }
 
-// replaceCalls copies what a client sends, with other functions in its statements.
+// replaceCalls copies a client's messages, with other functions in the statements.
 func replaceCalls(server io.Writer, client io.Reader) error {
 	for first := true; ; first = false {
 		header := make([]byte, 5)
@@ -266,8 +267,8 @@ func replaceCalls(server io.Writer, client io.Reader) error {
 	}
 }
 
-// A server that answers true to every lock and unlock, or refuses the functions, is found
-// out before anybody believes to hold a lock, and the error says what it is.
+// A server that returns true for every lock and unlock, or rejects the functions, is
+// detected before any lock is reported as held, and the error contains its version.
 func TestServersWithoutAdvisoryLocks(t *testing.T) {
 	t.Parallel()
 	for kind, body := range map[string]string{
@@ -282,7 +283,7 @@ func TestServersWithoutAdvisoryLocks(t *testing.T) {
 				d.exec(fmt.Sprintf(`CREATE FUNCTION standin.%s(%s) RETURNS boolean LANGUAGE plpgsql AS $$%s$$`, function, args, body))
 			}
 		}
-		dsn := standIn(t, d.dsn)
+		dsn := fakeServer(t, d.dsn)
 		for name, source := range map[string]pglock.Source{
 			"pgx": pgxlock.ConnString(dsn), "database/sql, lib/pq": sqllock.ConnString("postgres", dsn),
 		} {
@@ -291,22 +292,22 @@ func TestServersWithoutAdvisoryLocks(t *testing.T) {
 				_, err := locker.TryLock(t.Context(), pglock.Name("job"))
 				wantErr(t, err, pglock.ErrNoAdvisoryLocks)
 				if errors.Is(err, pglock.ErrNotAcquired) || !strings.Contains(err.Error(), "PostgreSQL") {
-					t.Errorf("%s, %s: the error does not say what the server is: %v", kind, name, err)
+					t.Errorf("%s, %s: the error does not name the server: %v", kind, name, err)
 				}
 			}
 		}
 	}
 }
 
-// openLimited is a pool of an application that may have n connections.
+// openLimited opens an application's pool with at most n connections.
 func openLimited(t *testing.T, driver, dsn string, n int) *sql.DB {
 	pool := openSQL(t, driver, dsn)
 	pool.SetMaxOpenConns(n)
 	return pool
 }
 
-// No second session is to be had: the wait goes on, on the session that there is, for as
-// long as the caller said.
+// If no second session can be opened, the request waits on the existing session until its
+// time limit.
 func TestWaitGoesOnWithoutASecondSession(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
@@ -331,7 +332,7 @@ func TestWaitGoesOnWithoutASecondSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			locker := newLocker(t, source)
 			must(t, lock(t, locker, pglock.Name("first")).Unlock())
-			mine := lock(t, locker, pglock.Name("mine")) // and its session holds something
+			mine := lock(t, locker, pglock.Name("mine")) // so its session holds a lock
 			d.exec(`SELECT 1`)
 			other := newLocker(t, pgxlock.ConnString(d.dsn))
 			theirs := lock(t, other, key)
@@ -343,7 +344,7 @@ func TestWaitGoesOnWithoutASecondSession(t *testing.T) {
 				}
 				got <- err
 			}()
-			// Longer than any attempt to get a second session would take.
+			// Longer than any attempt to open a second session.
 			for until := time.Now().Add(6 * time.Second); time.Now().Before(until); {
 				select {
 				case err := <-got:
@@ -360,8 +361,8 @@ func TestWaitGoesOnWithoutASecondSession(t *testing.T) {
 	}
 }
 
-// A transaction waits for a lock that a Locker of the same process holds: Postgres cannot
-// see that, but the error says it. A lock of another process is not claimed.
+// A transaction waits for a lock held by a Locker of the same process: Postgres cannot
+// see that, but the error reports it. Locks of other processes are not reported as own.
 func TestLockTxOfALockOfThisProcess(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -379,18 +380,18 @@ func TestLockTxOfALockOfThisProcess(t *testing.T) {
 		if !errors.As(err, &e) || len(e.Holders) != 1 {
 			t.Fatalf("the error has no holder: %v", err)
 		}
-		return e.Holders[0].Own && strings.Contains(err.Error(), "this very process")
+		return e.Holders[0].Own && strings.Contains(err.Error(), "a Locker in this process")
 	}
 	must(t, locker.Do(t.Context(), key, func(context.Context) error {
 		if err := inTx(key); !own(err) {
-			t.Errorf("the error does not say that this process holds it: %v", err)
+			t.Errorf("the error does not report that this process holds it: %v", err)
 		}
 		return nil
 	}))
 	other := pglock.Int(4711)
 	d.exec(`SELECT pg_advisory_lock($1)`, other.ID())
 	if err := inTx(other); own(err) {
-		t.Errorf("it is a plain client's lock: %v", err)
+		t.Errorf("the lock of a plain client is reported as own: %v", err)
 	}
 	must(t, locker.Close())
 	must(t, inTx(key))

@@ -11,107 +11,107 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// What a caller decides by. Test for these with errors.Is; errors.As with an
-// *[Error] gives the key and who was in the way.
+// Errors to test for with errors.Is. errors.As with an *[Error] returns the keys and the
+// holders.
 var (
-	// ErrNotAcquired says that Postgres did not grant the lock: another session holds it,
-	// or waits for it ahead of us, and the time to wait for it was none, or is over. It
-	// is an ordinary outcome. If ctx ended the wait, the error is also ctx's own.
+	// ErrNotAcquired means that Postgres did not grant the lock, because another session
+	// holds it or waits ahead of us, and the call does not wait or the time to wait is
+	// over. It is an ordinary outcome. If ctx ended the wait, the error also wraps ctx's
+	// error.
 	ErrNotAcquired = engine.ErrNotAcquired
 
-	// ErrLost says that the lock was acquired, and may have been lost before it was
-	// unlocked: its session ended, and nobody knows when. Another session may have held
-	// the lock since. It is the cause of the canceled context inside [Locker.Do].
+	// ErrLost means that the lock was acquired, but its session ended at an unknown time
+	// before the lock was unlocked. Another session may have held the lock since. It is
+	// the cause of the canceled context in [Locker.Do].
 	ErrLost = engine.ErrLost
 
-	// ErrNotHeld says that the handle was unlocked before, so there is nothing
-	// to unlock.
+	// ErrNotHeld means that the handle was already unlocked.
 	ErrNotHeld = engine.ErrNotHeld
 
-	// ErrUnconfirmed says that the lock was held to the last, by Postgres' word, but that
-	// Postgres failed to unlock it. Its session has been closed, which frees the lock as
+	// ErrUnconfirmed means that Postgres confirmed that the lock was held until the end,
+	// but failed to unlock it. The session has been closed, which releases the lock as
 	// soon as the server notices.
 	ErrUnconfirmed = engine.ErrUnconfirmed
 
-	// ErrClosed says that the Locker is closed.
+	// ErrClosed means that the Locker is closed.
 	ErrClosed = engine.ErrClosed
 
-	// ErrPooler says that a connection pooler stands between, which may run each
-	// statement in another session, where a session lock vanishes or never ends.
-	// Connect to Postgres directly, or lock in a transaction with [LockTx].
-	// [AllowPooler] is for poolers that pool whole sessions.
+	// ErrPooler means that a connection pooler is between pglock and Postgres. It may run
+	// each statement in another session, so a session lock could vanish or never be
+	// released. Connect to Postgres directly, or lock in a transaction with [LockTx]. If
+	// the pooler assigns a whole session to each client, use [AllowPooler].
 	ErrPooler = engine.ErrPooler
 
-	// ErrStandby says that the server is a standby, where an advisory lock keeps
-	// out nobody who works on the primary. Connect to the primary; with several
-	// hosts, target_session_attrs=read-write finds it.
+	// ErrStandby means that the server is a standby. An advisory lock there does not
+	// exclude sessions on the primary. Connect to the primary; with several hosts in the
+	// connection string, target_session_attrs=read-write finds it.
 	ErrStandby = engine.ErrStandby
 
-	// ErrNoTransaction says that a transaction-level lock was asked for outside
-	// a transaction, where it would be gone as soon as it is granted.
+	// ErrNoTransaction means that a transaction-level lock was requested outside a
+	// transaction, where Postgres would release it at once.
 	ErrNoTransaction = errors.New("not in a transaction")
 
-	// ErrDeadlock says that Postgres found a deadlock and gave up this wait to
-	// end it (SQLSTATE 40P01). Trying again may well succeed.
+	// ErrDeadlock means that Postgres detected a deadlock and canceled this request to
+	// resolve it (SQLSTATE 40P01). A retry may succeed.
 	ErrDeadlock = errors.New("deadlock")
 
-	// ErrLockTableFull says that the server has no room for one more lock
-	// (SQLSTATE 53200): it holds max_locks_per_transaction *
-	// (max_connections + max_prepared_transactions) at the least, for all
-	// sessions together.
+	// ErrLockTableFull means that the server has no room for another lock (SQLSTATE
+	// 53200). It has room for at least max_locks_per_transaction * (max_connections +
+	// max_prepared_transactions) locks, for all sessions together.
 	ErrLockTableFull = errors.New("the server's lock table is full: " +
 		"hold fewer locks at a time, or raise max_locks_per_transaction")
 
-	// ErrNoAdvisoryLocks says that the server speaks Postgres' protocol but has no
-	// advisory locks: it grants them to everybody, or refuses the functions. The error
-	// has the server's version.
+	// ErrNoAdvisoryLocks means that the server speaks the Postgres protocol but has no
+	// advisory locks: it grants them to everyone, or rejects the functions. The error
+	// includes the server's version.
 	ErrNoAdvisoryLocks = engine.ErrNoAdvisoryLocks
 
-	// ErrUnavailable says that nobody could say whether the lock is free: there was no
-	// session to ask on, or no answer in time. The server is down, starting, out of
-	// connections, unreachable or slow, or ctx was done before it was asked.
+	// ErrUnavailable means that pglock could not find out whether the lock is free,
+	// because it had no session or got no reply in time. The server is down, starting,
+	// out of connections, unreachable or slow, or ctx was done before the request was
+	// sent.
 	ErrUnavailable = engine.ErrUnavailable
 )
 
-// An Error says what failed, for which lock, and why. It wraps one of the
-// sentinels above and, where there is one, the driver's own error or ctx's.
+// An Error describes what failed, for which lock, and why. It wraps one of the sentinel
+// errors above and, if there is one, the driver's or ctx's error.
 type Error struct {
-	// Op is what was being done, such as "lock" or "unlock".
+	// Op is the operation, such as "lock" or "unlock".
 	Op string
 
-	// Keys are the advisory locks that it was about: one, or those of LockAll.
+	// Keys are the keys of the advisory locks: one, or those passed to LockAll.
 	Keys []Key
 
-	// Tables are the tables that it was about, as the caller named them.
+	// Tables are the tables, as the caller named them.
 	Tables []string
 
-	// Holders are the sessions that held the lock, or wait for it ahead of us,
-	// at a moment shortly after it was not acquired. Empty when that is not
-	// known: the holder may be gone by then, or ctx was over.
+	// Holders are the sessions that held the lock, or waited for it ahead of us, shortly
+	// after it was not acquired. It is empty if that is unknown, because the holder was
+	// gone by then or ctx was done.
 	Holders []Holder
 
-	// Kind is the sentinel, nil for an error of another kind.
+	// Kind is the sentinel error, or nil if none applies.
 	Kind error
 
-	// Err is the cause: the driver's error, or ctx's. It may be nil.
+	// Err is the cause: the driver's error or ctx's. It may be nil.
 	Err error
 }
 
-// A Holder is a session that holds a lock, or stands before us in its queue.
+// A Holder is a session that holds a lock, or waits for it ahead of us.
 type Holder struct {
-	PID         int32     // its backend; 0 for a prepared transaction
+	PID         int32     // its backend's process ID; 0 for a prepared transaction
 	User        string    // its role
 	Application string    // its application_name
 	Client      string    // its address or host name, "" for a unix socket
-	State       string    // such as "active" or "idle in transaction", "" when hidden from us
-	Since       time.Time // when its session began, zero when hidden from us
+	State       string    // such as "active" or "idle in transaction", "" if hidden by permissions
+	Since       time.Time // when its session began, zero if hidden by permissions
 	Mode        string    // the mode of its lock, such as "ExclusiveLock"
-	Granted     bool      // false when it only waits before us
-	Own         bool      // it is a session of a Locker of this process
+	Granted     bool      // false if it only waits ahead of us
+	Own         bool      // whether it is a session of a Locker in this process
 }
 
-// String is the holder on one line, safe to be shown on a terminal: the names may
-// be anybody's choice.
+// String returns the holder on one line. It is safe to print on a terminal: control
+// characters in names are escaped.
 func (h Holder) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pid %d (", h.PID)
@@ -130,14 +130,14 @@ func (h Holder) String() string {
 		fmt.Fprintf(&b, ", session since %s", h.Since.UTC().Format(time.RFC3339))
 	}
 	if h.Own {
-		b.WriteString(", a Locker of this very process")
+		b.WriteString(", a Locker in this process")
 	}
 	b.WriteString(")")
 	return termtext.Line(b.String())
 }
 
-// Error is one line: what, which lock, why, and who was in the way. What others
-// choose, such as a name, is shown so that a terminal does not obey it.
+// Error returns one line: the operation, the lock, the reason and the holders. It is safe
+// to print on a terminal: control characters in names are escaped.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("pglock: ")
@@ -178,7 +178,7 @@ func (e *Error) Error() string {
 	return termtext.Line(b.String())
 }
 
-// Unwrap gives the sentinel and the cause.
+// Unwrap returns the sentinel error and the cause.
 func (e *Error) Unwrap() []error {
 	var errs []error
 	if e.Kind != nil {
@@ -190,7 +190,7 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
-// kindOf is the sentinel for a failure that Postgres reported, or nil.
+// kindOf returns the sentinel for an error sent by Postgres, or nil if there is none.
 func kindOf(err error) error {
 	switch sqlstate.Of(err) {
 	case sqlstate.DeadlockDetected:

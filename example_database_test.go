@@ -6,13 +6,13 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// exampleDatabase makes a database for an example, which ends with done.
+// exampleDatabase creates a database for an example; done drops it.
 func exampleDatabase() (dsn string, done func()) {
 	e := &pgtest.Example{}
 	return pgtest.Database(e), e.Done
 }
 
-// check ends an example that went wrong.
+// check ends an example on an error.
 func check(err error) {
 	if err != nil {
 		log.Panic(err)

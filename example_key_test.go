@@ -11,14 +11,15 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// A name is a number to Postgres, the same one in every language that maps it so.
+// Postgres sees a name as a number, the same one in every language that maps names in
+// this way.
 func ExampleName() {
 	key := pglock.Name("nightly-report")
 	fmt.Println(key.String(), key.ID(), key.IsPair())
 	// Output: "nightly-report" (-8663603374018903193) -8663603374018903193 false
 }
 
-// A pair of numbers: a kind of thing, and which one.
+// A pair of numbers: an object's class and its number.
 func ExamplePair() {
 	const orders = 7
 	key := pglock.Pair(orders, 4711)
@@ -27,7 +28,7 @@ func ExamplePair() {
 	// Output: (7, 4711) 7 4711 true
 }
 
-// What pg_locks shows of a key, and back. A name cannot be had back.
+// A key as shown in pg_locks, and back. The name is lost.
 func ExamplePgLocksKey() {
 	classid, objid, objsubid := pglock.Name("nightly-report").PgLocks()
 	fmt.Println(classid, objid, objsubid)
@@ -39,7 +40,7 @@ func ExamplePgLocksKey() {
 	// -8663603374018903193 true false
 }
 
-// The modes of a table lock, and which of them go together.
+// The modes of a table lock, and their conflicts.
 func ExampleModes() {
 	for _, mode := range pglock.Modes()[:3] {
 		fmt.Println(mode.String(), mode.PgLocks(), mode.Valid(), mode.Conflicts(pglock.Share))
@@ -66,7 +67,7 @@ func ExampleOnly() {
 	// Output: <nil>
 }
 
-// Who holds a lock, on one line.
+// The holders of a lock, one line each.
 func ExampleHolder_String() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -81,7 +82,7 @@ func ExampleHolder_String() {
 	// Output: 1 true pglock
 }
 
-// A pooler that gives each client a session of its own, and what else can be set.
+// A pooler that assigns a session to each client, and other settings.
 func ExampleAllowPooler() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()

@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// One Locker serves a whole program.
+// A program needs one Locker.
 func ExampleNew() {
 	pool, end := examplePool() // the application's *pgxpool.Pool
 	defer end()
@@ -36,7 +36,7 @@ func ExampleNew() {
 	// Output: the only one
 }
 
-// A function that runs alone, on all machines together.
+// A function that runs on one machine at a time.
 func ExampleLocker_Do() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -60,7 +60,7 @@ func ExampleLocker_Do() {
 	// <nil>
 }
 
-// The ctx of the function tells it that its lock is lost. Here an administrator
+// The ctx of the function is canceled when its lock is lost. Here an administrator
 // terminates the session.
 func ExampleLocker_Do_loss() {
 	ctx := context.Background()
@@ -93,7 +93,7 @@ func ExampleLocker_Do_loss() {
 	// outside: true
 }
 
-// Work that another machine is doing already need not be done.
+// Skip work that another machine is already doing.
 func ExampleSkipIfHeld() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -119,7 +119,7 @@ func ExampleSkipIfHeld() {
 	// done: <nil>
 }
 
-// A handle, for a lock that is not held for the length of a function.
+// A handle, for a lock that is not bound to a function.
 func ExampleLocker_Lock() {
 	ctx := context.Background()
 	locker, _, end := exampleLockers()
@@ -140,7 +140,7 @@ func ExampleLocker_Lock() {
 	// again: true
 }
 
-// TryLock answers at once.
+// TryLock does not wait.
 func ExampleLocker_TryLock() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -164,7 +164,7 @@ func ExampleLocker_TryLock() {
 	// Output: another holds it
 }
 
-// A handle tells of its loss, too.
+// A handle also reports the loss of its lock.
 func ExampleLock_Done() {
 	ctx := context.Background()
 	pool, end := examplePool()
@@ -192,7 +192,7 @@ func ExampleLock_Done() {
 	// true
 }
 
-// Readers share, a writer is alone.
+// Any number of readers, or one writer.
 func ExampleShared() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -222,7 +222,7 @@ func ExampleShared() {
 	// a writer: <nil>
 }
 
-// Waiting for a time. That it is over is no fault of ctx.
+// Wait for a limited time. When it is over, the error is not ctx's.
 func ExampleWait() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -246,7 +246,7 @@ func ExampleWait() {
 	// true true
 }
 
-// Who is in the way?
+// The error lists the holders.
 func ExampleError() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -267,7 +267,7 @@ func ExampleError() {
 	// Output: true pglock ExclusiveLock
 }
 
-// Several locks, all or none, in an order in which nobody deadlocks.
+// Several locks, all or none, in an order that prevents deadlocks.
 func ExampleLocker_LockAll() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
@@ -309,8 +309,7 @@ func ExampleLocker_DoAll() {
 	// <nil>
 }
 
-// Close ends what is going on: it cancels the ctx of the functions that run, and
-// waits for them.
+// Close cancels the ctx of running functions, and waits for them.
 func ExampleLocker_Close() {
 	ctx := context.Background()
 	locker, _, end := exampleLockers()
@@ -361,7 +360,7 @@ func ExampleLocker_Stats() {
 	// <nil>
 }
 
-// What happens to locks without anybody asking can be logged.
+// Log what happens to locks outside of any call.
 func ExampleLogger() {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	pool, end := examplePool()
@@ -380,7 +379,7 @@ func rebuild(context.Context) error {
 	return nil
 }
 
-// A function with a lock of its own, under the function's name.
+// A function with a lock named after it.
 func ExampleLocker_Wrap() {
 	locker, _, end := exampleLockers()
 	defer end()
@@ -399,7 +398,7 @@ func ExampleLocker_Wrap() {
 	// github.com/pglock-go/pglock_test.rebuild <nil>
 }
 
-// Who holds a lock, or waits for it, right now?
+// The current holders and waiters of a lock.
 func ExampleLocker_Holders() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()

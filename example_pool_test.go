@@ -9,7 +9,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// examplePool is an application's pool. end closes it.
+// examplePool opens an application's pool; end closes it.
 func examplePool() (pool *pgxpool.Pool, end func()) {
 	dsn, done := exampleDatabase()
 	pool, err := pgxpool.New(context.Background(), dsn)
@@ -20,7 +20,7 @@ func examplePool() (pool *pgxpool.Pool, end func()) {
 	}
 }
 
-// exampleLockers are two machines' Lockers on one database.
+// exampleLockers returns the Lockers of two machines on one database.
 func exampleLockers(opts ...pglock.LockerOption) (one, other *pglock.Locker, end func()) {
 	pool, endPool := examplePool()
 	one, err := pglock.New(pgxlock.Pool(pool), opts...)

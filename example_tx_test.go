@@ -15,7 +15,7 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// The lock guards what the transaction does, and goes with it.
+// The lock guards what the transaction does, and ends with it.
 func ExampleLockTx() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -37,7 +37,8 @@ func ExampleLockTx() {
 	// Output: done
 }
 
-// A lock that is not had leaves the transaction as it was, and says who has it.
+// If the lock is not acquired, the transaction is unchanged, and the error lists the
+// holders.
 func ExampleLockTx_notAcquired() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -114,7 +115,7 @@ func ExampleLockAllTx() {
 	// Output: 2 locks
 }
 
-// The transaction is begun, locked, and committed in one call.
+// Begin a transaction, lock, and commit, in one call.
 func ExampleDoTx() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -136,7 +137,7 @@ func ExampleDoTx() {
 	// Output: all is well
 }
 
-// Order is a model as GORM has it.
+// Order is a GORM model.
 type Order struct{ ID int }
 
 func (Order) TableName() string { return "shop.orders" }
@@ -190,7 +191,7 @@ func ExampleDoTables() {
 	// Output: <nil>
 }
 
-// A table that is not there is named, and the transaction goes on.
+// The error names a missing table, and the transaction can continue.
 func ExampleLockTables_noSuchTable() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -229,8 +230,8 @@ func ExampleParseMode() {
 	// SHARE ROW EXCLUSIVE <nil>
 }
 
-// An ALTER TABLE that does not get its lock gives up after half a second, before
-// the queue behind it grows long.
+// An ALTER TABLE gives up after half a second without its lock, before a long queue
+// builds up behind it.
 func ExampleWithLockTimeout() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -254,7 +255,7 @@ func ExampleWithLockTimeout() {
 	// after: 1min
 }
 
-// A report may take its time, on a connection whose statements may not.
+// A report without a timeout, on a connection that has one.
 func ExampleWithStatementTimeout() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -281,7 +282,7 @@ func setting(ctx context.Context, conn *pgx.Conn, name string) (value string) {
 	return value
 }
 
-// With database/sql, everything is the same but for the adapter.
+// With database/sql, only the adapter differs.
 func Example_databaseSQL() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()

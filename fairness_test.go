@@ -16,19 +16,19 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// here is a condition on pg_locks: locks of this test's database.
-const here = `database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+// inThisDatabase is a condition on pg_locks: locks of this test's database.
+const inThisDatabase = `database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// rivals are plain clients that take an advisory lock in turns, wait for it in Postgres
-// as long as it takes, and hold it for a while each time.
-type rivals struct {
+// plainClients are clients that take an advisory lock in turns, wait for it in Postgres
+// without a limit, and hold it for some time.
+type plainClients struct {
 	turns atomic.Int64
 	stop  func()
 }
 
-func (d *db) rivals(n int, key pglock.Key, hold time.Duration) *rivals {
+func (d *db) plainClients(n int, key pglock.Key, hold time.Duration) *plainClients {
 	d.t.Helper()
-	r := &rivals{}
+	r := &plainClients{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range n {
@@ -36,7 +36,7 @@ func (d *db) rivals(n int, key pglock.Key, hold time.Duration) *rivals {
 		wg.Go(func() {
 			defer conn.Close(context.Background())
 			for ctx.Err() == nil {
-				// One statement each time, so that no turn is shorter than it should be.
+				// One statement for each turn, so that no turn is too short.
 				_, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, key.ID())
 				if err == nil {
 					r.turns.Add(1)
@@ -57,9 +57,9 @@ func (d *db) rivals(n int, key pglock.Key, hold time.Duration) *rivals {
 	return r
 }
 
-// Beside plain clients that take a lock in turns and never give up their places in
-// Postgres' queue, a Locker gets its turn: whether they hold it for a shorter time than
-// one of its waits, as long, or longer, and however many they are.
+// Plain clients take a lock in turns and never give up their places in Postgres' queue. A
+// Locker still gets its turn, whether they hold the lock for a shorter or longer time
+// than one of its slices, and whatever their number.
 func TestTurnsBesidePlainClients(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 2, 5} {
@@ -68,8 +68,8 @@ func TestTurnsBesidePlainClients(t *testing.T) {
 				t.Parallel()
 				d := newDB(t)
 				key := pglock.Int(4711)
-				r := d.rivals(n, key, hold)
-				d.until(`SELECT count(*) >= $1 FROM pg_locks WHERE locktype = 'advisory' AND `+here, n)
+				r := d.plainClients(n, key, hold)
+				d.until(`SELECT count(*) >= $1 FROM pg_locks WHERE locktype = 'advisory' AND `+inThisDatabase, n)
 				locker := d.locker()
 				before := r.turns.Load()
 				began := time.Now()
@@ -79,8 +79,8 @@ func TestTurnsBesidePlainClients(t *testing.T) {
 				}
 				turns := r.turns.Load() - before
 				t.Logf("acquired after %v and %d turns of the others", time.Since(began).Round(time.Millisecond), turns)
-				// A plain client would have it after one turn of each of them. What counts
-				// is that it does not grow with time.
+				// A plain client would acquire it after one turn of each of them. The
+				// number must not grow with time.
 				if most := int64(20 + 10*n); turns > most {
 					t.Errorf("the others had %d turns meanwhile, more than %d", turns, most)
 				}
@@ -91,15 +91,14 @@ func TestTurnsBesidePlainClients(t *testing.T) {
 	}
 }
 
-// A wait that has become long does not make CREATE INDEX CONCURRENTLY fail that the
-// holder of the lock runs: it would wait for the end of our statement, which waits for
-// the lock.
+// A long wait does not make CREATE INDEX CONCURRENTLY fail if the holder of the lock runs
+// it: it would wait for the end of our statement, which waits for the lock.
 func TestLongWaitBesideCreateIndexConcurrently(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	d.exec(`CREATE TABLE orders (id int)`)
 	key := pglock.Int(4712)
-	r := d.rivals(5, key, 700*time.Millisecond)
+	r := d.plainClients(5, key, 700*time.Millisecond)
 	locker := d.locker()
 	got := make(chan error, 1)
 	go func() {
@@ -109,7 +108,7 @@ func TestLongWaitBesideCreateIndexConcurrently(t *testing.T) {
 		}
 		got <- err
 	}()
-	// Each time that it gets the lock, it asks again, until a wait of its is a long one.
+	// It requests the lock again and again until one of its waits is long.
 	long := `SELECT count(*) > 0 FROM pg_stat_activity
 		WHERE datname = current_database() AND application_name = 'pglock' AND wait_event = 'advisory' AND clock_timestamp() - query_start > interval '1.2 s'`
 	var seen bool
@@ -131,7 +130,7 @@ func TestLongWaitBesideCreateIndexConcurrently(t *testing.T) {
 			d.scan(&seen, long)
 		}
 	}
-	// The holder of the moment is replaced by one that builds an index.
+	// Replace the current holder by one that builds an index.
 	migration := must1(pgx.Connect(t.Context(), d.dsn))
 	defer migration.Close(context.Background())
 	must1(migration.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, key.ID()))
@@ -143,8 +142,8 @@ func TestLongWaitBesideCreateIndexConcurrently(t *testing.T) {
 	must(t, <-got)
 }
 
-// A writer of another process gets its turn behind the readers of one Locker that come
-// and go without a pause, even if that has no second session to ask on.
+// A writer of another process gets its turn behind continuous readers of one Locker, even
+// if that Locker cannot open a second session.
 func TestWriterBehindReaders(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("shared")
@@ -161,7 +160,7 @@ func TestWriterBehindReaders(t *testing.T) {
 			defer wg.Wait()
 			defer cancel()
 			if opts == nil {
-				// All other sessions wait for keys that somebody else holds.
+				// All other sessions wait for keys held by another session.
 				holder := must1(pgx.Connect(t.Context(), d.dsn))
 				defer holder.Close(context.Background())
 				for i := range 20 {
@@ -203,15 +202,14 @@ func TestWriterBehindReaders(t *testing.T) {
 	}
 }
 
-// The lock table of connections is full but for one: a Locker waits on the session that
-// it has.
+// The server has no free connection: a Locker waits on its only session.
 func TestWaitGoesOnWithoutConnectionsLeft(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
 		"max_connections": "10", "superuser_reserved_connections": "3", "max_wal_senders": "0",
 	}})
 	dsn := server.ConnString("postgres")
-	d := seenFrom(t, dsn)
+	d := databaseAt(t, dsn)
 	role := "app"
 	d.exec(`CREATE ROLE ` + role + ` LOGIN`)
 	app := strings.Replace(dsn, "user=postgres", "user="+role, 1)

@@ -28,15 +28,14 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// waiterPID is the backend that waits for key, when it is not not.
+// waiterPID returns the pid of the backend that waits for key, if it is not the pid not.
 func (d *db) waiterPID(key pglock.Key, not int32) (pid int32) {
 	d.t.Helper()
 	classid, objid, objsubid := key.PgLocks()
 	const which = `pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> $1
 		AND classid = $2 AND objid = $3 AND objsubid = $4
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
-	// Between two slices nobody waits: what was there when asked may be gone when
-	// asked again.
+	// Between two slices there is no waiter, so one may be gone by the next poll.
 	for pid == 0 {
 		d.until(`SELECT EXISTS (SELECT `+which+`)`, not, classid, objid, objsubid)
 		d.scan(&pid, `SELECT coalesce((SELECT `+which+` LIMIT 1), 0)`, not, classid, objid, objsubid)
@@ -44,7 +43,7 @@ func (d *db) waiterPID(key pglock.Key, not int32) (pid int32) {
 	return pid
 }
 
-// locking is a Lock that runs.
+// locking is a running call of Lock.
 type locking struct {
 	lock *pglock.Lock
 	err  error
@@ -59,8 +58,8 @@ func start(locker *pglock.Locker, ctx context.Context, key pglock.Key, opts ...p
 	return got
 }
 
-// A session that ends while LockAll waits for another key costs the locks that it had
-// so far; LockAll takes them again before it returns.
+// If a session ends while LockAll waits for another key, the locks on it are lost;
+// LockAll takes them again before it returns.
 func TestLostWhileTakingAll(t *testing.T) { everySource(t, testLostWhileTakingAll) }
 
 func testLostWhileTakingAll(t *testing.T, d *db) {
@@ -79,7 +78,7 @@ func testLostWhileTakingAll(t *testing.T, d *db) {
 	}
 	d.terminate(holders[0].PID)
 	d.until(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)`, holders[0].PID)
-	for locker.Stats().Lost == 0 { // which its heartbeat finds out where the driver does not
+	for locker.Stats().Lost == 0 { // with the heartbeat, if the driver cannot watch the session
 		time.Sleep(time.Millisecond)
 	}
 	must(t, held.Unlock())
@@ -92,8 +91,8 @@ func testLostWhileTakingAll(t *testing.T, d *db) {
 	must(t, all.lock.Unlock())
 }
 
-// A backend that is terminated while it waits costs the waiter nothing but its
-// place in Postgres' queue.
+// If a backend is terminated while it waits, the waiter loses only its place in Postgres'
+// lock queue.
 func TestTerminatedWhileWaiting(t *testing.T) { everySource(t, testTerminatedWhileWaiting) }
 
 func testTerminatedWhileWaiting(t *testing.T, d *db) {
@@ -115,8 +114,8 @@ func testTerminatedWhileWaiting(t *testing.T, d *db) {
 	d.mayTake(key, true)
 }
 
-// Backends die at any moment, also while they lock and unlock: nobody ever
-// believes to hold what another holds, and nothing is left.
+// Backends are terminated at any moment, even while they lock and unlock: no handle
+// claims a lock that another session holds, and nothing is left.
 func TestTerminatedAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -157,8 +156,8 @@ func TestTerminatedAtAnyMoment(t *testing.T) {
 			wg.Go(func() {
 				for n := 0; n < 200 || killed.Load() < enough; n++ {
 					err := locker.Do(t.Context(), key, func(ctx context.Context) error {
-						// Who was lost may be inside with the next one for as long as it
-						// takes to hear of it, which is what ctx tells of.
+						// A function that lost its lock may still run beside the next
+						// holder until its ctx is canceled.
 						if inside.Add(1) > 1 && ctx.Err() == nil {
 							other.Add(1)
 						}
@@ -188,7 +187,7 @@ func TestTerminatedAtAnyMoment(t *testing.T) {
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 }
 
-// The server goes away in each of its ways, and comes back.
+// The server stops in each of its modes, and starts again.
 func TestServerStopsAndComesBack(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
@@ -203,7 +202,7 @@ func TestServerStopsAndComesBack(t *testing.T) {
 			waiter := newLocker(t, source(t, server.ConnString("postgres")))
 			held := lock(t, holder, key)
 			waiting := start(waiter, context.Background(), key)
-			on(t, server).untilWaiting(1, key)
+			databaseOn(t, server).untilWaiting(1, key)
 			working := make(chan error, 1)
 			running := make(chan struct{})
 			go func() {
@@ -223,7 +222,7 @@ func TestServerStopsAndComesBack(t *testing.T) {
 			wantRefusal(t, err, pglock.ErrUnavailable)
 
 			must(t, server.Restart(t.Context()))
-			for _, locker := range []*pglock.Locker{holder, waiter} { // and nothing is left of the old handle
+			for _, locker := range []*pglock.Locker{holder, waiter} { // the old handle has no effect
 				must(t, lock(t, locker, key).Unlock())
 			}
 			wantErr(t, held.Unlock(), pglock.ErrLost)
@@ -233,12 +232,11 @@ func TestServerStopsAndComesBack(t *testing.T) {
 	}
 }
 
-// The timeouts that somebody set for the whole database, or role, are not for
-// those who hold a lock or wait for one.
+// Timeouts set for the whole database or role do not apply to a Locker's sessions.
 func TestTimeoutsOfTheDatabase(t *testing.T) { everySource(t, testTimeoutsOfTheDatabase) }
 
 func testTimeoutsOfTheDatabase(t *testing.T, d *db) {
-	idle := false // does a session end that does nothing?
+	idle := false // whether the server ends idle sessions
 	for _, name := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"} {
 		var known bool
 		d.scan(&known, `SELECT count(*) > 0 FROM pg_settings WHERE name = $1`, name)
@@ -253,25 +251,26 @@ func testTimeoutsOfTheDatabase(t *testing.T, d *db) {
 	got := start(locker, context.Background(), key)
 	waiting := d.waiterPID(key, 0)
 
-	// By now the timeouts would have been over: those of two others are, who began later.
+	// The timeouts have passed by now: they have ended two other sessions, which began
+	// later.
 	for range 2 {
 		conn, err := pgx.Connect(t.Context(), d.dsn)
 		must(t, err)
 		defer conn.Close(context.Background())
 		_, err = conn.Exec(t.Context(), `SELECT pg_sleep(20)`)
 		if state := sqlState(err); state != "57014" && state != "25P04" {
-			t.Fatalf("the database's timeouts do not work: %v", err)
+			t.Fatalf("the database's timeouts have no effect: %v", err)
 		}
 		if idle {
 			d.until(`SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1`, conn.PgConn().PID())
 		}
 	}
 	must(t, held.Err())
-	// One statement has waited for longer than they allow, and was not begun anew.
+	// A single statement has waited for longer than they allow, and was not repeated.
 	d.until(`SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active'
 		AND clock_timestamp() - query_start > '250ms')`, waiting)
 	if now := d.waiterPID(key, 0); now != waiting {
-		t.Errorf("session %d waits, and not %d any more", now, waiting)
+		t.Errorf("session %d waits, want %d", now, waiting)
 	}
 	must(t, held.Unlock())
 	second := <-got
@@ -292,8 +291,8 @@ func sqlState(err error) string {
 	return ""
 }
 
-// What happens in the application's pool does not matter to the locks: neither
-// that its connections live short, nor that none is left.
+// The application's pool does not affect the locks, even if its connections are
+// short-lived or all in use.
 func TestPoolOfOneConnection(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -335,8 +334,8 @@ func TestPoolOfOneConnection(t *testing.T) {
 	d.mayTake(key, true)
 }
 
-// sqllock.DB takes its session out of the pool for good, so that the pool's limits
-// do not end it.
+// sqllock.DB takes its session out of the pool permanently, so that the pool's limits do
+// not end it.
 func TestLifetimeOfSQLPool(t *testing.T) {
 	t.Parallel()
 	for _, driver := range []string{"pgx", "postgres"} {
@@ -355,7 +354,7 @@ func TestLifetimeOfSQLPool(t *testing.T) {
 			pids[pid] = true
 		}
 		if pids[held.PID()] {
-			t.Errorf("%s: the session of a lock ran a query of the application's", driver)
+			t.Errorf("%s: the session of a lock ran an application's query", driver)
 		}
 		must(t, held.Err())
 		d.mayTake(key, false)
@@ -365,8 +364,8 @@ func TestLifetimeOfSQLPool(t *testing.T) {
 	}
 }
 
-// An administrator's pg_cancel_backend does no harm to whoever holds, waits,
-// locks or unlocks.
+// An administrator's pg_cancel_backend does not harm a session that holds, waits, locks
+// or unlocks.
 func TestCancelledFromOutside(t *testing.T) { everySource(t, testCancelledFromOutside) }
 
 func testCancelledFromOutside(t *testing.T, d *db) {
@@ -375,7 +374,7 @@ func testCancelledFromOutside(t *testing.T, d *db) {
 	held := lock(t, holder, key)
 	got := start(locker, context.Background(), key)
 	d.waiterPID(key, 0)
-	// The sessions are there: being cancelled while connecting is another matter.
+	// The sessions are open by now: a cancel while connecting is a different case.
 	admin := connect(t, d.dsn)
 	for i := range 150 {
 		cancelled := make(chan error, 1)
@@ -394,7 +393,7 @@ func testCancelledFromOutside(t *testing.T, d *db) {
 	switch {
 	case second.err == nil:
 		must(t, second.lock.Unlock())
-	case sqlState(second.err) != "57014": // cancelled while it opened another session
+	case sqlState(second.err) != "57014": // canceled while it opened another session
 		t.Fatal(second.err)
 	default:
 		wantErr(t, second.err, pglock.ErrUnavailable)
@@ -404,13 +403,13 @@ func testCancelledFromOutside(t *testing.T, d *db) {
 	}
 }
 
-// Ten thousand locks take one session.
+// Ten thousand locks need one session.
 func TestTenThousandLocks(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_locks_per_transaction": "256"}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	locker := d.locker()
-	must(t, lock(t, locker, pglock.Name("job")).Unlock()) // the session is there
+	must(t, lock(t, locker, pglock.Name("job")).Unlock()) // the session is open now
 	const n = 10_000
 	before, began := locker.Stats(), time.Now()
 	all, err := locker.LockAll(t.Context(), ints(n))
@@ -430,7 +429,7 @@ func TestTenThousandLocks(t *testing.T) {
 		t.Errorf("they took %d round trips", trips)
 	}
 
-	// And as ten thousand handles, which many goroutines ask for.
+	// The same as ten thousand handles, requested by many goroutines.
 	handles := make([]*pglock.Lock, n)
 	began = time.Now()
 	var wg sync.WaitGroup
@@ -467,8 +466,8 @@ func TestTenThousandLocks(t *testing.T) {
 	}
 }
 
-// A handle that nobody has any more is reported, and its lock stays locked: the
-// work that it guards may still be going on.
+// A dropped handle is reported, and its lock stays locked: the work that it guards may
+// still be running.
 func TestDroppedHandle(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -480,7 +479,7 @@ func TestDroppedHandle(t *testing.T) {
 	deadline := time.Now().Add(20 * time.Second)
 	for locker.Stats().Dropped == 0 {
 		if time.Now().After(deadline) {
-			t.Fatal("nobody noticed")
+			t.Fatal("the dropped handle was not noticed")
 		}
 		runtime.GC()
 	}
@@ -494,10 +493,10 @@ func TestDroppedHandle(t *testing.T) {
 	var pid int32
 	d.scan(&pid, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
-	d.terminate(pid) // the one way to be rid of it, but for the end of the process
+	d.terminate(pid) // only this or the end of the process releases it
 }
 
-// lockedBuffer is a buffer for several goroutines.
+// lockedBuffer is a buffer that is safe for concurrent use.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -515,7 +514,7 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// However a function ends, its lock ends with it.
+// The lock is released however its function ends.
 func TestDoEndsWithItsFunction(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -545,8 +544,8 @@ func TestDoEndsWithItsFunction(t *testing.T) {
 	}
 }
 
-// cable is what leads from a client to a server, until it is pulled: then both
-// ends stay open, and nothing comes through.
+// cable is a connection between client and server that can be pulled: then both ends stay
+// open, and nothing is transmitted.
 type cable struct {
 	listener net.Listener
 	to       string
@@ -593,7 +592,7 @@ func (c *cable) accept() {
 					n, err := way[0].Read(b[:])
 					if c.pulled.Load() {
 						if err != nil {
-							return // and the other end never hears of it
+							return // the other end is not notified
 						}
 						continue
 					}
@@ -607,7 +606,7 @@ func (c *cable) accept() {
 	}
 }
 
-// cut ends the connections, as a firewall does that resets them.
+// cut resets the connections, as a firewall may do.
 func (c *cable) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -620,8 +619,8 @@ func (c *cable) cut() {
 	c.conns = nil
 }
 
-// A cable that is pulled tells nobody. The holder learns of it within the
-// heartbeat, and so does who unlocks; a connection that is reset tells at once.
+// A pulled cable notifies neither end. The holder detects it within the heartbeat, and so
+// does Unlock; a reset connection is detected at once.
 func TestCablePulled(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
@@ -632,7 +631,7 @@ func TestCablePulled(t *testing.T) {
 		for _, what := range []string{"holding", "unlocking", "waiting", "reset"} {
 			t.Run(name+" "+what, func(t *testing.T) {
 				t.Parallel()
-				d := on(t, server)
+				d := databaseOn(t, server)
 				cable := newCable(t, fmt.Sprintf("127.0.0.1:%d", server.Port()))
 				const heartbeat = 600 * time.Millisecond
 				locker := newLocker(t, source(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", cable.port())),
@@ -659,7 +658,7 @@ func TestCablePulled(t *testing.T) {
 					began = time.Now()
 					cable.pulled.Store(true)
 					if err := (<-got).err; err == nil {
-						t.Error("the lock was had")
+						t.Error("the lock was acquired")
 					}
 					<-held.Done()
 					must(t, theirs.Unlock())
@@ -670,15 +669,15 @@ func TestCablePulled(t *testing.T) {
 				}
 				took := time.Since(began)
 				t.Logf("told after %v", took)
-				// Without a heartbeat nobody would be told at all: the rest is for machines that
-				// are slow at times, and for asking, in vain, who holds the lock.
+				// Without a heartbeat the holder would never be notified. The rest is for
+				// slow machines, and for a failed query for the holders.
 				most := 5*heartbeat + 20*time.Second
 				if took > most {
-					t.Errorf("told after %v, with a heartbeat of %v", took, heartbeat)
+					t.Errorf("notified after %v, with a heartbeat of %v", took, heartbeat)
 				}
-				cable.cut() // the server's side ends too
+				cable.cut() // close the server's end, too
 				classid, objid, _ := key.PgLocks()
-				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND `+here, classid, objid)
+				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND `+inThisDatabase, classid, objid)
 				cable.pulled.Store(false)
 				must(t, lock(t, locker, key).Unlock())
 				must(t, locker.Close())
@@ -687,13 +686,13 @@ func TestCablePulled(t *testing.T) {
 	}
 }
 
-// holderEnv makes the test binary a process that holds a lock until it is killed.
+// holderEnv turns the test binary into a process that holds a lock until it is killed.
 const holderEnv = "PGLOCK_TEST_HOLD"
 
 func TestHolderProcess(t *testing.T) {
 	dsn := os.Getenv(holderEnv)
 	if dsn == "" {
-		return // it is for startHolder to run
+		return // only for startHolder
 	}
 	locker, err := pglock.New(pgxlock.ConnString(dsn))
 	must(t, err)
@@ -735,8 +734,7 @@ func startHolder(t testing.TB, dsn string) *exec.Cmd {
 	return cmd
 }
 
-// A holder that is killed, process and all, leaves nothing: whoever waits in
-// another process has the lock next.
+// A killed process leaves no lock behind: a waiter in another process acquires it next.
 func TestHolderProcessKilled(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -752,7 +750,7 @@ func TestHolderProcessKilled(t *testing.T) {
 	must(t, second.lock.Unlock())
 }
 
-// quantiles reports the median and the maximum of what a benchmark measured.
+// quantiles reports the median and the maximum of the measured durations.
 func quantiles(b *testing.B, times []time.Duration) {
 	b.Helper()
 	slices.Sort(times)
@@ -761,8 +759,8 @@ func quantiles(b *testing.B, times []time.Duration) {
 	b.ReportMetric(float64(times[len(times)-1].Microseconds())/1000, "max-ms")
 }
 
-// BenchmarkLossNoticed is the time from the killing of a backend until the ctx of
-// the work under its lock is cancelled.
+// BenchmarkLossNoticed measures the time from the termination of a backend until the ctx
+// of the work under its lock is canceled.
 func BenchmarkLossNoticed(b *testing.B) {
 	dsn := pgtest.Database(b)
 	locker, err := pglock.New(pgxlock.ConnString(dsn))
@@ -781,7 +779,7 @@ func BenchmarkLossNoticed(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond) // a holder that works, and does not lock and unlock
+		time.Sleep(20 * time.Millisecond) // the holder works, and does not lock or unlock
 		began := time.Now()
 		if _, err := admin.Exec(b.Context(), `SELECT pg_terminate_backend($1)`, held.PID()); err != nil {
 			b.Fatal(err)
@@ -792,8 +790,8 @@ func BenchmarkLossNoticed(b *testing.B) {
 	quantiles(b, times)
 }
 
-// BenchmarkHolderKilled is the time from the killing of a process that holds a
-// lock (SIGKILL) until another process, which waits for it, has it.
+// BenchmarkHolderKilled measures the time from killing (SIGKILL) a process that holds a
+// lock until a waiter in another process has acquired it.
 func BenchmarkHolderKilled(b *testing.B) {
 	dsn := pgtest.Database(b)
 	locker, err := pglock.New(pgxlock.ConnString(dsn))

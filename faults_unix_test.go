@@ -12,11 +12,11 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// A backend that hangs holds its locks, but not for us.
+// A hanging backend keeps its locks, but our handles report their loss.
 func TestServerHangs(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	locker := d.locker(pglock.Heartbeat(300 * time.Millisecond))
 	key := pglock.Name("job")
 	held := lock(t, locker, key)
@@ -24,7 +24,7 @@ func TestServerHangs(t *testing.T) {
 	<-held.Done()
 	wantErr(t, held.Unlock(), pglock.ErrLost)
 	_, err := locker.TryLock(t.Context(), key)
-	wantErr(t, err, pglock.ErrNotAcquired) // by what is left of our old session
+	wantErr(t, err, pglock.ErrNotAcquired) // our old session still holds it
 	must(t, syscall.Kill(int(held.PID()), syscall.SIGCONT))
 	must(t, lock(t, locker, key).Unlock())
 }

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// A name that is quoted in SQL reads back as itself, and one that is read has
-// parts that Postgres has for names.
+// A quoted name parses back to itself, and the parts of a parsed name are valid names in
+// Postgres.
 func FuzzTableName(f *testing.F) {
 	for _, s := range []string{
 		"t", "app.t", `"a.b"."c""d"`, `a"b`, `"a`, `"a"b`, "a..b", "", ".", "a.b.c", "\x00", "\xff", "K.ſ", strings.Repeat("x", 64), `""`, "a\nb", `x"; DROP TABLE t; --`,
@@ -32,7 +32,7 @@ func FuzzTableName(f *testing.F) {
 				}
 			}
 		}
-		// What SQL takes for the end of the name is its end, and nothing before it.
+		// The name ends where SQL sees its end, and not before.
 		quoted := quoteIdentifier(s)
 		if end := closingQuote(quoted); end != len(quoted)-1 {
 			t.Errorf("%s ends at %d", quoted, end)
@@ -53,7 +53,7 @@ func FuzzReadHolders(f *testing.F) {
 			return
 		}
 		if len(holders) > 0 && holders[0].Granted && slices.ContainsFunc(holders, func(h Holder) bool { return !h.Granted }) {
-			t.Errorf("who waits is among those who hold: %v", holders)
+			t.Errorf("there is a waiter among the holders: %v", holders)
 		}
 		for _, h := range holders {
 			_ = h.String()

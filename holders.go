@@ -15,8 +15,8 @@ import (
 //go:embed sql/holders.sql
 var holdersSQL string
 
-// holdersArgs are the parameters of holdersSQL: whom does one meet who wants
-// these keys, shared or not?
+// holdersArgs returns the parameters of holdersSQL: which sessions conflict with a
+// request for keys, shared or not.
 func holdersArgs(keys []Key, shared bool) []string {
 	ids := make([][3]int64, len(keys))
 	for i, key := range keys {
@@ -28,10 +28,10 @@ func holdersArgs(keys []Key, shared bool) []string {
 	return []string{string(text), strconv.FormatBool(shared)}
 }
 
-// readHolders reads what holdersSQL and tableHoldersSQL answer. Sessions that
-// wait count only when nobody holds: they stood before us, since what kept us
-// out must have been somebody.
-func readHolders(answer string) ([]Holder, error) {
+// readHolders decodes the result of holdersSQL or tableHoldersSQL. It drops the waiting
+// sessions if any session holds the lock. If none does, the waiting ones are those ahead
+// of us in the queue.
+func readHolders(reply string) ([]Holder, error) {
 	var rows []struct {
 		PID         int32      `json:"pid"`
 		User        string     `json:"user"`
@@ -42,8 +42,8 @@ func readHolders(answer string) ([]Holder, error) {
 		Mode        string     `json:"mode"`
 		Granted     bool       `json:"granted"`
 	}
-	if err := json.Unmarshal([]byte(answer), &rows); err != nil {
-		return nil, fmt.Errorf("who holds the lock: %w", err)
+	if err := json.Unmarshal([]byte(reply), &rows); err != nil {
+		return nil, fmt.Errorf("read the holders of the lock: %w", err)
 	}
 	var holders []Holder
 	for _, r := range rows {
@@ -63,24 +63,24 @@ func readHolders(answer string) ([]Holder, error) {
 	return holders, nil
 }
 
-// askHolders asks who is in the way, in a transaction of the caller's. An error
-// aborts it, up to the savepoint.
-func askHolders(ctx context.Context, conn Conn, sql string, args []string) ([]Holder, error) {
-	if err := conn.Exec(ctx, askAnew); err != nil {
+// queryHolders queries the holders in the caller's transaction. An error aborts the
+// transaction up to the savepoint.
+func queryHolders(ctx context.Context, conn Conn, sql string, args []string) ([]Holder, error) {
+	if err := conn.Exec(ctx, clearSnapshot); err != nil {
 		return nil, err
 	}
 	params := make([]any, len(args))
 	for i, arg := range args {
 		params[i] = arg
 	}
-	answer, err := queryText(ctx, conn, sql, params...)
+	reply, err := queryText(ctx, conn, sql, params...)
 	if err != nil {
 		return nil, err
 	}
-	return readHolders(answer)
+	return readHolders(reply)
 }
 
-// queryText runs a statement that answers with one text.
+// queryText runs a statement whose result is one text value.
 func queryText(ctx context.Context, q Querier, sql string, args ...any) (string, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {

@@ -13,8 +13,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// hostileNames are names that try to be more than a name, and that tables, roles
-// and the like can have.
+// hostileNames are valid names of tables, roles and so on that attempt an injection.
 var hostileNames = []string{
 	`a"b`, `"`, `""`, `a.b`, `a;b`, `a'b`, `a\b`, `$$`, `%s%n%`, `:'x'`, `$1`, "new\nline", "tab\t", "\r", " ", " lead", "UPPER",
 	`x"; DROP TABLE victim; --`, `*/ DROP TABLE victim /*`, "esc\x1b[31m", "\u009b", "bidi\u202e", "zero\u200bwidth", "\ufeff",
@@ -22,16 +21,16 @@ var hostileNames = []string{
 	strings.Repeat("x", 63), strings.Repeat("é", 31) + "x", "select", "NULL", "{a,b}", "(a,b)", `a,b`, "<x>", "=cmd()",
 }
 
-// safe fails unless text is one line that a terminal only prints.
-func safe(t *testing.T, text string) {
+// wantPrintable fails unless text is one line without control characters.
+func wantPrintable(t *testing.T, text string) {
 	t.Helper()
 	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }) {
-		t.Errorf("not for a terminal: %q", text)
+		t.Errorf("not safe for a terminal: %q", text)
 	}
 }
 
-// A table is locked by its name, whatever that is, and no other; and who holds it
-// is told.
+// A table is locked by its name, whatever that is, and no other is; and the error lists
+// its holders.
 func TestLockTablesOfHostileNames(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -57,7 +56,7 @@ func TestLockTablesOfHostileNames(t *testing.T) {
 				t.Errorf("%q: %v", name, err)
 				continue
 			}
-			safe(t, err.Error())
+			wantPrintable(t, err.Error())
 		}
 		must(t, tx.Rollback(t.Context()))
 		must(t, pglock.LockTables(t.Context(), waiter, pglock.Tables(tables[i]), pglock.In(pglock.Share)))
@@ -75,7 +74,7 @@ func TestLockTablesOfHostileNames(t *testing.T) {
 	d.exec("SELECT FROM victim")
 }
 
-// What is no name is refused before anything is sent, in so many words and no more.
+// An invalid name is rejected before anything is sent, with a short error.
 func TestTablesThatAreNone(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -91,13 +90,13 @@ func TestTablesThatAreNone(t *testing.T) {
 		if len(err.Error()) > 600 {
 			t.Errorf("%.20q: an error of %d bytes", name, len(err.Error()))
 		}
-		safe(t, err.Error())
+		wantPrintable(t, err.Error())
 		tx.usable()
 		must(t, tx.back())
 	}
 }
 
-// Any string is a lock's name, and what is said of it can be shown.
+// Any string is a lock's name, and the messages about it are safe to print.
 func TestHostileLockNames(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -116,19 +115,19 @@ func TestHostileLockNames(t *testing.T) {
 		_, err := others.Lock(t.Context(), key, pglock.NoWait())
 		wantErr(t, err, pglock.ErrNotAcquired)
 		for _, text := range []string{key.String(), err.Error(), fmt.Sprint(key), fmt.Sprintf("%v", held.Key())} {
-			safe(t, text)
+			wantPrintable(t, text)
 			if len(text) > 1500 {
 				t.Errorf("%.20q: %d bytes", name, len(text))
 			}
 			if !strings.Contains(text, fmt.Sprint(key.ID())) {
-				t.Errorf("%.20q: %s does not tell the number", name, text)
+				t.Errorf("%.20q: %s does not contain the number", name, text)
 			}
 		}
 		must(t, held.Unlock())
 	}
 }
 
-// What others choose is told so that no terminal obeys it.
+// Text chosen by others is escaped, so that it cannot control a terminal.
 func TestErrorsAreSafe(t *testing.T) {
 	t.Parallel()
 	const evil = "evil\x1b[31m\u009b0m\u202e\a\r\n"
@@ -138,9 +137,9 @@ func TestErrorsAreSafe(t *testing.T) {
 		Kind: pglock.ErrNotAcquired, Err: errors.New(evil),
 	}
 	for _, text := range []string{h.String(), e.Error(), fmt.Sprint(h), e.Keys[0].String()} {
-		safe(t, text)
+		wantPrintable(t, text)
 		if !strings.Contains(text, `evil\x1b[31m`) {
-			t.Errorf("it is not there: %q", text)
+			t.Errorf("the text is missing: %q", text)
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// vectors are fixed for ever: Go, Python and psql must agree on them.
+// vectors never change: Go, Python and psql must agree on them.
 type vectors struct {
 	Names []struct {
 		Name string `json:"name"`
@@ -77,7 +77,7 @@ func TestKeyVectors(t *testing.T) {
 	for _, p := range v.Pairs {
 		key := pglock.Pair(p.Class, p.Object)
 		if class, object := key.Pair(); class != p.Class || object != p.Object || !key.IsPair() {
-			t.Errorf("Pair(%d, %d) came back as (%d, %d)", p.Class, p.Object, class, object)
+			t.Errorf("Pair(%d, %d) returned as (%d, %d)", p.Class, p.Object, class, object)
 		}
 		p.check(t, key)
 	}
@@ -90,7 +90,7 @@ func TestKeyRoundTrip(t *testing.T) {
 			key = pglock.Pair(rapid.Int32().Draw(t, "class"), rapid.Int32().Draw(t, "object"))
 		}
 		if back, ok := pglock.PgLocksKey(key.PgLocks()); !ok || back != key {
-			t.Fatalf("%v came back from pg_locks as %v, %v", key, back, ok)
+			t.Fatalf("%v returned from pg_locks as %v, %v", key, back, ok)
 		}
 	})
 }

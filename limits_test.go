@@ -19,10 +19,10 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// on is a database of a test's own server.
-func on(t *testing.T, server *pgserver.Server) *db {
+// databaseOn returns a database of a test's own server.
+func databaseOn(t *testing.T, server *pgserver.Server) *db {
 	t.Helper()
-	return seenFrom(t, server.ConnString("postgres"))
+	return databaseAt(t, server.ConnString("postgres"))
 }
 
 func newLocker(t *testing.T, source pglock.Source, opts ...pglock.LockerOption) *pglock.Locker {
@@ -39,15 +39,15 @@ func (d *db) name() (name string) {
 	return name
 }
 
-// wantRefusal checks that err is want, that it is not the ordinary outcome that
-// another holds the lock, and that it says all of says.
+// wantRefusal checks that err is want and not ErrNotAcquired, and that its text contains
+// all of says.
 func wantRefusal(t *testing.T, err, want error, says ...string) {
 	t.Helper()
 	if want != nil {
 		wantErr(t, err, want)
 	}
 	if err == nil || errors.Is(err, pglock.ErrNotAcquired) {
-		t.Fatalf("got error %v, which tells of another holder", err)
+		t.Fatalf("got error %v, which reports another holder", err)
 	}
 	for _, s := range says {
 		if !strings.Contains(err.Error(), s) {
@@ -64,19 +64,19 @@ func ints(n int) []pglock.Key {
 	return keys
 }
 
-// The server has no room for more locks: those that there are stay good, none of
-// the others is left behind, and there is room again once they are unlocked.
+// The server has no room for more locks: existing locks stay valid, failed requests leave
+// none behind, and there is room again after an unlock.
 func TestLockTableFull(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
 		"max_locks_per_transaction": "10", "max_connections": "12", "max_prepared_transactions": "0",
 	}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	locker := d.locker()
 	key := pglock.Name("job")
 	held := lock(t, locker, key)
 
-	// Who looks needs room for locks of their own: so as few of them as can be.
+	// The observing session needs room for its own locks, so it uses as few as possible.
 	count := func() (n int) {
 		d.scan(&n, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'`)
 		return n
@@ -86,13 +86,13 @@ func TestLockTableFull(t *testing.T) {
 	_, err := locker.LockAll(t.Context(), ints(20_000))
 	wantRefusal(t, err, pglock.ErrLockTableFull, "max_locks_per_transaction", "53200")
 	if n := count(); n != 1 {
-		t.Errorf("%d locks are held, want the first one alone", n)
+		t.Errorf("%d locks are held, want only the first one", n)
 	}
 	if n := locker.Stats().RoundTrips - before; n > 100 {
 		t.Errorf("it took %d round trips to find that there is no room", n)
 	}
 
-	// Fill it to the brim, and ask for one more in each way.
+	// Fill the lock table, and request one more lock with each function.
 	var all []*pglock.Lock
 	taken := 0
 	for n := 1000; n > 0; {
@@ -126,11 +126,11 @@ func TestLockTableFull(t *testing.T) {
 	}
 }
 
-// The server has no connection to spare. What is held stays held.
+// The server has no free connection. Held locks stay held.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_connections": "8"}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	holder, locker := d.locker(), d.locker()
 	key := pglock.Name("job")
 	held := lock(t, holder, key)
@@ -149,7 +149,7 @@ func TestTooManyConnections(t *testing.T) {
 	_, err = locker.TryLock(t.Context(), pglock.Name("other"))
 	wantRefusal(t, err, pglock.ErrUnavailable, "53300")
 
-	// Who has a session can work on, as long as nothing must be waited for.
+	// A Locker with a session can continue, unless it must wait for a lock.
 	must(t, lock(t, holder, pglock.Name("other")).Unlock())
 	must(t, held.Err())
 	if n := d.held(); n != 1 {
@@ -165,9 +165,9 @@ func TestTooManyConnections(t *testing.T) {
 	d.mayTake(key, true)
 }
 
-// A statement that waits in Postgres is what CREATE INDEX CONCURRENTLY waits
-// for. Where that is run by who holds the lock, it is a deadlock, from which
-// waiting in slices keeps; a slice longer than Postgres' deadlock_timeout does not.
+// CREATE INDEX CONCURRENTLY waits for a statement that waits in Postgres. If the holder
+// of the lock runs it, that is a deadlock. Waiting in slices prevents it, unless a slice
+// is longer than Postgres' deadlock_timeout.
 func TestConcurrentIndexOfTheHolder(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -184,8 +184,8 @@ func TestConcurrentIndexOfTheHolder(t *testing.T) {
 		defer holder.Close(context.Background())
 		_, err = holder.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, key.ID())
 		must(t, err)
-		// Either of them may find a deadlock: let it be ours, which waits no longer than
-		// its slice. The holder would find one where a slow machine makes a slice long.
+		// Either session may detect a deadlock. It should be ours, which waits only for
+		// its slice; on a slow machine with a long slice, it could be the holder.
 		_, err = holder.Exec(t.Context(), `SET deadlock_timeout = '1min'`)
 		must(t, err)
 		type outcome struct {
@@ -223,14 +223,14 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// A standby gives no locks: on it they keep out nobody who works on the primary.
-// Promoted, it does; and who names both hosts finds the one that does.
+// A standby grants no locks, since they would not exclude sessions on the primary. After
+// promotion it does. A connection string with both hosts finds the primary.
 func TestStandbyAndFailover(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.Own(t, pgserver.Options{})
 	standby := pgtest.Standby(t, primary)
 	key := pglock.Name("job")
-	onStandby := on(t, standby)
+	onStandby := databaseOn(t, standby)
 	locker := onStandby.locker()
 	for range 2 {
 		_, err := locker.Lock(t.Context(), key)
@@ -243,9 +243,9 @@ func TestStandbyAndFailover(t *testing.T) {
 	either := newLocker(t, source(t, fmt.Sprintf("host=%s,%s user=postgres dbname=postgres sslmode=disable target_session_attrs=read-write",
 		standby.Host(), primary.Host())))
 	held := lock(t, either, key)
-	on(t, primary).mayTake(key, false)
+	databaseOn(t, primary).mayTake(key, false)
 
-	// The primary's machine dies. The lock was in its memory alone.
+	// The primary's machine fails. The lock was only in its memory.
 	must(t, primary.Kill())
 	<-held.Done()
 	wantErr(t, held.Err(), pglock.ErrLost)
@@ -258,7 +258,7 @@ func TestStandbyAndFailover(t *testing.T) {
 	must(t, lock(t, locker, key).Unlock())
 }
 
-// A server that is starting, or in recovery and not open, or shutting down.
+// A server that is starting, in recovery without accepting connections, or shutting down.
 func TestServerNotReady(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
@@ -267,7 +267,7 @@ func TestServerNotReady(t *testing.T) {
 	key := pglock.Name("job")
 	held := lock(t, locker, key)
 
-	// It waits for those who are connected, and takes nobody new.
+	// It waits for existing clients, and rejects new ones.
 	down := make(chan error, 1)
 	go func() { down <- server.Shutdown(context.Background(), pgserver.Smart) }()
 	for refused := false; !refused; {
@@ -284,18 +284,18 @@ func TestServerNotReady(t *testing.T) {
 	must(t, locker.Close())
 	must(t, <-down)
 
-	_, err = other.Lock(t.Context(), key) // and now there is no socket
+	_, err = other.Lock(t.Context(), key) // by now there is no socket
 	wantRefusal(t, err, pglock.ErrUnavailable)
 
-	// In recovery, and not open to anybody.
+	// In recovery, without accepting connections.
 	data := filepath.Join(server.Folder(), "data")
 	run(t, "/bin/sh", "-c", `cp -p "$1/PG_VERSION" "$1/standby.signal" && echo "hot_standby = off" >>"$1/postgresql.conf"`, "sh", data)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if err := server.Restart(ctx); err == nil {
-		t.Fatal("the server is open")
+		t.Fatal("the server accepts connections")
 	}
-	for sqlState(err) != "57P03" { // until it listens
+	for sqlState(err) != "57P03" { // until the server listens
 		_, err = other.Lock(t.Context(), key)
 		wantRefusal(t, err, pglock.ErrUnavailable)
 	}
@@ -305,11 +305,11 @@ func TestServerNotReady(t *testing.T) {
 	must(t, lock(t, other, key).Unlock())
 }
 
-// What a role may not do is an error of its own, which names it.
+// A missing permission is a separate error, which names it.
 func TestPermission(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{HBA: []string{"local all locked scram-sha-256", "host all locked all scram-sha-256"}})
-	d := on(t, server)
+	d := databaseOn(t, server)
 	d.exec(`CREATE ROLE app LOGIN; CREATE ROLE locked LOGIN PASSWORD 'right'`)
 	d.exec(`CREATE DATABASE own`)
 	d.exec(`REVOKE CONNECT ON DATABASE own FROM PUBLIC`)
@@ -318,7 +318,7 @@ func TestPermission(t *testing.T) {
 	_, err := newLocker(t, source(t, server.ConnString("postgres")+" user=locked password=wrong")).Lock(t.Context(), key)
 	wantRefusal(t, err, pglock.ErrUnavailable, "28P01")
 	if strings.Contains(err.Error(), "wrong") {
-		t.Errorf("the error tells the password: %v", err)
+		t.Errorf("the error contains the password: %v", err)
 	}
 	must(t, lock(t, newLocker(t, source(t, server.ConnString("postgres")+" user=locked password=right")), key).Unlock())
 
@@ -329,7 +329,7 @@ func TestPermission(t *testing.T) {
 	must(t, lock(t, elsewhere, key).Unlock())
 	must(t, elsewhere.Close())
 
-	// Everybody may take advisory locks, unless that is revoked.
+	// Every role may take advisory locks, unless that is revoked.
 	locker := newLocker(t, source(t, server.ConnString("postgres")+" user=app"))
 	held := lock(t, locker, key)
 	for function, opts := range map[string][]pglock.Option{
@@ -356,7 +356,7 @@ func TestPermission(t *testing.T) {
 	must(t, theirs.Unlock())
 	d.exec(`GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC`)
 
-	// It cannot be unlocked any more: then the session ends, and the lock with it.
+	// It cannot be unlocked any more, so the session is closed, which releases the lock.
 	d.exec(`REVOKE EXECUTE ON FUNCTION pg_advisory_unlock(bigint) FROM PUBLIC`)
 	err = held.Unlock()
 	wantErr(t, err, pglock.ErrUnconfirmed)
@@ -367,8 +367,8 @@ func TestPermission(t *testing.T) {
 	d.mayTake(key, true)
 }
 
-// Nobody listens at the address: that is told at once, and is over when somebody
-// does.
+// If no server listens at the address, the error comes at once; the Locker works when a
+// server starts there.
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})

@@ -9,19 +9,20 @@ import (
 	"github.com/pglock-go/pglock/internal/engine"
 )
 
-// A Lock is the handle of a lock that is held, or of the several that
-// [Locker.LockAll] took, until Unlock. It is safe for use by several goroutines.
+// A Lock is a handle for a lock that is held until Unlock, or for all the locks that
+// [Locker.LockAll] took. It is safe for concurrent use.
 //
-// A program that drops the handle without Unlock keeps the lock until
-// [Locker.Close], or until it ends. The [Logger] hears of it, and [Stats] counts it.
+// If a program drops the handle without calling Unlock, the lock stays held until
+// [Locker.Close] or the end of the process. The [Logger] reports that, and [Stats] counts
+// it.
 type Lock struct {
 	engine *engine.Engine
 	held   held
 	key    Key
-	keys   []Key // when there are several, key being the first
+	keys   []Key // if there are several; key is the first
 }
 
-// held is one lock or several, as the engine has them.
+// held is one lock or several, as the engine holds them.
 type held interface {
 	Release() error
 	Notify(func(error))
@@ -30,35 +31,35 @@ type held interface {
 	PID() int32
 }
 
-// newLock makes the handle. A finalizer notices that it was dropped; it costs less
-// than runtime.AddCleanup, which allocates for every lock.
+// newLock returns the handle. A finalizer detects that it was dropped. runtime.AddCleanup
+// would cost more, since it allocates for every lock.
 func newLock(engine *engine.Engine, h held, key Key, keys ...Key) *Lock {
 	lock := &Lock{engine: engine, held: h, key: key, keys: keys}
 	runtime.SetFinalizer(lock, (*Lock).drop)
 	return lock
 }
 
-// drop says that nobody can unlock the lock any more. It stays locked: the program
-// may well do what must be done alone, and to have it unlocked by the garbage
-// collector, at some moment, would be worse than a lock that is held for too long.
+// drop reports that the lock can no longer be unlocked. It stays locked: the program may
+// still be doing the work that it protects, so unlocking at an arbitrary garbage
+// collection would be worse than holding the lock for too long.
 func (l *Lock) drop() {
 	if l.held.Err() == nil {
 		l.engine.Dropped(l.key.String())
 	}
 }
 
-// Unlock releases the lock. Nil means two things: the lock was held until now, which
-// Postgres has confirmed (if it goes on to the next in this process, or others share it,
-// two milliseconds ago at the earliest), and another can have it, or has it already: the
-// next one waiting in this process, or whoever is first in line at the server. It needs no ctx:
-// it takes one round trip, and no longer than the [Heartbeat].
+// Unlock releases the lock. If it returns nil, the lock was held until now, as Postgres
+// confirmed, and the next waiter in this process or at the server can acquire it or
+// already has. If the lock passes to another waiter in this process, or is shared within
+// it, the confirmation may be up to two milliseconds old. Unlock needs no ctx: it takes
+// one round trip, and at most the [Heartbeat].
 //
-// It may be called more than once, after the lock was lost, and after
-// [Locker.Close]: it never unlocks what another holds. Its error, an [*Error], says what
-// was not as it should be: [ErrNotHeld] if it had been unlocked before; [ErrLost] if its
-// session ended before Postgres answered, so that another may have held the lock at the
-// same time; [ErrUnconfirmed] if it was held until now but could not be unlocked: its
-// session has been closed then, which frees the lock as soon as the server notices.
+// It may be called more than once, after the lock was lost, and after [Locker.Close]; it
+// never releases another holder's lock. The error is an [*Error]: [ErrNotHeld] if the
+// lock was already unlocked; [ErrLost] if its session ended before Postgres replied, so
+// that another session may have held the lock at the same time; [ErrUnconfirmed] if the
+// lock was held until now but could not be unlocked. In that case the session was closed,
+// which releases the lock as soon as the server notices.
 func (l *Lock) Unlock() error {
 	runtime.SetFinalizer(l, nil)
 	if err := l.held.Release(); err != nil {
@@ -67,13 +68,12 @@ func (l *Lock) Unlock() error {
 	return nil
 }
 
-// Done is closed when the lock is not held any more: unlocked or lost. Err tells
-// which.
+// Done returns a channel that is closed when the lock is unlocked or lost. Err then
+// returns which.
 func (l *Lock) Done() <-chan struct{} { return l.held.Done() }
 
-// Err is nil while the lock is held. Then it is [ErrNotHeld] after Unlock, or
-// [ErrLost] together with the reason. Of several locks it tells the first that
-// was lost.
+// Err returns nil while the lock is held. Then it returns [ErrNotHeld] after Unlock, or
+// [ErrLost] with the reason. For several locks, it reports the first one lost.
 func (l *Lock) Err() error {
 	if err := l.held.Err(); err != nil {
 		return newError("hold", l.Keys(), err)
@@ -81,11 +81,11 @@ func (l *Lock) Err() error {
 	return nil
 }
 
-// Key is what the lock is of; of several, the first in their order.
+// Key returns the lock's key. For several locks, it is the first of Keys.
 func (l *Lock) Key() Key { return l.key }
 
-// Keys are what the lock is of, in the order in which they were taken: sorted,
-// and each once.
+// Keys returns the lock's keys in the order in which they were acquired: sorted, without
+// duplicates.
 func (l *Lock) Keys() []Key {
 	if l.keys == nil {
 		return []Key{l.key}
@@ -93,45 +93,45 @@ func (l *Lock) Keys() []Key {
 	return slices.Clone(l.keys)
 }
 
-// PID is the backend whose session holds the lock, as pg_locks and
-// pg_stat_activity show it; of several locks, that of the first.
+// PID returns the backend's process ID of the session that holds the lock, as shown in
+// pg_locks and pg_stat_activity. For several locks, it is that of the first.
 func (l *Lock) PID() int32 { return l.held.PID() }
 
-// several are locks that are taken, held and given back together.
-type several struct {
+// A multiLock is a set of locks that are acquired, held and released together.
+type multiLock struct {
 	engine *engine.Engine
 	holds  []*engine.Hold
 
 	once sync.Once
-	done chan struct{} // closed when the first of them is not held any more
+	done chan struct{} // closed as soon as one of them is no longer held
 }
 
-func newSeveral(engine *engine.Engine, holds []*engine.Hold) *several {
-	return &several{engine: engine, holds: holds, done: make(chan struct{})}
+func newMultiLock(engine *engine.Engine, holds []*engine.Hold) *multiLock {
+	return &multiLock{engine: engine, holds: holds, done: make(chan struct{})}
 }
 
-func (s *several) Release() error {
+func (m *multiLock) Release() error {
 	var errs []error
-	for _, err := range s.engine.ReleaseTogether(s.holds) {
+	for _, err := range m.engine.ReleaseTogether(m.holds) {
 		if err != nil && !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
 			errs = append(errs, err)
 		}
 	}
-	s.once.Do(func() { close(s.done) })
+	m.once.Do(func() { close(m.done) })
 	return errors.Join(errs...)
 }
 
-func (s *several) Notify(f func(error)) {
-	for _, h := range s.holds {
+func (m *multiLock) Notify(f func(error)) {
+	for _, h := range m.holds {
 		h.Notify(f)
 	}
 }
 
-func (s *several) Done() <-chan struct{} { return s.done }
+func (m *multiLock) Done() <-chan struct{} { return m.done }
 
-func (s *several) Err() error {
+func (m *multiLock) Err() error {
 	var err error
-	for _, h := range s.holds {
+	for _, h := range m.holds {
 		if e := h.Err(); errors.Is(e, ErrLost) {
 			return e
 		} else if e != nil {
@@ -141,4 +141,4 @@ func (s *several) Err() error {
 	return err
 }
 
-func (s *several) PID() int32 { return s.holds[0].PID() }
+func (m *multiLock) PID() int32 { return m.holds[0].PID() }

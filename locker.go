@@ -10,24 +10,23 @@ import (
 	"github.com/pglock-go/pglock/internal/engine"
 )
 
-// A Locker takes advisory locks for one process, in one database. It owns a few
-// sessions with Postgres, opens them when they are needed, and takes any number
-// of locks on them. It is safe for use by several goroutines; most programs need
-// one.
+// A Locker takes advisory locks for one process, in one database. It owns a few Postgres
+// sessions, opens them on demand, and takes any number of locks on them. It is safe for
+// concurrent use; most programs need only one.
 //
-// A lock belongs to the handle, or to the function that [Locker.Do] runs. Another
-// goroutine of the same process that wants it waits like another machine's; so
-// does the same goroutine: a Locker's locks cannot be taken twice.
+// A lock belongs to its handle, or to the function run by [Locker.Do]. Another request
+// for it in the same process waits as one from another machine does, even in the same
+// goroutine: locks are not reentrant.
 type Locker struct {
 	engine *engine.Engine
 }
 
-// New makes a Locker that gets its sessions from source: see pgxlock.Pool,
-// pgxlock.ConnString and sqllock.DB. It does not connect yet: the first lock
-// does. Its error names an option that makes no sense.
+// New returns a Locker that opens its sessions through source: see pgxlock.Pool,
+// pgxlock.ConnString and sqllock.DB. It does not connect until the first lock is
+// requested. It returns an error if an option is invalid.
 func New(source Source, opts ...LockerOption) (*Locker, error) {
 	if source == nil {
-		return nil, errors.New("pglock: new: no source of sessions")
+		return nil, errors.New("pglock: new: nil Source")
 	}
 	config, err := newConfig(opts)
 	if err != nil {
@@ -36,26 +35,26 @@ func New(source Source, opts ...LockerOption) (*Locker, error) {
 	config.Open = func(ctx context.Context) (engine.Conn, error) {
 		s, err := source.Open(ctx)
 		if err != nil {
-			return nil, err // and no interface around a nil session
+			return nil, err // not a non-nil interface around a nil session
 		}
 		return s, nil
 	}
 	return &Locker{engine.New(config)}, nil
 }
 
-// Lock waits for the lock of key and returns its handle. It waits as long as ctx
-// lasts, unless [Wait] or [NoWait] say otherwise, and takes the lock exclusively
-// unless [Shared] is given. ctx bounds the wait alone: the lock outlives it.
+// Lock waits for the lock of key and returns its handle. It waits until ctx is done,
+// unless [Wait] or [NoWait] is given, and the lock is exclusive unless [Shared] is given.
+// ctx bounds only the wait; the lock stays held after ctx ends.
 //
-// The error is an [*Error], and errors.Is tells which of these it is:
-// [ErrNotAcquired] if Postgres said that another session holds the lock, with ctx's own
-// error if ctx ended the wait; [ErrUnavailable] if nobody could say, for example because
-// no session could be opened in time, also with ctx's own error; [ErrClosed];
-// [ErrPooler]; [ErrStandby]; [ErrNoAdvisoryLocks]; [ErrLockTableFull]; [ErrDeadlock].
+// The error is an [*Error] that wraps one of these: [ErrNotAcquired] if another session
+// holds the lock, with ctx's error if ctx ended the wait; [ErrUnavailable] if Postgres
+// did not answer, for example because no session could be opened in time, also with ctx's
+// error; [ErrClosed]; [ErrPooler]; [ErrStandby]; [ErrNoAdvisoryLocks];
+// [ErrLockTableFull]; [ErrDeadlock].
 //
-// After any error the caller holds nothing. What is still under way at a server that does
-// not answer, Lock does not wait for longer than a second: the Locker undoes
-// it when the answer comes, or closes the session.
+// After any error the caller holds nothing. If the server does not reply, Lock returns
+// within a second of giving up. The Locker then undoes the request when the reply
+// arrives, or closes the session.
 func (l *Locker) Lock(ctx context.Context, key Key, opts ...Option) (*Lock, error) {
 	const op = "lock"
 	r, err := newRequest(op, canShare|canWait, opts)
@@ -69,8 +68,8 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...Option) (*Lock, erro
 	return newLock(l.engine, hold, key), nil
 }
 
-// TryLock is [Locker.Lock] with [NoWait], in one round trip once there is a session: its
-// error does not name the holders.
+// TryLock is like [Locker.Lock] with [NoWait], but takes one round trip once a session is
+// open, and its error does not list the holders.
 func (l *Locker) TryLock(ctx context.Context, key Key, opts ...Option) (*Lock, error) {
 	const op = "try lock"
 	r, err := newRequest(op, canShare, opts)
@@ -78,22 +77,22 @@ func (l *Locker) TryLock(ctx context.Context, key Key, opts ...Option) (*Lock, e
 		return nil, err
 	}
 	r.noWait = true
-	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), r.limit())
+	hold, err := l.engine.Acquire(ctx, key.engineKey(), r.mode(), r.limit())
 	if err != nil {
 		return nil, newError(op, []Key{key}, err)
 	}
 	return newLock(l.engine, hold, key), nil
 }
 
-// Do takes the lock of key as [Locker.Lock] does, runs fn, and unlocks, also when
-// fn panics or ends its goroutine. The ctx inside fn is cancelled the moment the
-// lock is lost, with [ErrLost] as context.Cause: fn must stop then, since another
-// may hold the lock. [Locker.Close] cancels it too, with [ErrClosed].
+// Do takes the lock of key as [Locker.Lock] does, runs fn, and unlocks, even if fn panics
+// or calls runtime.Goexit. The ctx passed to fn is canceled with [ErrLost] as
+// context.Cause if the lock is lost: fn must stop then, since another session may hold
+// the lock. [Locker.Close] cancels it too, with [ErrClosed].
 //
-// Do returns fn's error, and errors.Is([ErrLost]) with it when the lock was lost
-// while fn ran, or [ErrUnconfirmed] when only the unlocking went wrong. Without
-// the lock, fn is not run, and Do returns why; with [SkipIfHeld] it returns nil
-// if the reason is that Postgres said that another session holds the lock.
+// Do returns fn's error. The error also matches [ErrLost] if the lock was lost while fn
+// ran, or [ErrUnconfirmed] if only the unlocking failed. If the lock is not acquired, fn
+// is not run and Do returns the reason; with [SkipIfHeld] it returns nil if the reason is
+// that another session holds the lock.
 func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error, opts ...Option) error {
 	const op = "do"
 	r, err := newRequest(op, canShare|canWait|canSkip, opts)
@@ -107,8 +106,8 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	return run(ctx, op, []Key{key}, hold, fn)
 }
 
-// orSkip is nil where err is no reason to fail: another holds the lock, and the
-// work may be skipped. That ctx is over is no such case.
+// orSkip returns nil if SkipIfHeld was given and another session holds the lock. A done
+// ctx is still an error.
 func (r request) orSkip(ctx context.Context, err error) error {
 	if r.skip && errors.Is(err, ErrNotAcquired) && ctx.Err() == nil {
 		return nil
@@ -116,7 +115,7 @@ func (r request) orSkip(ctx context.Context, err error) error {
 	return err
 }
 
-// run runs fn while h is held.
+// run calls fn while h is held, and releases h.
 func run(ctx context.Context, op string, keys []Key, h held, fn func(context.Context) error) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -129,37 +128,36 @@ func run(ctx context.Context, op string, keys []Key, h held, fn func(context.Con
 	return fn(ctx)
 }
 
-// Close ends the Locker: it takes no new locks ([ErrClosed]), ends all waiting
-// for them, cancels the ctx of the functions that [Locker.Do] runs, waits for the
-// locks that are still held to be unlocked, for five seconds at the most, and
-// ends its sessions. Locks that are held even then are lost, which their handles
-// are told; the error says how many.
+// Close closes the Locker. It rejects new requests with [ErrClosed], cancels waiting
+// ones, and cancels the ctx of functions run by [Locker.Do]. It waits up to five seconds
+// for the held locks to be unlocked, then closes the sessions. Any lock still held is
+// then lost, and its handle reports that. The error contains how many were lost.
 //
-// It is safe to call twice and from several goroutines. It must not be called
-// from within a function that Do runs.
+// It is safe for concurrent use, and may be called more than once. It must not be called
+// from a function that Do runs.
 func (l *Locker) Close() error {
 	if lost := l.engine.Close(); lost > 0 {
-		return fmt.Errorf("pglock: close: %d locks were still held and are %w", lost, ErrLost)
+		return fmt.Errorf("pglock: close: %d locks were still held: %w", lost, ErrLost)
 	}
 	return nil
 }
 
-// Stats tells how many sessions and locks there are, and what came of all
-// requests so far.
+// Stats returns the current numbers of sessions and locks, and the totals of all requests
+// so far.
 func (l *Locker) Stats() Stats { return Stats(l.engine.Stats()) }
 
-// Stats are counts of a [Locker]: the first three of this moment, the others
-// since it was made.
+// Stats holds the counts of a [Locker]. The first three are current values, the others
+// are totals since New.
 type Stats struct {
-	Sessions int // sessions that are open or being opened
+	Sessions int // sessions open or being opened
 	Held     int // locks held
-	Waiting  int // requests that wait for a lock
+	Waiting  int // requests waiting for a lock
 
 	Acquired   uint64 // locks granted
-	Refused    uint64 // requests that ended without the lock
+	Refused    uint64 // requests that failed
 	Lost       uint64 // locks lost with their session
-	Dropped    uint64 // locks whose handle was dropped without Unlock; they are still held
-	HandOvers  uint64 // locks that went from one holder to the next without Postgres
+	Dropped    uint64 // locks still held whose handle was dropped without Unlock
+	HandOvers  uint64 // locks handed from one holder to the next without a statement
 	RoundTrips uint64 // statements run
 }
 
@@ -171,39 +169,39 @@ func (r request) limit() engine.Wait {
 	return engine.Wait{No: r.noWait, For: r.wait}
 }
 
-// acquire gets the lock, or an error that names its holders.
+// acquire takes the lock, or returns an error that lists its holders.
 func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*engine.Hold, error) {
 	began, limit := time.Now(), r.limit()
 	deadline, limited := ctx.Deadline()
 	if limit.For > 0 && (!limited || began.Add(limit.For).Before(deadline)) {
 		deadline, limited = began.Add(limit.For), true
 	}
-	// Asking for the holders is a part of the time that the call may take, and then it
-	// goes on to the end.
+	// Querying the holders takes part of the time limit. If any time is left after it,
+	// the request continues until the limit.
 	first := limit
-	naming := limited && !r.skip && !r.noWait
-	if naming {
+	listHolders := limited && !r.skip && !r.noWait
+	if listHolders {
 		total := deadline.Sub(began)
-		first.For, first.Part = max(total-min(total/4, namingTime), time.Nanosecond), true
+		first.For, first.Part = max(total-min(total/4, holdersReserve), time.Nanosecond), true
 	}
-	hold, err := l.engine.Acquire(ctx, key.session(), r.mode(), first)
+	hold, err := l.engine.Acquire(ctx, key.engineKey(), r.mode(), first)
 	var holders []Holder
 	if errors.Is(err, ErrNotAcquired) && !r.skip && ctx.Err() == nil {
-		asking, cancel := ctx, context.CancelFunc(func() {})
-		if naming {
-			asking, cancel = context.WithDeadline(ctx, deadline)
+		holdersCtx, cancel := ctx, context.CancelFunc(func() {})
+		if listHolders {
+			holdersCtx, cancel = context.WithDeadline(ctx, deadline)
 		}
-		holders, _ = l.holders(asking, []Key{key}, r.shared) // not knowing them makes the error no worse
+		holders, _ = l.holders(holdersCtx, []Key{key}, r.shared) // an error about the lock matters more than its holders
 		cancel()
 	}
-	if naming && ctx.Err() == nil && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrUnavailable)) {
+	if listHolders && ctx.Err() == nil && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrUnavailable)) {
 		if limit.For > 0 {
 			limit.For = max(time.Until(began.Add(limit.For)), time.Nanosecond)
 		}
 		refused := errors.Is(err, ErrNotAcquired)
-		hold, err = l.engine.Acquire(ctx, key.session(), r.mode(), limit)
+		hold, err = l.engine.Acquire(ctx, key.engineKey(), r.mode(), limit)
 		if refused && errors.Is(err, ErrUnavailable) {
-			err = ErrNotAcquired // Postgres did say so, if not in the last moment
+			err = ErrNotAcquired // Postgres replied so to the first request
 		}
 	}
 	if err == nil {
@@ -217,19 +215,18 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 	return nil, e
 }
 
-// namingTime is how much of a wait is spent on asking for the holders, at most.
-const namingTime = 200 * time.Millisecond
+// holdersReserve limits how much of a wait is spent on querying the holders.
+const holdersReserve = 200 * time.Millisecond
 
-// noWaitTimeout bounds what does not wait for a lock: connecting, and the answer.
+// noWaitTimeout bounds connecting and the reply if the call does not wait for the lock.
 const noWaitTimeout = 5 * time.Second
 
-// holdersTimeout bounds the asking for who holds a lock.
+// holdersTimeout bounds the query for the holders of a lock.
 const holdersTimeout = 2 * time.Second
 
-// Holders are the sessions that hold the lock of key: those in whose way an
-// exclusive lock would be. Where nobody holds it, there are none. It reads
-// pg_locks, which costs the server more than a lock does, the more the more
-// locks there are. ctx bounds it, and so do two seconds.
+// Holders returns the sessions that hold the lock of key, in any mode. It reads pg_locks,
+// which costs the server more than taking a lock does, and more the more locks there are.
+// ctx bounds the query, and so does a limit of two seconds.
 func (l *Locker) Holders(ctx context.Context, key Key) ([]Holder, error) {
 	holders, err := l.holders(ctx, []Key{key}, false)
 	if err != nil {
@@ -241,11 +238,11 @@ func (l *Locker) Holders(ctx context.Context, key Key) ([]Holder, error) {
 func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
-	answer, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
+	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
 	if err != nil {
 		return nil, err
 	}
-	return readHolders(answer)
+	return readHolders(reply)
 }
 
 func (r request) mode() engine.Mode {
@@ -255,9 +252,9 @@ func (r request) mode() engine.Mode {
 	return engine.Exclusive
 }
 
-func (k Key) session() engine.Key { return engine.Key{ID: k.id, Pair: k.pair} }
+func (k Key) engineKey() engine.Key { return engine.Key{ID: k.id, Pair: k.pair} }
 
-// newError makes what the engine says an *Error.
+// newError wraps an error from the engine in an *Error.
 func newError(op string, keys []Key, err error) *Error {
 	e := &Error{Op: op, Keys: keys, Err: err}
 	if kind := kindOf(err); kind != nil && !errors.Is(err, kind) {

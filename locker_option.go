@@ -9,35 +9,33 @@ import (
 	"github.com/pglock-go/pglock/internal/engine"
 )
 
-// A LockerOption sets up a [Locker]. Each one's default is good for nearly
-// everybody.
+// A LockerOption configures a [Locker]. The defaults suit almost every program.
 type LockerOption struct{ apply func(*engine.Config) error }
 
-// Sessions is the most sessions that the Locker opens at a time. The default is 8.
+// Sessions sets the maximum number of sessions that the Locker opens. The default is 8.
 //
-// One session serves any number of locks that nobody outside the process holds.
-// Each lock that must be waited for in Postgres takes a further session for the
-// time of the waiting, and keeps it while it is held. When there are no more to
-// take, such locks are tried again every 20 ms instead: less fair towards other
-// processes, and more work for the server. With Sessions(1) a wait in Postgres
-// also delays the other locks of the Locker, for up to a [Slice].
+// One session serves any number of locks that no other process holds. Each lock that must
+// be waited for in Postgres uses another session while it waits, and keeps it while it is
+// held. If none is left, such a request polls every 20 ms instead, which is less fair to
+// other processes and more work for the server. With Sessions(1), a wait in Postgres also
+// delays the Locker's other requests, by up to one [Slice].
 func Sessions(n int) LockerOption {
 	return LockerOption{func(c *engine.Config) error {
 		if n < 1 {
-			return fmt.Errorf("Sessions(%d): at least one is needed", n)
+			return fmt.Errorf("Sessions(%d): must be 1 or more", n)
 		}
 		c.Sessions = n
 		return nil
 	}}
 }
 
-// Slice is how long one statement waits for a lock in Postgres before it asks
-// anew. The default is 750 ms.
+// Slice sets how long one statement waits for a lock in Postgres before the request is
+// sent again. The default is 750 ms.
 //
-// A waiting statement keeps VACUUM from cleaning up behind it, and CREATE INDEX
-// CONCURRENTLY waits for it; a slice shorter than Postgres' deadlock_timeout (1 s
-// by default) keeps either from lasting, and from ending as a deadlock. Between
-// two slices the request goes to the end of Postgres' queue.
+// A waiting statement prevents VACUUM from removing dead rows, and CREATE INDEX
+// CONCURRENTLY waits for it. A slice shorter than Postgres' deadlock_timeout (1 s by
+// default) keeps both effects short, and keeps the latter from ending in a deadlock.
+// After each slice, the request goes to the end of Postgres' lock queue.
 func Slice(d time.Duration) LockerOption {
 	return LockerOption{func(c *engine.Config) error {
 		if d < 10*time.Millisecond {
@@ -48,11 +46,11 @@ func Slice(d time.Duration) LockerOption {
 	}}
 }
 
-// HandOver is how long a lock goes from one holder to the next within the
-// process, without asking Postgres, before other processes get their turn. The
-// default is 25 ms, 0 turns it off. More is faster under contention, and lets
-// other processes wait longer; it never keeps a lock that nobody in the process
-// wants.
+// HandOver sets for how long a lock may pass from one holder to the next within the
+// process, without asking Postgres, before other processes get their turn. The default is
+// 25 ms; 0 turns it off. A higher value is faster under contention, but makes other
+// processes wait longer. A lock with no waiters in the process is always released at
+// once.
 func HandOver(d time.Duration) LockerOption {
 	return LockerOption{func(c *engine.Config) error {
 		if d < 0 {
@@ -63,13 +61,13 @@ func HandOver(d time.Duration) LockerOption {
 	}}
 }
 
-// Heartbeat is within which time a loss is noticed that nothing tells of: a
-// cable pulled, a server that hangs. The default is 10 s. The session asks the
-// server for a sign of life every half of it, when there was no other, and waits
-// for the other half; so a server that is overloaded for longer than that costs
-// the locks. A loss of which the operating system or Postgres tells, such as a
-// terminated backend or a stopped server, is noticed at once. The server is told
-// to give up on a client that is silent for three and a half times as long.
+// Heartbeat sets how soon a silent loss of a session is detected, such as a pulled cable
+// or a hanging server. The default is 10 s. After half of it without traffic, the session
+// sends a query and waits up to the other half for the reply; so a server that is
+// overloaded for longer than that loses the locks. A loss reported by the operating
+// system or Postgres, such as a terminated backend or a stopped server, is detected at
+// once. The server is configured to drop a client that is silent for three and a half
+// times the heartbeat.
 func Heartbeat(d time.Duration) LockerOption {
 	return LockerOption{func(c *engine.Config) error {
 		if d < 100*time.Millisecond {
@@ -80,16 +78,16 @@ func Heartbeat(d time.Duration) LockerOption {
 	}}
 }
 
-// AllowPooler lets the Locker work through a connection pooler such as PgBouncer,
-// which it refuses otherwise with [ErrPooler]. Use it only for a pooler that
-// gives each client a session of its own for as long as it is connected (pool_mode
-// = session): through any other a lock may vanish or never end.
+// AllowPooler lets the Locker work through a connection pooler such as PgBouncer, which
+// it otherwise refuses with [ErrPooler]. Use it only if the pooler assigns a session to
+// each client until the client disconnects (pool_mode = session). Behind any other pooler
+// a lock may vanish or never be released.
 func AllowPooler() LockerOption {
 	return LockerOption{func(c *engine.Config) error { c.AllowPooler = true; return nil }}
 }
 
-// Logger hears of locks that were lost, and of handles that were dropped without
-// Unlock. Without it the Locker is silent.
+// Logger sets a logger for lost locks and for handles dropped without Unlock. By default,
+// nothing is logged.
 func Logger(log *slog.Logger) LockerOption {
 	return LockerOption{func(c *engine.Config) error { c.Log = log; return nil }}
 }
@@ -103,7 +101,7 @@ func newConfig(opts []LockerOption) (engine.Config, error) {
 	}
 	for _, opt := range opts {
 		if opt.apply == nil {
-			return config, errors.New("pglock: new: an empty LockerOption")
+			return config, errors.New("pglock: new: empty LockerOption")
 		}
 		if err := opt.apply(&config); err != nil {
 			return config, fmt.Errorf("pglock: new: %w", err)

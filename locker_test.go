@@ -21,7 +21,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// db is a test's own database, seen from outside of the Lockers under test.
+// db is a test's own database, observed through a session that does not belong to the
+// Lockers under test.
 type db struct {
 	t      *testing.T
 	dsn    string
@@ -32,11 +33,11 @@ type db struct {
 
 func newDB(t *testing.T) *db {
 	t.Helper()
-	return seenFrom(t, pgtest.Database(t))
+	return databaseAt(t, pgtest.Database(t))
 }
 
-// seenFrom is the database that dsn leads to.
-func seenFrom(t *testing.T, dsn string) *db {
+// databaseAt returns the database of dsn.
+func databaseAt(t *testing.T, dsn string) *db {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -46,7 +47,7 @@ func seenFrom(t *testing.T, dsn string) *db {
 	return &db{t: t, dsn: dsn, source: func() pglock.Source { return source(t, dsn) }, conn: conn}
 }
 
-// source is that of the driver that the tests are to go through.
+// source returns a Source of the driver selected for the tests.
 func source(t testing.TB, dsn string) pglock.Source {
 	t.Helper()
 	if driver := pgtest.Driver(t); driver != "pgx" {
@@ -55,8 +56,7 @@ func source(t testing.TB, dsn string) pglock.Source {
 	return pgxlock.ConnString(dsn)
 }
 
-// everySource runs a test through each adapter, in each of the ways that it gets
-// its sessions.
+// everySource runs a test with each kind of Source of each adapter.
 func everySource(t *testing.T, test func(*testing.T, *db)) {
 	t.Parallel()
 	sources := map[string]func(d *db) func() pglock.Source{
@@ -91,10 +91,10 @@ func everySource(t *testing.T, test func(*testing.T, *db)) {
 	}
 }
 
-// locker is a Locker as another process would have it: with sessions of its own.
+// locker returns a Locker with its own sessions, as in another process.
 func (d *db) locker(opts ...pglock.LockerOption) *pglock.Locker {
 	d.t.Helper()
-	// lib/pq cannot listen for the loss of a session: it is asked often instead.
+	// lib/pq cannot watch a session for its loss: it is polled often instead.
 	opts = append([]pglock.LockerOption{pglock.Heartbeat(2 * time.Second)}, opts...)
 	locker, err := pglock.New(d.source(), opts...)
 	if err != nil {
@@ -122,14 +122,14 @@ func (d *db) scan(dest any, sql string, args ...any) {
 	}
 }
 
-// until asks Postgres until the answer is yes.
+// until polls Postgres until the result is true.
 func (d *db) until(sql string, args ...any) {
 	d.t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for ok := false; !ok; {
 		d.scan(&ok, sql, args...)
 		if !ok && time.Now().After(deadline) {
-			d.t.Fatalf("still not so after 20 s: %s %v", sql, args)
+			d.t.Fatalf("still false after 20 s: %s %v", sql, args)
 		}
 	}
 }
@@ -143,7 +143,7 @@ func (d *db) untilWaiting(n int, key pglock.Key) {
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, n, classid, objid, objsubid)
 }
 
-// held is how many advisory locks there are in the database.
+// held returns the number of advisory locks in the database.
 func (d *db) held() (n int) {
 	d.t.Helper()
 	d.scan(&n, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
@@ -181,7 +181,7 @@ func lock(t *testing.T, l *pglock.Locker, key pglock.Key, opts ...pglock.Option)
 	return lock
 }
 
-// mayTake checks from outside that key is free, or that it is not.
+// mayTake checks in another session that key is free, or that it is not.
 func (d *db) mayTake(key pglock.Key, want bool) {
 	d.t.Helper()
 	take, give := "SELECT pg_try_advisory_lock($1)", "SELECT pg_advisory_unlock($1)"
@@ -200,7 +200,7 @@ func (d *db) mayTake(key pglock.Key, want bool) {
 		}
 	}
 	if ok != want {
-		d.t.Fatalf("another session may take %v: %v, want %v", key, ok, want)
+		d.t.Fatalf("another session can take %v: %v, want %v", key, ok, want)
 	}
 }
 
@@ -225,7 +225,7 @@ func testLockExcludesEverybodyElse(t *testing.T, d *db) {
 	}
 }
 
-// Postgres shows each vector's key as the vector says.
+// Postgres shows each vector's key as in the vector.
 func TestKeyVectorsInPgLocks(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -240,7 +240,7 @@ func TestKeyVectorsInPgLocks(t *testing.T) {
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
 			want.ClassID, want.ObjID, want.ObjSubID, held.PID())
 		if !ok {
-			t.Errorf("%v: pg_locks shows it otherwise", key)
+			t.Errorf("%v: pg_locks shows it differently", key)
 		}
 		must(t, held.Unlock())
 	}
@@ -293,9 +293,9 @@ func testWaitsUntilUnlocked(t *testing.T, d *db) {
 	d.mayTake(key, true)
 }
 
-// inSomeTime calls f, which may take as long as it is told, with longer and longer times
-// until Postgres could be asked within it.
-func inSomeTime(f func(time.Duration) error) error {
+// withEnoughTime calls f with longer and longer time limits, until Postgres replies within
+// one.
+func withEnoughTime(f func(time.Duration) error) error {
 	for d := 20 * time.Millisecond; ; d *= 4 {
 		if err := f(d); !errors.Is(err, pglock.ErrUnavailable) || d > 20*time.Second {
 			return err
@@ -303,7 +303,7 @@ func inSomeTime(f func(time.Duration) error) error {
 	}
 }
 
-// A wait that is given up leaves nothing behind that could still get the lock.
+// A canceled wait leaves nothing behind that could still acquire the lock.
 func TestGivingUp(t *testing.T) { everySource(t, testGivingUp) }
 
 func testGivingUp(t *testing.T, d *db) {
@@ -313,16 +313,16 @@ func testGivingUp(t *testing.T, d *db) {
 		for range 5 {
 			held := lock(t, a, key)
 
-			err := inSomeTime(func(d time.Duration) error {
+			err := withEnoughTime(func(d time.Duration) error {
 				_, err := b.Lock(t.Context(), key, pglock.Wait(d))
 				return err
 			})
 			wantErr(t, err, pglock.ErrNotAcquired)
 			if errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("the time of Wait was over, not ctx: %v", err)
+				t.Errorf("Wait ended the wait, not ctx: %v", err)
 			}
 
-			err = inSomeTime(func(d time.Duration) error {
+			err = withEnoughTime(func(d time.Duration) error {
 				ctx, cancel := context.WithTimeout(t.Context(), d)
 				defer cancel()
 				_, err := b.Lock(ctx, key)
@@ -342,8 +342,8 @@ func testGivingUp(t *testing.T, d *db) {
 
 			must(t, held.Unlock())
 			if sessions > 1 {
-				// At once, unless this machine takes longer to cancel than giving up may.
-				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
+				// At once, unless canceling takes longer on this machine.
+				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
 				d.mayTake(key, true)
 			}
 		}
@@ -363,7 +363,7 @@ func testDo(t *testing.T, d *db) {
 		never := func(context.Context) error { ran = true; return nil }
 		wantErr(t, b.Do(ctx, key, never, pglock.NoWait()), pglock.ErrNotAcquired)
 		must(t, b.Do(ctx, key, never, pglock.NoWait(), pglock.SkipIfHeld()))
-		must(t, inSomeTime(func(d time.Duration) error { return b.Do(ctx, key, never, pglock.Wait(d), pglock.SkipIfHeld()) }))
+		must(t, withEnoughTime(func(d time.Duration) error { return b.Do(ctx, key, never, pglock.Wait(d), pglock.SkipIfHeld()) }))
 		if ran {
 			t.Error("it ran without the lock")
 		}
@@ -375,7 +375,7 @@ func testDo(t *testing.T, d *db) {
 	func() {
 		defer func() {
 			if recover() == nil {
-				t.Error("the panic did not come through")
+				t.Error("the panic was not propagated")
 			}
 		}()
 		a.Do(t.Context(), key, func(context.Context) error { panic("oh") })
@@ -383,8 +383,8 @@ func testDo(t *testing.T, d *db) {
 	d.mayTake(key, true)
 }
 
-// A terminated backend cancels what runs under its locks, and nobody gets them
-// from this process before.
+// If a backend is terminated, the functions under its locks are canceled, and nothing in
+// this process acquires the locks before that.
 func TestLoss(t *testing.T) { everySource(t, testLoss) }
 
 func testLoss(t *testing.T, d *db) {
@@ -433,8 +433,8 @@ func testUnlockTwice(t *testing.T, d *db) {
 	wantErr(t, second.Err(), pglock.ErrNotHeld)
 }
 
-// Somebody unlocks behind our back: the session holds something else than we
-// think, and nothing on it is relied on any more.
+// If another client unlocks on our session, the session's state differs from what we
+// expect, and the session is not used any more.
 func TestUnlockThatPostgresDenies(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -450,7 +450,7 @@ func TestUnlockThatPostgresDenies(t *testing.T) {
 	must(t, lock(t, locker, pglock.Name("job")).Unlock())
 }
 
-// spySource lets a test at the session behind a Locker.
+// spySource gives a test access to a Locker's session.
 type spySource struct {
 	pglock.Source
 	last pglock.Session
@@ -465,7 +465,7 @@ func (s *spySource) Open(ctx context.Context) (pglock.Session, error) {
 	return s.last, nil
 }
 
-// lockedSession can be asked by a test too: it does not listen.
+// lockedSession can also be used by a test, since its Watch is not supported.
 type lockedSession struct {
 	pglock.Session
 	mu sync.Mutex
@@ -479,8 +479,8 @@ func (s *lockedSession) Ask(ctx context.Context, sql string, args ...string) (st
 	return s.Session.Ask(ctx, sql, args...)
 }
 
-// Goroutines of several processes, as it were, want a few keys, exclusive and
-// shared: what they see of each other must be what locks promise.
+// Goroutines with several Lockers, like several processes, take a few keys, exclusive and
+// shared, and check that the locks exclude each other as they should.
 func TestExclusionUnderContention(t *testing.T) { everySource(t, testExclusionUnderContention) }
 
 func testExclusionUnderContention(t *testing.T, d *db) {
@@ -536,7 +536,7 @@ func testExclusionUnderContention(t *testing.T, d *db) {
 	}
 	wg.Wait()
 	if acquired.Load() < 100 {
-		t.Errorf("only %d locks were had", acquired.Load())
+		t.Errorf("only %d locks were acquired", acquired.Load())
 	}
 	if n := d.held(); n != 0 {
 		t.Errorf("%d locks are still held", n)
@@ -559,15 +559,15 @@ func testLockAll(t *testing.T, d *db) {
 	wantErr(t, all.Unlock(), pglock.ErrNotHeld)
 	<-all.Done()
 
-	// One of them is held: none is, or all are once it is free.
+	// One of them is held by another: LockAll takes none, or all once it is free.
 	held := lock(t, b, pglock.Name("a"))
-	err = inSomeTime(func(d time.Duration) error {
+	err = withEnoughTime(func(d time.Duration) error {
 		_, err := a.LockAll(t.Context(), keys, pglock.Wait(d))
 		return err
 	})
 	wantErr(t, err, pglock.ErrNotAcquired)
 	if !strings.Contains(err.Error(), `"a"`) || strings.Contains(err.Error(), `"z"`) {
-		t.Errorf("the error does not name the key that was not to be had: %v", err)
+		t.Errorf("the error does not name the key that was not acquired: %v", err)
 	}
 	if n := d.held(); n != 1 {
 		t.Errorf("%d locks are held", n)
@@ -584,7 +584,7 @@ func testLockAll(t *testing.T, d *db) {
 	must(t, held.Unlock())
 	must(t, (<-got).Unlock())
 
-	// Callers who name them in opposite orders never deadlock.
+	// Callers that list them in opposite orders never deadlock.
 	var wg sync.WaitGroup
 	for i, locker := range []*pglock.Locker{a, b, a, b} {
 		keys := []pglock.Key{pglock.Int(1), pglock.Int(2), pglock.Int(3)}
@@ -603,7 +603,7 @@ func testLockAll(t *testing.T, d *db) {
 	wg.Wait()
 }
 
-// While LockAll waits for a key it holds those before it and none behind it.
+// While LockAll waits for a key it holds those before it and none after it.
 func TestLockAllHoldsNothingBehind(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -637,7 +637,7 @@ func testClose(t *testing.T, d *db) {
 		done <- a.Do(context.Background(), key, func(ctx context.Context) error {
 			close(running)
 			<-ctx.Done()
-			d.mayTake(key, false) // it is still held while the work comes to its end
+			d.mayTake(key, false) // still held while the work ends
 			return context.Cause(ctx)
 		})
 	}()
@@ -659,7 +659,7 @@ func testClose(t *testing.T, d *db) {
 	d.mayTake(other, true)
 }
 
-// The error says who is in the way, where that was worth asking for.
+// The error lists the holders, unless the call skips the query for them.
 func TestCatalogHolders(t *testing.T) { everySource(t, testCatalogHolders) }
 
 func testCatalogHolders(t *testing.T, d *db) {
@@ -668,7 +668,7 @@ func testCatalogHolders(t *testing.T, d *db) {
 	holders, err := b.Holders(t.Context(), key)
 	must(t, err)
 	if len(holders) != 0 {
-		t.Errorf("nobody holds it, but %v", holders)
+		t.Errorf("got holders %v, want none", holders)
 	}
 	held := lock(t, a, key)
 	for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(3 * time.Second)} {
@@ -677,13 +677,13 @@ func testCatalogHolders(t *testing.T, d *db) {
 		var e *pglock.Error
 		if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].PID != held.PID() ||
 			e.Holders[0].Application != "pglock" || e.Holders[0].Since.IsZero() || !e.Holders[0].Granted {
-			t.Errorf("the error does not tell of the holder: %v", err)
+			t.Errorf("the error does not list the holder: %v", err)
 		}
 	}
 	holders, err = b.Holders(t.Context(), key)
 	must(t, err)
 	if len(holders) != 1 || holders[0].PID != held.PID() || holders[0].Mode != "ExclusiveLock" {
-		t.Errorf("pid %d holds it, not %v", held.PID(), holders)
+		t.Errorf("pid %d holds the lock, got %v", held.PID(), holders)
 	}
 	must(t, held.Unlock())
 }
@@ -703,12 +703,12 @@ func TestWrap(t *testing.T) {
 	must(t, job(t.Context()))
 	must(t, held.Unlock())
 	if _, err := a.Wrap(func(context.Context) error { return nil }); err == nil {
-		t.Error("a closure was given a name")
+		t.Error("a closure has a name")
 	}
 }
 
-// An option that means nothing to a verb is an error that says so, and so is one
-// with a value that makes no sense; no lock is taken.
+// An unsupported option is an error that names it, and so is an option with an invalid
+// value; no lock is taken.
 func TestOptionsThatMeanNothing(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -723,18 +723,18 @@ func TestOptionsThatMeanNothing(t *testing.T) {
 	} {
 		if held, err := locker.Lock(t.Context(), key, opts...); err == nil {
 			held.Unlock()
-			t.Errorf("%v was taken for an option", opts)
+			t.Errorf("%v was accepted", opts)
 		}
 	}
 	for _, opt := range []pglock.LockerOption{
 		pglock.Sessions(0), pglock.Slice(time.Microsecond), pglock.HandOver(-1), pglock.Heartbeat(0), {},
 	} {
 		if _, err := pglock.New(pgxlock.ConnString(d.dsn), opt); err == nil {
-			t.Error("it was taken for an option of a Locker")
+			t.Error("New accepted an invalid option")
 		}
 	}
 	if _, err := pglock.New(nil); err == nil {
-		t.Error("a Locker without a source")
+		t.Error("New accepted a nil Source")
 	}
 	if n := d.held(); n != 0 {
 		t.Errorf("%d locks were taken", n)

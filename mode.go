@@ -6,49 +6,49 @@ import (
 	"strings"
 )
 
-// A Mode is one of the eight modes of a table lock, from the weakest to the
-// strongest (PostgreSQL manual, 13.3.1 "Table-Level Locks"). Modes are ordered
-// with <, as the manual lists them, but strength is not all: what shuts out what
-// is told by [Mode.Conflicts].
+// A Mode is one of the eight modes of a table lock, from the weakest to the strongest
+// (PostgreSQL manual, 13.3.1 "Table-Level Locks"). Modes are ordered with <, as listed in
+// the manual, but the order does not determine which modes conflict: see
+// [Mode.Conflicts].
 //
-// The zero Mode is no mode: it is the one that a table lock asks for when
-// nothing is said, which is [AccessExclusive], as in Postgres' own LOCK.
+// The zero Mode is not a mode. A table lock without a mode is [AccessExclusive], as in
+// Postgres' own LOCK.
 type Mode uint8
 
 // The modes of a table lock.
 const (
-	// AccessShare is what SELECT takes.
+	// AccessShare is taken by SELECT.
 	AccessShare Mode = iota + 1
 
-	// RowShare is what SELECT ... FOR UPDATE and its kin take.
+	// RowShare is taken by SELECT ... FOR UPDATE and the other row-locking clauses.
 	RowShare
 
-	// RowExclusive is what INSERT, UPDATE, DELETE and MERGE take.
+	// RowExclusive is taken by INSERT, UPDATE, DELETE and MERGE.
 	RowExclusive
 
-	// ShareUpdateExclusive is what VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY
-	// and some forms of ALTER TABLE take. It conflicts with itself.
+	// ShareUpdateExclusive is taken by VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and
+	// some forms of ALTER TABLE. It conflicts with itself.
 	ShareUpdateExclusive
 
-	// Share is what CREATE INDEX takes: nobody may write, any number may hold it.
+	// Share is taken by CREATE INDEX. Any number of sessions may hold it, and none may
+	// write.
 	Share
 
-	// ShareRowExclusive is what CREATE TRIGGER takes: nobody may write, and only
-	// one session may hold it.
+	// ShareRowExclusive is taken by CREATE TRIGGER. Only one session may hold it, and no
+	// other may write.
 	ShareRowExclusive
 
-	// Exclusive is what REFRESH MATERIALIZED VIEW CONCURRENTLY takes: others may
+	// Exclusive is taken by REFRESH MATERIALIZED VIEW CONCURRENTLY. Other sessions may
 	// only read.
 	Exclusive
 
-	// AccessExclusive is what DROP TABLE, TRUNCATE, VACUUM FULL and most forms of
-	// ALTER TABLE take: others may not even read.
+	// AccessExclusive is taken by DROP TABLE, TRUNCATE, VACUUM FULL and most forms of
+	// ALTER TABLE. Other sessions may not even read.
 	AccessExclusive
 )
 
-// modes is the one table of the modes, in the order of the constants: what SQL
-// calls each, what pg_locks calls it, and what it conflicts with. A conflict is
-// written down in both rows, as the manual has it.
+// modes describes the modes, indexed by Mode: the name in SQL, the name in pg_locks, and
+// the conflicting modes. Each conflict is listed for both modes, as in the manual.
 var modes = [...]struct {
 	sql       string
 	pgLocks   string
@@ -80,7 +80,7 @@ var modes = [...]struct {
 	}},
 }
 
-// Modes are the eight modes, from the weakest to the strongest.
+// Modes returns the eight modes, from the weakest to the strongest.
 func Modes() []Mode {
 	return []Mode{
 		AccessShare, RowShare, RowExclusive, ShareUpdateExclusive,
@@ -88,10 +88,9 @@ func Modes() []Mode {
 	}
 }
 
-// ParseMode reads a mode as SQL writes it ("ACCESS EXCLUSIVE") or as pg_locks
-// shows it ("AccessExclusiveLock"), in any case and with any space around and
-// between the words. An advisory lock shows as ExclusiveLock or ShareLock, which
-// are modes here too.
+// ParseMode parses a mode as written in SQL ("ACCESS EXCLUSIVE") or shown in pg_locks
+// ("AccessExclusiveLock"). It ignores case, and extra space around and between the words.
+// pg_locks shows advisory locks as ExclusiveLock or ShareLock, which parse as well.
 func ParseMode(s string) (Mode, error) {
 	words := strings.Join(strings.Fields(s), " ")
 	for _, m := range Modes() {
@@ -99,8 +98,8 @@ func ParseMode(s string) (Mode, error) {
 			return m, nil
 		}
 	}
-	shown, more := cut(s, shownName)
-	return 0, fmt.Errorf("pglock: %q%s is no lock mode: the modes are %s", shown, more, modeList())
+	shown, more := truncate(s, maxShownName)
+	return 0, fmt.Errorf("pglock: %q%s is not a lock mode: the modes are %s", shown, more, modeList())
 }
 
 func modeList() string {
@@ -114,7 +113,7 @@ func modeList() string {
 // Valid reports whether m is one of the eight modes. The zero Mode is not.
 func (m Mode) Valid() bool { return m >= AccessShare && m <= AccessExclusive }
 
-// String is the mode as SQL writes it, such as "ACCESS EXCLUSIVE"; "" for the
+// String returns the mode as written in SQL, such as "ACCESS EXCLUSIVE", or "" for the
 // zero Mode.
 func (m Mode) String() string {
 	switch {
@@ -126,8 +125,8 @@ func (m Mode) String() string {
 	return modes[m].sql
 }
 
-// PgLocks is the mode as pg_locks shows it in its column mode, such as
-// "AccessExclusiveLock"; "" for what is no mode.
+// PgLocks returns the mode as shown in the column mode of pg_locks, such as
+// "AccessExclusiveLock", or "" if m is not a mode.
 func (m Mode) PgLocks() string {
 	if !m.Valid() {
 		return ""
@@ -135,9 +134,9 @@ func (m Mode) PgLocks() string {
 	return modes[m].pgLocks
 }
 
-// Conflicts reports whether two sessions cannot hold m and other on one table at
-// the same time. It does not matter which comes first. A session never conflicts
-// with itself, and no mode conflicts with the zero Mode.
+// Conflicts reports whether two sessions cannot hold m and other on the same table at the
+// same time. It is symmetric. A session never conflicts with itself, and no mode
+// conflicts with the zero Mode.
 func (m Mode) Conflicts(other Mode) bool {
 	return m.Valid() && slices.Contains(modes[m].conflicts, other)
 }

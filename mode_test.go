@@ -34,7 +34,7 @@ func TestModesAreOrdered(t *testing.T) {
 	}
 	pglock.Modes()[0] = pglock.Exclusive
 	if pglock.Modes()[0] != pglock.AccessShare {
-		t.Error("one caller's change is seen by another")
+		t.Error("a caller's change affects other callers")
 	}
 }
 
@@ -48,23 +48,23 @@ func TestNoMode(t *testing.T) {
 	}
 	for _, m := range append(pglock.Modes(), 0, 9) {
 		if m.Conflicts(none) || none.Conflicts(m) || m.Conflicts(9) || pglock.Mode(9).Conflicts(m) {
-			t.Errorf("%v conflicts with what is no mode", m)
+			t.Errorf("%v conflicts with an invalid mode", m)
 		}
 	}
 }
 
-// Conflicts are written down twice in the table, as in the manual.
+// Each conflict is listed twice in the table, as in the manual.
 func TestConflictsAreMutual(t *testing.T) {
 	for _, a := range pglock.Modes() {
 		for _, b := range pglock.Modes() {
 			if a.Conflicts(b) != b.Conflicts(a) {
-				t.Errorf("%v conflicts with %v: %v, the other way round: %v", a, b, a.Conflicts(b), b.Conflicts(a))
+				t.Errorf("%v conflicts with %v: %v, vice versa: %v", a, b, a.Conflicts(b), b.Conflicts(a))
 			}
 		}
 	}
 }
 
-// The guide has the table that the code has.
+// The table in the guide matches the code.
 func TestModesInTheGuide(t *testing.T) {
 	guide, err := os.ReadFile("docs/tables.md")
 	if err != nil {

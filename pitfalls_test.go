@@ -20,12 +20,12 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// What goes wrong with locks in Postgres elsewhere, and that no other test shows
-// not to go wrong here. docs/advisory.md has the whole list.
+// Common pitfalls of Postgres locks that no other test covers. docs/advisory.md has the
+// whole list.
 
 const guide = "docs/advisory.md"
 
-// Every test that the guide names is there, and each of its pitfalls is answered.
+// Every test named in the guide exists, and each of its pitfalls is covered.
 func TestGuideNamesTests(t *testing.T) {
 	text, err := os.ReadFile(guide)
 	must(t, err)
@@ -42,7 +42,7 @@ func TestGuideNamesTests(t *testing.T) {
 	for _, match := range regexp.MustCompile("`((?:Test|Example|Benchmark)[A-Z_]\\w*)`").FindAllStringSubmatch(string(text), -1) {
 		named++
 		if !there[match[1]] {
-			t.Errorf("there is no %s", match[1])
+			t.Errorf("test %s does not exist", match[1])
 		}
 	}
 	if named < 39 {
@@ -50,12 +50,12 @@ func TestGuideNamesTests(t *testing.T) {
 	}
 	for n := 1; n <= 39; n++ {
 		if !regexp.MustCompile(fmt.Sprintf(`(?m)^\| %d \| .+ \| .+ \|$`, n)).Match(text) {
-			t.Errorf("pitfall %d is not answered", n)
+			t.Errorf("pitfall %d is not covered", n)
 		}
 	}
 }
 
-// The code of the guide is that of examples, which are run.
+// The guide's code comes from examples, which are executed.
 func TestGuideIsRun(t *testing.T) {
 	text, err := os.ReadFile(guide)
 	must(t, err)
@@ -78,7 +78,7 @@ func TestGuideIsRun(t *testing.T) {
 	}
 }
 
-// plain is code without indentation and empty lines.
+// plain returns code without indentation and empty lines.
 func plain(code string) string {
 	var b strings.Builder
 	for line := range strings.Lines(code) {
@@ -89,7 +89,7 @@ func plain(code string) string {
 	return b.String()
 }
 
-// The lock is given back although the ctx, which ended the work, is over.
+// The lock is released although ctx, which canceled the work, is done.
 func TestUnlockAfterContext(t *testing.T) { everySource(t, testUnlockAfterContext) }
 
 func testUnlockAfterContext(t *testing.T, d *db) {
@@ -110,8 +110,8 @@ func testUnlockAfterContext(t *testing.T, d *db) {
 	}
 }
 
-// Waits that end at the moment of the grant, by ctx, by their own time or by the
-// slice, neither keep the lock nor hit the session's next statement.
+// A wait that ends at the moment of the grant, by ctx, Wait or the slice, neither keeps
+// the lock nor affects the session's next statement.
 func TestGivingUpAtTheMomentOfTheGrant(t *testing.T) {
 	everySource(t, testGivingUpAtTheMomentOfTheGrant)
 }
@@ -129,10 +129,10 @@ func testGivingUpAtTheMomentOfTheGrant(t *testing.T, d *db) {
 					held, err := locker.Lock(ctx, key, opts...)
 					cancel()
 					if err == nil {
-						time.Sleep(time.Millisecond) // the work, which makes the others wait
+						time.Sleep(time.Millisecond) // work, which makes the others wait
 						err = held.Unlock()
 					}
-					// A time may be over before Postgres could say anything.
+					// The time limit may expire before Postgres can reply.
 					if err != nil && !errors.Is(err, pglock.ErrNotAcquired) && !errors.Is(err, pglock.ErrUnavailable) {
 						t.Error(err)
 					}
@@ -140,7 +140,7 @@ func testGivingUpAtTheMomentOfTheGrant(t *testing.T, d *db) {
 					if err == nil {
 						err = other.Unlock()
 					}
-					if err != nil && !errors.Is(err, pglock.ErrNotAcquired) { // the other Locker's goroutine has the same keys
+					if err != nil && !errors.Is(err, pglock.ErrNotAcquired) { // the other Locker's goroutine uses the same keys
 						t.Errorf("the next statement: %v", err)
 					}
 				}
@@ -149,11 +149,11 @@ func testGivingUpAtTheMomentOfTheGrant(t *testing.T, d *db) {
 	}
 	wg.Wait()
 	if n := d.held(); n != 0 {
-		t.Errorf("%d locks are held that nobody has", n)
+		t.Errorf("%d locks are held without a handle", n)
 	}
 }
 
-// Who waits delays nobody else: neither those who unlock nor those who take other
+// A waiter delays no other caller: neither those who unlock nor those who take other
 // locks on the same Locker.
 func TestWaitingDelaysNobody(t *testing.T) { everySource(t, testWaitingDelaysNobody) }
 
@@ -171,7 +171,7 @@ func testWaitingDelaysNobody(t *testing.T, d *db) {
 	}
 	must(t, mine.Unlock())
 	d.mayTake(pglock.Name("mine"), true)
-	d.untilWaiting(1, pglock.Int(1)) // all this time
+	d.untilWaiting(1, pglock.Int(1)) // it still waits
 	for i, lock := range theirs {
 		must(t, lock.Unlock())
 		now := <-got[i]
@@ -180,8 +180,8 @@ func testWaitingDelaysNobody(t *testing.T, d *db) {
 	}
 }
 
-// A long wait is many short ones in Postgres, none of which keeps VACUUM from its
-// work for long.
+// A long wait consists of many short ones in Postgres, none of which delays VACUUM for
+// long.
 func TestWaitingPinsNothingForLong(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -198,25 +198,25 @@ func TestWaitingPinsNothingForLong(t *testing.T) {
 	must(t, held.Unlock())
 	now := <-got
 	must(t, now.err)
-	// And what is held pins nothing at all.
+	// A held lock does not delay VACUUM at all.
 	d.until(`SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_stat_activity WHERE pid = $1`, pid)
 	must(t, now.lock.Unlock())
 }
 
-// A lock is one database's: the same key elsewhere is another lock.
+// A lock belongs to one database: the same key in another database is another lock.
 func TestLocksArePerDatabase(t *testing.T) {
 	t.Parallel()
-	here, there := newDB(t), newDB(t)
+	inThisDatabase, there := newDB(t), newDB(t)
 	key := pglock.Name("job")
-	held := lock(t, here.locker(), key)
+	held := lock(t, inThisDatabase.locker(), key)
 	there.mayTake(key, true)
 	must(t, lock(t, there.locker(), key).Unlock())
-	here.mayTake(key, false)
+	inThisDatabase.mayTake(key, false)
 	must(t, held.Unlock())
 }
 
-// The server is told how soon to give up on us, so that a machine that is gone
-// does not keep its locks for hours.
+// The server is configured to detect a lost client soon, so that a failed machine does
+// not keep its locks for hours.
 func TestServerIsToldWhenToGiveUp(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
@@ -233,13 +233,13 @@ func TestServerIsToldWhenToGiveUp(t *testing.T) {
 		got, err := source.last.Ask(t.Context(), `SELECT coalesce(current_setting($1, true), 'unknown')`, name)
 		must(t, err)
 		if got != want && got != "unknown" {
-			t.Errorf("%s is %s, not %s", name, got, want)
+			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
 	must(t, held.Unlock())
 }
 
-// A process that is killed while it waits does not stay in the queue.
+// A process killed while it waits does not remain in the lock queue.
 func TestWaitingProcessKilled(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -258,8 +258,8 @@ func TestWaitingProcessKilled(t *testing.T) {
 	d.mayTake(key, true)
 }
 
-// The work that a lock guards is done in the caller's own transaction. As long as
-// that ends within the lock, whoever is next sees it.
+// The guarded work runs in the caller's own transaction. If that ends before the unlock,
+// the next holder sees the result.
 func TestNextHolderSeesTheWork(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -296,6 +296,6 @@ func TestNextHolderSeesTheWork(t *testing.T) {
 	wg.Wait()
 	var n int
 	if d.scan(&n, `SELECT n FROM counter`); n != 120 {
-		t.Errorf("120 times counted, and there are %d", n)
+		t.Errorf("counted 120 times, got %d", n)
 	}
 }

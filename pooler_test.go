@@ -20,7 +20,7 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// pooled is a database behind a PgBouncer, which db sees directly.
+// pooled is a database behind a PgBouncer; the embedded db is a direct connection.
 func pooled(t *testing.T, mode pgbouncer.Mode, settings ...string) (d *db, dsn string, bouncer *pgbouncer.Bouncer) {
 	t.Helper()
 	d = newDB(t)
@@ -28,8 +28,8 @@ func pooled(t *testing.T, mode pgbouncer.Mode, settings ...string) (d *db, dsn s
 	return d, bouncer.ConnString(d.name()), bouncer
 }
 
-// through is every way to a pooler that we have.
-func through(t *testing.T, dsn string) map[string]pglock.Source {
+// poolerSources returns every kind of Source for the pooler.
+func poolerSources(t *testing.T, dsn string) map[string]pglock.Source {
 	t.Helper()
 	return map[string]pglock.Source{
 		"pgx":                  pgxlock.ConnString(dsn),
@@ -39,18 +39,18 @@ func through(t *testing.T, dsn string) map[string]pglock.Source {
 	}
 }
 
-// A pooler is refused, whatever it pools, and the error says what to do.
+// A pooler is refused in every mode, and the error says what to do.
 func TestPoolerIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Session, pgbouncer.Statement} {
 		d, dsn, _ := pooled(t, mode)
-		for name, source := range through(t, dsn) {
+		for name, source := range poolerSources(t, dsn) {
 			locker := newLocker(t, source)
-			for range 3 { // the sessions behind the pooler are used again
+			for range 3 { // the sessions behind the pooler are reused
 				_, err := locker.Lock(t.Context(), pglock.Name("job"), pglock.Wait(5*time.Second))
 				wantErr(t, err, pglock.ErrPooler)
 				if errors.Is(err, pglock.ErrNotAcquired) {
-					t.Errorf("%s, %s: a pooler is not somebody who holds the lock: %v", mode, name, err)
+					t.Errorf("%s, %s: a pooler is not a holder of the lock: %v", mode, name, err)
 				}
 				for _, advice := range []string{"directly", "transaction", "AllowPooler"} {
 					if !strings.Contains(err.Error(), advice) {
@@ -66,11 +66,11 @@ func TestPoolerIsRefused(t *testing.T) {
 	}
 }
 
-// A pooler of whole sessions is as good as none, when it is allowed.
+// A session pooler works like a direct connection if it is allowed.
 func TestSessionPoolerAllowed(t *testing.T) {
 	t.Parallel()
 	d, dsn, _ := pooled(t, pgbouncer.Session)
-	for name, source := range through(t, dsn) {
+	for name, source := range poolerSources(t, dsn) {
 		t.Run(name, func(t *testing.T) {
 			locker := newLocker(t, source, pglock.AllowPooler(), pglock.Heartbeat(time.Second))
 			other := newLocker(t, pgxlock.ConnString(dsn), pglock.AllowPooler())
@@ -94,7 +94,8 @@ func TestSessionPoolerAllowed(t *testing.T) {
 			must(t, second.Unlock())
 			d.mayTake(key, true)
 
-			// The backend behind the pooler dies: the pooler ends our connection.
+			// The backend behind the pooler is terminated: the pooler closes our
+			// connection.
 			held = lock(t, locker, key)
 			d.terminate(held.PID())
 			<-held.Done()
@@ -107,21 +108,21 @@ func TestSessionPoolerAllowed(t *testing.T) {
 	}
 }
 
-// A pooler of transactions that was allowed by mistake: it is found out, and
-// nobody believes to hold what another may hold too.
+// A transaction pooler that was allowed by mistake is detected, and two handles never
+// claim the same lock.
 func TestTransactionPoolerAllowedByMistake(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
 
-	// Both get the same session, which Postgres grants the same lock twice.
+	// Both get the same session, to which Postgres grants the same lock twice.
 	for _, name := range []string{"pgx", "database/sql, pgx", "database/sql, lib/pq"} {
 		d, dsn, _ := pooled(t, pgbouncer.Transaction, "default_pool_size = 1")
-		first := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(500*time.Millisecond))
+		first := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(500*time.Millisecond))
 		held := lock(t, first, key)
-		second := newLocker(t, through(t, dsn)[name], pglock.AllowPooler())
+		second := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler())
 		_, err := second.TryLock(t.Context(), key)
 		if held.Err() == nil && err == nil {
-			t.Errorf("%s: two hold the lock", name)
+			t.Errorf("%s: there are two holders", name)
 		}
 		wantErr(t, err, pglock.ErrPooler)
 		must(t, held.Unlock())
@@ -131,16 +132,16 @@ func TestTransactionPoolerAllowedByMistake(t *testing.T) {
 	}
 }
 
-// The session is swapped under a holder: it is told.
+// If the pooler switches the session under a holder, the holder is notified.
 func TestPoolerSwapsSessions(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
 	for _, name := range []string{"pgx", "database/sql, lib/pq"} {
 		d, dsn, _ := pooled(t, pgbouncer.Transaction)
-		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(4*time.Second))
+		locker := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler(), pglock.Heartbeat(4*time.Second))
 		held := lock(t, locker, key)
-		// Somebody's transaction gets the session that the lock is on. The pooler
-		// hands out the one that was used last, unless it is busy right now.
+		// Another client's transaction gets the session that holds the lock. The pooler
+		// assigns the session used last, unless it is busy at the moment.
 		var tx pgx.Tx
 		for pid := int32(0); pid != held.PID(); {
 			conn, err := pgx.Connect(t.Context(), dsn)
@@ -156,12 +157,12 @@ func TestPoolerSwapsSessions(t *testing.T) {
 		wantErr(t, held.Unlock(), pglock.ErrLost)
 		must(t, tx.Rollback(t.Context()))
 		must(t, locker.Close())
-		d.terminate(held.PID()) // where the lock is left, for as long as the pooler keeps the session
+		d.terminate(held.PID()) // the lock stays there until the pooler closes the session
 	}
 }
 
-// A pooler that resets sessions between transactions frees their locks: the
-// backend stays the same, and its holder is told all the same.
+// A pooler that resets sessions between transactions releases their locks: the backend
+// stays the same, and the holder is still notified.
 func TestPoolerResetsSessions(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
@@ -169,7 +170,7 @@ func TestPoolerResetsSessions(t *testing.T) {
 		d, dsn, _ := pooled(t, pgbouncer.Transaction, "server_reset_query_always = 1", "server_reset_query = "+reset)
 		locker := newLocker(t, pgxlock.ConnString(dsn), pglock.AllowPooler(), pglock.Heartbeat(time.Second))
 		held, err := locker.Lock(t.Context(), key)
-		if err == nil { // it was not found out at once
+		if err == nil { // not detected at once
 			<-held.Done()
 			wantErr(t, held.Err(), pglock.ErrPooler)
 			err = held.Unlock()
@@ -181,9 +182,9 @@ func TestPoolerResetsSessions(t *testing.T) {
 	}
 }
 
-// The session is reset, or its prepared statements are gone, though the backend stays
-// the same, as behind a pooler that cleans up between transactions: the holder is told,
-// before the lock can be released by what comes next.
+// The session is reset, or its prepared statements are gone, although the backend stays
+// the same, as behind a pooler that cleans up between transactions. The holder is
+// notified before the next statement can release the lock.
 func TestSessionIsReset(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
@@ -202,18 +203,18 @@ func TestSessionIsReset(t *testing.T) {
 			select {
 			case <-held.Done():
 			case <-time.After(time.Minute):
-				t.Fatalf("%s, %s: the holder is not told", sql, name)
+				t.Fatalf("%s, %s: the holder is not notified", sql, name)
 			}
 			before.Store("")
 			wantErr(t, held.Err(), pglock.ErrPooler)
 			wantErr(t, held.Unlock(), pglock.ErrLost)
-			d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + here + `)`)
+			d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
 			must(t, locker.Close())
 		}
 	}
 }
 
-// A meddler is a source on whose sessions something else is run before each statement.
+// A meddler is a source whose sessions run another statement before each statement.
 type meddler struct {
 	pglock.Source
 	before *atomic.Value // a string
@@ -241,9 +242,9 @@ func (m meddled) Ask(ctx context.Context, sql string, args ...string) (string, e
 	return m.Session.Ask(ctx, sql, args...)
 }
 
-// A driver that does not report the PID of the protocol leaves open whether there is a
-// pooler, so the session is refused as it was. With AllowPooler, which takes the user's
-// word, a pooler of transactions is still found out by what happens there.
+// If the driver does not report the PID from the protocol, pglock cannot know whether
+// there is a pooler, so it refuses the session and leaves it unchanged. With AllowPooler,
+// which relies on the user, a transaction pooler is still detected by its effects.
 func TestPoolerBehindADriverWithoutPID(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
@@ -259,14 +260,15 @@ func TestPoolerBehindADriverWithoutPID(t *testing.T) {
 	first := newLocker(t, source, pglock.AllowPooler())
 	second := newLocker(t, source, pglock.AllowPooler())
 	held, err := first.Lock(t.Context(), key)
-	must(t, err) // nobody else is there, and nothing is wrong yet
+	must(t, err) // there is no other client, and nothing is wrong yet
 	_, err = second.TryLock(t.Context(), key)
 	wantErr(t, err, pglock.ErrPooler)
 	must(t, held.Unlock())
 }
 
-// A plain client of a pooler sees what somebody left on the session that it gets: its
-// settings, prepared statements, locks and temporary objects, by Postgres' word.
+// stateOf returns what other clients left on the session that a plain client of a pooler
+// gets: its settings, prepared statements, locks and temporary objects, as reported by
+// Postgres.
 func stateOf(t *testing.T, dsn string) string {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn+" default_query_exec_mode=simple_protocol")
@@ -282,15 +284,15 @@ func stateOf(t *testing.T, dsn string) string {
 	return state
 }
 
-// A session that a pooler lends to others is refused as it was: no setting, prepared
-// statement or lock stays on it, and the next client's statement works.
+// A pooled session is refused unchanged: no setting, prepared statement or lock stays on
+// it, and the next client's statement works.
 func TestRefusedSessionIsLeftAsItWas(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement, pgbouncer.Session} {
 		d, dsn, _ := pooled(t, mode, "default_pool_size = 1", "server_reset_query =")
 		d.exec(`CREATE SCHEMA app; CREATE TABLE app.orders (id int); ALTER ROLE postgres IN DATABASE ` + d.name() + ` SET search_path = app`)
 		before := stateOf(t, dsn)
-		for name, source := range through(t, dsn) {
+		for name, source := range poolerSources(t, dsn) {
 			locker := newLocker(t, source)
 			_, err := locker.Lock(t.Context(), pglock.Name("job"), pglock.Wait(5*time.Second))
 			wantErr(t, err, pglock.ErrPooler)
@@ -308,14 +310,14 @@ func TestRefusedSessionIsLeftAsItWas(t *testing.T) {
 	}
 }
 
-// With AllowPooler, a session goes back to its pooler without what the Locker set,
-// though the pooler does not reset it itself.
+// With AllowPooler, a session returns to its pooler without the Locker's settings,
+// although the pooler does not reset it.
 func TestAllowedSessionIsGivenBackAsItWas(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"pgx", "database/sql, pgx", "database/sql, lib/pq"} {
 		_, dsn, _ := pooled(t, pgbouncer.Session, "default_pool_size = 1", "server_reset_query =")
 		before := stateOf(t, dsn)
-		locker := newLocker(t, through(t, dsn)[name], pglock.AllowPooler())
+		locker := newLocker(t, poolerSources(t, dsn)[name], pglock.AllowPooler())
 		must(t, lock(t, locker, pglock.Name("job")).Unlock())
 		must(t, locker.Close())
 		if after := stateOf(t, dsn); strings.TrimSpace(after) != strings.TrimSpace(before) {
@@ -338,8 +340,8 @@ type noPIDSession struct{ pglock.Session }
 
 func (noPIDSession) PID() uint32 { return 0 }
 
-// What a transaction locks is locked through any pooler that pools transactions,
-// and freed with it.
+// A transaction-level lock is held through any transaction pooler, and released with the
+// transaction.
 func TestTransactionLocksThroughPoolers(t *testing.T) {
 	t.Parallel()
 	key := pglock.Name("job")
@@ -348,8 +350,8 @@ func TestTransactionLocksThroughPoolers(t *testing.T) {
 		pool, err := pgxpool.New(t.Context(), dsn)
 		must(t, err)
 		t.Cleanup(pool.Close)
-		// What prepares statements cannot be swapped between sessions. pgx can be
-		// told not to.
+		// A client that prepares statements cannot be switched between sessions. pgx can
+		// be configured not to.
 		native := openSQL(t, "pgx", dsn+" default_query_exec_mode=exec")
 		pq := openSQL(t, "postgres", dsn)
 		for name, begin := range map[string]func() (pglock.Conn, func() error){

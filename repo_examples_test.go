@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// Every verb, which is a function or method that takes a ctx, has an example of its
-// own that is executed; whatever else users call, such as options, stands in one.
-// What cannot is listed here, with why.
+// Every function or method that takes a ctx has its own executed example; every other
+// exported one, such as an option, is used in an example. Exceptions are listed here,
+// with the reason.
 func TestEveryVerbHasAnExample(t *testing.T) {
 	without := map[string]string{
 		"Error.Unwrap":            "errors.Is and errors.As call it",
@@ -31,7 +31,7 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 			if strings.HasSuffix(name, "_test.go") {
 				for _, e := range doc.Examples(file) {
 					if e.Output == "" && !e.EmptyOutput {
-						continue // compiled, and never run
+						continue // compiled, but not run
 					}
 					name := e.Name
 					if isSuffix(name) {
@@ -75,7 +75,7 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 				t.Errorf("%s has no executed example", key)
 			}
 			if shown && excused {
-				t.Errorf("%s has an example, and need not be excused", key)
+				t.Errorf("%s has an example, and need not be listed", key)
 			}
 		}
 		if len(all) == 0 {
@@ -84,7 +84,7 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 	}
 }
 
-// takesContext tells whether the first parameter of a function is a ctx.
+// takesContext reports whether the first parameter of a function is a ctx.
 func takesContext(f *ast.FuncDecl) bool {
 	if len(f.Type.Params.List) == 0 {
 		return false
@@ -93,8 +93,8 @@ func takesContext(f *ast.FuncDecl) bool {
 	return ok && selector.Sel.Name == "Context"
 }
 
-// isSuffix tells whether the last part of an example's name is a suffix, which begins
-// with a small letter, and no method.
+// isSuffix reports whether the last part of an example's name is a suffix, which begins
+// with a lower-case letter, and not a method.
 func isSuffix(name string) bool {
 	i := strings.LastIndex(name, "_")
 	return i >= 0 && i+1 < len(name) && strings.ToLower(name[i+1:i+2]) == name[i+1:i+2]

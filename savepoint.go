@@ -10,15 +10,14 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// This file is how a lock is taken in a transaction that belongs to the caller:
-// inside a savepoint, so that a lock which is not had costs the caller nothing
-// but the time, and so that whatever the attempt took is given back.
+// This file takes a lock in the caller's transaction. It does so inside a savepoint, so
+// that a failed attempt leaves the transaction usable and releases whatever it locked.
 //
-// Taking a lock is one round trip, since a string of several statements is sent
-// as it is (Conn.Exec without parameters). Not to wait takes three for an
-// advisory lock, whose answer must be read; a table lock that is to wait for a
-// time takes three, too, see [timeouts]. An attempt that fails takes one to six
-// more, to go back and to ask who was in the way.
+// Taking a lock is one round trip, since a string of several statements is sent as one
+// message (Conn.Exec without parameters). NoWait takes three for an advisory lock,
+// because the result must be read. A table lock with a time limit also takes three, see
+// [timeouts]. A failed attempt takes one to six more, to roll back and to query the
+// holders.
 
 const (
 	savepoint  = `SAVEPOINT _pglock`
@@ -26,32 +25,32 @@ const (
 	rollbackTo = `ROLLBACK TO SAVEPOINT _pglock`
 )
 
-// askCheaply bounds the asking for who is in the way to a second. To compile the
-// statement would take several times as long as to run it.
-const askCheaply = `SET LOCAL statement_timeout = '1s'; SET LOCAL jit = off`
+// limitHoldersQuery limits the query for the holders to a second. Compiling the statement
+// (jit) would take several times as long as running it.
+const limitHoldersQuery = `SET LOCAL statement_timeout = '1s'; SET LOCAL jit = off`
 
-// askAnew forgets what pg_stat_activity showed earlier in the transaction, which
-// it would show again.
-const askAnew = `SELECT pg_catalog.pg_stat_clear_snapshot()`
+// clearSnapshot discards the contents of pg_stat_activity, which Postgres otherwise
+// caches for the rest of the transaction.
+const clearSnapshot = `SELECT pg_catalog.pg_stat_clear_snapshot()`
 
-// cleanTimeout bounds what is done after ctx has ended.
-const cleanTimeout = 5 * time.Second
+// cleanupTimeout limits the cleanup, which runs even after ctx has ended.
+const cleanupTimeout = 5 * time.Second
 
-// A txLock is a lock to be taken in a caller's transaction.
+// A txLock is a request for locks in the caller's transaction.
 type txLock struct {
-	report Error // Op, Keys and Tables; Holders come later
+	report Error // Op, Keys and Tables; Holders are added later
 
 	conn Conn
 	request
 
-	lock    string                                  // the statement that takes it, and waits unless it says otherwise
-	try     string                                  // with NoWait: one that answers whether it did, in place of lock
-	limit   timeouts                                // what wait is bounded by
-	holders func(context.Context) ([]Holder, error) // nil is not to ask
+	lock    string                                  // the statement that takes the locks; it waits unless it contains NOWAIT
+	try     string                                  // with NoWait: used instead of lock; it returns whether it took them
+	limit   timeouts                                // how wait is enforced
+	holders func(context.Context) ([]Holder, error) // nil to skip the query
 }
 
-// take takes the lock.
-func (l *txLock) take(ctx context.Context) error {
+// acquire takes the locks.
+func (l *txLock) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return l.fail(ErrUnavailable, err)
 	}
@@ -68,44 +67,45 @@ func (l *txLock) take(ctx context.Context) error {
 		}
 	}
 
-	// The transaction is as it was before us, or aborted before us.
+	// There is no transaction, or it was already aborted: nothing to roll back.
 	switch sqlstate.Of(err) {
 	case sqlstate.NoActiveTransaction, sqlstate.InFailedTransaction:
 		return l.fail(kindOf(err), err)
 	}
 	kind, cause := l.outcome(ctx, err, time.Since(began))
-	if lost := l.back(ctx, err, kind); lost != nil && !errors.Is(err, lost) {
-		cause = fmt.Errorf("%w (and the transaction cannot go on: %v)", cause, lost)
+	if lost := l.rollBack(ctx, err, kind); lost != nil && !errors.Is(err, lost) {
+		cause = fmt.Errorf("%w (and the transaction is unusable: %v)", cause, lost)
 	}
 	return l.fail(kind, cause)
 }
 
-// errRefused is what a try comes to.
+// errRefused is the result of l.try if another session holds a lock.
 var errRefused = errors.New("refused")
 
-// tryLock asks for the lock and waits for nobody. It has err where it is not ok.
+// tryLock takes the locks without waiting. If ok is false, err is the reason.
 func (l *txLock) tryLock(ctx context.Context) (ok bool, err error) {
 	if err := l.conn.Exec(ctx, savepoint); err != nil {
 		return false, err
 	}
-	answer, err := queryText(ctx, l.conn, l.try)
+	reply, err := queryText(ctx, l.conn, l.try)
 	if err != nil {
 		return false, err
 	}
-	if answer != "true" {
+	if reply != "true" {
 		return false, errRefused
 	}
-	// It is had: ctx has no more to say.
-	clean, cancel := cleaning(ctx)
+	// The locks are acquired, so a done ctx must not prevent the release of the
+	// savepoint.
+	cleanupCtx, cancel := cleanupContext(ctx)
 	defer cancel()
-	if err := l.conn.Exec(clean, release); err != nil {
+	if err := l.conn.Exec(cleanupCtx, release); err != nil {
 		return false, err
 	}
 	return true, nil
 }
 
-// waitLock takes the lock, waiting as long as the request says. It tells when
-// the waiting began.
+// waitLock takes the locks, and waits until the time limit of the request. It sets began
+// to the start of the wait.
 func (l *txLock) waitLock(ctx context.Context, began *time.Time) error {
 	batch := []string{savepoint, l.lock, release}
 	if l.wait > 0 {
@@ -119,18 +119,18 @@ func (l *txLock) waitLock(ctx context.Context, began *time.Time) error {
 	return l.conn.Exec(ctx, strings.Join(batch, "; "))
 }
 
-// confirm makes sure that the transaction is still there when ctx ended by the time
-// of the grant: lib/pq closes the connection then, and says that all went well.
+// confirm checks that the transaction still exists if ctx ended while the lock was
+// granted. lib/pq then closes the connection, but reports success.
 func (l *txLock) confirm(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return nil
 	}
-	clean, cancel := cleaning(ctx)
+	cleanupCtx, cancel := cleanupContext(ctx)
 	defer cancel()
-	return l.conn.Exec(clean, `SELECT 1`)
+	return l.conn.Exec(cleanupCtx, `SELECT 1`)
 }
 
-// outcome is what an error means: a lock not had, or what else.
+// outcome classifies an error: a lock that was not acquired, or another failure.
 func (l *txLock) outcome(ctx context.Context, err error, waited time.Duration) (kind, cause error) {
 	state := sqlstate.Of(err)
 	switch {
@@ -139,44 +139,44 @@ func (l *txLock) outcome(ctx context.Context, err error, waited time.Duration) (
 	case state == sqlstate.LockNotAvailable:
 		return ErrNotAcquired, err
 	case ctx.Err() != nil && state == sqlstate.QueryCanceled:
-		return ErrNotAcquired, ctx.Err() // Postgres was waiting for it
+		return ErrNotAcquired, ctx.Err() // Postgres was waiting for the lock
 	case ctx.Err() != nil && state == "":
-		return ErrUnavailable, fmt.Errorf("no answer while waiting for the lock: %w", ctx.Err())
+		return ErrUnavailable, fmt.Errorf("no reply while waiting for the lock: %w", ctx.Err())
 	case state == sqlstate.QueryCanceled && l.wait > 0 && waited >= l.wait:
-		// By the timeout that bounds the whole statement. Somebody else's cancel
+		// The limit of the whole statement has passed. A cancel request by someone else
 		// has the same code but comes earlier.
 		return ErrNotAcquired, err
 	}
 	return kindOf(err), err
 }
 
-// back puts the transaction back to where it was before the lock was asked for,
-// and on the way asks who was in the way. It returns why that cannot be.
-func (l *txLock) back(ctx context.Context, cause, kind error) error {
-	clean, cancel := cleaning(ctx)
+// rollBack returns the transaction to its state before the request, and queries the holders
+// on the way. It returns an error if that is impossible.
+func (l *txLock) rollBack(ctx context.Context, cause, kind error) error {
+	cleanupCtx, cancel := cleanupContext(ctx)
 	defer cancel()
 	if cause != errRefused && sqlstate.Of(cause) == "" {
-		// Whether anything of it reached the server is not known. Going back to
-		// a savepoint that is not there would abort a transaction that is well;
-		// a second savepoint does nothing to it, nor to one that is aborted.
-		if err := l.conn.Exec(clean, savepoint); err != nil && sqlstate.Of(err) != sqlstate.InFailedTransaction {
+		// It is unknown whether the statements reached the server. Rolling back to a
+		// savepoint that does not exist would abort a healthy transaction. A second
+		// savepoint is harmless, also in an aborted transaction.
+		if err := l.conn.Exec(cleanupCtx, savepoint); err != nil && sqlstate.Of(err) != sqlstate.InFailedTransaction {
 			return err
 		}
 	}
 	if kind != ErrNotAcquired || ctx.Err() != nil || l.skip || l.holders == nil {
-		return execClean(clean, l.conn, rollbackTo+"; "+release)
+		return execCleanup(cleanupCtx, l.conn, rollbackTo+"; "+release)
 	}
-	if err := execClean(clean, l.conn, rollbackTo+"; "+askCheaply); err != nil {
+	if err := execCleanup(cleanupCtx, l.conn, rollbackTo+"; "+limitHoldersQuery); err != nil {
 		return err
 	}
-	// What goes wrong here is not worth an error.
-	l.report.Holders, _ = l.holders(clean)
-	return execClean(clean, l.conn, rollbackTo+"; "+release)
+	// An error about the lock matters more than its holders.
+	l.report.Holders, _ = l.holders(cleanupCtx)
+	return execCleanup(cleanupCtx, l.conn, rollbackTo+"; "+release)
 }
 
-// execClean runs statements of the cleaning-up. A cancel that was meant for what
-// ran before may still come in: it hits once.
-func execClean(ctx context.Context, conn Conn, sql string) error {
+// execCleanup runs cleanup statements. A cancel request meant for an earlier statement may
+// still arrive, but only once, so execCleanup retries once.
+func execCleanup(ctx context.Context, conn Conn, sql string) error {
 	err := conn.Exec(ctx, sql)
 	if sqlstate.Of(err) == sqlstate.QueryCanceled {
 		err = conn.Exec(ctx, sql)
@@ -184,12 +184,12 @@ func execClean(ctx context.Context, conn Conn, sql string) error {
 	return err
 }
 
-// cleaning is a context for what must be done though ctx may have ended.
-func cleaning(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+// cleanupContext returns a context for cleanup, which must run even after ctx has ended.
+func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 }
 
-// fail is the error of l.
+// fail returns the error of l with the given kind and cause.
 func (l *txLock) fail(kind, cause error) error {
 	e := l.report
 	e.Kind, e.Err = kind, cause

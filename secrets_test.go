@@ -17,8 +17,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// A password is in no error and no log, whatever is wrong with it or with the
-// connection string that it is in.
+// No error and no log contains a password, whatever is wrong with it or with its
+// connection string.
 func TestNoPasswordInErrors(t *testing.T) {
 	t.Parallel()
 	const canary = "Kanarienvogel"
@@ -65,7 +65,7 @@ func TestNoPasswordInErrors(t *testing.T) {
 				fmt.Sprint(err), fmt.Sprintf("%+v %#v", err, err), fmt.Sprint(watched), fmt.Sprintf("%+v", watched), logged.String(),
 				fmt.Sprintf("%+v %#v", source, source), fmt.Sprintf("%+v", locker),
 			}
-			for e := err; e != nil; { // also when somebody asks what is wrapped
+			for e := err; e != nil; { // also the wrapped errors
 				texts = append(texts, e.Error())
 				switch u := e.(type) {
 				case interface{ Unwrap() error }:
@@ -87,6 +87,6 @@ func TestNoPasswordInErrors(t *testing.T) {
 		}
 	}
 	if strings.Contains(server.Logs(), canary) {
-		t.Error("the server's log has it")
+		t.Error("the server's log contains the password")
 	}
 }

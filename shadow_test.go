@@ -14,8 +14,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// shadowed is a database with traps, and a connection string whose sessions fall
-// into them. d itself looks on from outside.
+// shadowed returns a database with shadowing objects, and a connection string whose
+// sessions would use them. d observes directly.
 func shadowed(t *testing.T) (d *db, dsn string) {
 	t.Helper()
 	d = newDB(t)
@@ -23,8 +23,8 @@ func shadowed(t *testing.T) (d *db, dsn string) {
 	return d, d.dsn + " search_path=" + pgtest.ShadowPath
 }
 
-// A Locker's sessions begin with the search_path of the role or of the database,
-// which others may have set.
+// A Locker's sessions start with the search_path of the role or the database, which
+// others may have set.
 func TestLockerInShadow(t *testing.T) {
 	t.Parallel()
 	_, dsn := shadowed(t)
@@ -43,18 +43,18 @@ func TestLockerInShadow(t *testing.T) {
 				return locker
 			}
 			ours, others := open(), open()
-			must(t, lock(t, others, pglock.Name("first")).Unlock()) // and it is connected
+			must(t, lock(t, others, pglock.Name("first")).Unlock()) // so it is connected
 			for _, key := range []pglock.Key{pglock.Name("a"), pglock.Int(-1), pglock.Pair(-1, 2)} {
 				held := lock(t, ours, key)
 				_, err := others.Lock(t.Context(), key, pglock.Wait(time.Second))
 				wantErr(t, err, pglock.ErrNotAcquired)
 				var e *pglock.Error
 				if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].PID != held.PID() {
-					t.Errorf("%v does not say that pid %d holds it", err, held.PID())
+					t.Errorf("%v does not list the holder, pid %d", err, held.PID())
 				}
 				holders, err := others.Holders(t.Context(), key)
 				if err != nil || len(holders) != 1 || holders[0].PID != held.PID() {
-					t.Errorf("pid %d holds it, not %v, %v", held.PID(), holders, err)
+					t.Errorf("pid %d holds the lock, got %v, %v", held.PID(), holders, err)
 				}
 				must(t, held.Unlock())
 				shared := lock(t, others, key, pglock.Shared())
@@ -67,7 +67,7 @@ func TestLockerInShadow(t *testing.T) {
 	}
 }
 
-// What runs in a caller's transaction runs with the caller's search_path.
+// Statements in the caller's transaction run with the caller's search_path.
 func TestTxInShadow(t *testing.T) {
 	t.Parallel()
 	for _, w := range ways {
@@ -105,7 +105,7 @@ func TestTxInShadow(t *testing.T) {
 				wantErr(t, err, pglock.ErrNotAcquired)
 				var e *pglock.Error
 				if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].PID != pid {
-					t.Errorf("%v does not say that pid %d holds it", err, pid)
+					t.Errorf("%v does not list the holder, pid %d", err, pid)
 				}
 			}
 			for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {

@@ -16,39 +16,37 @@ import (
 //go:embed sql/table_holders.sql
 var tableHoldersSQL string
 
-// LockTables locks tables in a transaction of the caller's and waits until it has
-// them: LOCK in SQL (PostgreSQL manual, VI. "LOCK"). COMMIT or ROLLBACK frees
-// them; nothing else does, except that ROLLBACK TO a savepoint frees what was
-// locked after the savepoint. The mode is [AccessExclusive] unless [In] says
-// otherwise.
+// LockTables locks tables in the caller's transaction and waits until it has acquired
+// them, as LOCK does in SQL (PostgreSQL manual, VI. "LOCK"). COMMIT or ROLLBACK releases
+// the locks; only ROLLBACK TO a savepoint also does, for locks taken after the savepoint.
+// The mode is [AccessExclusive] unless [In] is given.
 //
 //	err := pglock.LockTables(ctx, pgxlock.Tx(tx), pglock.Tables("app.orders", &User{}),
 //		pglock.In(pglock.ShareRowExclusive), pglock.Wait(2*time.Second))
 //
-// With a table its partitions are locked, and the tables that inherit from it,
-// unless [Only] is given; with a view, the tables that it reads. Of the other kinds
-// of relations Postgres locks none by itself, foreign tables and materialized views
-// among them: that is an error (SQLSTATE 42809).
+// A table is locked together with its partitions and inheritance children, unless [Only]
+// is given, and a view together with the tables it reads. Postgres cannot lock other
+// kinds of relations, such as foreign tables and materialized views, by name: that is an
+// error (SQLSTATE 42809).
 //
-// Several tables are locked in the order of their names, whatever the order in
-// which they are given, so that callers which name the tables alike never deadlock
-// with each other over them; either all are locked, or none. In a REPEATABLE READ or
-// SERIALIZABLE transaction, lock before anything is read: then what is read is what
-// was there when the lock was had. Nothing that LockTables does before it has the
-// lock counts as reading.
+// Several tables are locked in the order of their names, whatever their order in the
+// list, so callers that name the tables in the same way cannot deadlock with each other
+// over them. Either all are locked or none. In a REPEATABLE READ or SERIALIZABLE
+// transaction, lock before the first read, so that reads see the data as of the lock.
+// LockTables itself runs nothing before the lock that counts as a read.
 //
-// The options are [In], [Only], [Wait] and [NoWait]. Wait bounds the whole call,
-// where lock_timeout counts anew for each table and partition; neither that nor
-// statement_timeout, as the session has them, counts meanwhile, and both are as
-// before afterwards. With neither Wait nor NoWait the wait lasts as long as ctx and
-// the session's own timeouts allow.
+// The options are [In], [Only], [Wait] and [NoWait]. Wait limits the whole call, while
+// lock_timeout would start again for each table and partition. During the call, Wait
+// replaces the session's lock_timeout and statement_timeout, and restores them
+// afterwards. With neither Wait nor NoWait, the wait ends when ctx is done or one of the
+// session's own timeouts expires.
 //
-// When the tables are not had, the error is [ErrNotAcquired] and has who holds them,
-// or any of them, and the transaction is as it was before: it can go on. So it can
-// after [ErrDeadlock] and [ErrLockTableFull], and when there is no such table, which
-// the error names (42P01, or 3F000 for its schema), or no permission to lock it
-// (42501). Outside a transaction the error is [ErrNoTransaction]. What ctx covers,
-// and what a transaction is worth after its end, is as with [LockTx].
+// If the tables are not acquired, the error is [ErrNotAcquired] with the holders of any
+// of them, and the transaction is as before and can continue. It can also continue after
+// [ErrDeadlock] and [ErrLockTableFull], and if a table does not exist (42P01, or 3F000
+// for its schema; the error names it) or may not be locked (42501). Outside a transaction
+// the error is [ErrNoTransaction]. ctx, and the state of the transaction after it ends,
+// are as for [LockTx].
 func LockTables(ctx context.Context, conn Conn, tables TableList, opts ...Option) error {
 	const op = "lock tables"
 	r, err := newRequest(op, canWait|hasTables, opts)
@@ -58,25 +56,25 @@ func LockTables(ctx context.Context, conn Conn, tables TableList, opts ...Option
 	if err := tables.check(op); err != nil {
 		return err
 	}
-	return newTableLock(op, conn, tables, r).take(ctx)
+	return newTableLock(op, conn, tables, r).acquire(ctx)
 }
 
-// A TableList names tables. Make one with [Tables].
+// A TableList is a list of tables. Make one with [Tables].
 type TableList struct {
 	names []tableName
 	err   error
 }
 
-// Tables names tables for [LockTables] and [DoTables]. Each is a string or a model,
-// which is anything with a method TableName() string, as GORM has it, and may be a
-// value or a pointer, nil too.
+// Tables makes a list of tables for [LockTables] and [DoTables]. Each element is a string
+// or a model. A model is any value or pointer, even nil, with a method TableName()
+// string, as in GORM.
 //
-// A name is as Postgres has it, capital letters included: unlike in SQL, "Orders"
-// is not orders. A dot parts the schema from the table; without it, search_path
-// decides. A part with a dot in it is written in double quotes, and a double quote
-// in it twice: `app."odd.name"`.
+// A name is spelled exactly as in Postgres, including capital letters: unlike in SQL,
+// "Orders" is not orders. A dot separates the schema from the table; without one,
+// search_path decides. A part that contains a dot is written in double quotes, with each
+// double quote in it doubled: `app."odd.name"`.
 //
-// What cannot be a name is an error of the verb that is given the list.
+// An invalid name makes the function that uses the list return an error.
 func Tables(tables ...any) TableList {
 	var list TableList
 	for _, table := range tables {
@@ -106,16 +104,16 @@ func (l TableList) check(op string) error {
 // A tableModel is what GORM calls a Tabler.
 type tableModel interface{ TableName() string }
 
-// tableString is the name of a table as the caller gave it.
+// tableString returns the name of a table as the caller gave it.
 func tableString(table any) (string, error) {
 	if s, ok := table.(string); ok {
 		return s, nil
 	}
 	v := reflect.ValueOf(table)
 	if !v.IsValid() {
-		return "", errors.New("nil is no table")
+		return "", errors.New("nil is not a table")
 	}
-	// The method may belong to the value or to the pointer, whichever was given.
+	// The method may be declared on the value or on the pointer, whichever was given.
 	if v.Kind() == reflect.Pointer && v.IsNil() {
 		v = reflect.New(v.Type().Elem())
 	} else if v.Kind() != reflect.Pointer {
@@ -126,21 +124,21 @@ func tableString(table any) (string, error) {
 	if model, ok := v.Interface().(tableModel); ok {
 		return model.TableName(), nil
 	}
-	return "", fmt.Errorf("a %T names no table: it is neither a string nor has it a method TableName() string", table)
+	return "", fmt.Errorf("a %T is not a table: want a string, or a model with a method TableName() string", table)
 }
 
-// A tableName is a table, and its schema or "".
+// A tableName is a table and its schema, which may be "".
 type tableName struct{ schema, table string }
 
-// maxName is how long a name in Postgres is: the rest of a longer one would be cut
-// off in silence, and another table be meant.
+// maxName is the maximum length of a name in bytes. Postgres truncates longer names
+// silently, and might so lock another table.
 const maxName = 63
 
-// parseTableName reads a name as Tables describes it.
+// parseTableName parses a name as described for Tables.
 func parseTableName(s string) (tableName, error) {
 	var parts []string
 	bad := func(why string) (tableName, error) {
-		shown, more := cut(s, shownName)
+		shown, more := truncate(s, maxShownName)
 		return tableName{}, fmt.Errorf("the table %q%s %s", shown, more, why)
 	}
 	rest := s
@@ -149,11 +147,11 @@ func parseTableName(s string) (tableName, error) {
 		if strings.HasPrefix(rest, `"`) {
 			end := closingQuote(rest)
 			if end < 0 {
-				return bad("has an opening double quote and no closing one")
+				return bad("has no closing double quote")
 			}
 			part, rest = strings.ReplaceAll(rest[1:end], `""`, `"`), rest[end+1:]
 			if rest != "" && rest[0] != '.' {
-				return bad("goes on after a closing double quote")
+				return bad("continues after a closing double quote")
 			}
 		} else {
 			end := strings.IndexByte(rest, '.')
@@ -166,11 +164,11 @@ func parseTableName(s string) (tableName, error) {
 		case part == "":
 			return bad("has an empty part")
 		case strings.Contains(part, "\x00"):
-			return bad("has a zero byte in it")
+			return bad("contains a zero byte")
 		case !utf8.ValidString(part):
 			return bad("is not UTF-8")
 		case len(part) > maxName:
-			return bad(fmt.Sprintf("is longer than the %d bytes that Postgres keeps of a name", maxName))
+			return bad(fmt.Sprintf("is longer than the %d bytes that Postgres allows", maxName))
 		}
 		parts = append(parts, part)
 		if rest == "" {
@@ -184,10 +182,11 @@ func parseTableName(s string) (tableName, error) {
 	case 2:
 		return tableName{parts[0], parts[1]}, nil
 	}
-	return bad(`has more parts than schema and table: a dot in a name stands in double quotes`)
+	return bad(`has more parts than schema and table: put a name that contains a dot in double quotes`)
 }
 
-// closingQuote is where the quote ends that s begins with.
+// closingQuote returns the index of the quote that closes the one at the start of s, or
+// -1.
 func closingQuote(s string) int {
 	for i := 1; i < len(s); i++ {
 		if s[i] != '"' {
@@ -201,7 +200,7 @@ func closingQuote(s string) int {
 	return -1
 }
 
-// String is the table for a person to read.
+// String returns the table for display.
 func (n tableName) String() string {
 	if n.schema == "" {
 		return n.table
@@ -209,7 +208,7 @@ func (n tableName) String() string {
 	return n.schema + "." + n.table
 }
 
-// sql is the table in SQL.
+// sql returns the table as an SQL identifier.
 func (n tableName) sql() string {
 	if n.schema == "" {
 		return quoteIdentifier(n.table)
@@ -219,7 +218,7 @@ func (n tableName) sql() string {
 
 func quoteIdentifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
-// newTableLock is the taking of tables.
+// newTableLock returns a txLock for tables.
 func newTableLock(op string, conn Conn, tables TableList, r request) *txLock {
 	mode := r.tableMode
 	if mode == 0 {
@@ -237,14 +236,14 @@ func newTableLock(op string, conn Conn, tables TableList, r request) *txLock {
 		conn:    conn,
 		request: r,
 		lock:    lockTableSQL(quoted, mode, r),
-		limit:   timeouts{whole: true, quiet: true},
+		limit:   timeouts{whole: true, noSnapshot: true},
 		holders: func(ctx context.Context) ([]Holder, error) {
 			return tableHolders(ctx, conn, quoted, mode, r.only)
 		},
 	}
 }
 
-// lockTableSQL locks tables.
+// lockTableSQL returns a LOCK statement for the quoted tables.
 func lockTableSQL(quoted []string, mode Mode, r request) string {
 	var b strings.Builder
 	b.WriteString("LOCK TABLE ")
@@ -264,10 +263,10 @@ func lockTableSQL(quoted []string, mode Mode, r request) string {
 	return b.String()
 }
 
-// tableHolders asks who is in the way of a lock on tables.
+// tableHolders queries the sessions that conflict with a lock on tables.
 func tableHolders(ctx context.Context, conn Conn, quoted []string, mode Mode, only bool) ([]Holder, error) {
-	// To ask is to read, which settles what a transaction of the stricter levels
-	// gets to see: it may still want to lock, and read after that.
+	// The query would take the snapshot of a REPEATABLE READ or SERIALIZABLE transaction,
+	// in which the caller may still want to lock before it reads.
 	level, err := queryText(ctx, conn, "SHOW transaction_isolation")
 	if err != nil || !strings.HasPrefix(level, "read ") {
 		return nil, err
@@ -281,5 +280,5 @@ func tableHolders(ctx context.Context, conn Conn, quoted []string, mode Mode, on
 	// Strings always have a JSON form.
 	tables, _ := json.Marshal(quoted)
 	modes, _ := json.Marshal(conflicts)
-	return askHolders(ctx, conn, tableHoldersSQL, []string{string(tables), string(modes), strconv.FormatBool(only)})
+	return queryHolders(ctx, conn, tableHoldersSQL, []string{string(tables), string(modes), strconv.FormatBool(only)})
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// What conflicts with what is what Postgres does, for every pair.
+// Conflicts matches Postgres for every pair of modes.
 func TestModesConflictAsInPostgres(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -41,7 +41,7 @@ func TestModesConflictAsInPostgres(t *testing.T) {
 	}
 }
 
-// tableLocks are the locks of a backend on relations of the schema, as "name mode".
+// tableLocks returns the locks of a backend on relations of the schema, as "name mode".
 func (d *db) tableLocks(pid int) string {
 	d.t.Helper()
 	var s string
@@ -89,7 +89,7 @@ func (valueModel) TableName() string    { return "value_models" }
 func (*pointerModel) TableName() string { return "app.Pointer Models" }
 func (n namedModel) TableName() string  { return string(n) }
 
-// Names are as Postgres has them, quoted where they need it.
+// Names are spelled as in Postgres, and quoted if necessary.
 func TestTables(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -98,7 +98,7 @@ func TestTables(t *testing.T) {
 		CREATE TABLE "Odd.Schema"."select; drop table x; --" (); CREATE TABLE "ünïcödé" ()`)
 	for _, test := range []struct {
 		table any
-		want  string // its name
+		want  string // the table's name
 	}{
 		{"app.orders", "orders"},
 		{"Orders", "Orders"},
@@ -126,7 +126,7 @@ func TestTables(t *testing.T) {
 		must(t, tx.back())
 	}
 
-	// search_path decides where there is no schema.
+	// search_path decides if there is no schema.
 	tx := pgxTx(t, must1(connect(t, d.dsn).Begin(t.Context())))
 	defer tx.back()
 	tx.exec(`SET LOCAL search_path = app`)
@@ -142,7 +142,7 @@ func TestTables(t *testing.T) {
 	} {
 		err := pglock.LockTables(t.Context(), tx, pglock.Tables("app.orders", table))
 		if err == nil || sqlstate.Of(err) != "" {
-			t.Errorf("%#v: got %v, want an error of ours", table, err)
+			t.Errorf("%#v: got %v, want an error of pglock", table, err)
 		}
 	}
 	if err := pglock.LockTables(t.Context(), tx, pglock.Tables()); err == nil {
@@ -154,7 +154,7 @@ func TestTables(t *testing.T) {
 	tx.usable()
 }
 
-// What is locked with a table, and what cannot be locked, is as Postgres has it.
+// The relations locked with a table, and those that cannot be locked, are as in Postgres.
 func TestLockTablesOfEachKind(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`CREATE TABLE parted (n int) PARTITION BY RANGE (n);
@@ -210,7 +210,7 @@ func TestLockTablesOfEachKind(t *testing.T) {
 	})
 }
 
-// A foreign table cannot be locked by itself, but is as a partition.
+// A foreign table cannot be locked by name, but as a partition.
 func TestLockTablesForeign(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -252,14 +252,14 @@ func TestCatalogTableHolders(t *testing.T) {
 					t.Errorf("the holder is %+v", h)
 				}
 				if !slices.Equal(e.Tables, []string{"a", table}) {
-					t.Errorf("the error is about %v", e.Tables)
+					t.Errorf("the error names the tables %v", e.Tables)
 				}
 				if got := d.tableLocks(tx.pid()); strings.Contains(got, "a RowExclusive") {
 					t.Errorf("locked %s", got)
 				}
 				tx.exec(`SELECT * FROM kept`)
 				tx.usable()
-				// What does not conflict is had.
+				// A mode that does not conflict is acquired.
 				must(t, pglock.LockTables(t.Context(), tx, pglock.Tables("a", table), pglock.In(pglock.RowShare), opt))
 				tx.end(true)
 			}
@@ -268,7 +268,7 @@ func TestCatalogTableHolders(t *testing.T) {
 	})
 }
 
-// lock_timeout counts for each lock; Wait does not.
+// lock_timeout starts again for each lock; Wait does not.
 func TestLockTablesWaitBoundsTheCall(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -293,7 +293,8 @@ func TestLockTablesWaitBoundsTheCall(t *testing.T) {
 	if took := time.Since(began); took < wait {
 		t.Errorf("it took %v, want %v", took, wait)
 	}
-	// What is left for the second lock is a second; a wait that began anew takes them all.
+	// A second is left for the second lock; a wait that started again would take the
+	// whole time.
 	if took := time.Since(freed); took >= wait {
 		t.Errorf("it took %v for the second lock", took)
 	}
@@ -301,8 +302,8 @@ func TestLockTablesWaitBoundsTheCall(t *testing.T) {
 	must(t, tx.back())
 }
 
-// A transaction that is REPEATABLE READ sees what was there when it had the lock,
-// also when it failed before.
+// A REPEATABLE READ transaction sees the data as of the lock, even after a failed
+// attempt.
 func TestLockTablesBeforeReading(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -326,7 +327,7 @@ func TestLockTablesBeforeReading(t *testing.T) {
 		d.exec(`INSERT INTO a VALUES (1); COMMIT`)
 		must(t, <-result)
 		if got := tx.text(`SELECT count(*)::text FROM a`); got == "0" {
-			t.Error("what was committed before the lock was had is not seen")
+			t.Error("a commit before the lock was acquired is not visible")
 		}
 		must(t, tx.back())
 		d.exec(`DELETE FROM a`)
@@ -375,7 +376,8 @@ func TestLockTablesWithoutPermission(t *testing.T) {
 		}
 		tx.exec(`SELECT 1`)
 	}
-	// An advisory lock needs none, and who holds it is told as far as is visible.
+	// An advisory lock needs no permission, and its holder is reported as far as it is
+	// visible.
 	d.exec(`SELECT pg_advisory_lock(1)`)
 	err := pglock.LockTx(t.Context(), tx, pglock.Int(1), pglock.NoWait())
 	var e *pglock.Error

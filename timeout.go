@@ -12,54 +12,53 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// NoTimeout, given to [WithLockTimeout] or [WithStatementTimeout], is no timeout
-// at all. It has a name because Postgres calls it 0, which a computed duration
-// may well be by accident.
+// NoTimeout disables the timeout in [WithLockTimeout] or [WithStatementTimeout]. Postgres
+// itself uses 0, which a computed duration could be by accident.
 const NoTimeout time.Duration = math.MinInt64
 
-// WithLockTimeout runs fn while lock_timeout of conn is d, so that a statement of
-// fn's that waits for any lock for longer than d fails with SQLSTATE 55P03
-// (PostgreSQL manual, 20.11.1 "Statement Behavior"). The time counts for each
-// lock anew: a statement that takes several may wait several times as long.
+// WithLockTimeout calls fn with lock_timeout of conn set to d, so that a statement that
+// waits longer than d for any lock fails with SQLSTATE 55P03 (PostgreSQL manual, 20.11.1
+// "Statement Behavior"). The time starts again for each lock: a statement that takes
+// several may wait several times as long.
 //
-// conn is a connection or a transaction; a pool cannot be had for one. Afterwards
-// the setting is again exactly what it was, whether that came from SET, from SET
-// LOCAL or from the server, also when fn fails or panics. Calls nest. In a
-// transaction the setting is local to it. When fn leaves the transaction aborted
-// there is nothing that could be put back, and the rollback does it; but a
-// rollback to a savepoint that fn itself set, and left behind, does not.
+// conn is a connection or a transaction; a pool does not qualify. Afterwards the setting
+// has exactly its previous value, whether that came from SET, SET LOCAL or the server,
+// even if fn fails or panics. Calls may be nested. In a transaction, the setting is local
+// to it. If fn leaves the transaction aborted, the rollback restores the setting, except
+// for a rollback to a savepoint that fn itself set and did not release.
 //
-// Outside a transaction the setting is the session's. Behind a connection pooler it
-// would reach statements of others, and might not reach fn's, so then the error is
-// [ErrPooler], nothing has been set and fn is not called: use a transaction. See [Conn]
-// for how a pooler is found out.
+// Outside a transaction, the setting applies to the session. Behind a connection pooler
+// it would affect other clients, and might not affect fn. In that case WithLockTimeout
+// returns [ErrPooler] without setting anything or calling fn: use a transaction. See
+// [Conn] for how a pooler is detected.
 //
-// d is rounded up to whole milliseconds. It must be at least one, and at most
-// 2,147,483,647 (24 days), or [NoTimeout]: Postgres knows no smaller unit, and
-// takes 0 for no timeout.
+// d is rounded up to whole milliseconds, Postgres' smallest unit. It must be positive and
+// at least one millisecond, at most 2,147,483,647 (24 days), or [NoTimeout]; 0 is
+// rejected, since Postgres would disable the timeout.
 //
-// The error is fn's. When the setting could not be made, fn is not called; when it
-// could not be put back on a connection that lives on, the error says so, too.
-// ctx goes to fn and covers the making; the putting back is bounded by itself.
+// The error is fn's. If the setting cannot be made, fn is not called. If it cannot be
+// restored on a connection that is still open, the error includes that. ctx is passed to
+// fn and covers making the setting; restoring it ignores ctx and has a time limit of its
+// own.
 func WithLockTimeout(ctx context.Context, conn Conn, d time.Duration, fn func(context.Context) error) error {
 	return withTimeout(ctx, conn, "lock_timeout", d, fn)
 }
 
-// WithStatementTimeout runs fn while statement_timeout of conn is d, so that a
-// statement of fn's that takes longer than d in all fails with SQLSTATE 57014.
-// Everything else is as with [WithLockTimeout].
+// WithStatementTimeout calls fn with statement_timeout of conn set to d, so that a
+// statement that takes longer than d in total fails with SQLSTATE 57014. Everything else
+// is as for [WithLockTimeout].
 func WithStatementTimeout(ctx context.Context, conn Conn, d time.Duration, fn func(context.Context) error) error {
 	return withTimeout(ctx, conn, "statement_timeout", d, fn)
 }
 
-// errPooledTimeout is ErrPooler with the advice that fits a timeout.
+// errPooledTimeout is ErrPooler with advice for timeouts.
 var errPooledTimeout error = pooledTimeout{}
 
 type pooledTimeout struct{}
 
 func (pooledTimeout) Error() string {
-	return "a connection pooler stands between pglock and Postgres, and what is set for a session " +
-		"would be set for whoever gets that session next: use it in a transaction, or connect to Postgres directly"
+	return "a connection pooler stands between pglock and Postgres, and would pass the setting on " +
+		"to the session's next client: use a transaction, or connect to Postgres directly"
 }
 
 func (pooledTimeout) Unwrap() error { return ErrPooler }
@@ -81,16 +80,16 @@ func withTimeout(ctx context.Context, conn Conn, name string, d time.Duration, f
 			return &Error{Op: name, Kind: errPooledTimeout}
 		}
 	}
-	// SHOW and SET, not functions: a SELECT would settle what a transaction that
-	// is REPEATABLE READ gets to see, before it had its locks.
+	// SHOW and SET, not functions: a SELECT would take the snapshot of a REPEATABLE READ
+	// transaction before it has its locks.
 	old, err := queryText(ctx, conn, "SHOW "+name)
 	if err != nil {
 		return fmt.Errorf("pglock: %s: %w", name, err)
 	}
-	// The setting may be made, and the driver still return an error: it is put
-	// back in any case.
+	// The driver may return an error although the setting was made, so it is restored in
+	// any case.
 	defer func() {
-		if lost := putBack(ctx, conn, name, old, local); lost != nil {
+		if lost := restore(ctx, conn, name, old, local); lost != nil {
 			err = errors.Join(err, lost)
 		}
 	}()
@@ -100,30 +99,31 @@ func withTimeout(ctx context.Context, conn Conn, name string, d time.Duration, f
 	return fn(ctx)
 }
 
-// putBack gives a setting its old value.
-func putBack(ctx context.Context, conn Conn, name, old string, local bool) error {
+// restore sets a setting to its old value.
+func restore(ctx context.Context, conn Conn, name, old string, local bool) error {
 	if local {
-		if teller, ok := conn.(transactionTeller); ok {
-			if open, known := teller.InTransaction(); known && !open {
-				return nil // it ended, and the setting with it
+		if reporter, ok := conn.(transactionReporter); ok {
+			if open, known := reporter.InTransaction(); known && !open {
+				return nil // the setting ended with the transaction
 			}
 		}
 	}
-	ctx, cancel := cleaning(ctx)
+	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
-	err := execClean(ctx, conn, setSQL(name, old, local))
+	err := execCleanup(ctx, conn, setSQL(name, old, local))
 	switch state := sqlstate.Of(err); {
 	case err == nil:
 		return nil
 	case state == "":
-		return nil // the connection is gone, and the setting with it
+		return nil // the setting ended with the connection
 	case state == sqlstate.InFailedTransaction && local:
-		return nil // the rollback that must follow puts it back
+		return nil // the rollback that must follow restores it
 	}
-	return fmt.Errorf("pglock: %s was not put back to %s: %w", name, old, err)
+	return fmt.Errorf("pglock: %s was not restored to %s: %w", name, old, err)
 }
 
-// setSQL sets a setting, for the transaction or for the session.
+// setSQL returns a statement that sets a setting, for the transaction if local, else for
+// the session.
 func setSQL(name, value string, local bool) string {
 	scope := "SESSION"
 	if local {
@@ -132,32 +132,32 @@ func setSQL(name, value string, local bool) string {
 	return "SET " + scope + " " + name + " = " + quoteLiteral(value)
 }
 
-// quoteLiteral is what SHOW answered, as a constant in SQL.
+// quoteLiteral returns a value from SHOW as an SQL literal.
 func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// maxMilliseconds is the longest timeout that Postgres takes.
+// maxMilliseconds is the longest timeout that Postgres accepts.
 const maxMilliseconds = math.MaxInt32
 
-// timeoutValue is a timeout as Postgres takes it, in milliseconds.
+// timeoutValue returns a timeout in milliseconds, as Postgres expects it.
 func timeoutValue(d time.Duration) (string, error) {
 	switch {
 	case d == NoTimeout:
 		return "0", nil
 	case d == 0:
-		return "", errors.New("0 is no timeout at all to Postgres: say NoTimeout if that is meant")
+		return "", errors.New("0 would disable the timeout: use NoTimeout for that")
 	case d < 0:
-		return "", fmt.Errorf("%v is in the past: say NoTimeout if none is meant", d)
+		return "", fmt.Errorf("%v is negative: use NoTimeout for no timeout", d)
 	case d < time.Millisecond:
-		return "", fmt.Errorf("%v is less than a millisecond, the smallest that Postgres knows", d)
+		return "", fmt.Errorf("%v is less than 1ms, the smallest timeout of Postgres", d)
 	case d > maxMilliseconds*time.Millisecond:
-		return "", fmt.Errorf("%v is more than Postgres takes, which is %v: say NoTimeout if none is meant",
+		return "", fmt.Errorf("%v is more than the longest timeout of Postgres, %v: use NoTimeout for no timeout",
 			d, maxMilliseconds*time.Millisecond)
 	}
 	return fmt.Sprint(milliseconds(d)), nil
 }
 
-// milliseconds rounds up, so that what is positive never becomes 0, which means
-// for ever; and down to what Postgres takes.
+// milliseconds returns d in milliseconds, rounded up, so that a positive d never becomes
+// 0, which means no timeout. It returns at most maxMilliseconds.
 func milliseconds(d time.Duration) int64 {
 	ms := int64(d / time.Millisecond)
 	if d%time.Millisecond > 0 {
@@ -166,51 +166,51 @@ func milliseconds(d time.Duration) int64 {
 	return min(ms, maxMilliseconds)
 }
 
-// A transactionTeller is a Conn whose driver may know whether a transaction is
-// open, without asking.
-type transactionTeller interface {
+// A transactionReporter is a Conn whose driver may know whether a transaction is open,
+// without a query.
+type transactionReporter interface {
 	InTransaction() (open, known bool)
 }
 
-// timeouts is how a wait for a lock is bounded, in a transaction of the caller's
-// whose settings are to be what they were.
+// timeouts describes how to limit a wait for a lock in the caller's transaction and then
+// restore the caller's settings.
 type timeouts struct {
-	// whole bounds the statement and not only each of its waits: it may have more
-	// than one.
+	// whole limits the statement and not only each of its waits, of which it may have
+	// several.
 	whole bool
 
-	// quiet keeps to statements that read nothing, so that a REPEATABLE READ
-	// transaction is not settled yet on what it sees when the lock is had. It
-	// takes two more round trips.
-	quiet bool
+	// noSnapshot uses only statements that take no snapshot, so that a REPEATABLE READ
+	// transaction takes its snapshot after it has acquired the lock. That costs two more
+	// round trips.
+	noSnapshot bool
 }
 
-// Where the caller's settings are kept meanwhile, so that one round trip is
-// enough: in settings of our own, which end with the transaction.
+// saveSQL and restoreSQL save and restore the caller's settings in one round trip each,
+// in custom settings that end with the transaction.
 const (
-	keepSQL = `SELECT pg_catalog.set_config('pglock.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), ` +
+	saveSQL = `SELECT pg_catalog.set_config('pglock.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), ` +
 		`pg_catalog.set_config('pglock.statement_timeout', pg_catalog.current_setting('statement_timeout'), true)`
-	putBackSQL = `SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pglock.lock_timeout'), true), ` +
+	restoreSQL = `SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pglock.lock_timeout'), true), ` +
 		`pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('pglock.statement_timeout'), true)`
 )
 
-// around is what to run before and after the statement that waits. The caller's
-// own timeouts do not count meanwhile.
+// around returns the statements to run before and after the waiting statement. The
+// caller's own timeouts do not apply in between.
 func (t timeouts) around(ctx context.Context, conn Conn, wait time.Duration) (before, after string, err error) {
 	each := fmt.Sprint(milliseconds(wait))
 	whole := "0"
 	if t.whole {
 		whole = each
 	}
-	// Before version 13 the time of a string of statements is counted from the
-	// first of them, with the timeout of that moment, until one that is about
-	// transactions: so one of these comes before the lock.
+	// Before version 13, the statement timeout of several statements sent together starts
+	// with the first one, with the value at that time, and restarts only after a
+	// transaction command. So one of these precedes the lock.
 	const rearm = "SAVEPOINT _pglock_timer; RELEASE SAVEPOINT _pglock_timer"
 	set := func(lock, statement string) string {
 		return setSQL("lock_timeout", lock, true) + "; " + setSQL("statement_timeout", statement, true)
 	}
-	if !t.quiet {
-		return keepSQL + "; " + set(each, whole) + "; " + rearm, putBackSQL, nil
+	if !t.noSnapshot {
+		return saveSQL + "; " + set(each, whole) + "; " + rearm, restoreSQL, nil
 	}
 	lock, err := queryText(ctx, conn, "SHOW lock_timeout")
 	if err != nil {

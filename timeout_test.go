@@ -16,7 +16,7 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// bare is a Conn of somebody else's adapter, which does not know of transactions.
+// bare is a Conn of a third-party adapter that does not know about transactions.
 type bare struct{ pglock.Conn }
 
 func TestWithLockTimeoutInATransaction(t *testing.T) {
@@ -37,7 +37,7 @@ func TestWithLockTimeoutInATransaction(t *testing.T) {
 				if strange {
 					conn = bare{a.Conn}
 				}
-				deep(t, a, conn)
+				nestTimeouts(t, a, conn)
 				if got := a.timeouts(); got != before {
 					t.Errorf("%s: the timeouts are %s, were %s", set, got, before)
 				}
@@ -51,8 +51,8 @@ func TestWithLockTimeoutInATransaction(t *testing.T) {
 	})
 }
 
-// deep nests the two timeouts in each other, with errors and panics in between.
-func deep(t *testing.T, a *tx, conn pglock.Conn) {
+// nestTimeouts nests the two timeouts, with errors and panics in between.
+func nestTimeouts(t *testing.T, a *tx, conn pglock.Conn) {
 	t.Helper()
 	ctx := t.Context()
 	statement := strings.Fields(a.timeouts())[1]
@@ -76,7 +76,7 @@ func deep(t *testing.T, a *tx, conn pglock.Conn) {
 			func() {
 				defer func() {
 					if recover() != "oh" {
-						t.Error("the panic did not come through")
+						t.Error("the panic was not propagated")
 					}
 				}()
 				pglock.WithLockTimeout(ctx, conn, time.Microsecond*1001, func(context.Context) error {
@@ -107,16 +107,16 @@ func TestWithLockTimeoutOutsideATransaction(t *testing.T) {
 			for _, set := range []string{`SELECT 1`, `SET lock_timeout = '1234ms'; SET statement_timeout = '90min'`} {
 				a.exec(set)
 				before := a.timeouts()
-				deep(t, a, conn)
+				nestTimeouts(t, a, conn)
 				if got := a.timeouts(); got != before {
 					t.Errorf("%s: the timeouts are %s, were %s", set, got, before)
 				}
-				// Transactions within keep it, and do not undo what comes after.
+				// Transactions inside fn keep the setting, and do not undo later ones.
 				for _, end := range []string{"COMMIT", "ROLLBACK"} {
 					must(t, pglock.WithLockTimeout(t.Context(), conn, 42*time.Millisecond, func(context.Context) error {
 						a.exec("BEGIN")
 						if got := strings.Fields(a.timeouts())[0]; got != "42ms" {
-							t.Errorf("in a transaction within, lock_timeout is %s", got)
+							t.Errorf("in a transaction inside fn, lock_timeout is %s", got)
 						}
 						a.exec(end)
 						return nil
@@ -126,12 +126,12 @@ func TestWithLockTimeoutOutsideATransaction(t *testing.T) {
 					}
 				}
 			}
-			// One that is left aborted is told of.
+			// A transaction left aborted is reported.
 			err := pglock.WithLockTimeout(t.Context(), conn, 42*time.Millisecond, func(ctx context.Context) error {
 				a.exec("BEGIN")
 				return conn.Exec(ctx, "SELECT 1/0")
 			})
-			if err == nil || !strings.Contains(err.Error(), "not put back") || !strings.Contains(err.Error(), "division") {
+			if err == nil || !strings.Contains(err.Error(), "not restored") || !strings.Contains(err.Error(), "division") {
 				t.Errorf("got %v, want both errors", err)
 			}
 			a.exec("ROLLBACK")
@@ -151,12 +151,12 @@ func TestWithLockTimeoutWorks(t *testing.T) {
 		if sqlstate.Of(err) != sqlstate.LockNotAvailable {
 			t.Errorf("got %v, want SQLSTATE 55P03", err)
 		}
-		if strings.Contains(err.Error(), "not put back") {
-			t.Errorf("an aborted transaction is nothing to complain of: %v", err)
+		if strings.Contains(err.Error(), "not restored") {
+			t.Errorf("an aborted transaction is reported: %v", err)
 		}
 		tx.exec(`ROLLBACK TO SAVEPOINT mine`)
 		if got := strings.Fields(tx.timeouts())[0]; got != "0" {
-			t.Errorf("after going back, lock_timeout is %s", got)
+			t.Errorf("after the rollback, lock_timeout is %s", got)
 		}
 		err = pglock.WithStatementTimeout(t.Context(), tx, 10*time.Millisecond, func(ctx context.Context) error {
 			return tx.Exec(ctx, `SELECT pg_sleep(60)`)
@@ -164,7 +164,7 @@ func TestWithLockTimeoutWorks(t *testing.T) {
 		if sqlstate.Of(err) != sqlstate.QueryCanceled {
 			t.Errorf("got %v, want SQLSTATE 57014", err)
 		}
-		// In an aborted transaction nothing can be set, and fn is not called.
+		// In an aborted transaction no setting can be made, and fn is not called.
 		err = pglock.WithLockTimeout(t.Context(), tx, time.Second, func(context.Context) error {
 			t.Error("fn was called")
 			return nil
@@ -194,7 +194,7 @@ func TestTimeoutsThatAreRefused(t *testing.T) {
 	must(t, pglock.WithLockTimeout(t.Context(), conn, math.MaxInt32*time.Millisecond, func(context.Context) error { return nil }))
 }
 
-// A timeout is nothing for a pool, whose next connection does not have it.
+// A timeout cannot be set on a pool, whose next connection would not have it.
 func TestTimeoutsInAPool(t *testing.T) {
 	d := newDB(t)
 	for _, driver := range []string{"pgx", "postgres"} {
@@ -209,7 +209,7 @@ func TestTimeoutsInAPool(t *testing.T) {
 	}
 }
 
-// The transaction may end within, and the connection go.
+// fn may end the transaction or close the connection.
 func TestTimeoutsOfWhatIsGone(t *testing.T) {
 	d := newDB(t)
 	conn := connect(t, d.dsn)
@@ -233,7 +233,7 @@ func show(conn *pgx.Conn) (s string, err error) {
 	return s, err
 }
 
-// The putting back does not depend on a context that has ended.
+// The setting is restored even if ctx has ended.
 func TestTimeoutsAfterTheContext(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		tx := begin()

@@ -19,31 +19,32 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// Whatever is asked of a session that a pooler lends to others, and whether it is done or
-// refused, the next client finds the session as it was: by Postgres' word, see stateOf.
+// Whatever pglock does on a pooled session, or refuses to do, the next client finds the
+// session unchanged, as reported by Postgres: see stateOf.
 
-// left is what a verb leaves behind a pooler.
-type left struct {
+// pooledState checks what pglock's functions leave on a pooled session.
+type pooledState struct {
 	t     *testing.T
 	dsn   string
 	state string
 }
 
-// throughOne starts a pooler with a single session, for a role whose search_path is its
-// own. d sees the database directly.
-func throughOne(t *testing.T, mode pgbouncer.Mode) (*db, *left) {
+// throughOne starts a pooler with a single session, for a role with its own search_path.
+// d is a direct connection to the database.
+func throughOne(t *testing.T, mode pgbouncer.Mode) (*db, *pooledState) {
 	t.Helper()
 	d, dsn, _ := pooled(t, mode, "default_pool_size = 1", "server_reset_query =")
 	d.exec(`CREATE SCHEMA app; CREATE TABLE app.orders (id int);
 		ALTER ROLE postgres IN DATABASE ` + d.name() + ` SET search_path = app`)
-	return d, &left{t: t, dsn: dsn, state: stateOf(t, dsn)}
+	return d, &pooledState{t: t, dsn: dsn, state: stateOf(t, dsn)}
 }
 
-// nothing checks that the pooled session is as it was, and that it works for others.
-func (l *left) nothing(verb string) {
+// wantUnchanged checks that the pooled session is unchanged, and that it works for other
+// clients.
+func (l *pooledState) wantUnchanged(verb string) {
 	l.t.Helper()
-	// The name of a setting of pglock's own that ended with its transaction stays known,
-	// without a value: Postgres forgets no name.
+	// A custom setting that ended with its transaction remains known, without a value:
+	// Postgres forgets no name.
 	if state := stateOf(l.t, l.dsn); strings.TrimSpace(state) != strings.TrimSpace(l.state) {
 		l.t.Errorf("after %s the pooled session is\n%s\nand was\n%s", verb, state, l.state)
 		l.state = state
@@ -56,8 +57,8 @@ func (l *left) nothing(verb string) {
 	}
 }
 
-// conns are the connections of a program through the pooler, each of its own kind.
-func (l *left) conns() map[string]func() (pglock.Conn, func()) {
+// conns returns a program's connections through the pooler, one of each kind.
+func (l *pooledState) conns() map[string]func() (pglock.Conn, func()) {
 	l.t.Helper()
 	open := func(driver, more string) func() (pglock.Conn, func()) {
 		db := openSQL(l.t, driver, l.dsn+more)
@@ -97,15 +98,15 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			queriers[name] = conn
 			guarded, err := inspect.Guard(t.Context(), conn)
 			must(t, err)
-			l.nothing(string(mode) + ", Guard, " + name)
+			l.wantUnchanged(string(mode) + ", Guard, " + name)
 			if !guarded.Shared() {
-				t.Errorf("%s, %s: Guard does not know that the session is shared", mode, name)
+				t.Errorf("%s, %s: Guard does not detect that the session is shared", mode, name)
 			}
 			queriers[name+", guarded"] = guarded
 		}
 
 		d.exec(`CREATE TABLE app.scene ()`)
-		blocker, waiter := seenFrom(t, d.conn.Config().ConnString()), seenFrom(t, d.conn.Config().ConnString())
+		blocker, waiter := databaseAt(t, d.conn.Config().ConnString()), databaseAt(t, d.conn.Config().ConnString())
 		for name, q := range queriers {
 			blocker.exec(`BEGIN; LOCK TABLE app.scene`)
 			waited := make(chan error, 1)
@@ -116,20 +117,20 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			d.until(`SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1`, waiter.conn.PgConn().PID())
 			step := func(verb string) string { return string(mode) + ", " + verb + ", " + name }
 
-			// The name is found by the role's own search_path.
+			// The name is resolved with the role's own search_path.
 			locks, err := inspect.Locks(t.Context(), q, inspect.On("scene"), inspect.Where("query", "~", "scene|BEGIN"))
 			if must(t, err); len(locks) != 2 {
 				t.Errorf("%s: %d locks, want 2", step("Locks"), len(locks))
 			}
 			_, err = inspect.Take(t.Context(), q)
 			must(t, err)
-			l.nothing(step("Locks and Take"))
+			l.wantUnchanged(step("Locks and Take"))
 			pairs, err := inspect.Blocked(t.Context(), q, inspect.Where("blocking_state", "=", "idle in transaction"), inspect.PIDs(int32(waiter.conn.PgConn().PID())))
 			must(t, err)
 			if len(pairs) != 1 || pairs[0].Blocking.PID != int32(blocker.conn.PgConn().PID()) {
 				t.Fatalf("%s: %v", step("Blocked"), pairs)
 			}
-			l.nothing(step("Blocked"))
+			l.wantUnchanged(step("Blocked"))
 			outcomes, err := inspect.Cancel(t.Context(), q, inspect.SessionsOf([]inspect.Lock{*pairs[0].Lock}))
 			must(t, err)
 			if outcomes[0].Status != inspect.Signalled {
@@ -138,11 +139,11 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			if err := <-waited; err == nil || !strings.Contains(err.Error(), "57014") {
 				t.Errorf("%s: the waiter's error is %v", step("Cancel"), err)
 			}
-			l.nothing(step("Cancel"))
+			l.wantUnchanged(step("Cancel"))
 			outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(pairs), inspect.DryRun())
 			must(t, err)
 			if outcomes[0].Status == inspect.Signalled {
-				t.Errorf("%s: it blocks nobody any more: %+v", step("Terminate"), outcomes)
+				t.Errorf("%s: it no longer blocks any session: %+v", step("Terminate"), outcomes)
 			}
 			victims, err := inspect.Locks(t.Context(), q, inspect.PIDs(int32(blocker.conn.PgConn().PID())))
 			must(t, err)
@@ -151,21 +152,21 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			if len(outcomes) != 1 || !outcomes[0].Ended {
 				t.Errorf("%s: %+v", step("Terminate"), outcomes)
 			}
-			l.nothing(step("Terminate"))
-			blocker = seenFrom(t, d.conn.Config().ConnString())
+			l.wantUnchanged(step("Terminate"))
+			blocker = databaseAt(t, d.conn.Config().ConnString())
 		}
 	}
 }
 
-// What sets something for a session, or watches one, is refused where a pooler may give
-// that session to others; in a transaction it works.
+// A function that changes a session setting, or watches a session, is refused if a pooler
+// may lend the session to others; in a transaction it works.
 func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 	t.Parallel()
 	never := func(context.Context) error { t.Error("the function ran"); return nil }
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement, pgbouncer.Session} {
 		var d *db
-		l := &left{t: t}
-		if mode == pgbouncer.Session { // where each connection has a session to itself, so there is nothing to see
+		l := &pooledState{t: t}
+		if mode == pgbouncer.Session { // each connection has its own session, so there is nothing to detect
 			d, l.dsn, _ = pooled(t, mode)
 		} else {
 			d, l = throughOne(t, mode)
@@ -206,7 +207,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 				if mode == pgbouncer.Session {
 					continue
 				}
-				l.nothing(string(mode) + ", " + verb + ", " + name)
+				l.wantUnchanged(string(mode) + ", " + verb + ", " + name)
 			}
 			done()
 		}
@@ -214,8 +215,8 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 			continue
 		}
 
-		// The watcher's source, by each driver.
-		for name, source := range through(t, l.dsn) {
+		// The watcher's source, with each driver.
+		for name, source := range poolerSources(t, l.dsn) {
 			ran := false
 			fn := func(context.Context) error { ran = true; return nil }
 			for verb, err := range map[string]error{
@@ -229,13 +230,13 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 				if ran {
 					t.Errorf("%s, %s ran without a watcher", verb, name)
 				}
-				l.nothing(string(mode) + ", the source of " + verb + ", " + name)
+				l.wantUnchanged(string(mode) + ", the source of " + verb + ", " + name)
 			}
 		}
 	}
 }
 
-// What works in a transaction leaves nothing behind it, whether it gets what it wants or
+// A function that works in a transaction leaves nothing behind, whether it succeeds or
 // not, and whether the transaction commits or not.
 func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 	t.Parallel()
@@ -243,7 +244,7 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 	ctx := t.Context()
 	key, taken := pglock.Name("job"), pglock.Name("taken")
 	d.exec(`CREATE TABLE app.taken ()`)
-	holder := seenFrom(t, d.conn.Config().ConnString())
+	holder := databaseAt(t, d.conn.Config().ConnString())
 	holder.exec(`BEGIN; LOCK TABLE app.taken`)
 	holder.exec(`SELECT pg_advisory_xact_lock($1)`, taken.ID())
 	brief := pglock.Wait(5 * time.Millisecond)
@@ -301,12 +302,12 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 				if err := run(); outcome == nil && err != nil || outcome != nil && (!errors.Is(err, errStop) || err.Error() != "stop") {
 					t.Errorf("%s, %s: %v", verb, name, err)
 				}
-				l.nothing(verb + ", " + name)
+				l.wantUnchanged(verb + ", " + name)
 			}
 		}
 	}
 
-	// The forms that begin the transaction themselves.
+	// The functions that begin the transaction themselves.
 	for name, do := range map[string]func(pglock.Key) error{
 		"pgx": func(k pglock.Key) error {
 			return pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), k, func(context.Context, pgx.Tx) error { return nil }, pglock.NoWait())
@@ -326,13 +327,13 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 		},
 	} {
 		must(t, do(key))
-		l.nothing("a form that begins, " + name)
+		l.wantUnchanged("a begin, " + name)
 		wantErr(t, do(taken), pglock.ErrNotAcquired)
-		l.nothing("a form that begins in vain, " + name)
+		l.wantUnchanged("a failed begin, " + name)
 	}
 }
 
-// inTx runs do in a transaction, which outcome ends.
+// inTx runs do in a transaction, and commits it if outcome is nil.
 func inTx(ctx context.Context, db *sql.DB, do func(pglock.Conn) error, outcome error) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {

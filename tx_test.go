@@ -29,7 +29,7 @@ var everyKey = []pglock.Key{
 	pglock.Pair(-7, 9), pglock.Pair(math.MinInt32, math.MaxInt32),
 }
 
-// The lock is the one that pg_locks calls by the key, and goes with the transaction.
+// The lock appears in pg_locks under the key, and ends with the transaction.
 func TestLockTx(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		for _, commit := range []bool{true, false} {
@@ -40,7 +40,7 @@ func TestLockTx(t *testing.T) {
 					d.mayTake(key, false)
 				}
 				if i == 0 {
-					must(t, pglock.TryLockTx(t.Context(), tx, everyKey[0])) // its own is no obstacle
+					must(t, pglock.TryLockTx(t.Context(), tx, everyKey[0])) // its own lock does not conflict
 				}
 			}
 			must(t, pglock.LockAllTx(t.Context(), tx, everyKey))
@@ -71,13 +71,13 @@ func TestLockTxShared(t *testing.T) {
 	})
 }
 
-// timeoutsOf is what a session or transaction has set.
+// timeoutsOf returns the timeouts of a session or transaction.
 func (tx *tx) timeouts() string {
 	tx.t.Helper()
 	return tx.text(`SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')`)
 }
 
-// Whatever becomes of a lock, the caller's timeouts are what they were, in the
+// Whether the lock is acquired or not, the caller's timeouts are unchanged, in the
 // transaction and after it.
 func TestLockTxKeepsTimeouts(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
@@ -120,7 +120,7 @@ func TestLockTxKeepsTimeouts(t *testing.T) {
 			wantErr(t, pglock.LockTables(t.Context(), a, pglock.Tables("held"), pglock.NoWait()), pglock.ErrNotAcquired)
 			check("refused table at once")
 
-			// After the transaction, the session has what it would have without us.
+			// After the transaction, the session's settings are as without pglock.
 			a.end(commit)
 			plain.end(commit)
 			if got, want := afterEnd(a), afterEnd(plain); got != want {
@@ -130,7 +130,8 @@ func TestLockTxKeepsTimeouts(t *testing.T) {
 	})
 }
 
-// afterEnd is what a connection has after its transaction, where it can be asked.
+// afterEnd returns the timeouts of a connection after its transaction, if it is
+// accessible.
 func afterEnd(tx *tx) string {
 	rows, err := tx.Query(context.Background(), `SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')`)
 	if err != nil {
@@ -145,7 +146,8 @@ func afterEnd(tx *tx) string {
 	return s
 }
 
-// Not had, the error says by whom, and the transaction goes on.
+// If the lock is not acquired, the error lists the holders, and the transaction can
+// continue.
 func TestLockTxRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`SET application_name = 'the holder'`)
@@ -170,7 +172,7 @@ func TestLockTxRefused(t *testing.T) {
 				t.Errorf("the holder is %+v", h)
 			}
 			if len(e.Keys) != 1 || e.Keys[0] != pglock.Name("job") || e.Op != "lock in transaction" {
-				t.Errorf("the error is about %q %v", e.Op, e.Keys)
+				t.Errorf("the error has the operation %q and the keys %v", e.Op, e.Keys)
 			}
 			tx.usable()
 			if n := d.heldBy(tx.pid()); n != 0 {
@@ -181,12 +183,12 @@ func TestLockTxRefused(t *testing.T) {
 			var n int
 			d.scan(&n, `SELECT count(*) FROM kept`)
 			if n != 2 {
-				t.Errorf("what the transaction did before and after is %d rows, want 2", n)
+				t.Errorf("the transaction inserted %d rows, want 2", n)
 			}
 			d.exec(`DROP TABLE kept`)
 		}
 
-		// A try is quick instead: it does not ask who.
+		// TryLockTx is faster, without a query for the holders.
 		tx := begin()
 		var e *pglock.Error
 		if err := pglock.TryLockTx(t.Context(), tx, pglock.Name("job")); !errors.As(err, &e) || len(e.Holders) != 0 {
@@ -194,7 +196,7 @@ func TestLockTxRefused(t *testing.T) {
 		}
 		tx.usable()
 
-		// One who waits ahead of us is in the way, too, when nobody else is.
+		// A waiter ahead of us is reported if there is no holder.
 		waiter := begin()
 		result := make(chan error, 1)
 		go func() { result <- pglock.LockTx(context.Background(), waiter, pglock.Name("job")) }()
@@ -202,7 +204,7 @@ func TestLockTxRefused(t *testing.T) {
 		err := pglock.LockTx(t.Context(), tx, pglock.Name("job"), pglock.Shared(), pglock.NoWait())
 		wantErr(t, err, pglock.ErrNotAcquired)
 		if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].Granted {
-			t.Errorf("want the one who waits: %v", err)
+			t.Errorf("want the waiter: %v", err)
 		}
 		d.exec(`SELECT pg_advisory_unlock_all()`)
 		must(t, <-result)
@@ -243,7 +245,7 @@ func TestLockTxWaitsDespiteTimeouts(t *testing.T) {
 	})
 }
 
-// Without Wait and NoWait the session's own timeouts count.
+// Without Wait and NoWait the session's own timeouts apply.
 func TestLockTxHeedsTimeouts(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`SELECT pg_advisory_lock(1)`)
@@ -266,7 +268,7 @@ func TestLockTxHeedsTimeouts(t *testing.T) {
 	})
 }
 
-// Somebody's cancel is not a lock that was not had.
+// A cancel by another client is not ErrNotAcquired.
 func TestLockTxCancelledFromOutside(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`SELECT pg_advisory_lock(1)`)
@@ -285,8 +287,8 @@ func TestLockTxCancelledFromOutside(t *testing.T) {
 	})
 }
 
-// A context that ends takes the connection with it, or leaves the transaction
-// well: never an aborted one, never a lock.
+// If ctx ends, the connection is closed or the transaction remains usable. It is never
+// aborted, and never keeps a lock.
 func TestLockTxContext(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`SELECT pg_advisory_lock(1)`)
@@ -299,7 +301,7 @@ func TestLockTxContext(t *testing.T) {
 			d.untilWaiting(1, pglock.Int(1))
 			cancel()
 			err := <-result
-			// lib/pq reads Postgres' answer that the statement was canceled, pgx does not.
+			// lib/pq reads Postgres' reply that the statement was canceled, pgx does not.
 			if strings.Contains(t.Name(), "lib/pq") {
 				wantErr(t, err, pglock.ErrNotAcquired)
 			} else {
@@ -312,7 +314,7 @@ func TestLockTxContext(t *testing.T) {
 			}
 		}
 
-		// Over before it began: nothing is sent, and nothing happens to the transaction.
+		// ctx is done before the call: nothing is sent, and the transaction is unchanged.
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
 		tx := begin()
@@ -328,8 +330,8 @@ func TestLockTxContext(t *testing.T) {
 	})
 }
 
-// A driver that refuses a context which has ended, and sends nothing, must not
-// make us abort the transaction by going back to where we have not been.
+// If a driver rejects a done ctx and sends nothing, pglock must not abort the transaction
+// by rolling back to a savepoint that does not exist.
 func TestLockTxContextEndsBeforeSending(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		tx := begin()
@@ -345,22 +347,22 @@ func TestLockTxContextEndsBeforeSending(t *testing.T) {
 			err := pglock.LockTx(ctx, conn, pglock.Int(1), pglock.NoWait())
 			if err != nil {
 				wantErr(t, err, context.Canceled)
-				// lib/pq closes the connection of a *sql.Conn even then.
+				// lib/pq closes the connection of a *sql.Conn even in that case.
 				if err := tx.Exec(t.Context(), `SELECT 1`); err != nil && sqlstate.Of(err) == "" {
 					return
 				}
 				tx.usable()
 			}
 			if n == 0 && err == nil {
-				t.Error("locked under a context that has ended")
+				t.Error("locked with a done context")
 			}
 		}
 		tx.usable()
 	})
 }
 
-// lib/pq closes the connection when the context ends as its statement returns, and
-// returns nil: then the lock is not had.
+// lib/pq closes the connection if ctx ends when its statement returns, and returns nil:
+// the lock is not acquired then.
 func TestLockTxContextEndsAtTheMomentOfTheGrant(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -398,7 +400,7 @@ func TestLockTxContextEndsAtTheMomentOfTheGrant(t *testing.T) {
 	}
 }
 
-// closing is a Conn to which something happens as its first lock is granted.
+// closing is a Conn that calls a function when its first lock is granted.
 type closing struct {
 	pglock.Conn
 	granted func()
@@ -437,7 +439,7 @@ func (r *closingRows) Close() error {
 	return err
 }
 
-// intercepted is a Conn that tells of each round trip before it happens.
+// intercepted is a Conn that calls a function before each round trip.
 type intercepted struct {
 	pglock.Conn
 	before func(context.Context)
@@ -453,7 +455,7 @@ func (c *intercepted) Query(ctx context.Context, sql string, args ...any) (pgloc
 	return c.Conn.Query(ctx, sql, args...)
 }
 
-// What savepoint.go says about round trips.
+// The numbers of round trips documented in savepoint.go.
 func TestLockTxRoundTrips(t *testing.T) {
 	d := newDB(t)
 	d.exec(`SELECT pg_advisory_lock(1); CREATE TABLE a ()`)
@@ -484,7 +486,7 @@ func TestLockTxRoundTrips(t *testing.T) {
 	must(t, tx.back())
 }
 
-// With pgx told to cancel the statement instead of closing the connection, the
+// If pgx is configured to cancel the statement instead of closing the connection, the
 // transaction survives the end of its context.
 func TestLockTxContextWithCancelRequests(t *testing.T) {
 	t.Parallel()
@@ -524,7 +526,7 @@ func TestLockTxDeadlock(t *testing.T) {
 		err := pglock.LockTx(t.Context(), b, pglock.Int(1))
 		wantErr(t, err, pglock.ErrDeadlock)
 		if errors.Is(err, pglock.ErrNotAcquired) {
-			t.Errorf("a deadlock is no ordinary outcome: %v", err)
+			t.Errorf("a deadlock is reported as ErrNotAcquired: %v", err)
 		}
 		b.usable()
 		b.end(true)
@@ -532,7 +534,7 @@ func TestLockTxDeadlock(t *testing.T) {
 	})
 }
 
-// Outside a transaction nothing is locked, not even for a moment.
+// Outside a transaction nothing is locked, not even briefly.
 func TestLockTxOutsideATransaction(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -558,14 +560,14 @@ func TestLockTxOutsideATransaction(t *testing.T) {
 					t.Errorf("%s: got %v, want ErrNoTransaction", what, err)
 				}
 			}
-			// The connection is as good as before.
+			// The connection is still usable.
 			must(t, conn.Exec(t.Context(), `SELECT 1`))
 		})
 	}
 	if n := d.held(); n != 0 {
 		t.Errorf("%d locks are held", n)
 	}
-	// A pool, dressed as a transaction.
+	// A pool passed as a transaction.
 	for _, driver := range []string{"pgx", "postgres"} {
 		if err := pglock.LockTx(t.Context(), sqllock.Tx(openSQL(t, driver, d.dsn)), pglock.Int(1)); err == nil {
 			t.Error("locked in a pool")
@@ -576,7 +578,7 @@ func TestLockTxOutsideATransaction(t *testing.T) {
 func TestLockTxInAnAbortedTransaction(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		tx := begin()
-		tx.exec(`SAVEPOINT _pglock`) // not ours to go back to
+		tx.exec(`SAVEPOINT _pglock`) // the caller's, which pglock must not roll back to
 		if err := tx.Exec(t.Context(), `SELECT 1/0`); err == nil {
 			t.Fatal("no error")
 		}
@@ -591,12 +593,12 @@ func TestLockTxInAnAbortedTransaction(t *testing.T) {
 			}
 		}
 		if err := tx.Exec(t.Context(), `SELECT 1`); sqlstate.Of(err) != "25P02" {
-			t.Errorf("the transaction is aborted no more: %v", err)
+			t.Errorf("the transaction is no longer aborted: %v", err)
 		}
 	})
 }
 
-// A transaction that nests keeps what it had: our savepoint is nobody else's.
+// The caller's savepoints are unaffected by pglock's savepoint.
 func TestLockTxAmongSavepoints(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`SELECT pg_advisory_lock(1)`)
@@ -612,24 +614,24 @@ func TestLockTxAmongSavepoints(t *testing.T) {
 		d.mayTake(pglock.Int(2), false)
 		tx.exec(`ROLLBACK TO SAVEPOINT _pglock`)
 		if got := tx.text(`SELECT count(*)::text FROM kept`); got != "0" {
-			t.Errorf("after going back there are %s rows, want 0", got)
+			t.Errorf("after the rollback there are %s rows, want 0", got)
 		}
 		d.mayTake(pglock.Int(2), true) // as the doc says
 		tx.exec(`RELEASE SAVEPOINT _pglock`)
 		if err := tx.Exec(t.Context(), `RELEASE SAVEPOINT _pglock`); err == nil {
-			t.Error("a savepoint of ours was left behind")
+			t.Error("pglock's savepoint was left behind")
 		}
 	})
 }
 
-// A statement may fail by a timeout and yet leave its lock granted. The savepoint
-// frees it.
+// A statement may fail by a timeout although its lock was granted. The savepoint releases
+// it.
 func TestLockTxErroredButHeld(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	key := pglock.Int(1)
 	var wg sync.WaitGroup
-	var inside, had, refused atomic.Int32
+	var inside, acquired, refused atomic.Int32
 	stop := time.Now().Add(2 * time.Second)
 	for i := range 8 {
 		wg.Go(func() {
@@ -640,9 +642,9 @@ func TestLockTxErroredButHeld(t *testing.T) {
 				err := pglock.LockTx(context.Background(), pgxlock.Tx(tx), key, pglock.Wait(time.Duration(1+i%3)*time.Millisecond))
 				switch {
 				case err == nil:
-					had.Add(1)
+					acquired.Add(1)
 					if inside.Add(1) > 1 {
-						t.Error("two hold the lock")
+						t.Error("there are two holders")
 					}
 					must1(tx.Exec(context.Background(), `SELECT pg_sleep(0.001)`))
 					inside.Add(-1)
@@ -661,14 +663,14 @@ func TestLockTxErroredButHeld(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if had.Load() == 0 || refused.Load() == 0 {
-		t.Errorf("had %d times, refused %d times: that shows nothing", had.Load(), refused.Load())
+	if acquired.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("acquired %d times, refused %d times: want both", acquired.Load(), refused.Load())
 	}
 }
 
 func TestLockAllTx(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
-		// None, if not all: not even the free one that comes first.
+		// If not all, none is acquired: not even the free one that comes first.
 		d.exec(`SELECT pg_advisory_lock(2)`)
 		keys := []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1), pglock.Int(1)}
 		tx := begin()
@@ -696,7 +698,7 @@ func TestLockAllTx(t *testing.T) {
 	})
 }
 
-// Whatever the order in which they are given, two callers never deadlock.
+// Two callers never deadlock, whatever the order of their keys.
 func TestLockAllTxInOneOrder(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -724,7 +726,7 @@ func TestLockAllTxInOneOrder(t *testing.T) {
 	wg.Wait()
 }
 
-// Wait bounds the whole call, where lock_timeout would count for each key anew.
+// Wait limits the whole call, while lock_timeout would start again for each key.
 func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -748,7 +750,8 @@ func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
 	if took := time.Since(began); took < wait {
 		t.Errorf("it took %v, want %v", took, wait)
 	}
-	// What is left for the second lock is a second; a wait that began anew takes them all.
+	// A second is left for the second lock; a wait that started again would take the
+	// whole time.
 	if took := time.Since(freed); took >= wait {
 		t.Errorf("it took %v for the second lock", took)
 	}
@@ -756,7 +759,7 @@ func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
 	must(t, tx.back())
 }
 
-// A lock table that is full is an outcome of its own, and costs nothing but the lock.
+// A full lock table is a separate error, and affects only the failed request.
 func TestLockTxWhenTheLockTableIsFull(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
@@ -801,12 +804,12 @@ func TestLockTxOptions(t *testing.T) {
 		}
 	}
 	if err := pglock.TryLockTx(t.Context(), tx, pglock.Int(1), pglock.Wait(time.Second)); err == nil {
-		t.Error("a try that waits")
+		t.Error("TryLockTx accepts Wait")
 	}
 	if n := d.held(); n != 0 {
 		t.Errorf("%d locks are held", n)
 	}
-	// Less than a millisecond is one, not none, which would be for ever.
+	// Less than a millisecond is rounded up to one, since 0 would mean no timeout.
 	d.exec(`SELECT pg_advisory_lock(1)`)
 	wantErr(t, pglock.LockTx(t.Context(), tx, pglock.Int(1), pglock.Wait(time.Nanosecond)), pglock.ErrNotAcquired)
 	must(t, pglock.LockTx(t.Context(), tx, pglock.Int(2), pglock.Wait(math.MaxInt64)))

@@ -16,13 +16,13 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// way is one of the ways to have a transaction of one's own.
+// way is one way to begin a transaction.
 type way struct {
 	name  string
 	begin func(t *testing.T, dsn string) *tx
 }
 
-// tx is a transaction, seen through pglock's seam.
+// tx is a transaction, used through pglock.Conn.
 type tx struct {
 	pglock.Conn
 	t      *testing.T
@@ -100,8 +100,8 @@ func sqlTx(t *testing.T, driver, dsn string) *tx {
 	return &tx{Conn: sqllock.Tx(inner), t: t, commit: inner.Commit, back: inner.Rollback}
 }
 
-// eachWay runs test in every way, in a database of its own. begin begins a
-// transaction on a connection of its own, which is rolled back if nobody ends it.
+// eachWay runs test in every way, each in its own database. begin begins a transaction on
+// a separate connection, and rolls it back at the end if necessary.
 func eachWay(t *testing.T, test func(t *testing.T, d *db, begin func() *tx)) {
 	t.Parallel()
 	for _, w := range ways {
@@ -116,7 +116,7 @@ func eachWay(t *testing.T, test func(t *testing.T, d *db, begin func() *tx)) {
 	}
 }
 
-// InTransaction is the adapter's, if it has one.
+// InTransaction calls the adapter's method, if it has one.
 func (tx *tx) InTransaction() (open, known bool) {
 	if teller, ok := tx.Conn.(interface{ InTransaction() (bool, bool) }); ok {
 		return teller.InTransaction()
@@ -154,7 +154,7 @@ func (tx *tx) pid() int {
 	return must1(strconv.Atoi(tx.text(`SELECT pg_backend_pid()::text`)))
 }
 
-// usable checks that the transaction still is one, and goes on.
+// usable checks that the transaction is still open and can continue.
 func (tx *tx) usable() {
 	tx.t.Helper()
 	tx.exec(`CREATE TEMP TABLE usable () ON COMMIT DROP; DROP TABLE usable`)
@@ -172,7 +172,7 @@ func (tx *tx) end(commit bool) {
 	}
 }
 
-// heldBy is how many advisory locks the backend has.
+// heldBy returns the number of advisory locks of the backend.
 func (d *db) heldBy(pid int) (n int) {
 	d.t.Helper()
 	d.scan(&n, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1`, pid)

@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// Wrap gives fn its own lock: the function that it returns runs fn as
-// [Locker.Do] does, under the name that [FuncName] has for fn. Its error says that
-// fn has no such name; use Do with a key of your choice then. Options are those
-// of Do, and hold for every run.
+// Wrap returns a function that runs fn under a lock of its own, as [Locker.Do] does. The
+// key is [Name] applied to fn's [FuncName]. Wrap returns an error if fn has no stable
+// name; use Do with a key of your choice then. Options are those of Do, and apply to
+// every run.
 func (l *Locker) Wrap(fn func(context.Context) error, opts ...Option) (func(context.Context) error, error) {
 	name, err := FuncName(fn)
 	if err != nil {
@@ -26,28 +26,28 @@ func (l *Locker) Wrap(fn func(context.Context) error, opts ...Option) (func(cont
 	return func(ctx context.Context) error { return l.Do(ctx, key, fn, opts...) }, nil
 }
 
-// FuncName is the name of a function, qualified by its package, which is the same
-// in every build and on every machine: "example.com/shop/jobs.Rebuild". Of a
-// method it is that of its type, "example.com/shop/jobs.(*Worker).Run", whatever
-// the value that it is bound to; a method taken from an interface has the
-// interface's name. In a main package the package's path stands in the place of
-// "main", so that two programs do not meet by accident.
+// FuncName returns the name of a function, qualified by its package, such as
+// "example.com/shop/jobs.Rebuild". It is the same in every build and on every machine. A
+// method is named after its type, "example.com/shop/jobs.(*Worker).Run", whatever value
+// it is bound to; a method taken from an interface is named after the interface. In a
+// main package, the package path replaces "main", so that two programs do not share a
+// name by accident.
 //
-// What has no name that is sure to last is refused: closures, which are numbered
-// in the order of the source; instances of generic functions, which all have one
-// name; a main package whose path is not known, as under "go run file.go"; and
-// what is no function, or nil.
+// FuncName returns an error if there is no stable name: for closures, which the compiler
+// numbers in source order; for instances of generic functions, which all share one name;
+// for a main package whose path is unknown, as under "go run file.go"; and if fn is nil
+// or not a function.
 func FuncName(fn any) (string, error) {
 	v := reflect.ValueOf(fn)
 	if v.Kind() != reflect.Func || v.IsNil() {
-		return "", fmt.Errorf("pglock: the name of a function: %T is none, or nil", fn)
+		return "", fmt.Errorf("pglock: function name: %T is nil or not a function", fn)
 	}
 	name := runtime.FuncForPC(v.Pointer()).Name()
 	return stableName(name, mainPath())
 }
 
-// mainPath is the path of this program's main package, or "" when it has none
-// that lasts.
+// mainPath returns the path of this program's main package, or "" if it has no stable
+// one.
 func mainPath() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Path == "command-line-arguments" {
@@ -56,25 +56,25 @@ func mainPath() string {
 	return info.Path
 }
 
-// numbered matches the parts of a name that the compiler numbers.
-const numbered = `\.(func|gowrap|deferwrap)?\d+(\.|-|$)|-range\d|\.glob\.`
+// numberedParts matches the parts of a name that the compiler numbers.
+const numberedParts = `\.(func|gowrap|deferwrap)?\d+(\.|-|$)|-range\d|\.glob\.`
 
-// stableName makes what the runtime calls a function a name that lasts.
+// stableName returns a stable name for a function named name by the runtime.
 func stableName(name, mainPath string) (string, error) {
 	refuse := func(why string) (string, error) {
-		return "", fmt.Errorf("pglock: the function %s %s: use Do with a key of your choice", name, why)
+		return "", fmt.Errorf("pglock: function %s %s: use Do with a key of your choice", name, why)
 	}
 	slash := strings.LastIndex(name, "/") + 1 // dots before it belong to the path
-	if regexp.MustCompile(numbered).MatchString(name[slash:]) || strings.Contains(name[slash:], "..") {
+	if regexp.MustCompile(numberedParts).MatchString(name[slash:]) || strings.Contains(name[slash:], "..") {
 		return refuse("is a closure, whose name changes with the source around it")
 	}
 	if strings.Contains(name, "[...]") {
-		return refuse("is generic, and all of its instances have this name")
+		return refuse("is generic, and all its instances have this name")
 	}
 	name = strings.TrimSuffix(name, "-fm")
 	if rest, ok := strings.CutPrefix(name, "main."); ok {
 		if mainPath == "" {
-			return refuse("is in a main package whose path is not known")
+			return refuse("is in a main package whose path is unknown")
 		}
 		name = mainPath + "." + rest
 	}

@@ -28,7 +28,7 @@ func TestStableName(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", test.name, got, err, test.want)
 		}
 		if err != nil && !strings.Contains(err.Error(), test.name) {
-			t.Errorf("%s: the error does not name it: %v", test.name, err)
+			t.Errorf("%s: the error does not name the function: %v", test.name, err)
 		}
 	}
 }

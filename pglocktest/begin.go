@@ -8,7 +8,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// connChecks are those of a connection, on which transactions begin with BEGIN.
+// connChecks returns the checks of a connection, on which transactions begin with BEGIN.
 func connChecks(source pglock.Source, open func(testing.TB) pglock.Conn) []check {
 	s := connSuite{source, func(ctx context.Context, t testing.TB) (tx, error) {
 		conn := open(t)
@@ -28,7 +28,7 @@ func connChecks(source pglock.Source, open func(testing.TB) pglock.Conn) []check
 	)
 }
 
-// txChecks are those of transactions that the driver begins.
+// txChecks returns the checks of transactions that the driver begins.
 func txChecks[T any](source pglock.Source, begin pglock.Beginner[T]) []check {
 	s := connSuite{source, func(ctx context.Context, _ testing.TB) (tx, error) {
 		b, err := begin(ctx)
@@ -44,10 +44,10 @@ func txChecks[T any](source pglock.Source, begin pglock.Beginner[T]) []check {
 	)
 }
 
-// noTransaction tests that a lock outside a transaction is refused. It would be gone
-// as soon as it is granted.
+// noTransaction checks that a lock outside a transaction is refused, since Postgres would
+// release it at once.
 func noTransaction(t testing.TB, source pglock.Source, conn pglock.Conn) {
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	was := pid(t, conn)
 	for range 2 {
@@ -64,17 +64,17 @@ func (s connSuite) commitOfAborted(t testing.TB) {
 	tx := s.start(t)
 	exec(t, tx, `INSERT INTO `+table+` VALUES (1)`)
 	fails(t, tx, "22012", `SELECT 1/0`)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := tx.commit(ctx); err == nil {
-		t.Error("the commit of an aborted transaction, which Postgres answers with a rollback, succeeds")
+		t.Error("the commit of an aborted transaction succeeds, although Postgres rolls it back")
 	}
 	if got := s.count(t, table); got != "0" {
 		t.Errorf("%s rows were committed", got)
 	}
 }
 
-// A beginSuite has the tests of the beginning.
+// A beginSuite has the checks of beginning a transaction.
 type beginSuite[T any] struct {
 	connSuite
 	begin pglock.Beginner[T]
@@ -85,7 +85,7 @@ func (s beginSuite[T]) beginUntilContextEnds(t testing.TB) {
 	cancel()
 	b, err := s.begin(ctx)
 	if err == nil {
-		t.Error("a transaction begins though its context has ended")
+		t.Error("a transaction begins although its context has ended")
 		_ = b.Rollback(context.Background())
 	}
 }
@@ -102,9 +102,9 @@ func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
 		t.Fatal(err)
 	}
 	cancel()
-	ended, done := bounded()
+	ended, done := timeoutCtx()
 	defer done()
-	_ = b.Rollback(ended) // or the driver has done it by itself
+	_ = b.Rollback(ended) // the driver may already have done it
 	outside.AwaitFree()
 }
 
@@ -121,12 +121,13 @@ func (s beginSuite[T]) doTables(t testing.TB) {
 	})
 }
 
-// do tests a form that begins a transaction, locks, runs a function, and ends it.
+// do checks a function that begins a transaction, locks, runs a function, and ends the
+// transaction.
 func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, pglock.Beginner[T], func(context.Context, T) error, ...pglock.Option) error) {
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	table := s.table(t)
-	// The function's own handle is the driver's; its Conn is the same transaction.
+	// The function receives the driver's handle; Conn is the same transaction.
 	var conn pglock.Conn
 	begin := func(ctx context.Context) (pglock.Transaction[T], error) {
 		b, err := s.begin(ctx)
@@ -136,7 +137,7 @@ func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, 
 	insert := func(context.Context, T) error {
 		exec(t, conn, `INSERT INTO `+table+` VALUES (1)`)
 		if pids := join(outside.AwaitHeld()); pids != pid(t, conn) {
-			t.Errorf("pids %s have %s, the transaction's is %s", pids, outside.name, pid(t, conn))
+			t.Errorf("pids %s hold %s, want the transaction's pid %s", pids, outside.name, pid(t, conn))
 		}
 		return nil
 	}
@@ -157,7 +158,7 @@ func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, 
 	if err := do(ctx, begin, func(ctx context.Context, tx T) error {
 		return errors.Join(insert(ctx, tx), errStop)
 	}); !errors.Is(err, errStop) {
-		t.Errorf("got %v, want the function's own error", err)
+		t.Errorf("got %v, want the function's error", err)
 	}
 	rows("after an error", "1")
 
@@ -176,11 +177,11 @@ func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, 
 		return nil
 	}
 	if err := do(ctx, begin, never, pglock.NoWait()); !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Errorf("a lock that another has: %v, want ErrNotAcquired", err)
+		t.Errorf("a lock held by another session: %v, want ErrNotAcquired", err)
 	}
 	if err := do(ctx, begin, never, pglock.NoWait(), pglock.SkipIfHeld()); err != nil {
-		t.Errorf("a lock that another has, with SkipIfHeld: %v", err)
+		t.Errorf("a lock held by another session, with SkipIfHeld: %v", err)
 	}
 	outside.Release()
-	rows("after a lock that was not had", "1")
+	rows("after a lock that was not acquired", "1")
 }

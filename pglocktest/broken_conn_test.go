@@ -15,7 +15,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// A connBreak is a way in which a connection is broken. What is nil is well.
+// A connBreak describes one way to break a connection. Methods that are nil work.
 type connBreak struct {
 	check, does string
 
@@ -25,7 +25,7 @@ type connBreak struct {
 	open  func(t testing.TB, dsn string) pglock.Conn
 }
 
-// rewriting sends another statement.
+// rewriting returns an exec that changes the statement.
 func rewriting(old, new string) func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
 	return func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
 		return c.now().Exec(ctx, strings.ReplaceAll(sql, old, new), args...)
@@ -166,7 +166,8 @@ var brokenConns = breaks([]connBreak{
 	},
 })
 
-// breaks gives each break that needs no connection of its own kind the usual one.
+// breaks completes each break that needs no special kind of connection with the usual
+// one.
 func breaks(table []connBreak) []connBreak {
 	for i, b := range table {
 		if b.open == nil {
@@ -178,8 +179,8 @@ func breaks(table []connBreak) []connBreak {
 	return table
 }
 
-// connect opens a connection for the length of a check. A goroutine of the check may still
-// be at work on it at the end, since that is what some of the broken ones do.
+// connect opens a connection until the end of a check. A goroutine of the check may still
+// be using it then, since some of the broken ones cause that.
 func connect(t testing.TB, dsn string) pglock.Conn {
 	conn, err := pgx.Connect(context.Background(), dsn)
 	if err != nil {
@@ -189,7 +190,7 @@ func connect(t testing.TB, dsn string) pglock.Conn {
 	socket := conn.PgConn().Conn()
 	t.Cleanup(func() {
 		if !c.mu.TryLock() {
-			socket.Close() // which ends what is under way
+			socket.Close() // ends a running call
 			c.mu.Lock()
 		}
 		defer c.mu.Unlock()
@@ -200,7 +201,7 @@ func connect(t testing.TB, dsn string) pglock.Conn {
 
 var errInUse = errors.New("the connection is in use")
 
-// A lastingConn may be used while it is closed, unlike pgx's own.
+// A lastingConn may be used while it is being closed, unlike pgx's own.
 type lastingConn struct {
 	mu   sync.Mutex // held while conn is in use
 	conn pglock.Conn
@@ -243,8 +244,8 @@ func (r lastingRows) Err() error { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); r
 
 func (r lastingRows) Close() error { r.conn.mu.Lock(); defer r.conn.mu.Unlock(); return r.rows.Close() }
 
-// A brokenConn may be used by a check's goroutine that is still at work when the check has
-// given up on it.
+// A brokenConn may still be used by a check's goroutine when the check has given up on
+// it.
 type brokenConn struct {
 	how     connBreak
 	connect func() pglock.Conn
@@ -258,10 +259,10 @@ func newBrokenConn(how connBreak, connect func() pglock.Conn) *brokenConn {
 	return c
 }
 
-// now is the connection that it has at the moment.
+// now returns the current connection.
 func (c *brokenConn) now() pglock.Conn { return *c.conn.Load() }
 
-// other puts another session in the place of this one, with a transaction too.
+// other replaces the session with another, in a transaction too.
 func (c *brokenConn) other(ctx context.Context) {
 	conn := c.connect()
 	c.conn.Store(&conn)
@@ -289,7 +290,7 @@ func (c *brokenConn) Query(ctx context.Context, sql string, args ...any) (pglock
 	return c.how.rows(rows), nil
 }
 
-// A tellingConn says the same at all times of whether a transaction is open.
+// A tellingConn always reports the same about whether a transaction is open.
 type tellingConn struct {
 	pglock.Conn
 	open bool
@@ -316,7 +317,7 @@ func (r carelessRows) Scan(dest ...any) error {
 	return nil
 }
 
-func (r carelessRows) Err() error   { return nil } // pgx has it here, too
+func (r carelessRows) Err() error   { return nil } // pgx also reports it here
 func (r carelessRows) Close() error { r.Rows.Close(); return nil }
 
 type silentRows struct{ pglock.Rows }
@@ -328,13 +329,13 @@ type openRows struct{ pglock.Rows }
 
 func (openRows) Close() error { return nil }
 
-// A beginBreak is a way in which transactions are broken.
+// A beginBreak describes one way to break transactions.
 type beginBreak struct {
 	check, does string
 	of          func(pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx]
 }
 
-// ending changes how the transactions end.
+// ending replaces the functions that end a transaction.
 func ending(change func(begun context.Context, tx *pglock.Transaction[pgx.Tx])) func(pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
 	return func(begin pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
 		return func(ctx context.Context) (pglock.Transaction[pgx.Tx], error) {
@@ -364,7 +365,7 @@ var brokenBeginners = []beginBreak{
 		var ended atomic.Bool
 		tx.Rollback = func(ctx context.Context) error {
 			if begun.Err() != nil && ended.CompareAndSwap(false, true) {
-				context.AfterFunc(ctx, func() { _ = rollback(context.Background()) }) // when the check is over
+				context.AfterFunc(ctx, func() { _ = rollback(context.Background()) }) // at the end of the check
 				return begun.Err()
 			}
 			return rollback(ctx)

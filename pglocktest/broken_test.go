@@ -18,8 +18,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// Each check must fail for an adapter that breaks its promise: a table of such
-// adapters, one at least for each check, each caught by the check that is named.
+// Each check must fail for an adapter that breaks its requirement. The table has at least
+// one such adapter for each check, and the named check must fail for it.
 func TestBrokenAdaptersAreCaught(t *testing.T) {
 	t.Parallel()
 	type broken struct {
@@ -50,7 +50,7 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 		}})
 	}
 
-	// Most of the time they wait for what does not come.
+	// They spend most of their time waiting until a timeout.
 	results := make([]chan *recorder, len(table))
 	slots := make(chan struct{}, 10)
 	for i, b := range table {
@@ -92,7 +92,7 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 	}
 }
 
-// A sessionBreak is a way in which sessions are broken. What is nil is well.
+// A sessionBreak describes one way to break sessions. Methods that are nil work.
 type sessionBreak struct {
 	check, does string
 
@@ -103,32 +103,32 @@ type sessionBreak struct {
 	watch  func(s *brokenSession, ctx context.Context) error
 	pid    func(*brokenSession) uint32
 	close  func(*brokenSession) error
-	share  bool // one session for everybody
+	share  bool // one session for all callers
 }
 
 var brokenSources = []sessionBreak{
 	{
 		check: "Ask", does: "cuts long answers",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
-			return answer[:min(len(answer), 4096)], err
+			reply, err := s.Session.Ask(ctx, sql, args...)
+			return reply[:min(len(reply), 4096)], err
 		},
 	},
 	{
 		check: "AskAfterAServerError", does: "hides the SQLSTATE",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
-			return answer, hidden(err)
+			reply, err := s.Session.Ask(ctx, sql, args...)
+			return reply, hidden(err)
 		},
 	},
 	{
 		check: "AskForOneValue", does: "makes nothing of no row",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.Ask(ctx, sql, args...)
 			if stateOf(err) == "" {
 				err = nil
 			}
-			return answer, err
+			return reply, err
 		},
 	},
 	{
@@ -159,8 +159,8 @@ var brokenSources = []sessionBreak{
 	{
 		check: "AskSimpleAfterAServerError", does: "hides the SQLSTATE",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			answer, err := s.Session.AskSimple(ctx, sql)
-			return answer, hidden(err)
+			reply, err := s.Session.AskSimple(ctx, sql)
+			return reply, hidden(err)
 		},
 	},
 	{
@@ -172,11 +172,11 @@ var brokenSources = []sessionBreak{
 	{
 		check: "AskSimpleForOneValue", does: "makes nothing of no row",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			answer, err := s.Session.AskSimple(ctx, sql)
+			reply, err := s.Session.AskSimple(ctx, sql)
 			if stateOf(err) == "" {
 				err = nil
 			}
-			return answer, err
+			return reply, err
 		},
 	},
 	{
@@ -236,7 +236,7 @@ var brokenSources = []sessionBreak{
 			return s.Session.Ask(ctx, sql, args...)
 		},
 		close: func(s *brokenSession) error {
-			for began := time.Now(); time.Since(began) < promptly+time.Second; time.Sleep(pause) {
+			for began := time.Now(); time.Since(began) < callTimeout+time.Second; time.Sleep(pollInterval) {
 				busy := false
 				s.running.Range(func(any, any) bool { busy = true; return false })
 				if !busy {
@@ -250,7 +250,7 @@ var brokenSources = []sessionBreak{
 		check: "CloseTwice", does: "hangs in a second Close",
 		close: func(s *brokenSession) error {
 			if !s.closed.TryLock() {
-				time.Sleep(promptly + time.Second)
+				time.Sleep(callTimeout + time.Second)
 			}
 			return s.Session.Close()
 		},
@@ -278,7 +278,7 @@ var brokenSources = []sessionBreak{
 			_ = s.Session.Watch(ctx)
 			select {
 			case <-ctx.Done():
-			case <-time.After(promptly + time.Second):
+			case <-time.After(callTimeout + time.Second):
 			}
 			return errors.New("at last")
 		},
@@ -293,21 +293,21 @@ var brokenSources = []sessionBreak{
 	{
 		check: "LockerWaits", does: "takes a timeout for the lock",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.Ask(ctx, sql, args...)
 			if stateOf(err) == "55P03" {
 				return fmt.Sprintf("%d:1", s.Session.PID()), nil
 			}
-			return answer, err
+			return reply, err
 		},
 	},
 	{
 		check: "LockerNoticesLoss", does: "makes up the signs of life",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			answer, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.Ask(ctx, sql, args...)
 			if err != nil && strings.Contains(sql, "current_setting('pglock.session'") {
 				return fmt.Sprintf("%d:1", s.Session.PID()), nil
 			}
-			return answer, err
+			return reply, err
 		},
 		watch: func(_ *brokenSession, ctx context.Context) error {
 			<-ctx.Done()
@@ -321,7 +321,7 @@ var brokenSources = []sessionBreak{
 	{check: "LockerFindsAPooler", does: "has one session for all", share: true},
 }
 
-// A brokenSource opens sessions that are broken, and ends them itself in the end.
+// A brokenSource opens broken sessions, and closes them at the end.
 type brokenSource struct {
 	source pglock.Source
 	how    sessionBreak
@@ -356,16 +356,16 @@ func (b *brokenSource) close() {
 	}
 }
 
-// A brokenSession may be used by a check's goroutine that is still at work when the check
-// has given up on it and closes the session.
+// A brokenSession may still be used by a check's goroutine when the check has given up on
+// it and closes the session.
 type brokenSession struct {
 	pglock.Session
 	source *brokenSource
 
 	running sync.Map
 	closed  sync.Mutex
-	open    atomic.Bool                    // a transaction is
-	next    atomic.Pointer[pglock.Session] // the one that reconnect opened
+	open    atomic.Bool                    // whether a transaction is open
+	next    atomic.Pointer[pglock.Session] // the session that reconnect opened
 }
 
 func (s *brokenSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
@@ -413,15 +413,15 @@ func (s *brokenSession) Close() error {
 	return s.Session.Close()
 }
 
-// reconnect is Ask that goes on in another session when the first one is lost.
+// reconnect is an Ask that continues in another session after the first one is lost.
 func (s *brokenSession) reconnect(ctx context.Context, sql string, args ...string) (string, error) {
 	session := s.Session
 	if next := s.next.Load(); next != nil {
 		session = *next
 	}
-	answer, err := session.Ask(ctx, sql, args...)
+	reply, err := session.Ask(ctx, sql, args...)
 	if err == nil || stateOf(err) != "" && stateOf(err) != "57P01" {
-		return answer, err
+		return reply, err
 	}
 	next, err := s.source.Open(ctx)
 	if err != nil {
@@ -431,7 +431,7 @@ func (s *brokenSession) reconnect(ctx context.Context, sql string, args ...strin
 	return next.Ask(ctx, sql, args...)
 }
 
-// hidden is an error of which only the text is left.
+// hidden returns an error with the same text that wraps nothing.
 func hidden(err error) error {
 	if err == nil {
 		return nil

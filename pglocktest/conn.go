@@ -11,30 +11,31 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// Conn tests that the connections that open returns keep the promises of
-// [pglock.Conn]: that pglock can lock and set timeouts on them, and that they are
-// in a known state after errors, a ctx that ended, and the loss of their session.
-// open opens one with no transaction on it, for the test alone, and ends it by
-// t.Cleanup. source is for the other sessions that the tests need, in the same
-// database, which is as with [Source]; the tests make tables in it and drop them.
+// Conn tests that the connections returned by open meet the requirements of
+// [pglock.Conn]: that pglock can lock and set timeouts on them, and that they are in a
+// known state after errors, the end of a ctx, and the loss of their session. open opens a
+// connection for the test's exclusive use, without a transaction on it, and closes it
+// with t.Cleanup. source is for the other sessions that the tests need, in the same
+// database, with the same requirements as for [Source]. The tests create tables in it and
+// drop them.
 func Conn(t *testing.T, source pglock.Source, open func(t testing.TB) pglock.Conn) {
 	run(t, connChecks(source, open))
 }
 
-// Tx tests that the transactions that begin begins keep the promises of
-// [pglock.Conn] and [pglock.Transaction], and that [pglock.DoTx] and
-// [pglock.DoTables] do what they should with them. All else is as with [Conn].
+// Tx tests that the transactions begun by begin meet the requirements of [pglock.Conn]
+// and [pglock.Transaction], and that [pglock.DoTx] and [pglock.DoTables] work with them.
+// Everything else is as for [Conn].
 func Tx[T any](t *testing.T, source pglock.Source, begin pglock.Beginner[T]) {
 	run(t, txChecks(source, begin))
 }
 
-// A tx is a transaction that a test uses.
+// A tx is a transaction used by a test.
 type tx struct {
 	pglock.Conn
 	commit, rollback func(context.Context) error
 }
 
-// A connSuite has the tests of what runs inside a transaction, however that began.
+// A connSuite has the checks of what runs inside a transaction, however that began.
 type connSuite struct {
 	source pglock.Source
 	begin  func(context.Context, testing.TB) (tx, error)
@@ -66,24 +67,24 @@ func (s connSuite) checks() []check {
 	}
 }
 
-// start begins a transaction for the length of a test.
+// start begins a transaction that ends with the test.
 func (s connSuite) start(t testing.TB) tx {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	tx, err := s.begin(context.WithoutCancel(ctx), t)
 	if err != nil {
 		t.Fatalf("begin: %v", err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := bounded()
+		ctx, cancel := timeoutCtx()
 		defer cancel()
-		_ = tx.rollback(ctx) // it may be over
+		_ = tx.rollback(ctx) // it may have ended
 	})
 	return tx
 }
 
-// table makes a table with a column n for the length of a test.
+// table creates a table with a column n until the end of the test.
 func (s connSuite) table(t testing.TB) string {
 	t.Helper()
 	return s.tableNamed(t, "pglocktest")
@@ -94,7 +95,7 @@ func (s connSuite) tableNamed(t testing.TB, name string) string {
 	session, _ := open(t, s.source)
 	exec(t, session, `DROP TABLE IF EXISTS `+name+`; CREATE TABLE `+name+` (n bigint)`)
 	t.Cleanup(func() {
-		ctx, cancel := bounded()
+		ctx, cancel := timeoutCtx()
 		defer cancel()
 		if err := session.Exec(ctx, `SET lock_timeout = '10s'; DROP TABLE `+name); err != nil {
 			t.Errorf("the table is still in use after the test: %v", err)
@@ -104,37 +105,37 @@ func (s connSuite) tableNamed(t testing.TB, name string) string {
 	return name
 }
 
-// count is how many rows another session sees in a table.
+// count returns how many rows another session sees in a table.
 func (s connSuite) count(t testing.TB, table string) string {
 	t.Helper()
 	session, _ := open(t, s.source)
 	defer session.Close()
-	return answerOf(t, session, `SELECT count(*)::text FROM `+table)
+	return queryValue(t, session, `SELECT count(*)::text FROM `+table)
 }
 
 // exec runs statements that must succeed.
 func exec(t testing.TB, conn pglock.Conn, sql string, args ...any) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := conn.Exec(ctx, sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
 
-// fails runs statements that must fail with an SQLSTATE.
+// fails runs statements that must fail with the given SQLSTATE.
 func fails(t testing.TB, conn pglock.Conn, state, sql string) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := conn.Exec(ctx, sql); stateOf(err) != state {
-		t.Errorf("%s: %v, want an error with SQLState %s, which errors.As finds", sql, err, state)
+		t.Errorf("%s: %v, want an error with SQLState %s, found by errors.As", sql, err, state)
 	}
 }
 
-// queryAll is a query's rows of one text each, separated by spaces.
+// queryAll returns the rows of a query, one text each, separated by spaces.
 func queryAll(conn pglock.Conn, sql string, args ...any) (string, error) {
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
@@ -155,7 +156,7 @@ func queryAll(conn pglock.Conn, sql string, args ...any) (string, error) {
 	return strings.Join(all, " "), rows.Close()
 }
 
-// want checks what a query answers.
+// want checks the result of a query.
 func want(t testing.TB, conn pglock.Conn, want, sql string, args ...any) {
 	t.Helper()
 	got, err := queryAll(conn, sql, args...)
@@ -164,7 +165,7 @@ func want(t testing.TB, conn pglock.Conn, want, sql string, args ...any) {
 	}
 }
 
-// pid is the backend's.
+// pid returns the backend's process ID.
 func pid(t testing.TB, conn pglock.Conn) string {
 	t.Helper()
 	pid, err := queryAll(conn, pidSQL)
@@ -178,7 +179,7 @@ func (s connSuite) oneSession(t testing.TB) {
 	one, other := s.start(t), s.start(t)
 	first := pid(t, one)
 	if pid(t, other) == first {
-		t.Errorf("two transactions at a time are in one session, backend %s", first)
+		t.Errorf("two open transactions share one session, backend %s", first)
 	}
 	for range 3 {
 		exec(t, one, `SELECT 1`)
@@ -201,7 +202,8 @@ func (s connSuite) severalStatements(t testing.TB) {
 	want(t, tx, "2", `SELECT count(*)::text FROM `+table)
 }
 
-// statementsAsTheyAre has what layers above Postgres take for their own.
+// statementsAsTheyAre checks statements with characters that a library could interpret
+// itself.
 func (s connSuite) statementsAsTheyAre(t testing.TB) {
 	tx := s.start(t)
 	want(t, tx, `?{}:a@b%s\`, `SELECT '?{}:a@b%s\'`)
@@ -224,7 +226,7 @@ func (s connSuite) parameters(t testing.TB) {
 
 func (s connSuite) rows(t testing.TB) {
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	rows, err := tx.Query(ctx, `SELECT i, i::text, i > 1, '\x6200'::bytea, '2026-01-02 03:04:05+00'::timestamptz
 		FROM generate_series(1::bigint, 3) AS s (i) ORDER BY s.i DESC`)
@@ -242,7 +244,7 @@ func (s connSuite) rows(t testing.TB) {
 			at    time.Time
 		)
 		if err := rows.Scan(&n, &text, &more, &bytes, &at); err != nil {
-			t.Fatalf("scan an int64, a string, a bool, bytes and a time: %v", err)
+			t.Fatalf("scan into an int64, a string, a bool, bytes and a time: %v", err)
 		}
 		got = append(got, fmt.Sprintf("%d %s %t %v %d", n, text, more, bytes, at.Unix()))
 	}
@@ -262,7 +264,7 @@ func (s connSuite) rows(t testing.TB) {
 
 func (s connSuite) nulls(t testing.TB) {
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	rows, err := tx.Query(ctx, `SELECT NULL::text, 'a'::text, ($1::text IS NULL)`, nil)
 	if err != nil {
@@ -281,7 +283,7 @@ func (s connSuite) nulls(t testing.TB) {
 		t.Fatalf("scan into pointers: %v", err)
 	}
 	if none != nil || some == nil || *some != "a" || !null {
-		t.Errorf("NULL was read as %v, text as %v; nil was sent as NULL: %v", none, some, null)
+		t.Errorf("NULL was read as %v, text as %v; nil sent as NULL: %v", none, some, null)
 	}
 	rows.Close()
 	if got, err := queryAll(tx, `SELECT NULL::text`); err == nil {
@@ -307,7 +309,7 @@ func (s connSuite) errorsHaveSQLState(t testing.TB) {
 		}
 		for name, do := range map[string]func() error{
 			"Exec": func() error {
-				ctx, cancel := bounded()
+				ctx, cancel := timeoutCtx()
 				defer cancel()
 				return tx.Exec(ctx, sql, args...)
 			},
@@ -315,7 +317,7 @@ func (s connSuite) errorsHaveSQLState(t testing.TB) {
 		} {
 			exec(t, tx, `SAVEPOINT a`)
 			if err := do(); stateOf(err) != state {
-				t.Errorf("%s: %s: %v, want an error with SQLState %s, which errors.As finds", name, sql, err, state)
+				t.Errorf("%s: %s: %v, want an error with SQLState %s, found by errors.As", name, sql, err, state)
 			}
 			exec(t, tx, `ROLLBACK TO SAVEPOINT a; RELEASE SAVEPOINT a`)
 		}
@@ -327,7 +329,7 @@ func (s connSuite) errorsAmongRows(t testing.TB) {
 	// Enough rows for some of them to arrive before the error.
 	got, err := queryAll(tx, `SELECT (1 / (4000 - n))::text || repeat(' ', 100) FROM generate_series(1, 5000) n`)
 	if stateOf(err) != "22012" {
-		t.Errorf("rows that an error ends: %d bytes and %v, want SQLState 22012", len(got), err)
+		t.Errorf("rows ended by an error: %d bytes and %v, want SQLState 22012", len(got), err)
 	}
 }
 
@@ -335,7 +337,7 @@ func (s connSuite) rowsClosedEarly(t testing.TB) {
 	tx := s.start(t)
 	was := pid(t, tx)
 	for range 3 {
-		ctx, cancel := bounded()
+		ctx, cancel := timeoutCtx()
 		rows, err := tx.Query(ctx, `SELECT n::text FROM generate_series(1, 5000) n`)
 		if err != nil {
 			t.Fatal(err)
@@ -354,7 +356,7 @@ func (s connSuite) savepointsAfterErrors(t testing.TB) {
 	exec(t, tx, `INSERT INTO `+table+` VALUES (1)`)
 	exec(t, tx, `SAVEPOINT a; INSERT INTO `+table+` VALUES (2)`)
 	fails(t, tx, "22012", `SELECT 1/0`)
-	fails(t, tx, "25P02", `SELECT 1`) // nobody went back in secret
+	fails(t, tx, "25P02", `SELECT 1`) // the adapter did not roll back by itself
 	if _, err := queryAll(tx, `SELECT 'a'`); stateOf(err) != "25P02" {
 		t.Errorf("a query in an aborted transaction: %v, want SQLState 25P02", err)
 	}
@@ -368,7 +370,7 @@ func (s connSuite) commit(t testing.TB) {
 	table := s.table(t)
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := pglock.LockTx(ctx, tx, key()); err != nil {
 		t.Fatal(err)
@@ -389,9 +391,9 @@ func (s connSuite) commit(t testing.TB) {
 func (s connSuite) rollback(t testing.TB) {
 	table := s.table(t)
 	outside := Key(t, s.source, key())
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	for _, sql := range []string{`SELECT 1`, `SELECT 1/0`} { // also of one that is aborted
+	for _, sql := range []string{`SELECT 1`, `SELECT 1/0`} { // also of an aborted transaction
 		tx := s.start(t)
 		if err := pglock.LockTx(ctx, tx, key()); err != nil {
 			t.Fatal(err)

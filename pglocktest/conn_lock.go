@@ -12,18 +12,18 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// This file has the tests of pglock's verbs in a transaction.
+// This file has the checks of pglock's functions in a transaction.
 
 func (s connSuite) lockTx(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := pglock.LockTx(ctx, tx, key()); err != nil {
 		t.Fatal(err)
 	}
 	s.heldBy(t, outside, tx)
-	// What was locked after a savepoint goes with it.
+	// ROLLBACK TO a savepoint releases what was locked after it.
 	second := Key(t, s.source, pglock.Pair(-1, 2))
 	exec(t, tx, `SAVEPOINT a`)
 	if err := pglock.LockTx(ctx, tx, pglock.Pair(-1, 2), pglock.Shared()); err != nil {
@@ -39,19 +39,19 @@ func (s connSuite) lockTx(t testing.TB) {
 func (s connSuite) heldBy(t testing.TB, lock *Lock, tx tx) {
 	t.Helper()
 	if pids := join(lock.AwaitHeld()); pids != pid(t, tx) {
-		t.Errorf("pids %s have %s, the transaction's is %s", pids, lock.name, pid(t, tx))
+		t.Errorf("pids %s hold %s, want the transaction's pid %s", pids, lock.name, pid(t, tx))
 	}
 }
 
 func (s connSuite) tryLockTx(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	outside.Hold()
 	was := pid(t, tx)
 	if err := pglock.TryLockTx(ctx, tx, key()); !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Fatalf("a lock that another has: %v, want ErrNotAcquired", err)
+		t.Fatalf("a lock held by another session: %v, want ErrNotAcquired", err)
 	}
 	want(t, tx, was, pidSQL)
 	outside.Release()
@@ -64,7 +64,7 @@ func (s connSuite) tryLockTx(t testing.TB) {
 func (s connSuite) lockTxWaits(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	exec(t, tx, `SET LOCAL lock_timeout = '1234ms'; SET LOCAL statement_timeout = '56789ms'`)
 	was := pid(t, tx)
@@ -73,21 +73,21 @@ func (s connSuite) lockTxWaits(t testing.TB) {
 	var e *pglock.Error
 	switch {
 	case !errors.Is(err, pglock.ErrNotAcquired) || !errors.As(err, &e):
-		t.Fatalf("a wait that is over: %v, want ErrNotAcquired", err)
+		t.Fatalf("after the wait: %v, want ErrNotAcquired", err)
 	case !slices.ContainsFunc(e.Holders, func(h pglock.Holder) bool { return h.PID == holder }):
-		t.Errorf("the error does not name pid %d, which has the lock: %v", holder, err)
+		t.Errorf("the error does not name the holder, pid %d: %v", holder, err)
 	}
 	want(t, tx, was, pidSQL)
 	want(t, tx, "1234ms", `SHOW lock_timeout`)
 	want(t, tx, "56789ms", `SHOW statement_timeout`)
 
 	result := make(chan error, 1)
-	go func() { result <- pglock.LockTx(ctx, tx, key(), pglock.Wait(patience)) }()
+	go func() { result <- pglock.LockTx(ctx, tx, key(), pglock.Wait(timeout)) }()
 	if pids := join(outside.AwaitWaiters(1)); pids != was {
-		t.Errorf("pids %s wait, the transaction's is %s", pids, was)
+		t.Errorf("pids %s wait, want the transaction's pid %s", pids, was)
 	}
 	outside.Release()
-	if err := within(t, result, "LockTx waits for a lock that is free"); err != nil {
+	if err := within(t, result, "LockTx waits for a free lock"); err != nil {
 		t.Fatal(err)
 	}
 	s.heldBy(t, outside, tx)
@@ -98,23 +98,23 @@ func (s connSuite) lockAllTx(t testing.TB) {
 	keys := []pglock.Key{pglock.Pair(-1, 2), key(), pglock.Int(-3)}
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	outside.Hold()
 	if err := pglock.LockAllTx(ctx, tx, keys, pglock.NoWait()); !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Fatalf("several locks, of which another has one: %v, want ErrNotAcquired", err)
+		t.Fatalf("several locks, one of them held by another session: %v, want ErrNotAcquired", err)
 	}
 	outside.Release()
 	for _, k := range keys {
 		wantFree(t, s.source, k)
 	}
-	if err := pglock.LockAllTx(ctx, tx, keys, pglock.Wait(patience)); err != nil {
+	if err := pglock.LockAllTx(ctx, tx, keys, pglock.Wait(timeout)); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
 		other := Key(t, s.source, k)
 		s.heldBy(t, other, tx)
-		other.looking.Close()
+		other.observer.Close()
 	}
 }
 
@@ -122,27 +122,27 @@ func (s connSuite) lockTables(t testing.TB) {
 	table := s.table(t)
 	outside := Table(t, s.source, table, pglock.Share)
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	was := pid(t, tx)
 	outside.Hold()
 	tables := pglock.Tables(table)
 	for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(30 * time.Millisecond)} {
 		if err := pglock.LockTables(ctx, tx, tables, pglock.In(pglock.RowExclusive), opt); !errors.Is(err, pglock.ErrNotAcquired) {
-			t.Fatalf("a table that another has: %v, want ErrNotAcquired", err)
+			t.Fatalf("a table locked by another session: %v, want ErrNotAcquired", err)
 		}
 		want(t, tx, was, pidSQL)
 	}
 	if err := pglock.LockTables(ctx, tx, pglock.Tables("pglocktest.nope")); stateOf(err) != "3F000" {
-		t.Errorf("a table that there is not: %v, want SQLState 3F000", err)
+		t.Errorf("a missing schema: %v, want SQLState 3F000", err)
 	}
 	result := make(chan error, 1)
 	go func() {
-		result <- pglock.LockTables(ctx, tx, tables, pglock.In(pglock.RowExclusive), pglock.Wait(patience))
+		result <- pglock.LockTables(ctx, tx, tables, pglock.In(pglock.RowExclusive), pglock.Wait(timeout))
 	}()
 	outside.AwaitWaiters(1)
 	outside.Release()
-	if err := within(t, result, "LockTables waits for a table that is free"); err != nil {
+	if err := within(t, result, "LockTables waits for a free table"); err != nil {
 		t.Fatal(err)
 	}
 	s.heldBy(t, outside, tx)
@@ -155,11 +155,11 @@ func (s connSuite) withLockTimeout(t testing.TB) {
 	exec(t, tx, `SET LOCAL lock_timeout = '1234ms'`)
 	checkTimeouts(t, tx, "1234ms")
 
-	// A timeout leaves the transaction aborted, and the session in one piece.
+	// A timeout aborts the transaction, but leaves the session usable.
 	outside.Hold()
 	was := pid(t, tx)
 	exec(t, tx, `SAVEPOINT a`)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	err := pglock.WithLockTimeout(ctx, tx, 20*time.Millisecond, func(ctx context.Context) error {
 		return tx.Exec(ctx, lockKeySQL(key()))
@@ -172,15 +172,15 @@ func (s connSuite) withLockTimeout(t testing.TB) {
 	want(t, tx, "1234ms", `SHOW lock_timeout`)
 }
 
-// lockKeySQL locks a key that is a number, in a transaction.
+// lockKeySQL returns a statement that locks a 64-bit key in a transaction.
 func lockKeySQL(k pglock.Key) string {
 	return fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, k.ID())
 }
 
-// checkTimeouts checks that timeouts nest, and that what was there comes back.
+// checkTimeouts checks that timeouts nest, and that the previous setting is restored.
 func checkTimeouts(t testing.TB, conn pglock.Conn, before string) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	errStop := errors.New("stop")
 	err := pglock.WithLockTimeout(ctx, conn, 5*time.Second, func(ctx context.Context) error {
@@ -195,17 +195,16 @@ func checkTimeouts(t testing.TB, conn pglock.Conn, before string) {
 		return errStop
 	})
 	if err != errStop {
-		t.Errorf("got %v, want the function's own error", err)
+		t.Errorf("got %v, want the function's error", err)
 	}
 	want(t, conn, before, `SHOW lock_timeout`)
 }
 
-// inTransaction tests what few adapters have: a word on whether a transaction is open,
-// which saves pglock the asking.
+// inTransaction checks the optional method InTransaction.
 func (s connSuite) inTransaction(t testing.TB) {
 	tx := s.start(t)
 	checkInTransaction(t, tx.Conn, true)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	_ = tx.Exec(ctx, `SELECT 1/0`)
 	checkInTransaction(t, tx.Conn, true)
@@ -213,13 +212,13 @@ func (s connSuite) inTransaction(t testing.TB) {
 
 func checkInTransaction(t testing.TB, conn pglock.Conn, want bool) {
 	t.Helper()
-	teller, ok := conn.(interface {
+	reporter, ok := conn.(interface {
 		InTransaction() (open, known bool)
 	})
 	if !ok {
 		return
 	}
-	if open, known := teller.InTransaction(); known && open != want {
+	if open, known := reporter.InTransaction(); known && open != want {
 		t.Errorf("InTransaction is %v, want %v", open, want)
 	}
 }
@@ -235,25 +234,26 @@ func (s connSuite) contextEndsAWait(t testing.TB) {
 	go func() { result <- pglock.LockTx(ctx, tx, key()) }()
 	outside.AwaitWaiters(1)
 	cancel()
-	err := within(t, result, "LockTx goes on after its context has ended")
+	err := within(t, result, "LockTx continues after its context has ended")
 	// A driver that closes the connection does not learn whether the lock was held.
 	if !errors.Is(err, context.Canceled) || !errors.Is(err, pglock.ErrNotAcquired) && !errors.Is(err, pglock.ErrUnavailable) {
 		t.Errorf("a wait that ctx ended: %v, want ErrNotAcquired or ErrUnavailable, and ctx's own error", err)
 	}
 
-	// Either the transaction goes on as it was, or it is over: never another session.
+	// Either the transaction continues unchanged, or it has ended. It never continues in
+	// another session.
 	if now, err := queryAll(tx, pidSQL); err == nil && now != was {
-		t.Errorf("the transaction goes on in another session: backend %s, was %s", now, was)
+		t.Errorf("the transaction continues in another session: backend %s, was %s", now, was)
 	} else if err != nil {
-		ended, cancel := bounded()
+		ended, cancel := timeoutCtx()
 		defer cancel()
 		_ = tx.rollback(ended)
 		if err := tx.Exec(ended, `SELECT 1`); err == nil {
 			t.Error("a transaction that is over runs a statement")
 		}
 	}
-	// And nobody waits for the lock any more, who would get it now.
-	for deadline := time.Now().Add(patience); len(outside.ask(sessionsSQL, false)) > 0; time.Sleep(pause) {
+	// No session waits for the lock any more, which would acquire it now.
+	for deadline := time.Now().Add(timeout); len(outside.sessions(sessionsSQL, false)) > 0; time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {
 			t.Fatal("the session still waits for the lock after ctx ended the wait")
 		}
@@ -265,7 +265,7 @@ func (s connSuite) contextEndsAWait(t testing.TB) {
 func (s connSuite) sessionIsLost(t testing.TB) {
 	outside := Key(t, s.source, key())
 	tx := s.start(t)
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	if err := pglock.LockTx(ctx, tx, key()); err != nil {
 		t.Fatal(err)
@@ -278,17 +278,17 @@ func (s connSuite) sessionIsLost(t testing.TB) {
 		t.Fatalf("the lock was held by %v, want pid %d", pids, was)
 	}
 	if err := tx.Exec(ctx, `SELECT 1`); err == nil {
-		t.Error("a statement succeeds though the session was ended")
+		t.Error("a statement succeeds although the session was terminated")
 	}
 	if _, err := queryAll(tx, `SELECT 'a'`); err == nil {
-		t.Error("a query succeeds though the session was ended")
+		t.Error("a query succeeds although the session was terminated")
 	}
 	if err := tx.commit(ctx); err == nil {
-		t.Error("the commit of a transaction whose session was ended succeeds")
+		t.Error("the commit succeeds although the session was terminated")
 	}
 	outside.WantFree()
 
-	// The next transaction is well.
+	// The next transaction works.
 	next := s.start(t)
 	if err := pglock.LockTx(ctx, next, key()); err != nil {
 		t.Fatal(err)

@@ -16,10 +16,10 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// The examples are functions of a test that gets its t from elsewhere; yours is
-// func TestReport(t *testing.T).
+// The examples are functions whose t comes from elsewhere; yours would be func
+// TestReport(t *testing.T).
 
-// A program that waits for a lock: the test has the lock first.
+// A program that waits for a lock: the test holds the lock first.
 func ExampleKey() {
 	t, dsn := exampleTest()
 	defer t.Done()
@@ -44,8 +44,8 @@ func ExampleKey() {
 	// the report is written
 }
 
-// A program that must stop when it loses its lock: the test ends the session that
-// has it. All that the test needs is the program's *sql.DB.
+// A program that must stop when it loses its lock: the test terminates the session that
+// holds it. The test needs only the program's *sql.DB.
 func ExampleLock_Terminate() {
 	t, dsn := exampleTest()
 	defer t.Done()
@@ -59,7 +59,7 @@ func ExampleLock_Terminate() {
 	done := make(chan error, 1)
 	go func() {
 		done <- locker.Do(context.Background(), pglock.Name("import"), func(ctx context.Context) error {
-			<-ctx.Done() // it works until it is told to stop
+			<-ctx.Done() // it works until it must stop
 			return context.Cause(ctx)
 		}, pglock.Shared())
 	}()
@@ -73,7 +73,7 @@ func ExampleLock_Terminate() {
 	// Output: the import has stopped
 }
 
-// A migration that must not wait for a table that is in use.
+// A migration that must not wait for a table in use.
 func ExampleTable() {
 	t, dsn := exampleTest()
 	defer t.Done()
@@ -98,13 +98,13 @@ func ExampleTable() {
 	// Output: not now, then not at all
 }
 
-// exampleTest is as much of a test as the examples need.
+// exampleTest is the part of testing.TB that the examples need.
 func exampleTest() (t *pgtest.Example, dsn string) {
 	t = &pgtest.Example{}
 	return t, pgtest.Database(t)
 }
 
-// check ends an example that went wrong.
+// check ends an example on an error.
 func check(err error) {
 	if err != nil {
 		log.Panic(err)

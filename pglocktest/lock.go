@@ -29,39 +29,39 @@ var (
 )
 
 const (
-	// patience is how long anything is waited for that a test waits for.
-	patience = 30 * time.Second
-	// pause is how long to wait before Postgres is asked again.
-	pause = 5 * time.Millisecond
+	// timeout is how long a test waits for anything.
+	timeout = 30 * time.Second
+	// pollInterval is the time between two polls.
+	pollInterval = 5 * time.Millisecond
 )
 
-// A Lock is one lock as others see it: a test holds it where its program wants it,
-// sees whether the program has it or waits for it, and breaks the session that
-// holds it. Make one with [Key] or [Table].
+// A Lock is one lock as other sessions see it. A test can hold it, check whether the
+// program holds it or waits for it, and terminate the session that holds it. Make one
+// with [Key] or [Table].
 //
-// What does not come about within half a minute, or goes wrong, ends the test with
-// a word on why. So a Lock is for the goroutine that runs the test. Its sessions
-// come from the Source that it was made with, are opened when they are needed, and
-// end with the test.
+// If an expected state does not occur within half a minute, or a statement fails, the
+// test ends with a message. So use a Lock only in the goroutine that runs the test. Its
+// sessions come from the Source that it was made with, are opened on demand, and are
+// closed at the end of the test.
 type Lock struct {
 	t      testing.TB
 	source pglock.Source
 
-	name    string    // for messages
-	what    [5]string // the parameters of sessions.sql that say which lock is meant
-	take    func(context.Context, pglock.Conn, ...pglock.Option) error
-	looking pglock.Session // looks, and tries; nil until needed
-	lookPID string
-	holding pglock.Session // holds, between Hold and Release
-	holdPID string
+	name        string    // for messages
+	lockParams  [5]string // the parameters of sessions.sql that identify the lock
+	take        func(context.Context, pglock.Conn, ...pglock.Option) error
+	observer    pglock.Session // polls, and tries; nil until needed
+	observerPID string
+	holder      pglock.Session // holds, between Hold and Release
+	holderPID   string
 }
 
-// Key is the advisory lock of key, in the database that source leads to.
+// Key returns the advisory lock of key, in the database of source.
 func Key(t testing.TB, source pglock.Source, key pglock.Key) *Lock {
 	classid, objid, objsubid := key.PgLocks()
 	return &Lock{
 		t: t, source: source, name: "the lock " + key.String(),
-		what: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
+		lockParams: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
 		take: func(ctx context.Context, conn pglock.Conn, opts ...pglock.Option) error {
 			return pglock.LockTx(ctx, conn, key, opts...)
 		},
@@ -71,9 +71,9 @@ func Key(t testing.TB, source pglock.Source, key pglock.Key) *Lock {
 // part matches a part of a table's name, in double quotes or not.
 var part = regexp.MustCompile(`"(?:[^"]|"")*"|[^."]+`)
 
-// Table is the lock of a table in a mode. The name is as [pglock.Tables] takes it;
-// the zero Mode is ACCESS EXCLUSIVE. Others have the lock when they have one that
-// conflicts with the mode, and wait for it when they wait for any lock of the table.
+// Table returns the lock of a table in a mode. The name is as in [pglock.Tables]; the
+// zero Mode is ACCESS EXCLUSIVE. A session counts as a holder if it holds a lock on the
+// table that conflicts with mode, and as a waiter if it waits for any lock on the table.
 func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *Lock {
 	if mode == 0 {
 		mode = pglock.AccessExclusive
@@ -92,83 +92,83 @@ func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *L
 	}
 	return &Lock{
 		t: t, source: source, name: fmt.Sprintf("the lock of table %s in mode %v", name, mode),
-		what: [5]string{"0", "0", "0", quoted, "{" + strings.Join(conflicts, ",") + "}"},
+		lockParams: [5]string{"0", "0", "0", quoted, "{" + strings.Join(conflicts, ",") + "}"},
 		take: func(ctx context.Context, conn pglock.Conn, opts ...pglock.Option) error {
 			return pglock.LockTables(ctx, conn, pglock.Tables(name), append(opts, pglock.In(mode))...)
 		},
 	}
 }
 
-// Hold takes the lock in a session of its own, until [Lock.Release] or the end of
-// the test, and returns the session's pid. The session looks like one that somebody
-// forgot in a transaction. opts may be [pglock.Shared], for a key.
+// Hold takes the lock in a separate session until [Lock.Release] or the end of the test,
+// and returns the session's pid. The session looks like one left idle in a transaction.
+// opts may contain [pglock.Shared], for a key.
 func (l *Lock) Hold(opts ...pglock.Option) (pid int32) {
 	l.t.Helper()
-	if l.holding != nil {
-		l.t.Fatalf("pglocktest: hold %s: it is held already, by pid %s", l.name, l.holdPID)
+	if l.holder != nil {
+		l.t.Fatalf("pglocktest: hold %s: already held by pid %s", l.name, l.holderPID)
 	}
-	l.holding, l.holdPID = open(l.t, l.source)
-	ctx, cancel := bounded()
+	l.holder, l.holderPID = open(l.t, l.source)
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	err := l.holding.Exec(ctx, `BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0`)
+	err := l.holder.Exec(ctx, `BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0`)
 	if err == nil {
-		err = l.take(ctx, l.holding, append(slices.Clone(opts), pglock.Wait(patience))...)
+		err = l.take(ctx, l.holder, append(slices.Clone(opts), pglock.Wait(timeout))...)
 	}
 	if err != nil {
 		l.t.Fatalf("pglocktest: hold %s: %v", l.name, err)
 	}
-	n, _ := strconv.Atoi(l.holdPID) // it is Postgres' own
+	n, _ := strconv.Atoi(l.holderPID) // from Postgres, so it is a number
 	return int32(n)
 }
 
-// Release frees what [Lock.Hold] took: when it returns, others can have it. That
-// the session was ended meanwhile, by whomever, is no failure.
+// Release releases the lock taken by [Lock.Hold]: when it returns, others can acquire it.
+// It is not an error if the session was terminated in the meantime.
 func (l *Lock) Release() {
 	l.t.Helper()
-	if l.holding == nil {
-		l.t.Fatalf("pglocktest: release %s: it is not held; call Hold first", l.name)
+	if l.holder == nil {
+		l.t.Fatalf("pglocktest: release %s: not held: call Hold first", l.name)
 	}
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	err := l.holding.Exec(ctx, `ROLLBACK`)
-	l.holding.Close()
-	l.holding = nil
+	err := l.holder.Exec(ctx, `ROLLBACK`)
+	l.holder.Close()
+	l.holder = nil
 	if err != nil {
-		l.gone(l.holdPID)
+		l.awaitGone(l.holderPID)
 	}
 }
 
-// AwaitWaiters waits until n sessions at least wait for the lock, and returns the
-// pids of all that do. Of a [pglock.Locker]'s goroutines that want one key, one at
-// a time waits in Postgres.
+// AwaitWaiters waits until at least n sessions wait for the lock, and returns the pids of
+// all waiters. If several goroutines of a [pglock.Locker] want one key, only one of them
+// waits in Postgres.
 func (l *Lock) AwaitWaiters(n int) (pids []int32) {
 	l.t.Helper()
 	return l.await(false, n, "wait for")
 }
 
-// AwaitHeld waits until somebody else has the lock, and returns the pids of those
-// who have it. Whoever has it for a moment only may not be seen.
+// AwaitHeld waits until another session holds the lock, and returns the pids of the
+// holders. It may miss a session that holds the lock only briefly.
 func (l *Lock) AwaitHeld() (pids []int32) {
 	l.t.Helper()
-	return l.await(true, 1, "have")
+	return l.await(true, 1, "hold")
 }
 
-// AwaitFree waits until another session can have the lock.
+// AwaitFree waits until another session can acquire the lock.
 func (l *Lock) AwaitFree() {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(pollInterval) {
 		err := l.try()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			l.t.Fatalf("pglocktest: not free after %v: %v", patience, err)
+			l.t.Fatalf("pglocktest: not free after %v: %v", timeout, err)
 		}
 	}
 }
 
-// WantFree is a failure of the test if another session cannot have the lock at
-// once, which tells who has it. The test goes on.
+// WantFree reports a test error with the holders if another session cannot acquire the
+// lock at once. The test continues.
 func (l *Lock) WantFree() {
 	l.t.Helper()
 	if err := l.try(); err != nil {
@@ -176,141 +176,143 @@ func (l *Lock) WantFree() {
 	}
 }
 
-// Terminate ends the sessions of all others that have the lock, as an administrator
-// or a restart of the server would, and returns their pids when they are gone, and
-// the lock with them. That nobody has it ends the test. It takes the right to do so
-// (PostgreSQL manual, 9.28.2 "Server Signaling Functions").
+// Terminate ends the sessions of all others that hold the lock, as an administrator or a
+// restart of the server would. It waits until they are gone, which releases the lock, and
+// returns their pids. If no session holds the lock, the test ends. The role needs
+// permission to signal these sessions (PostgreSQL manual, 9.28.2 "Server Signaling
+// Functions").
 func (l *Lock) Terminate() (pids []int32) {
 	l.t.Helper()
-	if pids = l.ask(terminateSQL, true); len(pids) == 0 {
-		l.t.Fatalf("pglocktest: terminate who has %s: nobody has it; AwaitHeld waits for somebody", l.name)
+	if pids = l.sessions(terminateSQL, true); len(pids) == 0 {
+		l.t.Fatalf("pglocktest: terminate the holders of %s: there are none: call AwaitHeld first", l.name)
 	}
-	l.gone(join(pids))
+	l.awaitGone(join(pids))
 	return pids
 }
 
-// try takes the lock and gives it back.
+// try takes the lock without waiting, and releases it again.
 func (l *Lock) try() error {
 	l.t.Helper()
-	l.look()
-	ctx, cancel := bounded()
+	l.openObserver()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	if err := l.looking.Exec(ctx, `BEGIN`); err != nil {
+	if err := l.observer.Exec(ctx, `BEGIN`); err != nil {
 		l.t.Fatalf("pglocktest: %v", err)
 	}
-	err := l.take(ctx, l.looking, pglock.NoWait())
-	if err := l.looking.Exec(ctx, `ROLLBACK`); err != nil {
+	err := l.take(ctx, l.observer, pglock.NoWait())
+	if err := l.observer.Exec(ctx, `ROLLBACK`); err != nil {
 		l.t.Fatalf("pglocktest: %v", err)
 	}
 	return err
 }
 
-// look opens the session that looks.
-func (l *Lock) look() {
+// openObserver opens the session that polls.
+func (l *Lock) openObserver() {
 	l.t.Helper()
-	if l.looking == nil {
-		l.looking, l.lookPID = open(l.t, l.source)
+	if l.observer == nil {
+		l.observer, l.observerPID = open(l.t, l.source)
 	}
 }
 
-// ask asks for the sessions of others that have the lock or wait for it.
-func (l *Lock) ask(sql string, granted bool) []int32 {
+// sessions returns the pids of other sessions that hold the lock or wait for it.
+func (l *Lock) sessions(sql string, granted bool) []int32 {
 	l.t.Helper()
-	l.look()
-	own := []string{l.lookPID}
-	if l.holding != nil {
-		own = append(own, l.holdPID)
+	l.openObserver()
+	own := []string{l.observerPID}
+	if l.holder != nil {
+		own = append(own, l.holderPID)
 	}
-	args := append([]string{strconv.FormatBool(granted)}, l.what[:]...)
-	if !granted && l.what[3] != "" { // any lock of the table
+	args := append([]string{strconv.FormatBool(granted)}, l.lockParams[:]...)
+	if !granted && l.lockParams[3] != "" { // any lock of the table
 		var all []string
 		for _, mode := range pglock.Modes() {
 			all = append(all, mode.PgLocks())
 		}
 		args[5] = "{" + strings.Join(all, ",") + "}"
 	}
-	answer := answerOf(l.t, l.looking, sql, append(args, "{"+strings.Join(own, ",")+"}")...)
-	if answer == "no such table" {
-		l.t.Fatalf("pglocktest: %s: there is no such table; names are as Postgres has them, capital letters included", l.name)
+	reply := queryValue(l.t, l.observer, sql, append(args, "{"+strings.Join(own, ",")+"}")...)
+	if reply == "no such table" {
+		l.t.Fatalf("pglocktest: %s: no such table: names are case-sensitive", l.name)
 	}
-	return pidsOf(answer)
+	return pidsOf(reply)
 }
 
-// await waits until n others have the lock or wait for it.
+// await waits until n other sessions hold the lock or wait for it.
 func (l *Lock) await(granted bool, n int, verb string) []int32 {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
-		pids := l.ask(sessionsSQL, granted)
+	for deadline := time.Now().Add(timeout); ; time.Sleep(pollInterval) {
+		pids := l.sessions(sessionsSQL, granted)
 		if len(pids) >= n {
 			return pids
 		}
 		if time.Now().After(deadline) {
-			l.t.Fatalf("pglocktest: after %v, %d sessions %s %s, want %d: %s", patience, len(pids), verb, l.name, n, l.others(granted))
+			l.t.Fatalf("pglocktest: after %v, %d sessions %s %s, want %d: %s", timeout, len(pids), verb, l.name, n, l.others(granted))
 		}
 	}
 }
 
-// others tells of those who do what was not waited for.
+// others describes the sessions that were not waited for: waiters instead of holders, or
+// holders instead of waiters.
 func (l *Lock) others(granted bool) string {
 	l.t.Helper()
-	pids := join(l.ask(sessionsSQL, !granted))
+	pids := join(l.sessions(sessionsSQL, !granted))
 	switch {
 	case pids == "":
-		return "nobody has it or waits for it"
+		return "no session holds it or waits for it"
 	case granted:
-		return "waiting for it are the pids " + pids
+		return "waiters: pids " + pids
 	}
-	return "it is held by the pids " + pids
+	return "holders: pids " + pids
 }
 
-// gone waits until the sessions with these pids have ended.
-func (l *Lock) gone(pids string) {
+// awaitGone waits until the sessions with these pids have ended.
+func (l *Lock) awaitGone(pids string) {
 	l.t.Helper()
-	l.look()
-	awaitGone(l.t, l.looking, pids)
+	l.openObserver()
+	awaitGone(l.t, l.observer, pids)
 }
 
-// AwaitBlocked waits until the session with this pid waits for a lock that others
-// have or stand in line for, of whatever kind, and returns their pids.
+// AwaitBlocked waits until the session with this pid is blocked by other sessions, which
+// hold a lock of any kind or wait for it ahead of the session, and returns their pids.
 func AwaitBlocked(t testing.TB, source pglock.Source, pid int32) (blockers []int32) {
 	t.Helper()
 	session, _ := open(t, source)
 	defer session.Close()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
-		if blockers = pidsOf(answerOf(t, session, blockedSQL, fmt.Sprint(pid))); len(blockers) > 0 {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(pollInterval) {
+		if blockers = pidsOf(queryValue(t, session, blockedSQL, fmt.Sprint(pid))); len(blockers) > 0 {
 			return blockers
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("pglocktest: after %v pid %d is not blocked", patience, pid)
+			t.Fatalf("pglocktest: pid %[2]d is not blocked after %[1]v", timeout, pid)
 		}
 	}
 }
 
-// TerminateApplication ends the sessions in this database whose application_name is
-// name, and returns their pids when they are gone. That there is none ends the test.
-// It takes the right to do so, as [Lock.Terminate] does.
+// TerminateApplication ends the sessions in this database whose application_name is name.
+// It waits until they are gone, and returns their pids. If there are none, the test ends.
+// The role needs permission, as for [Lock.Terminate].
 func TerminateApplication(t testing.TB, source pglock.Source, name string) (pids []int32) {
 	t.Helper()
 	session, _ := open(t, source)
 	defer session.Close()
-	if pids = pidsOf(answerOf(t, session, terminateApplicationSQL, name)); len(pids) == 0 {
+	if pids = pidsOf(queryValue(t, session, terminateApplicationSQL, name)); len(pids) == 0 {
 		t.Fatalf("pglocktest: no session in this database has application_name %q", name)
 	}
 	awaitGone(t, session, join(pids))
 	return pids
 }
 
-// bounded is a context for what is to come about. It has nothing to do with the
-// test's own, which is over when the test cleans up.
-func bounded() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), patience+soon)
+// timeoutCtx returns a context with a time limit. It does not derive from the test's
+// context, which is already done during cleanup.
+func timeoutCtx() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), timeout+shortTimeout)
 }
 
-// open opens a session for the length of a test, and returns its pid. The session must be
-// the test's own: what is held on one that a pooler lends to others is held by them.
+// open opens a session until the end of the test, and returns its pid. It fails behind a
+// pooler, which could lend the session, and what it holds, to others.
 func open(t testing.TB, source pglock.Source) (session pglock.Session, pid string) {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	session, err := source.Open(ctx)
 	if err != nil {
@@ -328,31 +330,31 @@ func open(t testing.TB, source pglock.Source) (session pglock.Session, pid strin
 	return session, fmt.Sprint(hello.PID)
 }
 
-// answerOf is the answer to a statement that must have one.
-func answerOf(t testing.TB, session pglock.Session, sql string, args ...string) string {
+// queryValue returns the result of a statement that must succeed.
+func queryValue(t testing.TB, session pglock.Session, sql string, args ...string) string {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	answer, err := session.Ask(ctx, sql, args...)
+	reply, err := session.Ask(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("pglocktest: %s: %v", sql, err)
 	}
-	return answer
+	return reply
 }
 
 func awaitGone(t testing.TB, session pglock.Session, pids string) {
 	t.Helper()
 	array := "{" + strings.ReplaceAll(pids, " ", ",") + "}"
-	for deadline := time.Now().Add(patience); answerOf(t, session, aliveSQL, array) != "0"; time.Sleep(pause) {
+	for deadline := time.Now().Add(timeout); queryValue(t, session, aliveSQL, array) != "0"; time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {
-			t.Fatalf("pglocktest: after %v not all of the sessions %s have ended", patience, pids)
+			t.Fatalf("pglocktest: not all of the sessions %[2]s have ended after %[1]v", timeout, pids)
 		}
 	}
 }
 
-func pidsOf(answer string) (pids []int32) {
-	for _, word := range strings.Fields(answer) {
-		n, _ := strconv.Atoi(word) // they are Postgres' own
+func pidsOf(reply string) (pids []int32) {
+	for _, word := range strings.Fields(reply) {
+		n, _ := strconv.Atoi(word) // from Postgres, so it is a number
 		pids = append(pids, int32(n))
 	}
 	return pids

@@ -14,7 +14,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// program is a session of a program under test.
+// program opens a session of a program under test.
 func program(t *testing.T, dsn, sql string) (conn *pgx.Conn, pid int32) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
@@ -28,7 +28,7 @@ func program(t *testing.T, dsn, sql string) (conn *pgx.Conn, pid int32) {
 	return conn, int32(conn.PgConn().PID())
 }
 
-// subject is a lock, and the statement of a program that takes it.
+// subject is a lock, and the statement with which a program takes it.
 type subject struct {
 	name string
 	lock *Lock
@@ -78,7 +78,7 @@ func TestLock(t *testing.T) {
 				}
 				if r := record(t, func(tb testing.TB) { other := *s.lock; other.t = tb; other.WantFree() }); !r.failed ||
 					!strings.Contains(r.said.String(), "held by pid") {
-					t.Errorf("WantFree of what is held: %v, %s", r.failed, r.said.String())
+					t.Errorf("WantFree of a held lock: %v, %s", r.failed, r.said.String())
 				}
 				if _, err := conn.Exec(t.Context(), `ROLLBACK`); err != nil {
 					t.Fatal(err)
@@ -86,27 +86,28 @@ func TestLock(t *testing.T) {
 				s.lock.WantFree()
 			}
 
-			// A session that is ended, while another waits.
+			// A session is terminated while another waits.
 			if _, err := conn.Exec(t.Context(), `BEGIN; `+s.sql); err != nil {
 				t.Fatal(err)
 			}
 			if pids := s.lock.Terminate(); !slices.Equal(pids, []int32{pid}) {
-				t.Errorf("%v were ended, want %d", pids, pid)
+				t.Errorf("%v were terminated, want %d", pids, pid)
 			}
 			s.lock.WantFree()
 			if err := conn.Ping(t.Context()); err == nil {
-				t.Error("the session lives on")
+				t.Error("the session is still alive")
 			}
 
-			// Nobody but others is ended, and what others end is no failure.
+			// Terminate does not end the Lock's own session, and Release accepts that
+			// another ended it.
 			s.lock.Hold()
 			if r := record(t, func(tb testing.TB) { other := *s.lock; other.t = tb; other.Terminate() }); !r.failed {
-				t.Error("Terminate ended somebody though nobody else has the lock")
+				t.Error("Terminate succeeded although no other session holds the lock")
 			}
 			other := *s.lock
-			other.holding, other.holdPID = nil, "0"
+			other.holder, other.holderPID = nil, "0"
 			if pids := other.Terminate(); len(pids) != 1 {
-				t.Errorf("%v were ended, want the holder", pids)
+				t.Errorf("%v were terminated, want the holder", pids)
 			}
 			s.lock.Release()
 			s.lock.AwaitFree()
@@ -129,7 +130,7 @@ func TestSharedLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	if pids := report.AwaitHeld(); !slices.Equal(pids, []int32{lock.PID()}) {
-		t.Errorf("%v hold it, want %d", pids, lock.PID())
+		t.Errorf("%v hold the lock, want %d", pids, lock.PID())
 	}
 	if err := lock.Unlock(); err != nil {
 		t.Error(err)
@@ -146,17 +147,17 @@ func TestTerminateApplication(t *testing.T) {
 	_, _ = program(t, dsn, `SET application_name = 'billing'`)
 	source := pgxlock.ConnString(dsn)
 	if pids := TerminateApplication(t, source, `billing, "odd"`); !slices.Equal(pids, []int32{pid}) {
-		t.Errorf("%v were ended, want %d", pids, pid)
+		t.Errorf("%v were terminated, want %d", pids, pid)
 	}
 	if err := conn.Ping(t.Context()); err == nil {
-		t.Error("the session lives on")
+		t.Error("the session is still alive")
 	}
 	if r := record(t, func(tb testing.TB) { TerminateApplication(tb, source, "nobody") }); !r.failed {
-		t.Error("an application that is not there was ended")
+		t.Error("an application without sessions was terminated")
 	}
 }
 
-// What does not come about is told, at once where it cannot.
+// A state that does not occur is reported, at once if it cannot occur.
 func TestLockFails(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.Database(t)
@@ -167,17 +168,17 @@ func TestLockFails(t *testing.T) {
 		name, want string
 		run        func(testing.TB)
 	}{
-		{"twice", "held already", func(t testing.TB) { l := Key(t, source, free); l.Hold(pglock.Shared()); l.Hold(pglock.Shared()) }},
+		{"twice", "already held by pid", func(t testing.TB) { l := Key(t, source, free); l.Hold(pglock.Shared()); l.Hold(pglock.Shared()) }},
 		{"not held", "call Hold first", func(t testing.TB) { Key(t, source, free).Release() }},
 		{"no table", "no such table", func(t testing.TB) { Table(t, source, "Orders", 0).AwaitHeld() }},
 		{"no table to hold", "42P01", func(t testing.TB) { Table(t, source, "Orders", 0).Hold() }},
-		{"option", "means nothing", func(t testing.TB) { Table(t, source, "orders", 0).Hold(pglock.Shared()) }},
-		{"nobody to end", "nobody has it", func(t testing.TB) { Key(t, source, free).Terminate() }},
+		{"option", "not supported", func(t testing.TB) { Table(t, source, "orders", 0).Hold(pglock.Shared()) }},
+		{"nobody to end", "there are none", func(t testing.TB) { Key(t, source, free).Terminate() }},
 		{"no server", "open a session", func(t testing.TB) { Key(t, pgxlock.ConnString("host=/nowhere"), free).WantFree() }},
 		{"hold", "held by pid", func(t testing.TB) { Key(t, source, held).Hold() }},
 		{"await free", "held by pid", func(t testing.TB) { Key(t, source, held).AwaitFree() }},
 		{"await waiters", "0 sessions wait for", func(t testing.TB) { Key(t, source, pglock.Int(4)).AwaitWaiters(1) }},
-		{"await held", "nobody has it or waits", func(t testing.TB) { Key(t, source, pglock.Int(3)).AwaitHeld() }},
+		{"await held", "no session holds it or waits", func(t testing.TB) { Key(t, source, pglock.Int(3)).AwaitHeld() }},
 		{"await blocked", "is not blocked", func(t testing.TB) { AwaitBlocked(t, source, pid) }},
 	}
 	results := make([]chan *recorder, len(tests))

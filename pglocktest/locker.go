@@ -10,7 +10,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// lockerChecks are what a Locker promises, as far as its Source has a part in it.
+// lockerChecks returns the checks of a Locker that depend on its Source.
 func (s suite) lockerChecks() []check {
 	return []check{
 		{"LockerLocksAndUnlocks", s.lockerLocks},
@@ -21,11 +21,11 @@ func (s suite) lockerChecks() []check {
 	}
 }
 
-// key is what the tests lock.
+// key returns the key that the tests lock.
 func key() pglock.Key { return pglock.Name("pglocktest") }
 
-// locker makes a Locker for the length of a test. Where the driver cannot listen,
-// a loss is noticed with the heartbeat.
+// locker returns a Locker that is closed at the end of the test. If the driver cannot
+// watch the connection, a loss is noticed with the heartbeat.
 func (s suite) locker(t testing.TB, source pglock.Source, opts ...pglock.LockerOption) *pglock.Locker {
 	t.Helper()
 	l, err := pglock.New(source, append(opts, pglock.Heartbeat(4*time.Second))...)
@@ -39,9 +39,9 @@ func (s suite) locker(t testing.TB, source pglock.Source, opts ...pglock.LockerO
 // lock takes a lock that must be free.
 func lock(t testing.TB, l *pglock.Locker, key pglock.Key, opts ...pglock.Option) *pglock.Lock {
 	t.Helper()
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
-	lock, err := l.Lock(ctx, key, append(opts, pglock.Wait(soon))...)
+	lock, err := l.Lock(ctx, key, append(opts, pglock.Wait(shortTimeout))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,10 +54,10 @@ func (s suite) lockerLocks(t testing.TB) {
 	for range 3 {
 		held := lock(t, here, key())
 		if _, err := there.TryLock(context.Background(), key()); !errors.Is(err, pglock.ErrNotAcquired) {
-			t.Fatalf("a second Locker asks for the same lock: %v, want ErrNotAcquired", err)
+			t.Fatalf("a second Locker requests the same lock: %v, want ErrNotAcquired", err)
 		}
 		if pids := outside.AwaitHeld(); len(pids) != 1 || pids[0] != held.PID() {
-			t.Errorf("Postgres says that %v have the lock, the Locker that pid %d has it", pids, held.PID())
+			t.Errorf("pids %v hold the lock in Postgres, the Locker reports pid %d", pids, held.PID())
 		}
 		if err := held.Unlock(); err != nil {
 			t.Fatal(err)
@@ -70,7 +70,7 @@ func (s suite) lockerLocks(t testing.TB) {
 
 	// Shared, many at once, and a pair.
 	keys := []pglock.Key{key(), pglock.Pair(-1, 2), pglock.Int(-3)}
-	ctx, cancel := bounded()
+	ctx, cancel := timeoutCtx()
 	defer cancel()
 	first, err := here.LockAll(ctx, keys, pglock.Shared())
 	if err != nil {
@@ -90,12 +90,12 @@ func (s suite) lockerLocks(t testing.TB) {
 	}
 }
 
-// wantFree is [Lock.WantFree] of a key, and keeps no session open.
+// wantFree is like [Lock.WantFree] for a key, and keeps no session open.
 func wantFree(t testing.TB, source pglock.Source, key pglock.Key) {
 	t.Helper()
 	l := Key(t, source, key)
 	l.WantFree()
-	l.looking.Close()
+	l.observer.Close()
 }
 
 func (s suite) lockerWaits(t testing.TB) {
@@ -112,32 +112,32 @@ func (s suite) lockerWaits(t testing.TB) {
 		result <- err
 	}
 
-	// Through several slices, and until ctx ends.
+	// Wait through several slices, until ctx ends.
 	go wait(ctx)
 	outside.AwaitWaiters(1)
-	time.Sleep(200 * time.Millisecond) // of slices that end without the lock
+	time.Sleep(200 * time.Millisecond) // for some slices to end without the lock
 	cancel()
-	if err := within(t, result, "Lock goes on after its context has ended"); !errors.Is(err, context.Canceled) || !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Fatalf("a lock that was waited for until ctx ended: %v", err)
+	if err := within(t, result, "Lock continues after its context has ended"); !errors.Is(err, context.Canceled) || !errors.Is(err, pglock.ErrNotAcquired) {
+		t.Fatalf("after waiting until ctx ended: %v", err)
 	}
 
-	// And until the lock is free.
+	// Wait until the lock is free.
 	go wait(context.Background())
 	outside.AwaitWaiters(1)
 	outside.Release()
-	if err := within(t, result, "Lock waits for a lock that is free"); err != nil {
+	if err := within(t, result, "Lock waits for a free lock"); err != nil {
 		t.Fatal(err)
 	}
 	outside.WantFree()
 }
 
-// within is the error that must come soon.
+// within returns the error from result, which must arrive soon.
 func within(t testing.TB, result <-chan error, otherwise string) error {
 	t.Helper()
 	select {
 	case err := <-result:
 		return err
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatal(otherwise)
 		return nil
 	}
@@ -152,8 +152,8 @@ func (s suite) lockerNoticesLoss(t testing.TB) {
 			select {
 			case <-ctx.Done():
 				inside <- context.Cause(ctx)
-			case <-time.After(patience):
-				inside <- errors.New("nothing")
+			case <-time.After(timeout):
+				inside <- errors.New("no cancellation")
 			}
 			return nil
 		})
@@ -161,14 +161,14 @@ func (s suite) lockerNoticesLoss(t testing.TB) {
 	outside.AwaitHeld()
 	outside.Terminate()
 	if cause := within(t, inside, "Do does not run its function"); !errors.Is(cause, pglock.ErrLost) {
-		t.Fatalf("the session was terminated, and the work was told %v, want ErrLost", cause)
+		t.Fatalf("the session was terminated, and the cause of the function's ctx is %v, want ErrLost", cause)
 	}
 	if err := within(t, result, "Do does not return"); !errors.Is(err, pglock.ErrLost) {
 		t.Errorf("Do returned %v, want ErrLost", err)
 	}
 	outside.WantFree()
 
-	// The Locker goes on in another session.
+	// The Locker continues in another session.
 	if err := lock(t, l, key()).Unlock(); err != nil {
 		t.Error(err)
 	}
@@ -183,11 +183,11 @@ func (s suite) lockerClose(t testing.TB) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	outside.gone(join([]int32{held.PID()}))
+	outside.awaitGone(join([]int32{held.PID()}))
 	outside.WantFree()
 }
 
-// lockerFindsAPooler puts what a transaction pooler does between the Locker and its
+// lockerFindsAPooler checks that a Locker detects a transaction pooler between it and its
 // sessions: each statement may run in another one.
 func (s suite) lockerFindsAPooler(t testing.TB) {
 	l := s.locker(t, pooled{s.source})
@@ -203,10 +203,10 @@ func (s suite) lockerFindsAPooler(t testing.TB) {
 			return
 		}
 	}
-	t.Error("a pooler that runs each statement in another session was not found out: what Ask answers, or PID says, is not the session's own")
+	t.Error("a pooler that runs each statement in another session was not detected: Ask or PID does not report the actual session")
 }
 
-// pooled opens sessions as a pooler lends them.
+// pooled opens sessions as a transaction pooler lends them.
 type pooled struct{ pglock.Source }
 
 func (p pooled) Open(ctx context.Context) (pglock.Session, error) {
@@ -222,7 +222,7 @@ func (p pooled) Open(ctx context.Context) (pglock.Session, error) {
 	return &pooledSession{Session: first, second: second}, nil
 }
 
-// A pooledSession says that it is the first and asks both by turns.
+// A pooledSession claims to be the first session and runs statements on both in turn.
 type pooledSession struct {
 	pglock.Session
 	second pglock.Session

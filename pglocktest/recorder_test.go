@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// A recorder is a test that may fail without failing anything else.
+// A recorder is a testing.TB that records a failure without failing the test.
 type recorder struct {
-	testing.TB // for what has no say in the outcome
+	testing.TB // for methods that do not affect the outcome
 
 	mu      sync.Mutex
 	failed  bool
@@ -20,7 +20,7 @@ type recorder struct {
 	atEnd   []func()
 }
 
-// record runs a check and tells how it ended.
+// record runs a check and returns its outcome.
 func record(t testing.TB, run func(testing.TB)) *recorder {
 	r := &recorder{TB: t}
 	r.apart(func() { run(r) })
@@ -38,7 +38,7 @@ func record(t testing.TB, run func(testing.TB)) *recorder {
 	}
 }
 
-// apart runs what may end its goroutine.
+// apart runs f in a goroutine, which f may end.
 func (r *recorder) apart(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -82,8 +82,8 @@ func (r *recorder) Failed() bool {
 	return r.failed
 }
 
-// outcome returns whether it has failed and what it said. A goroutine of the check may
-// still be at work, and say more.
+// outcome returns whether the check failed, and its messages. A goroutine of the check
+// may still be running, and add to them.
 func (r *recorder) outcome() (failed bool, said string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// soon is how long anything may take that is to happen soon.
-	soon = 10 * time.Second
-	// promptly is how long a call may take that must not wait for the network.
-	promptly = 5 * time.Second
+	// shortTimeout limits how long anything may take that must happen soon.
+	shortTimeout = 10 * time.Second
+	// callTimeout limits how long a call may take that must not wait for the network.
+	callTimeout = 5 * time.Second
 )
 
-// The number of the advisory lock that the tests take is "pglt" in ASCII.
+// The tests take the advisory lock with the number "pglt" in ASCII.
 const (
 	lockSQL = `SELECT pg_advisory_lock(1885826164)::text`
 	trySQL  = `SELECT pg_try_advisory_lock(1885826164)::text`
 	pidSQL  = `SELECT pg_backend_pid()::text`
 )
 
-// Source tests that source and the sessions that it opens keep the promises of
-// [pglock.Source] and [pglock.Session], and that a [pglock.Locker] on it keeps its
-// own. Each promise is a subtest. The database must be one that nobody else uses
-// meanwhile, and the role one that may end its own sessions.
+// Source tests that source and its sessions meet the requirements of [pglock.Source] and
+// [pglock.Session], and that a [pglock.Locker] works with them. Each requirement is a
+// subtest. Nothing else may use the database meanwhile, and the role must be allowed to
+// terminate its own sessions.
 func Source(t *testing.T, source pglock.Source) { run(t, sourceChecks(source)) }
 
 func sourceChecks(source pglock.Source) []check {
@@ -58,7 +58,7 @@ func sourceChecks(source pglock.Source) []check {
 	}, s.lockerChecks()...)
 }
 
-// A check proves one promise.
+// A check tests one requirement.
 type check struct {
 	name string
 	run  func(testing.TB)
@@ -72,10 +72,10 @@ func run(t *testing.T, checks []check) {
 
 type suite struct{ source pglock.Source }
 
-// open opens a session for the length of a test.
+// open opens a session until the end of the test.
 func (s suite) open(t testing.TB) pglock.Session {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
 	defer cancel()
 	session, err := s.source.Open(ctx)
 	if err != nil {
@@ -85,45 +85,46 @@ func (s suite) open(t testing.TB) pglock.Session {
 	return session
 }
 
-// ask runs a statement that must succeed.
-func ask(t testing.TB, session pglock.Session, sql string, args ...string) string {
+// queryText runs a statement that must succeed.
+func queryText(t testing.TB, session pglock.Session, sql string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
 	defer cancel()
-	answer, err := session.Ask(ctx, sql, args...)
+	reply, err := session.Ask(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
-	return answer
+	return reply
 }
 
-// await asks again and again until the answer is want.
+// await polls until the result is want.
 func await(t testing.TB, session pglock.Session, want, sql string, args ...string) {
 	t.Helper()
-	deadline := time.Now().Add(soon)
-	var answer string
+	deadline := time.Now().Add(shortTimeout)
+	var reply string
 	for time.Now().Before(deadline) {
-		if answer = ask(t, session, sql, args...); answer == want {
+		if reply = queryText(t, session, sql, args...); reply == want {
 			return
 		}
 		time.Sleep(time.Millisecond)
 	}
-	t.Fatalf("%s: still %q, want %q", sql, answer, want)
+	t.Fatalf("%s: still %q, want %q", sql, reply, want)
 }
 
-// gone waits until the backend with this pid has ended, and with it its locks.
-func (s suite) gone(t testing.TB, pid string) {
+// awaitGone waits until the backend with this pid has ended, and checks that its lock is
+// released.
+func (s suite) awaitGone(t testing.TB, pid string) {
 	t.Helper()
 	observer := s.open(t)
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
-	if got := ask(t, observer, trySQL); got != "true" {
-		t.Error("its lock is still held")
+	if got := queryText(t, observer, trySQL); got != "true" {
+		t.Errorf("the lock of backend %s is still held", pid)
 	}
 	observer.Close()
 }
 
-// waits waits until the backend with this pid waits for a lock.
-func waits(t testing.TB, observer pglock.Session, pid string) {
+// awaitWaiting waits until the backend with this pid waits for a lock.
+func awaitWaiting(t testing.TB, observer pglock.Session, pid string) {
 	t.Helper()
 	await(t, observer, "1", `SELECT count(*)::text FROM pg_locks WHERE pid = $1::int AND NOT granted`, pid)
 }
@@ -138,22 +139,22 @@ func stateOf(err error) string {
 
 func (s suite) ask(t testing.TB) {
 	session := s.open(t)
-	for range 3 { // what comes again may be prepared
+	for range 3 { // a repeated statement may be prepared
 		for _, arg := range []string{"", "a", "ü 日本", `'"\`, "NULL", strings.Repeat("long", 5000)} {
-			if got := ask(t, session, `SELECT $1::text`, arg); got != arg {
+			if got := queryText(t, session, `SELECT $1::text`, arg); got != arg {
 				t.Errorf("got %q, want %q", got, arg)
 			}
 		}
-		if got := ask(t, session, `SELECT ($1::bigint + cardinality($2::bigint[]))::text`, "-7", "{1,2}"); got != "-5" {
+		if got := queryText(t, session, `SELECT ($1::bigint + cardinality($2::bigint[]))::text`, "-7", "{1,2}"); got != "-5" {
 			t.Errorf("got %q, want -5", got)
 		}
-		if got := ask(t, session, `SELECT 'constant'`); got != "constant" {
+		if got := queryText(t, session, `SELECT 'constant'`); got != "constant" {
 			t.Errorf("got %q", got)
 		}
 	}
 	for i := range 50 { // more statements than a small cache keeps
 		want := strconv.Itoa(i)
-		if got := ask(t, session, `SELECT '`+want+`'::text`); got != want {
+		if got := queryText(t, session, `SELECT '`+want+`'::text`); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
@@ -161,7 +162,7 @@ func (s suite) ask(t testing.TB) {
 
 func (s suite) askAfterServerError(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	for range 3 {
 		for sql, want := range map[string]string{
 			`SELECT (1 / $1::int)::text`:     "22012",
@@ -173,14 +174,14 @@ func (s suite) askAfterServerError(t testing.TB) {
 			if got := stateOf(err); got != want {
 				t.Errorf("%s: the error has SQLState %q, want %q: %v", sql, got, want, err)
 			}
-			if got := ask(t, session, pidSQL); got != pid {
-				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+			if got := queryText(t, session, pidSQL); got != pid {
+				t.Fatalf("the session changed: backend %s, was %s", got, pid)
 			}
 		}
 	}
 
 	holder := s.open(t)
-	ask(t, holder, lockSQL)
+	queryText(t, holder, lockSQL)
 	if err := session.Exec(context.Background(), `SET lock_timeout = 20`); err != nil {
 		t.Fatal(err)
 	}
@@ -193,24 +194,24 @@ func (s suite) askAfterServerError(t testing.TB) {
 		t.Fatal(err)
 	}
 	holder.Close()
-	ask(t, session, lockSQL)
+	queryText(t, session, lockSQL)
 }
 
 func (s suite) askForOneValue(t testing.TB) {
 	for _, sql := range []string{`SELECT 'a' WHERE false`, `SELECT NULL::text`, `SELECT 'a' UNION ALL SELECT 'b'`} {
 		session := s.open(t)
 		if got, err := session.Ask(context.Background(), sql); err == nil {
-			t.Errorf("%s: answered %q, want an error", sql, got)
+			t.Errorf("%s: returned %q, want an error", sql, got)
 		} else if stateOf(err) != "" {
-			t.Errorf("%s: an error with an SQLState, which Postgres did not send: %v", sql, err)
+			t.Errorf("%s: an error with an SQLState that Postgres did not send: %v", sql, err)
 		}
 	}
 }
 
 func (s suite) askUntilContextEnds(t testing.TB) {
 	holder, session, observer := s.open(t), s.open(t), s.open(t)
-	ask(t, holder, lockSQL)
-	holderPID, pid := ask(t, holder, pidSQL), ask(t, session, pidSQL)
+	queryText(t, holder, lockSQL)
+	holderPID, pid := queryText(t, holder, pidSQL), queryText(t, session, pidSQL)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
@@ -218,68 +219,68 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 		_, err := session.Ask(ctx, lockSQL)
 		result <- err
 	}()
-	waits(t, observer, pid)
+	awaitWaiting(t, observer, pid)
 	cancel()
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Fatal("Ask had the lock that another session holds")
+			t.Fatal("Ask acquired a lock held by another session")
 		}
 		if stateOf(err) != "" {
-			if got := ask(t, session, pidSQL); got != pid {
-				t.Errorf("after %v, which has an SQLState, the session is another one", err)
+			if got := queryText(t, session, pidSQL); got != pid {
+				t.Errorf("after %v, which has an SQLState, the session changed", err)
 			}
 		}
-	case <-time.After(promptly):
-		t.Fatal("Ask goes on after its context has ended")
+	case <-time.After(callTimeout):
+		t.Fatal("Ask continues after its context has ended")
 	}
 	session.Close()
 	holder.Close()
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, holderPID)
-	s.gone(t, pid)
+	s.awaitGone(t, pid)
 }
 
-// askSimple runs statements by the simple query protocol that must succeed.
-func askSimple(t testing.TB, session pglock.Session, sql string) string {
+// querySimple runs sql with the simple query protocol; it must succeed.
+func querySimple(t testing.TB, session pglock.Session, sql string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
 	defer cancel()
-	answer, err := session.AskSimple(ctx, sql)
+	reply, err := session.AskSimple(ctx, sql)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
-	return answer
+	return reply
 }
 
 func (s suite) askSimple(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	long := strings.Repeat("long", 5000)
 	for sql, want := range map[string]string{
 		pidSQL:                             pid,
 		`SELECT ''`:                        "",
 		`SELECT 'ü 日本 $1 ?'::text`:         "ü 日本 $1 ?",
 		`SELECT '` + long + `'`:            long,
-		`SELECT 1 WHERE false; SELECT 'a'`: "a", // statements without an answer before the one that has it
+		`SELECT 1 WHERE false; SELECT 'a'`: "a", // statements without a result before the one with a result
 		`SELECT 'b'; SELECT FROM pg_class WHERE false`: "b",
-		// One message is one transaction: what is set for one lasts until its end, and a
-		// transaction's mode can be set before it reads.
+		// One message is one transaction: SET LOCAL lasts until its end, and the
+		// transaction's mode can be set before its first query.
 		`SET LOCAL pglocktest.a = 'in'; SELECT current_setting('pglocktest.a')`:                                  "in",
 		`SET LOCAL TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT current_setting('transaction_isolation')`: "repeatable read",
 		`SET pglocktest.b = 'out'; SELECT pg_backend_pid()::text || current_setting('pglocktest.b')`:             pid + "out",
 	} {
-		if got := askSimple(t, session, sql); got != want {
+		if got := querySimple(t, session, sql); got != want {
 			t.Errorf("%.100s: got %.100q, want %.100q", sql, got, want)
 		}
 	}
-	if got := ask(t, session, `SELECT current_setting('pglocktest.a') || current_setting('pglocktest.b')`); got != "out" {
-		t.Errorf("what was set for a message and for the session is %q afterwards, want %q", got, "out")
+	if got := queryText(t, session, `SELECT current_setting('pglocktest.a') || current_setting('pglocktest.b')`); got != "out" {
+		t.Errorf("the settings for the message and for the session are %q afterwards, want %q", got, "out")
 	}
 }
 
 func (s suite) askSimpleAfterServerError(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	for range 3 {
 		for sql, want := range map[string]string{
 			`SELECT (1 / 0)::text`:                     "22012",
@@ -287,17 +288,17 @@ func (s suite) askSimpleAfterServerError(t testing.TB) {
 			`SELEKT 1`:                                 "42601",
 			`SET pglocktest.c = 'a'; SELECT FROM nope`: "42P01",
 		} {
-			ctx, cancel := context.WithTimeout(context.Background(), soon)
-			answer, err := session.AskSimple(ctx, sql)
+			ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
+			reply, err := session.AskSimple(ctx, sql)
 			cancel()
 			if got := stateOf(err); got != want {
-				t.Errorf("%s: %q and an error with SQLState %q, want %q: %v", sql, answer, got, want, err)
+				t.Errorf("%s: %q and an error with SQLState %q, want %q: %v", sql, reply, got, want, err)
 			}
-			if got := askSimple(t, session, pidSQL); got != pid {
-				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+			if got := querySimple(t, session, pidSQL); got != pid {
+				t.Fatalf("the session changed: backend %s, was %s", got, pid)
 			}
-			if got := ask(t, session, pidSQL); got != pid {
-				t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+			if got := queryText(t, session, pidSQL); got != pid {
+				t.Fatalf("the session changed: backend %s, was %s", got, pid)
 			}
 		}
 	}
@@ -308,63 +309,63 @@ func (s suite) askSimpleForOneValue(t testing.TB) {
 		`SELECT 'a' WHERE false`, `SELECT NULL::text`, `SELECT 'a' UNION ALL SELECT 'b'`, `SELECT 'a'; SELECT 'b'`, `SET pglocktest.d = 'a'`,
 	} {
 		session := s.open(t)
-		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
 		got, err := session.AskSimple(ctx, sql)
 		cancel()
 		if err == nil {
-			t.Errorf("%s: answered %q, want an error", sql, got)
+			t.Errorf("%s: returned %q, want an error", sql, got)
 		} else if stateOf(err) != "" {
-			t.Errorf("%s: an error with an SQLState, which Postgres did not send: %v", sql, err)
+			t.Errorf("%s: an error with an SQLState that Postgres did not send: %v", sql, err)
 		}
 	}
 }
 
-// askSimpleLeavesNothing looks first: each other check may have prepared something.
+// askSimpleLeavesNothing uses only AskSimple, since Ask may prepare statements.
 func (s suite) askSimpleLeavesNothing(t testing.TB) {
 	const prepared = `SELECT (SELECT count(*)::text || coalesce(': ' || string_agg(statement, '; '), '') FROM pg_prepared_statements)`
 	session := s.open(t)
-	for range 3 { // what comes again may be prepared
-		askSimple(t, session, pidSQL)
-		if got := askSimple(t, session, prepared); got != "0" {
+	for range 3 { // a repeated statement may be prepared
+		querySimple(t, session, pidSQL)
+		if got := querySimple(t, session, prepared); got != "0" {
 			t.Fatalf("prepared statements are left on the session: %s", got)
 		}
 	}
-	if got := askSimple(t, session, `SELECT coalesce((SELECT string_agg(name, ' ') FROM pg_cursors WHERE statement NOT LIKE '%pg_cursors%'), '')`); got != "" {
+	if got := querySimple(t, session, `SELECT coalesce((SELECT string_agg(name, ' ') FROM pg_cursors WHERE statement NOT LIKE '%pg_cursors%'), '')`); got != "" {
 		t.Errorf("cursors are left on the session: %s", got)
 	}
 }
 
 func (s suite) askSimpleUntilContextEnds(t testing.TB) {
 	holder, session, observer := s.open(t), s.open(t), s.open(t)
-	ask(t, holder, lockSQL)
-	pid := askSimple(t, session, pidSQL)
+	queryText(t, holder, lockSQL)
+	pid := querySimple(t, session, pidSQL)
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
 	go func() {
 		_, err := session.AskSimple(ctx, lockSQL)
 		result <- err
 	}()
-	waits(t, observer, pid)
+	awaitWaiting(t, observer, pid)
 	cancel()
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Fatal("AskSimple had the lock that another session holds")
+			t.Fatal("AskSimple acquired a lock held by another session")
 		}
 		if stateOf(err) != "" {
-			if got := ask(t, session, pidSQL); got != pid {
-				t.Errorf("after %v, which has an SQLState, the session is another one", err)
+			if got := queryText(t, session, pidSQL); got != pid {
+				t.Errorf("after %v, which has an SQLState, the session changed", err)
 			}
 		}
-	case <-time.After(promptly):
-		t.Fatal("AskSimple goes on after its context has ended")
+	case <-time.After(callTimeout):
+		t.Fatal("AskSimple continues after its context has ended")
 	}
 	session.Close()
 	if _, err := session.AskSimple(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
 		t.Errorf("AskSimple after Close: %v", err)
 	}
 	holder.Close()
-	s.gone(t, pid)
+	s.awaitGone(t, pid)
 }
 
 func (s suite) execAndQuery(t testing.TB) {
@@ -408,17 +409,17 @@ func (s suite) execAndQuery(t testing.TB) {
 		}
 	}
 
-	// Rows that are given up early leave the session to the next statement.
+	// Rows closed early leave the session usable.
 	rows, err := session.Query(ctx, `SELECT generate_series(1, 1000)`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rows.Next()
 	rows.Close()
-	ask(t, session, pidSQL)
+	queryText(t, session, pidSQL)
 }
 
-// queryError is the error of a query, which may come at once or with the rows.
+// queryError returns the error of a query, which may come at once or with the rows.
 func queryError(session pglock.Session, sql string, args ...any) error {
 	rows, err := session.Query(context.Background(), sql, args...)
 	if err != nil {
@@ -434,13 +435,13 @@ func (s suite) sessionsAreTheirOwn(t testing.TB) {
 	pids := make(map[string]bool)
 	for range 4 {
 		session := s.open(t)
-		pid := ask(t, session, pidSQL)
+		pid := queryText(t, session, pidSQL)
 		if pids[pid] {
 			t.Errorf("backend %s serves two sessions", pid)
 		}
 		pids[pid] = true
-		if told := session.PID(); told != 0 && strconv.Itoa(int(told)) != pid {
-			t.Errorf("PID is %d, the backend is %s", told, pid)
+		if reported := session.PID(); reported != 0 && strconv.Itoa(int(reported)) != pid {
+			t.Errorf("PID is %d, the backend is %s", reported, pid)
 		}
 	}
 }
@@ -450,28 +451,28 @@ func (s suite) openUntilContextEnds(t testing.TB) {
 	cancel()
 	if session, err := s.source.Open(ctx); err == nil {
 		session.Close()
-		t.Error("Open opens a session though its context has ended")
+		t.Error("Open opens a session although its context has ended")
 	}
 
-	// The context of Open has nothing to do with the session afterwards.
-	ctx, cancel = context.WithTimeout(context.Background(), soon)
+	// The context of Open must not affect the session afterwards.
+	ctx, cancel = context.WithTimeout(context.Background(), shortTimeout)
 	session, err := s.source.Open(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer session.Close()
 	cancel()
-	ask(t, session, pidSQL)
+	queryText(t, session, pidSQL)
 }
 
 func (s suite) closeEndsTheSession(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
-	ask(t, session, lockSQL)
+	pid := queryText(t, session, pidSQL)
+	queryText(t, session, lockSQL)
 	if err := session.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
-	s.gone(t, pid)
+	s.awaitGone(t, pid)
 	if _, err := session.Ask(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
 		t.Errorf("Ask after Close: %v", err)
 	}
@@ -482,38 +483,38 @@ func (s suite) closeEndsTheSession(t testing.TB) {
 
 func (s suite) closeInsideATransaction(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	if err := session.Exec(context.Background(), `BEGIN`); err != nil {
 		t.Fatal(err)
 	}
-	ask(t, session, `SELECT pg_advisory_xact_lock(1885826164)::text`)
+	queryText(t, session, `SELECT pg_advisory_xact_lock(1885826164)::text`)
 	session.Close()
-	s.gone(t, pid)
+	s.awaitGone(t, pid)
 }
 
 func (s suite) closeWhileAskRuns(t testing.TB) {
 	holder, session, observer := s.open(t), s.open(t), s.open(t)
-	ask(t, holder, lockSQL)
-	pid := ask(t, session, pidSQL)
+	queryText(t, holder, lockSQL)
+	pid := queryText(t, session, pidSQL)
 	result := make(chan error, 1)
 	go func() {
 		_, err := session.Ask(context.Background(), lockSQL)
 		result <- err
 	}()
-	waits(t, observer, pid)
+	awaitWaiting(t, observer, pid)
 
 	began := time.Now()
 	session.Close()
-	if took := time.Since(began); took > promptly {
+	if took := time.Since(began); took > callTimeout {
 		t.Errorf("Close took %v", took)
 	}
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Error("Ask had the lock that another session holds")
+			t.Error("Ask acquired a lock held by another session")
 		}
-	case <-time.After(promptly):
-		t.Fatal("Ask goes on after Close")
+	case <-time.After(callTimeout):
+		t.Fatal("Ask continues after Close")
 	}
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
 	holder.Close()
@@ -521,7 +522,7 @@ func (s suite) closeWhileAskRuns(t testing.TB) {
 
 func (s suite) closeTwice(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -534,27 +535,27 @@ func (s suite) closeTwice(t testing.TB) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(promptly):
+	case <-time.After(callTimeout):
 		t.Fatal("Close does not return when it is called again")
 	}
-	s.gone(t, pid)
+	s.awaitGone(t, pid)
 }
 
 func (s suite) closeAfterLoss(t testing.TB) {
 	session, observer := s.open(t), s.open(t)
-	pid := ask(t, session, pidSQL)
-	ask(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
-	s.gone(t, pid)
+	pid := queryText(t, session, pidSQL)
+	queryText(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
+	s.awaitGone(t, pid)
 	if _, err := session.Ask(context.Background(), pidSQL); err == nil {
 		t.Error("Ask succeeds on a session whose backend is gone")
 	}
 	if _, err := session.Ask(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
-		t.Errorf("asked once more: %v", err)
+		t.Errorf("Ask once more: %v", err)
 	}
 	session.Close()
 }
 
-// watch starts Watch, unless the adapter has none.
+// watch starts Watch. It skips the check if the adapter does not support it.
 func watch(ctx context.Context, t testing.TB, session pglock.Session) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
@@ -564,7 +565,7 @@ func watch(ctx context.Context, t testing.TB, session pglock.Session) <-chan err
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Fatalf("Watch returned at once: %v", err)
 		}
-		ask(t, session, pidSQL)
+		queryText(t, session, pidSQL)
 		t.Skipf("no Watch: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
@@ -573,7 +574,7 @@ func watch(ctx context.Context, t testing.TB, session pglock.Session) <-chan err
 
 func (s suite) watchUntilContextEnds(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	for range 5 {
 		ctx, cancel := context.WithCancel(context.Background())
 		result := watch(ctx, t, session)
@@ -583,26 +584,26 @@ func (s suite) watchUntilContextEnds(t testing.TB) {
 			if err != nil {
 				t.Fatalf("Watch: %v, want nil when its context ends", err)
 			}
-		case <-time.After(promptly):
-			t.Fatal("Watch goes on after its context has ended")
+		case <-time.After(callTimeout):
+			t.Fatal("Watch continues after its context has ended")
 		}
-		if got := ask(t, session, pidSQL); got != pid {
-			t.Fatalf("the session is another one: backend %s, was %s", got, pid)
+		if got := queryText(t, session, pidSQL); got != pid {
+			t.Fatalf("the session changed: backend %s, was %s", got, pid)
 		}
 	}
 }
 
 func (s suite) watchUntilLoss(t testing.TB) {
 	session, observer := s.open(t), s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	result := watch(context.Background(), t, session)
-	ask(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
+	queryText(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Error("Watch: nil though the session is lost")
+			t.Error("Watch: nil although the session is lost")
 		}
-	case <-time.After(promptly):
+	case <-time.After(callTimeout):
 		t.Fatal("Watch did not notice that the backend was terminated")
 	}
 	if _, err := session.Ask(context.Background(), pidSQL); err == nil {
@@ -612,16 +613,16 @@ func (s suite) watchUntilLoss(t testing.TB) {
 
 func (s suite) closeWhileWatchRuns(t testing.TB) {
 	session := s.open(t)
-	pid := ask(t, session, pidSQL)
+	pid := queryText(t, session, pidSQL)
 	result := watch(context.Background(), t, session)
 	session.Close()
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Error("Watch: nil though the session is closed")
+			t.Error("Watch: nil although the session is closed")
 		}
-	case <-time.After(promptly):
-		t.Fatal("Watch goes on after Close")
+	case <-time.After(callTimeout):
+		t.Fatal("Watch continues after Close")
 	}
-	s.gone(t, pid)
+	s.awaitGone(t, pid)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// Begin begins transactions on db, a *pgxpool.Pool or *pgx.Conn, for
-// [pglock.DoTx] and [pglock.DoTables].
+// Begin returns a Beginner that begins transactions on db, a *pgxpool.Pool or *pgx.Conn,
+// for [pglock.DoTx] and [pglock.DoTables].
 func Begin(db interface {
 	BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error)
 }, opts pgx.TxOptions,

@@ -13,7 +13,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// modes are the ways in which a program may have told pgx to run statements.
+// modes lists the execution modes that a program may configure in pgx.
 var modes = map[string]pgx.QueryExecMode{
 	"cached statements": pgx.QueryExecModeCacheStatement,
 	"simple protocol":   pgx.QueryExecModeSimpleProtocol,
@@ -41,7 +41,7 @@ func TestConn(t *testing.T) {
 	}
 }
 
-// The connections of a session that belongs to a Locker work as the caller's do.
+// A Locker's session works as a Conn, like the caller's connection.
 func TestSessionAsConn(t *testing.T) {
 	t.Parallel()
 	source := pgxlock.ConnString(pgtest.Database(t))

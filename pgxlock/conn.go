@@ -9,31 +9,31 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// Conn lets pglock work on the caller's connection, such as the one inside a
-// *pgxpool.Conn: pgxlock.Conn(c.Conn()). Like pgx's own, it serves one goroutine
-// at a time. It stays the caller's to close.
+// Conn returns a pglock.Conn for the caller's connection, such as the one of a
+// *pgxpool.Conn: pgxlock.Conn(c.Conn()). Like pgx's own, it is not safe for concurrent
+// use. The caller remains responsible for closing the connection.
 func Conn(conn *pgx.Conn) pglock.Conn { return queries{conn, modeOf(conn)} }
 
-// Tx lets pglock work in the caller's transaction, from a connection or a pool.
-// It stays the caller's to end.
+// Tx returns a pglock.Conn for the caller's transaction, on a connection or a pool. The
+// caller remains responsible for ending the transaction.
 func Tx(tx pgx.Tx) pglock.Conn { return queries{tx, modeOf(tx.Conn())} }
 
-// querier is what pgx's connections, transactions and pools have in common.
+// querier has the methods common to pgx's connections, transactions and pools.
 type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// queries runs statements without preparing them: each runs seldom, and a
-// prepared statement is a name in a session, which a transaction pooler may swap
-// between two transactions.
+// queries runs statements without preparing them. Each runs rarely, and a prepared
+// statement belongs to a session, which a transaction pooler may exchange between
+// transactions.
 type queries struct {
 	q    querier
 	mode pgx.QueryExecMode
 }
 
-// modeOf is how to run a statement that is not to be prepared: as the connection
-// does it, where its owner chose one of the ways that prepare nothing.
+// modeOf returns the execution mode for a statement that must not be prepared: the
+// connection's own mode if it prepares nothing.
 func modeOf(conn *pgx.Conn) pgx.QueryExecMode {
 	if conn == nil { // a transaction that is not pgx's own
 		return pgx.QueryExecModeExec
@@ -61,7 +61,7 @@ func (c queries) Query(ctx context.Context, sql string, args ...any) (pglock.Row
 	return rows{r}, nil
 }
 
-// rows gives pgx.Rows the Close that the seam has.
+// rows gives pgx.Rows the Close method of pglock.Rows.
 type rows struct{ pgx.Rows }
 
 func (r rows) Close() error {

@@ -2,16 +2,15 @@
 //
 // # For a Locker
 //
-// A Locker gets its sessions from [Pool], [Config] or [ConnString]; they are
-// connections of its own, dialled with the same configuration, so that a lock
-// never takes a connection from the application's work:
+// A Locker opens its sessions through [Pool], [Config] or [ConnString]. They are separate
+// connections with the same configuration, so locks never use up the pool's connections:
 //
 //	locker, err := pglock.New(pgxlock.Pool(pool))
 //
-// # For a transaction of yours
+// # For your own transaction
 //
-// What locks in a transaction of the caller's takes it as [Tx], and what works
-// on one connection takes it as [Conn]:
+// Functions that lock in the caller's transaction accept it as [Tx], and functions that
+// work on one connection accept it as [Conn]:
 //
 //	tx, err := pool.Begin(ctx)
 //	err = pglock.LockTx(ctx, pgxlock.Tx(tx), pglock.Name("report"), pglock.Wait(time.Second))
@@ -21,5 +20,5 @@
 //
 // # For package inspect
 //
-// Pool, Conn and Tx run queries, too: inspect.Locks(ctx, pgxlock.Pool(pool)).
+// Pool, Conn and Tx also run queries: inspect.Locks(ctx, pgxlock.Pool(pool)).
 package pgxlock

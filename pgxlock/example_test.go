@@ -26,7 +26,7 @@ func check(err error) {
 	}
 }
 
-// A Locker beside the application's pool: its sessions are not of the pool.
+// A Locker beside the application's pool: its sessions do not belong to the pool.
 func ExamplePool() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -45,7 +45,7 @@ func ExamplePool() {
 	// Output: connections of the pool in use: 0
 }
 
-// A pool also runs queries, for package inspect.
+// A pool also runs queries for package inspect.
 func ExamplePoolSource_Query() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -88,7 +88,8 @@ func ExampleConnString() {
 	// Output: nobody else does this now
 }
 
-// A configuration that is not that of the application, such as one past a pooler.
+// A configuration that differs from the application's, such as one that bypasses a
+// pooler.
 func ExampleConfig() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -109,7 +110,7 @@ func ExampleConfig() {
 	// Output: shop locks
 }
 
-// A session is what a Locker works with.
+// A Locker works with sessions.
 func ExampleSource_Open() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -124,7 +125,7 @@ func ExampleSource_Open() {
 	// Output: no pooler in between: true
 }
 
-// A lock in a transaction of the application's.
+// A lock in the application's transaction.
 func ExampleTx() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -143,7 +144,7 @@ func ExampleTx() {
 	// Output: free again
 }
 
-// What concerns one connection, such as a timeout.
+// Set a timeout on one connection.
 func ExampleConn() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()

@@ -17,21 +17,21 @@ import (
 )
 
 var (
-	errClosed = errors.New("the session is closed")
-	errShape  = errors.New("the statement did not answer with one row of one value")
+	errClosed      = errors.New("the session is closed")
+	errNotOneValue = errors.New("the statement did not return one row with one value")
 )
 
-// closeTimeout bounds how long Close takes to say goodbye to the server.
+// closeTimeout limits how long Close takes to terminate the connection properly.
 const closeTimeout = time.Second
 
 // session is a connection that belongs to a Locker.
 type session struct {
 	conn *pgx.Conn
 
-	// For Ask alone.
+	// Used only by Ask.
 	prepared map[string]*pgconn.StatementDescription // by SQL
-	values   [][]byte                                // where parameters are made
-	answer   string                                  // the last one, of which the next is often a copy
+	params   [][]byte                                // buffers for the parameters
+	reply    string                                  // the last reply; the next one is often the same and need not be allocated
 
 	mu     sync.Mutex // guards what follows
 	busy   bool       // a call is using conn
@@ -49,7 +49,7 @@ func (s *session) InTransaction() (open, known bool) {
 	return s.conn.PgConn().TxStatus() != 'I', true
 }
 
-// begin says that a call uses conn from now until end.
+// begin marks conn as in use until end is called.
 func (s *session) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,13 +69,12 @@ func (s *session) end() {
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		s.goodbye()
+		s.closeConn()
 	}
 }
 
-// Close may be called at any time. A call that is using the connection is ended
-// by closing the socket under it; pgx then asks the server to cancel what it
-// was doing.
+// Close may be called at any time. It ends a running call by closing the socket under it;
+// pgx then asks the server to cancel the statement.
 func (s *session) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -88,13 +87,13 @@ func (s *session) Close() error {
 	if busy {
 		return socket(s.conn).Close()
 	}
-	return s.goodbye()
+	return s.closeConn()
 }
 
-// goodbye ends the session. Where its socket was closed under a statement, pgx asks
-// the server, on another connection, to cancel that: this is waited for, since a
-// statement that waits for a lock would get it otherwise, with nobody to hold it.
-func (s *session) goodbye() error {
+// closeConn ends the session. If the socket was closed under a statement, pgx sends a
+// cancel request on another connection. closeConn waits for that, since a statement that
+// waits for a lock would otherwise acquire it with no client to hold it.
+func (s *session) closeConn() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	err := s.conn.Close(ctx)
@@ -105,7 +104,8 @@ func (s *session) goodbye() error {
 	return err
 }
 
-// socket is what lies under TLS too: closing it never waits.
+// socket returns the network connection, beneath TLS if it is used: closing that never
+// blocks.
 func socket(conn *pgx.Conn) net.Conn {
 	c := conn.PgConn().Conn()
 	if t, ok := c.(*tls.Conn); ok {
@@ -114,8 +114,7 @@ func socket(conn *pgx.Conn) net.Conn {
 	return c
 }
 
-// Ask goes below pgx.Conn, since a lock is a statement of which nothing but one
-// short text comes back.
+// Ask works below pgx.Conn, since the result of a lock statement is only one short text.
 func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, error) {
 	if err := s.begin(); err != nil {
 		return "", err
@@ -133,19 +132,19 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 		s.prepared[sql] = statement
 	}
 
-	for len(s.values) < len(args) {
-		s.values = append(s.values, []byte{})
+	for len(s.params) < len(args) {
+		s.params = append(s.params, []byte{})
 	}
 	for i, arg := range args {
-		s.values[i] = append(s.values[i][:0], arg...) // never nil, which would be NULL
+		s.params[i] = append(s.params[i][:0], arg...) // never nil, which would be sent as NULL
 	}
-	// What the answer looks like is known from preparing: it is not asked again.
-	result := pg.ExecStatement(ctx, statement, s.values[:len(args)], nil, nil)
+	// The result's format is known from preparing, so it is not requested again.
+	result := pg.ExecStatement(ctx, statement, s.params[:len(args)], nil, nil)
 	rows := 0
 	for result.NextRow() {
 		if values := result.Values(); len(values) == 1 && values[0] != nil {
-			if s.answer != string(values[0]) {
-				s.answer = string(values[0])
+			if s.reply != string(values[0]) {
+				s.reply = string(values[0])
 			}
 			rows++
 		}
@@ -154,12 +153,12 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 		return "", err
 	}
 	if rows != 1 {
-		return "", fmt.Errorf("%w: %s", errShape, sql)
+		return "", fmt.Errorf("%w: %s", errNotOneValue, sql)
 	}
-	return s.answer, nil
+	return s.reply, nil
 }
 
-// AskSimple runs sql by the simple query protocol, which prepares nothing.
+// AskSimple runs sql with the simple query protocol, which prepares nothing.
 func (s *session) AskSimple(ctx context.Context, sql string) (string, error) {
 	if err := s.begin(); err != nil {
 		return "", err
@@ -168,30 +167,30 @@ func (s *session) AskSimple(ctx context.Context, sql string) (string, error) {
 	return askSimple(ctx, s.conn.PgConn(), sql)
 }
 
-// askSimple runs sql by the simple query protocol.
+// askSimple runs sql with the simple query protocol.
 func askSimple(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return "", err
 	}
 	rows := 0
-	var answer string
+	var reply string
 	for _, result := range results {
 		for _, row := range result.Rows {
 			if len(row) == 1 && row[0] != nil {
-				answer = string(row[0])
+				reply = string(row[0])
 				rows++
 			}
 		}
 	}
 	if rows != 1 {
-		return "", fmt.Errorf("%w: %s", errShape, sql)
+		return "", fmt.Errorf("%w: %s", errNotOneValue, sql)
 	}
-	return answer, nil
+	return reply, nil
 }
 
-// Watch listens on the socket. A backend that is terminated says so, and one
-// that is gone closes it.
+// Watch reads from the socket. A terminated backend sends an error, and one that crashed
+// closes the socket.
 func (s *session) Watch(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err
@@ -200,13 +199,13 @@ func (s *session) Watch(ctx context.Context) error {
 	for {
 		err := s.conn.PgConn().WaitForNotification(ctx)
 		if err == nil {
-			continue // a notification, which is nobody's
+			continue // a notification; ignore it
 		}
 		if s.conn.IsClosed() {
 			return err
 		}
 		if ctx.Err() != nil {
-			return nil // it was ctx that ended the listening, and no more than that
+			return nil // only ctx ended, and the connection is still usable
 		}
 		return err
 	}
@@ -232,7 +231,7 @@ func (s *session) Query(ctx context.Context, sql string, args ...any) (pglock.Ro
 	return &sessionRows{Rows: r, session: s}, nil
 }
 
-// sessionRows keep the session in use until they are closed.
+// sessionRows keeps the session in use until the rows are closed.
 type sessionRows struct {
 	pglock.Rows
 	session *session

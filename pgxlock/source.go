@@ -11,15 +11,14 @@ import (
 	"github.com/pglock-go/pglock/internal/redact"
 )
 
-// A Source opens the sessions of a [pglock.Locker]: connections of their own,
-// outside any pool.
+// A Source opens the sessions of a [pglock.Locker], outside any pool.
 type Source struct {
 	config func(context.Context) (*pgx.ConnConfig, error)
 }
 
 var _ pglock.Source = (*Source)(nil)
 
-// A PoolSource is a [Source] that also runs queries, in the pool.
+// A PoolSource is a [Source] that also runs queries in the pool.
 type PoolSource struct {
 	Source
 	queries queries
@@ -35,11 +34,11 @@ var (
 	_ pglock.Querier = (*PoolSource)(nil)
 )
 
-// Pool opens sessions with the pool's configuration but outside the pool: they
-// neither count against its size nor end with its connections' lifetimes. The
-// pool's BeforeConnect is called for each of them, AfterConnect is not, since
-// what it prepares is for the application's statements. Queries, for package
-// inspect, run in the pool.
+// Pool returns a PoolSource that opens sessions with the pool's configuration but outside
+// the pool. They do not count against its size, and its limits on connection lifetime do
+// not apply to them. The pool's BeforeConnect is called for each of them. AfterConnect is
+// not, since it prepares connections for the application's statements. Queries, for
+// package inspect, run in the pool.
 func Pool(pool *pgxpool.Pool) *PoolSource {
 	config := pool.Config()
 	return &PoolSource{
@@ -56,17 +55,17 @@ func Pool(pool *pgxpool.Pool) *PoolSource {
 	}
 }
 
-// Config opens sessions with a copy of config, which must come from
+// Config returns a Source that opens sessions with a copy of config, which must come from
 // pgx.ParseConfig.
 func Config(config *pgx.ConnConfig) *Source {
 	config = config.Copy()
 	return &Source{func(context.Context) (*pgx.ConnConfig, error) { return config.Copy(), nil }}
 }
 
-// ConnString opens sessions with a connection string: a URI, or libpq's
-// key=value form; what it leaves out comes from the PG* variables, as
-// pgx.ParseConfig has it. A string that does not parse is an error of the first
-// Open, which does not tell the password that was meant.
+// ConnString returns a Source that opens sessions with a connection string: a URI, or
+// libpq's key=value form. Missing settings come from the PG* environment variables, as in
+// pgx.ParseConfig. If dsn is invalid, the first Open returns an error, which does not
+// reveal the password.
 func ConnString(dsn string) *Source {
 	return &Source{func(context.Context) (*pgx.ConnConfig, error) {
 		config, err := pgx.ParseConfig(dsn)
@@ -74,7 +73,7 @@ func ConnString(dsn string) *Source {
 	}}
 }
 
-// Open opens a session. ctx covers the opening alone.
+// Open opens a session. ctx covers only the opening.
 func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
 	config, err := s.config(ctx)
 	if err != nil {

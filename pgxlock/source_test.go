@@ -30,7 +30,7 @@ func TestPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.MaxConns = 1 // of which a session takes none
+	config.MaxConns = 1 // a session must not use it
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)

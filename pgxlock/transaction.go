@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// InTransaction reports whether a transaction is open, where that is known: pgx
-// is told with every answer of the server's. It saves pglock the asking.
+// InTransaction reports whether a transaction is open, if that is known. The server
+// reports it with every reply, so no query is needed.
 func (c queries) InTransaction() (open, known bool) {
 	conn := c.conn()
 	if conn == nil {
@@ -18,8 +18,8 @@ func (c queries) InTransaction() (open, known bool) {
 	return conn.TxStatus() != 'I', true
 }
 
-// PID returns the number of the backend as the protocol told it, or 0 if that is not
-// known. By it a pooler is found out.
+// PID returns the backend's process ID from the protocol, or 0 if it is unknown. pglock
+// uses it to detect a pooler.
 func (c queries) PID() uint32 {
 	if conn := c.conn(); conn != nil {
 		return conn.PID()
@@ -27,8 +27,8 @@ func (c queries) PID() uint32 {
 	return 0
 }
 
-// AskSimple runs sql by the simple query protocol, which prepares nothing, and returns
-// the single value that it answers with.
+// AskSimple runs sql with the simple query protocol, which prepares nothing, and returns
+// its single value.
 func (c queries) AskSimple(ctx context.Context, sql string) (string, error) {
 	conn := c.conn()
 	if conn == nil {
@@ -37,9 +37,9 @@ func (c queries) AskSimple(ctx context.Context, sql string) (string, error) {
 	return askSimple(ctx, conn, sql)
 }
 
-var errNoConn = errors.New("pgxlock: the transaction does not say on which connection it is")
+var errNoConn = errors.New("pgxlock: the transaction does not expose its connection")
 
-// conn returns the connection beneath, or nil if that is not known.
+// conn returns the underlying connection, or nil if it is unknown.
 func (c queries) conn() *pgconn.PgConn {
 	var conn *pgx.Conn
 	switch q := c.q.(type) {

@@ -1,8 +1,8 @@
--- Who holds these advisory locks of this database, or waits for them, in a mode
--- that keeps another session out: a JSON array, holders first. search_path is the
--- caller's: every name and operator is pg_catalog's own.
+-- The sessions that hold these advisory locks in this database, or wait for them, in a
+-- mode that conflicts with the request: a JSON array, holders first. The caller controls
+-- search_path, so every name and operator is qualified with pg_catalog.
 -- $1: the keys, a JSON array of [classid, objid, objsubid]
--- $2: 'true' when the lock was wanted in shared mode
+-- $2: 'true' if the lock was requested in shared mode
 SELECT CAST(COALESCE(pg_catalog.json_agg(h), '[]') AS pg_catalog.text)
 FROM (
     SELECT

@@ -1,7 +1,8 @@
--- Who holds these tables, or waits for them, in a mode that keeps another session
--- out: a JSON array, holders first. It has those below the tables, too, which are
--- locked with them: partitions and heirs, and what a view reads. search_path is the
--- caller's: it finds the tables, and every other name and operator is pg_catalog's.
+-- The sessions that hold these tables, or wait for them, in a mode that conflicts with
+-- the request: a JSON array, holders first. It includes the relations that are locked
+-- with them: partitions, inheritance children, and the tables a view reads. The caller
+-- controls search_path: it finds the tables, and every other name and operator is
+-- qualified with pg_catalog.
 -- $1: the tables, a JSON array of names in SQL
 -- $2: the modes, a JSON array of names as in pg_locks, the weakest first
 -- $3: 'true' for ONLY the tables themselves
@@ -35,7 +36,7 @@ FROM (
         COALESCE(a.client_hostname, pg_catalog.host(a.client_addr), '') AS client,
         COALESCE(a.state, '') AS state,
         a.backend_start AS since,
-        -- A session may hold several: the strongest is told.
+        -- A session may hold several modes: report the strongest.
         (pg_catalog.array_agg(l.mode ORDER BY m.strength DESC))[1] AS mode,
         l.granted
     FROM pg_catalog.pg_locks AS l

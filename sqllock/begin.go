@@ -7,8 +7,8 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// Begin begins transactions on db, a *sql.DB or *sql.Conn, for [pglock.DoTx] and
-// [pglock.DoTables]. opts may be nil.
+// Begin returns a Beginner that begins transactions on db, a *sql.DB or *sql.Conn, for
+// [pglock.DoTx] and [pglock.DoTables]. opts may be nil.
 func Begin(db interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }, opts *sql.TxOptions,
@@ -16,14 +16,13 @@ func Begin(db interface {
 	return BeginFunc(func(ctx context.Context) (*sql.Tx, error) { return db.BeginTx(ctx, opts) })
 }
 
-// BeginFunc begins transactions for [pglock.DoTx] and [pglock.DoTables] as what is
-// built on database/sql does it: begin is its own function, and T its own
-// transaction, such as
+// BeginFunc returns a Beginner for a library built on database/sql, for [pglock.DoTx] and
+// [pglock.DoTables]. begin is the library's function, and T its transaction type, such as
 //
 //	sqllock.BeginFunc(client.Tx) // ent
 //	sqllock.BeginFunc(func(ctx context.Context) (*sqlx.Tx, error) { return db.BeginTxx(ctx, nil) })
 //
-// What [Tx] says of transactions holds for T.
+// T must meet the requirements of [Tx].
 func BeginFunc[T interface {
 	ExecQueryer
 	Commit() error

@@ -27,7 +27,7 @@ func TestConn(t *testing.T) {
 	}
 }
 
-// All that a test has may be the application's own pool.
+// A test may have only the application's own pool.
 func TestTx(t *testing.T) {
 	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {

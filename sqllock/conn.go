@@ -10,38 +10,37 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// ExecQueryer is what the transactions of database/sql, and of most of what is
-// built on it, have in common. GORM has it as tx.Statement.ConnPool, and ent
-// with its feature sql/execquery.
+// An ExecQueryer runs statements. The transactions of database/sql and of most libraries
+// built on it implement it: GORM's as tx.Statement.ConnPool, and ent's with its feature
+// sql/execquery.
 type ExecQueryer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// Tx lets pglock work in the caller's transaction: a *sql.Tx, or what wraps one.
-// It stays the caller's to end.
+// Tx returns a pglock.Conn for the caller's transaction: a *sql.Tx, or a type that wraps
+// one. The caller remains responsible for ending the transaction.
 //
-// Where tx embeds a *sql.Tx, as those of Bun, sqlx and GORM's prepared statements
-// do, pglock talks to that one and bypasses the rest, such as the wrapper's own
-// placeholders. Statements without parameters
-// must reach the driver as they are: some of pglock's are several statements in
-// one string.
+// If tx embeds a *sql.Tx, as the transactions of Bun, sqlx and GORM's prepared statements
+// do, pglock uses the *sql.Tx and bypasses the wrapper, including its placeholder syntax.
+// Statements without parameters must reach the driver unchanged: some of pglock's consist
+// of several statements in one string.
 //
-// A pool, such as a *sql.DB, is no transaction, though it has the methods: what
-// pglock does with it is an error that says so.
+// A pool, such as a *sql.DB, has these methods but is not a transaction. With a pool,
+// every function of pglock returns an error that says so.
 func Tx(tx ExecQueryer) pglock.Conn { return newConn(tx) }
 
-// Conn lets pglock work on one connection of the caller's, which goes back to
-// its pool only when the caller closes it. It serves one goroutine at a time.
+// Conn returns a pglock.Conn for one of the caller's connections, which returns to its
+// pool only when the caller closes it. It is not safe for concurrent use.
 func Conn(conn *sql.Conn) pglock.Conn { return queries{conn, unpreparedOn(conn)} }
 
-// newConn finds what to talk to.
+// newConn returns a Conn for x, or for the transaction or connection that x wraps.
 func newConn(x ExecQueryer) pglock.Conn {
 	switch inner := innermost(x).(type) {
 	case *sql.DB:
-		return noConn{fmt.Errorf("sqllock: a %T is a pool of connections: what is to be locked or set needs one of them, or a transaction", x)}
+		return errConn{fmt.Errorf("sqllock: a %T is a pool: use a transaction, or one of its connections", x)}
 	case nil:
-		return noConn{fmt.Errorf("sqllock: a nil %T", x)}
+		return errConn{fmt.Errorf("sqllock: a nil %T", x)}
 	case *sql.Tx:
 		return queries{inner, unpreparedIn(inner)}
 	case *sql.Conn:
@@ -52,7 +51,7 @@ func newConn(x ExecQueryer) pglock.Conn {
 	return queries{x, nil}
 }
 
-// innermost is the *sql.Tx, *sql.Conn or *sql.DB that x is or wraps, or else x.
+// innermost returns the *sql.Tx, *sql.Conn or *sql.DB that x is or wraps, else x.
 func innermost(x any) any {
 	switch x.(type) {
 	case *sql.Tx, *sql.Conn, *sql.DB:
@@ -91,28 +90,28 @@ func innermost(x any) any {
 // queries runs statements without preparing them, unless a driver insists.
 type queries struct {
 	x    ExecQueryer
-	mode any // what pgx is to be given before a statement's arguments, or nil
+	mode any // pgx's execution mode, to pass before a statement's arguments, or nil
 }
 
-// Exec runs a statement. Those without arguments are sent as they are by pgx and lib/pq.
+// Exec runs a statement. pgx and lib/pq send one without arguments unchanged.
 func (q queries) Exec(ctx context.Context, query string, args ...any) error {
 	if len(args) > 0 {
-		args = with(q.mode, args)
+		args = withMode(q.mode, args)
 	}
 	_, err := q.x.ExecContext(ctx, query, args...)
 	return err
 }
 
 func (q queries) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
-	rows, err := q.x.QueryContext(ctx, query, with(q.mode, args)...)
+	rows, err := q.x.QueryContext(ctx, query, withMode(q.mode, args)...)
 	if err != nil {
 		return nil, err
 	}
 	return rows, nil
 }
 
-// PID returns the number of the backend as the protocol told it, or 0 if that is not
-// known, such as in a transaction. By it a pooler is found out.
+// PID returns the backend's process ID from the protocol, or 0 if it is unknown, such as
+// in a transaction. pglock uses it to detect a pooler.
 func (q queries) PID() (pid uint32) {
 	conn, ok := q.x.(*sql.Conn)
 	if !ok {
@@ -129,8 +128,8 @@ func (q queries) PID() (pid uint32) {
 	return pid
 }
 
-// AskSimple runs query by the simple query protocol, which prepares nothing, and returns
-// the single value that it answers with. A transaction does not lead to the driver's
+// AskSimple runs query with the simple query protocol, which prepares nothing, and
+// returns its single value. It fails in a transaction, which does not expose the driver's
 // connection.
 func (q queries) AskSimple(ctx context.Context, query string) (string, error) {
 	conn, ok := q.x.(*sql.Conn)
@@ -140,8 +139,8 @@ func (q queries) AskSimple(ctx context.Context, query string) (string, error) {
 	return askSimple(ctx, conn, query)
 }
 
-// InTransaction reports whether a transaction is open, where that is known. It
-// saves pglock the asking.
+// InTransaction reports whether a transaction is open, if that is known, which saves a
+// query.
 func (q queries) InTransaction() (open, known bool) {
 	switch x := q.x.(type) {
 	case *sql.Tx:
@@ -158,9 +157,9 @@ func (q queries) InTransaction() (open, known bool) {
 	return false, false
 }
 
-// noConn is what is no connection: it fails at whatever is asked of it.
-type noConn struct{ err error }
+// An errConn is a Conn whose methods all return err.
+type errConn struct{ err error }
 
-func (c noConn) Exec(context.Context, string, ...any) error { return c.err }
+func (c errConn) Exec(context.Context, string, ...any) error { return c.err }
 
-func (c noConn) Query(context.Context, string, ...any) (pglock.Rows, error) { return nil, c.err }
+func (c errConn) Query(context.Context, string, ...any) (pglock.Rows, error) { return nil, c.err }

@@ -11,8 +11,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// The shapes that wrappers have: bun.Tx and *sqlx.Tx hold the transaction, GORM's
-// PreparedStmtTX holds it as an interface, and their pools hold the pool.
+// The structures of wrappers: bun.Tx and *sqlx.Tx embed the transaction, GORM's
+// PreparedStmtTX embeds it as an interface, and their pools embed the pool.
 type (
 	bunTx    struct{ *sql.Tx }
 	bunDB    struct{ *bunState }
@@ -22,12 +22,12 @@ type (
 	gormPST  struct{ Tx }
 )
 
-// Placeholders that are not Postgres', as Bun has them, never get to see ours.
+// Wrappers with their own placeholders, such as Bun's, never see pglock's statements.
 func (bunTx) QueryContext(context.Context, string, ...any) (*sql.Rows, error) {
 	panic("the wrapper's own method was called")
 }
 
-// A statement that is several cannot be prepared.
+// Several statements in one string cannot be prepared.
 func (gormPST) ExecContext(context.Context, string, ...any) (sql.Result, error) {
 	panic("the wrapper's own method was called")
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// A Locker with sessions of its own, beside the application's *sql.DB.
+// A Locker with its own sessions, beside the application's *sql.DB.
 func ExampleConnString() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -31,7 +31,7 @@ func ExampleConnString() {
 	// Output: nobody else does this now
 }
 
-// A Locker whose sessions come out of the application's pool.
+// A Locker whose sessions come from the application's pool.
 func ExampleDB() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -68,7 +68,7 @@ func ExampleTx() {
 	// Output: done
 }
 
-// A connector of the driver's, in place of a connection string.
+// The driver's connector instead of a connection string.
 func ExampleConnector() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -85,7 +85,7 @@ func ExampleConnector() {
 	// Output: <nil>
 }
 
-// A pool also runs queries, for package inspect.
+// A pool also runs queries for package inspect.
 func ExamplePoolSource_Query() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -106,7 +106,7 @@ func ExamplePoolSource_Query() {
 	// Output: today
 }
 
-// A session is what a Locker works with.
+// A Locker works with sessions.
 func ExampleSource_Open() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -121,7 +121,7 @@ func ExampleSource_Open() {
 	// Output: here
 }
 
-// What concerns one connection, such as a timeout.
+// Set a timeout on one connection.
 func ExampleConn() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -166,7 +166,7 @@ func ExampleBegin() {
 	// Output: in the transaction: 1
 }
 
-// The same where transactions begin in another way, as with sqlx or ent.
+// The same with a library that begins transactions differently, such as sqlx or ent.
 func ExampleBeginFunc() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -185,13 +185,13 @@ func ExampleBeginFunc() {
 	// Output: in the transaction
 }
 
-// exampleDatabase makes a database for an example, which ends with done.
+// exampleDatabase creates a database for an example; done drops it.
 func exampleDatabase() (dsn string, done func()) {
 	e := &pgtest.Example{}
 	return pgtest.Database(e), e.Done
 }
 
-// check ends an example that went wrong.
+// check ends an example on an error.
 func check(err error) {
 	if err != nil {
 		log.Panic(err)

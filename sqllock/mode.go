@@ -12,13 +12,13 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// pgx prepares what it runs, under a name that stays on the session. A session may be one
-// that a pooler lends to others, so pglock's own statements are run as pgx runs them in
-// its mode "exec", which prepares nothing that stays. pgx takes the mode as a statement's
-// first argument, which database/sql passes on as it is; the type of that cannot be named
-// without importing pgx, but it is found where pgx keeps the mode of a connection.
-// Should it no longer be there, or should another driver be around pgx' own, statements
-// are prepared as the connection has it.
+// pgx prepares the statements it runs, under names that stay on the session. A pooler may
+// lend the session to other clients, so pglock runs its own statements in pgx's mode
+// "exec", which leaves nothing prepared. pgx accepts the mode as a statement's first
+// argument, and database/sql passes that through unchanged. The type of the mode cannot
+// be named without importing pgx, but it can be taken from the field in which pgx stores
+// a connection's mode. If a future pgx has no such field, or if another driver wraps
+// pgx's, statements run in the connection's own mode.
 
 // unpreparedOn returns the argument for statements on conn, or nil if none is needed.
 func unpreparedOn(conn *sql.Conn) (mode any) {
@@ -32,8 +32,8 @@ func unpreparedOn(conn *sql.Conn) (mode any) {
 	return mode
 }
 
-// unpreparedIn returns the argument for statements in tx, or nil if none is needed. A
-// *sql.Tx has no method that leads to the driver's connection.
+// unpreparedIn returns the argument for statements in tx, or nil if none is needed. No
+// method of *sql.Tx returns the driver's connection.
 func unpreparedIn(tx *sql.Tx) any {
 	conn := field(reflect.ValueOf(tx), "dc", "ci")
 	if !conn.IsValid() || conn.Kind() != reflect.Interface {
@@ -72,7 +72,7 @@ func unprepared(conn reflect.Value) any {
 	return nil
 }
 
-// isPgx reports whether t is a type of pgx' driver for database/sql.
+// isPgx reports whether t is a type of pgx's driver for database/sql.
 func isPgx(t reflect.Type) bool {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -94,16 +94,16 @@ func field(v reflect.Value, names ...string) reflect.Value {
 	return v
 }
 
-// with puts the argument before those of a statement.
-func with(mode any, args []any) []any {
+// withMode returns the arguments of a statement with the mode, if any, before them.
+func withMode(mode any, args []any) []any {
 	if mode == nil {
 		return args
 	}
 	return append([]any{mode}, args...)
 }
 
-// queryPool runs a query on any connection of a pool. For pgx that is one that is taken
-// out of the pool until the rows are closed, since only it leads to its mode.
+// queryPool runs a query on any connection of a pool. With pgx, it checks out a
+// connection until the rows are closed, since the mode can be found only there.
 func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (pglock.Rows, error) {
 	if !isPgx(reflect.TypeOf(pool.Driver())) {
 		rows, err := pool.QueryContext(ctx, query, args...)
@@ -113,12 +113,12 @@ func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (pgl
 		return rows, nil
 	}
 	var lost error
-	for range tries { // as database/sql does with connections that went stale in the pool
+	for range maxTries { // as database/sql does for stale connections in the pool
 		conn, err := pool.Conn(ctx)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := conn.QueryContext(ctx, query, with(unpreparedOn(conn), args)...)
+		rows, err := conn.QueryContext(ctx, query, withMode(unpreparedOn(conn), args)...)
 		if err == nil {
 			return poolRows{rows, conn}, nil
 		}
@@ -131,7 +131,7 @@ func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (pgl
 	return nil, lost
 }
 
-// poolRows are rows whose connection goes back to its pool when they are closed.
+// poolRows returns its connection to the pool when the rows are closed.
 type poolRows struct {
 	*sql.Rows
 	conn *sql.Conn

@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// native is what pgx's own connection, a *pgconn.PgConn, has beneath
-// database/sql. All of it is put in words of the standard library, so that this
-// package needs no driver.
+// native is pgx's own connection beneath database/sql, a *pgconn.PgConn. The interface
+// uses only types of the standard library, so that this package imports no driver.
 type native interface {
 	PID() uint32
 	TxStatus() byte
@@ -20,9 +19,9 @@ type native interface {
 	WaitForNotification(context.Context) error
 }
 
-// simple runs sql by pgx's simple query protocol, which prepares nothing, whatever the
-// pool's configuration says, and returns the rows of all its statements. The types of
-// PgConn.Exec and of what it returns cannot be named without importing pgx.
+// simple runs sql with pgx's simple query protocol and returns the rows of all its
+// statements. That prepares nothing, whatever the pool's configuration says. The types of
+// PgConn.Exec and its result cannot be named without importing pgx.
 func simple(ctx context.Context, n native, sql string) ([][][]byte, error) {
 	call := func(v reflect.Value, method string, args ...reflect.Value) []reflect.Value {
 		if m := v.MethodByName(method); m.IsValid() && m.Type().NumIn() == len(args) {
@@ -56,10 +55,10 @@ func simple(ctx context.Context, n native, sql string) ([][][]byte, error) {
 	return all, nil
 }
 
-var errNoSimple = errors.New("sqllock: this version of pgx has no simple query protocol that sqllock knows")
+var errNoSimple = errors.New("sqllock: the simple query protocol of this version of pgx is not supported")
 
-// unwrap is the driver's connection inside one that a tracing driver put around
-// it, if that says what is inside.
+// unwrap returns the driver's connection inside one that a tracing driver wrapped around
+// it, if the wrapper exposes it.
 func unwrap(conn any) any {
 	for {
 		wrapper, ok := conn.(interface{ Raw() driver.Conn })
@@ -70,8 +69,9 @@ func unwrap(conn any) any {
 	}
 }
 
-// nativeOf is the pgx connection that conn is, or nil. The way is conn.Conn(), a
-// *pgx.Conn, and its PgConn(), which cannot be named without importing pgx.
+// nativeOf returns the pgx connection of conn, or nil. It calls conn.Conn(), which
+// returns a *pgx.Conn, and that one's PgConn(): types that cannot be named without
+// importing pgx.
 func nativeOf(conn any) native {
 	v := reflect.ValueOf(conn)
 	if !v.IsValid() {
@@ -87,8 +87,8 @@ func nativeOf(conn any) native {
 	return n
 }
 
-// pgxResult calls a method without parameters that returns a type of pgx's, and
-// nothing else.
+// pgxResult calls a method without parameters whose only result is a pointer to a pgx
+// type.
 func pgxResult(method reflect.Value) reflect.Value {
 	if !method.IsValid() {
 		return reflect.Value{}
@@ -105,9 +105,10 @@ func pgxResult(method reflect.Value) reflect.Value {
 	return result
 }
 
-// pidOf is the backend's number that the protocol told the driver, or 0: by it
-// a pooler is found out. lib/pq has it for its cancel requests but in a field of
-// its own, which can be read; should it go, only that is lost.
+// pidOf returns the backend's process ID from the protocol, or 0 if it is unknown. pglock
+// uses it to detect a pooler. lib/pq keeps it for cancel requests in an unexported field,
+// which reflection can read; if a future version has no such field, only this detection
+// is lost.
 func pidOf(conn any, n native) uint32 {
 	if n != nil {
 		return n.PID()
@@ -120,8 +121,9 @@ func pidOf(conn any, n native) uint32 {
 	return 0
 }
 
-// txStatusOf returns the status of the transaction as the server told the driver with its
-// last answer: I for none, T, or E for one that is aborted. lib/pq has it in a field, too.
+// txStatusOf returns the transaction status that the server sent with its last reply: I
+// for none, T for an open one, E for an aborted one. lib/pq keeps it in an unexported
+// field, too.
 func txStatusOf(conn any, n native) (status byte, known bool) {
 	if n != nil {
 		return n.TxStatus(), true

@@ -13,36 +13,36 @@ import (
 )
 
 var (
-	errClosed = errors.New("sqllock: the session is closed")
-	errBusy   = errors.New("sqllock: the session is in use by another goroutine")
-	errShape  = errors.New("sqllock: the statement did not answer with one row of one value")
+	errClosed      = errors.New("sqllock: the session is closed")
+	errBusy        = errors.New("sqllock: the session is in use by another goroutine")
+	errNotOneValue = errors.New("sqllock: the statement did not return one row with one value")
 )
 
-// closeTimeout bounds how long Close waits for a running call, and for the
-// server to be told goodbye.
+// closeTimeout limits how long Close waits for a running call, and for the connection to
+// terminate properly.
 const closeTimeout = time.Second
 
 // session is a connection that belongs to a Locker.
 type session struct {
 	conn   *sql.Conn
 	raw    any    // the driver's connection
-	native native // the same, if it is pgx'
+	native native // the same, if it is pgx's
 	pid    uint32
 	done   func() // closes the pool of conn, if it is the session's own
 
-	ctx    context.Context // ends when the session is to end
+	ctx    context.Context // ends when the session must end
 	cancel context.CancelFunc
 
-	statements map[string]*sql.Stmt // what Ask ran, nil when it did so but once
+	statements map[string]*sql.Stmt // the statements that Ask ran, nil after the first run
 
 	mu     sync.Mutex    // guards what follows
 	busy   bool          // a call is using conn
 	closed bool          // no more calls
-	gone   chan struct{} // closed when conn has been ended
+	ended  chan struct{} // closed when conn is closed
 }
 
 func newSession(conn *sql.Conn, done func()) (*session, error) {
-	s := &session{conn: conn, done: done, statements: make(map[string]*sql.Stmt), gone: make(chan struct{})}
+	s := &session{conn: conn, done: done, statements: make(map[string]*sql.Stmt), ended: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	err := conn.Raw(func(raw any) error {
 		s.raw = unwrap(raw)
@@ -69,8 +69,8 @@ func (s *session) InTransaction() (open, known bool) {
 	return open, known
 }
 
-// begin says that a call uses conn until end is called. The context that it
-// returns ends with the session, too.
+// begin marks conn as in use until end is called. The returned context also ends with the
+// session.
 func (s *session) begin(ctx context.Context) (_ context.Context, end func(), _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,8 +102,8 @@ func (s *session) begin(ctx context.Context) (_ context.Context, end func(), _ e
 	}, nil
 }
 
-// Close may be called at any time. A call that is running is told to stop, and
-// ends the connection when it has.
+// Close may be called at any time. It cancels a running call, which closes the connection
+// when it returns.
 func (s *session) Close() error {
 	s.mu.Lock()
 	first, busy := !s.closed, s.busy
@@ -117,24 +117,23 @@ func (s *session) Close() error {
 		return s.end()
 	}
 	select {
-	case <-s.gone:
+	case <-s.ended:
 		return nil
 	case <-time.After(closeTimeout):
 	}
-	// The driver does not heed its context: lib/pq waits for the server to answer
-	// even when the network is cut. There is nothing to be careful about left.
+	// The driver ignores its context: lib/pq waits for a reply from the server even if
+	// the network is down. Close the driver's connection directly.
 	if conn, ok := s.raw.(driver.Conn); ok && s.native == nil {
 		go conn.Close()
 	}
 	return errors.New("sqllock: the session's connection was closed while a statement was running")
 }
 
-// end ends the connection for good. Conn.Close alone would give it back to its
-// pool with its locks, and so would the driver's Close where the driver's
-// connection is from a pool of its own, as with stdlib.OpenDBFromPool; pgx' own
-// Close does not.
+// end closes the connection. Conn.Close alone would return it to its pool with its locks.
+// So would the driver's Close if the driver's connection comes from a pool of its own, as
+// with stdlib.OpenDBFromPool; pgx's own Close does not.
 func (s *session) end() error {
-	defer close(s.gone)
+	defer close(s.ended)
 	defer s.done()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -154,10 +153,10 @@ func (s *session) end() error {
 	return nil
 }
 
-// broken is the error of a call whose context ended. It hides what SQLSTATE the
-// driver's error has: the server was told to cancel, and that may still reach
-// the next statement, so the session is not to be used again.
-func (s *session) broken(ctx context.Context, err error) error {
+// callError returns the error of a call whose context ended. It hides the driver's SQLSTATE,
+// so that the session is not used again: the server was asked to cancel, and that may
+// still hit the next statement.
+func (s *session) callError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -169,9 +168,9 @@ func (s *session) broken(ctx context.Context, err error) error {
 	return err
 }
 
-// Ask runs a statement as it is the first time, and prepares it when it comes
-// again: lib/pq would ask the server twice each time otherwise. pgx prepares by
-// itself, unless it was told not to.
+// Ask runs a statement unprepared the first time, and prepares it the second time: lib/pq
+// would need two round trips for each run otherwise. pgx prepares by itself, unless it is
+// configured not to.
 func (s *session) Ask(ctx context.Context, query string, args ...string) (string, error) {
 	caller := ctx
 	ctx, end, err := s.begin(ctx)
@@ -179,8 +178,8 @@ func (s *session) Ask(ctx context.Context, query string, args ...string) (string
 		return "", err
 	}
 	defer end()
-	answer, err := s.ask(ctx, query, args)
-	return answer, s.broken(caller, err)
+	reply, err := s.ask(ctx, query, args)
+	return reply, s.callError(caller, err)
 }
 
 func (s *session) ask(ctx context.Context, query string, args []string) (string, error) {
@@ -193,12 +192,12 @@ func (s *session) ask(ctx context.Context, query string, args []string) (string,
 		return "", err
 	}
 	defer rows.Close()
-	var answer sql.NullString
+	var reply sql.NullString
 	found := 0
 	for rows.Next() {
 		found++
-		if err := rows.Scan(&answer); err != nil {
-			return "", fmt.Errorf("%w: %w", errShape, err)
+		if err := rows.Scan(&reply); err != nil {
+			return "", fmt.Errorf("%w: %w", errNotOneValue, err)
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -207,14 +206,14 @@ func (s *session) ask(ctx context.Context, query string, args []string) (string,
 	if err := rows.Close(); err != nil {
 		return "", err
 	}
-	if found != 1 || !answer.Valid {
-		return "", errShape
+	if found != 1 || !reply.Valid {
+		return "", errNotOneValue
 	}
-	return answer.String, nil
+	return reply.String, nil
 }
 
-// AskSimple runs query by the simple query protocol, as drivers other than pgx do with
-// whatever has no parameters.
+// AskSimple runs query with the simple query protocol. Drivers other than pgx use it for
+// every statement without parameters.
 func (s *session) AskSimple(ctx context.Context, query string) (string, error) {
 	caller := ctx
 	ctx, end, err := s.begin(ctx)
@@ -222,12 +221,12 @@ func (s *session) AskSimple(ctx context.Context, query string) (string, error) {
 		return "", err
 	}
 	defer end()
-	answer, err := askSimple(ctx, s.conn, query)
-	return answer, s.broken(caller, err)
+	reply, err := askSimple(ctx, s.conn, query)
+	return reply, s.callError(caller, err)
 }
 
-// askSimple is AskSimple on a connection.
-func askSimple(ctx context.Context, conn *sql.Conn, query string) (answer string, err error) {
+// askSimple runs query with the simple query protocol.
+func askSimple(ctx context.Context, conn *sql.Conn, query string) (reply string, err error) {
 	var found [][][]byte
 	known := false
 	rawErr := conn.Raw(func(raw any) error {
@@ -248,35 +247,35 @@ func askSimple(ctx context.Context, conn *sql.Conn, query string) (answer string
 	case !known:
 		return askPlain(ctx, conn, query)
 	case len(found) != 1 || len(found[0]) != 1 || found[0][0] == nil:
-		return "", errShape
+		return "", errNotOneValue
 	}
 	return string(found[0][0]), nil
 }
 
-// askPlain is askSimple through database/sql.
+// askPlain runs query through database/sql.
 func askPlain(ctx context.Context, conn *sql.Conn, query string) (string, error) {
 	rows, err := conn.QueryContext(ctx, query)
 	if err != nil {
 		return "", err
 	}
 	defer rows.Close()
-	var answer sql.NullString
+	var reply sql.NullString
 	found := 0
 	for more := true; more; more = rows.NextResultSet() {
 		for rows.Next() {
 			found++
-			if err := rows.Scan(&answer); err != nil {
-				return "", fmt.Errorf("%w: %w", errShape, err)
+			if err := rows.Scan(&reply); err != nil {
+				return "", fmt.Errorf("%w: %w", errNotOneValue, err)
 			}
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return "", err
 	}
-	if found != 1 || !answer.Valid {
-		return "", errShape
+	if found != 1 || !reply.Valid {
+		return "", errNotOneValue
 	}
-	return answer.String, rows.Close()
+	return reply.String, rows.Close()
 }
 
 func (s *session) run(ctx context.Context, query string, params []any) (*sql.Rows, error) {
@@ -298,8 +297,8 @@ func (s *session) run(ctx context.Context, query string, params []any) (*sql.Row
 	return prepared.QueryContext(ctx, params...)
 }
 
-// Watch listens on the connection, which only pgx lets us do. A backend that is
-// terminated says so, and one that is gone closes it.
+// Watch reads from the connection, which only pgx makes possible. A terminated backend
+// sends an error, and one that crashed closes the connection.
 func (s *session) Watch(ctx context.Context) error {
 	if s.native == nil {
 		return fmt.Errorf("sqllock: a %T cannot listen: %w", s.raw, errors.ErrUnsupported)
@@ -315,7 +314,7 @@ func (s *session) Watch(ctx context.Context) error {
 		for {
 			err := s.native.WaitForNotification(ctx)
 			switch {
-			case err == nil: // a notification, which is nobody's
+			case err == nil: // a notification; ignore it
 			case s.native.IsClosed():
 				lost = err
 				return driver.ErrBadConn
@@ -340,8 +339,8 @@ func (s *session) Watch(ctx context.Context) error {
 	return err
 }
 
-// fromServer reports whether Postgres sent the error: a warning of sorts, when
-// the connection is still good.
+// fromServer reports whether Postgres sent the error. The connection may then still be
+// usable.
 func fromServer(err error) bool {
 	var state interface{ SQLState() string }
 	return errors.As(err, &state)
@@ -354,7 +353,7 @@ func (s *session) Exec(ctx context.Context, query string, args ...any) error {
 		return err
 	}
 	defer end()
-	return s.broken(caller, Conn(s.conn).Exec(ctx, query, args...))
+	return s.callError(caller, Conn(s.conn).Exec(ctx, query, args...))
 }
 
 func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
@@ -366,12 +365,12 @@ func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.
 	rows, err := Conn(s.conn).Query(ctx, query, args...)
 	if err != nil {
 		end()
-		return nil, s.broken(caller, err)
+		return nil, s.callError(caller, err)
 	}
 	return &sessionRows{Rows: rows, end: end}, nil
 }
 
-// sessionRows keep the session in use until they are closed.
+// sessionRows keeps the session in use until the rows are closed.
 type sessionRows struct {
 	pglock.Rows
 	end  func()

@@ -35,8 +35,7 @@ func ask(t *testing.T, session pglock.Session, query string, args ...string) str
 	return answer
 }
 
-// A pooler is found out by the pid, which both drivers keep where it takes some
-// looking for.
+// A pooler is detected by the PID, which both drivers keep in hidden fields.
 func TestPID(t *testing.T) {
 	dsn := pgtest.Database(t)
 	for _, driver := range drivers {
@@ -47,7 +46,7 @@ func TestPID(t *testing.T) {
 	}
 }
 
-// traced is a connector whose connections are wrapped, as tracing drivers do.
+// traced is a connector that wraps its connections, as tracing drivers do.
 type traced struct{ driver.Connector }
 
 func (c traced) Connect(ctx context.Context) (driver.Conn, error) {
@@ -73,7 +72,7 @@ func TestWrappedDriver(t *testing.T) {
 	}
 }
 
-// What comes again is prepared with lib/pq, and pgx does so by itself.
+// A repeated statement is prepared with lib/pq; pgx prepares by itself.
 func TestAskPrepares(t *testing.T) {
 	dsn := pgtest.Database(t)
 	for _, driver := range drivers {
@@ -108,14 +107,14 @@ func TestDBClosesItsConnections(t *testing.T) {
 				t.Fatal(err)
 			}
 			if next == pid {
-				t.Error("the session's connection went back to the pool")
+				t.Error("the session's connection was returned to the pool")
 			}
 		})
 	}
 }
 
-// A lock that the application left on a pooled connection would be granted to us
-// on that connection.
+// Postgres would grant us a lock that the application left on a pooled connection, if our
+// session used that connection.
 func TestDBAvoidsLeftLocks(t *testing.T) {
 	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
@@ -133,7 +132,7 @@ func TestDBAvoidsLeftLocks(t *testing.T) {
 			}
 			session.Close()
 
-			// It went back to the pool as it was.
+			// It was returned to the pool unchanged.
 			var held bool
 			if err := db.QueryRow(`SELECT pg_advisory_unlock(1)`).Scan(&held); err != nil || !held {
 				t.Errorf("the application lost its lock: %v, %v", held, err)
@@ -195,7 +194,8 @@ func TestConnStringIsWrong(t *testing.T) {
 	}
 }
 
-// One goroutine at a time: a second one gets an error, not the other's answer.
+// A session serves one goroutine at a time: a second one gets an error, not the reply to
+// the first.
 func TestSessionInUse(t *testing.T) {
 	session := open(t, sqllock.ConnString("pgx", pgtest.Database(t)))
 	rows, err := session.Query(t.Context(), `SELECT generate_series(1, 3)`)
@@ -209,7 +209,7 @@ func TestSessionInUse(t *testing.T) {
 	ask(t, session, `SELECT 'a'`)
 }
 
-// The context of Ask ends after the statement has, too late for anybody.
+// The context of Ask ends after the statement: that must have no effect.
 func TestContextEndsAfterAsk(t *testing.T) {
 	dsn := pgtest.Database(t)
 	for _, driver := range drivers {

@@ -16,14 +16,14 @@ import (
 
 // A Source opens the sessions of a [pglock.Locker].
 type Source struct {
-	// open gives a connection and, when the pool is the session's own, what
-	// closes that.
+	// open returns a connection, and a function that closes its pool if that belongs to
+	// the session.
 	open func(context.Context) (conn *sql.Conn, done func(), err error)
 }
 
 var _ pglock.Source = (*Source)(nil)
 
-// A PoolSource is a [Source] that also runs queries, in the pool.
+// A PoolSource is a [Source] that also runs queries in the pool.
 type PoolSource struct {
 	Source
 	pool *sql.DB
@@ -34,21 +34,20 @@ var (
 	_ pglock.Querier = (*PoolSource)(nil)
 )
 
-// DB takes its sessions out of the application's pool, since database/sql does
-// not tell how to open another connection like those. Each session of the Locker
-// is one connection that the application does without: it counts against
-// SetMaxOpenConns for as long as the Locker has it, whatever the limits on
-// lifetime and idleness say, and is closed, not given back, when the Locker is
-// done with it. A Locker has few sessions however many locks it holds; still, a
-// pool that is used up keeps a lock waiting, and with SetMaxOpenConns(1) the
-// application waits for as long as the Locker lives. Where the connection string
-// is known, [ConnString] or [Connector] is better.
+// DB returns a PoolSource that takes sessions from the application's pool, since
+// database/sql cannot open another connection with the pool's settings. Each session of
+// the Locker is a connection that the application cannot use. It counts against
+// SetMaxOpenConns while the Locker has it, ignores the limits on lifetime and idle time,
+// and is closed afterwards instead of returned to the pool. A Locker needs few sessions,
+// however many locks it holds. But an exhausted pool delays locks, and with
+// SetMaxOpenConns(1) the application waits until the Locker is closed. If you know the
+// connection string, prefer [ConnString] or [Connector].
 //
 // Queries, for package inspect, run in the pool.
 func DB(db *sql.DB) *PoolSource {
 	return &PoolSource{
 		Source: Source{func(ctx context.Context) (*sql.Conn, func(), error) {
-			conn, err := clean(ctx, db)
+			conn, err := openUntainted(ctx, db)
 			return conn, func() {}, err
 		}},
 		pool: db,
@@ -60,36 +59,36 @@ func (s *PoolSource) Query(ctx context.Context, query string, args ...any) (pglo
 	return queryPool(ctx, s.pool, query, args)
 }
 
-// Connector opens sessions through a driver's connector, such as lib/pq's
-// pq.NewConnector or pgx's stdlib.GetConnector. They belong to no pool.
+// Connector returns a Source that opens sessions through a driver's connector, such as
+// lib/pq's pq.NewConnector or pgx's stdlib.GetConnector. They do not belong to a pool.
 func Connector(c driver.Connector) *Source {
 	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
-		return private(ctx, sql.OpenDB(c))
+		return openPrivate(ctx, sql.OpenDB(c))
 	}}
 }
 
-// ConnString opens sessions as sql.Open(driverName, dsn) would: "pgx" and
-// "postgres" are the names of the drivers of pgx and lib/pq. They belong to no
-// pool. A name or string that is not right is an error of the first Open, which does
-// not tell the password that was meant.
+// ConnString returns a Source that opens sessions as sql.Open(driverName, dsn) would:
+// "pgx" is pgx's driver, and "postgres" is lib/pq. They do not belong to a pool. If an
+// argument is invalid, the first Open returns an error, which does not reveal the
+// password.
 func ConnString(driverName, dsn string) *Source {
 	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
 		db, err := sql.Open(driverName, dsn)
 		if err != nil {
 			return nil, nil, redact.Hide(err, dsn)
 		}
-		conn, done, err := private(ctx, db)
+		conn, done, err := openPrivate(ctx, db)
 		if network := new(net.OpError); err != nil && !fromServer(err) && !errors.As(err, &network) {
-			// Most drivers read the string only now.
+			// Most drivers parse the string only now.
 			err = redact.Hide(err, dsn)
 		}
 		return conn, done, err
 	}}
 }
 
-// Open opens a session. ctx covers the opening alone. A driver that does not heed ctx
-// while it connects, as lib/pq does not, is left to itself when ctx ends: what it
-// connects to in the end is closed. Give it a connect_timeout.
+// Open opens a session. ctx covers only the opening. Some drivers, such as lib/pq, ignore
+// ctx while connecting. Open then returns when ctx ends, and closes the connection once
+// it is established. Set a connect_timeout for such a driver.
 func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
 	type result struct {
 		session *session
@@ -121,8 +120,8 @@ func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
 	return nil, fmt.Errorf("sqllock: connecting: %w", ctx.Err())
 }
 
-// private takes the one connection of a pool that nobody else has.
-func private(ctx context.Context, db *sql.DB) (*sql.Conn, func(), error) {
+// openPrivate opens the one connection of a pool that nobody else uses.
+func openPrivate(ctx context.Context, db *sql.DB) (*sql.Conn, func(), error) {
 	done := func() { _ = db.Close() }
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -132,23 +131,24 @@ func private(ctx context.Context, db *sql.DB) (*sql.Conn, func(), error) {
 	return conn, done, nil
 }
 
-// tries is how many connections clean looks at.
-const tries = 4
+// maxTries limits how many connections openUntainted checks.
+const maxTries = 4
 
-var errTainted = errors.New("sqllock: the connections of the pool hold advisory locks already: " +
-	"something locks through the pool and does not unlock, or not on the connection that it locked on")
+var errTainted = errors.New("sqllock: the pool's connections already hold advisory locks: " +
+	"some code locks through the pool and does not unlock on the same connection")
 
-// taintedSQL counts the advisory locks of a connection. Whose connection that is, is not
-// known yet: nothing is changed on it.
+// taintedSQL counts the advisory locks of a connection. Another client may be using that
+// connection, so the query changes nothing on it.
 //
 //go:embed tainted.sql
 var taintedSQL string
 
-// clean takes a connection on which nobody left an advisory lock: the same lock
-// would be granted to us on it again, while somebody believes to hold it. One
-// that has any is given back as it is, but only after another has been taken.
-func clean(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
-	for range tries {
+// openUntainted returns a connection that holds no advisory lock. Otherwise, Postgres would grant
+// us the same lock again on that session, although another part of the program believes
+// it holds it. A connection that holds any is returned to the pool unchanged, but only
+// after another has been taken.
+func openUntainted(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	for range maxTries {
 		conn, err := db.Conn(ctx)
 		if err != nil {
 			return nil, err

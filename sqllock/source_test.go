@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// drivers are the names that the drivers register themselves under.
+// drivers lists the drivers' registered names.
 var drivers = []string{"pgx", "postgres"}
 
 func openDB(t *testing.T, driver, dsn string) *sql.DB {
@@ -44,13 +44,13 @@ func TestDB(t *testing.T) {
 	}
 }
 
-// With OpenDBFromPool, what database/sql closes goes back to pgx' pool.
+// With OpenDBFromPool, a connection closed by database/sql returns to pgx's pool.
 func TestDBFromPool(t *testing.T) {
 	config, err := pgxpool.ParseConfig(pgtest.Database(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.MaxConns = 10 // pglocktest takes several at a time
+	config.MaxConns = 10 // pglocktest opens several at a time
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)

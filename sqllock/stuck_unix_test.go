@@ -14,8 +14,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// A backend that neither answers nor hears a cancel request is what a cut
-// network looks like.
+// A backend that neither replies nor reacts to a cancel request behaves like one behind a
+// broken network.
 func TestCloseWhenTheServerIsStuck(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{})
 	for _, driver := range drivers {
@@ -38,19 +38,19 @@ func TestCloseWhenTheServerIsStuck(t *testing.T) {
 				result <- err
 			}()
 			<-asked
-			time.Sleep(50 * time.Millisecond) // nothing tells that a statement is under way
+			time.Sleep(50 * time.Millisecond) // there is no event for a running statement
 			began := time.Now()
 			session.Close()
-			if took := time.Since(began); took > 20*time.Second { // the backend would take for ever
+			if took := time.Since(began); took > 20*time.Second { // the backend would take forever
 				t.Errorf("Close took %v", took)
 			}
 			select {
 			case err := <-result:
 				if err == nil {
-					t.Error("a stopped backend answered")
+					t.Error("a stopped backend replied")
 				}
 			case <-time.After(20 * time.Second):
-				t.Error("Ask goes on after Close")
+				t.Error("Ask continues after Close")
 			}
 		})
 	}

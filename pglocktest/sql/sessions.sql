@@ -1,8 +1,8 @@
--- The sessions that have a lock, or wait for it: $1 is true or false. Either $2, $3
--- and $4 are the classid, objid and objsubid of an advisory lock and $5 is empty, or
--- $5 is a table, quoted as in SQL, and $6 an array of the modes that count. $7 is an
--- array of pids to leave out. The answer is their pids with spaces between them, or
--- 'no such table'.
+-- The sessions that hold a lock ($1 is true) or wait for it (false). For an advisory
+-- lock, $2, $3 and $4 are its classid, objid and objsubid, and $5 is empty. For a table,
+-- $5 is its name, quoted as in SQL, and $6 an array of the modes that count. $7 is an
+-- array of pids to exclude. The result is their pids, separated by spaces, or 'no such
+-- table'.
 SELECT CASE
     WHEN $5::text <> '' AND pg_catalog.to_regclass($5::text) IS NULL THEN 'no such table'
     ELSE coalesce((

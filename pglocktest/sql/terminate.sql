@@ -1,6 +1,6 @@
--- Ends the sessions that have a lock; the parameters are as in sessions.sql. The
--- answer is their pids with spaces between them. MATERIALIZED, so that nobody is
--- signalled before it is known who is meant.
+-- Ends the sessions that hold a lock. The parameters are as in sessions.sql. The result
+-- is their pids, separated by spaces. MATERIALIZED, so that all sessions are found before
+-- the first is signaled.
 WITH holders AS MATERIALIZED (
     SELECT DISTINCT l.pid
     FROM pg_catalog.pg_locks l

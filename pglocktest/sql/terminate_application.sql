@@ -1,6 +1,6 @@
--- Ends the sessions in this database whose application_name is $1. The answer is
--- their pids with spaces between them. MATERIALIZED, so that nobody is signalled
--- before it is known who is meant.
+-- Ends the sessions in this database whose application_name is $1. The result is their
+-- pids, separated by spaces. MATERIALIZED, so that all sessions are found before the
+-- first is signaled.
 WITH sessions AS MATERIALIZED (
     SELECT a.pid
     FROM pg_catalog.pg_stat_activity a

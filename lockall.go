@@ -10,16 +10,14 @@ import (
 	"github.com/pglock-go/pglock/internal/engine"
 )
 
-// LockAll takes the locks of all keys, or none of them. It takes them in one
-// order, that of their numbers, and each once, whatever the order in which they
-// are given: so callers of LockAll never deadlock with each other. While it waits
-// for one it holds those before it and none behind it. Options and errors are
-// those of [Locker.Lock]; [Wait] bounds the whole call; the error names the key
-// that was not to be had.
+// LockAll takes the locks of all keys, or none of them. It takes them in a fixed order
+// and without duplicates, whatever the order of keys, so callers of LockAll cannot
+// deadlock with each other. While it waits for one lock, it holds those before it and
+// none after it. Options and errors are those of [Locker.Lock]; [Wait] limits the whole
+// call; the error contains the key that was not acquired.
 //
-// Keys that nobody holds are taken in one round trip, all together; each that is
-// held by another costs one more. Locks that are lost while others are waited for are
-// taken again.
+// All locks that are free are taken in one round trip; each one held by another session
+// costs one more. A lock lost while LockAll waits for another is taken again.
 func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...Option) (*Lock, error) {
 	const op = "lock all"
 	r, err := newRequest(op, canShare|canWait, opts)
@@ -33,8 +31,8 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...Option) (*Lock
 	return newLock(l.engine, holds, keys[0], keys...), nil
 }
 
-// DoAll is [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
-// inside fn is cancelled when the first of them is lost.
+// DoAll is like [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
+// passed to fn is canceled if any of them is lost.
 func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context) error, opts ...Option) error {
 	const op = "do all"
 	r, err := newRequest(op, canShare|canWait|canSkip, opts)
@@ -48,9 +46,9 @@ func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context)
 	return run(ctx, op, keys, holds, fn)
 }
 
-// sorted are the keys in the one order in which everybody takes them, each once.
-// Two names may be the same lock.
-func sorted(keys []Key) []Key {
+// sortKeys returns keys in canonical order without duplicates, so that concurrent callers
+// cannot deadlock. Two different names may be the same lock.
+func sortKeys(keys []Key) []Key {
 	keys = slices.Clone(keys)
 	slices.SortStableFunc(keys, func(a, b Key) int {
 		if a.pair != b.pair {
@@ -64,8 +62,8 @@ func sorted(keys []Key) []Key {
 	return slices.CompactFunc(keys, func(a, b Key) bool { return a.id == b.id && a.pair == b.pair })
 }
 
-func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) ([]Key, *several, error) {
-	keys = sorted(keys)
+func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) ([]Key, *multiLock, error) {
+	keys = sortKeys(keys)
 	if len(keys) == 0 {
 		return nil, nil, errors.New("pglock: " + op + ": no keys")
 	}
@@ -73,17 +71,17 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	if limit := r.limit().For; limit > 0 {
 		deadline = time.Now().Add(limit)
 	}
-	held, err := l.takeAll(ctx, op, keys, r, deadline)
+	held, err := l.acquireInOrder(ctx, op, keys, r, deadline)
 	for err == nil && slices.ContainsFunc(held, func(h *engine.Hold) bool { return h.Err() != nil }) {
-		// A session ended while others were waited for: to begin anew is what the
-		// caller would do.
+		// A session ended while LockAll waited for other locks. Start again, as the
+		// caller would.
 		l.engine.ReleaseTogether(held)
-		held, err = l.takeAll(ctx, op, keys, r, deadline)
+		held, err = l.acquireInOrder(ctx, op, keys, r, deadline)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	all := newSeveral(l.engine, held)
+	all := newMultiLock(l.engine, held)
 	for _, h := range held {
 		h.Notify(func(err error) {
 			if errors.Is(err, ErrLost) {
@@ -94,29 +92,29 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	return keys, all, nil
 }
 
-// takeAll takes the locks of the keys in their order, waiting where it must, and none
-// of them when one is not to be had. Some may be lost again when it returns.
-func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*engine.Hold, err error) {
+// acquireInOrder takes the locks of keys in their order, waiting if necessary, or none of them
+// if one is not acquired. Some may already be lost again when it returns.
+func (l *Locker) acquireInOrder(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*engine.Hold, err error) {
 	defer func() {
 		if err != nil {
 			l.engine.ReleaseTogether(held)
 		}
 	}()
-	numbers := make([]engine.Key, len(keys))
+	engineKeys := make([]engine.Key, len(keys))
 	for i, key := range keys {
-		numbers[i] = key.session()
+		engineKeys[i] = key.engineKey()
 	}
 	for len(held) < len(keys) {
 		var limit time.Duration
 		if !deadline.IsZero() {
 			limit = max(time.Until(deadline), time.Nanosecond)
 		}
-		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode(), limit)
+		holds, errs := l.engine.AcquireTogether(ctx, engineKeys[len(held):], r.mode(), limit)
 		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
 		if n < 0 {
 			return append(held, holds...), nil
 		}
-		// Nothing behind the one that is waited for may be held.
+		// No lock after the one to wait for may be held.
 		held = append(held, holds[:n]...)
 		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *engine.Hold) bool { return h == nil }))
 		key := keys[len(held)]
