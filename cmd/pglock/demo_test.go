@@ -98,7 +98,7 @@ func TestDemoOnABareSystem(t *testing.T) {
 		s.needs = append(s.needs, "PGLOCK_TEST_POSTGRES_BIN="+dir)
 	}
 	c := s.start(t, "demo")
-	for line := ""; line != "The server is stopped and removed."; {
+	for line := ""; line != "The server was stopped and removed."; {
 		line = c.line()
 	}
 	c.want(0)
@@ -114,7 +114,7 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 	c.signal(syscall.SIGINT)
 	c.want(130)
-	for line := ""; line != "The server is stopped and removed."; {
+	for line := ""; line != "The server was stopped and removed."; {
 		line = c.line()
 	}
 }

@@ -30,7 +30,7 @@ func TestEndAsks(t *testing.T) {
 		term.sees("would be terminated")
 		term.sees("Terminate 1 session? [y/N] ")
 		term.types(answer)
-		term.sees("pglock: nobody was ended")
+		term.sees("pglock: no session was ended")
 		term.want(3)
 		if !isThere() {
 			t.Fatalf("%q ended it", answer)
@@ -38,7 +38,7 @@ func TestEndAsks(t *testing.T) {
 	}
 
 	term := s.inTerminal(t, "cancel", pid)
-	term.sees("was not cancelled: it is idle")
+	term.sees("was not canceled: it is idle")
 	term.want(1)
 
 	// Whoever lost the lock while the answer was thought about is spared.
@@ -115,7 +115,7 @@ func TestWatchOnTerminal(t *testing.T) {
 	s := newSite(t)
 	term := s.inTerminal(t, "ls", "--watch", "100ms", "-f", "database="+s.name)
 	term.sees("\x1b[2J\x1b[H")
-	term.sees("every 100ms; Ctrl-C ends")
+	term.sees("every 100ms; Ctrl-C to stop")
 	term.sees("no locks")
 	s.exec(t, "SELECT pg_advisory_lock(42)")
 	term.sees("\x1b[H")

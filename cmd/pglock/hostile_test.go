@@ -278,7 +278,7 @@ func TestNothingEvilIsShown(t *testing.T) {
 	// On a terminal, too, where our own colours and moves are all there is.
 	ours := strings.NewReplacer("\x1b[1m", "", "\x1b[2m", "", "\x1b[31m", "", "\x1b[33m", "", "\x1b[0m", "", "\x1b[1;31m", "", "\x1b[2J", "", "\x1b[H", "", "\x1b[2K", "", "\x1b[J", "", "\r\r\n", "\n", "\r\n", "\n")
 	for args, ends := range map[string]string{
-		"ls": "", "ls -e": "", "tree": "", "ls --blocking": "", "ls --watch 100ms": "Ctrl-C ends", "tree --watch 100ms": "Ctrl-C ends",
+		"ls": "", "ls -e": "", "tree": "", "ls --blocking": "", "ls --watch 100ms": "Ctrl-C to stop", "tree --watch 100ms": "Ctrl-C to stop",
 		"terminate --blocking --all": "[y/N] ", "terminate " + pid: "[y/N] ", "cancel " + pid: "[y/N] ",
 	} {
 		term := s.inTerminal(t, strings.Fields(args)...)

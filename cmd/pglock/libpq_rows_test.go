@@ -105,7 +105,7 @@ var libpqRows = []libpqRow{
 	{name: "URI, empty", env: socket, args: []string{"-d", "postgres://"}, want: "erin@postgres unix primary"},
 	{name: "URI, empty parts", env: socket, args: []string{"-d", "postgres://:@:/?"}, want: "erin@postgres unix primary"},
 	{name: "URI, an empty password", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice"), args: []string{"-d", "postgres://alice:@127.0.0.1"}, want: "alice@postgres tcp+tls primary"},
-	{name: "URI, @ in the password", env: tcp, args: []string{"-d", "postgres://alice:p@ss@127.0.0.1"}, code: 2, says: "cannot connect to (not shown): a host's name has no @: in a URI, write the @ in a password as %40\n"},
+	{name: "URI, @ in the password", env: tcp, args: []string{"-d", "postgres://alice:p@ss@127.0.0.1"}, code: 2, says: "cannot connect to (not shown): a host name cannot contain @; in a URI, write an @ in the password as %40\n"},
 	{name: "URI, bad percent", env: tcp, args: []string{"-d", "postgres://erin%zz@"}, code: 2, says: "percent"},
 	{name: "URI, a NUL", env: tcp, args: []string{"-d", "postgres:///post%00gres"}, code: 2, says: "%00"},
 	{name: "URI, ssl=true", env: and(tcp, "PGSSLMODE=disable"), args: []string{"-d", "postgres://?ssl=true"}, want: "erin@postgres tcp+tls primary"},
@@ -192,7 +192,7 @@ var libpqRows = []libpqRow{
 	{name: "file, open to others, not needed", env: tcp, files: files{".pgpass 0644": "*:*:*:*:secret of alice\n"}, says: ".pgpass is ignored", want: "erin@postgres tcp+tls primary"},
 	{name: "file, open to others, not read", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice"), files: files{".pgpass 0644": "*:*:*:*:wrong\n"}, want: "alice@postgres tcp+tls primary"},
 	{name: "file, read only", env: and(tcp, "PGUSER=alice"), files: files{".pgpass 0400": "*:*:*:*:secret of alice\n"}, want: "alice@postgres tcp+tls primary"},
-	{name: "file, a folder", env: and(tcp, "PGUSER=alice"), files: files{".pgpass/x": ""}, code: 1, says: ".pgpass is ignored: it is no plain file"},
+	{name: "file, a folder", env: and(tcp, "PGUSER=alice"), files: files{".pgpass/x": ""}, code: 1, says: ".pgpass is ignored: it is not a regular file"},
 	{name: "file, variable", env: and(tcp, "PGUSER=alice", "PGPASSFILE={home}/passwords"), files: files{"passwords": "*:*:*:*:secret of alice\n"}, want: "alice@postgres tcp+tls primary"},
 	{name: "file, variable, not there", env: and(tcp, "PGUSER=alice", "PGPASSFILE={home}/passwords"), files: files{".pgpass": "*:*:*:*:secret of alice\n"}, code: 1, says: "PGPASSWORD"},
 	{name: "file, empty variable", env: and(tcp, "PGUSER=alice", "PGPASSFILE="), files: files{".pgpass": "*:*:*:*:secret of alice\n"}, want: "alice@postgres tcp+tls primary"},
@@ -206,7 +206,7 @@ var libpqRows = []libpqRow{
 	{name: "no HOME, certificates", env: and(tcp, "PGSSLMODE=verify-full", "-HOME"), files: files{"elsewhere/.postgresql/root.crt": "{ca.crt}"}, mount: passwd, want: "erin@postgres tcp+tls primary"},
 	{name: "no HOME, another in the password database", env: and(tcp, "PGUSER=alice", "-HOME"), files: files{".pgpass": "*:*:*:*:secret of alice\n"}, mount: passwd, code: 1, says: "{home}/elsewhere/.pgpass"},
 	{name: "no HOME and no user", env: and(tcp, "-HOME", "-PGUSER", "PGDATABASE=postgres"), mount: passwd, want: "erin@postgres tcp+tls primary"},
-	{name: "no user anywhere", env: and(tcp, "-PGUSER"), mount: "mount --bind /dev/null /etc/passwd; mount --bind /dev/null /etc/nsswitch.conf", code: 2, says: "no user is named"},
+	{name: "no user anywhere", env: and(tcp, "-PGUSER"), mount: "mount --bind /dev/null /etc/passwd; mount --bind /dev/null /etc/nsswitch.conf", code: 2, says: "no user is given"},
 
 	// The folder that libpq looks for a socket in.
 	{name: "no host: the default folder", env: and(socket, "-PGHOST"), mount: defaultFolder, want: "erin@postgres unix primary"},

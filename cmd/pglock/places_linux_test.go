@@ -192,7 +192,7 @@ func signaled(t *testing.T, p place) {
 // The demo, with a server of its own.
 func demonstrated(t *testing.T, p place) {
 	c := siteIn(t, p).start(t, "demo")
-	for line := ""; line != "The server is stopped and removed."; {
+	for line := ""; line != "The server was stopped and removed."; {
 		line = c.line()
 	}
 	c.want(0)

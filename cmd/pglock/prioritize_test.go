@@ -121,7 +121,7 @@ func TestPrioritizeTellsAtOnce(t *testing.T) {
 	blocked := s.start(t, "prioritize", "--after", "100ms", "--", migrate, "ALTER TABLE orders ADD note text")
 	unknown := s.start(t, "prioritize", "--", "sh", "-c", "unset PGAPPNAME; "+migrate+" 'ALTER TABLE orders ADD more text'")
 	blocked.sees(fmt.Sprintf("only reported: pid %d", reports.pid()))
-	unknown.sees("no session of the command is there after 3s: none has application_name \"pglock prioritize ")
+	unknown.sees("no session of the command was seen in 3s: none has application_name \"pglock prioritize ")
 	select {
 	case <-blocked.exited:
 		t.Error("the command has ended")

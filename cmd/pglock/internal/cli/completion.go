@@ -16,9 +16,10 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const completionHelp = `Prints a script for a shell that completes verbs, flags, and what flags take: the
-fields and operators of filters, attributes, formats, and the views and databases
-of the config file.`
+const completionHelp = `Prints a script that completes verbs, flags and their values: the fields and operators
+of filters, attributes, formats, and the views and databases of the config file.
+
+SHELL is bash, zsh, fish or powershell.`
 
 const completionExamples = `  source <(pglock completion bash)
   pglock completion zsh > "${fpath[1]}/_pglock"
@@ -29,7 +30,7 @@ var shells = []string{"bash", "zsh", "fish", "powershell"}
 func (a *app) completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:                   "completion SHELL",
-		Short:                 "Print the completions for bash, zsh or fish",
+		Short:                 "Print the completion script for a shell",
 		Long:                  completionHelp,
 		Example:               completionExamples,
 		Annotations:           map[string]string{offline: "true"},
@@ -37,10 +38,10 @@ func (a *app) completionCommand() *cobra.Command {
 		ValidArgs:             shells,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usagef(cmd, "a shell is needed: %s", strings.Join(shells, ", "))
+				return usagef(cmd, "no shell given: the shells are %s", strings.Join(shells, ", "))
 			}
 			if !slices.Contains(shells, args[0]) {
-				return usagef(cmd, "there is no shell %s: there are %s", quoted(args[0]), strings.Join(shells, ", "))
+				return usagef(cmd, "unknown shell %s: the shells are %s", quoted(args[0]), strings.Join(shells, ", "))
 			}
 			script, err := completionScript(cmd.Root(), args[0])
 			if err != nil {

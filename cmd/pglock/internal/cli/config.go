@@ -16,14 +16,13 @@ import (
 	"github.com/pglock-go/pglock/internal/redact"
 )
 
-const configHelp = `Prints what is in force and where it comes from: the config file, the connection,
-how locks are listed, and the databases and views that the file names. Passwords
-are not shown. With -c it is what holds for that view, and with flags of ls, what
-holds with these.
+const configHelp = `Prints the settings in effect and where each comes from: the config file, the
+connection, how locks are listed, and the file's databases and views. Passwords are
+not shown. With -c or flags of ls, prints the settings that these result in.
 
-The config file is the one that --config-file names, or PGLOCK_CONFIG, or else
-pglock.yaml in the current folder, or pglock/config.yaml in the user's config
-folder. Flags count before the view, the view before the file's defaults.`
+The config file is the first of these: --config-file, PGLOCK_CONFIG, pglock.yaml in
+the current directory, pglock/config.yaml in the user's config directory. Flags
+override the view, and the view overrides the file's defaults.`
 
 const configExamples = `  pglock config
   pglock config -c stuck
@@ -34,7 +33,7 @@ func (a *app) configCommand() *cobra.Command {
 	output := outputFlag{value: "table", choices: []string{"table", "json"}}
 	cmd := &cobra.Command{
 		Use:                   "config [-c VIEW]",
-		Short:                 "Print what is configured, and where",
+		Short:                 "Print the settings in effect and their origins",
 		Long:                  configHelp,
 		Example:               configExamples,
 		DisableFlagsInUseLine: true,

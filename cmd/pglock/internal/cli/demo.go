@@ -16,18 +16,18 @@ import (
 )
 
 const demoHelp = `Shows pglock at work on a throwaway Postgres server, in about ten seconds: two
-workers and one lock, who holds it and who waits, the hand-over, and a worker that
-is killed. Every command that it shows is really run.
+workers that need one lock, who holds it and who waits, how it passes from one to the
+other, and what happens if a worker is killed. Every command shown is really run.
 
-The server is found on this machine or fetched, listens on a Unix socket in a
-folder of its own, and is gone at the end. With --keep it stays until Ctrl-C, and
-how to connect to it is printed.`
+The Postgres binaries are found on this machine or downloaded. The server listens on
+a Unix socket in a temporary directory and is removed at the end. With --keep it runs
+until Ctrl-C, and pglock prints how to connect to it.`
 
 func (a *app) demoCommand() *cobra.Command {
 	var keep bool
 	cmd := &cobra.Command{
 		Use:                   "demo [--keep]",
-		Short:                 "See it all on a throwaway server",
+		Short:                 "Show pglock at work on a throwaway server",
 		Long:                  demoHelp,
 		Example:               "  pglock demo\n  pglock demo --keep",
 		Annotations:           map[string]string{offline: "true"},
@@ -37,7 +37,7 @@ func (a *app) demoCommand() *cobra.Command {
 			return a.demo(cmd.Context(), keep)
 		},
 	}
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the server up until Ctrl-C")
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep the server running until Ctrl-C")
 	return cmd
 }
 
@@ -58,7 +58,7 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 		}
 	}()
 
-	fmt.Fprintln(a.Out, "A throwaway Postgres server comes first.")
+	fmt.Fprintln(a.Out, "Starting a throwaway Postgres server.")
 	options, err := pgserver.FromEnv()
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 			err = errors.Join(err, stopErr)
 			return
 		}
-		fmt.Fprintln(a.Out, "\nThe server is stopped and removed.")
+		fmt.Fprintln(a.Out, "\nThe server was stopped and removed.")
 	}()
 	database, err := server.CreateDatabase(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	if !keep {
 		return nil
 	}
-	fmt.Fprintf(a.Out, "\nThe server stays until Ctrl-C. In another terminal:\n\n")
+	fmt.Fprintf(a.Out, "\nThe server runs until Ctrl-C. In another terminal:\n\n")
 	for _, kv := range server.Env(database) {
 		name, value, _ := strings.Cut(kv, "=")
 		fmt.Fprintf(a.Out, "  export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
@@ -117,7 +117,7 @@ func (s *story) tell(ctx context.Context) error {
 	const report = "nightly-report"
 	job := []string{"pglock", "run", report, "--", "sh", "-c", "echo at work; sleep 4; echo done"}
 
-	s.say("Two machines shall make a report each night, but never both at once. Worker A\nbegins, and holds the lock while its command runs:")
+	s.say("Two machines both run a nightly report, but only one may run it at a time. Worker A\nstarts, and holds the lock while its command runs:")
 	a, err := s.start("A", job...)
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.await(ctx, report, 1, 0); err != nil {
 		return err
 	}
-	s.say("Worker B comes with the same command:")
+	s.say("Worker B starts the same command:")
 	b, err := s.start("B", job...)
 	if err != nil {
 		return err
@@ -133,25 +133,25 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.await(ctx, report, 1, 1); err != nil {
 		return err
 	}
-	s.say("B's command has not begun: it waits. Who holds the lock, and who waits?")
+	s.say("B's command has not started: B waits for the lock. Who holds it, and who waits?")
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}
-	s.say("A third one would rather not wait:")
+	s.say("A third worker does not want to wait:")
 	code, err := s.run(ctx, "pglock", "run", "--no-wait", report, "--", "echo", "never")
 	if err != nil {
 		return err
 	}
 	s.write(fmt.Sprintf("(exit code %d)\n", code))
 
-	s.say("When A has done its work, the lock goes to B:")
+	s.say("When A is done, B acquires the lock:")
 	if err := a.wait(ctx); err != nil {
 		return err
 	}
 	if err := s.await(ctx, report, 1, 0); err != nil {
 		return err
 	}
-	s.say("Now C waits behind B, and B's pglock is killed, as if its machine went down. It\ncan tidy up nothing any more:")
+	s.say("Now C waits for B, and B's pglock is killed, as if its machine had crashed. It has no\nchance to clean up:")
 	c, err := s.start("C", "pglock", "run", report, "--", "sh", "-c", "echo at work; echo done")
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err := c.wait(ctx); err != nil {
 		return err
 	}
-	s.say(fmt.Sprintf("Within %s B's command was ended with it, Postgres had freed the lock, and C had\ndone its work. Nobody holds it any more:", shortDuration(time.Since(killed))))
+	s.say(fmt.Sprintf("Within %s B's command was killed too, Postgres released the lock, and C did its work.\nNow nobody holds the lock:", shortDuration(time.Since(killed))))
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}

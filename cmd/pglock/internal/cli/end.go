@@ -15,31 +15,35 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const cancelHelp = `Cancels what sessions run, as Ctrl-C in psql does: those that have or wait for a
-lock that matches, or, with --blocking, those that keep a session with a matching
-lock waiting. The sessions live on. A session that is idle in a transaction runs
-nothing: to cancel it frees nothing, so it is left alone and told of.
+const cancelHelp = `Cancels the statements that sessions run, as Ctrl-C does in psql. The sessions are
+those that hold or wait for a matching lock or, with --blocking, those that block
+them. The sessions stay connected. A session that is idle in a transaction runs no
+statement, so it is reported and left alone: use pglock terminate.
 ` + endHelp
 
-const terminateHelp = `Ends sessions: those that have or wait for a lock that matches, or, with
---blocking, those that keep a session with a matching lock waiting. What they do is
-rolled back, and all their locks are free when that is done; --wait waits for it.
+const terminateHelp = `Terminates sessions: those that hold or wait for a matching lock or, with --blocking,
+those that block them. Postgres rolls back their transactions and then releases
+their locks. --wait waits for that.
 ` + endHelp
 
 const endHelp = `
-It shows whom it would end and asks at the terminal, unless -y says yes or
---dry-run says no. Whoever has no such lock any more when the answer comes is
-spared. Each outcome is reported. The exit code is 0 when all were ended or are
-gone, 1 when some were not, and 3 when the answer was no. When no session matches,
-that is said on stderr, with each filter that nothing at all matches, and the exit
-code is 0.
+pglock shows the sessions and asks for confirmation at the terminal, unless -y or
+--dry-run is given. Sessions that no longer match when the answer comes are spared.
+Each outcome is reported.
 
-Who does not see when a session began (it takes pg_read_all_stats) ends it only if
-something else proves that no other session has its PID by now.
+These sessions are left alone unless --allow names their KIND: replication and
+backups (walsender), autovacuum, other server processes (background), and pglock's
+own session (self).
 
-Left alone unless --allow names them: replication and backups (walsender),
-autovacuum, other processes of the server's own (background), and the session that
-asks (self).`
+A role without pg_read_all_stats does not see when other sessions began. pglock then
+ends a session only if it can tell in another way that its PID was not reused.
+
+Exit codes:
+
+  0  all sessions were ended or are gone, or none matched (see stderr)
+  1  some sessions were not ended, or another error
+  2  wrong usage
+  3  the answer was no`
 
 const cancelExamples = `  pglock cancel 4711
   pglock cancel --blocking --on orders
@@ -68,7 +72,7 @@ type end struct {
 func (a *app) cancelCommand() *cobra.Command {
 	return a.endCommand(&end{app: a}, &cobra.Command{
 		Use:     "cancel [FLAG...] [PID...]",
-		Short:   "Cancel what sessions with locks run",
+		Short:   "Cancel statements of sessions with locks",
 		Long:    cancelHelp,
 		Example: cancelExamples,
 	})
@@ -78,11 +82,11 @@ func (a *app) terminateCommand() *cobra.Command {
 	e := &end{app: a, terminate: true, wait: durationFlag{least: time.Millisecond, what: "must be longer than 0"}}
 	cmd := a.endCommand(e, &cobra.Command{
 		Use:     "terminate [FLAG...] [PID...]",
-		Short:   "End sessions with locks",
+		Short:   "Terminate sessions with locks",
 		Long:    terminateHelp,
 		Example: terminateExamples,
 	})
-	cmd.Flags().Var(&e.wait, "wait", "wait until they are gone, at most so long")
+	cmd.Flags().Var(&e.wait, "wait", "wait up to this long for the sessions to end")
 	return cmd
 }
 
@@ -96,11 +100,11 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 		e.sure = e.sure || e.yes
 		switch {
 		case e.isEmpty() && !e.everybody:
-			return usagef(cmd, "nothing says whom to %s: name PIDs, -f or --on; or --all", cmd.Name())
+			return usagef(cmd, "no sessions selected: give PIDs, -f, --on or --all")
 		case !e.isEmpty() && e.everybody:
-			return usagef(cmd, "--all is for when nothing else says whom to %s", cmd.Name())
+			return usagef(cmd, "--all cannot be combined with PIDs, -f, --on or a view's filters")
 		case !e.sure && !e.dryRun && !a.hasPerson():
-			return usagef(cmd, "there is no terminal to ask at: say -y, or --dry-run to look")
+			return usagef(cmd, "no terminal to ask for confirmation: use -y or --dry-run")
 		}
 		e.format = a.format(e.outputOr(output), e.expanded)
 		var err error
@@ -112,12 +116,12 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	e.register(flags, "those that keep what matches waiting, not those that match")
-	flags.BoolVar(&e.everybody, "all", false, "whoever has a lock or waits for one; with --blocking, all who keep others waiting")
-	flags.BoolVarP(&e.sure, "yes", "y", false, "do not ask")
+	e.register(flags, "select the sessions that block those that match")
+	flags.BoolVar(&e.everybody, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
+	flags.BoolVarP(&e.sure, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
-	flags.Var(&e.allow, "allow", "also these `KIND`s: "+strings.Join(allowChoices(), ", "))
-	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each in lines of its own")
+	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+strings.Join(allowChoices(), ", "))
+	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each attribute on its own line")
 	flags.VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	return cmd
 }
@@ -186,7 +190,7 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 				return false
 			}
 			spared = append(spared, inspect.Outcome{Victim: v, Status: statusSpared, Reason: fmt.Sprintf(
-				"it holds nothing that others wait for but stands ahead of them in the queue, and waits itself, for %s (-f block=soft is about such)", whoIs(ahead))})
+				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", whoIs(ahead))})
 			return true
 		}), spared, nil
 	}
@@ -234,7 +238,7 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 		case !wasSignalled(o):
 			others = append(others, o)
 		case i < 0:
-			o.Status, o.Reason = statusSpared, "it is gone, or has no such lock any more"
+			o.Status, o.Reason = statusSpared, "it is gone or no longer matches"
 			others = append(others, o)
 		case o.Victim.BackendStart.IsZero():
 			// When it began is hidden: whether it is still the one that was shown is
@@ -285,7 +289,7 @@ func (e *end) behind(ctx context.Context) (map[string]int, error) {
 func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
 	in, out, err := e.terminal()
 	if err != nil {
-		return &usageError{text: "there is no terminal to ask at: say -y, or --dry-run to look"}
+		return &usageError{text: "no terminal to ask for confirmation: use -y or --dry-run"}
 	}
 	shown := *e.app
 	shown.Out = out
@@ -301,10 +305,10 @@ func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
 			fmt.Fprintln(out, e.explain(o, true))
 		}
 	}
-	verb := "Cancel what %s? [y/N] "
-	who := plural(count, "session runs", "sessions run")
+	verb := "Cancel the statements of %s? [y/N] "
+	who := plural(count, "session", "sessions")
 	if e.terminate {
-		verb, who = "Terminate %s? [y/N] ", plural(count, "session", "sessions")
+		verb = "Terminate %s? [y/N] "
 	}
 	fmt.Fprintf(out, verb, who)
 	answer, err := readLine(in)
@@ -362,7 +366,7 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 	failed := false
 	for _, pid := range e.missing(outcomes) {
 		failed = true
-		e.tell("pid %d was not %s: no session with that number has a lock that matches", pid, e.past())
+		e.tell("pid %d was not %s: no session with this PID has a matching lock", pid, e.past())
 	}
 	for _, o := range outcomes {
 		failed = failed || !e.succeeded(o)
@@ -371,7 +375,7 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 		}
 	}
 	if failed {
-		return &toldError{errors.New("some were not ended")}
+		return &toldError{errors.New("some sessions were not ended")}
 	}
 	return nil
 }
@@ -403,7 +407,7 @@ func (e *end) past() string {
 	if e.terminate {
 		return "terminated"
 	}
-	return "cancelled"
+	return "canceled"
 }
 
 // explain says why one was not ended, and what helps.
@@ -418,11 +422,11 @@ func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 	}
 	switch {
 	case o.Grant != "":
-		text += "; a superuser can permit it: " + printable(o.Grant)
+		text += "; a superuser can allow it: " + printable(o.Grant)
 	case o.Status == inspect.Idle:
-		text += fmt.Sprintf(": pglock terminate %d", o.Victim.PID)
+		text += fmt.Sprintf("; use pglock terminate %d", o.Victim.PID)
 	case o.Protected != "":
-		text += "; it takes --allow " + string(o.Protected)
+		text += "; use --allow " + string(o.Protected)
 	}
 	return text
 }
@@ -528,7 +532,7 @@ func (f *allowFlag) Set(s string) error {
 	for kind := range strings.SplitSeq(s, ",") {
 		kind = strings.TrimSpace(kind)
 		if !slices.Contains(allowChoices(), kind) {
-			return fmt.Errorf("there are %s", strings.Join(allowChoices(), ", "))
+			return fmt.Errorf("the kinds are %s", strings.Join(allowChoices(), ", "))
 		}
 		*f = append(*f, inspect.Protected(kind))
 	}

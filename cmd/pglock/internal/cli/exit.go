@@ -53,7 +53,7 @@ func (e *notAcquiredError) Error() string { return e.text }
 func (e *notAcquiredError) Unwrap() error { return e.err }
 
 // errDeclined says that a person was asked, and said no.
-var errDeclined = errors.New("nobody was ended")
+var errDeclined = errors.New("no session was ended")
 
 // toldError is an error that the person was told of when it happened.
 type toldError struct{ err error }

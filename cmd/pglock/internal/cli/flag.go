@@ -50,7 +50,7 @@ func (f *durationFlag) Set(s string) error {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return errors.New("not a duration, such as 500ms, 30s, 5m or 1h30m")
+		return errors.New("not a duration; write 500ms, 30s, 5m or 1h30m")
 	}
 	if d < f.least {
 		return errors.New(f.what)

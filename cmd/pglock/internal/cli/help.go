@@ -41,11 +41,11 @@ func usageOf(cmd *cobra.Command) string {
 	}
 	section("Flags", flagsOf(cmd, false))
 	if cmd.Annotations[offline] == "" {
-		section("Connection, as in psql; what is not given comes from PG* variables", flagsOf(cmd, true))
+		section("Connection, as in psql (defaults come from the PG* variables)", flagsOf(cmd, true))
 	}
 	section("Examples", cmd.Example)
 	if !cmd.HasParent() {
-		b.WriteString("\n'pglock VERB --help' tells more about a verb.\n")
+		b.WriteString("\nRun 'pglock VERB --help' for more about a verb.\n")
 	}
 	return b.String()
 }
@@ -71,8 +71,8 @@ func pickFlags(cmd *cobra.Command, connection bool) *pflag.FlagSet {
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:         "help [VERB]",
-		Short:       "Tell about a verb",
-		Long:        "Tells what a verb does, and how it is used.",
+		Short:       "Show help for a verb",
+		Long:        "Shows what a verb does and how to use it.",
 		Annotations: map[string]string{offline: "true"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic := cmd.Root()

@@ -205,7 +205,7 @@ func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest
 					process.Continue()
 				}
 			case e.Stuck != "":
-				a.tell("still holding the lock %s: these do not end: %s", quoted(r.title), e.Stuck)
+				a.tell("still holding lock %s: these processes do not end: %s", quoted(r.title), e.Stuck)
 			}
 		}
 	}
@@ -219,7 +219,7 @@ func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, pglock.ErrLost):
-		return fmt.Errorf("lock %s was lost when the command had ended: %w", quoted(r.title), err)
+		return fmt.Errorf("lock %s was lost by the time the command ended: %w", quoted(r.title), err)
 	}
 	a.tell("unlocking %s: %v", quoted(r.title), err)
 	return nil

@@ -14,20 +14,19 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const lsHelp = `Lists the locks of the whole server: who holds them, and who waits for them and
-for how long. What is waited for comes first, the longest wait on top. With
---blocking there is a row for each session that waits and each that it waits for.
+const lsHelp = `Lists the locks of the whole server: who holds them, who waits, and for how long.
+Locks that are waited for come first, the longest wait on top. With --blocking there
+is a row for each pair of a waiting session and one that blocks it.
 
-Without PIDs, filters or tables it leaves out what every transaction holds on its
-own number, unless somebody waits for that.
+Without PIDs, filters or tables, the locks that each transaction holds on its own
+transaction IDs are left out, unless a session waits for them.
 
-On a terminal it is a table. In a pipe it is lines with tabs, under a line of
-names. -o json is an array of objects and -o csv a table, both with all attributes
-unless -a says which. Durations are seconds there, and times as in RFC 3339.
+The output is a table on a terminal, else tab-separated lines under a header. -o json
+prints an array of objects and -o csv a table, both with all attributes unless -a
+selects some. In tsv, csv and json, durations are in seconds and times as in RFC 3339.
 
-A filter is FIELD OP VALUE in one argument: a field is an attribute, or
-context.KEY; OP is one of = != < <= > >= and, for text, ~ and !~ with a regular
-expression.`
+A filter is one argument, FIELD OP VALUE. FIELD is an attribute or context.KEY. OP is
+one of = != < <= > >= and, for text, ~ and !~ with a regular expression.`
 
 const lsExamples = `  pglock ls
   pglock ls --blocking
@@ -42,7 +41,7 @@ func (a *app) lsCommand() *cobra.Command {
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd := &cobra.Command{
 		Use:                   "ls [FLAG...] [PID...]",
-		Short:                 "List locks: who holds, who waits",
+		Short:                 "List locks, their holders and their waiters",
 		Long:                  lsHelp,
 		Example:               lsExamples,
 		DisableFlagsInUseLine: true,
@@ -58,7 +57,7 @@ func (a *app) lsCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
-	s.register(cmd.Flags(), "a row for each one that waits and each that it waits for")
+	s.register(cmd.Flags(), "show pairs of a waiting session and one that blocks it")
 	s.registerList(cmd.Flags())
 	cmd.Flags().VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	watch.register(cmd.Flags())
@@ -154,7 +153,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	}
 	notices := hiddenNotice(session, len(hidden))
 	if n := s.shown(count); n < count {
-		notices = append(notices, fmt.Sprintf("%d of %d %s are shown; -l 0 shows all", n, count, what))
+		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, count, what))
 	}
 	if count == 0 {
 		lines, err := s.unmatched(ctx, session)

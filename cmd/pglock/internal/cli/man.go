@@ -47,7 +47,7 @@ func manPage(cmd *cobra.Command) string {
 		short = strings.ToLower(short[:1]) + short[1:]
 	}
 	if !cmd.HasParent() {
-		short = "Postgres locks for commands, and who holds and waits"
+		short = "run commands under Postgres locks, and show holders and waiters"
 	}
 	line(`.\" Generated from the help of pglock by go generate. Do not edit.`)
 	line(`.TH %s 1 "" pglock "pglock manual"`, strings.ToUpper(manText(pageName(cmd))))

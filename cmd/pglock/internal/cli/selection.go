@@ -46,18 +46,18 @@ const defaultLimit = 25
 
 // register adds the flags that say which locks.
 func (s *selection) register(flags *pflag.FlagSet, blocking string) {
-	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeated, what matches all")
-	flags.Var(&s.tables, "on", "only locks on this `table`; repeated, on any of them")
+	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeat to require all")
+	flags.Var(&s.tables, "on", "only locks on this `table`; repeat for more tables")
 	flags.BoolVar(&s.blocking, "blocking", false, blocking)
-	flags.StringVarP(&s.view, "config", "c", "", "what the `VIEW` of the config file says, besides these flags")
+	flags.StringVarP(&s.view, "config", "c", "", "also apply this `VIEW` of the config file")
 }
 
 // registerList adds those that say how they are listed.
 func (s *selection) registerList(flags *pflag.FlagSet) {
 	s.limit = defaultLimit
-	flags.VarP(&s.attributes, "attribute", "a", "show this `attribute`; repeated or with commas, these")
-	flags.VarP(&s.limit, "limit", "l", "show at most `N`, the most urgent ones; 0 for all")
-	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each in lines of its own")
+	flags.VarP(&s.attributes, "attribute", "a", "show this `attribute`; repeat or separate with commas")
+	flags.VarP(&s.limit, "limit", "l", "show at most `N`, most urgent first; 0 for all")
+	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each attribute on its own line")
 }
 
 // settle reads the arguments, adds what the config file says, and checks what only
@@ -67,7 +67,7 @@ func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 			pid, err := strconv.ParseInt(word, 10, 32)
 			if err != nil || pid < 1 {
-				return usagef(cmd, "%s is no PID", quoted(word))
+				return usagef(cmd, "%s is not a PID", quoted(word))
 			}
 			if !slices.Contains(s.pids, int32(pid)) {
 				s.pids = append(s.pids, int32(pid))
@@ -82,12 +82,12 @@ func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
 	}
 	for _, f := range slices.Concat(s.filters, s.viewFilters) {
 		if config.OfPairs(f) {
-			return usagef(cmd, "--filter %s: only pairs have that: add --blocking", quoted(f.String()))
+			return usagef(cmd, "--filter %s: this field needs --blocking", quoted(f.String()))
 		}
 	}
 	for _, name := range s.attributes {
 		if _, ok := attributeOf(inspect.Attributes(), name); !ok {
-			return usagef(cmd, "--attribute %s: only pairs have that: add --blocking", quoted(name))
+			return usagef(cmd, "--attribute %s: this attribute needs --blocking", quoted(name))
 		}
 	}
 	return nil
@@ -193,7 +193,7 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	var lines []string
 	what := "lock"
 	if s.blocking {
-		what = "wait"
+		what = "blocked session"
 	}
 	for _, f := range slices.Concat(s.filters, s.viewFilters) {
 		var n int
@@ -211,9 +211,9 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 			n = len(locks)
 		}
 		if n == 0 {
-			line := fmt.Sprintf("no %s at all matches %s", what, quoted(f.String()))
+			line := fmt.Sprintf("no %s on the server matches %s", what, quoted(f.String()))
 			if text := f.String(); strings.HasPrefix(text, "relation ") && strings.Contains(text, ".") {
-				line += ": a relation is named without its schema, which is a field of its own; --on takes both"
+				line += ": write the relation without its schema, or use --on"
 			}
 			lines = append(lines, line)
 		}
@@ -283,7 +283,7 @@ func (f *listFlag) String() string { return strings.Join(*f, ", ") }
 
 func (f *listFlag) Set(s string) error {
 	if strings.TrimSpace(s) == "" {
-		return errors.New("it is empty")
+		return errors.New("must not be empty")
 	}
 	*f = append(*f, s)
 	return nil
@@ -303,7 +303,7 @@ func (f *attributeFlag) Set(s string) error {
 			for _, a := range inspect.Attributes() {
 				names = append(names, a.Name)
 			}
-			return fmt.Errorf("there is no attribute %s: there are %s; and for pairs blocking_ before those of the session, and block",
+			return fmt.Errorf("unknown attribute %s; the attributes are %s; with --blocking also block, and blocking_ before those of a session",
 				quoted(name), strings.Join(names, ", "))
 		}
 		*f = append(*f, name)
@@ -320,7 +320,7 @@ func (f *limitFlag) String() string { return strconv.Itoa(int(*f)) }
 func (f *limitFlag) Set(s string) error {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 {
-		return errors.New("a limit is a number, 0 for all")
+		return errors.New("must be a number, 0 for all")
 	}
 	*f = limitFlag(n)
 	return nil

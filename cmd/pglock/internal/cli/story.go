@@ -182,7 +182,7 @@ func (s *story) await(ctx context.Context, name string, holders, waiters int) er
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("the demo went wrong: %d hold the lock and %d wait: %w", held, waiting, ctx.Err())
+			return fmt.Errorf("demo failed: %d sessions hold the lock and %d wait for it: %w", held, waiting, ctx.Err())
 		}
 	}
 }

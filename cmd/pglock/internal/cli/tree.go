@@ -15,15 +15,15 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const treeHelp = `Draws who waits for whom: at each root a session, or a prepared transaction,
-that waits for nobody and keeps others waiting, and below each session those
-that wait for it. The root with the most sessions behind it comes first: to end
-it, or to let it finish, helps most.
+const treeHelp = `Draws who waits for whom. Each root is a session or a prepared transaction that
+blocks others and does not wait. Below each session are those that wait for it. The
+root with the most sessions behind it comes first: ending it frees the most.
 
-PIDs, filters and tables choose the trees in which a session has a lock that
-matches, or waits for one. A tree is always shown whole.
+PIDs, filters and tables select the trees in which a session holds or waits for a
+matching lock. A tree is always shown whole.
 
--o json is an array of the roots, each with those that it blocks in "blocked".`
+-o json prints an array of the roots, each with the sessions that it blocks in
+"blocked".`
 
 const treeExamples = `  pglock tree
   pglock tree --on orders
@@ -70,10 +70,10 @@ func (a *app) treeCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
-	s.register(cmd.Flags(), "FILTERs are about pairs of one that waits and one that blocks it")
-	cmd.Flags().VarP(&s.attributes, "attribute", "a", "tell this `attribute` of each session too; repeated or with commas, these")
+	s.register(cmd.Flags(), "filter pairs of a waiting session and one that blocks it")
+	cmd.Flags().VarP(&s.attributes, "attribute", "a", "also show this `attribute` of each session; repeat or separate with commas")
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
-	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw without line characters")
+	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw with ASCII characters")
 	watch.register(cmd.Flags())
 	return cmd
 }
@@ -196,7 +196,7 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 		spans = append(spans, span{yellow, "  waits " + waitText(t.Pair)}, span{"", howBlocked(t.Pair, above)})
 	}
 	if t.Again {
-		return append(spans, span{dim, "  (drawn elsewhere with those behind it)"}, span{"", whoseIs(t.Session)})
+		return append(spans, span{dim, "  (drawn elsewhere, with the sessions behind it)"}, span{"", whoseIs(t.Session)})
 	}
 	if t.Pair == nil || t.State != "active" {
 		spans = append(spans, span{"", stateText(t.Session)})
@@ -209,7 +209,7 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 		spans = append(spans, span{bold, text})
 	}
 	if t.Cycle {
-		spans = append(spans, span{red, "  in a circle: waits for itself through others"})
+		spans = append(spans, span{red, "  in a cycle: waits for itself through others"})
 	}
 	// At the end, where a line may be cut.
 	spans = append(spans, span{"", whoseIs(t.Session)})
@@ -311,7 +311,7 @@ func stateText(s *inspect.Session) string {
 		}
 		return "  prepared " + s.Prepared.PreparedAt.Local().Format("2006-01-02 15:04:05")
 	case s.Hidden:
-		return "  (what it does is hidden from this role)"
+		return "  (its activity is hidden from this role)"
 	case s.State == "":
 		return ""
 	}
@@ -433,8 +433,8 @@ func hiddenNotice(s *session, count int) []string {
 		return nil
 	}
 	role := `"` + strings.ReplaceAll(s.user, `"`, `""`) + `"`
-	return []string{fmt.Sprintf("what %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
-		plural(count, "session does", "sessions do"), role)}
+	return []string{fmt.Sprintf("the activity of %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
+		plural(count, "session", "sessions"), role)}
 }
 
 func plural(n int, one, many string) string {

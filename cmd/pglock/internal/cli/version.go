@@ -13,7 +13,7 @@ func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:         "version [-o json]",
 		Short:       "Print the version",
-		Long:        "Prints which pglock this is and what it was built from.",
+		Long:        "Prints the version of pglock and what it was built from.",
 		Annotations: map[string]string{offline: "true"},
 		Args:        noArgs,
 		RunE:        func(*cobra.Command, []string) error { return a.printVersion(output.value) },

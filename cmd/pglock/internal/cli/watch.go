@@ -21,7 +21,7 @@ type watchFlag struct{ every time.Duration }
 const watchDefault = 2 * time.Second
 
 func (f *watchFlag) register(flags *pflag.FlagSet) {
-	flags.Var(f, "watch", "show it again and again, every 2s or as `DURATION` says, until Ctrl-C")
+	flags.Var(f, "watch", "refresh every 2s, or every `DURATION`, until Ctrl-C")
 	flags.Lookup("watch").NoOptDefVal = watchDefault.String()
 }
 
@@ -35,7 +35,7 @@ func (f *watchFlag) String() string {
 }
 
 func (f *watchFlag) Set(s string) error {
-	d := durationFlag{least: 100 * time.Millisecond, what: "the server deserves a tenth of a second in between, at the least"}
+	d := durationFlag{least: 100 * time.Millisecond, what: "must be 100ms or longer"}
 	if err := d.Set(s); err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, s
 // room.
 func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []string, _ map[string]bool) error {
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-	head := fmt.Sprintf("%s, every %s; Ctrl-C ends", time.Now().Format("15:04:05"), every)
+	head := fmt.Sprintf("%s, every %s; Ctrl-C to stop", time.Now().Format("15:04:05"), every)
 	lines = append([]string{head, ""}, lines...)
 	for _, notice := range notices {
 		line := "pglock: " + printable(notice)

@@ -76,7 +76,7 @@ func (s *wayStory) missing() string {
 	for i, name := range s.r.who.Applications {
 		text := quoted(name)
 		if i == 0 {
-			text = "application_name " + text + ", which the command has in PGAPPNAME"
+			text = "application_name " + text + " (passed in PGAPPNAME)"
 		}
 		what = append(what, text)
 	}
@@ -86,7 +86,7 @@ func (s *wayStory) missing() string {
 	for _, pid := range s.r.who.PIDs {
 		what = append(what, fmt.Sprintf("pid %d", pid))
 	}
-	return fmt.Sprintf("none has %s; name its sessions with --application-name, --user or --pid", strings.Join(what, ", or "))
+	return fmt.Sprintf("none has %s; use --application-name, --user or --pid", strings.Join(what, ", or "))
 }
 
 // hear is told of everything that happens.
@@ -101,7 +101,7 @@ func (s *wayStory) hear(e prioritize.Event) {
 		s.seen = true
 	case prioritize.Unseen:
 		if !s.over && !s.began.IsZero() {
-			s.app.tell("no session of the command is there after %v: %s", e.Waited, s.missing())
+			s.app.tell("no session of the command was seen in %v: %s", e.Waited, s.missing())
 		}
 		return
 	case prioritize.Overdue:
@@ -114,13 +114,13 @@ func (s *wayStory) hear(e prioritize.Event) {
 func advice(e prioritize.Event) string {
 	switch e.Reason {
 	case prioritize.SparedIdle:
-		return " (--terminate, or --escalate in its time)"
+		return " (only --terminate, or --escalate after its time, ends it)"
 	case prioritize.SparedSuperuser:
-		return " (--allow superusers)"
+		return " (use --allow superusers)"
 	case prioritize.SparedAutovacuum:
-		return " (or --allow autovacuum)"
+		return " (or use --allow autovacuum)"
 	case prioritize.SparedBackground:
-		return " (--allow background)"
+		return " (use --allow background)"
 	}
 	return ""
 }
@@ -219,22 +219,22 @@ func (s *wayStory) sum() {
 	}
 	for i, id := range s.order {
 		if i == mostBlockers {
-			s.app.tell("summary: %d more were in the way", len(s.order)-i)
+			s.app.tell("summary: %d more blockers", len(s.order)-i)
 			break
 		}
 		b := s.blockers[id]
-		deeds := "nothing done, for it was not in the way for longer than " + s.r.after.String()
+		deeds := "no action, as it did not block for longer than " + s.r.after.String()
 		if len(b.deeds) > 0 {
 			deeds = strings.Join(b.deeds, ", then ")
 		}
-		s.app.tell("summary: %s was in the way for %s, on %s: %s", b.name(), shortDuration(b.total), b.pair.Target(), deeds)
+		s.app.tell("summary: %s blocked for %s, on %s: %s", b.name(), shortDuration(b.total), b.pair.Target(), deeds)
 	}
 	switch took := time.Since(s.began); {
 	case s.overdue && !s.r.dryRun:
-		s.app.tell("nobody was ended: that takes --cancel, --terminate or --escalate")
+		s.app.tell("no session was ended; use --cancel, --terminate or --escalate")
 	case s.seen:
 	case took < time.Second:
-		s.app.tell("no session of the command was seen, which took only %s: %s", shortDuration(took), s.missing())
+		s.app.tell("no session of the command was seen in the %s that it ran: %s", shortDuration(took), s.missing())
 	default:
 		s.app.tell("no session of the command was seen: %s", s.missing())
 	}

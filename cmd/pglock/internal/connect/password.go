@@ -10,12 +10,12 @@ import (
 	"golang.org/x/term"
 )
 
-// errNoTerminal says that there is nobody to ask for a password.
-var errNoTerminal = errors.New("there is no terminal to ask for a password at; set PGPASSWORD or use .pgpass")
+// errNoTerminal is returned if there is no terminal to prompt for a password.
+var errNoTerminal = errors.New("no terminal to prompt for a password: set PGPASSWORD or use .pgpass")
 
-// WithPassword calls try, and asks for the password where psql does: before, with -W;
-// or when the server wants one and none was found, unless -w says never to ask. ctx
-// ends the asking.
+// WithPassword calls try and prompts for the password when psql would: before try,
+// with -W, or if the server requires one and none was found, unless -w is given. In the
+// latter case it calls try again. ctx ends the prompt.
 func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) error {
 	if f.Ask {
 		if err := ask(ctx, t); err != nil {
@@ -28,7 +28,7 @@ func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) er
 	if !errors.Is(err, errNoPassword) || !errors.As(err, &failed) {
 		return err
 	}
-	failed.advice = "set PGPASSWORD, or write it into " + t.passfile
+	failed.advice = "set PGPASSWORD or add the password to " + t.passfile
 	if t.passfile == "" {
 		failed.advice = "set PGPASSWORD"
 	}
@@ -36,7 +36,7 @@ func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) er
 		return err
 	}
 	if askErr := ask(ctx, t); errors.Is(askErr, errNoTerminal) {
-		failed.advice = "there is no terminal to ask for it at: " + failed.advice
+		failed.advice = "no terminal to prompt for it: " + failed.advice
 		return err
 	} else if askErr != nil {
 		return askErr
@@ -44,7 +44,7 @@ func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) er
 	return try()
 }
 
-// ask reads a password from the terminal, without showing it.
+// ask prompts for a password at the terminal, without echoing it.
 func ask(ctx context.Context, t *Target) error {
 	in, out, err := openTerminal()
 	if err != nil {
@@ -56,14 +56,14 @@ func ask(ctx context.Context, t *Target) error {
 	if err != nil {
 		return errNoTerminal
 	}
-	// Silent first: what is typed at the prompt must not be shown, however early.
+	// Turn the echo off first: keys typed before the prompt must not be shown either.
 	if err := silence(fd); err != nil {
 		return errNoTerminal
 	}
 	read := false
 	defer func() {
 		_ = term.Restore(fd, before)
-		if read { // else it is still being read from
+		if read { // else the goroutine below still reads from it
 			in.Close()
 		}
 	}()
@@ -87,14 +87,14 @@ func ask(ctx context.Context, t *Target) error {
 		t.SetPassword(string(a.password))
 		return nil
 	case <-ctx.Done():
-		// Nothing but a key ends the reading; the process ends now anyway. The
-		// terminal must show again what is typed.
+		// Only input ends the read, but the process is about to exit. The deferred
+		// call turns the echo on again.
 		fmt.Fprintln(out)
 		return context.Cause(ctx)
 	}
 }
 
-// openTerminal opens the terminal of this process, whatever its streams are.
+// openTerminal opens the controlling terminal, even if the streams are redirected.
 func openTerminal() (in, out *os.File, err error) {
 	input, output := "/dev/tty", "/dev/tty"
 	if runtime.GOOS == "windows" {

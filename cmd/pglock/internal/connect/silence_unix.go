@@ -4,7 +4,7 @@ package connect
 
 import "golang.org/x/sys/unix"
 
-// silence makes a terminal not show what is typed.
+// silence turns off the echo of a terminal.
 func silence(fd int) error {
 	settings, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {

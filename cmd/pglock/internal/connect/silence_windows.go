@@ -2,7 +2,7 @@ package connect
 
 import "golang.org/x/sys/windows"
 
-// silence makes a console not show what is typed.
+// silence turns off the echo of a console.
 func silence(fd int) error {
 	var mode uint32
 	if err := windows.GetConsoleMode(windows.Handle(fd), &mode); err != nil {
