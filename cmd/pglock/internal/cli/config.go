@@ -61,7 +61,7 @@ func (a *app) configCommand() *cobra.Command {
 	return cmd
 }
 
-// configReport is what pglock config prints.
+// A configReport is the output of pglock config.
 type configReport struct {
 	File      *string          `json:"file"`
 	From      string           `json:"from,omitempty"`
@@ -89,7 +89,7 @@ type configView struct {
 	Line        int    `json:"line"`
 }
 
-// builtIn is the origin of what nobody said.
+// builtIn is the origin of built-in defaults.
 const builtIn = "built in"
 
 func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
@@ -173,7 +173,7 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 	return r, nil
 }
 
-// connectionOrigin returns who said a part of the connection, "" for nobody.
+// connectionOrigin returns where a connection setting is from, or "" for the default.
 func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag, variable, setting string) string {
 	c := &a.config
 	switch {
@@ -200,8 +200,8 @@ func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag,
 	return ""
 }
 
-// says reports whether a connection string has a setting, as far as a look at it
-// tells.
+// says reports whether a connection string seems to contain a setting. It does not parse
+// the string exactly.
 func says(connString, setting string) bool {
 	if u, err := url.Parse(connString); err == nil && strings.HasPrefix(u.Scheme, "postgres") {
 		_, hasPassword := u.User.Password()
@@ -213,7 +213,7 @@ func says(connString, setting string) bool {
 	return regexp.MustCompile(`(^|\s)` + setting + `\s*=`).MatchString(connString)
 }
 
-// redacted is a database without its password.
+// redacted returns a database's connection string without its password.
 func redacted(d config.Database) string {
 	text := d.ConnString
 	for _, s := range d.Settings {

@@ -41,7 +41,7 @@ func (a *app) demoCommand() *cobra.Command {
 	return cmd
 }
 
-// demo has a server for as long as the story takes.
+// demo starts a server, tells the story, and stops the server.
 func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -63,7 +63,7 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	options.Database = "" // of the demo's own, always
+	options.Database = "" // always a server of the demo's own
 	options.Log = a.Err
 	server, err := pgserver.Start(ctx, options)
 	if err != nil {
@@ -102,8 +102,7 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	return nil
 }
 
-// causeOr is the signal that ended ctx, where one did, rather than the error that
-// came of it.
+// causeOr returns the signal that ended ctx, if one did, or else err.
 func causeOr(ctx context.Context, err error) error {
 	interrupted := new(signalError)
 	if errors.As(context.Cause(ctx), &interrupted) {
@@ -112,7 +111,7 @@ func causeOr(ctx context.Context, err error) error {
 	return err
 }
 
-// tell tells the story.
+// tell runs the demo's commands and explains them.
 func (s *story) tell(ctx context.Context) error {
 	const report = "nightly-report"
 	job := []string{"pglock", "run", report, "--", "sh", "-c", "echo at work; sleep 4; echo done"}

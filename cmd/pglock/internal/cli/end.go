@@ -53,7 +53,7 @@ const terminateExamples = `  pglock terminate 4711
   pglock terminate --blocking 4712
   pglock terminate --blocking --on orders -f 'blocking_state = idle in transaction' -y --wait 10s`
 
-// end is one run of cancel or terminate.
+// An end is one run of cancel or terminate.
 type end struct {
 	*app
 	selection
@@ -66,7 +66,7 @@ type end struct {
 	format    format
 
 	session *session
-	nobody  []string // why nobody matches, as far as it is known
+	nobody  []string // why no session matches, if known
 }
 
 func (a *app) cancelCommand() *cobra.Command {
@@ -126,7 +126,7 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// hasPerson reports whether somebody can be asked.
+// hasPerson reports whether there is a terminal to ask at.
 func (a *app) hasPerson() bool { return isTerminal(a.In) || isTerminal(a.Err) }
 
 func (e *end) run(ctx context.Context) error {
@@ -161,7 +161,7 @@ func (e *end) run(ctx context.Context) error {
 			return err
 		}
 	default:
-		// Nobody was asked about, so nobody is ended, not even one who would be now.
+		// Nothing was confirmed, so end no session, even if one could be ended by now.
 		return e.report(append(outcomes, spared...), behind)
 	}
 	var opts []inspect.EndOption
@@ -175,8 +175,8 @@ func (e *end) run(ctx context.Context) error {
 	return err
 }
 
-// find looks for the sessions that are meant. Spared are those of them that only
-// stand ahead in a queue, and would go on themselves when the others are gone.
+// find returns the selected sessions. spared are those that only wait ahead in a lock
+// queue, and go on when the others are gone.
 func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
 		pairs, err := inspect.Blocked(ctx, e.session, e.all()...)
@@ -198,14 +198,14 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 	if err != nil {
 		return nil, nil, err
 	}
-	// Locks of transactions that are over belong to nobody who could be ended.
+	// Leave out locks without a session that could be ended.
 	return slices.DeleteFunc(inspect.SessionsOf(locks), func(v inspect.Victim) bool {
 		return v.PID == 0 && v.Prepared == nil
 	}), nil, nil
 }
 
-// waitsFor is another victim that v waits for, if v does no more than stand ahead
-// in a queue.
+// waitsFor returns a victim that v waits for, if v only waits ahead in a lock queue and
+// holds nothing that others wait for. Otherwise it returns nil.
 func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) *inspect.Session {
 	var ahead *inspect.Session
 	for _, p := range pairs {
@@ -220,9 +220,8 @@ func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) 
 	return ahead
 }
 
-// findAgain looks which of the sessions that would be signalled are still meant
-// after the answer, which may have come late. Nobody joins them. The outcomes are
-// those of all others.
+// findAgain returns the sessions to signal that still match after the answer, which may
+// have come late. It adds no session. The outcomes are those of all other sessions.
 func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
 	now, _, err := e.find(ctx)
 	if err != nil {
@@ -241,8 +240,8 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 			o.Status, o.Reason = statusSpared, "it is gone or no longer matches"
 			others = append(others, o)
 		case o.Victim.BackendStart.IsZero():
-			// When it began is hidden: whether it is still the one that was shown is
-			// proved by what was seen of it then.
+			// Its start time is hidden. What was seen of it before proves whether it
+			// is still the session that was shown.
 			victims = append(victims, o.Victim)
 		default:
 			victims = append(victims, now[i])
@@ -251,8 +250,8 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 	return victims, others, nil
 }
 
-// statusSpared is the status of one who need not go, or who was no longer meant
-// when the answer came.
+// statusSpared is the status of a session that need not be ended, or that no longer
+// matched when the answer came.
 const statusSpared inspect.Status = "spared"
 
 func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
@@ -265,7 +264,7 @@ func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect
 
 func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
 
-// behind is how many wait behind each session, by its name.
+// behind returns how many sessions wait behind each session, by whoIs.
 func (e *end) behind(ctx context.Context) (map[string]int, error) {
 	pairs, err := inspect.Blocked(ctx, e.session)
 	if err != nil {
@@ -285,7 +284,7 @@ func (e *end) behind(ctx context.Context) (map[string]int, error) {
 	return behind, nil
 }
 
-// confirm shows whom it would end, and asks.
+// confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
 func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
 	in, out, err := e.terminal()
 	if err != nil {
@@ -321,7 +320,7 @@ func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
 	return nil
 }
 
-// readLine reads a line, and nothing that comes after it.
+// readLine reads a line and nothing beyond it.
 func readLine(in io.Reader) (string, error) {
 	var line []byte
 	b := make([]byte, 1)
@@ -339,7 +338,7 @@ func readLine(in io.Reader) (string, error) {
 	}
 }
 
-// report writes the outcomes, and on stderr why some were not ended.
+// report writes the outcomes to stdout, and to stderr why some sessions were not ended.
 func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 	var out bytes.Buffer
 	switch {
@@ -380,7 +379,7 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 	return nil
 }
 
-// missing are the sessions that were named and have no lock that matches.
+// missing returns the given PIDs whose sessions have no matching lock.
 func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 	if e.blocking {
 		return nil
@@ -392,7 +391,7 @@ func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 	})
 }
 
-// succeeded reports whether a session is out of the way.
+// succeeded reports whether a session no longer blocks.
 func (e *end) succeeded(o inspect.Outcome) bool {
 	switch o.Status {
 	case inspect.Signalled:
@@ -410,14 +409,14 @@ func (e *end) past() string {
 	return "canceled"
 }
 
-// explain says why one was not ended, and what helps.
+// explain describes why a session was not ended, and what helps.
 func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 	not := "was not"
 	if dryRun {
 		not = "would not be"
 	}
 	text := fmt.Sprintf("%s %s %s: %s", whoIs(o.Victim.Session), not, e.past(), printable(o.Reason))
-	if wasSignalled(o) { // and waited for in vain
+	if wasSignalled(o) { // but did not end in time
 		text = fmt.Sprintf("%s: %s", whoIs(o.Victim.Session), printable(o.Reason))
 	}
 	switch {
@@ -431,7 +430,7 @@ func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 	return text
 }
 
-// word is an outcome in a word or two.
+// word returns an outcome in a word or two.
 func (e *end) word(o inspect.Outcome, dryRun bool) string {
 	switch {
 	case wasSignalled(o) && dryRun:
@@ -444,7 +443,7 @@ func (e *end) word(o inspect.Outcome, dryRun bool) string {
 	return string(o.Status)
 }
 
-// table has a row for each outcome.
+// table returns a table with a row for each outcome.
 func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format, dryRun bool) *table {
 	t := &table{}
 	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
@@ -484,7 +483,7 @@ func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format,
 	return t
 }
 
-// writeJSON writes the outcomes as docs/command.md promises.
+// writeJSON writes the outcomes in the format of docs/command.md.
 func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, behind map[string]int) error {
 	var objects []jsonObject
 	for _, o := range outcomes {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// outputFlag is -o, a choice of formats.
+// outputFlag is -o: a choice of formats.
 type outputFlag struct {
 	value   string
 	choices []string
@@ -27,11 +27,11 @@ func (f *outputFlag) Set(s string) error {
 	return nil
 }
 
-// durationFlag is a duration with a unit, within limits.
+// durationFlag is a duration with a unit and a lower limit.
 type durationFlag struct {
 	value time.Duration
 	least time.Duration
-	what  string // for too short ones
+	what  string // error for a shorter duration
 	set   bool
 }
 

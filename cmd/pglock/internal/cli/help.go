@@ -9,10 +9,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// offline marks verbs that connect to nothing.
+// offline annotates verbs that do not connect.
 const offline = "offline"
 
-// printHelp tells about a verb: what it does, and how it is used.
+// printHelp prints the help of a verb.
 func printHelp(w io.Writer, cmd *cobra.Command) {
 	text := cmd.Long
 	if text == "" {
@@ -50,7 +50,7 @@ func usageOf(cmd *cobra.Command) string {
 	return b.String()
 }
 
-// flagsOf lists the flags of a verb: those that connect, or the others.
+// flagsOf lists the connection flags of a verb, or its other flags.
 func flagsOf(cmd *cobra.Command, connection bool) string {
 	return pickFlags(cmd, connection).FlagUsages()
 }

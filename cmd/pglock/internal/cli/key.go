@@ -14,8 +14,8 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// maxName is how many bytes a name may have. The library takes any; a longer one
-// on a command line is a mistake, such as a file's contents.
+// maxName is the longest name in bytes. The library has no limit, but a longer name on a
+// command line is a mistake, such as the contents of a file.
 const maxName = 1024
 
 // parseName checks a name from the command line.
@@ -66,7 +66,7 @@ func (f *keyFlag) Set(s string) error {
 	return nil
 }
 
-// keyText is a key as --key takes it and as PGLOCK_KEY has it.
+// keyText formats a key as --key takes it and as PGLOCK_KEY holds it.
 func keyText(k pglock.Key) string {
 	if k.IsPair() {
 		class, object := k.Pair()
@@ -148,7 +148,7 @@ func (a *app) keyCommand() *cobra.Command {
 	return cmd
 }
 
-// keyForms is a key in all its forms; the JSON of pglock key.
+// keyForms holds a key in all its forms. It is the JSON of pglock key.
 type keyForms struct {
 	Name     string `json:"name,omitempty"`
 	Key      string `json:"key"`

@@ -64,8 +64,8 @@ func (a *app) lsCommand() *cobra.Command {
 	return cmd
 }
 
-// format is how a table is written in the format that was asked for, or in the
-// one that fits where it goes.
+// format returns the format called name. If name is "", it is a table on a terminal, and
+// tsv elsewhere.
 func (a *app) format(name string, expanded bool) format {
 	terminal := isTerminal(a.Out)
 	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.wantsColor()}
@@ -78,10 +78,10 @@ func (a *app) format(name string, expanded bool) format {
 	return f
 }
 
-// isMachine reports formats that are for programs alone.
+// isMachine reports whether the format is only for programs.
 func (f format) isMachine() bool { return f.name == "json" || f.name == "csv" }
 
-// list writes what is selected.
+// list writes the selected locks or pairs, and returns notices for stderr.
 func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f format) ([]string, error) {
 	usual := defaultColumns
 	if s.blocking {
@@ -89,7 +89,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	}
 	t := &table{columns: s.columns(usual...)}
 	if f.isMachine() && !s.ownColumns {
-		t.columns = s.known() // whatever the defaults of a file say
+		t.columns = s.known() // even if a config file has defaults
 	}
 	hidden := map[int32]bool{}
 	hide := func(s *inspect.Session) {
@@ -142,7 +142,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 				switch {
 				case f.isMachine():
 				case a.Name == "relation" && l.Relation == "":
-					return l.Target() // a list for people tells what is locked
+					return l.Target() // always show people what is locked
 				case a.Name == "application":
 					return applicationOf(l.Session)
 				}
@@ -169,7 +169,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	return notices, t.write(out, f)
 }
 
-// shown is how many of n the limit leaves.
+// shown returns how many of n rows the limit allows.
 func (s *selection) shown(n int) int {
 	if s.limit > 0 {
 		n = min(n, int(s.limit))
@@ -177,8 +177,8 @@ func (s *selection) shown(n int) int {
 	return n
 }
 
-// withoutOwn leaves out what each transaction holds on its own number, unless
-// somebody waits for it.
+// withoutOwn leaves out the locks that transactions hold on their own transaction IDs,
+// unless a session waits for them.
 func withoutOwn(locks []inspect.Lock) []inspect.Lock {
 	type number struct {
 		xid  uint32
@@ -195,8 +195,8 @@ func withoutOwn(locks []inspect.Lock) []inspect.Lock {
 	})
 }
 
-// byUrgency puts what is waited for first, the longest wait on top, and then what
-// has been going on for the longest.
+// byUrgency orders waiting locks first, longest wait on top, and then by how long their
+// sessions have been in their state.
 func byUrgency(a, b inspect.Lock) int {
 	if a.Granted != b.Granted {
 		if a.Granted {
@@ -213,7 +213,7 @@ func byUrgency(a, b inspect.Lock) int {
 	)
 }
 
-// locksOf are all locks in locks and pairs.
+// locksOf returns all locks in locks and pairs.
 func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 	var all []*inspect.Lock
 	for i := range locks {
@@ -228,12 +228,12 @@ func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 	return all
 }
 
-// wantsColor obeys https://no-color.org and terminals that say they are dumb.
+// wantsColor reports whether NO_COLOR (https://no-color.org) and TERM allow color.
 func (a *app) wantsColor() bool {
 	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 }
 
-// shortDuration is d for a person: two units at the most.
+// shortDuration formats d for people, with at most two units.
 func shortDuration(d time.Duration) string {
 	day := 24 * time.Hour
 	switch {

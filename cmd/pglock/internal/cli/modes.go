@@ -51,7 +51,7 @@ func (a *app) modesCommand() *cobra.Command {
 	return cmd
 }
 
-// conflictsOf are the modes that conflict with m.
+// conflictsOf returns the modes that conflict with m.
 func conflictsOf(m pglock.Mode) []pglock.Mode {
 	var conflicts []pglock.Mode
 	for _, other := range pglock.Modes() {
@@ -62,7 +62,7 @@ func conflictsOf(m pglock.Mode) []pglock.Mode {
 	return conflicts
 }
 
-// writeModes writes the table of all. The columns are numbered, as the rows are.
+// writeModes writes the table of all modes. Its columns are numbered like its rows.
 func writeModes(out io.Writer) error {
 	const name = "%d  %-24s%-26s"
 	var b strings.Builder

@@ -58,15 +58,15 @@ const prioritizeExamples = `  pglock prioritize -- psql -f migration.sql
   pglock prioritize --terminate -f 'blocking_application = reports' -- make migrate
   pglock prioritize --cancel --user flyway -- flyway migrate`
 
-// prioritizeRequest is what pglock prioritize is asked to do.
+// A prioritizeRequest holds the arguments of pglock prioritize.
 type prioritizeRequest struct {
 	who         prioritize.Who
 	tag         string
 	policy      []prioritize.Option
 	dryRun      bool
 	after       time.Duration
-	lockTimeout time.Duration // 0 is to leave it alone
-	max         int           // 0 is no limit
+	lockTimeout time.Duration // 0 to leave it unchanged
+	max         int           // 0 for no limit
 	filters     filterFlag
 	allow       kindFlag
 	grace       time.Duration
@@ -163,16 +163,15 @@ func (a *app) prioritizeCommand() *cobra.Command {
 }
 
 const (
-	// longestName is how many bytes Postgres keeps of a name (NAMEDATALEN).
+	// longestName is how many bytes Postgres keeps of a name (NAMEDATALEN - 1).
 	longestName = 63
 
-	// watcherApplication is the application_name of the session that watches,
 	// watcherApplication is the application_name of the session that watches.
 	watcherApplication = "pglock prioritize"
 )
 
-// tagOf is the application_name of a command's sessions. Postgres replaces what is
-// not printable ASCII, in different ways, so there is no such thing in it.
+// tagOf returns the application_name for a command's sessions. It uses only printable
+// ASCII: Postgres replaces other characters, in ways that differ between its versions.
 func tagOf(command string, number uint32) string {
 	tag := fmt.Sprintf("%s %06x: ", watcherApplication, number&0xffffff)
 	for _, r := range filepath.Base(command) {
@@ -184,7 +183,7 @@ func tagOf(command string, number uint32) string {
 	return tag[:min(len(tag), longestName)]
 }
 
-// prioritize runs the command and clears its way meanwhile.
+// prioritize runs the command, and clears the way for it while it runs.
 func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	path, err := supervise.Find(r.command[0], a.env)
 	if err != nil {
@@ -197,7 +196,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	if err != nil {
 		return err
 	}
-	// From its beginning on, whatever PGAPPNAME says.
+	// From its start on, even if PGAPPNAME is set.
 	target.SetApplication(watcherApplication)
 
 	signals := make(chan os.Signal, 64)
@@ -215,7 +214,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	story := newWayStory(a, r)
-	watched := make(chan struct{}) // from then on the signals are the command's
+	watched := make(chan struct{}) // receives once: from then on signals go to the command
 	run := func(ctx context.Context) error {
 		select {
 		case watched <- struct{}{}:
@@ -280,7 +279,7 @@ func (r prioritizeRequest) options(hear func(prioritize.Event)) []prioritize.Opt
 	return options
 }
 
-// follow passes the signals on until nothing of the command is left. The end of ctx
+// follow passes signals to the command until nothing of it is left. When ctx is done, it
 // ends the command.
 func follow(ctx context.Context, process *supervise.Process, signals <-chan os.Signal, stuck func(string)) {
 	ended := ctx.Done()
@@ -310,7 +309,7 @@ func follow(ctx context.Context, process *supervise.Process, signals <-chan os.S
 	}
 }
 
-// prioritizedEnv is the environment of the command.
+// prioritizedEnv returns the environment of the command.
 func prioritizedEnv(env []string, r prioritizeRequest) []string {
 	var child []string
 	options := ""
@@ -328,8 +327,9 @@ func prioritizedEnv(env []string, r prioritizeRequest) []string {
 	return append(child, "PGAPPNAME="+r.tag)
 }
 
-// checkedSource opens sessions for the watcher, and has the server read the filters
-// before the command begins: it alone knows whether a regular expression is one.
+// A checkedSource opens sessions for the watcher. It runs the filters once, so that an
+// invalid regular expression, which only the server detects, fails before the command
+// starts.
 type checkedSource struct {
 	pglock.Source
 	filters []inspect.Filter
@@ -340,7 +340,7 @@ func (s checkedSource) Open(ctx context.Context) (pglock.Session, error) {
 	if err != nil || len(s.filters) == 0 {
 		return session, err
 	}
-	// What prioritize refuses, such as a pooler's session, it refuses as it was.
+	// Leave it to package prioritize to refuse a session, such as a pooler's.
 	guarded, err := inspect.Guard(ctx, session)
 	if err == nil && !guarded.Shared() {
 		_, err = inspect.Blocked(ctx, guarded, s.filters...)
@@ -380,7 +380,7 @@ func (f *kindFlag) Set(s string) error {
 	return nil
 }
 
-// countFlag is a number from 1 on; 0 is that none was given.
+// countFlag is --max: a number of 1 or more, or 0 if not given.
 type countFlag int
 
 func (f *countFlag) Type() string { return "N" }
@@ -401,7 +401,7 @@ func (f *countFlag) Set(s string) error {
 	return nil
 }
 
-// pidFlag are PIDs of sessions.
+// pidFlag is --pid: PIDs of sessions.
 type pidFlag []int32
 
 func (f *pidFlag) Type() string { return "PID" }

@@ -28,7 +28,7 @@ const rootExamples = `  Run a job on one machine at a time, and skip it if anoth
   Try it without a database:
     pglock demo`
 
-// rootCommand is pglock with all its verbs.
+// rootCommand returns the pglock command with all its verbs.
 func (a *app) rootCommand() *cobra.Command {
 	var version bool
 	root := &cobra.Command{
@@ -60,7 +60,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().SortFlags = false
 	root.Flags().BoolVarP(&version, "version", "V", false, "print the version and exit")
 	a.connectionFlags(root.PersistentFlags())
-	// Without a shorthand: -h is the host, as in psql.
+	// No shorthand: -h is the host, as in psql.
 	root.PersistentFlags().Bool("help", false, "print this help and exit")
 
 	root.AddCommand(a.runCommand(), a.prioritizeCommand(), a.lsCommand(), a.treeCommand(), a.cancelCommand(), a.terminateCommand(), a.configCommand(), a.modesCommand(), a.completionCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
@@ -69,7 +69,7 @@ func (a *app) rootCommand() *cobra.Command {
 	return root
 }
 
-// connectionFlags are psql's, before or after the verb.
+// connectionFlags adds psql's connection flags, which may stand before or after the verb.
 func (a *app) connectionFlags(flags *pflag.FlagSet) {
 	c := &a.connection
 	flags.StringVarP(&c.Host, "host", "h", "", "server `host`, or the directory of its socket")
@@ -84,7 +84,7 @@ func (a *app) connectionFlags(flags *pflag.FlagSet) {
 	}
 }
 
-// connectionFlag marks the flags that stand under their own heading in the help.
+// connectionFlag annotates the flags that the help lists under their own heading.
 const connectionFlag = "connection"
 
 func unknownVerb(cmd *cobra.Command, name string) error {
@@ -95,7 +95,7 @@ func unknownVerb(cmd *cobra.Command, name string) error {
 	return &usageError{text: "unknown verb " + quoted(name), hint: hint}
 }
 
-// flagError is a wrong flag on one line.
+// flagError returns a usage error for err, an error of pflag, on one line.
 func flagError(cmd *cobra.Command, err error) error {
 	text := err.Error()
 	var unknown *pflag.NotExistError
@@ -118,12 +118,12 @@ func flagName(f *pflag.Flag) string { return "--" + f.Name }
 
 func seeHelp(cmd *cobra.Command) string { return "see '" + cmd.CommandPath() + " --help'" }
 
-// usagef is what is wrong with a verb's arguments.
+// usagef returns a usage error with a hint at the verb's help.
 func usagef(cmd *cobra.Command, format string, args ...any) error {
 	return &usageError{text: fmt.Sprintf(format, args...), hint: seeHelp(cmd)}
 }
 
-// noArgs refuses arguments.
+// noArgs returns an error if there are arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef(cmd, "%s takes no arguments, but got %s", cmd.Name(), quoted(args[0]))

@@ -38,15 +38,15 @@ const runExamples = `  pglock run nightly-report -- ./report.sh --all
   pglock run --shared catalog -- ./export
   pglock -h db.example.com -d app run nightly -- sh -c 'make all && ./publish'`
 
-// runRequest is what pglock run is asked to do.
+// A runRequest holds the arguments of pglock run.
 type runRequest struct {
 	key     pglock.Key
-	title   string // of the lock, as it was given
+	title   string // the lock's name as given
 	shared  bool
 	noWait  bool
-	wait    time.Duration // 0 is no limit
+	wait    time.Duration // 0 for no limit
 	grace   time.Duration
-	code    int // for a lock that was not acquired
+	code    int // exit code if the lock is not acquired
 	command []string
 }
 
@@ -96,8 +96,8 @@ func (a *app) runCommand() *cobra.Command {
 	return cmd
 }
 
-// splitRunArgs tells the name from the command. A name that begins with a dash
-// can be given after a first --, as in: run -- -x -- command.
+// splitRunArgs splits the arguments into the name and the command. A name that begins
+// with a dash can be given after a first --, as in: run -- -x -- command.
 func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, command []string, err error) {
 	dash := cmd.ArgsLenAtDash()
 	if !byKey && dash == 0 && len(args) > 1 && args[1] == "--" {

@@ -15,8 +15,8 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// selection is which locks a verb is about and how they are shown: what ls, tree,
-// cancel and terminate have in common.
+// A selection is which locks a verb selects and how it shows them. ls, tree, cancel and
+// terminate share it.
 type selection struct {
 	filters    filterFlag
 	tables     listFlag
@@ -28,15 +28,15 @@ type selection struct {
 	view string // its name
 	pids []int32
 
-	// What settle makes of flags, view and defaults.
+	// The result of settle, from the flags, the view and the defaults.
 	viewFilters []inspect.Filter
-	ownColumns  bool // the attributes are those of the flags or the view
+	ownColumns  bool // the attributes are from the flags or the view
 	yes         bool // the view's
 	output      string
-	origins     map[string]string // of what is in force, by its name in the config file
+	origins     map[string]string // where each setting is from, by its name in the config file
 }
 
-// These are the columns where nobody says which.
+// The default columns.
 var (
 	defaultColumns     = []string{"pid", "duration", "granted", "mode", "kind", "relation", "context", "query"}
 	defaultPairColumns = []string{"pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query"}
@@ -44,7 +44,7 @@ var (
 
 const defaultLimit = 25
 
-// register adds the flags that say which locks.
+// register adds the flags that select locks.
 func (s *selection) register(flags *pflag.FlagSet, blocking string) {
 	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeat to require all")
 	flags.Var(&s.tables, "on", "only locks on this `table`; repeat for more tables")
@@ -52,7 +52,7 @@ func (s *selection) register(flags *pflag.FlagSet, blocking string) {
 	flags.StringVarP(&s.view, "config", "c", "", "also apply this `VIEW` of the config file")
 }
 
-// registerList adds those that say how they are listed.
+// registerList adds the flags of lists.
 func (s *selection) registerList(flags *pflag.FlagSet) {
 	s.limit = defaultLimit
 	flags.VarP(&s.attributes, "attribute", "a", "show this `attribute`; repeat or separate with commas")
@@ -60,8 +60,8 @@ func (s *selection) registerList(flags *pflag.FlagSet) {
 	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each attribute on its own line")
 }
 
-// settle reads the arguments, adds what the config file says, and checks what only
-// all of it together tells.
+// settle parses the arguments, adds the settings of the config file, and checks the
+// result.
 func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
 	for _, arg := range args {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
@@ -93,9 +93,9 @@ func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// merge adds what the view says, and then the defaults of the config file. Filters
-// and tables of a view come to those of the flags; of all else the flags have the
-// last word.
+// merge adds the settings of the view, and then the defaults of the config file. A
+// view's filters and tables are added to those of the flags. Every other setting applies
+// only if no flag sets it.
 func (s *selection) merge(a *app, cmd *cobra.Command) error {
 	said := func(flag string) bool { return cmd.Flags().Changed(flag) }
 	s.origins = map[string]string{}
@@ -139,7 +139,7 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 		}
 		isDefault := i == len(a.config.layers())-1
 		if s.blocking && isDefault && key == "attributes" {
-			names = nil // those of locks
+			names = nil // they are for locks
 		}
 		if len(s.attributes) == 0 && len(names) > 0 && !(isDefault && cmd.Name() == "tree") {
 			s.attributes, s.ownColumns = names, !isDefault
@@ -162,7 +162,7 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 	return nil
 }
 
-// outputOr is the format that the flag says, or else the config file.
+// outputOr returns the output format of the flag, or else of the config file.
 func (s *selection) outputOr(flag outputFlag) string {
 	if s.origins["output"] == "--output" || s.output == "" || !slices.Contains(flag.choices, s.output) {
 		return flag.value
@@ -170,12 +170,12 @@ func (s *selection) outputOr(flag outputFlag) string {
 	return s.output
 }
 
-// isEmpty reports whether nothing says which locks.
+// isEmpty reports whether nothing selects locks.
 func (s *selection) isEmpty() bool {
 	return len(s.pids) == 0 && len(s.filters) == 0 && len(s.tables) == 0 && len(s.viewFilters) == 0
 }
 
-// all are the filters that it all adds up to.
+// all returns the filters for the whole selection.
 func (s *selection) all() []inspect.Filter {
 	filters := slices.Concat(s.filters, s.viewFilters)
 	if len(s.pids) > 0 {
@@ -187,8 +187,8 @@ func (s *selection) all() []inspect.Filter {
 	return filters
 }
 
-// unmatched returns a line for each filter that nothing matches, even without the others:
-// its value may be misspelled, which no selection that is empty would show.
+// unmatched returns a line for each filter that matches nothing even without the others.
+// Its value may be misspelled, which an empty result alone would not show.
 func (s *selection) unmatched(ctx context.Context, session *session) ([]string, error) {
 	var lines []string
 	what := "lock"
@@ -221,7 +221,7 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	return lines, nil
 }
 
-// known are the attributes of what is selected.
+// known returns the attributes of locks, or of pairs with --blocking.
 func (s *selection) known() []inspect.Attribute {
 	if s.blocking {
 		return inspect.PairAttributes()
@@ -229,7 +229,7 @@ func (s *selection) known() []inspect.Attribute {
 	return inspect.Attributes()
 }
 
-// columns are the attributes to show: those that were asked for, or the usual.
+// columns returns the attributes to show: the selected ones, or else usual.
 func (s *selection) columns(usual ...string) []inspect.Attribute {
 	names := usual
 	if len(s.attributes) > 0 {
@@ -275,7 +275,7 @@ func (f *filterFlag) Set(s string) error {
 	return nil
 }
 
-// listFlag is a flag that may be given several times.
+// listFlag is a flag that may be repeated.
 type listFlag []string
 
 func (f *listFlag) Type() string   { return "list" }

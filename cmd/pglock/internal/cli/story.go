@@ -22,18 +22,18 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// story is what pglock demo tells: it runs commands and shows what they say.
+// A story is the course of pglock demo: it runs commands and shows their output.
 type story struct {
 	out     io.Writer
 	color   bool
 	program string // pglock itself
 	env     []string
-	conn    *pgx.Conn // to look on
+	conn    *pgx.Conn // observes the locks
 	actors  []*actor
-	mu      sync.Mutex // one line at a time
+	mu      sync.Mutex // guards out: one line at a time
 }
 
-// actor is a command that runs while the story goes on.
+// An actor is a command that runs in the background.
 type actor struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -50,7 +50,7 @@ func (a *app) newStory(ctx context.Context, server *pgserver.Server, database st
 	}
 	var env []string
 	for _, kv := range a.env {
-		// Where the person's own variables lead to is no place for a demo.
+		// The demo must not use the database of the user's variables.
 		if !strings.HasPrefix(kv, "PG") {
 			env = append(env, kv)
 		}
@@ -69,17 +69,17 @@ func (a *app) newStory(ctx context.Context, server *pgserver.Server, database st
 	}, nil
 }
 
-// say says what happens next.
+// say explains the next step.
 func (s *story) say(text string) { s.write("\n" + text + "\n\n") }
 
-// write writes whole lines. That nobody reads them is no reason to stop halfway.
+// write writes whole lines. It ignores errors, so that a closed pipe does not stop the demo.
 func (s *story) write(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = io.WriteString(s.out, text)
 }
 
-// show shows a command as one would type it.
+// show prints a command as it would be typed.
 func (s *story) show(who string, args []string) {
 	quoted := make([]string, len(args))
 	for i, arg := range args {
@@ -95,8 +95,8 @@ func (s *story) show(who string, args []string) {
 	s.write(who + line + "\n")
 }
 
-// command prepares a command to be run as it is shown. kill is the shell's own: not
-// every machine has a program of that name (on Debian it is in procps).
+// command returns a command to run as shown. It uses the shell's own kill: not every
+// machine has the program (on Debian it is in procps).
 func (s *story) command(args []string, out io.Writer) *exec.Cmd {
 	if args[0] == "kill" {
 		args = []string{"sh", "-c", strings.Join(args, " ")}
@@ -111,7 +111,7 @@ func (s *story) command(args []string, out io.Writer) *exec.Cmd {
 	return &exec.Cmd{Path: path, Args: args, Env: s.env, Stdout: out, Stderr: out, WaitDelay: 5 * time.Second}
 }
 
-// start starts a worker, and shows its lines with its name.
+// start starts a worker, whose lines are shown after its name.
 func (s *story) start(name string, args ...string) (*actor, error) {
 	who := name + "  "
 	s.show(who, args)
@@ -123,15 +123,15 @@ func (s *story) start(name string, args ...string) (*actor, error) {
 	s.actors = append(s.actors, a)
 	go func() {
 		defer close(a.exited)
-		_ = a.cmd.Wait() // how it ends is part of the story
+		_ = a.cmd.Wait() // the story shows how it ends
 	}()
 	return a, nil
 }
 
-// run runs a command to its end and shows what it says.
+// run runs a command, shows its output, and returns its exit code.
 func (s *story) run(ctx context.Context, args ...string) (code int, err error) {
 	if args[0] == "pglock" && args[1] == "ls" {
-		args = append(args, "-o", "table") // it does not write to a terminal itself
+		args = append(args, "-o", "table") // its stdout is not a terminal
 	}
 	s.show("", args)
 	var out bytes.Buffer
@@ -156,7 +156,7 @@ func (s *story) run(ctx context.Context, args ...string) (code int, err error) {
 	return 0, err
 }
 
-// await waits until so many hold the lock of a name and so many wait for it.
+// await waits until the lock has this many holders and waiters.
 func (s *story) await(ctx context.Context, name string, holders, waiters int) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -187,7 +187,7 @@ func (s *story) await(ctx context.Context, name string, holders, waiters int) er
 	}
 }
 
-// wait waits for a worker's end.
+// wait waits until a worker has ended.
 func (a *actor) wait(ctx context.Context) error {
 	select {
 	case <-a.exited:
@@ -197,10 +197,10 @@ func (a *actor) wait(ctx context.Context) error {
 	}
 }
 
-// end ends what still runs.
+// end ends the commands that still run, and closes the connection.
 func (s *story) end() {
 	for _, a := range s.actors {
-		_ = a.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+		_ = a.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
 		<-a.exited
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -208,7 +208,7 @@ func (s *story) end() {
 	_ = s.conn.Close(ctx)
 }
 
-// prefixWriter writes whole lines, with a name before them.
+// A prefixWriter writes whole lines with a prefix.
 type prefixWriter struct {
 	story  *story
 	prefix string

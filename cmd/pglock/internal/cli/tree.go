@@ -78,8 +78,7 @@ func (a *app) treeCommand() *cobra.Command {
 	return cmd
 }
 
-// forest reads the trees that are selected. With named, advisory locks have their
-// names where they are known.
+// forest reads the selected trees. With named, it adds the known names of advisory locks.
 func (s *selection) forest(ctx context.Context, session *session, named bool) ([]*inspect.Tree, error) {
 	snapshot, err := inspect.Take(ctx, session)
 	if err != nil {
@@ -118,7 +117,7 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 	return snapshot.Forest(pids...), nil
 }
 
-// treeLines are what the branches are drawn with.
+// treeLines holds the characters that branches are drawn with.
 type treeLines struct{ branch, last, down, none string }
 
 var (
@@ -126,15 +125,15 @@ var (
 	asciiLines   = treeLines{"|- ", "`- ", "|  ", "   "}
 )
 
-// treeStyle is how a forest is drawn.
+// A treeStyle is how a forest is drawn.
 type treeStyle struct {
-	width int // 0 for as wide as it gets
+	width int // 0 for no limit
 	color bool
 	lines treeLines
-	extra []inspect.Attribute // that are told of each session
+	extra []inspect.Attribute // attributes shown for each session
 }
 
-// span is text in one colour.
+// A span is text in one color.
 type span struct{ color, text string }
 
 const (
@@ -156,8 +155,8 @@ func (style treeStyle) write(out io.Writer, forest []*inspect.Tree) error {
 	return nil
 }
 
-// node writes a session and those below it. The line that names it begins with
-// first, and its other lines with rest.
+// node writes a session and the sessions below it. Its first line begins with first, its
+// other lines with rest. above is the session that it waits for.
 func (style treeStyle) node(out io.Writer, t *inspect.Tree, first, rest, above string) {
 	line := func(prefix string, spans ...span) {
 		style.line(out, append([]span{{dim, prefix}}, spans...))
@@ -211,7 +210,7 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	if t.Cycle {
 		spans = append(spans, span{red, "  in a cycle: waits for itself through others"})
 	}
-	// At the end, where a line may be cut.
+	// At the end, because long lines are cut.
 	spans = append(spans, span{"", whoseIs(t.Session)})
 	for _, a := range style.extra {
 		v := a.Value(&inspect.Lock{Session: t.Session})
@@ -225,7 +224,7 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	return spans
 }
 
-// line writes a line, cut to the width.
+// line writes a line, cut at the width.
 func (style treeStyle) line(out io.Writer, spans []span) {
 	var b strings.Builder
 	left := style.width
@@ -251,7 +250,7 @@ func (style treeStyle) line(out io.Writer, spans []span) {
 	fmt.Fprintln(out, b.String())
 }
 
-// whoIs is a session by its number, or a prepared transaction by its name.
+// whoIs names a session by its PID, or a prepared transaction by its name.
 func whoIs(s *inspect.Session) string {
 	switch {
 	case s.Prepared != nil && s.Prepared.GID == "":
@@ -262,7 +261,7 @@ func whoIs(s *inspect.Session) string {
 	return fmt.Sprintf("pid %d", s.PID)
 }
 
-// whatIs is a session's application, and what it is if it is no client's.
+// whatIs returns a session's application, and its type unless it is a client backend.
 func whatIs(s *inspect.Session) string {
 	text := ""
 	if s.Application != "" {
@@ -274,7 +273,7 @@ func whatIs(s *inspect.Session) string {
 	return text
 }
 
-// whoseIs is a session's role and database.
+// whoseIs returns a session's role and database.
 func whoseIs(s *inspect.Session) string {
 	if s.User == "" && s.Database == "" {
 		return ""
@@ -282,7 +281,7 @@ func whoseIs(s *inspect.Session) string {
 	return "  " + printable(s.User+"@"+s.Database)
 }
 
-// waitText is what is waited for, and how long it has been.
+// waitText describes what a session waits for and for how long.
 func waitText(p *inspect.Pair) string {
 	about := ""
 	if p.WaitApprox {
@@ -291,7 +290,7 @@ func waitText(p *inspect.Pair) string {
 	return fmt.Sprintf("%s%s for %s on %s", about, shortDuration(p.WaitDuration), printable(p.Mode), printable(p.Target()))
 }
 
-// howBlocked is the block, hard or soft.
+// howBlocked describes a hard or soft block.
 func howBlocked(p *inspect.Pair, above string) string {
 	switch {
 	case p.Block == inspect.Soft:
@@ -302,7 +301,7 @@ func howBlocked(p *inspect.Pair, above string) string {
 	return ", held"
 }
 
-// stateText is what a session is at.
+// stateText describes the state of a session.
 func stateText(s *inspect.Session) string {
 	switch {
 	case s.Prepared != nil:
@@ -320,7 +319,7 @@ func stateText(s *inspect.Session) string {
 		text += " " + shortDuration(s.Duration)
 	}
 	if !s.XactStart.IsZero() && !s.StateChange.IsZero() {
-		// The clock of the server, since durations are counted by it.
+		// Use the server's clock, as the durations do.
 		since := s.StateChange
 		if s.State == "active" && !s.QueryStart.IsZero() {
 			since = s.QueryStart
@@ -332,7 +331,7 @@ func stateText(s *inspect.Session) string {
 	return text
 }
 
-// sessionAttributes are the attributes that belong to a session.
+// sessionAttributes returns the attributes of sessions.
 func sessionAttributes() []inspect.Attribute {
 	var attributes []inspect.Attribute
 	pairs := inspect.PairAttributes()
@@ -344,7 +343,7 @@ func sessionAttributes() []inspect.Attribute {
 	return attributes
 }
 
-// writeForestJSON writes the trees as docs/command.md promises.
+// writeForestJSON writes the trees in the format of docs/command.md.
 func writeForestJSON(out io.Writer, forest []*inspect.Tree) error {
 	ofSession := sessionAttributes()
 	var ofLock []inspect.Attribute
@@ -394,7 +393,7 @@ func writeForestJSON(out io.Writer, forest []*inspect.Tree) error {
 	return writeJSONList(out, list(forest))
 }
 
-// preparedObject is a prepared transaction in JSON, or nil.
+// preparedObject returns a prepared transaction as a JSON object, or nil.
 func preparedObject(p *inspect.Prepared) any {
 	if p == nil || p.GID == "" {
 		return nil
@@ -409,7 +408,7 @@ func preparedObject(p *inspect.Prepared) any {
 	return o
 }
 
-// hiddenInForest is what is hidden of the sessions in the trees.
+// hiddenInForest returns a notice if the activity of sessions in the trees is hidden.
 func hiddenInForest(s *session, forest []*inspect.Tree) []string {
 	hidden := map[int32]bool{}
 	var visit func(t *inspect.Tree)
@@ -427,7 +426,7 @@ func hiddenInForest(s *session, forest []*inspect.Tree) []string {
 	return hiddenNotice(s, len(hidden))
 }
 
-// hiddenNotice says how to see what is hidden.
+// hiddenNotice returns a notice about how to see the activity of count hidden sessions.
 func hiddenNotice(s *session, count int) []string {
 	if count == 0 {
 		return nil
@@ -444,9 +443,8 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// wantsUnicode reports whether lines can be drawn: not where the locale says that
-// the terminal knows no such characters. No locale at all is common in containers,
-// and says nothing.
+// wantsUnicode reports whether to draw with line characters, which it does unless the
+// locale is not UTF-8. No locale at all is common in containers, and means nothing.
 func (a *app) wantsUnicode() bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if locale := strings.ToLower(a.getenv(name)); locale != "" {

@@ -11,18 +11,18 @@ import (
 	"github.com/pglock-go/pglock/prioritize"
 )
 
-// wayStory tells on stderr how the way of a command is cleared: what happens when
-// it does, and at the end who was in the way. Queries are left out: they hold what
-// is not for the log of a migration.
+// A wayStory logs on stderr how the way is cleared for a command: each event as it
+// happens, and a summary of the blockers at the end. It leaves out queries, whose data
+// does not belong in the log of a migration.
 type wayStory struct {
 	*app
 	r prioritizeRequest
 
-	mu       sync.Mutex // events and the command come from two sides
+	mu       sync.Mutex // guards the fields below; events and the command are concurrent
 	began    time.Time
-	seen     bool // a session of the command
-	over     bool
-	overdue  bool // somebody was only reported
+	seen     bool // a session of the command was seen
+	over     bool // the command has ended
+	overdue  bool // a blocker was only reported
 	waits    map[int32][]blockerID
 	blockers map[blockerID]*blocker
 	order    []blockerID
@@ -34,43 +34,44 @@ type blockerID struct {
 	gid   string // of a prepared transaction
 }
 
-// blocker is somebody who is or was in the way.
+// A blocker is a session that blocks or blocked the command.
 type blocker struct {
 	pair  inspect.Pair // as last seen
-	waits int          // how many wait for it now
-	since time.Time    // when the first of these began to
+	waits int          // sessions of the command that it blocks now
+	since time.Time    // when it began to block the first of these
 	total time.Duration
 	deeds []string
 }
 
-// mostBlockers is how many have a line of their own at the end.
+// mostBlockers is how many blockers the summary lists.
 const mostBlockers = 50
 
 func newWayStory(a *app, r prioritizeRequest) *wayStory {
 	return &wayStory{app: a, r: r, waits: map[int32][]blockerID{}, blockers: map[blockerID]*blocker{}}
 }
 
-// tell says something while nobody else does.
+// tell writes a line to stderr, one at a time.
 func (s *wayStory) tell(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.app.tell(format, args...)
 }
 
-// begin is when the command begins, and end when nothing of it is left.
+// begin records that the command started.
 func (s *wayStory) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.began = time.Now()
 }
 
+// end records that nothing of the command is left.
 func (s *wayStory) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
 }
 
-// missing says what no session is, and what helps.
+// missing describes which sessions were looked for in vain, and what helps.
 func (s *wayStory) missing() string {
 	var what []string
 	for i, name := range s.r.who.Applications {
@@ -89,7 +90,7 @@ func (s *wayStory) missing() string {
 	return fmt.Sprintf("none has %s; use --application-name, --user or --pid", strings.Join(what, ", or "))
 }
 
-// hear is told of everything that happens.
+// hear handles an event.
 func (s *wayStory) hear(e prioritize.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +111,7 @@ func (s *wayStory) hear(e prioritize.Event) {
 	s.app.tell("%s%s", e, advice(e))
 }
 
-// advice is what would help, when the command line is where it can be said.
+// advice returns the flag that would end a blocker that was spared, or "".
 func advice(e prioritize.Event) string {
 	switch e.Reason {
 	case prioritize.SparedIdle:
@@ -125,7 +126,7 @@ func advice(e prioritize.Event) string {
 	return ""
 }
 
-// count notes who is in the way since when, and what was done.
+// count records who blocks, since when, and what was done about it.
 func (s *wayStory) count(e prioritize.Event) {
 	switch e.Kind {
 	case prioritize.Blocked, prioritize.Freed:
@@ -136,7 +137,7 @@ func (s *wayStory) count(e prioritize.Event) {
 			}
 		}
 		before, since := s.waits[e.PID], e.Time
-		if len(before) == 0 { // the wait is news, and may have begun before
+		if len(before) == 0 { // a new wait, which began earlier
 			since = e.Time.Add(-e.Waited)
 		}
 		for _, id := range now {
@@ -165,7 +166,7 @@ func (s *wayStory) count(e prioritize.Event) {
 		deed = "only reported"
 	case prioritize.Spared:
 		if e.Reason == prioritize.SparedNotBlocking {
-			return // what its line says without a deed
+			return // the summary reports no action
 		}
 		deed = "spared (" + string(e.Reason) + ")"
 	case prioritize.Cancelled, prioritize.Terminated:
@@ -179,7 +180,7 @@ func (s *wayStory) count(e prioritize.Event) {
 	}
 }
 
-// of is who blocks in a pair, from now on one of the blockers.
+// of returns the id of the blocking session of p, and adds it to the blockers.
 func (s *wayStory) of(p inspect.Pair) blockerID {
 	id := blockerID{pid: p.Blocking.PID, start: p.Blocking.BackendStart}
 	if p.Blocking.Prepared != nil {
@@ -195,14 +196,14 @@ func (s *wayStory) of(p inspect.Pair) blockerID {
 	return id
 }
 
-// name is who it is, for the summary.
+// name describes the blocker for the summary.
 func (b *blocker) name() string {
 	who := b.pair.Blocking
 	text := whoIs(who)
 	switch {
 	case who.Prepared != nil:
 		return text
-	case who.User == "": // no client's
+	case who.User == "": // not a client backend
 		return fmt.Sprintf("%s (%s)", text, who.BackendType)
 	case who.Application == "":
 		return fmt.Sprintf("%s (user %s)", text, who.User)
@@ -210,7 +211,7 @@ func (b *blocker) name() string {
 	return fmt.Sprintf("%s (%s, user %s)", text, quoted(applicationOf(who)), who.User)
 }
 
-// sum tells at the end who was in the way.
+// sum writes the summary.
 func (s *wayStory) sum() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
