@@ -33,7 +33,8 @@ type build struct {
 }
 
 // buildInfo returns what the go command recorded in the executable: the version if it
-// was installed as a module, the commit and date if it was built in a checkout.
+// was installed as a module, the commit and date if it was built in a checkout, and
+// neither with -buildvcs=false.
 func buildInfo(info *debug.BuildInfo, ok bool) build {
 	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if !ok {
