@@ -234,7 +234,7 @@ func completeOutput(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.S
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completionFile returns the config file, or an empty one on error: a completion cannot report it.
+// completionFile returns the config file, or an empty one if there is an error.
 func (a *app) completionFile() *config.Config {
 	file, err := config.Load(a.config.path)
 	if err != nil {

@@ -212,7 +212,7 @@ func (g *guardian) obey(o order) {
 			giveTerminal(os.Stdin, g.family.leader)
 		}
 		if g.suspended {
-			// As after fg. No other process continues it, and the next Ctrl-Z may come soon.
+			// As after fg: only the guard continues it. The next Ctrl-Z may come soon.
 			g.suspended = false
 			g.family.signalGroup(syscall.SIGCONT)
 			return

@@ -316,7 +316,7 @@ func (f *fds) String() string {
 	return strings.Join(texts, ",")
 }
 
-// parseFDs parses the result of String, and sets close-on-exec so that the command does not inherit the descriptors.
+// parseFDs parses the result of String, and sets close-on-exec on the descriptors.
 func parseFDs(s string) ([]int, error) {
 	var numbers []int
 	for _, text := range strings.Split(s, ",") {

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// settle is how long processes that the command left behind may take to end by themselves.
+	// settle is how long what the command left behind may take to end by itself.
 	settle = 100 * time.Millisecond
 
 	// poll is how often the job is checked for running processes.
