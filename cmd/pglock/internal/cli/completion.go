@@ -72,9 +72,9 @@ func completionScript(root *cobra.Command, shell string) (string, error) {
 	return strings.ReplaceAll(b.String(), `'-.*='`, `'^-[^=]*='`), err
 }
 
-// plainUsages removes the marks around value names from the flags' usages, which shells
+// stripUsageMarks removes the marks around value names from the flags' usages, which shells
 // would show.
-func plainUsages(root *cobra.Command) {
+func stripUsageMarks(root *cobra.Command) {
 	plain := func(f *pflag.Flag) { f.Usage = strings.NewReplacer("`", "", `"`, "").Replace(f.Usage) }
 	root.PersistentFlags().VisitAll(plain)
 	for _, cmd := range root.Commands() {

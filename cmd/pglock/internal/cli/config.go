@@ -41,10 +41,10 @@ func (a *app) configCommand() *cobra.Command {
 			if err := noArgs(cmd, args); err != nil {
 				return err
 			}
-			if err := s.settle(a, cmd, nil); err != nil {
+			if err := s.resolve(a, cmd, nil); err != nil {
 				return err
 			}
-			report, err := a.inForce(cmd, &s)
+			report, err := a.effectiveConfig(cmd, &s)
 			if err != nil {
 				return err
 			}
@@ -92,7 +92,7 @@ type configView struct {
 // builtIn is the origin of built-in defaults.
 const builtIn = "built in"
 
-func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
+func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, error) {
 	file := a.config.file
 	r := &configReport{Settings: []configSetting{}, Databases: []configDatabase{}, Views: []configView{}}
 	if file.Path != "" {
@@ -114,15 +114,15 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 		return nil, err
 	}
 	hosts, addresses, ports := target.Hosts()
-	add("host", hosts, a.connectionOrigin(cmd, target, "host", "PGHOST", "host"))
+	add("host", hosts, a.connectionSource(cmd, target, "host", "PGHOST", "host"))
 	if addresses != "" {
-		add("hostaddr", addresses, a.connectionOrigin(cmd, target, "", "PGHOSTADDR", "hostaddr"))
+		add("hostaddr", addresses, a.connectionSource(cmd, target, "", "PGHOSTADDR", "hostaddr"))
 	}
-	add("port", ports, a.connectionOrigin(cmd, target, "port", "PGPORT", "port"))
-	add("user", target.User, a.connectionOrigin(cmd, target, "username", "PGUSER", "user"))
-	add("dbname", target.ShownDatabase(), a.connectionOrigin(cmd, target, "dbname", "PGDATABASE", "dbname"))
+	add("port", ports, a.connectionSource(cmd, target, "port", "PGPORT", "port"))
+	add("user", target.User, a.connectionSource(cmd, target, "username", "PGUSER", "user"))
+	add("dbname", target.ShownDatabase(), a.connectionSource(cmd, target, "dbname", "PGDATABASE", "dbname"))
 	if target.HasPassword() {
-		add("password", "(not shown)", a.connectionOrigin(cmd, target, "", "PGPASSWORD", "password"))
+		add("password", "(not shown)", a.connectionSource(cmd, target, "", "PGPASSWORD", "password"))
 	}
 
 	var filters []string
@@ -144,12 +144,12 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 	if len(tables) > 0 {
 		add("tables", strings.Join(tables, ", "), s.origins["tables"])
 	}
-	usual := defaultColumns
+	defaults := defaultColumns
 	if s.blocking {
-		usual = defaultPairColumns
+		defaults = defaultPairColumns
 	}
 	var columns []string
-	for _, c := range s.columns(usual...) {
+	for _, c := range s.columns(defaults...) {
 		columns = append(columns, c.Name)
 	}
 	add("blocking", strconv.FormatBool(s.blocking), s.origins["blocking"])
@@ -173,11 +173,11 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 	return r, nil
 }
 
-// connectionOrigin returns where a connection setting is from, or "" for the default.
-func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag, variable, setting string) string {
+// connectionSource returns where a connection setting is from, or "" for the default.
+func (a *app) connectionSource(cmd *cobra.Command, target *connect.Target, flag, variable, setting string) string {
 	c := &a.config
 	switch {
-	case flag != "dbname" && flag != "" && cmd.Flags().Changed(flag) && !says(a.connection.Database, setting):
+	case flag != "dbname" && flag != "" && cmd.Flags().Changed(flag) && !hasSetting(a.connection.Database, setting):
 		return "--" + flag
 	case c.database.Name != "":
 		for _, s := range c.database.Settings {
@@ -185,10 +185,10 @@ func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag,
 				return fmt.Sprintf("%s:%d (%s)", c.file.Path, c.database.Line, c.database.Name)
 			}
 		}
-		if says(c.database.ConnString, setting) || setting == "dbname" && c.database.ConnString != "" && !strings.Contains(c.database.ConnString, "=") {
+		if hasSetting(c.database.ConnString, setting) || setting == "dbname" && c.database.ConnString != "" && !strings.Contains(c.database.ConnString, "=") {
 			return fmt.Sprintf("%s:%d (%s)", c.file.Path, c.database.Line, c.database.Name)
 		}
-	case says(a.connection.Database, setting), setting == "dbname" && a.connection.Database != "":
+	case hasSetting(a.connection.Database, setting), setting == "dbname" && a.connection.Database != "":
 		return c.databaseOrigin
 	}
 	if origin := target.Origin(setting); origin != "" {
@@ -200,9 +200,9 @@ func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag,
 	return ""
 }
 
-// says reports whether a connection string seems to contain a setting. It does not parse
+// hasSetting reports whether a connection string seems to contain a setting. It does not parse
 // the string exactly.
-func says(connString, setting string) bool {
+func hasSetting(connString, setting string) bool {
 	if u, err := url.Parse(connString); err == nil && strings.HasPrefix(u.Scheme, "postgres") {
 		_, hasPassword := u.User.Password()
 		return u.Query().Has(setting) ||

@@ -41,7 +41,7 @@ func (a *app) demoCommand() *cobra.Command {
 	return cmd
 }
 
-// demo starts a server, tells the story, and stops the server.
+// demo starts a server, plays the demo, and stops the server.
 func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -67,7 +67,7 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	options.Log = a.Err
 	server, err := pgserver.Start(ctx, options)
 	if err != nil {
-		return causeOr(ctx, err)
+		return signalOr(ctx, err)
 	}
 	defer func() {
 		if stopErr := server.Stop(); stopErr != nil {
@@ -78,15 +78,15 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	}()
 	database, err := server.CreateDatabase(ctx)
 	if err != nil {
-		return causeOr(ctx, err)
+		return signalOr(ctx, err)
 	}
-	s, err := a.newStory(ctx, server, database)
+	s, err := a.newDemo(ctx, server, database)
 	if err != nil {
-		return causeOr(ctx, err)
+		return signalOr(ctx, err)
 	}
 	defer s.end()
-	if err := s.tell(ctx); err != nil {
-		return causeOr(ctx, err)
+	if err := s.play(ctx); err != nil {
+		return signalOr(ctx, err)
 	}
 	if !keep {
 		return nil
@@ -102,8 +102,8 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	return nil
 }
 
-// causeOr returns the signal that ended ctx, if one did, or else err.
-func causeOr(ctx context.Context, err error) error {
+// signalOr returns the signal that ended ctx, if one did, or else err.
+func signalOr(ctx context.Context, err error) error {
 	interrupted := new(signalError)
 	if errors.As(context.Cause(ctx), &interrupted) {
 		return interrupted
@@ -111,51 +111,51 @@ func causeOr(ctx context.Context, err error) error {
 	return err
 }
 
-// tell runs the demo's commands and explains them.
-func (s *story) tell(ctx context.Context) error {
+// play runs the demo's commands and explains them.
+func (s *demo) play(ctx context.Context) error {
 	const report = "nightly-report"
 	job := []string{"pglock", "run", report, "--", "sh", "-c", "echo at work; sleep 4; echo done"}
 
-	s.say("Two machines both run a nightly report, but only one may run it at a time. Worker A\nstarts, and holds the lock while its command runs:")
+	s.explain("Two machines both run a nightly report, but only one may run it at a time. Worker A\nstarts, and holds the lock while its command runs:")
 	a, err := s.start("A", job...)
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 0); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 0); err != nil {
 		return err
 	}
-	s.say("Worker B starts the same command:")
+	s.explain("Worker B starts the same command:")
 	b, err := s.start("B", job...)
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 1); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 1); err != nil {
 		return err
 	}
-	s.say("B's command has not started: B waits for the lock. Who holds it, and who waits?")
+	s.explain("B's command has not started: B waits for the lock. Who holds it, and who waits?")
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}
-	s.say("A third worker does not want to wait:")
+	s.explain("A third worker does not want to wait:")
 	code, err := s.run(ctx, "pglock", "run", "--no-wait", report, "--", "echo", "never")
 	if err != nil {
 		return err
 	}
 	s.write(fmt.Sprintf("(exit code %d)\n", code))
 
-	s.say("When A is done, B acquires the lock:")
+	s.explain("When A is done, B acquires the lock:")
 	if err := a.wait(ctx); err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 0); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 0); err != nil {
 		return err
 	}
-	s.say("Now C waits for B, and B's pglock is killed, as if its machine had crashed. It has no\nchance to clean up:")
+	s.explain("Now C waits for B, and B's pglock is killed, as if its machine had crashed. It has no\nchance to clean up:")
 	c, err := s.start("C", "pglock", "run", report, "--", "sh", "-c", "echo at work; echo done")
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 1); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 1); err != nil {
 		return err
 	}
 	killed := time.Now()
@@ -165,7 +165,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err := c.wait(ctx); err != nil {
 		return err
 	}
-	s.say(fmt.Sprintf("Within %s B's command was killed too, Postgres released the lock, and C did its work.\nNow nobody holds the lock:", shortDuration(time.Since(killed))))
+	s.explain(fmt.Sprintf("Within %s B's command was killed too, Postgres released the lock, and C did its work.\nNow nobody holds the lock:", shortDuration(time.Since(killed))))
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}

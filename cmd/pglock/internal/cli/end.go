@@ -57,16 +57,16 @@ const terminateExamples = `  pglock terminate 4711
 type end struct {
 	*app
 	selection
-	terminate bool
-	everybody bool
-	sure      bool
-	dryRun    bool
-	allow     allowFlag
-	wait      durationFlag
-	format    format
+	terminate  bool
+	everything bool
+	confirmed  bool
+	dryRun     bool
+	allow      allowFlag
+	wait       durationFlag
+	format     format
 
 	session *session
-	nobody  []string // why no session matches, if known
+	hints   []string // why no session matches, if known
 }
 
 func (a *app) cancelCommand() *cobra.Command {
@@ -79,7 +79,7 @@ func (a *app) cancelCommand() *cobra.Command {
 }
 
 func (a *app) terminateCommand() *cobra.Command {
-	e := &end{app: a, terminate: true, wait: durationFlag{least: time.Millisecond, what: "must be longer than 0"}}
+	e := &end{app: a, terminate: true, wait: durationFlag{min: time.Millisecond, what: "must be longer than 0"}}
 	cmd := a.endCommand(e, &cobra.Command{
 		Use:     "terminate [FLAG...] [PID...]",
 		Short:   "Terminate sessions with locks",
@@ -94,16 +94,16 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd.DisableFlagsInUseLine = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := e.settle(a, cmd, args); err != nil {
+		if err := e.resolve(a, cmd, args); err != nil {
 			return err
 		}
-		e.sure = e.sure || e.yes
+		e.confirmed = e.confirmed || e.yes
 		switch {
-		case e.isEmpty() && !e.everybody:
+		case e.isEmpty() && !e.everything:
 			return usagef(cmd, "no sessions selected: give PIDs, -f, --on or --all")
-		case !e.isEmpty() && e.everybody:
+		case !e.isEmpty() && e.everything:
 			return usagef(cmd, "--all cannot be combined with PIDs, -f, --on or a view's filters")
-		case !e.sure && !e.dryRun && !a.hasPerson():
+		case !e.confirmed && !e.dryRun && !a.canAsk():
 			return usagef(cmd, "no terminal to ask for confirmation: use -y or --dry-run")
 		}
 		e.format = a.format(e.outputOr(output), e.expanded)
@@ -117,8 +117,8 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	e.register(flags, "select the sessions that block those that match")
-	flags.BoolVar(&e.everybody, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
-	flags.BoolVarP(&e.sure, "yes", "y", false, "do not ask for confirmation")
+	flags.BoolVar(&e.everything, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
+	flags.BoolVarP(&e.confirmed, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
 	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+strings.Join(allowChoices(), ", "))
 	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each attribute on its own line")
@@ -126,8 +126,8 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// hasPerson reports whether there is a terminal to ask at.
-func (a *app) hasPerson() bool { return isTerminal(a.In) || isTerminal(a.Err) }
+// canAsk reports whether there is a terminal to ask at.
+func (a *app) canAsk() bool { return isTerminal(a.In) || isTerminal(a.Err) }
 
 func (e *end) run(ctx context.Context) error {
 	victims, spared, err := e.find(ctx)
@@ -135,11 +135,11 @@ func (e *end) run(ctx context.Context) error {
 		return err
 	}
 	if len(victims)+len(spared) == 0 {
-		if e.nobody, err = e.unmatched(ctx, e.session); err != nil {
+		if e.hints, err = e.unmatched(ctx, e.session); err != nil {
 			return err
 		}
 	}
-	behind, err := e.behind(ctx)
+	waitersBehind, err := e.waitersBehind(ctx)
 	if err != nil {
 		return err
 	}
@@ -149,27 +149,27 @@ func (e *end) run(ctx context.Context) error {
 	}
 	switch {
 	case e.dryRun:
-		return e.report(append(outcomes, spared...), behind)
-	case e.sure:
+		return e.report(append(outcomes, spared...), waitersBehind)
+	case e.confirmed:
 		outcomes = spared
 	case slices.ContainsFunc(outcomes, wasSignalled):
 		outcomes = append(outcomes, spared...)
-		if err := e.confirm(outcomes, behind); err != nil {
+		if err := e.confirm(outcomes, waitersBehind); err != nil {
 			return err
 		}
-		if victims, outcomes, err = e.findAgain(ctx, outcomes); err != nil {
+		if victims, outcomes, err = e.recheck(ctx, outcomes); err != nil {
 			return err
 		}
 	default:
 		// Nothing was confirmed, so end no session, even if one could be ended by now.
-		return e.report(append(outcomes, spared...), behind)
+		return e.report(append(outcomes, spared...), waitersBehind)
 	}
 	var opts []inspect.EndOption
 	if e.wait.set {
 		opts = append(opts, inspect.WaitGone(e.wait.value))
 	}
 	done, err := e.end(ctx, victims, opts...)
-	if reportErr := e.report(append(done, outcomes...), behind); err == nil {
+	if reportErr := e.report(append(done, outcomes...), waitersBehind); err == nil {
 		err = reportErr
 	}
 	return err
@@ -190,7 +190,7 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 				return false
 			}
 			spared = append(spared, inspect.Outcome{Victim: v, Status: statusSpared, Reason: fmt.Sprintf(
-				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", whoIs(ahead))})
+				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", sessionName(ahead))})
 			return true
 		}), spared, nil
 	}
@@ -220,9 +220,9 @@ func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) 
 	return ahead
 }
 
-// findAgain returns the sessions to signal that still match after the answer, which may
+// recheck returns the sessions to signal that still match after the answer, which may
 // have come late. It adds no session. The outcomes are those of all other sessions.
-func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
+func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
 	now, _, err := e.find(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -264,16 +264,16 @@ func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect
 
 func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
 
-// behind returns how many sessions wait behind each session, by whoIs.
-func (e *end) behind(ctx context.Context) (map[string]int, error) {
+// waitersBehind returns how many sessions wait behind each session, by whoIs.
+func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 	pairs, err := inspect.Blocked(ctx, e.session)
 	if err != nil {
 		return nil, err
 	}
-	behind := map[string]int{}
+	waitersBehind := map[string]int{}
 	var visit func(t *inspect.Tree)
 	visit = func(t *inspect.Tree) {
-		behind[whoIs(t.Session)] = t.Behind
+		waitersBehind[sessionName(t.Session)] = t.Behind
 		for _, b := range t.Blocked {
 			visit(b)
 		}
@@ -281,11 +281,11 @@ func (e *end) behind(ctx context.Context) (map[string]int, error) {
 	for _, t := range inspect.Grow(pairs) {
 		visit(t)
 	}
-	return behind, nil
+	return waitersBehind, nil
 }
 
 // confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
-func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
+func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
 	in, out, err := e.terminal()
 	if err != nil {
 		return &usageError{text: "no terminal to ask for confirmation: use -y or --dry-run"}
@@ -293,7 +293,7 @@ func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
 	shown := *e.app
 	shown.Out = out
 	f := shown.format("table", e.expanded)
-	if err := e.table(outcomes, behind, f, true).write(out, f); err != nil {
+	if err := e.table(outcomes, waitersBehind, f, true).write(out, f); err != nil {
 		return err
 	}
 	count := 0
@@ -339,24 +339,24 @@ func readLine(in io.Reader) (string, error) {
 }
 
 // report writes the outcomes to stdout, and to stderr why some sessions were not ended.
-func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
+func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
 	var out bytes.Buffer
 	switch {
 	case e.format.name == "json":
-		if err := e.writeJSON(&out, outcomes, behind); err != nil {
+		if err := e.writeJSON(&out, outcomes, waitersBehind); err != nil {
 			return err
 		}
 	case len(outcomes) > 0 || e.format.isMachine():
-		if err := e.table(outcomes, behind, e.format, e.dryRun).write(&out, e.format); err != nil {
+		if err := e.table(outcomes, waitersBehind, e.format, e.dryRun).write(&out, e.format); err != nil {
 			return err
 		}
 	}
 	if len(outcomes) == 0 {
 		if len(e.pids) == 0 || e.blocking {
-			e.tell("no session matches")
+			e.logf("no session matches")
 		}
-		for _, line := range e.nobody {
-			e.tell("%s", line)
+		for _, line := range e.hints {
+			e.logf("%s", line)
 		}
 	}
 	if _, err := e.Out.Write(out.Bytes()); err != nil {
@@ -365,7 +365,7 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 	failed := false
 	for _, pid := range e.missing(outcomes) {
 		failed = true
-		e.tell("pid %d was not %s: no session with this PID has a matching lock", pid, e.past())
+		e.logf("pid %d was not %s: no session with this PID has a matching lock", pid, e.pastTense())
 	}
 	for _, o := range outcomes {
 		failed = failed || !e.succeeded(o)
@@ -374,7 +374,7 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 		}
 	}
 	if failed {
-		return &toldError{errors.New("some sessions were not ended")}
+		return &loggedError{errors.New("some sessions were not ended")}
 	}
 	return nil
 }
@@ -402,7 +402,7 @@ func (e *end) succeeded(o inspect.Outcome) bool {
 	return false
 }
 
-func (e *end) past() string {
+func (e *end) pastTense() string {
 	if e.terminate {
 		return "terminated"
 	}
@@ -415,9 +415,9 @@ func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 	if dryRun {
 		not = "would not be"
 	}
-	text := fmt.Sprintf("%s %s %s: %s", whoIs(o.Victim.Session), not, e.past(), printable(o.Reason))
+	text := fmt.Sprintf("%s %s %s: %s", sessionName(o.Victim.Session), not, e.pastTense(), printable(o.Reason))
 	if wasSignalled(o) { // but did not end in time
-		text = fmt.Sprintf("%s: %s", whoIs(o.Victim.Session), printable(o.Reason))
+		text = fmt.Sprintf("%s: %s", sessionName(o.Victim.Session), printable(o.Reason))
 	}
 	switch {
 	case o.Grant != "":
@@ -430,21 +430,21 @@ func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 	return text
 }
 
-// word returns an outcome in a word or two.
-func (e *end) word(o inspect.Outcome, dryRun bool) string {
+// outcomeText returns an outcome in a word or two.
+func (e *end) outcomeText(o inspect.Outcome, dryRun bool) string {
 	switch {
 	case wasSignalled(o) && dryRun:
-		return "would be " + e.past()
+		return "would be " + e.pastTense()
 	case wasSignalled(o) && e.wait.set && !o.Ended:
 		return "not gone yet"
 	case wasSignalled(o):
-		return e.past()
+		return e.pastTense()
 	}
 	return string(o.Status)
 }
 
 // table returns a table with a row for each outcome.
-func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format, dryRun bool) *table {
+func (e *end) table(outcomes []inspect.Outcome, waitersBehind map[string]int, f format, dryRun bool) *table {
 	t := &table{}
 	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
 		a, _ := attributeOf(sessionAttributes(), name)
@@ -463,16 +463,16 @@ func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format,
 		t.add(false, func(a inspect.Attribute) any {
 			switch a.Name {
 			case "blocks":
-				return int64(behind[whoIs(o.Victim.Session)])
+				return int64(waitersBehind[sessionName(o.Victim.Session)])
 			case "outcome":
-				return e.word(o, dryRun)
+				return e.outcomeText(o, dryRun)
 			case "reason":
 				return o.Reason
 			case "application":
 				switch {
 				case f.isMachine():
 				case o.Victim.Prepared != nil:
-					return whoIs(o.Victim.Session)
+					return sessionName(o.Victim.Session)
 				default:
 					return applicationOf(o.Victim.Session)
 				}
@@ -484,7 +484,7 @@ func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format,
 }
 
 // writeJSON writes the outcomes in the format of docs/command.md.
-func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, behind map[string]int) error {
+func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, waitersBehind map[string]int) error {
 	var objects []jsonObject
 	for _, o := range outcomes {
 		var object jsonObject
@@ -492,7 +492,7 @@ func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, behind map[st
 			object.add(a.Name, a.Value(&inspect.Lock{Session: o.Victim.Session}))
 		}
 		object.add("prepared", preparedObject(o.Victim.Prepared))
-		object.add("blocks", behind[whoIs(o.Victim.Session)])
+		object.add("blocks", waitersBehind[sessionName(o.Victim.Session)])
 		object.add("status", string(o.Status))
 		object.add("ended", o.Ended)
 		object.add("reason", orNull(o.Reason))

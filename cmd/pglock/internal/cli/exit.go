@@ -54,11 +54,11 @@ func (e *notAcquiredError) Unwrap() error { return e.err }
 // errDeclined is returned if the user was asked and answered no.
 var errDeclined = errors.New("no session was ended")
 
-// A toldError is an error that was printed when it happened.
-type toldError struct{ err error }
+// A loggedError is an error that was printed when it happened.
+type loggedError struct{ err error }
 
-func (e *toldError) Error() string { return e.err.Error() }
-func (e *toldError) Unwrap() error { return e.err }
+func (e *loggedError) Error() string { return e.err.Error() }
+func (e *loggedError) Unwrap() error { return e.err }
 
 // A signalError is a signal that ended pglock before there was a command to pass it to.
 type signalError struct{ signal syscall.Signal }
@@ -129,9 +129,9 @@ func isRefusal(err error) bool {
 func message(err error) string {
 	var child *childError
 	var signal *signalError
-	var told *toldError
+	var logged *loggedError
 	var interrupted *supervise.InterruptedError
-	if err == nil || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &told) || errors.As(err, &interrupted) {
+	if err == nil || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &logged) || errors.As(err, &interrupted) {
 		return ""
 	}
 	text := err.Error()

@@ -30,7 +30,7 @@ func (f *outputFlag) Set(s string) error {
 // durationFlag is a duration with a unit and a lower limit.
 type durationFlag struct {
 	value time.Duration
-	least time.Duration
+	min   time.Duration
 	what  string // error for a shorter duration
 	set   bool
 }
@@ -52,7 +52,7 @@ func (f *durationFlag) Set(s string) error {
 	if err != nil {
 		return errors.New("not a duration; write 500ms, 30s, 5m or 1h30m")
 	}
-	if d < f.least {
+	if d < f.min {
 		return errors.New(f.what)
 	}
 	f.value, f.set = d, true

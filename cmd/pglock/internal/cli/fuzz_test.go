@@ -87,7 +87,7 @@ func FuzzTable(f *testing.F) {
 // and refuses all else.
 func FuzzFlags(f *testing.F) {
 	flags := map[string]func() pflag.Value{
-		"duration":   func() pflag.Value { return &durationFlag{least: time.Millisecond, what: "too short"} },
+		"duration":   func() pflag.Value { return &durationFlag{min: time.Millisecond, what: "too short"} },
 		"code":       func() pflag.Value { return new(codeFlag) },
 		"limit":      func() pflag.Value { return new(limitFlag) },
 		"count":      func() pflag.Value { return new(countFlag) },

@@ -65,14 +65,14 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	if err != nil {
 		return errors.Join(err, a.unlock(lock, r))
 	}
-	lost := a.attend(process, lock, r, signals)
+	lost := a.superviseCommand(process, lock, r, signals)
 	status, guardErr := process.Wait()
 	if guardErr != nil {
-		a.tell("%v", guardErr)
+		a.logf("%v", guardErr)
 	}
 	if lost != nil {
 		_ = lock.Unlock() // returns the loss again
-		return &toldError{lost}
+		return &loggedError{lost}
 	}
 	if err := a.unlock(lock, r); err != nil {
 		return err
@@ -129,7 +129,7 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 				}
 				return nil, nil, interrupted
 			case errors.Is(err, pglock.ErrNotAcquired):
-				return nil, nil, &notAcquiredError{err: err, code: r.code, text: whoHolds(err, r.title)}
+				return nil, nil, &notAcquiredError{err: err, code: r.code, text: holdersText(err, r.title)}
 			}
 			return locker, lock, err
 		}
@@ -150,7 +150,7 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 		case ctx.Err() != nil:
 			return lock, err
 		case errors.Is(err, pglock.ErrNotAcquired):
-			a.tell("waiting: %s", whoHolds(err, r.title))
+			a.logf("waiting: %s", holdersText(err, r.title))
 		case !errors.Is(err, pglock.ErrUnavailable):
 			return lock, err
 		}
@@ -167,13 +167,13 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 	return locker.Lock(ctx, r.key, opts...)
 }
 
-// attend passes signals to the command, and ends it if the lock is lost, until nothing
+// superviseCommand passes signals to the command, and ends it if the lock is lost, until nothing
 // of the command is left. It returns the error of a lost lock, or nil.
-func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest, signals <-chan os.Signal) (lost error) {
+func (a *app) superviseCommand(process *supervise.Process, lock *pglock.Lock, r runRequest, signals <-chan os.Signal) (lost error) {
 	lose := func() {
 		if lost == nil {
 			lost = lock.Err()
-			a.tell("lock %s lost, ending the command: %v", quoted(r.title), lost)
+			a.logf("lock %s lost, ending the command: %v", quoted(r.title), lost)
 			process.End()
 		}
 	}
@@ -205,7 +205,7 @@ func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest
 					process.Continue()
 				}
 			case e.Stuck != "":
-				a.tell("still holding lock %s: these processes do not end: %s", quoted(r.title), e.Stuck)
+				a.logf("still holding lock %s: these processes do not end: %s", quoted(r.title), e.Stuck)
 			}
 		}
 	}
@@ -221,12 +221,12 @@ func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 	case errors.Is(err, pglock.ErrLost):
 		return fmt.Errorf("lock %s was lost by the time the command ended: %w", quoted(r.title), err)
 	}
-	a.tell("unlocking %s: %v", quoted(r.title), err)
+	a.logf("unlocking %s: %v", quoted(r.title), err)
 	return nil
 }
 
-// tell writes a line to stderr.
-func (a *app) tell(format string, args ...any) {
+// logf writes a line to stderr.
+func (a *app) logf(format string, args ...any) {
 	text := strings.ReplaceAll(fmt.Sprintf(format, args...), ": pglock: ", ": ")
 	fmt.Fprintf(a.Err, "pglock: %s\n", printable(text))
 }
@@ -246,8 +246,8 @@ func childEnv(env []string, key pglock.Key) []string {
 	return append(child, "PGLOCK_KEY="+keyText(key))
 }
 
-// whoHolds describes the holders of a lock that was not acquired.
-func whoHolds(err error, title string) string {
+// holdersText describes the holders of a lock that was not acquired.
+func holdersText(err error, title string) string {
 	var e *pglock.Error
 	if !errors.As(err, &e) || len(e.Holders) == 0 {
 		return fmt.Sprintf("lock %s is held by another session", quoted(title))

@@ -47,7 +47,7 @@ func (a *app) lsCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.settle(a, cmd, args); err != nil {
+			if err := s.resolve(a, cmd, args); err != nil {
 				return err
 			}
 			f := a.format(s.outputOr(output), s.expanded)
@@ -68,7 +68,7 @@ func (a *app) lsCommand() *cobra.Command {
 // tsv elsewhere.
 func (a *app) format(name string, expanded bool) format {
 	terminal := isTerminal(a.Out)
-	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.wantsColor()}
+	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.useColor()}
 	if name == "" {
 		f.name = "tsv"
 		if terminal {
@@ -83,13 +83,13 @@ func (f format) isMachine() bool { return f.name == "json" || f.name == "csv" }
 
 // list writes the selected locks or pairs, and returns notices for stderr.
 func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f format) ([]string, error) {
-	usual := defaultColumns
+	defaults := defaultColumns
 	if s.blocking {
-		usual = defaultPairColumns
+		defaults = defaultPairColumns
 	}
-	t := &table{columns: s.columns(usual...)}
-	if f.isMachine() && !s.ownColumns {
-		t.columns = s.known() // even if a config file has defaults
+	t := &table{columns: s.columns(defaults...)}
+	if f.isMachine() && !s.explicitColumns {
+		t.columns = s.availableAttributes() // even if a config file has defaults
 	}
 	hidden := map[int32]bool{}
 	hide := func(s *inspect.Session) {
@@ -129,7 +129,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 			return nil, err
 		}
 		if s.isEmpty() {
-			locks = withoutOwn(locks)
+			locks = omitOwnTransactionIDs(locks)
 		}
 		slices.SortStableFunc(locks, byUrgency)
 		if !f.isMachine() {
@@ -177,21 +177,21 @@ func (s *selection) shown(n int) int {
 	return n
 }
 
-// withoutOwn leaves out the locks that transactions hold on their own transaction IDs,
+// omitOwnTransactionIDs leaves out the locks that transactions hold on their own transaction IDs,
 // unless a session waits for them.
-func withoutOwn(locks []inspect.Lock) []inspect.Lock {
-	type number struct {
+func omitOwnTransactionIDs(locks []inspect.Lock) []inspect.Lock {
+	type transaction struct {
 		xid  uint32
 		vxid string
 	}
-	awaited := map[number]bool{}
+	waitedFor := map[transaction]bool{}
 	for _, l := range locks {
 		if !l.Granted {
-			awaited[number{l.TransactionID, l.VirtualXID}] = true
+			waitedFor[transaction{l.TransactionID, l.VirtualXID}] = true
 		}
 	}
 	return slices.DeleteFunc(locks, func(l inspect.Lock) bool {
-		return l.Granted && (l.Type == "virtualxid" || l.Type == "transactionid") && !awaited[number{l.TransactionID, l.VirtualXID}]
+		return l.Granted && (l.Type == "virtualxid" || l.Type == "transactionid") && !waitedFor[transaction{l.TransactionID, l.VirtualXID}]
 	})
 }
 
@@ -228,8 +228,8 @@ func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 	return all
 }
 
-// wantsColor reports whether NO_COLOR (https://no-color.org) and TERM allow color.
-func (a *app) wantsColor() bool {
+// useColor reports whether NO_COLOR (https://no-color.org) and TERM allow color.
+func (a *app) useColor() bool {
 	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 }
 

@@ -48,7 +48,7 @@ func Run(ctx context.Context, args []string, streams Streams, env []string) int 
 	a := &app{Streams: streams, env: env}
 	root := a.rootCommand()
 	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
-		plainUsages(root)
+		stripUsageMarks(root)
 	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -16,9 +16,9 @@ import (
 // lockComment is the key of the comment, and of the name in a session's context.
 const lockComment = "lock"
 
-// longestApplication is how many bytes Postgres keeps of an application_name
+// maxApplicationBytes is how many bytes Postgres keeps of an application_name
 // (NAMEDATALEN - 1).
-const longestApplication = 63
+const maxApplicationBytes = 63
 
 // applicationName returns the application_name for a verb. It replaces characters other
 // than printable ASCII, which Postgres would do in ways that differ between its versions.
@@ -27,7 +27,7 @@ func applicationName(verb, detail string) string {
 	if detail != "" {
 		name += " " + printableASCII(detail)
 	}
-	return name[:min(len(name), longestApplication)]
+	return name[:min(len(name), maxApplicationBytes)]
 }
 
 // printableASCII returns s with a ? in place of each other character.
@@ -71,9 +71,9 @@ func nameKeys(locks []*inspect.Lock) {
 	}
 }
 
-// longestComment is how many bytes of an encoded name a comment holds. By default the
+// maxCommentBytes is how many bytes of an encoded name a comment holds. By default the
 // server shows the first 1,023 bytes of a statement (track_activity_query_size).
-const longestComment = 950
+const maxCommentBytes = 950
 
 // A namedSource opens sessions whose statements have the lock's name in a comment. It
 // cuts a name that is too long.
@@ -88,7 +88,7 @@ func (s namedSource) Open(ctx context.Context) (pglock.Session, error) {
 		return nil, err
 	}
 	note := inspect.Annotate(context.Background(), lockComment, s.name)
-	for kept := []rune(s.name); len(inspect.Comment(note, " ")) > longestComment; {
+	for kept := []rune(s.name); len(inspect.Comment(note, " ")) > maxCommentBytes; {
 		kept = kept[:len(kept)-1]
 		note = inspect.Annotate(note, lockComment, string(kept)+"…")
 	}

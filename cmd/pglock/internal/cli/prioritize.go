@@ -77,13 +77,13 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	var (
 		r                 prioritizeRequest
 		cancel, terminate bool
-		most              countFlag
+		maxEnded          countFlag
 		pids              pidFlag
 		names, users      listFlag
 
 		after    = durationFlag{value: time.Second, what: "must not be negative", set: true}
-		escalate = durationFlag{least: time.Nanosecond, what: "must be longer than 0; use --terminate to end blockers at once"}
-		timeout  = durationFlag{least: time.Millisecond, what: "must be 1ms or longer"}
+		escalate = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --terminate to end blockers at once"}
+		timeout  = durationFlag{min: time.Millisecond, what: "must be 1ms or longer"}
 		grace    = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
 	)
 	cmd := &cobra.Command{
@@ -127,14 +127,14 @@ func (a *app) prioritizeCommand() *cobra.Command {
 				switch {
 				case !utf8.ValidString(name):
 					return usagef(cmd, "--application-name %s: not valid UTF-8", quoted(name))
-				case len(name) > longestName:
-					return usagef(cmd, "--application-name %s: longer than the %d bytes that Postgres keeps", quoted(name), longestName)
+				case len(name) > maxApplicationBytes:
+					return usagef(cmd, "--application-name %s: longer than the %d bytes that Postgres keeps", quoted(name), maxApplicationBytes)
 				case name == watcherApplication:
 					return usagef(cmd, "--application-name %s: reserved for the sessions that watch", quoted(name))
 				}
 			}
-			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(most)
-			r.tag = tagOf(r.command[0], rand.Uint32())
+			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(maxEnded)
+			r.tag = commandTag(r.command[0], rand.Uint32())
 			r.who = prioritize.Who{PIDs: pids, Applications: append([]string{r.tag}, names...), Users: users}
 			return a.prioritize(cmd.Context(), r)
 		},
@@ -147,7 +147,7 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	flags.Var(&escalate, "escalate", "cancel, and terminate if it still blocks after this time")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "only report blockers, as without --cancel, --terminate and --escalate")
 	flags.Var(&timeout, "lock-timeout", "lock_timeout of COMMAND's sessions")
-	flags.Var(&most, "max", "end at most `N` sessions")
+	flags.Var(&maxEnded, "max", "end at most `N` sessions")
 	flags.VarP(&r.filters, "filter", "f", "end only sessions that match `\"FIELD OP VALUE\"`; repeat to require all")
 	flags.Var(&r.allow, "allow", "also end these `KIND`s: "+strings.Join(kindChoices(), ", "))
 	flags.Var(&names, "application-name", "sessions with this application_`name` are COMMAND's too")
@@ -162,17 +162,12 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	return cmd
 }
 
-const (
-	// longestName is how many bytes Postgres keeps of a name (NAMEDATALEN - 1).
-	longestName = 63
+// watcherApplication is the application_name of the session that watches.
+const watcherApplication = "pglock prioritize"
 
-	// watcherApplication is the application_name of the session that watches.
-	watcherApplication = "pglock prioritize"
-)
-
-// tagOf returns the application_name for a command's sessions. It uses only printable
+// commandTag returns the application_name for a command's sessions. It uses only printable
 // ASCII: Postgres replaces other characters, in ways that differ between its versions.
-func tagOf(command string, number uint32) string {
+func commandTag(command string, number uint32) string {
 	tag := fmt.Sprintf("%s %06x: ", watcherApplication, number&0xffffff)
 	for _, r := range filepath.Base(command) {
 		if r < ' ' || r > '~' {
@@ -180,7 +175,7 @@ func tagOf(command string, number uint32) string {
 		}
 		tag += string(r)
 	}
-	return tag[:min(len(tag), longestName)]
+	return tag[:min(len(tag), maxApplicationBytes)]
 }
 
 // prioritize runs the command, and clears the way for it while it runs.
@@ -213,7 +208,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	story := newWayStory(a, r)
+	report := newBlockerReport(a, r)
 	watched := make(chan struct{}) // receives once: from then on signals go to the command
 	run := func(ctx context.Context) error {
 		select {
@@ -231,12 +226,12 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 		if err != nil {
 			return err
 		}
-		story.begin()
-		defer story.end()
-		follow(ctx, process, signals, func(stuck string) { story.tell("these processes do not end: %s", stuck) })
+		report.begin()
+		defer report.end()
+		follow(ctx, process, signals, func(stuck string) { report.logf("these processes do not end: %s", stuck) })
 		status, err := process.Wait()
 		if err != nil {
-			story.tell("%v", err)
+			report.logf("%v", err)
 		}
 		if status.ExitCode() != 0 {
 			return &childError{status}
@@ -247,14 +242,14 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	go func() {
 		done <- a.connection.WithPassword(ctx, target, func() error {
 			source := checkedSource{target, r.filters}
-			return prioritize.RunFor(ctx, source, r.who, run, r.options(story.hear)...)
+			return prioritize.RunFor(ctx, source, r.who, run, r.options(report.onEvent)...)
 		})
 	}()
 	for begun := watched; ; {
 		select {
 		case <-begun:
 			err := <-done
-			story.sum()
+			report.writeSummary()
 			return err
 		case sig := <-signals:
 			if number, ok := sig.(syscall.Signal); ok {
@@ -270,9 +265,9 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	}
 }
 
-func (r prioritizeRequest) options(hear func(prioritize.Event)) []prioritize.Option {
+func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.Option {
 	options := append(slices.Clone(r.policy), prioritize.After(r.after), prioritize.Only(r.filters...),
-		prioritize.Allow(r.allow...), prioritize.OnEvent(hear))
+		prioritize.Allow(r.allow...), prioritize.OnEvent(onEvent))
 	if r.max > 0 {
 		options = append(options, prioritize.Max(r.max))
 	}

@@ -54,7 +54,7 @@ func (a *app) runCommand() *cobra.Command {
 	var (
 		r      runRequest
 		number keyFlag
-		wait   = durationFlag{least: time.Nanosecond, what: "must be longer than 0; use --no-wait to give up at once"}
+		wait   = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --no-wait to give up at once"}
 		grace  = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
 		code   = codeFlag(exitNotAcquired)
 	)

@@ -29,11 +29,11 @@ type selection struct {
 	pids []int32
 
 	// The result of settle, from the flags, the view and the defaults.
-	viewFilters []inspect.Filter
-	ownColumns  bool // the attributes are from the flags or the view
-	yes         bool // the view's
-	output      string
-	origins     map[string]string // where each setting is from, by its name in the config file
+	viewFilters     []inspect.Filter
+	explicitColumns bool // the attributes are from the flags or the view
+	yes             bool // the view's
+	output          string
+	origins         map[string]string // where each setting is from, by its name in the config file
 }
 
 // The default columns.
@@ -60,9 +60,9 @@ func (s *selection) registerList(flags *pflag.FlagSet) {
 	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each attribute on its own line")
 }
 
-// settle parses the arguments, adds the settings of the config file, and checks the
+// resolve parses the arguments, adds the settings of the config file, and checks the
 // result.
-func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
+func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 	for _, arg := range args {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 			pid, err := strconv.ParseInt(word, 10, 32)
@@ -97,7 +97,7 @@ func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
 // view's filters and tables are added to those of the flags. Every other setting applies
 // only if no flag sets it.
 func (s *selection) merge(a *app, cmd *cobra.Command) error {
-	said := func(flag string) bool { return cmd.Flags().Changed(flag) }
+	isSet := func(flag string) bool { return cmd.Flags().Changed(flag) }
 	s.origins = map[string]string{}
 	for key, flag := range map[string]string{
 		"filters": "filter", "tables": "on", "blocking": "blocking", "attributes": "attribute",
@@ -107,7 +107,7 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 			s.origins[key] = "--" + flag
 		}
 	}
-	took := func(key string, v config.View) {
+	setOrigin := func(key string, v config.View) {
 		s.origins[key] = a.config.where(v, key)
 	}
 	if a.config.view != nil {
@@ -119,19 +119,19 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 			case from != "":
 				s.origins[key] = from + ", " + a.config.where(v, key)
 			default:
-				took(key, v)
+				setOrigin(key, v)
 			}
 		}
-		if v.Blocking != nil && !said("blocking") {
+		if v.Blocking != nil && !isSet("blocking") {
 			s.blocking = *v.Blocking
-			took("blocking", v)
+			setOrigin("blocking", v)
 		}
-		if v.Yes != nil && !said("yes") {
+		if v.Yes != nil && !isSet("yes") {
 			s.yes = *v.Yes
-			took("yes", v)
+			setOrigin("yes", v)
 		}
 	}
-	s.ownColumns = said("attribute")
+	s.explicitColumns = isSet("attribute")
 	for i, v := range a.config.layers() {
 		names, key := v.Attributes, "attributes"
 		if s.blocking && len(v.BlockingAttributes) > 0 {
@@ -142,21 +142,21 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 			names = nil // they are for locks
 		}
 		if len(s.attributes) == 0 && len(names) > 0 && !(isDefault && cmd.Name() == "tree") {
-			s.attributes, s.ownColumns = names, !isDefault
-			took("attributes", v)
+			s.attributes, s.explicitColumns = names, !isDefault
+			setOrigin("attributes", v)
 			s.origins["attributes"] = a.config.where(v, key)
 		}
 		if v.Limit != nil && s.origins["limit"] == "" {
 			s.limit = limitFlag(*v.Limit)
-			took("limit", v)
+			setOrigin("limit", v)
 		}
 		if v.Expanded != nil && s.origins["expanded"] == "" {
 			s.expanded = *v.Expanded
-			took("expanded", v)
+			setOrigin("expanded", v)
 		}
 		if v.Output != "" && s.origins["output"] == "" {
 			s.output = v.Output
-			took("output", v)
+			setOrigin("output", v)
 		}
 	}
 	return nil
@@ -221,8 +221,8 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	return lines, nil
 }
 
-// known returns the attributes of locks, or of pairs with --blocking.
-func (s *selection) known() []inspect.Attribute {
+// availableAttributes returns the attributes of locks, or of pairs with --blocking.
+func (s *selection) availableAttributes() []inspect.Attribute {
 	if s.blocking {
 		return inspect.PairAttributes()
 	}
@@ -230,14 +230,14 @@ func (s *selection) known() []inspect.Attribute {
 }
 
 // columns returns the attributes to show: the selected ones, or else usual.
-func (s *selection) columns(usual ...string) []inspect.Attribute {
-	names := usual
+func (s *selection) columns(defaults ...string) []inspect.Attribute {
+	names := defaults
 	if len(s.attributes) > 0 {
 		names = s.attributes
 	}
 	var columns []inspect.Attribute
 	for _, name := range names {
-		if a, ok := attributeOf(s.known(), name); ok {
+		if a, ok := attributeOf(s.availableAttributes(), name); ok {
 			columns = append(columns, a)
 		}
 	}

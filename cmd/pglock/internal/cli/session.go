@@ -47,7 +47,7 @@ func (a *app) target(application string) (*connect.Target, error) {
 		return nil, err
 	}
 	for _, warning := range target.Warnings {
-		a.tell("%s", warning)
+		a.logf("%s", warning)
 	}
 	return target, nil
 }

@@ -44,11 +44,11 @@ func (a *app) configure(cmd *cobra.Command) error {
 
 // chooseDatabase chooses the database: that of -d, or of the view, or of the config
 // file's defaults if the environment names none.
-func (a *app) chooseDatabase(said bool) error {
+func (a *app) chooseDatabase(given bool) error {
 	c := &a.config
 	name := a.connection.Database
 	switch {
-	case said:
+	case given:
 		c.databaseOrigin = "--dbname"
 	case c.view != nil && c.view.Database != "":
 		name, c.databaseOrigin = c.view.Database, c.where(*c.view, "database")

@@ -232,7 +232,7 @@ func (t *table) fit(widths []int, width, gap int) {
 	}
 	for _, give := range []struct {
 		names []string
-		least int
+		min   int
 	}{
 		{[]string{"query", "context"}, 24},
 		{[]string{"query", "context", "outcome"}, 16},
@@ -244,7 +244,7 @@ func (t *table) fit(widths []int, width, gap int) {
 			widest := -1
 			for i, a := range t.columns {
 				gives := slices.Contains(give.names, strings.TrimPrefix(a.Name, "blocking_"))
-				if gives && widths[i] > give.least && (widest < 0 || widths[i] > widths[widest]) {
+				if gives && widths[i] > give.min && (widest < 0 || widths[i] > widths[widest]) {
 					widest = i
 				}
 			}

@@ -45,9 +45,9 @@ func (a *app) width() int {
 
 // quoted returns s in quotes, made printable and cut to a readable length.
 func quoted(s string) string {
-	const most = 64
-	if utf8.RuneCountInString(s) > most {
-		s = string([]rune(s)[:most]) + "…"
+	const maxRunes = 64
+	if utf8.RuneCountInString(s) > maxRunes {
+		s = string([]rune(s)[:maxRunes]) + "…"
 	}
 	return `"` + printable(s) + `"`
 }

@@ -43,18 +43,18 @@ func (a *app) treeCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.settle(a, cmd, args); err != nil {
+			if err := s.resolve(a, cmd, args); err != nil {
 				return err
 			}
 			format := s.outputOr(output)
 			terminal := isTerminal(a.Out)
 			style := treeStyle{
 				width: a.terminalWidth(),
-				color: terminal && a.wantsColor(),
+				color: terminal && a.useColor(),
 				lines: unicodeLines,
 				extra: s.columns(),
 			}
-			if ascii || !a.wantsUnicode() {
+			if ascii || !a.useUnicode() {
 				style.lines = asciiLines
 			}
 			return a.show(cmd.Context(), "tree", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
@@ -181,7 +181,7 @@ func (style treeStyle) node(out io.Writer, t *inspect.Tree, first, rest, above s
 		if i == len(t.Blocked)-1 {
 			first, next = style.lines.last, style.lines.none
 		}
-		style.node(out, child, rest+first, rest+next, whoIs(t.Session))
+		style.node(out, child, rest+first, rest+next, sessionName(t.Session))
 	}
 }
 
@@ -190,12 +190,12 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	if t.Pair == nil {
 		name = bold + red
 	}
-	spans := []span{{name, whoIs(t.Session)}, {"", whatIs(t.Session)}}
+	spans := []span{{name, sessionName(t.Session)}, {"", applicationText(t.Session)}}
 	if t.Pair != nil {
-		spans = append(spans, span{yellow, "  waits " + waitText(t.Pair)}, span{"", howBlocked(t.Pair, above)})
+		spans = append(spans, span{yellow, "  waits " + waitText(t.Pair)}, span{"", blockText(t.Pair, above)})
 	}
 	if t.Again {
-		return append(spans, span{dim, "  (drawn elsewhere, with the sessions behind it)"}, span{"", whoseIs(t.Session)})
+		return append(spans, span{dim, "  (drawn elsewhere, with the sessions behind it)"}, span{"", ownerText(t.Session)})
 	}
 	if t.Pair == nil || t.State != "active" {
 		spans = append(spans, span{"", stateText(t.Session)})
@@ -211,7 +211,7 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 		spans = append(spans, span{red, "  in a cycle: waits for itself through others"})
 	}
 	// At the end, because long lines are cut.
-	spans = append(spans, span{"", whoseIs(t.Session)})
+	spans = append(spans, span{"", ownerText(t.Session)})
 	for _, a := range style.extra {
 		v := a.Value(&inspect.Lock{Session: t.Session})
 		if a.Name == "application" {
@@ -250,8 +250,8 @@ func (style treeStyle) line(out io.Writer, spans []span) {
 	fmt.Fprintln(out, b.String())
 }
 
-// whoIs names a session by its PID, or a prepared transaction by its name.
-func whoIs(s *inspect.Session) string {
+// sessionName names a session by its PID, or a prepared transaction by its name.
+func sessionName(s *inspect.Session) string {
 	switch {
 	case s.Prepared != nil && s.Prepared.GID == "":
 		return "a prepared transaction"
@@ -261,8 +261,8 @@ func whoIs(s *inspect.Session) string {
 	return fmt.Sprintf("pid %d", s.PID)
 }
 
-// whatIs returns a session's application, and its type unless it is a client backend.
-func whatIs(s *inspect.Session) string {
+// applicationText returns a session's application, and its type unless it is a client backend.
+func applicationText(s *inspect.Session) string {
 	text := ""
 	if s.Application != "" {
 		text += " " + quoted(applicationOf(s))
@@ -273,8 +273,8 @@ func whatIs(s *inspect.Session) string {
 	return text
 }
 
-// whoseIs returns a session's role and database.
-func whoseIs(s *inspect.Session) string {
+// ownerText returns a session's role and database.
+func ownerText(s *inspect.Session) string {
 	if s.User == "" && s.Database == "" {
 		return ""
 	}
@@ -290,8 +290,8 @@ func waitText(p *inspect.Pair) string {
 	return fmt.Sprintf("%s%s for %s on %s", about, shortDuration(p.WaitDuration), printable(p.Mode), printable(p.Target()))
 }
 
-// howBlocked describes a hard or soft block.
-func howBlocked(p *inspect.Pair, above string) string {
+// blockText describes a hard or soft block.
+func blockText(p *inspect.Pair, above string) string {
 	switch {
 	case p.Block == inspect.Soft:
 		return ", queued behind " + above + " (soft)"
@@ -443,9 +443,9 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// wantsUnicode reports whether to draw with line characters, which it does unless the
+// useUnicode reports whether to draw with line characters, which it does unless the
 // locale is not UTF-8. No locale at all is common in containers, and means nothing.
-func (a *app) wantsUnicode() bool {
+func (a *app) useUnicode() bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if locale := strings.ToLower(a.getenv(name)); locale != "" {
 			return slices.ContainsFunc([]string{"utf-8", "utf8"}, func(s string) bool { return strings.Contains(locale, s) })

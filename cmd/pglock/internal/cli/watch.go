@@ -35,7 +35,7 @@ func (f *watchFlag) String() string {
 }
 
 func (f *watchFlag) Set(s string) error {
-	d := durationFlag{least: 100 * time.Millisecond, what: "must be 100ms or longer"}
+	d := durationFlag{min: 100 * time.Millisecond, what: "must be 100ms or longer"}
 	if err := d.Set(s); err != nil {
 		return err
 	}
@@ -55,10 +55,10 @@ func (f *watchFlag) fromArgs(args []string) []string {
 }
 
 // A drawing writes the output of a verb once, and returns notices for stderr.
-type drawing func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
+type drawFunc func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
 
 // show draws once, or repeatedly with --watch.
-func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawing) error {
+func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawFunc) error {
 	if watch.every == 0 {
 		s, err := a.open(ctx, verb)
 		if err != nil {
@@ -71,7 +71,7 @@ func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawi
 			return err
 		}
 		for _, n := range notices {
-			a.tell("%s", n)
+			a.logf("%s", n)
 		}
 		_, err = a.Out.Write(out.Bytes())
 		return err
@@ -87,12 +87,12 @@ func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawi
 
 // watch draws until ctx is done. Only the first drawing must succeed: a server that is
 // gone may come back.
-func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw drawing) error {
+func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw drawFunc) error {
 	frame := a.pipeFrame
 	if isTerminal(a.Out) {
 		frame = a.terminalFrame
 	}
-	said := map[string]bool{}
+	printed := map[string]bool{}
 	var s *session
 	defer func() {
 		if s != nil {
@@ -126,7 +126,7 @@ func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw 
 				s = nil
 			}
 		}
-		if err := frame(n, every, out.Bytes(), notices, said); err != nil {
+		if err := frame(n, every, out.Bytes(), notices, printed); err != nil {
 			return err
 		}
 		select {
@@ -138,11 +138,11 @@ func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw 
 }
 
 // pipeFrame writes a frame below the previous one.
-func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, said map[string]bool) error {
+func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, printed map[string]bool) error {
 	for _, notice := range notices {
-		if !said[notice] {
-			a.tell("%s", notice)
-			said[notice] = true
+		if !printed[notice] {
+			a.logf("%s", notice)
+			printed[notice] = true
 		}
 	}
 	if n > 0 {

@@ -21,7 +21,7 @@ func checkTarget(ctx context.Context, conn *pgconn.PgConn, attr string) error {
 	case "read-write", "read-only":
 		ok = standby == "on" || readOnly == "on"
 		if standby == "" || readOnly == "" {
-			ok, err = answers(ctx, conn, "SHOW transaction_read_only", "on")
+			ok, err = queryReturns(ctx, conn, "SHOW transaction_read_only", "on")
 		}
 		if err != nil {
 			return err
@@ -35,7 +35,7 @@ func checkTarget(ctx context.Context, conn *pgconn.PgConn, attr string) error {
 	case "primary", "standby":
 		ok = standby == "on"
 		if standby == "" {
-			ok, err = answers(ctx, conn, "SELECT pg_catalog.pg_is_in_recovery()", "t")
+			ok, err = queryReturns(ctx, conn, "SELECT pg_catalog.pg_is_in_recovery()", "t")
 		}
 		if err != nil {
 			return err
@@ -50,8 +50,8 @@ func checkTarget(ctx context.Context, conn *pgconn.PgConn, attr string) error {
 	return nil
 }
 
-// answers reports whether a query returns value.
-func answers(ctx context.Context, conn *pgconn.PgConn, sql, value string) (bool, error) {
+// queryReturns reports whether a query returns value.
+func queryReturns(ctx context.Context, conn *pgconn.PgConn, sql, value string) (bool, error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return false, err

@@ -30,11 +30,11 @@ func (f Flags) Target(getenv Lookup, application string) (*Target, error) {
 	}
 	switch {
 	case isConnString(f.Database):
-		said, err := parseConnString(f.Database)
+		parsed, err := parseConnString(f.Database)
 		if err != nil {
 			return nil, err
 		}
-		for name, value := range said { // overrides the flags, as in psql
+		for name, value := range parsed { // overrides the flags, as in psql
 			v[name] = value
 		}
 	case f.Database != "":

@@ -18,7 +18,7 @@ var errNoTerminal = errors.New("no terminal to prompt for a password: set PGPASS
 // latter case it calls try again. ctx ends the prompt.
 func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) error {
 	if f.Ask {
-		if err := ask(ctx, t); err != nil {
+		if err := promptPassword(ctx, t); err != nil {
 			return err
 		}
 		return try()
@@ -35,17 +35,17 @@ func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) er
 	if f.NeverAsk {
 		return err
 	}
-	if askErr := ask(ctx, t); errors.Is(askErr, errNoTerminal) {
+	if promptErr := promptPassword(ctx, t); errors.Is(promptErr, errNoTerminal) {
 		failed.advice = "no terminal to prompt for it: " + failed.advice
 		return err
-	} else if askErr != nil {
-		return askErr
+	} else if promptErr != nil {
+		return promptErr
 	}
 	return try()
 }
 
-// ask prompts for a password at the terminal, without echoing it.
-func ask(ctx context.Context, t *Target) error {
+// promptPassword prompts for a password at the terminal, without echoing it.
+func promptPassword(ctx context.Context, t *Target) error {
 	in, out, err := openTerminal()
 	if err != nil {
 		return errNoTerminal
@@ -57,7 +57,7 @@ func ask(ctx context.Context, t *Target) error {
 		return errNoTerminal
 	}
 	// Turn the echo off first: keys typed before the prompt must not be shown either.
-	if err := silence(fd); err != nil {
+	if err := disableEcho(fd); err != nil {
 		return errNoTerminal
 	}
 	read := false
@@ -68,17 +68,17 @@ func ask(ctx context.Context, t *Target) error {
 		}
 	}()
 	fmt.Fprintf(out, "Password for user %q: ", t.User)
-	type answer struct {
+	type input struct {
 		password []byte
 		err      error
 	}
-	answers := make(chan answer, 1)
+	inputs := make(chan input, 1)
 	go func() {
 		password, err := term.ReadPassword(fd)
-		answers <- answer{password, err}
+		inputs <- input{password, err}
 	}()
 	select {
-	case a := <-answers:
+	case a := <-inputs:
 		read = true
 		fmt.Fprintln(out)
 		if a.err != nil {

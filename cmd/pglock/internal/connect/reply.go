@@ -52,7 +52,7 @@ func (r *replyReader) Read(p []byte) (int, error) {
 		return n, err
 	}
 	r.seen = append(r.seen, p[:n]...)
-	if !r.look() {
+	if !r.parse() {
 		return 0, errNoPassword
 	}
 	return n, err
@@ -61,9 +61,9 @@ func (r *replyReader) Read(p []byte) (int, error) {
 // maxReply is longer than any message of an authentication.
 const maxReply = 64 << 10
 
-// look parses the messages that are complete. It returns false if the server requires a
+// parse parses the messages that are complete. It returns false if the server requires a
 // password and there is none.
-func (r *replyReader) look() bool {
+func (r *replyReader) parse() bool {
 	const header = 5 // a type and a length, which counts itself
 	for len(r.seen) >= header {
 		kind, length := r.seen[0], binary.BigEndian.Uint32(r.seen[1:])

@@ -48,16 +48,16 @@ func (v values) addService(getenv Lookup, origins map[string]string) error {
 		files = append([]string{file}, files...)
 	}
 	for _, file := range files {
-		if found, err := v.addServiceOf(file, name, origins); found || err != nil {
+		if found, err := v.addServiceFrom(file, name, origins); found || err != nil {
 			return err
 		}
 	}
 	return settingsErrorf("no service file has the service %q", name)
 }
 
-// addServiceOf adds the settings of a service from a file, and reports whether the file
+// addServiceFrom adds the settings of a service from a file, and reports whether the file
 // has the service. If a setting is repeated, the first one counts.
-func (v values) addServiceOf(path, name string, origins map[string]string) (found bool, err error) {
+func (v values) addServiceFrom(path, name string, origins map[string]string) (found bool, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		var reason *os.PathError

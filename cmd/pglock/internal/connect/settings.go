@@ -121,7 +121,7 @@ func (v values) set(name, value string) error {
 		}
 	}
 	if !isKeyword(name) {
-		return unknown(name)
+		return unknownSetting(name)
 	}
 	v[name] = value
 	return nil
@@ -129,9 +129,9 @@ func (v values) set(name, value string) error {
 
 var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,62}$`)
 
-// unknown returns the error for an unknown keyword. If name does not look like a
+// unknownSetting returns the error for an unknown keyword. If name does not look like a
 // keyword, it is not shown: it may be a URI with its password, or half of a password.
-func unknown(name string) error {
+func unknownSetting(name string) error {
 	if !settingName.MatchString(name) {
 		return settingsErrorf("expected a URI that begins with postgres://, or a key=value string")
 	}
@@ -155,7 +155,7 @@ func (v values) complete(getenv Lookup, origins map[string]string) error {
 		if require, _ := getenv("PGREQUIRESSL"); !ok && k.name == "sslmode" && strings.HasPrefix(require, "1") {
 			value, ok = "require", true
 		}
-		if !ok && k.name == "sslmode" && v.of("sslrootcert", "PGSSLROOTCERT", getenv) == "system" {
+		if !ok && k.name == "sslmode" && v.getOr("sslrootcert", "PGSSLROOTCERT", getenv) == "system" {
 			value, ok = "verify-full", true
 		}
 		if ok {
@@ -170,8 +170,8 @@ func (v values) complete(getenv Lookup, origins map[string]string) error {
 	return v.check()
 }
 
-// of returns a setting, or else its variable.
-func (v values) of(name, variable string, getenv Lookup) string {
+// getOr returns a setting, or else its variable.
+func (v values) getOr(name, variable string, getenv Lookup) string {
 	value, ok := v[name]
 	if !ok {
 		value, _ = getenv(variable)

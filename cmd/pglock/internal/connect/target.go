@@ -92,16 +92,16 @@ func (t *Target) findPasswords(home string) {
 // baseConfig returns the pgx configuration without a host.
 func (t *Target) baseConfig(getenv Lookup, application string) (*pgx.ConnConfig, error) {
 	// Set every setting that pgx would otherwise read from variables and files.
-	said := values{
+	fixed := values{
 		"host": "localhost", "port": defaultPort, "user": "user", "database": "database", "password": "password",
 		"passfile": "", "sslmode": "disable", "sslcert": "", "sslkey": "", "sslrootcert": "", "sslpassword": "", "sslsni": "1",
 		"target_session_attrs": "any", "connect_timeout": "0",
 	}
 	for _, name := range []string{"sslcertmode", "sslnegotiation", "channel_binding", "require_auth", "min_protocol_version", "max_protocol_version", "krbsrvname"} {
-		said[name] = t.settings[name]
+		fixed[name] = t.settings[name]
 	}
 	var pairs []string
-	for name, value := range said {
+	for name, value := range fixed {
 		pairs = append(pairs, name+"="+quote(value))
 	}
 	config, err := parseWithoutService(strings.Join(pairs, " "))
@@ -234,7 +234,7 @@ func (t *Target) search(ctx context.Context, connect func(context.Context, *pgx.
 type search struct {
 	target  *Target
 	host    host
-	attr    string // of target_session_attrs
+	attr    string // getOr target_session_attrs
 	connect func(context.Context, *pgx.ConnConfig) error
 	failed  *Error
 }

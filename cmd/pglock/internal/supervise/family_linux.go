@@ -21,7 +21,7 @@ type family struct {
 	leader int // the command, which leads its process group
 
 	ended  bool // the leader has ended, and is kept a zombie so that no other group gets its ID
-	buried bool // the leader was waited for
+	reaped bool // the leader was waited for
 
 	probed   time.Time // when probe last looked for children
 	children []int     // the children that probe found
@@ -48,17 +48,17 @@ func diesWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr {
 	return attr
 }
 
-// nameProcess sets the process name that ps(1) and killall(1) use. It would be "exe"
+// setProcessName sets the process name that ps(1) and killall(1) use. It would be "exe"
 // after [ownExecutable].
-func nameProcess(name string) {
+func setProcessName(name string) {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
 }
 
-// self is this program, even if its file has been replaced.
-const self = "/proc/self/exe"
+// selfExe is this program, even if its file has been replaced.
+const selfExe = "/proc/self/exe"
 
 func seesOwnExecutable() bool {
-	_, err := os.Stat(self)
+	_, err := os.Stat(selfExe)
 	return err == nil
 }
 
@@ -66,7 +66,7 @@ func seesOwnExecutable() bool {
 // program was started with, from the auxiliary vector (getauxval(3)).
 func ownExecutable() (string, error) {
 	if seesOwnExecutable() {
-		return self, nil
+		return selfExe, nil
 	}
 	const atExecFn = 31 // AT_EXECFN
 	vector, err := unix.Auxv()
@@ -111,9 +111,9 @@ func waitid(kind, id, options int) (info siginfo, ok bool) {
 	}
 }
 
-// look returns how the leader's state changed since the last call, and reaps orphans that
+// pollState returns how the leader's state changed since the last call, and reaps orphans that
 // have ended.
-func (f *family) look() event {
+func (f *family) pollState() event {
 	if info, ok := waitid(waitPID, f.leader, unix.WSTOPPED); ok {
 		return event{stopped: syscall.Signal(info.child.status)}
 	}
@@ -123,7 +123,7 @@ func (f *family) look() event {
 		case !ok:
 			return event{}
 		case int(info.child.pid) != f.leader:
-			bury(int(info.child.pid))
+			reap(int(info.child.pid))
 		default:
 			f.ended = true
 			if info.code == cldExited {
@@ -134,8 +134,8 @@ func (f *family) look() event {
 	}
 }
 
-// bury reaps a child that has ended.
-func bury(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
+// reap reaps a child that has ended.
+func reap(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
 
 // readProcess parses /proc/PID/stat.
 func readProcess(pid int) (process, bool) {
@@ -203,8 +203,8 @@ func parentOf(pid int) (parent int, ok bool) {
 // possible PID.
 const probeEvery = time.Second
 
-// most is the highest PID of Linux (PID_MAX_LIMIT).
-const most = 1 << 22
+// maxPID is the highest PID of Linux (PID_MAX_LIMIT).
+const maxPID = 1 << 22
 
 // probe finds the children. Linux assigns increasing PIDs, so they are between the PID of
 // this process and the newest, unless the PIDs have wrapped around.
@@ -218,7 +218,7 @@ func (f *family) probe() {
 		f.children = nil
 	}
 	if len(f.children) == 0 {
-		f.children = childrenAmong(1, most)
+		f.children = childrenAmong(1, maxPID)
 	}
 	f.probed = time.Now()
 }
@@ -282,7 +282,7 @@ func (f *family) signalChildren(sig syscall.Signal) {
 			continue
 		}
 		switch group, err := unix.Getpgid(pid); {
-		case err == nil && group == f.leader && !f.buried:
+		case err == nil && group == f.leader && !f.reaped:
 		case err == nil && group == pid:
 			_ = syscall.Kill(-pid, sig)
 		default:
@@ -293,7 +293,7 @@ func (f *family) signalChildren(sig syscall.Signal) {
 
 // signalGroup signals the leader's process group.
 func (f *family) signalGroup(sig syscall.Signal) {
-	if !f.buried {
+	if !f.reaped {
 		_ = syscall.Kill(-f.leader, sig)
 	}
 }
@@ -309,7 +309,7 @@ func (f *family) signal(sig syscall.Signal) {
 		return
 	}
 	for _, p := range descendants(all, f.root) {
-		if !p.zombie && (p.group != f.leader || f.buried) {
+		if !p.zombie && (p.group != f.leader || f.reaped) {
 			p.signal(sig)
 		}
 	}
@@ -338,7 +338,7 @@ func (f *family) gone() bool {
 			switch {
 			case p.pid == f.leader && p.zombie:
 			case p.zombie && p.parent == f.root:
-				bury(p.pid)
+				reap(p.pid)
 			case p.zombie:
 				// Its parent must reap it, and is alive.
 			default:
@@ -351,9 +351,9 @@ func (f *family) gone() bool {
 	if !f.ended || hasLiveChild() {
 		return false
 	}
-	if !f.buried {
-		bury(f.leader)
-		f.buried = true
+	if !f.reaped {
+		reap(f.leader)
+		f.reaped = true
 	}
 	return childless()
 }
@@ -374,9 +374,9 @@ func childless() bool {
 // ended. It returns an error if processes do not end.
 func (f *family) killAll() (Status, error) {
 	var status Status
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(killTimeout)
 	for {
-		if e := f.look(); e.exited {
+		if e := f.pollState(); e.exited {
 			status = e.status
 		}
 		if !hasChild(unix.WSTOPPED | unix.WEXITED) {
@@ -389,7 +389,7 @@ func (f *family) killAll() (Status, error) {
 		if time.Now().After(deadline) {
 			return status, fmt.Errorf("still running: %s", f)
 		}
-		time.Sleep(poll)
+		time.Sleep(pollInterval)
 	}
 }
 

@@ -33,7 +33,7 @@ func adoptOrphans() error { return nil }
 
 func diesWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr { return attr }
 
-func nameProcess(string) {}
+func setProcessName(string) {}
 
 func ownExecutable() (string, error) { return os.Executable() }
 
@@ -54,8 +54,8 @@ func ReapOrphans() (end func()) { return func() {} }
 
 func reapOrphans(...int) (end func()) { return func() {} }
 
-// look returns how the leader's state changed since the last call.
-func (f *family) look() event {
+// pollState returns how the leader's state changed since the last call.
+func (f *family) pollState() event {
 	if f.ended {
 		return event{}
 	}
@@ -132,12 +132,12 @@ func (f *family) gone() bool {
 // killAll kills what a killed guard left. It does not know the leader's status, because
 // the leader was the guard's child.
 func (f *family) killAll() (Status, error) {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(killTimeout)
 	for syscall.Kill(-f.leader, syscall.SIGKILL) == nil {
 		if time.Now().After(deadline) {
 			return Status{Signal: syscall.SIGKILL}, fmt.Errorf("still running: %s", f)
 		}
-		time.Sleep(poll)
+		time.Sleep(pollInterval)
 	}
 	return Status{Signal: syscall.SIGKILL}, nil
 }

@@ -63,17 +63,17 @@ func pathOf(env []string) string {
 func executable(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return bare(err)
+		return errnoOf(err)
 	}
 	if info.IsDir() {
 		return syscall.EISDIR
 	}
 	// For root, access succeeds if any user may execute the file.
-	return bare(unix.Access(path, unix.X_OK))
+	return errnoOf(unix.Access(path, unix.X_OK))
 }
 
-// bare returns the error without the operation and the path, which the caller adds.
-func bare(err error) error {
+// errnoOf returns the error without the operation and the path, which the caller adds.
+func errnoOf(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno

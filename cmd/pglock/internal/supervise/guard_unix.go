@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// settle is how long processes that the command left behind may take to end by
+	// settleTime is how long processes that the command left behind may take to end by
 	// themselves before SIGTERM: bash's >(tee log) ends just after bash does.
-	settle = 100 * time.Millisecond
+	settleTime = 100 * time.Millisecond
 
-	// poll is how often the guard checks whether all processes are gone, while it ends
+	// pollInterval is how often the guard checks whether all processes are gone, while it ends
 	// them. It is not notified of the end of processes that are not its children.
-	poll = 10 * time.Millisecond
+	pollInterval = 10 * time.Millisecond
 
-	// patience is when, after SIGKILL, the guard reports the processes that do not end.
-	patience = 5 * time.Second
+	// killTimeout is when, after SIGKILL, the guard reports the processes that do not end.
+	killTimeout = 5 * time.Second
 )
 
 // Guard is the main function of the guard, for a program that was started as [GuardName]
@@ -52,7 +52,7 @@ func guard(args []string) error {
 	if err := adoptOrphans(); err != nil {
 		return err
 	}
-	nameProcess(GuardName)
+	setProcessName(GuardName)
 	// The pipes to and from the program. The other descriptors are only kept open.
 	orders := os.NewFile(uintptr(fds[0]), "orders")
 	reports := os.NewFile(uintptr(fds[1]), "reports")
@@ -161,12 +161,12 @@ func (g *guardian) report(r report) { _ = g.reports.Encode(r) }
 
 // run supervises the command until nothing of it is left.
 func (g *guardian) run(children, own <-chan os.Signal) {
-	ticker := time.NewTicker(poll)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	ticker.Stop()
 	orders := g.orders
 	for {
-		g.look()
+		g.pollState()
 		if g.exited || g.stage == killing {
 			if g.stage == killing {
 				g.family.signal(syscall.SIGKILL)
@@ -174,7 +174,7 @@ func (g *guardian) run(children, own <-chan os.Signal) {
 			if g.family.gone() && g.exited {
 				return
 			}
-			ticker.Reset(poll)
+			ticker.Reset(pollInterval)
 		}
 		select {
 		case <-children:
@@ -196,12 +196,12 @@ func (g *guardian) run(children, own <-chan os.Signal) {
 				g.enter(killing)
 				continue
 			}
-			g.obey(o)
+			g.handle(o)
 		}
 	}
 }
 
-func (g *guardian) obey(o order) {
+func (g *guardian) handle(o order) {
 	switch {
 	case o.Signal != 0:
 		g.signals.pass(o.Signal, time.Now())
@@ -237,10 +237,10 @@ func (g *guardian) pass() {
 	}
 }
 
-// look handles the changes of the command's state.
-func (g *guardian) look() {
+// pollState handles the changes of the command's state.
+func (g *guardian) pollState() {
 	for !g.exited {
-		switch e := g.family.look(); {
+		switch e := g.family.pollState(); {
 		case e.exited:
 			g.exited = true
 			g.report(report{Exited: &e.status})
@@ -288,14 +288,14 @@ func (g *guardian) enter(s stage) {
 	g.stage = s
 	switch s {
 	case settling:
-		g.next = time.After(settle)
+		g.next = time.After(settleTime)
 	case terminating:
 		g.family.signal(syscall.SIGTERM)
 		g.family.signal(syscall.SIGCONT) // a stopped process cannot end
 		g.next = time.After(g.start.Grace)
 	case killing:
 		g.family.signal(syscall.SIGKILL)
-		g.next = time.After(patience)
+		g.next = time.After(killTimeout)
 	}
 }
 

@@ -101,7 +101,7 @@ func (j *job) active() int {
 
 // empty waits until the job is empty, or returns false after this time.
 func (j *job) empty(within time.Duration) bool {
-	for deadline := time.Now().Add(within); j.active() > 0; time.Sleep(poll) {
+	for deadline := time.Now().Add(within); j.active() > 0; time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {
 			return false
 		}

@@ -196,16 +196,16 @@ func (p *Process) follow(decoder *json.Decoder, reports *os.File) {
 	for {
 		var r report
 		if err := decoder.Decode(&r); err != nil {
-			p.status, p.err = p.salvage(exited)
+			p.status, p.err = p.cleanUp(exited)
 			return
 		}
 		switch {
 		case r.Exited != nil:
 			exited = r.Exited
 		case r.Stopped:
-			p.tell(Event{Stopped: true})
+			p.emit(Event{Stopped: true})
 		case r.Stuck != "":
-			p.tell(Event{Stuck: r.Stuck})
+			p.emit(Event{Stuck: r.Stuck})
 		case r.Done && exited != nil:
 			p.status = *exited
 			// Neither WaitDelay's error, which is about copying a stream, nor the
@@ -216,17 +216,17 @@ func (p *Process) follow(decoder *json.Decoder, reports *os.File) {
 	}
 }
 
-// tell sends an event, or drops it if the channel is full, so that it never blocks.
-func (p *Process) tell(e Event) {
+// emit sends an event, or drops it if the channel is full, so that it never blocks.
+func (p *Process) emit(e Event) {
 	select {
 	case p.events <- e:
 	default:
 	}
 }
 
-// salvage ends what is left after the guard was killed. The kernel has killed the command
+// cleanUp ends what is left after the guard was killed. The kernel has killed the command
 // too, and the rest are now descendants of this process.
-func (p *Process) salvage(exited *Status) (Status, error) {
+func (p *Process) cleanUp(exited *Status) (Status, error) {
 	_ = p.guard.Wait()
 	p.endReaping() // killAll must get the leader's status
 	left := family{root: os.Getpid(), leader: p.pid}

@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// settle is how long what the command left behind may take to end by itself.
-	settle = 100 * time.Millisecond
+	// settleTime is how long what the command left behind may take to end by itself.
+	settleTime = 100 * time.Millisecond
 
-	// poll is how often the job is checked for running processes.
-	poll = 10 * time.Millisecond
+	// pollInterval is how often the job is checked for running processes.
+	pollInterval = 10 * time.Millisecond
 
-	// patience is how long the system may take to end killed processes.
-	patience = 5 * time.Second
+	// killTimeout is how long the system may take to end killed processes.
+	killTimeout = 5 * time.Second
 
 	// killed is the exit code of killed processes, as in a Unix shell.
 	killed = 128 + 9
@@ -91,17 +91,17 @@ func (p *Process) follow() {
 	}
 	p.status = Status{Code: p.cmd.ProcessState.ExitCode()}
 	close(p.exited)
-	if p.job.empty(settle) {
+	if p.job.empty(settleTime) {
 		return
 	}
 	p.End()
-	for told := false; ; {
+	for reported := false; ; {
 		// After the grace the job is killed, which takes the system a moment.
-		if p.job.empty(p.grace + patience) {
+		if p.job.empty(p.grace + killTimeout) {
 			return
 		}
-		if !told {
-			told = true
+		if !reported {
+			reported = true
 			p.events <- Event{Stuck: fmt.Sprintf("%d processes in its job object", p.job.active())}
 		}
 	}

@@ -35,7 +35,7 @@ func reapOrphans(but ...int) (end func()) {
 				if !ok || slices.Contains(but, int(info.child.pid)) {
 					break
 				}
-				bury(int(info.child.pid))
+				reap(int(info.child.pid))
 			}
 			select {
 			case <-children:

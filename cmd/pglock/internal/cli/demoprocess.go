@@ -22,24 +22,24 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// A story is the course of pglock demo: it runs commands and shows their output.
-type story struct {
-	out     io.Writer
-	color   bool
-	program string // pglock itself
-	env     []string
-	conn    *pgx.Conn // observes the locks
-	actors  []*actor
-	mu      sync.Mutex // guards out: one line at a time
+// A demo runs the commands of pglock demo and shows their output.
+type demo struct {
+	out       io.Writer
+	color     bool
+	program   string // pglock itself
+	env       []string
+	conn      *pgx.Conn // observes the locks
+	processes []*process
+	mu        sync.Mutex // guards out: one line at a time
 }
 
-// An actor is a command that runs in the background.
-type actor struct {
+// A process is a command that runs in the background.
+type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 }
 
-func (a *app) newStory(ctx context.Context, server *pgserver.Server, database string) (*story, error) {
+func (a *app) newDemo(ctx context.Context, server *pgserver.Server, database string) (*demo, error) {
 	program, err := supervise.Executable()
 	if err != nil {
 		return nil, err
@@ -60,27 +60,27 @@ func (a *app) newStory(ctx context.Context, server *pgserver.Server, database st
 		columns = 120
 	}
 	env = append(env, "COLUMNS="+strconv.Itoa(columns))
-	return &story{
+	return &demo{
 		out:     a.Out,
-		color:   isTerminal(a.Out) && a.wantsColor(),
+		color:   isTerminal(a.Out) && a.useColor(),
 		program: program,
 		env:     append(env, server.Env(database)...),
 		conn:    conn,
 	}, nil
 }
 
-// say explains the next step.
-func (s *story) say(text string) { s.write("\n" + text + "\n\n") }
+// explain explains the next step.
+func (s *demo) explain(text string) { s.write("\n" + text + "\n\n") }
 
 // write writes whole lines. It ignores errors, so that a closed pipe does not stop the demo.
-func (s *story) write(text string) {
+func (s *demo) write(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = io.WriteString(s.out, text)
 }
 
 // show prints a command as it would be typed.
-func (s *story) show(who string, args []string) {
+func (s *demo) show(who string, args []string) {
 	quoted := make([]string, len(args))
 	for i, arg := range args {
 		if strings.ContainsAny(arg, " ;'\"$") {
@@ -97,7 +97,7 @@ func (s *story) show(who string, args []string) {
 
 // command returns a command to run as shown. It uses the shell's own kill: not every
 // machine has the program (on Debian it is in procps).
-func (s *story) command(args []string, out io.Writer) *exec.Cmd {
+func (s *demo) command(args []string, out io.Writer) *exec.Cmd {
 	if args[0] == "kill" {
 		args = []string{"sh", "-c", strings.Join(args, " ")}
 	}
@@ -112,24 +112,24 @@ func (s *story) command(args []string, out io.Writer) *exec.Cmd {
 }
 
 // start starts a worker, whose lines are shown after its name.
-func (s *story) start(name string, args ...string) (*actor, error) {
+func (s *demo) start(name string, args ...string) (*process, error) {
 	who := name + "  "
 	s.show(who, args)
-	out := &prefixWriter{story: s, prefix: who}
-	a := &actor{cmd: s.command(args, out), exited: make(chan struct{})}
+	out := &prefixWriter{demo: s, prefix: who}
+	a := &process{cmd: s.command(args, out), exited: make(chan struct{})}
 	if err := a.cmd.Start(); err != nil {
 		return nil, err
 	}
-	s.actors = append(s.actors, a)
+	s.processes = append(s.processes, a)
 	go func() {
 		defer close(a.exited)
-		_ = a.cmd.Wait() // the story shows how it ends
+		_ = a.cmd.Wait() // the demo shows how it ends
 	}()
 	return a, nil
 }
 
 // run runs a command, shows its output, and returns its exit code.
-func (s *story) run(ctx context.Context, args ...string) (code int, err error) {
+func (s *demo) run(ctx context.Context, args ...string) (code int, err error) {
 	if args[0] == "pglock" && args[1] == "ls" {
 		args = append(args, "-o", "table") // its stdout is not a terminal
 	}
@@ -156,8 +156,8 @@ func (s *story) run(ctx context.Context, args ...string) (code int, err error) {
 	return 0, err
 }
 
-// await waits until the lock has this many holders and waiters.
-func (s *story) await(ctx context.Context, name string, holders, waiters int) error {
+// awaitLock waits until the lock has this many holders and waiters.
+func (s *demo) awaitLock(ctx context.Context, name string, holders, waiters int) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	id := pglock.Name(name).ID()
@@ -188,7 +188,7 @@ func (s *story) await(ctx context.Context, name string, holders, waiters int) er
 }
 
 // wait waits until a worker has ended.
-func (a *actor) wait(ctx context.Context) error {
+func (a *process) wait(ctx context.Context) error {
 	select {
 	case <-a.exited:
 		return nil
@@ -198,8 +198,8 @@ func (a *actor) wait(ctx context.Context) error {
 }
 
 // end ends the commands that still run, and closes the connection.
-func (s *story) end() {
-	for _, a := range s.actors {
+func (s *demo) end() {
+	for _, a := range s.processes {
 		_ = a.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
 		<-a.exited
 	}
@@ -210,7 +210,7 @@ func (s *story) end() {
 
 // A prefixWriter writes whole lines with a prefix.
 type prefixWriter struct {
-	story  *story
+	demo   *demo
 	prefix string
 	rest   []byte
 }
@@ -222,7 +222,7 @@ func (w *prefixWriter) Write(p []byte) (int, error) {
 		if !ok {
 			return len(p), nil
 		}
-		w.story.write(w.prefix + string(line) + "\n")
+		w.demo.write(w.prefix + string(line) + "\n")
 		w.rest = bytes.Clone(rest)
 	}
 }

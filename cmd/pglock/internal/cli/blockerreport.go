@@ -11,17 +11,17 @@ import (
 	"github.com/pglock-go/pglock/prioritize"
 )
 
-// A wayStory logs on stderr how the way is cleared for a command: each event as it
+// A blockerReport logs on stderr how the way is cleared for a command: each event as it
 // happens, and a summary of the blockers at the end. It leaves out queries, whose data
 // does not belong in the log of a migration.
-type wayStory struct {
+type blockerReport struct {
 	*app
 	r prioritizeRequest
 
 	mu       sync.Mutex // guards the fields below; events and the command are concurrent
-	began    time.Time
+	started  time.Time
 	seen     bool // a session of the command was seen
-	over     bool // the command has ended
+	ended    bool // the command has ended
 	overdue  bool // a blocker was only reported
 	waits    map[int32][]blockerID
 	blockers map[blockerID]*blocker
@@ -31,48 +31,48 @@ type wayStory struct {
 type blockerID struct {
 	pid   int32
 	start time.Time
-	gid   string // of a prepared transaction
+	gid   string // track a prepared transaction
 }
 
 // A blocker is a session that blocks or blocked the command.
 type blocker struct {
-	pair  inspect.Pair // as last seen
-	waits int          // sessions of the command that it blocks now
-	since time.Time    // when it began to block the first of these
-	total time.Duration
-	deeds []string
+	pair    inspect.Pair // as last seen
+	waits   int          // sessions of the command that it blocks now
+	since   time.Time    // when it began to block the first of these
+	total   time.Duration
+	actions []string
 }
 
-// mostBlockers is how many blockers the summary lists.
-const mostBlockers = 50
+// maxSummaryLines is how many blockers the summary lists.
+const maxSummaryLines = 50
 
-func newWayStory(a *app, r prioritizeRequest) *wayStory {
-	return &wayStory{app: a, r: r, waits: map[int32][]blockerID{}, blockers: map[blockerID]*blocker{}}
+func newBlockerReport(a *app, r prioritizeRequest) *blockerReport {
+	return &blockerReport{app: a, r: r, waits: map[int32][]blockerID{}, blockers: map[blockerID]*blocker{}}
 }
 
-// tell writes a line to stderr, one at a time.
-func (s *wayStory) tell(format string, args ...any) {
+// logf writes a line to stderr, one at a time.
+func (s *blockerReport) logf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.app.tell(format, args...)
+	s.app.logf(format, args...)
 }
 
 // begin records that the command started.
-func (s *wayStory) begin() {
+func (s *blockerReport) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.began = time.Now()
+	s.started = time.Now()
 }
 
 // end records that nothing of the command is left.
-func (s *wayStory) end() {
+func (s *blockerReport) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = true
+	s.ended = true
 }
 
 // missing describes which sessions were looked for in vain, and what helps.
-func (s *wayStory) missing() string {
+func (s *blockerReport) missing() string {
 	var what []string
 	for i, name := range s.r.who.Applications {
 		text := quoted(name)
@@ -90,25 +90,25 @@ func (s *wayStory) missing() string {
 	return fmt.Sprintf("none has %s; use --application-name, --user or --pid", strings.Join(what, ", or "))
 }
 
-// hear handles an event.
-func (s *wayStory) hear(e prioritize.Event) {
+// onEvent handles an event.
+func (s *blockerReport) onEvent(e prioritize.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count(e)
+	s.record(e)
 	switch e.Kind {
 	case prioritize.Left:
 		return
 	case prioritize.Watching:
 		s.seen = true
 	case prioritize.Unseen:
-		if !s.over && !s.began.IsZero() {
-			s.app.tell("no session of the command was seen in %v: %s", e.Waited, s.missing())
+		if !s.ended && !s.started.IsZero() {
+			s.app.logf("no session of the command was seen in %v: %s", e.Waited, s.missing())
 		}
 		return
 	case prioritize.Overdue:
 		s.overdue = true
 	}
-	s.app.tell("%s%s", e, advice(e))
+	s.app.logf("%s%s", e, advice(e))
 }
 
 // advice returns the flag that would end a blocker that was spared, or "".
@@ -126,13 +126,13 @@ func advice(e prioritize.Event) string {
 	return ""
 }
 
-// count records who blocks, since when, and what was done about it.
-func (s *wayStory) count(e prioritize.Event) {
+// record records who blocks, since when, and what was done about it.
+func (s *blockerReport) record(e prioritize.Event) {
 	switch e.Kind {
 	case prioritize.Blocked, prioritize.Freed:
 		var now []blockerID
 		for _, p := range e.Blocked {
-			if id := s.of(p); !slices.Contains(now, id) {
+			if id := s.track(p); !slices.Contains(now, id) {
 				now = append(now, id)
 			}
 		}
@@ -160,28 +160,28 @@ func (s *wayStory) count(e prioritize.Event) {
 		}
 		return
 	}
-	deed := string(e.Kind)
+	action := string(e.Kind)
 	switch e.Kind {
 	case prioritize.Overdue:
-		deed = "only reported"
+		action = "only reported"
 	case prioritize.Spared:
 		if e.Reason == prioritize.SparedNotBlocking {
 			return // the summary reports no action
 		}
-		deed = "spared (" + string(e.Reason) + ")"
+		action = "spared (" + string(e.Reason) + ")"
 	case prioritize.Cancelled, prioritize.Terminated:
 	default:
 		return
 	}
 	for _, p := range e.Blocked {
-		if b := s.blockers[s.of(p)]; !slices.Contains(b.deeds, deed) {
-			b.deeds = append(b.deeds, deed)
+		if b := s.blockers[s.track(p)]; !slices.Contains(b.actions, action) {
+			b.actions = append(b.actions, action)
 		}
 	}
 }
 
-// of returns the id of the blocking session of p, and adds it to the blockers.
-func (s *wayStory) of(p inspect.Pair) blockerID {
+// track returns the id of the blocking session of p, and adds it to the blockers.
+func (s *blockerReport) track(p inspect.Pair) blockerID {
 	id := blockerID{pid: p.Blocking.PID, start: p.Blocking.BackendStart}
 	if p.Blocking.Prepared != nil {
 		id.gid = p.Blocking.Prepared.GID
@@ -199,7 +199,7 @@ func (s *wayStory) of(p inspect.Pair) blockerID {
 // name describes the blocker for the summary.
 func (b *blocker) name() string {
 	who := b.pair.Blocking
-	text := whoIs(who)
+	text := sessionName(who)
 	switch {
 	case who.Prepared != nil:
 		return text
@@ -211,32 +211,32 @@ func (b *blocker) name() string {
 	return fmt.Sprintf("%s (%s, user %s)", text, quoted(applicationOf(who)), who.User)
 }
 
-// sum writes the summary.
-func (s *wayStory) sum() {
+// writeSummary writes the summary.
+func (s *blockerReport) writeSummary() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.began.IsZero() {
+	if s.started.IsZero() {
 		return // the command could not be started
 	}
 	for i, id := range s.order {
-		if i == mostBlockers {
-			s.app.tell("summary: %d more blockers", len(s.order)-i)
+		if i == maxSummaryLines {
+			s.app.logf("summary: %d more blockers", len(s.order)-i)
 			break
 		}
 		b := s.blockers[id]
-		deeds := "no action, as it did not block for longer than " + s.r.after.String()
-		if len(b.deeds) > 0 {
-			deeds = strings.Join(b.deeds, ", then ")
+		actions := "no action, as it did not block for longer than " + s.r.after.String()
+		if len(b.actions) > 0 {
+			actions = strings.Join(b.actions, ", then ")
 		}
-		s.app.tell("summary: %s blocked for %s, on %s: %s", b.name(), shortDuration(b.total), b.pair.Target(), deeds)
+		s.app.logf("summary: %s blocked for %s, on %s: %s", b.name(), shortDuration(b.total), b.pair.Target(), actions)
 	}
-	switch took := time.Since(s.began); {
+	switch took := time.Since(s.started); {
 	case s.overdue && !s.r.dryRun:
-		s.app.tell("no session was ended; use --cancel, --terminate or --escalate")
+		s.app.logf("no session was ended; use --cancel, --terminate or --escalate")
 	case s.seen:
 	case took < time.Second:
-		s.app.tell("no session of the command was seen in the %s that it ran: %s", shortDuration(took), s.missing())
+		s.app.logf("no session of the command was seen in the %s that it ran: %s", shortDuration(took), s.missing())
 	default:
-		s.app.tell("no session of the command was seen: %s", s.missing())
+		s.app.logf("no session of the command was seen: %s", s.missing())
 	}
 }
