@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// The whole story, the server that stays, and that nothing does afterwards.
+// The demo runs completely, keeps the server with --keep, and leaves nothing behind.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -72,13 +72,13 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// The demo needs no program but those that every Debian has: kill(1), for one, is in
-// a package of its own.
+// The demo needs only programs that every Debian has. kill(1), for example, is in a
+// separate package.
 func TestDemoOnABareSystem(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	bin := t.TempDir()
-	// The server's user must get there too.
+	// The server's user must have access too.
 	for _, dir := range []string{bin, filepath.Dir(bin)} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -104,7 +104,7 @@ func TestDemoOnABareSystem(t *testing.T) {
 	c.want(0)
 }
 
-// A demo that is interrupted leaves nothing either.
+// An interrupted demo leaves nothing behind.
 func TestDemoInterrupted(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
