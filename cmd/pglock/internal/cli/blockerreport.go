@@ -31,7 +31,7 @@ type blockerReport struct {
 type blockerID struct {
 	pid   int32
 	start time.Time
-	gid   string // track a prepared transaction
+	gid   string // of a prepared transaction
 }
 
 // A blocker is a session that blocks or blocked the command.

@@ -200,8 +200,8 @@ func (a *app) connectionSource(cmd *cobra.Command, target *connect.Target, flag,
 	return ""
 }
 
-// hasSetting reports whether a connection string seems to contain a setting. It does not parse
-// the string exactly.
+// hasSetting reports whether a connection string seems to contain a setting. It does not
+// fully parse the string.
 func hasSetting(connString, setting string) bool {
 	if u, err := url.Parse(connString); err == nil && strings.HasPrefix(u.Scheme, "postgres") {
 		_, hasPassword := u.User.Password()

@@ -69,7 +69,7 @@ func (a *app) newDemo(ctx context.Context, server *pgserver.Server, database str
 	}, nil
 }
 
-// explain explains the next step.
+// explain prints a text about the next step.
 func (s *demo) explain(text string) { s.write("\n" + text + "\n\n") }
 
 // write writes whole lines. It ignores errors, so that a closed pipe does not stop the demo.

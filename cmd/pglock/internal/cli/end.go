@@ -264,7 +264,7 @@ func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect
 
 func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
 
-// waitersBehind returns how many sessions wait behind each session, by whoIs.
+// waitersBehind returns how many sessions wait behind each session, by sessionName.
 func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 	pairs, err := inspect.Blocked(ctx, e.session)
 	if err != nil {

@@ -167,8 +167,8 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 	return locker.Lock(ctx, r.key, opts...)
 }
 
-// superviseCommand passes signals to the command, and ends it if the lock is lost, until nothing
-// of the command is left. It returns the error of a lost lock, or nil.
+// superviseCommand passes signals to the command until nothing of it is left, and ends it
+// if the lock is lost. It returns the error of a lost lock, or nil.
 func (a *app) superviseCommand(process *supervise.Process, lock *pglock.Lock, r runRequest, signals <-chan os.Signal) (lost error) {
 	lose := func() {
 		if lost == nil {

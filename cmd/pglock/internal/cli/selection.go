@@ -28,7 +28,7 @@ type selection struct {
 	view string // its name
 	pids []int32
 
-	// The result of settle, from the flags, the view and the defaults.
+	// The result of resolve, from the flags, the view and the defaults.
 	viewFilters     []inspect.Filter
 	explicitColumns bool // the attributes are from the flags or the view
 	yes             bool // the view's
@@ -61,7 +61,7 @@ func (s *selection) registerList(flags *pflag.FlagSet) {
 }
 
 // resolve parses the arguments, adds the settings of the config file, and checks the
-// result.
+// selection.
 func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 	for _, arg := range args {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {

@@ -234,7 +234,7 @@ func (t *Target) search(ctx context.Context, connect func(context.Context, *pgx.
 type search struct {
 	target  *Target
 	host    host
-	attr    string // getOr target_session_attrs
+	attr    string // of target_session_attrs
 	connect func(context.Context, *pgx.ConnConfig) error
 	failed  *Error
 }

@@ -111,8 +111,8 @@ func waitid(kind, id, options int) (info siginfo, ok bool) {
 	}
 }
 
-// pollState returns how the leader's state changed since the last call, and reaps orphans that
-// have ended.
+// pollState returns how the leader's state changed since the last call, and reaps orphans
+// that have ended.
 func (f *family) pollState() event {
 	if info, ok := waitid(waitPID, f.leader, unix.WSTOPPED); ok {
 		return event{stopped: syscall.Signal(info.child.status)}
