@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// shell finds a shell. Where there is none its test is left out, but not in CI.
+// shell finds a shell, or skips the test. In CI a missing shell is a failure.
 func shell(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -24,7 +24,7 @@ func shell(t *testing.T, name string) string {
 	return path
 }
 
-// completionFolder has pglock in it, and the script for a shell.
+// completionFolder creates a directory with pglock and the script for a shell.
 func completionFolder(t *testing.T, shell, script string) (dir string, env []string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -93,7 +93,7 @@ func TestZshCompletes(t *testing.T) {
 		t.Fatal(err)
 	}
 	term := inTerminal(t, env, zsh, "zsh", "-f", "-i")
-	// Ctrl-P shows the line as it is then, Ctrl-U empties it.
+	// Ctrl-P prints the current line, Ctrl-U clears it.
 	term.types(`fpath=($HOME $fpath); autoload -U compinit; compinit -u -d $HOME/dump; ` +
 		`show() { print -r -- "<$BUFFER>" }; zle -N show; bindkey '^P' show; bindkey '^U' kill-whole-line; print rea''dy` + "\n")
 	term.sees("ready")

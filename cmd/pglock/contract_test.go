@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// What docs/command.md promises of the JSON: these names, with values of these
-// types. Names may be added, here and there.
+// The names and types that docs/command.md promises for the JSON. Names may be added, here
+// and there.
 var (
 	contractOfLock = map[string]string{
 		"type": "string", "mode": "string", "granted": "bool", "wait_start": "time", "wait_duration": "seconds",
@@ -46,7 +46,7 @@ func union(all ...map[string]string) map[string]string {
 	return u
 }
 
-// jsonObjects are what pglock prints.
+// jsonObjects runs pglock and parses the objects that it prints.
 func (s site) jsonObjects(t *testing.T, args ...string) []map[string]any {
 	t.Helper()
 	cmd := exec.Command(testBinary(t), args...)
@@ -66,8 +66,8 @@ func (s site) jsonObjects(t *testing.T, args ...string) []map[string]any {
 	return objects
 }
 
-// holds checks that an object has just the names of a contract. It notes in seen
-// which had a value.
+// holds checks that an object has exactly the names of a contract. It records in seen
+// which of them had a value.
 func holds(t *testing.T, what string, object map[string]any, contract map[string]string, seen map[string]bool) {
 	t.Helper()
 	if got, want := slices.Sorted(maps.Keys(object)), slices.Sorted(maps.Keys(contract)); !slices.Equal(got, want) {
@@ -96,7 +96,7 @@ func holds(t *testing.T, what string, object map[string]any, contract map[string
 			ok = contract[name] == "array"
 		}
 		if !ok {
-			t.Errorf("%s: %s is %v, which is no %s", what, name, value, contract[name])
+			t.Errorf("%s: %s is %v, not a %s", what, name, value, contract[name])
 		}
 	}
 }
@@ -138,7 +138,7 @@ func TestJSONContract(t *testing.T) {
 			}
 		}
 	}
-	// What this scene has not, and old versions of Postgres have not.
+	// Names without a value in this scene, or in old versions of Postgres.
 	const rare = "client leader_pid query_id blocking_client blocking_leader_pid blocking_query_id schema prepared reason grant allow page tuple"
 	absent := append(strings.Fields(rare), "key", "kind", "relation", "context", "virtualxid", "blocking_context", "target")
 
@@ -186,7 +186,7 @@ func TestJSONContract(t *testing.T) {
 	}
 	all(outcome, seen, absent...)
 
-	// The guide tells of each name.
+	// The guide documents each name.
 	guide, err := os.ReadFile("../../docs/command.md")
 	if err != nil {
 		t.Fatal(err)

@@ -14,10 +14,10 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// bound is how long a test waits for what must come.
+// bound is how long a test waits for an expected event.
 const bound = 20 * time.Second
 
-// database is a session that looks on while the command works.
+// A database is a session that observes the command.
 type database struct{ conn *pgx.Conn }
 
 func connectString(connString string) (database, error) {
@@ -27,7 +27,7 @@ func connectString(connString string) (database, error) {
 	return database{conn}, err
 }
 
-// connectTo opens a session until the end of the test.
+// connectTo opens a session that is closed at the end of the test.
 func connectTo(t *testing.T, connString string) database {
 	t.Helper()
 	d, err := connectString(connString)
@@ -51,8 +51,8 @@ func (d database) exec(t *testing.T, sql string, args ...any) {
 	}
 }
 
-// locks are the pids of the backends that have the lock of key, or wait for it,
-// as condition says.
+// locks returns the PIDs of the backends that hold the lock of key or wait for it,
+// depending on condition.
 func (d database) locks(key pglock.Key, condition string) ([]int32, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
@@ -66,7 +66,8 @@ func (d database) locks(key pglock.Key, condition string) ([]int32, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[int32])
 }
 
-// awaitLock waits until somebody has the lock as condition says, or nobody.
+// awaitLock waits until a session holds the lock of key or waits for it, depending on
+// condition, or until none does if want is false.
 func (d database) awaitLock(key pglock.Key, condition string, want bool) error {
 	deadline := time.Now().Add(bound)
 	for {
@@ -84,7 +85,7 @@ func (d database) awaitLock(key pglock.Key, condition string, want bool) error {
 	}
 }
 
-// holder is the backend that has the lock of name, which it waits for.
+// holder waits until the lock of name is held, and returns the PID of its holder.
 func (d database) holder(t *testing.T, name string) int32 {
 	t.Helper()
 	key := pglock.Name(name)
@@ -98,7 +99,7 @@ func (d database) holder(t *testing.T, name string) int32 {
 	return pids[0]
 }
 
-// eventually waits for what must become true.
+// eventually waits until condition is true.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(bound); !condition(); {
@@ -109,7 +110,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// lines are the lines of text.
+// lines splits text into lines.
 func lines(text string) []string {
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 }

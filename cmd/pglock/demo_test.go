@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// The whole story, the server that stays, and that nothing does afterwards.
+// The demo runs completely, keeps the server with --keep, and leaves nothing behind.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -72,13 +72,13 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// The demo needs no program but those that every Debian has: kill(1), for one, is in
-// a package of its own.
+// The demo needs only programs that every Debian has. kill(1), for example, is in a
+// separate package.
 func TestDemoOnABareSystem(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	bin := t.TempDir()
-	// The server's user must get there too.
+	// The server's user must have access too.
 	for _, dir := range []string{bin, filepath.Dir(bin)} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -98,13 +98,13 @@ func TestDemoOnABareSystem(t *testing.T) {
 		s.needs = append(s.needs, "PGLOCK_TEST_POSTGRES_BIN="+dir)
 	}
 	c := s.start(t, "demo")
-	for line := ""; line != "The server is stopped and removed."; {
+	for line := ""; line != "The server was stopped and removed."; {
 		line = c.line()
 	}
 	c.want(0)
 }
 
-// A demo that is interrupted leaves nothing either.
+// An interrupted demo leaves nothing behind.
 func TestDemoInterrupted(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -114,7 +114,7 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 	c.signal(syscall.SIGINT)
 	c.want(130)
-	for line := ""; line != "The server is stopped and removed."; {
+	for line := ""; line != "The server was stopped and removed."; {
 		line = c.line()
 	}
 }

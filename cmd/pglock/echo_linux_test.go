@@ -2,7 +2,7 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// silent reports whether the terminal does not show what is typed.
+// silent reports whether the terminal's echo is off.
 func (term *terminal) silent() bool {
 	conn, err := term.file.SyscallConn()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// At a terminal it shows whom it would end, and asks.
+// At a terminal, terminate and cancel show the sessions and ask for confirmation.
 func TestEndAsks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -30,7 +30,7 @@ func TestEndAsks(t *testing.T) {
 		term.sees("would be terminated")
 		term.sees("Terminate 1 session? [y/N] ")
 		term.types(answer)
-		term.sees("pglock: nobody was ended")
+		term.sees("pglock: no session was ended")
 		term.want(3)
 		if !isThere() {
 			t.Fatalf("%q ended it", answer)
@@ -38,10 +38,10 @@ func TestEndAsks(t *testing.T) {
 	}
 
 	term := s.inTerminal(t, "cancel", pid)
-	term.sees("was not cancelled: it is idle")
+	term.sees("was not canceled: it is idle")
 	term.want(1)
 
-	// Whoever lost the lock while the answer was thought about is spared.
+	// A session that released the lock before the answer is spared.
 	term = s.inTerminal(t, "terminate", "-f", "key=42", "-f", "database="+s.name)
 	term.sees("Terminate 1 session? [y/N] ")
 	holder.exec(t, "SELECT pg_advisory_unlock(42)")
@@ -49,7 +49,7 @@ func TestEndAsks(t *testing.T) {
 	term.sees("spared")
 	term.want(0)
 	if !isThere() {
-		t.Fatal("a session was ended that has no such lock")
+		t.Fatal("a session without the lock was ended")
 	}
 
 	holder.exec(t, "SELECT pg_advisory_lock(42)")
@@ -59,12 +59,12 @@ func TestEndAsks(t *testing.T) {
 	term.sees("terminated")
 	term.want(0)
 	if isThere() {
-		t.Error("it is still there")
+		t.Error("the session still exists")
 	}
 }
 
-// The PID of a session is used again while a person thinks. A role that does not see when
-// sessions began does not end the new one, and is told which GRANT it takes.
+// The PID of a session is reused before the answer. A role that cannot see when sessions
+// began does not end the new session, and is told the GRANT that it needs.
 func TestEndPIDGivenAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -85,7 +85,7 @@ func TestEndPIDGivenAgain(t *testing.T) {
 		return s.conn.QueryRow(t.Context(), "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pid).Scan(&gone) == nil && gone
 	})
 	var next database
-	for range 200 { // make the kernel give the number again
+	for range 200 { // make the kernel reuse the PID
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(fmt.Sprint(pid-1)), 0); err != nil {
 			if os.Getenv("CI") == "true" {
 				t.Fatal(err)
@@ -98,7 +98,7 @@ func TestEndPIDGivenAgain(t *testing.T) {
 		next.close()
 	}
 	if next.pid() != pid {
-		t.Fatal("the PID was never given again")
+		t.Fatal("the PID was never reused")
 	}
 	next.exec(t, "BEGIN")
 	next.exec(t, "SELECT FROM t")
@@ -106,16 +106,16 @@ func TestEndPIDGivenAgain(t *testing.T) {
 	term.sees("was not terminated")
 	term.sees("GRANT pg_read_all_stats TO \"" + signaller + "\"")
 	term.want(1)
-	next.exec(t, "COMMIT") // it is there
+	next.exec(t, "COMMIT") // it still exists
 }
 
-// It draws in place until Ctrl-C.
+// On a terminal, --watch redraws in place until Ctrl-C.
 func TestWatchOnTerminal(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	term := s.inTerminal(t, "ls", "--watch", "100ms", "-f", "database="+s.name)
 	term.sees("\x1b[2J\x1b[H")
-	term.sees("every 100ms; Ctrl-C ends")
+	term.sees("every 100ms; Ctrl-C to stop")
 	term.sees("no locks")
 	s.exec(t, "SELECT pg_advisory_lock(42)")
 	term.sees("\x1b[H")
@@ -124,8 +124,8 @@ func TestWatchOnTerminal(t *testing.T) {
 	term.want(0)
 }
 
-// In a pipe the drawings come one after the other, and a session that was ended is
-// opened again.
+// In a pipe, --watch writes one frame after the other. It reconnects if its session was
+// terminated.
 func TestWatchInPipe(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -138,7 +138,7 @@ func TestWatchInPipe(t *testing.T) {
 	}
 	s.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pglock ls' AND datname = current_database()")
 	s.exec(t, "SELECT pg_advisory_unlock(42)")
-	for empty := 0; empty < 2; { // lines of names, without locks
+	for empty := 0; empty < 2; { // headers without locks
 		if line := c.line(); line == "" {
 			empty++
 		} else if line == "key" {

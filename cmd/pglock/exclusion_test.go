@@ -17,14 +17,13 @@ import (
 	"time"
 )
 
-// workerName is the name under which the test binary is the command of
-// TestNeverTwo: it finds out itself whether it is alone.
+// workerName is the name under which the test binary is the command of TestNeverTwo, which
+// detects overlaps itself.
 const workerName = "pglock-test-worker"
 
-// worker does what must be done by one at a time. The marker is a file that it
-// locks with flock(2), which the kernel undoes when all processes that have the
-// file open are gone: the worker's child has it too. args are the folder and the
-// number of the run.
+// worker is work that must not overlap. It locks a marker file with flock(2). The kernel
+// releases that when all processes with the file open have ended, including the worker's
+// child. args are the directory and the number of the run.
 func worker(args []string) int {
 	dir, run := args[0], args[1]
 	marker, err := os.OpenFile(filepath.Join(dir, "marker"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -41,7 +40,7 @@ func worker(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	// In a session of its own, and deaf to what asks nicely.
+	// The child has its own session and ignores SIGTERM, SIGINT and SIGHUP.
 	child := exec.Command("sh", "-c", "trap '' TERM INT HUP; exec sleep 1000")
 	child.ExtraFiles = []*os.File{marker}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -52,7 +51,7 @@ func worker(args []string) int {
 	fmt.Println("alone")
 	time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond) // the work
 	if rand.IntN(3) > 0 {
-		// Tidy up, where the run is not about what is left behind.
+		// Clean up in most runs; in the others pglock must end the child.
 		_ = child.Process.Kill()
 		_ = child.Wait()
 	}
@@ -64,11 +63,10 @@ func writeAt(f *os.File, text string) error {
 	return err
 }
 
-// TestNeverTwo runs a command 200 times from two sides at once, and kills now
-// pglock, now the guard, now the session, now the command. No two ever run at the
-// same time, nor do their children; with one exception, which is documented: when
-// the session is killed, Postgres gives the lock to the next one at once, and the
-// command is ended a moment later.
+// TestNeverTwo runs a command 200 times from two sides at once, and kills pglock, the
+// guard, the session or the command. Two commands or their children never overlap, with
+// one documented exception: if the session is killed, Postgres grants the lock to the next
+// run at once, and the command is ended a moment later.
 func TestNeverTwo(t *testing.T) {
 	t.Parallel()
 	const runs = 200
@@ -128,11 +126,11 @@ func TestNeverTwo(t *testing.T) {
 	t.Logf("what was killed: %v; %d overlaps, all with a killed session", count, len(overlaps))
 }
 
-// blows are what is killed in a run.
+// blows lists what is killed in a run.
 var blows = []string{"nothing", "nothing", "pglock", "guard", "session", "command", "politely"}
 
-// oneRun runs the worker once, and deals the blow a moment after it has begun.
-// It returns the run that this one overlapped with, if any.
+// oneRun runs the worker once, and deals the blow a moment after its start. It returns the
+// run that this one overlapped with, if any.
 func oneRun(s site, look database, path, dir, run, blow string) (overlap string, err error) {
 	stdout, writer, err := os.Pipe()
 	if err != nil {
@@ -155,25 +153,25 @@ func oneRun(s site, look database, path, dir, run, blow string) (overlap string,
 		time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond)
 		err = deal(look, cmd.Process.Pid, run, blow)
 	}
-	// The end of the output is the end of all that wrote to it: a bound on it
-	// shows what is left behind.
+	// The output ends when all processes that can write to it have ended, so a timeout
+	// means that a process was left behind.
 	if e := stdout.SetReadDeadline(time.Now().Add(bound)); e != nil {
 		return "", e
 	}
 	_, restErr := io.ReadAll(stdout)
 	if restErr != nil {
-		restErr = fmt.Errorf("something is left behind: %w", restErr)
+		restErr = fmt.Errorf("a process was left behind: %w", restErr)
 		_ = cmd.Process.Kill()
 	}
 	exit := cmd.Wait()
 	other, isOverlap := strings.CutPrefix(line, "overlap ")
 	if !isOverlap && line != "alone" {
-		return "", fmt.Errorf("the worker said %q (%v), and ended with %v", line, readErr, exit)
+		return "", fmt.Errorf("the worker printed %q (%v), and ended with %v", line, readErr, exit)
 	}
 	code := cmd.ProcessState.ExitCode()
 	allowed := map[string][]int{
 		"nothing":  {0},
-		"pglock":   {-1, 0}, // 0 when the blow came late
+		"pglock":   {-1, 0}, // 0 if the blow came late
 		"guard":    {137, 0},
 		"session":  {76, 0},
 		"command":  {137, 0},

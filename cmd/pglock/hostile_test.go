@@ -25,11 +25,11 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// evil is text that a terminal must not get: it colours, writes to the clipboard,
-// makes links, rings, goes back, and turns the direction of what follows.
+// evil is text that must not reach a terminal: it changes colors, writes to the clipboard,
+// makes links, rings the bell, moves the cursor, and reverses the text direction.
 const evil = "evil\x1b[31m\x1b]52;c;eA==\a\x1b]8;;http://x\x1b\\\u009b2J\b\r\u202e\u2066\u200b\x7f"
 
-// unsafe is what of a text a terminal would obey, "" if nothing.
+// unsafe returns the characters of text that a terminal would interpret, or "".
 func unsafe(text string) string {
 	i := strings.IndexFunc(text, func(r rune) bool {
 		return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
@@ -40,7 +40,7 @@ func unsafe(text string) string {
 	return text[max(0, i-40):min(len(text), i+40)]
 }
 
-// once runs pglock to its end.
+// once runs pglock and returns its output and exit code.
 func (s site) once(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
@@ -61,7 +61,7 @@ func (s site) once(t *testing.T, env []string, args ...string) (stdout, stderr s
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// The verbs do what they do whatever search_path finds before pg_catalog.
+// The verbs work even if search_path finds other objects before those of pg_catalog.
 func TestVerbsInShadow(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -116,8 +116,8 @@ func TestVerbsInShadow(t *testing.T) {
 	}
 }
 
-// hostileSite is a server where all that has a name has an evil one, and somebody
-// who waits for somebody.
+// hostileSite returns a server on which every name is evil, with a session that waits for
+// another.
 func hostileSite(t *testing.T) (s site, waiter database) {
 	t.Helper()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "4"}})
@@ -162,9 +162,8 @@ func hostileSite(t *testing.T) (s site, waiter database) {
 	return s, waiter
 }
 
-// Whatever the names on the server, on the command line and in the environment,
-// nothing of it reaches a terminal as it is: not what is shown, not what is asked,
-// and no error.
+// Evil names on the server, on the command line and in the environment are escaped in all
+// output, prompts and errors.
 func TestNothingEvilIsShown(t *testing.T) {
 	t.Parallel()
 	s, waiter := hostileSite(t)
@@ -275,10 +274,10 @@ func TestNothingEvilIsShown(t *testing.T) {
 			oneLine(t, stderr)
 		}
 	}
-	// On a terminal, too, where our own colours and moves are all there is.
+	// On a terminal, pglock's own colors and cursor moves are the only escape sequences.
 	ours := strings.NewReplacer("\x1b[1m", "", "\x1b[2m", "", "\x1b[31m", "", "\x1b[33m", "", "\x1b[0m", "", "\x1b[1;31m", "", "\x1b[2J", "", "\x1b[H", "", "\x1b[2K", "", "\x1b[J", "", "\r\r\n", "\n", "\r\n", "\n")
 	for args, ends := range map[string]string{
-		"ls": "", "ls -e": "", "tree": "", "ls --blocking": "", "ls --watch 100ms": "Ctrl-C ends", "tree --watch 100ms": "Ctrl-C ends",
+		"ls": "", "ls -e": "", "tree": "", "ls --blocking": "", "ls --watch 100ms": "Ctrl-C to stop", "tree --watch 100ms": "Ctrl-C to stop",
 		"terminate --blocking --all": "[y/N] ", "terminate " + pid: "[y/N] ", "cancel " + pid: "[y/N] ",
 	} {
 		term := s.inTerminal(t, strings.Fields(args)...)
@@ -307,8 +306,8 @@ func TestNothingEvilIsShown(t *testing.T) {
 	}
 }
 
-// Names that would break a table do not: each format gives back what it is given,
-// or what is documented to stand for it.
+// Names cannot break a table: each format reproduces them, or their documented
+// replacement.
 func TestHostileNamesInFormats(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -353,7 +352,7 @@ func TestHostileNamesInFormats(t *testing.T) {
 		got = append(got, r[1])
 	}
 	slices.Sort(got)
-	// A line break in CSV is one, whichever it was.
+	// CSV normalizes line breaks.
 	want := slices.Clone(names)
 	for i, name := range want {
 		want[i] = strings.ReplaceAll(name, "\r\n", "\n")
@@ -376,7 +375,7 @@ func TestHostileNamesInFormats(t *testing.T) {
 	}
 }
 
-// Arguments of a command are bytes, and it gets them as they are.
+// The command gets its arguments byte by byte, even if they are not UTF-8.
 func TestArgumentsAreBytes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -392,7 +391,7 @@ func TestArgumentsAreBytes(t *testing.T) {
 	}
 }
 
-// A name on the command line that cannot be one is an error that says so.
+// An invalid lock name on the command line is a usage error.
 func TestNamesThatAreNone(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -412,7 +411,7 @@ func TestNamesThatAreNone(t *testing.T) {
 	}
 }
 
-// A database without an encoding may have anything in it, and all is shown.
+// A database with encoding SQL_ASCII may contain any bytes, and all verbs work with it.
 func TestDatabaseWithoutEncoding(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

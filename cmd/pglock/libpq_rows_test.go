@@ -4,17 +4,17 @@ package main
 
 import "strings"
 
-// tcp and socket lead to the tests' server, as erin, who needs no password.
+// tcp and socket connect to the tests' server as erin, who needs no password.
 var (
 	tcp    = []string{"PGHOST=127.0.0.1", "PGPORT={port}", "PGUSER=erin", "PGDATABASE=postgres"}
 	socket = []string{"PGHOST={dir}", "PGPORT={port}", "PGUSER=erin", "PGDATABASE=postgres"}
 )
 
 const (
-	// passwd makes a password database that calls this user erin, of another folder.
+	// passwd mounts a password database that calls this user erin, with another home.
 	passwd = `echo "erin:x:$(id -u):$(id -g)::{home}/elsewhere:/bin/sh" >{home}/passwd; mount --bind {home}/passwd /etc/passwd`
 
-	// defaultFolder puts the server's socket where Debian's libpq looks for it.
+	// defaultFolder mounts the server's socket where Debian's libpq looks for it.
 	defaultFolder = "mount -t tmpfs none /var/run; mkdir /var/run/postgresql; mount --bind {dir} /var/run/postgresql"
 )
 
@@ -23,10 +23,10 @@ func and(env []string, more ...string) []string {
 	return append(env[:len(env):len(env)], more...)
 }
 
-// libpqRows are libpq's rules for whom to connect to, as whom and how (PostgreSQL
-// manual, 34.1 "Database Connection Control Functions", 34.15 "Environment
-// Variables", 34.16 "The Password File", 34.17 "The Connection Service File", 34.19
-// "SSL Support"). Where the manual is silent, psql has the word.
+// libpqRows lists libpq's rules for connections (PostgreSQL manual, 34.1 "Database
+// Connection Control Functions", 34.15 "Environment Variables", 34.16 "The Password File",
+// 34.17 "The Connection Service File", 34.19 "SSL Support"). If the manual does not define
+// a case, psql decides.
 var libpqRows = []libpqRow{
 	// Hosts, addresses and ports.
 	{name: "host, a folder", env: socket, want: "erin@postgres unix primary"},
@@ -105,7 +105,7 @@ var libpqRows = []libpqRow{
 	{name: "URI, empty", env: socket, args: []string{"-d", "postgres://"}, want: "erin@postgres unix primary"},
 	{name: "URI, empty parts", env: socket, args: []string{"-d", "postgres://:@:/?"}, want: "erin@postgres unix primary"},
 	{name: "URI, an empty password", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice"), args: []string{"-d", "postgres://alice:@127.0.0.1"}, want: "alice@postgres tcp+tls primary"},
-	{name: "URI, @ in the password", env: tcp, args: []string{"-d", "postgres://alice:p@ss@127.0.0.1"}, code: 2, says: "cannot connect to (not shown): a host's name has no @: in a URI, write the @ in a password as %40\n"},
+	{name: "URI, @ in the password", env: tcp, args: []string{"-d", "postgres://alice:p@ss@127.0.0.1"}, code: 2, says: "cannot connect to (not shown): a host name cannot contain @; in a URI, write an @ in the password as %40\n"},
 	{name: "URI, bad percent", env: tcp, args: []string{"-d", "postgres://erin%zz@"}, code: 2, says: "percent"},
 	{name: "URI, a NUL", env: tcp, args: []string{"-d", "postgres:///post%00gres"}, code: 2, says: "%00"},
 	{name: "URI, ssl=true", env: and(tcp, "PGSSLMODE=disable"), args: []string{"-d", "postgres://?ssl=true"}, want: "erin@postgres tcp+tls primary"},
@@ -135,7 +135,7 @@ var libpqRows = []libpqRow{
 	{name: "string, requiressl", env: and(tcp, "PGSSLMODE=disable"), args: []string{"-d", "requiressl=1"}, want: "erin@postgres tcp+tls primary"},
 	{name: "string, in the variable: a database's name", env: and(socket, "PGDATABASE=a=b"), want: "erin@a=b unix primary"},
 
-	// Whom, and which database.
+	// Users and databases.
 	{name: "the user of the system, and its database", env: []string{"PGHOST={dir}", "PGPORT={port}"}, want: "{osuser}@{osuser} unix primary"},
 	{name: "not the user of USER", env: []string{"PGHOST={dir}", "PGPORT={port}", "USER=erin", "LOGNAME=erin"}, want: "{osuser}@{osuser} unix primary"},
 	{name: "the database of the user", env: []string{"PGHOST={dir}", "PGPORT={port}", "PGUSER=erin"}, want: "erin@erin unix primary"},
@@ -192,23 +192,23 @@ var libpqRows = []libpqRow{
 	{name: "file, open to others, not needed", env: tcp, files: files{".pgpass 0644": "*:*:*:*:secret of alice\n"}, says: ".pgpass is ignored", want: "erin@postgres tcp+tls primary"},
 	{name: "file, open to others, not read", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice"), files: files{".pgpass 0644": "*:*:*:*:wrong\n"}, want: "alice@postgres tcp+tls primary"},
 	{name: "file, read only", env: and(tcp, "PGUSER=alice"), files: files{".pgpass 0400": "*:*:*:*:secret of alice\n"}, want: "alice@postgres tcp+tls primary"},
-	{name: "file, a folder", env: and(tcp, "PGUSER=alice"), files: files{".pgpass/x": ""}, code: 1, says: ".pgpass is ignored: it is no plain file"},
+	{name: "file, a folder", env: and(tcp, "PGUSER=alice"), files: files{".pgpass/x": ""}, code: 1, says: ".pgpass is ignored: it is not a regular file"},
 	{name: "file, variable", env: and(tcp, "PGUSER=alice", "PGPASSFILE={home}/passwords"), files: files{"passwords": "*:*:*:*:secret of alice\n"}, want: "alice@postgres tcp+tls primary"},
 	{name: "file, variable, not there", env: and(tcp, "PGUSER=alice", "PGPASSFILE={home}/passwords"), files: files{".pgpass": "*:*:*:*:secret of alice\n"}, code: 1, says: "PGPASSWORD"},
 	{name: "file, empty variable", env: and(tcp, "PGUSER=alice", "PGPASSFILE="), files: files{".pgpass": "*:*:*:*:secret of alice\n"}, want: "alice@postgres tcp+tls primary"},
 	{name: "file, string", env: and(tcp, "PGUSER=alice"), args: []string{"-d", "passfile={home}/passwords"}, files: files{"passwords": "*:*:*:*:secret of alice\n"}, want: "alice@postgres tcp+tls primary"},
 
-	// Without HOME the password database says where the user's files are. It is
-	// replaced, where the files are, by one with another folder and name.
+	// Without HOME the password database has the directory of the user's files. passwd
+	// replaces it.
 	{name: "no HOME", env: and(tcp, "PGUSER=alice", "-HOME"), files: files{"elsewhere/.pgpass": "*:*:*:*:secret of alice\n"}, mount: passwd, want: "alice@postgres tcp+tls primary"},
 	{name: "an empty HOME", env: and(tcp, "PGUSER=alice", "HOME="), files: files{"elsewhere/.pgpass": "*:*:*:*:secret of alice\n"}, mount: passwd, want: "alice@postgres tcp+tls primary"},
 	{name: "no HOME, a service", env: []string{"PGSERVICE=ours", "-HOME"}, files: files{"elsewhere/.pg_service.conf": "[ours]\nhost={dir}\nport={port}\nuser=erin\ndbname=postgres\n"}, mount: passwd, want: "erin@postgres unix primary"},
 	{name: "no HOME, certificates", env: and(tcp, "PGSSLMODE=verify-full", "-HOME"), files: files{"elsewhere/.postgresql/root.crt": "{ca.crt}"}, mount: passwd, want: "erin@postgres tcp+tls primary"},
 	{name: "no HOME, another in the password database", env: and(tcp, "PGUSER=alice", "-HOME"), files: files{".pgpass": "*:*:*:*:secret of alice\n"}, mount: passwd, code: 1, says: "{home}/elsewhere/.pgpass"},
 	{name: "no HOME and no user", env: and(tcp, "-HOME", "-PGUSER", "PGDATABASE=postgres"), mount: passwd, want: "erin@postgres tcp+tls primary"},
-	{name: "no user anywhere", env: and(tcp, "-PGUSER"), mount: "mount --bind /dev/null /etc/passwd; mount --bind /dev/null /etc/nsswitch.conf", code: 2, says: "no user is named"},
+	{name: "no user anywhere", env: and(tcp, "-PGUSER"), mount: "mount --bind /dev/null /etc/passwd; mount --bind /dev/null /etc/nsswitch.conf", code: 2, says: "no user is given"},
 
-	// The folder that libpq looks for a socket in.
+	// The default socket directory.
 	{name: "no host: the default folder", env: and(socket, "-PGHOST"), mount: defaultFolder, want: "erin@postgres unix primary"},
 	{name: "an empty host: the default folder", env: and(socket, "PGHOST="), mount: defaultFolder, want: "erin@postgres unix primary"},
 	{name: "file, localhost is the default folder", env: and(socket, "-PGHOST", "PGUSER=alice"), files: files{".pgpass": "localhost:*:*:*:secret of alice\n"}, mount: defaultFolder, want: "alice@postgres unix primary"},
@@ -314,7 +314,7 @@ var libpqRows = []libpqRow{
 		differs: "pglock checks no revocation lists, and says so", psqlWant: "erin@postgres tcp+tls primary",
 	},
 
-	// What is asked of the server, and what is refused.
+	// Server settings and unsupported settings.
 	{name: "require_auth, fits", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice"), args: []string{"-d", "require_auth=scram-sha-256"}, since: 16, want: "alice@postgres tcp+tls primary"},
 	{name: "require_auth, another", env: and(tcp, "PGUSER=alice", "PGPASSWORD=secret of alice"), args: []string{"-d", "require_auth=md5"}, code: 1, says: "authentication"},
 	{name: "require_auth, none", env: tcp, args: []string{"-d", "require_auth=none"}, since: 16, want: "erin@postgres tcp+tls primary"},

@@ -37,8 +37,8 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// TestAsPsql runs psql and pglock with the same flags, files and environment, and
-// compares who connects, as whom, where and how. libpqRows has the rules.
+// TestAsPsql runs psql and pglock with the same flags, files and environment, and compares
+// their connections. libpqRows has the rules.
 func TestAsPsql(t *testing.T) {
 	t.Parallel()
 	w := newLibpqWorld(t)
@@ -50,7 +50,7 @@ func TestAsPsql(t *testing.T) {
 	}
 }
 
-// compare checks psql and pglock.
+// compare checks a row with psql and with pglock.
 func (w *libpqWorld) compare(t *testing.T, row libpqRow) {
 	t.Helper()
 	for _, p := range w.psqls {
@@ -61,38 +61,38 @@ func (w *libpqWorld) compare(t *testing.T, row libpqRow) {
 	w.checkPglock(t, row)
 }
 
-// libpqRow is one rule of libpq's, and what shows it.
+// A libpqRow is a rule of libpq, and a connection that tests it.
 type libpqRow struct {
 	name  string
 	env   []string
 	args  []string // flags that psql and pglock share
 	files files    // in HOME
-	mount string   // shell commands that make a world of its own
+	mount string   // shell commands that mount files in a new namespace
 
-	// want says who connects, as world.session writes it; "" if nobody does.
+	// want describes the session, as sessionSQL does, or is "" if there is none.
 	want string
 
-	// For pglock where nobody connects: the exit code, and what it says.
+	// If pglock does not connect: its exit code, and a part of its error.
 	code int
 	says string
 
-	// since is the first major version of libpq that knows the rule, where that is
-	// not the oldest that is tested. An older one gets older, which is to refuse.
+	// since is the first major version of libpq with the rule, or 0 for all. With an
+	// older one, older is wanted.
 	since int
 	older string
 
-	// differs says why pglock differs from psql, which then gets psqlWant, or
-	// dependsOnBuild.
+	// differs is why pglock differs from psql, for which psqlWant or dependsOnBuild is
+	// wanted.
 	differs, psqlWant string
 }
 
-// dependsOnBuild is what psql gets where it depends on how libpq was built.
+// dependsOnBuild means that the result depends on how libpq was built.
 const dependsOnBuild = "?"
 
-// files are texts by name. A name may end in a mode: ".pgpass 0644".
+// files holds texts by file name. A name may end with a mode: ".pgpass 0644".
 type files map[string]string
 
-// libpqWorld is what rows connect to.
+// A libpqWorld holds the servers and programs for the rows.
 type libpqWorld struct {
 	pglock           string
 	psqls            []psql
@@ -101,10 +101,10 @@ type libpqWorld struct {
 	osUser           string
 	certs            map[string]string // PEM by name
 
-	mu sync.Mutex // guards the sessions that look
+	mu sync.Mutex // guards the sessions that observe
 }
 
-// psql is psql with one version of libpq.
+// A psql is psql with one version of libpq.
 type psql struct {
 	path   string
 	env    []string
@@ -172,8 +172,8 @@ func newLibpqWorld(t *testing.T) *libpqWorld {
 	return w
 }
 
-// serveTLS makes a server offer TLS. What belongs to the server's user, the server
-// itself has to write.
+// serveTLS makes a server offer TLS. The server itself writes the files that must belong
+// to its user.
 func (w *libpqWorld) serveTLS(t *testing.T, server *pgserver.Server) {
 	t.Helper()
 	for name, text := range map[string]string{"server.crt": w.certs["server.crt"], "server.key": w.certs["server.key"], "ca.crt": w.certs["ca.crt"]} {
@@ -193,10 +193,10 @@ func (w *libpqWorld) serveTLS(t *testing.T, server *pgserver.Server) {
 	})
 }
 
-// deadPort is a port where nobody listens.
+// deadPort returns a port on which nothing listens.
 func deadPort(t *testing.T) int {
 	t.Helper()
-	// It is bound, so nobody else gets it, and does not listen.
+	// Bind the port, so that no other process gets it, but do not listen.
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -260,8 +260,8 @@ func refuseWith(code, text string) func(net.Conn) {
 	}
 }
 
-// buildPglock builds the command as it is released: without C's library, which looks
-// users and hosts up in ways of its own. It also starts faster than a test does.
+// buildPglock builds the command as it is released: without cgo, which would look up users
+// and hosts in another way. It also starts faster than a test binary.
 func buildPglock(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "pglock")
@@ -273,8 +273,7 @@ func buildPglock(t *testing.T) string {
 	return path
 }
 
-// findPsqls finds psql, and runs it with its own libpq and with the one that came
-// with the server, if that is another.
+// findPsqls returns psql with its own libpq, and with the server's libpq if that differs.
 func findPsqls(t *testing.T) []psql {
 	t.Helper()
 	program, err := pgserver.FindProgram(t.Context(), "psql", os.Stderr)
@@ -283,7 +282,7 @@ func findPsqls(t *testing.T) []psql {
 	}
 	path := program.Path
 	if target, err := filepath.EvalSymlinks(path); err == nil && filepath.Base(target) == "pg_wrapper" {
-		// Debian's psql is a script with settings and defaults of its own.
+		// Debian's psql is a script with its own settings and defaults.
 		real, _ := filepath.Glob("/usr/lib/postgresql/*/bin/psql")
 		if len(real) == 0 {
 			t.Fatalf("%s is a script, and there is no psql in /usr/lib/postgresql; install postgresql-client", path)
@@ -296,7 +295,7 @@ func findPsqls(t *testing.T) []psql {
 	}
 	major, err := strconv.Atoi(regexp.MustCompile(`\d+`).FindString(string(version)))
 	if err != nil {
-		t.Fatalf("%s says %q", path, version)
+		t.Fatalf("%s prints %q", path, version)
 	}
 	psqls := []psql{{path: path, env: program.Env(), major: major}}
 	o, err := pgserver.FromEnv()
@@ -314,17 +313,17 @@ func findPsqls(t *testing.T) []psql {
 	for i, p := range psqls {
 		cmd := exec.Command(p.path, "-Xw", "-p", "1", "-c", "")
 		cmd.Env = append([]string{"LC_ALL=C"}, p.env...)
-		output, _ := cmd.CombinedOutput() // nobody is there
+		output, _ := cmd.CombinedOutput() // nothing listens
 		m := regexp.MustCompile(`"(/.*)/\.s\.PGSQL\.1"`).FindSubmatch(output)
 		if m == nil {
-			t.Fatalf("psql without a host says %q", output)
+			t.Fatalf("psql without a host prints %q", output)
 		}
 		psqls[i].folder = string(m[1])
 	}
 	return psqls
 }
 
-// home makes a folder with the files of a row.
+// home creates a directory with the files of a row.
 func (w *libpqWorld) home(t *testing.T, row libpqRow) (folder string, fill func(string) string) {
 	t.Helper()
 	folder = t.TempDir()
@@ -352,7 +351,7 @@ func (w *libpqWorld) home(t *testing.T, row libpqRow) (folder string, fill func(
 	return folder, fill
 }
 
-// command is a program with the flags and the environment of a row.
+// command returns a program with the flags and the environment of a row.
 func (w *libpqWorld) command(ctx context.Context, t *testing.T, row libpqRow, path string, args ...string) (cmd *exec.Cmd, fill func(string) string) {
 	t.Helper()
 	home, fill := w.home(t, row)
@@ -379,13 +378,13 @@ func (w *libpqWorld) command(ctx context.Context, t *testing.T, row libpqRow, pa
 		cmd.Env = append(cmd.Env, fill(kv))
 	}
 	cmd.Dir = home
-	// Nobody to ask for a password.
+	// No terminal to prompt for a password.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = time.Second
 	return cmd, fill
 }
 
-// sessionSQL describes a session, %s.
+// sessionSQL describes the session that %s selects.
 const sessionSQL = `SELECT format('%%s@%%s %%s%%s %%s%%s%%s', usename, datname,
 	CASE WHEN client_addr IS NULL THEN 'unix' ELSE 'tcp' END, CASE WHEN ssl THEN '+tls' ELSE '' END,
 	CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END,
@@ -393,7 +392,7 @@ const sessionSQL = `SELECT format('%%s@%%s %%s%%s %%s%%s%%s', usename, datname,
 	CASE state WHEN 'disabled' THEN ' options' ELSE '' END)
 	FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE pid = %s`
 
-// check runs psql, and checks that it connects as the row says.
+// check runs psql, and checks its connection.
 func (w *libpqWorld) check(t *testing.T, row libpqRow, p psql) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
@@ -415,11 +414,11 @@ func (w *libpqWorld) check(t *testing.T, row libpqRow, p psql) {
 	}
 	want = w.replace.Replace(want)
 	if got := strings.TrimSuffix(stdout.String(), "\n"); got != want && want != dependsOnBuild {
-		t.Errorf("psql with libpq %d: %q, and the row says %q; stderr: %s", p.major, got, want, stderr.String())
+		t.Errorf("psql with libpq %d: %q, want %q; stderr: %s", p.major, got, want, stderr.String())
 	}
 }
 
-// checkPglock runs pglock, and checks that it connects as the row says.
+// checkPglock runs pglock, and checks its connection.
 func (w *libpqWorld) checkPglock(t *testing.T, row libpqRow) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
@@ -446,13 +445,13 @@ func (w *libpqWorld) checkPglock(t *testing.T, row libpqRow) {
 	code := cmd.ProcessState.ExitCode()
 	want := w.replace.Replace(row.want)
 	if strings.HasSuffix(want, " standby") {
-		want = "" // there are no locks to be taken there, which it says
+		want = "" // a standby has no advisory locks, which pglock reports
 	}
 	if got != want || code != row.code {
-		t.Errorf("pglock: %q and exit code %d, and the row says %q and %d; stderr: %s", got, code, want, row.code, stderr.String())
+		t.Errorf("pglock: %q and exit code %d, want %q and %d; stderr: %s", got, code, want, row.code, stderr.String())
 	}
 	if !strings.Contains(stderr.String(), fill(row.says)) || row.says == "" && row.want != "" && stderr.Len() > 0 {
-		t.Errorf("pglock says %q, and the row %q", stderr.String(), row.says)
+		t.Errorf("pglock prints %q, want %q", stderr.String(), row.says)
 	}
 	for line := range strings.Lines(stderr.String()) {
 		if !strings.HasPrefix(line, "pglock: ") {
@@ -489,8 +488,8 @@ func (w *libpqWorld) session(ctx context.Context, t *testing.T, lock string, exi
 	}
 }
 
-// makeCertificates makes a CA, a certificate for localhost and 127.0.0.1, one with a
-// common name alone, one for carl, and another CA.
+// makeCertificates makes a CA, a certificate for localhost and 127.0.0.1, one with only a
+// common name, one for carl, and another CA.
 func makeCertificates(t *testing.T) map[string]string {
 	t.Helper()
 	certs := map[string]string{}
@@ -531,9 +530,8 @@ func makeCertificates(t *testing.T) map[string]string {
 	return certs
 }
 
-// inWorldOfItsOwn returns the beginning of a command that runs program with mounts of
-// its own, which script makes. That needs Linux, and root or unprivileged user
-// namespaces.
+// inWorldOfItsOwn returns a command that runs program in a mount namespace that script
+// sets up. It needs Linux, and root or unprivileged user namespaces.
 func inWorldOfItsOwn(t *testing.T, script, program string) []string {
 	t.Helper()
 	unshare := []string{"unshare", "--mount"}
@@ -542,7 +540,7 @@ func inWorldOfItsOwn(t *testing.T, script, program string) []string {
 	}
 	if output, err := exec.Command(unshare[0], append(unshare[1:], "mount", "--bind", "/", "/")...).CombinedOutput(); err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatalf("no mounts of one's own: %v: %s", err, output)
+			t.Fatalf("creating a mount namespace: %v: %s", err, output)
 		}
 		t.Skipf("this needs mounts of its own, so Linux, and root or unprivileged user namespaces: %v: %s", err, output)
 	}

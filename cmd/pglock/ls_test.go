@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// What the server says about others never reaches a terminal as it is.
+// Text from the server is escaped before it reaches a terminal.
 func TestServerTextIsSafe(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -58,7 +58,7 @@ func TestServerTextIsSafe(t *testing.T) {
 			t.Errorf("%s: %q", args, text)
 		}
 		if !strings.Contains(text, "evil") {
-			t.Errorf("%s: it is not there: %q", args, text)
+			t.Errorf("%s: the name is missing: %q", args, text)
 		}
 		if strings.Contains(args, "json") && !json.Valid(out) {
 			t.Errorf("%s: not JSON: %s", args, text)
@@ -74,12 +74,12 @@ func TestServerTextIsSafe(t *testing.T) {
 			t.Fatalf("%v: %s", err, text)
 		}
 		if !slices.ContainsFunc(locks, func(l map[string]any) bool { return l["relation"] == evil && l["mode"] == "AccessExclusiveLock" }) {
-			t.Errorf("json does not tell the name as it is: %s", text)
+			t.Errorf("json does not contain the exact name: %s", text)
 		}
 	}
 }
 
-// On a terminal it is a table in colour, or without where that is asked for.
+// On a terminal ls prints a table, in color unless NO_COLOR is set.
 func TestLsOnTerminal(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -94,7 +94,7 @@ func TestLsOnTerminal(t *testing.T) {
 	term.sees("advisory 42")
 	term.want(0)
 	if text := term.shown(); strings.Contains(text, "\x1b") {
-		t.Errorf("colour in spite of NO_COLOR: %q", text)
+		t.Errorf("color in spite of NO_COLOR: %q", text)
 	}
 	for _, line := range lines(term.shown()) {
 		if n := len([]rune(strings.TrimRight(line, "\r"))); n > 120 {

@@ -1,5 +1,5 @@
-// Command pglock holds Postgres locks for other commands, and shows who holds
-// and who waits for which. See pglock --help.
+// Command pglock runs commands under Postgres locks, and shows who holds locks and who
+// waits. See pglock --help.
 package main
 
 import (

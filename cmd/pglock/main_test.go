@@ -11,8 +11,8 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// TestMain makes the test binary the command itself when it is started under the
-// command's name, or the guard's.
+// TestMain makes the test binary the command or the guard if it is started under that
+// name.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "pglock", supervise.GuardName:
@@ -25,10 +25,10 @@ func TestMain(m *testing.M) {
 		os.Exit(counter())
 	}
 	if os.Getenv("GORACE") == "" {
-		// Each of the many processes would sleep for a second at its end.
+		// Otherwise each process would sleep for a second at its end.
 		os.Setenv("GORACE", goRace)
 	}
-	// The config file of whoever runs the tests must not count.
+	// Ignore the config file of the user who runs the tests.
 	os.Setenv("PGLOCK_CONFIG", os.DevNull)
 	pgtest.Main(m)
 }

@@ -13,9 +13,8 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// The lock of a pglock run has its name in ls and tree, whatever the name is written in
-// and however long it is, for one that holds as for one that waits, and from a database
-// of another encoding too.
+// ls and tree show the name of a pglock run's lock, in any script and of any length, for
+// the holder and for waiters, even from a database with another encoding.
 func TestNamesOfLocks(t *testing.T) {
 	t.Parallel()
 	for kind, name := range map[string]string{
@@ -55,7 +54,7 @@ func TestNamesOfLocks(t *testing.T) {
 						t.Logf("pglock %s, in %s:\n%s", strings.Join(args, " "), from, out)
 					}
 				}()
-				// A waiter asks again now and then, and for a moment it does not wait.
+				// A waiter retries now and then, and does not wait for a moment.
 				eventually(t, fmt.Sprintf("the name is shown %d times", want), func() bool {
 					cmd := exec.Command(testBinary(t), append(args, "-d", from)...)
 					cmd.Args[0] = "pglock"
@@ -93,7 +92,7 @@ func TestNamesOfLocks(t *testing.T) {
 	}
 }
 
-// otherEncoding is a database on the same server whose encoding has hardly any letters.
+// otherEncoding creates a database on the same server with encoding LATIN1.
 func otherEncoding(t *testing.T, s site) string {
 	t.Helper()
 	name := "latin_" + s.name

@@ -11,9 +11,9 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// pglock is stopped, its session ends, and another run takes the lock and runs beside the
-// command. When pglock goes on, and its command has ended by then, it must not look as if
-// the command had run alone: whatever it notices first, the exit code is 76.
+// pglock is stopped, its session is terminated, and another run acquires the lock while
+// the command runs. When pglock continues after its command has ended, it must exit with
+// 76, whether it notices the loss or the end of the command first.
 func TestStoppedAndOvertaken(t *testing.T) {
 	t.Parallel()
 	for n := range 9 {
@@ -45,8 +45,8 @@ func TestStoppedAndOvertaken(t *testing.T) {
 	}
 }
 
-// A server that accepts connections and says nothing has not refused the lock: the exit
-// code is that of a server that cannot be asked, also for those who skip.
+// A server that accepts connections but does not reply has not refused the lock: the exit
+// code is 69, even with --no-wait and -E.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -13,9 +13,8 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// TestPlaces runs pglock where /proc is not mounted, as in some chroots; where it is that
-// of another PID namespace; and as PID 1, as in a container. All that is promised
-// elsewhere holds there.
+// TestPlaces runs pglock without /proc, as in some chroots, with the /proc of another PID
+// namespace, and as PID 1, as in a container. The same guarantees hold there.
 func TestPlaces(t *testing.T) {
 	t.Parallel()
 	// The race detector needs /proc.
@@ -51,7 +50,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// needNamespaces skips a test where namespaces cannot be made; in CI that is a failure.
+// needNamespaces skips a test if namespaces cannot be created. In CI that is a failure.
 func needNamespaces(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -69,8 +68,8 @@ func siteIn(t *testing.T, p place) site {
 	return s
 }
 
-// offspring are all descendants of pglock, by their numbers outside, when the family
-// has said its own.
+// offspring waits until the family has printed its PIDs, and returns the PIDs of all
+// descendants of pglock outside the namespace.
 func (c *command) offspring() []int {
 	c.t.Helper()
 	c.family()
@@ -86,7 +85,7 @@ func descendantsOf(pid int) []int {
 	return all
 }
 
-// What the command leaves behind is gone before the lock is free.
+// The processes that the command leaves behind are gone before the lock is released.
 func leftBehind(t *testing.T, p place) {
 	for _, stubborn := range []bool{false, true} {
 		s := siteIn(t, p)
@@ -101,12 +100,12 @@ func leftBehind(t *testing.T, p place) {
 		c.want(5)
 		for _, pid := range pids {
 			if alive(pid) {
-				t.Errorf("process %d is still there", pid)
+				t.Errorf("process %d is still alive", pid)
 			}
 		}
-		// kill says 0 if one of several processes is there.
+		// kill prints 0 if any of the processes exists.
 		if got := next.line(); got == "0" {
-			t.Error("the next one had the lock when some of the family were there")
+			t.Error("the next run acquired the lock while the family was alive")
 		}
 		next.want(0)
 		if e := c.errors(); e != "" {
@@ -115,7 +114,7 @@ func leftBehind(t *testing.T, p place) {
 	}
 }
 
-// A killed pglock takes the command and all it started along.
+// If pglock is killed, the command and all it started are killed too.
 func killed(t *testing.T, p place) {
 	s := siteIn(t, p)
 	c := s.start(t, "run", "x", "--", "sh", "-c", family(true, "wait"))
@@ -127,15 +126,15 @@ func killed(t *testing.T, p place) {
 	if err := s.awaitLock(pglock.Name("x"), "granted", false); err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range pids[1:] { // the first is the guard, which ends now
+	for _, pid := range pids[1:] { // the first is the guard, which is just ending
 		if alive(pid) {
-			t.Errorf("process %d is there when the lock is free", pid)
+			t.Errorf("process %d is alive when the lock is free", pid)
 		}
 	}
 	awaitGone(t, pids...)
 }
 
-// When the guard is killed, pglock ends the rest.
+// If the guard is killed, pglock ends the rest.
 func guardKilled(t *testing.T, p place) {
 	s := siteIn(t, p)
 	c := s.start(t, "run", "x", "--", "sh", "-c", family(true, "wait"))
@@ -146,7 +145,7 @@ func guardKilled(t *testing.T, p place) {
 	c.want(128 + 9)
 	for _, pid := range pids {
 		if alive(pid) {
-			t.Errorf("process %d is still there", pid)
+			t.Errorf("process %d is still alive", pid)
 		}
 	}
 	if err := s.awaitLock(pglock.Name("x"), "granted", false); err != nil {
@@ -154,7 +153,7 @@ func guardKilled(t *testing.T, p place) {
 	}
 }
 
-// A lost lock ends the command and all it started.
+// A lost lock ends the command and all that it started.
 func lost(t *testing.T, p place) {
 	s := siteIn(t, p)
 	c := s.start(t, "run", "--grace", "200ms", "x", "--", "sh", "-c", family(true, "wait"))
@@ -163,13 +162,13 @@ func lost(t *testing.T, p place) {
 	c.want(76)
 	for _, pid := range pids {
 		if alive(pid) {
-			t.Errorf("process %d is still there", pid)
+			t.Errorf("process %d is still alive", pid)
 		}
 	}
 }
 
-// A signal to pglock alone, as docker stop and the kubelet send it to PID 1, reaches the
-// command once; while pglock waits for the lock it ends pglock.
+// A signal to pglock alone, as docker stop and the kubelet send to PID 1, reaches the
+// command once. While pglock waits for the lock, the signal ends pglock.
 func signaled(t *testing.T, p place) {
 	s := siteIn(t, p)
 	c := s.start(t, "run", "x", "--", counterIn(t))
@@ -183,23 +182,23 @@ func signaled(t *testing.T, p place) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGWINCH} {
 		c.signal(sig)
 		if got := c.line(); got != sig.String() {
-			t.Errorf("the command got: %s, not %s", got, sig)
+			t.Errorf("the command received %s, not %s", got, sig)
 		}
 	}
 	c.want(7)
 }
 
-// The demo, with a server of its own.
+// The demo runs with its own server.
 func demonstrated(t *testing.T, p place) {
 	c := siteIn(t, p).start(t, "demo")
-	for line := ""; line != "The server is stopped and removed."; {
+	for line := ""; line != "The server was stopped and removed."; {
 		line = c.line()
 	}
 	c.want(0)
 }
 
-// PID 1 becomes the parent of what others leave running in its container, as docker exec
-// does: it lets no zombies lie about, neither while it waits for the lock nor later.
+// PID 1 becomes the parent of orphans in its container, such as those of docker exec. It
+// reaps them, both while it waits for the lock and while the command runs.
 func zombies(t *testing.T, p place) {
 	s := siteIn(t, p)
 	orphan := func(c *command) {

@@ -17,7 +17,7 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// Through a pooler a lock could vanish, so pglock run refuses; looking is fine.
+// pglock run refuses to run behind a pooler, where a lock could vanish. ls works.
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -37,9 +37,9 @@ func TestPooler(t *testing.T) {
 	s.start(t, "-d", dsn, "ls").want(0)
 }
 
-// stateOf is what a plain client of the pooler sees on the session that it gets, by
-// Postgres' word: what somebody set, prepared, locked or made there. It has a name of its
-// own, since application_name is what the pooler itself sets for each client that has one.
+// stateOf returns the state of the pooled session that a plain client gets: settings,
+// prepared statements, locks and temporary tables. The client sets application_name, as
+// the pooler itself sets that for each client that has one.
 func stateOf(t *testing.T, dsn string) string {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn+" application_name=plain default_query_exec_mode=simple_protocol")
@@ -61,10 +61,10 @@ func stateOf(t *testing.T, dsn string) string {
 	return state
 }
 
-// slowly and all are what a role may have for its defaults that is in the way of others'
-// tools: all of it, or without what no statement of a few milliseconds survives that comes
-// by way of a pooler. A session whose first statement is canceled, as may happen within a
-// millisecond, is asked again, which exit_on_error would not let us.
+// slowly and all are defaults of a role that interfere with tools. slowly leaves out those
+// that end any statement of a few milliseconds, as through a pooler. all leaves out
+// exit_on_error: with a timeout of 1 ms the first statement may be canceled and must be
+// repeated in the same session.
 var (
 	slowly = []string{
 		"default_transaction_isolation = serializable", "default_transaction_read_only = on",
@@ -74,9 +74,9 @@ var (
 	all = append([]string{"statement_timeout = 1", "idle_in_transaction_session_timeout = 1"}, slices.DeleteFunc(slices.Clone(slowly), func(s string) bool { return strings.HasPrefix(s, "exit_on_error") })...)
 )
 
-// makeHostile gives the role of a site settings for a default, opens a transaction of
-// writer's that a statement under these must wait for, and proves that a plain client
-// does wait. It returns what waits for that client's end.
+// makeHostile sets defaults for the role of a site, opens a transaction of writer for which
+// a statement with these defaults must wait, and checks that a plain client does wait. The
+// returned function ends both.
 func makeHostile(t *testing.T, s site, writer database, settings []string) (end func()) {
 	t.Helper()
 	s.exec(t, `CREATE TABLE IF NOT EXISTS public.written (id int)`)
@@ -97,8 +97,8 @@ func makeHostile(t *testing.T, s site, writer database, settings []string) (end 
 	}
 }
 
-// await runs a statement in the background that waits for others. It returns what ends
-// that, if it has not ended yet.
+// await runs a statement that waits in the background. The returned function ends it, if
+// it has not ended yet.
 func (d database) await(sql string) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -112,8 +112,8 @@ func (d database) await(sql string) (end func()) {
 	}
 }
 
-// Whatever defaults a role has, the command neither waits for other people's transactions
-// nor fails: by the role, the database or PGOPTIONS.
+// The command neither fails nor waits for other transactions, whatever the defaults of the
+// role, the database or PGOPTIONS are.
 func TestCommandOfAHostileRole(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -149,18 +149,17 @@ func TestCommandOfAHostileRole(t *testing.T) {
 			output = append(output, line)
 		}
 		if said := strings.Join(output, "\n"); !strings.Contains(said, step.says) {
-			t.Errorf("%v says %s, and not %q", step.args, said, step.says)
+			t.Errorf("%v printed %s, not %q", step.args, said, step.says)
 		}
 	}
 }
 
-// Whatever the command does through a pooler, or refuses to do, the pooled session is as
-// it was, and whoever gets it next finds what the role's own search_path finds.
+// The command leaves a pooled session unchanged, whatever it does or refuses to do through
+// the pooler. The next client finds what the role's search_path finds.
 func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Transaction, pgbouncer.Statement} {
-		// A role whose defaults have all that could be in the way, with a name of its own
-		// for a table.
+		// A role with hostile defaults and a table name that shadows another.
 		for _, hostile := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, hostile %t", mode, hostile), func(t *testing.T) {
 				t.Parallel()
@@ -179,7 +178,7 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					if !hostile {
 						return stateOf(t, dsn)
 					}
-					// A plain client waits for the writer as long as that is there.
+					// A plain client waits for the writer until that ends.
 					return ""
 				}
 				before := look()
@@ -215,7 +214,7 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 						output = append(output, line)
 					}
 					if said := strings.Join(output, "\n"); !strings.Contains(said, step.says) {
-						t.Errorf("%v says %s, and not %q", step.args, said, step.says)
+						t.Errorf("%v printed %s, not %q", step.args, said, step.says)
 					}
 					if step.code != 0 && !strings.Contains(c.errors(), "pooler") {
 						t.Errorf("%v: stderr: %s", step.args, c.errors())
@@ -228,8 +227,8 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					t.Error("a command ran behind a pooler")
 				}
 				if hostile {
-					// The same session, when nobody is in the way of a plain client: all that is
-					// set there is the role's own.
+					// The same session, seen by a plain client that need not wait: all
+					// settings are the role's.
 					writer.exec(t, `ROLLBACK`)
 					if state := stateOf(t, dsn); strings.Contains(strings.Replace(state, "application_name=plain", "", 1), "=") {
 						t.Errorf("the pooled session is\n%s", state)

@@ -45,7 +45,7 @@ func migrator(statements []string) int {
 	return 0
 }
 
-// migratorIn is a path under which the test binary is the migrator.
+// migratorIn returns a path under which the test binary is the migrator.
 func migratorIn(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), migratorName)
 	if err := os.Symlink(testBinary(t), path); err != nil {
@@ -54,13 +54,13 @@ func migratorIn(t *testing.T) string {
 	return path
 }
 
-// sees waits until stderr has text.
+// sees waits until stderr contains text.
 func (c *command) sees(text string) {
 	c.t.Helper()
 	eventually(c.t, "on stderr: "+text, func() bool { return strings.Contains(c.errors(), text) })
 }
 
-// client is a session of a role that is no superuser.
+// client opens a session of a role that is not a superuser.
 func (s site) client(t *testing.T, application string) database {
 	t.Helper()
 	role := "client_" + s.name
@@ -77,7 +77,7 @@ func (s site) client(t *testing.T, application string) database {
 
 func (d database) pid() uint32 { return d.conn.PgConn().PID() }
 
-// psql is what many migrate with.
+// prioritize works with psql, which many use for migrations.
 func TestPrioritizePsql(t *testing.T) {
 	t.Parallel()
 	finding, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // it may have to be downloaded
@@ -109,7 +109,7 @@ func TestPrioritizePsql(t *testing.T) {
 	}
 }
 
-// Who is in the way, and that nobody is found to be watched, is told at once.
+// Blockers are reported at once, and so is a command without a session to watch.
 func TestPrioritizeTellsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -121,7 +121,7 @@ func TestPrioritizeTellsAtOnce(t *testing.T) {
 	blocked := s.start(t, "prioritize", "--after", "100ms", "--", migrate, "ALTER TABLE orders ADD note text")
 	unknown := s.start(t, "prioritize", "--", "sh", "-c", "unset PGAPPNAME; "+migrate+" 'ALTER TABLE orders ADD more text'")
 	blocked.sees(fmt.Sprintf("only reported: pid %d", reports.pid()))
-	unknown.sees("no session of the command is there after 3s: none has application_name \"pglock prioritize ")
+	unknown.sees("no session of the command was seen in 3s: none has application_name \"pglock prioritize ")
 	select {
 	case <-blocked.exited:
 		t.Error("the command has ended")
@@ -129,14 +129,14 @@ func TestPrioritizeTellsAtOnce(t *testing.T) {
 		t.Error("the unknown command has ended")
 	default:
 	}
-	reports.exec(t, "COMMIT") // its session is there
+	reports.exec(t, "COMMIT") // its session still exists
 	blocked.want(0)
 	unknown.want(0)
 	blocked.sees("runs on after")
 }
 
-// Two and three runs spare each other's commands, and say so: the later ones wait until
-// the first has ended.
+// Concurrent runs spare each other's commands and report it: the later ones wait until the
+// first has ended.
 func TestPrioritizeSparesOtherRuns(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{2, 3} {
@@ -155,7 +155,7 @@ func TestPrioritizeSparesOtherRuns(t *testing.T) {
 			for i := range n - 1 {
 				later = append(later, s.start(t, "prioritize", "--after", "100ms", "--terminate", "--", migrate, fmt.Sprintf("ALTER TABLE orders ADD c%d text", i), "SELECT 'went on'"))
 			}
-			for _, c := range later[:1] { // the others may stand behind it in the queue
+			for _, c := range later[:1] { // the others may wait behind it in the queue
 				c.sees(fmt.Sprintf("pglock: spared: pid %d (\"pglock prioritize ", pid))
 				c.sees("it belongs to another run of pglock prioritize, which goes first")
 			}
@@ -171,7 +171,7 @@ func TestPrioritizeSparesOtherRuns(t *testing.T) {
 	}
 }
 
-// Signals go to the command's group, and before there is a command they end pglock.
+// Signals go to the command's group. Before the command starts, they end pglock.
 func TestPrioritizeSignals(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -186,7 +186,7 @@ func TestPrioritizeSignals(t *testing.T) {
 	c.want(5)
 	for _, pid := range pids {
 		if alive(pid) {
-			t.Errorf("process %d is still there", pid)
+			t.Errorf("process %d is still alive", pid)
 		}
 	}
 
@@ -209,7 +209,7 @@ func TestPrioritizeSignals(t *testing.T) {
 	}
 }
 
-// The watcher is ended while the command waits: another one goes on.
+// If the watcher's session is terminated while the command waits, a new one takes over.
 func TestPrioritizeWatcherLost(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -225,7 +225,7 @@ func TestPrioritizeWatcherLost(t *testing.T) {
 	c.want(0)
 }
 
-// What a terminal would obey is escaped, and queries are not shown.
+// Control characters are escaped, and queries are not shown.
 func TestPrioritizeEscapes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -240,7 +240,7 @@ func TestPrioritizeEscapes(t *testing.T) {
 	}
 }
 
-// A cap on how many are ended.
+// --max limits how many sessions are ended.
 func TestPrioritizeMax(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -254,9 +254,9 @@ func TestPrioritizeMax(t *testing.T) {
 	c.want(1)
 	summary := c.errors()
 	if got := strings.Count(summary, ": terminated\n"); got != 2 {
-		t.Errorf("%d were terminated", got)
+		t.Errorf("%d sessions were terminated", got)
 	}
 	if got := strings.Count(summary, ": spared (max)\n"); got != 1 {
-		t.Errorf("%d were spared", got)
+		t.Errorf("%d sessions were spared", got)
 	}
 }

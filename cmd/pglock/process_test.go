@@ -22,21 +22,21 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// site is a database, and where to run commands that connect to it.
+// A site is a database, and the place to run commands that connect to it.
 type site struct {
 	server *pgserver.Server
 	name   string
-	needs  []string // what a command needs in its environment besides
-	stderr *os.File // of commands, if it is not to be collected
+	needs  []string // more environment variables for commands
+	stderr *os.File // stderr of commands, or nil to collect it
 	place  place    // where commands run
 	database
 }
 
-// A place is a part of the system that has something of its own.
+// A place is an environment on this machine, such as a namespace.
 type place struct {
-	binary string               // of pglock, if it is not the test's own
-	within []string             // a command line that starts what is added to it
-	attr   *syscall.SysProcAttr // how to start it
+	binary string               // pglock, or "" for the test binary
+	within []string             // a command that runs its arguments in the place
+	attr   *syscall.SysProcAttr // how to start the command
 }
 
 func newSite(t *testing.T) site {
@@ -50,7 +50,7 @@ func (s site) env() []string {
 	return slices.Concat(os.Environ(), s.server.Env(s.name), s.needs)
 }
 
-// command is pglock in a process of its own.
+// A command is a running pglock.
 type command struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -61,7 +61,7 @@ type command struct {
 	exited chan struct{}
 }
 
-// command is pglock with args, not started yet.
+// command returns pglock with args, not started yet.
 func (s site) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	binary := s.place.binary
@@ -74,7 +74,7 @@ func (s site) command(t *testing.T, args ...string) *exec.Cmd {
 		cmd = exec.Command(start[0], slices.Concat(start[1:], []string{binary}, args)...)
 	}
 	cmd.Env = s.env()
-	// A group of its own, as in a shell with job control.
+	// A separate process group, as in a shell with job control.
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if s.place.attr != nil {
 		*cmd.SysProcAttr = *s.place.attr
@@ -92,7 +92,7 @@ func (s site) start(t *testing.T, args ...string) *command {
 	if s.stderr != nil {
 		c.cmd.Stderr = s.stderr
 	}
-	// A command's orphan must not keep the test waiting for its stderr.
+	// An orphan with stderr open must not block the test.
 	c.cmd.WaitDelay = time.Second
 	stdin, err := c.cmd.StdinPipe()
 	if err != nil {
@@ -121,12 +121,12 @@ func (s site) start(t *testing.T, args ...string) *command {
 		_ = c.cmd.Wait()
 	}()
 	t.Cleanup(func() {
-		_ = c.cmd.Process.Kill() // an error says that it has ended
+		_ = c.cmd.Process.Kill() // an error means that it has ended
 		<-c.exited
 		select {
-		case <-read: // all that had stdout are gone
+		case <-read: // all processes with this stdout are gone
 		case <-time.After(bound):
-			t.Error("something of the command still has its stdout open")
+			t.Error("a process of the command still has its stdout open")
 		}
 		stdout.Close()
 		if t.Failed() {
@@ -151,7 +151,7 @@ func (c *command) errors() string {
 	return c.stderr.String()
 }
 
-// line is the next line that the command writes.
+// line returns the next line that the command writes.
 func (c *command) line() string {
 	c.t.Helper()
 	select {
@@ -167,18 +167,18 @@ func (c *command) line() string {
 	return ""
 }
 
-// pid is a line that is a process id.
+// pid returns the PID on the next line.
 func (c *command) pid() int {
 	c.t.Helper()
 	line := c.line()
 	pid, err := strconv.Atoi(line)
 	if err != nil {
-		c.t.Fatalf("%q is no process id", line)
+		c.t.Fatalf("%q is not a PID", line)
 	}
 	return pid
 }
 
-// wait is the exit code, or minus the signal that ended pglock itself.
+// wait returns the exit code, or the negative number of the signal that ended pglock.
 func (c *command) wait() int {
 	c.t.Helper()
 	select {
@@ -208,7 +208,7 @@ func (c *command) want(code int) {
 	}
 }
 
-// alive reports whether a process is there and no zombie.
+// alive reports whether a process exists and is not a zombie.
 func alive(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return false
@@ -217,8 +217,8 @@ func alive(pid int) bool {
 	return ok && state != "Z" && state != "X"
 }
 
-// processStatus is the state and the parent of a process, from /proc/PID/stat: ps
-// is not on every machine.
+// processStatus returns the state and the parent of a process from /proc/PID/stat,
+// because not every machine has ps.
 func processStatus(pid int) (state string, parent int, ok bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -233,7 +233,7 @@ func processStatus(pid int) (state string, parent int, ok bool) {
 	return fields[0], parent, err == nil
 }
 
-// childrenOf are the children of a process.
+// childrenOf returns the children of a process.
 func childrenOf(pid int) (children []int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, entry := range entries {
@@ -248,7 +248,7 @@ func childrenOf(pid int) (children []int) {
 	return children
 }
 
-// awaitGone waits until none of the processes is there any more.
+// awaitGone waits until the processes have ended.
 func awaitGone(t *testing.T, pids ...int) {
 	t.Helper()
 	for _, pid := range pids {
@@ -256,7 +256,7 @@ func awaitGone(t *testing.T, pids ...int) {
 	}
 }
 
-// guardOf is the process that stands between pglock and the command pid.
+// guardOf returns the guard, the process between pglock and the command pid.
 func guardOf(t *testing.T, pid int) int {
 	t.Helper()
 	_, guard, ok := processStatus(pid)

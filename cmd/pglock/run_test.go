@@ -42,7 +42,7 @@ func TestSignalsReachTheGroup(t *testing.T) {
 				child = "trap 'echo child; exit 42' " + test.trap + "; "
 				grandchild = "trap 'echo grandchild; exit' " + test.trap + "; "
 			}
-			// The grandchild says that its trap is set.
+			// The grandchild prints its PID after it has set its trap.
 			grandchild += "echo $$; while :; do sleep 0.01; done"
 			script := child + "sh -c '" + strings.ReplaceAll(grandchild, "'", `'\''`) + "'; exit 1"
 			c := s.start(t, "run", "x", "--", "sh", "-c", script)
@@ -50,7 +50,7 @@ func TestSignalsReachTheGroup(t *testing.T) {
 			c.signal(test.signal)
 			c.want(test.code)
 			if alive(pid) {
-				t.Error("the grandchild is still there")
+				t.Error("the grandchild is still alive")
 			}
 			if test.trap != "" {
 				got := map[string]bool{c.line(): true, c.line(): true}
@@ -65,8 +65,8 @@ func TestSignalsReachTheGroup(t *testing.T) {
 	}
 }
 
-// reaches skips what sends a signal that is ignored where the tests were started: a
-// program keeps to that, as those do that run under nohup.
+// reaches skips a test of a signal that the tests were started to ignore, as by nohup:
+// pglock ignores it too.
 func reaches(t *testing.T, s os.Signal) {
 	t.Helper()
 	if signal.Ignored(s) {
@@ -74,7 +74,7 @@ func reaches(t *testing.T, s os.Signal) {
 	}
 }
 
-// A signal ends the waiting for a lock, and nothing waits on.
+// A signal ends the wait for a lock, also in the database.
 func TestSignalsEndTheWaiting(t *testing.T) {
 	t.Parallel()
 	for _, number := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
@@ -99,9 +99,9 @@ func TestSignalsEndTheWaiting(t *testing.T) {
 	}
 }
 
-// family is a script that starts a grandchild in its group, one in a session of
-// its own, and one whose parent is gone, says the pids of all, and goes on as end
-// says. Each of them ignores SIGTERM if stubborn.
+// family returns a script that starts three processes: one in its process group, one in
+// another session, and an orphan. It prints the PIDs of all, and then runs end. If
+// stubborn, all of them ignore SIGTERM.
 func family(stubborn bool, end string) string {
 	trap := ""
 	if stubborn {
@@ -116,7 +116,7 @@ func (c *command) family() []int {
 	return []int{c.pid(), c.pid(), c.pid(), c.pid()}
 }
 
-// What the command leaves behind is gone before the lock is free.
+// The processes that the command leaves behind are gone before the lock is released.
 func TestNothingIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	for _, stubborn := range []bool{false, true} {
@@ -133,19 +133,19 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			c.want(5)
 			for _, pid := range pids {
 				if alive(pid) {
-					t.Errorf("process %d is still there", pid)
+					t.Errorf("process %d is still alive", pid)
 				}
 			}
 			if got := next.line(); got == "0" {
-				t.Error("the next one had the lock when some of the family were there")
+				t.Error("the next run acquired the lock while the family was alive")
 			}
 			next.want(0)
 		})
 	}
 }
 
-// A killed pglock takes the command and all it started along, and they are gone
-// before the lock is free: the guard holds the session's socket open.
+// If pglock is killed, the command and all it started are killed too, before the lock is
+// released: the guard keeps the session's socket open.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -153,9 +153,9 @@ func TestKilled(t *testing.T) {
 	pids := c.family()
 	guard := guardOf(t, pids[0])
 
-	// A guard that comes late shows that the lock waits for it. Stopped processes
-	// of a group whose last tie to the session is cut are continued by the kernel,
-	// so the guard's group gets another tie.
+	// A stopped guard shows that the lock is held until the guard ends. The kernel
+	// continues the stopped processes of a group that becomes orphaned, so add a
+	// child of this process to the guard's group.
 	tie := exec.Command("sleep", "1000")
 	tie.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: guard}
 	if err := tie.Start(); err != nil {
@@ -172,7 +172,7 @@ func TestKilled(t *testing.T) {
 	if code := c.wait(); code != -int(syscall.SIGKILL) {
 		t.Errorf("exit code %d", code)
 	}
-	// Long enough for a server that saw the socket close.
+	// Long enough for the server to notice a closed socket.
 	for range 50 {
 		if holders, err := s.locks(pglock.Name("x"), "granted"); err != nil || len(holders) != 1 {
 			t.Fatalf("the lock is free while the command runs: %v, %v", holders, err)
@@ -181,7 +181,7 @@ func TestKilled(t *testing.T) {
 	}
 	for _, pid := range pids {
 		if !alive(pid) {
-			t.Errorf("process %d is gone, while its guard is stopped", pid)
+			t.Errorf("process %d is gone while its guard is stopped", pid)
 		}
 	}
 	if err := syscall.Kill(guard, syscall.SIGCONT); err != nil {
@@ -192,13 +192,13 @@ func TestKilled(t *testing.T) {
 	}
 	for _, pid := range pids {
 		if alive(pid) {
-			t.Errorf("process %d is there when the lock is free", pid)
+			t.Errorf("process %d is alive when the lock is free", pid)
 		}
 	}
 	awaitGone(t, guard)
 }
 
-// When the guard is killed, pglock ends the rest.
+// If the guard is killed, pglock ends the rest.
 func TestGuardKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -210,7 +210,7 @@ func TestGuardKilled(t *testing.T) {
 	c.want(128 + 9)
 	for _, pid := range pids {
 		if alive(pid) {
-			t.Errorf("process %d is still there", pid)
+			t.Errorf("process %d is still alive", pid)
 		}
 	}
 	if e := c.errors(); !strings.Contains(e, "the guard of the command was killed") {
@@ -221,8 +221,8 @@ func TestGuardKilled(t *testing.T) {
 	}
 }
 
-// When pglock can do nothing, the kernel kills the command with the guard; the
-// rest goes when pglock works again.
+// If the guard is killed while pglock is stopped, the kernel kills the command, and
+// pglock ends the rest when it continues.
 func TestGuardKilledWhileStopped(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -239,7 +239,7 @@ func TestGuardKilledWhileStopped(t *testing.T) {
 	awaitGone(t, pids...)
 }
 
-// A lost lock ends the command, politely at first.
+// A lost lock ends the command, with SIGTERM first.
 func TestLost(t *testing.T) {
 	t.Parallel()
 	for _, stubborn := range []bool{false, true} {
@@ -252,7 +252,7 @@ func TestLost(t *testing.T) {
 			c.want(76)
 			for _, pid := range pids {
 				if alive(pid) {
-					t.Errorf("process %d is still there", pid)
+					t.Errorf("process %d is still alive", pid)
 				}
 			}
 			oneLine(t, c.errors())
@@ -263,7 +263,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// A command that cleans up on SIGTERM has the time for it, and is told once.
+// A command that cleans up on SIGTERM has the time for it, and gets the signal once.
 func TestLostWithCleanup(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -276,8 +276,8 @@ func TestLostWithCleanup(t *testing.T) {
 	}
 }
 
-// What the command inherits: descriptors that pglock's caller left open, and not
-// those of the guard; signals that are ignored.
+// The command inherits ignored signals and the descriptors that pglock's caller left
+// open, but not those of the guard.
 func TestInheritance(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -295,8 +295,8 @@ func TestInheritance(t *testing.T) {
 	if got := c.line(); got != "three" {
 		t.Errorf("descriptor 3: %q", got)
 	}
-	// The last 31 bits are the signals 1 to 31. Those above have no names: what
-	// starts the tests, such as make, may itself ignore some of the C library's.
+	// The last 31 bits are the signals 1 to 31. Ignore the others: the program that
+	// started the tests, such as make, may ignore some of the C library's.
 	ignored := strings.Fields(c.line())
 	if mask, err := strconv.ParseUint(ignored[len(ignored)-1], 16, 64); err != nil || mask&(1<<31-1) != 1 {
 		t.Errorf("ignored signals: %q", ignored)
@@ -307,7 +307,7 @@ func TestInheritance(t *testing.T) {
 	c.want(0)
 }
 
-// pglockIn is a path under which the test binary is pglock.
+// pglockIn returns a path under which the test binary is pglock.
 func pglockIn(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "pglock")
 	if err := os.Symlink(testBinary(t), path); err != nil {

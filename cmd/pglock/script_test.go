@@ -18,14 +18,14 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// TestScripts runs the scripts in testdata against the shared server. Each has a
-// database of its own, which PG* variables name.
+// TestScripts runs the scripts in testdata against the shared server. The PG* variables
+// name a database for each script.
 func TestScripts(t *testing.T) {
 	runScripts(t, "testdata", pgtest.Server(t))
 }
 
-// TestPasswords is about alice and bob, who need one, and carol, for whom there is
-// no room.
+// TestPasswords tests logins with a password, as alice and bob, and a role without a free
+// connection, carol.
 func TestPasswords(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{
 		TCP: true,
@@ -110,7 +110,7 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			env.Setenv("GORACE", goRace)
 			env.Setenv("HOME", env.WorkDir)
-			// For a server of pglock demo's, which is not to be fetched once more.
+			// Cache the server that pglock demo downloads.
 			if cache, err := os.UserCacheDir(); err == nil {
 				env.Setenv("XDG_CACHE_HOME", cache)
 			}
@@ -125,7 +125,7 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 // exits runs a command and checks its exit code: exits CODE COMMAND...
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
-		ts.Fatalf("an exit code and a command are needed")
+		ts.Fatalf("usage: exits CODE COMMAND...")
 	}
 	err := ts.Exec(args[1], args[2:]...)
 	code := 0
@@ -146,14 +146,14 @@ func awaitHeld(ts *testscript.TestScript, neg bool, args []string) {
 	await(ts, args, "granted", !neg)
 }
 
-// awaitWaiting waits until somebody waits for the lock of a name.
+// awaitWaiting waits until a session waits for the lock of a name.
 func awaitWaiting(ts *testscript.TestScript, neg bool, args []string) {
 	await(ts, args, "NOT granted", !neg)
 }
 
 func await(ts *testscript.TestScript, args []string, condition string, want bool) {
 	if len(args) != 1 {
-		ts.Fatalf("the name of a lock is needed")
+		ts.Fatalf("expected the name of a lock")
 	}
 	d, err := connectString(ts.Getenv("CONNSTRING"))
 	ts.Check(err)
@@ -169,7 +169,7 @@ func testBinary(t testing.TB) string {
 	return exe
 }
 
-// oneLine fails unless text is one line, or none.
+// oneLine fails if text is more than one line.
 func oneLine(t *testing.T, text string) {
 	t.Helper()
 	if strings.Count(strings.TrimSuffix(text, "\n"), "\n") > 0 {

@@ -14,11 +14,11 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// canary is a password that must be seen nowhere.
+// canary is a password that must not appear anywhere.
 const canary = "Kanarienvogel"
 
-// passwordWays are the ways to give a password: what they add to a command line and
-// to the environment. Each file has a folder of its own.
+// passwordWays returns the ways to give a password: what they add to the command line and
+// to the environment. Each file is in a separate directory.
 func passwordWays(t *testing.T, user, password, host, port, database string) map[string]struct{ args, env []string } {
 	t.Helper()
 	write := func(text string) string {
@@ -47,8 +47,8 @@ func passwordWays(t *testing.T, user, password, host, port, database string) map
 	}
 }
 
-// A password is in nothing that pglock writes, hands on or sends, however it came
-// and whatever goes wrong.
+// A password does not appear in anything that pglock writes, passes on or sends, however it
+// was given and whatever fails.
 func TestNoPasswordAnywhere(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true, HBA: []string{"host all alice,bob 127.0.0.1/32 scram-sha-256"}})
@@ -60,7 +60,7 @@ func TestNoPasswordAnywhere(t *testing.T) {
 		t.Helper()
 		for _, text := range texts {
 			if i := strings.Index(text, canary[:6]); i >= 0 {
-				t.Errorf("%s: the password is told: %q", what, text[max(0, i-60):min(len(text), i+60)])
+				t.Errorf("%s: the password appears: %q", what, text[max(0, i-60):min(len(text), i+60)])
 			}
 		}
 	}
@@ -85,8 +85,8 @@ func TestNoPasswordAnywhere(t *testing.T) {
 					if verb == "run" {
 						args = append(args, "x")
 					}
-					// What it gets, and what it stands beneath: the command itself, the
-					// guard, and pglock, whose own arguments are the caller's doing.
+					// The environment and arguments of the command, the guard and
+					// pglock, except pglock's own arguments, which the caller chose.
 					args = append(args, "--", "sh", "-c", "tr '\\0' ' ' </proc/$PPID/cmdline; tr '\\0' ' ' </proc/$$/cmdline; env | grep -v ^PGPASSWORD=")
 				}
 				stdout, stderr, code := s.once(t, env, args...)
@@ -102,7 +102,7 @@ func TestNoPasswordAnywhere(t *testing.T) {
 			}
 		}
 	}
-	// What is no connection string at all.
+	// Invalid connection strings.
 	for _, dsn := range []string{
 		"postgres://alice:%s@127.0.0.1:port/d", "postgres://alice:%s@127.0.0.1:99999/d", "postgres://alice:a/%s@127.0.0.1/d", "postgres://alice:%s%%zz@127.0.0.1/d",
 		"postgres://alice:%s@[::1/d", "postgres://alice:%s@a b/d", "Postgres://alice:%s@127.0.0.1/d?x=y", "alice:%s@127.0.0.1/d?x=y",
@@ -128,7 +128,7 @@ func TestNoPasswordAnywhere(t *testing.T) {
 			clean(t, args[0]+" of a file with "+dsn, stdout, stderr)
 		}
 	}
-	// Files and variables of nonsense.
+	// Invalid files and variables.
 	for name, env := range map[string][]string{
 		"service":          {"PGSERVICE=s", "PGSERVICEFILE=" + fileOf(t, "[s]\npassword "+canary+"\n")},
 		"none":             {"PGSERVICE=s", "PGSERVICEFILE=" + fileOf(t, canary+"\x00\xff\n[s")},
@@ -150,11 +150,11 @@ func TestNoPasswordAnywhere(t *testing.T) {
 			t.Errorf("%s: an error of %d bytes", name, len(stderr))
 		}
 		if name == "pgpass, a folder" {
-			_, stderr, _ = strings.Cut(stderr, "\n") // the first line says that it is ignored
+			_, stderr, _ = strings.Cut(stderr, "\n") // the first line reports that the file is ignored
 		}
 		oneLine(t, stderr)
 	}
-	// Nor has the server heard of it.
+	// The server's log does not contain it either.
 	clean(t, "the server's log", server.Logs())
 	t.Run("typed", func(t *testing.T) {
 		for user, code := range map[string]int{"alice": 0, "bob": 1} {

@@ -11,19 +11,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The sessions of a script: others than pglock, that hold locks or wait for them.
-// Each is named, and NAME is its application_name and $NAME its PID.
+// Scripts open sessions that hold locks or wait for them. The NAME of a session is its
+// application_name, and $NAME its PID.
 
-// scripted is one of them.
+// A scripted is a session of a script.
 type scripted struct {
 	conn *pgx.Conn
 	pid  uint32
-	busy chan struct{} // closed when what it was left waiting in is over
+	busy chan struct{} // closed when its waiting statement has ended
 }
 
 type sessionsKey struct{}
 
-// sessionCommands are those of scripts that deal with sessions.
+// sessionCommands returns the script commands for sessions.
 func sessionCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"session": sessionDoes,
@@ -38,7 +38,7 @@ func prepareSessions(env *testscript.Env) {
 	env.Values[sessionsKey{}] = sessions
 	env.Defer(func() {
 		for _, s := range sessions {
-			if s.busy != nil { // its statement is in the way of closing it
+			if s.busy != nil { // its statement would block closing it
 				ctx, cancel := context.WithTimeout(context.Background(), bound)
 				_ = s.conn.PgConn().CancelRequest(ctx)
 				cancel()
@@ -65,7 +65,7 @@ func scriptSession(ts *testscript.TestScript, name string) *scripted {
 // sessionDoes lets a session run SQL: session NAME SQL...
 func sessionDoes(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 {
-		ts.Fatalf("a session's name is needed")
+		ts.Fatalf("expected the name of a session")
 	}
 	s := scriptSession(ts, args[0])
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
@@ -81,7 +81,7 @@ func sessionDoes(ts *testscript.TestScript, neg bool, args []string) {
 // sessionWaits lets a session run a statement that waits for a lock: waits NAME SQL
 func sessionWaits(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 {
-		ts.Fatalf("a session's name and a statement are needed")
+		ts.Fatalf("expected the name of a session and a statement")
 	}
 	s := scriptSession(ts, args[0])
 	s.busy = make(chan struct{})
@@ -92,7 +92,7 @@ func sessionWaits(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(poll(ts, fmt.Sprintf("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %d AND NOT granted)", s.pid), true))
 }
 
-// sessionEnded waits until a session is gone; ! ended checks that it is there.
+// sessionEnded waits until a session is gone. ! ended checks that it exists.
 func sessionEnded(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range args {
 		sql := fmt.Sprintf("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %d)", scriptSession(ts, name).pid)
@@ -106,7 +106,7 @@ func sessionEnded(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// sessionRests waits until what a session was left waiting in is over.
+// sessionRests waits until the waiting statement of a session has ended.
 func sessionRests(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
 		s := scriptSession(ts, name)

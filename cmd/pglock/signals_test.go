@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// counterName is the name under which the test binary is a command that says each signal
-// that reaches it.
+// counterName is the name under which the test binary is a command that prints each signal
+// that it receives.
 const counterName = "pglock-test-counter"
 
-// counter says its PID, then each signal, and ends at SIGWINCH.
+// counter prints its PID, then each signal, and ends at SIGWINCH.
 func counter() int {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
@@ -31,7 +31,7 @@ func counter() int {
 	return 7
 }
 
-// counterIn is a path under which the test binary is the counter.
+// counterIn returns a path under which the test binary is the counter.
 func counterIn(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), counterName)
 	if err := os.Symlink(testBinary(t), path); err != nil {
@@ -40,8 +40,8 @@ func counterIn(t *testing.T) string {
 	return path
 }
 
-// The command gets each signal once, whoever the sender signals: pglock alone, its
-// process group, or every process there is, in any order.
+// The command gets each signal once, whether the sender signals pglock alone, its process
+// group, or every process in any order.
 func TestEachSignalOnce(t *testing.T) {
 	t.Parallel()
 	const cont, hup, term, usr1 = syscall.SIGCONT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR1
@@ -72,8 +72,8 @@ func TestEachSignalOnce(t *testing.T) {
 			guard := guardOf(t, command)
 			pids := map[rune]int{'p': c.cmd.Process.Pid, 'P': -c.cmd.Process.Pid, 'g': guard, 'c': command}
 			for _, sig := range test.signals {
-				// The guard is stopped meanwhile, so that a slow machine does not come
-				// between one kill and the next.
+				// Stop the guard, so that a slow machine does not delay one kill
+				// too long after the other.
 				if strings.Contains(test.to, "g") {
 					stop(t, guard)
 				}
@@ -86,13 +86,13 @@ func TestEachSignalOnce(t *testing.T) {
 					proceed(t, guard)
 				}
 				if got := c.line(); got != sig.String() {
-					t.Fatalf("the command got: %s, not %s", got, sig)
+					t.Fatalf("the command received %s, not %s", got, sig)
 				}
 			}
-			// A second one would come before this one.
+			// A repeated signal would arrive before this one.
 			c.signal(syscall.SIGWINCH)
 			if got := c.line(); got != syscall.SIGWINCH.String() {
-				t.Errorf("the command got another signal: %s", got)
+				t.Errorf("the command received another signal: %s", got)
 			}
 			c.want(7)
 		})
@@ -111,7 +111,7 @@ func stop(t *testing.T, pid int) {
 	})
 }
 
-// proceed continues it.
+// proceed continues a stopped process.
 func proceed(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
@@ -119,8 +119,8 @@ func proceed(t *testing.T, pid int) {
 	}
 }
 
-// Nobody reads what pglock says any more, as when a CI server or cron has gone: the
-// command still has its time to clean up when the lock is lost.
+// If pglock's output is closed, as when a CI server or cron has ended, the command still
+// has time to clean up after a lost lock.
 func TestClosedPipes(t *testing.T) {
 	t.Parallel()
 	for _, verb := range []string{"run", "prioritize"} {
@@ -148,8 +148,8 @@ func TestClosedPipes(t *testing.T) {
 			c := s.start(t, append([]string{"prioritize"}, command...)...)
 			c.line()
 			reader.Close()
-			// It says on stderr, after some time, that it has seen no session, and at the
-			// end once more.
+			// It reports on stderr that it has seen no session, after some time and at
+			// the end.
 			c.signal(syscall.SIGTERM)
 			if got := c.line(); got != "cleaned up" {
 				t.Errorf("%q", got)

@@ -17,7 +17,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// terminal is a pseudo-terminal with a program in it.
+// A terminal is a pseudo-terminal with a program in it.
 type terminal struct {
 	t      *testing.T
 	file   *os.File
@@ -25,11 +25,11 @@ type terminal struct {
 	exited chan struct{}
 
 	mu   sync.Mutex
-	text string // all that was shown
-	seen int    // how much of it a test has asked for
+	text string // everything that was shown
+	seen int    // how much of it sees has found
 }
 
-// inTerminal starts a program on a terminal of its own. It is called as name.
+// inTerminal starts a program under name in a new terminal.
 func inTerminal(t *testing.T, env []string, path, name string, args ...string) *terminal {
 	t.Helper()
 	cmd := exec.Command(path, args...)
@@ -70,7 +70,7 @@ func inTerminal(t *testing.T, env []string, path, name string, args ...string) *
 	return term
 }
 
-// sees waits until text is shown, after what was seen before.
+// sees waits until text is shown after the last text it found.
 func (term *terminal) sees(text string) {
 	term.t.Helper()
 	eventually(term.t, "the terminal shows "+text, func() bool {
@@ -85,7 +85,7 @@ func (term *terminal) sees(text string) {
 	})
 }
 
-// shown is all that was shown until now.
+// shown returns everything that was shown so far.
 func (term *terminal) shown() string {
 	term.mu.Lock()
 	defer term.mu.Unlock()
@@ -104,7 +104,7 @@ func (term *terminal) want(code int) {
 	select {
 	case <-term.exited:
 	case <-time.After(bound):
-		term.t.Fatal("it has not ended")
+		term.t.Fatal("the program has not ended")
 	}
 	status := term.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() || status.ExitStatus() != code {
@@ -129,7 +129,7 @@ func TestTerminal(t *testing.T) {
 	term.want(5)
 }
 
-// It has the terminal from its beginning, for those that look.
+// The command has the terminal from its start.
 func TestTerminalForeground(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -141,7 +141,7 @@ func TestTerminalForeground(t *testing.T) {
 	term.want(0)
 }
 
-// At a terminal it is told whom we wait for, and Ctrl-C ends the waiting.
+// At a terminal, pglock reports the holder that it waits for, and Ctrl-C ends the wait.
 func TestTerminalWaiting(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -157,7 +157,7 @@ func TestTerminalWaiting(t *testing.T) {
 	term.want(130)
 }
 
-// Ctrl-Z stops neither where no shell could continue them, as with ssh -t or in a
+// Ctrl-Z stops neither process if no shell could continue them, as with ssh -t or in a
 // container.
 func TestTerminalWithoutShell(t *testing.T) {
 	t.Parallel()
@@ -171,8 +171,8 @@ func TestTerminalWithoutShell(t *testing.T) {
 	term.want(0)
 }
 
-// In a shell with job control Ctrl-Z stops the command and pglock, and fg goes on
-// with both; in a pipeline the terminal is lent to the command when it reads.
+// In a shell with job control, Ctrl-Z stops the command and pglock, and fg continues both.
+// In a pipeline, the command gets the terminal when it reads from it.
 func TestTerminalJobControl(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")

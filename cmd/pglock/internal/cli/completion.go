@@ -16,9 +16,10 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const completionHelp = `Prints a script for a shell that completes verbs, flags, and what flags take: the
-fields and operators of filters, attributes, formats, and the views and databases
-of the config file.`
+const completionHelp = `Prints a script that completes verbs, flags and their values: the fields and operators
+of filters, attributes, formats, and the views and databases of the config file.
+
+SHELL is bash, zsh, fish or powershell.`
 
 const completionExamples = `  source <(pglock completion bash)
   pglock completion zsh > "${fpath[1]}/_pglock"
@@ -29,7 +30,7 @@ var shells = []string{"bash", "zsh", "fish", "powershell"}
 func (a *app) completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:                   "completion SHELL",
-		Short:                 "Print the completions for bash, zsh or fish",
+		Short:                 "Print the completion script for a shell",
 		Long:                  completionHelp,
 		Example:               completionExamples,
 		Annotations:           map[string]string{offline: "true"},
@@ -37,10 +38,10 @@ func (a *app) completionCommand() *cobra.Command {
 		ValidArgs:             shells,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usagef(cmd, "a shell is needed: %s", strings.Join(shells, ", "))
+				return usagef(cmd, "no shell given: the shells are %s", strings.Join(shells, ", "))
 			}
 			if !slices.Contains(shells, args[0]) {
-				return usagef(cmd, "there is no shell %s: there are %s", quoted(args[0]), strings.Join(shells, ", "))
+				return usagef(cmd, "unknown shell %s: the shells are %s", quoted(args[0]), strings.Join(shells, ", "))
 			}
 			script, err := completionScript(cmd.Root(), args[0])
 			if err != nil {
@@ -52,8 +53,9 @@ func (a *app) completionCommand() *cobra.Command {
 	}
 }
 
-// completionScript is cobra's script for a shell. Those for zsh and fish take all up
-// to the last = for the flag, so that in --filter=mode= they would repeat mode=.
+// completionScript returns cobra's script for a shell, with a fix: in zsh and fish it
+// takes everything up to the last = as the flag, and would repeat mode= in
+// --filter=mode=.
 func completionScript(root *cobra.Command, shell string) (string, error) {
 	var b strings.Builder
 	var err error
@@ -70,9 +72,9 @@ func completionScript(root *cobra.Command, shell string) (string, error) {
 	return strings.ReplaceAll(b.String(), `'-.*='`, `'^-[^=]*='`), err
 }
 
-// plainUsages takes out of the flags' usages the marks of what is the value's name,
-// which the shells would show.
-func plainUsages(root *cobra.Command) {
+// stripUsageMarks removes the marks around value names from the flags' usages, which shells
+// would show.
+func stripUsageMarks(root *cobra.Command) {
 	plain := func(f *pflag.Flag) { f.Usage = strings.NewReplacer("`", "", `"`, "").Replace(f.Usage) }
 	root.PersistentFlags().VisitAll(plain)
 	for _, cmd := range root.Commands() {
@@ -80,7 +82,7 @@ func plainUsages(root *cobra.Command) {
 	}
 }
 
-// completeCommand completes what follows NAME --, a command in PATH, and then files.
+// completeCommand completes what follows --: a command in PATH, and then files.
 func (a *app) completeCommand(first int) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 		switch {
@@ -103,7 +105,7 @@ func (a *app) completeCommand(first int) cobra.CompletionFunc {
 	}
 }
 
-// complete tells the shells what flags and arguments take, of all verbs.
+// complete registers the completions of the flags and arguments of all verbs.
 func (a *app) complete(root *cobra.Command) {
 	const alone = cobra.ShellCompDirectiveNoFileComp
 	for _, cmd := range root.Commands() {
@@ -122,7 +124,7 @@ func (a *app) complete(root *cobra.Command) {
 			"pg-locks":  cobra.NoFileCompletions,
 		} {
 			if cmd.Flags().Lookup(name) != nil {
-				_ = cmd.RegisterFlagCompletionFunc(name, complete) // an error says that it is there already
+				_ = cmd.RegisterFlagCompletionFunc(name, complete) // an error means that it is registered already
 			}
 		}
 		switch {
@@ -140,7 +142,7 @@ func (a *app) complete(root *cobra.Command) {
 	}
 }
 
-// isPairs reports whether the words so far are about pairs.
+// isPairs reports whether the command line so far is about pairs.
 func isPairs(cmd *cobra.Command) bool {
 	blocking, err := cmd.Flags().GetBool("blocking")
 	return err == nil && blocking || cmd.Name() == "prioritize"
@@ -153,7 +155,7 @@ func completable(cmd *cobra.Command) []inspect.Attribute {
 	return inspect.Attributes()
 }
 
-// completeFilter completes FIELD, then FIELD OP, and VALUE where there are few.
+// completeFilter completes FIELD, then OP, and VALUE if the field has only a few values.
 func completeFilter(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 	const more = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	var choices []string
@@ -176,7 +178,7 @@ func completeFilter(cmd *cobra.Command, _ []string, word string) ([]string, cobr
 	return choices, more
 }
 
-// sample is a value of an attribute's type.
+// sample returns a valid value of an attribute.
 func sample(a inspect.Attribute) string {
 	switch a.Type {
 	case inspect.Number, inspect.Duration:
@@ -190,7 +192,7 @@ func sample(a inspect.Attribute) string {
 	return "x"
 }
 
-// valuesOf are the values of a field that has but a few.
+// valuesOf returns the values of a field that has only a few, or nil.
 func valuesOf(field string) []string {
 	switch strings.TrimPrefix(field, "blocking_") {
 	case "granted", "fastpath":
@@ -213,7 +215,7 @@ func valuesOf(field string) []string {
 	return nil
 }
 
-// completeAttributes completes the last one of a list with commas.
+// completeAttributes completes the last attribute of a list with commas.
 func completeAttributes(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 	before := word[:strings.LastIndex(word, ",")+1]
 	var choices []string
@@ -232,7 +234,7 @@ func completeOutput(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.S
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completionFile is the config file, or an empty one: here is no place to complain.
+// completionFile returns the config file, or an empty one if there is an error.
 func (a *app) completionFile() *config.Config {
 	file, err := config.Load(a.config.path)
 	if err != nil {

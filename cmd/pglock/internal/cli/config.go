@@ -16,14 +16,13 @@ import (
 	"github.com/pglock-go/pglock/internal/redact"
 )
 
-const configHelp = `Prints what is in force and where it comes from: the config file, the connection,
-how locks are listed, and the databases and views that the file names. Passwords
-are not shown. With -c it is what holds for that view, and with flags of ls, what
-holds with these.
+const configHelp = `Prints the settings in effect and where each comes from: the config file, the
+connection, how locks are listed, and the file's databases and views. Passwords are
+not shown. With -c or flags of ls, prints the settings that these result in.
 
-The config file is the one that --config-file names, or PGLOCK_CONFIG, or else
-pglock.yaml in the current folder, or pglock/config.yaml in the user's config
-folder. Flags count before the view, the view before the file's defaults.`
+The config file is the first of these: --config-file, PGLOCK_CONFIG, pglock.yaml in
+the current directory, pglock/config.yaml in the user's config directory. Flags
+override the view, and the view overrides the file's defaults.`
 
 const configExamples = `  pglock config
   pglock config -c stuck
@@ -34,7 +33,7 @@ func (a *app) configCommand() *cobra.Command {
 	output := outputFlag{value: "table", choices: []string{"table", "json"}}
 	cmd := &cobra.Command{
 		Use:                   "config [-c VIEW]",
-		Short:                 "Print what is configured, and where",
+		Short:                 "Print the settings in effect and their origins",
 		Long:                  configHelp,
 		Example:               configExamples,
 		DisableFlagsInUseLine: true,
@@ -42,10 +41,10 @@ func (a *app) configCommand() *cobra.Command {
 			if err := noArgs(cmd, args); err != nil {
 				return err
 			}
-			if err := s.settle(a, cmd, nil); err != nil {
+			if err := s.resolve(a, cmd, nil); err != nil {
 				return err
 			}
-			report, err := a.inForce(cmd, &s)
+			report, err := a.effectiveConfig(cmd, &s)
 			if err != nil {
 				return err
 			}
@@ -62,7 +61,7 @@ func (a *app) configCommand() *cobra.Command {
 	return cmd
 }
 
-// configReport is what pglock config prints.
+// A configReport is the output of pglock config.
 type configReport struct {
 	File      *string          `json:"file"`
 	From      string           `json:"from,omitempty"`
@@ -90,10 +89,10 @@ type configView struct {
 	Line        int    `json:"line"`
 }
 
-// builtIn is the origin of what nobody said.
+// builtIn is the origin of built-in defaults.
 const builtIn = "built in"
 
-func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
+func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, error) {
 	file := a.config.file
 	r := &configReport{Settings: []configSetting{}, Databases: []configDatabase{}, Views: []configView{}}
 	if file.Path != "" {
@@ -115,15 +114,15 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 		return nil, err
 	}
 	hosts, addresses, ports := target.Hosts()
-	add("host", hosts, a.connectionOrigin(cmd, target, "host", "PGHOST", "host"))
+	add("host", hosts, a.connectionSource(cmd, target, "host", "PGHOST", "host"))
 	if addresses != "" {
-		add("hostaddr", addresses, a.connectionOrigin(cmd, target, "", "PGHOSTADDR", "hostaddr"))
+		add("hostaddr", addresses, a.connectionSource(cmd, target, "", "PGHOSTADDR", "hostaddr"))
 	}
-	add("port", ports, a.connectionOrigin(cmd, target, "port", "PGPORT", "port"))
-	add("user", target.User, a.connectionOrigin(cmd, target, "username", "PGUSER", "user"))
-	add("dbname", target.ShownDatabase(), a.connectionOrigin(cmd, target, "dbname", "PGDATABASE", "dbname"))
+	add("port", ports, a.connectionSource(cmd, target, "port", "PGPORT", "port"))
+	add("user", target.User, a.connectionSource(cmd, target, "username", "PGUSER", "user"))
+	add("dbname", target.ShownDatabase(), a.connectionSource(cmd, target, "dbname", "PGDATABASE", "dbname"))
 	if target.HasPassword() {
-		add("password", "(not shown)", a.connectionOrigin(cmd, target, "", "PGPASSWORD", "password"))
+		add("password", "(not shown)", a.connectionSource(cmd, target, "", "PGPASSWORD", "password"))
 	}
 
 	var filters []string
@@ -145,12 +144,12 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 	if len(tables) > 0 {
 		add("tables", strings.Join(tables, ", "), s.origins["tables"])
 	}
-	usual := defaultColumns
+	defaults := defaultColumns
 	if s.blocking {
-		usual = defaultPairColumns
+		defaults = defaultPairColumns
 	}
 	var columns []string
-	for _, c := range s.columns(usual...) {
+	for _, c := range s.columns(defaults...) {
 		columns = append(columns, c.Name)
 	}
 	add("blocking", strconv.FormatBool(s.blocking), s.origins["blocking"])
@@ -174,11 +173,11 @@ func (a *app) inForce(cmd *cobra.Command, s *selection) (*configReport, error) {
 	return r, nil
 }
 
-// connectionOrigin returns who said a part of the connection, "" for nobody.
-func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag, variable, setting string) string {
+// connectionSource returns where a connection setting is from, or "" for the default.
+func (a *app) connectionSource(cmd *cobra.Command, target *connect.Target, flag, variable, setting string) string {
 	c := &a.config
 	switch {
-	case flag != "dbname" && flag != "" && cmd.Flags().Changed(flag) && !says(a.connection.Database, setting):
+	case flag != "dbname" && flag != "" && cmd.Flags().Changed(flag) && !hasSetting(a.connection.Database, setting):
 		return "--" + flag
 	case c.database.Name != "":
 		for _, s := range c.database.Settings {
@@ -186,10 +185,10 @@ func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag,
 				return fmt.Sprintf("%s:%d (%s)", c.file.Path, c.database.Line, c.database.Name)
 			}
 		}
-		if says(c.database.ConnString, setting) || setting == "dbname" && c.database.ConnString != "" && !strings.Contains(c.database.ConnString, "=") {
+		if hasSetting(c.database.ConnString, setting) || setting == "dbname" && c.database.ConnString != "" && !strings.Contains(c.database.ConnString, "=") {
 			return fmt.Sprintf("%s:%d (%s)", c.file.Path, c.database.Line, c.database.Name)
 		}
-	case says(a.connection.Database, setting), setting == "dbname" && a.connection.Database != "":
+	case hasSetting(a.connection.Database, setting), setting == "dbname" && a.connection.Database != "":
 		return c.databaseOrigin
 	}
 	if origin := target.Origin(setting); origin != "" {
@@ -201,9 +200,9 @@ func (a *app) connectionOrigin(cmd *cobra.Command, target *connect.Target, flag,
 	return ""
 }
 
-// says reports whether a connection string has a setting, as far as a look at it
-// tells.
-func says(connString, setting string) bool {
+// hasSetting reports whether a connection string seems to contain a setting. It does not
+// fully parse the string.
+func hasSetting(connString, setting string) bool {
 	if u, err := url.Parse(connString); err == nil && strings.HasPrefix(u.Scheme, "postgres") {
 		_, hasPassword := u.User.Password()
 		return u.Query().Has(setting) ||
@@ -214,7 +213,7 @@ func says(connString, setting string) bool {
 	return regexp.MustCompile(`(^|\s)` + setting + `\s*=`).MatchString(connString)
 }
 
-// redacted is a database without its password.
+// redacted returns a database's connection string without its password.
 func redacted(d config.Database) string {
 	text := d.ConnString
 	for _, s := range d.Settings {

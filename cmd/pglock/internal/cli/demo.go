@@ -16,18 +16,18 @@ import (
 )
 
 const demoHelp = `Shows pglock at work on a throwaway Postgres server, in about ten seconds: two
-workers and one lock, who holds it and who waits, the hand-over, and a worker that
-is killed. Every command that it shows is really run.
+workers that need one lock, who holds it and who waits, how it passes from one to the
+other, and what happens if a worker is killed. Every command shown is really run.
 
-The server is found on this machine or fetched, listens on a Unix socket in a
-folder of its own, and is gone at the end. With --keep it stays until Ctrl-C, and
-how to connect to it is printed.`
+The Postgres binaries are found on this machine or downloaded. The server listens on
+a Unix socket in a temporary directory and is removed at the end. With --keep it runs
+until Ctrl-C, and pglock prints how to connect to it.`
 
 func (a *app) demoCommand() *cobra.Command {
 	var keep bool
 	cmd := &cobra.Command{
 		Use:                   "demo [--keep]",
-		Short:                 "See it all on a throwaway server",
+		Short:                 "Show pglock at work on a throwaway server",
 		Long:                  demoHelp,
 		Example:               "  pglock demo\n  pglock demo --keep",
 		Annotations:           map[string]string{offline: "true"},
@@ -37,11 +37,11 @@ func (a *app) demoCommand() *cobra.Command {
 			return a.demo(cmd.Context(), keep)
 		},
 	}
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the server up until Ctrl-C")
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep the server running until Ctrl-C")
 	return cmd
 }
 
-// demo has a server for as long as the story takes.
+// demo starts a server, plays the demo, and stops the server.
 func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -58,40 +58,40 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 		}
 	}()
 
-	fmt.Fprintln(a.Out, "A throwaway Postgres server comes first.")
+	fmt.Fprintln(a.Out, "Starting a throwaway Postgres server.")
 	options, err := pgserver.FromEnv()
 	if err != nil {
 		return err
 	}
-	options.Database = "" // of the demo's own, always
+	options.Database = "" // always a server of the demo's own
 	options.Log = a.Err
 	server, err := pgserver.Start(ctx, options)
 	if err != nil {
-		return causeOr(ctx, err)
+		return signalOr(ctx, err)
 	}
 	defer func() {
 		if stopErr := server.Stop(); stopErr != nil {
 			err = errors.Join(err, stopErr)
 			return
 		}
-		fmt.Fprintln(a.Out, "\nThe server is stopped and removed.")
+		fmt.Fprintln(a.Out, "\nThe server was stopped and removed.")
 	}()
 	database, err := server.CreateDatabase(ctx)
 	if err != nil {
-		return causeOr(ctx, err)
+		return signalOr(ctx, err)
 	}
-	s, err := a.newStory(ctx, server, database)
+	s, err := a.newDemo(ctx, server, database)
 	if err != nil {
-		return causeOr(ctx, err)
+		return signalOr(ctx, err)
 	}
 	defer s.end()
-	if err := s.tell(ctx); err != nil {
-		return causeOr(ctx, err)
+	if err := s.play(ctx); err != nil {
+		return signalOr(ctx, err)
 	}
 	if !keep {
 		return nil
 	}
-	fmt.Fprintf(a.Out, "\nThe server stays until Ctrl-C. In another terminal:\n\n")
+	fmt.Fprintf(a.Out, "\nThe server runs until Ctrl-C. In another terminal:\n\n")
 	for _, kv := range server.Env(database) {
 		name, value, _ := strings.Cut(kv, "=")
 		fmt.Fprintf(a.Out, "  export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
@@ -102,9 +102,8 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	return nil
 }
 
-// causeOr is the signal that ended ctx, where one did, rather than the error that
-// came of it.
-func causeOr(ctx context.Context, err error) error {
+// signalOr returns the signal that ended ctx, if one did, or else err.
+func signalOr(ctx context.Context, err error) error {
 	interrupted := new(signalError)
 	if errors.As(context.Cause(ctx), &interrupted) {
 		return interrupted
@@ -112,51 +111,51 @@ func causeOr(ctx context.Context, err error) error {
 	return err
 }
 
-// tell tells the story.
-func (s *story) tell(ctx context.Context) error {
+// play runs the demo's commands and explains them.
+func (s *demo) play(ctx context.Context) error {
 	const report = "nightly-report"
 	job := []string{"pglock", "run", report, "--", "sh", "-c", "echo at work; sleep 4; echo done"}
 
-	s.say("Two machines shall make a report each night, but never both at once. Worker A\nbegins, and holds the lock while its command runs:")
+	s.explain("Two machines both run a nightly report, but only one may run it at a time. Worker A\nstarts, and holds the lock while its command runs:")
 	a, err := s.start("A", job...)
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 0); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 0); err != nil {
 		return err
 	}
-	s.say("Worker B comes with the same command:")
+	s.explain("Worker B starts the same command:")
 	b, err := s.start("B", job...)
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 1); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 1); err != nil {
 		return err
 	}
-	s.say("B's command has not begun: it waits. Who holds the lock, and who waits?")
+	s.explain("B's command has not started: B waits for the lock. Who holds it, and who waits?")
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}
-	s.say("A third one would rather not wait:")
+	s.explain("A third worker does not want to wait:")
 	code, err := s.run(ctx, "pglock", "run", "--no-wait", report, "--", "echo", "never")
 	if err != nil {
 		return err
 	}
 	s.write(fmt.Sprintf("(exit code %d)\n", code))
 
-	s.say("When A has done its work, the lock goes to B:")
+	s.explain("When A is done, B acquires the lock:")
 	if err := a.wait(ctx); err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 0); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 0); err != nil {
 		return err
 	}
-	s.say("Now C waits behind B, and B's pglock is killed, as if its machine went down. It\ncan tidy up nothing any more:")
+	s.explain("Now C waits for B, and B's pglock is killed, as if its machine had crashed. It has no\nchance to clean up:")
 	c, err := s.start("C", "pglock", "run", report, "--", "sh", "-c", "echo at work; echo done")
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, report, 1, 1); err != nil {
+	if err := s.awaitLock(ctx, report, 1, 1); err != nil {
 		return err
 	}
 	killed := time.Now()
@@ -166,7 +165,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err := c.wait(ctx); err != nil {
 		return err
 	}
-	s.say(fmt.Sprintf("Within %s B's command was ended with it, Postgres had freed the lock, and C had\ndone its work. Nobody holds it any more:", shortDuration(time.Since(killed))))
+	s.explain(fmt.Sprintf("Within %s B's command was killed too, Postgres released the lock, and C did its work.\nNow nobody holds the lock:", shortDuration(time.Since(killed))))
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}

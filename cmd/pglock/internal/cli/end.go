@@ -15,31 +15,35 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const cancelHelp = `Cancels what sessions run, as Ctrl-C in psql does: those that have or wait for a
-lock that matches, or, with --blocking, those that keep a session with a matching
-lock waiting. The sessions live on. A session that is idle in a transaction runs
-nothing: to cancel it frees nothing, so it is left alone and told of.
+const cancelHelp = `Cancels the statements that sessions run, as Ctrl-C does in psql. The sessions are
+those that hold or wait for a matching lock or, with --blocking, those that block
+them. The sessions stay connected. A session that is idle in a transaction runs no
+statement, so it is reported and left alone: use pglock terminate.
 ` + endHelp
 
-const terminateHelp = `Ends sessions: those that have or wait for a lock that matches, or, with
---blocking, those that keep a session with a matching lock waiting. What they do is
-rolled back, and all their locks are free when that is done; --wait waits for it.
+const terminateHelp = `Terminates sessions: those that hold or wait for a matching lock or, with --blocking,
+those that block them. Postgres rolls back their transactions and then releases
+their locks. --wait waits for that.
 ` + endHelp
 
 const endHelp = `
-It shows whom it would end and asks at the terminal, unless -y says yes or
---dry-run says no. Whoever has no such lock any more when the answer comes is
-spared. Each outcome is reported. The exit code is 0 when all were ended or are
-gone, 1 when some were not, and 3 when the answer was no. When no session matches,
-that is said on stderr, with each filter that nothing at all matches, and the exit
-code is 0.
+pglock shows the sessions and asks for confirmation at the terminal, unless -y or
+--dry-run is given. Sessions that no longer match when the answer comes are spared.
+Each outcome is reported.
 
-Who does not see when a session began (it takes pg_read_all_stats) ends it only if
-something else proves that no other session has its PID by now.
+These sessions are left alone unless --allow names their KIND: replication and
+backups (walsender), autovacuum, other server processes (background), and pglock's
+own session (self).
 
-Left alone unless --allow names them: replication and backups (walsender),
-autovacuum, other processes of the server's own (background), and the session that
-asks (self).`
+A role without pg_read_all_stats does not see when other sessions began. pglock then
+ends a session only if it can tell in another way that its PID was not reused.
+
+Exit codes:
+
+  0  all sessions were ended or are gone, or none matched (see stderr)
+  1  some sessions were not ended, or another error
+  2  wrong usage
+  3  the answer was no`
 
 const cancelExamples = `  pglock cancel 4711
   pglock cancel --blocking --on orders
@@ -49,40 +53,40 @@ const terminateExamples = `  pglock terminate 4711
   pglock terminate --blocking 4712
   pglock terminate --blocking --on orders -f 'blocking_state = idle in transaction' -y --wait 10s`
 
-// end is one run of cancel or terminate.
+// An end is one run of cancel or terminate.
 type end struct {
 	*app
 	selection
-	terminate bool
-	everybody bool
-	sure      bool
-	dryRun    bool
-	allow     allowFlag
-	wait      durationFlag
-	format    format
+	terminate  bool
+	everything bool
+	confirmed  bool
+	dryRun     bool
+	allow      allowFlag
+	wait       durationFlag
+	format     format
 
 	session *session
-	nobody  []string // why nobody matches, as far as it is known
+	hints   []string // why no session matches, if known
 }
 
 func (a *app) cancelCommand() *cobra.Command {
 	return a.endCommand(&end{app: a}, &cobra.Command{
 		Use:     "cancel [FLAG...] [PID...]",
-		Short:   "Cancel what sessions with locks run",
+		Short:   "Cancel statements of sessions with locks",
 		Long:    cancelHelp,
 		Example: cancelExamples,
 	})
 }
 
 func (a *app) terminateCommand() *cobra.Command {
-	e := &end{app: a, terminate: true, wait: durationFlag{least: time.Millisecond, what: "must be longer than 0"}}
+	e := &end{app: a, terminate: true, wait: durationFlag{min: time.Millisecond, what: "must be longer than 0"}}
 	cmd := a.endCommand(e, &cobra.Command{
 		Use:     "terminate [FLAG...] [PID...]",
-		Short:   "End sessions with locks",
+		Short:   "Terminate sessions with locks",
 		Long:    terminateHelp,
 		Example: terminateExamples,
 	})
-	cmd.Flags().Var(&e.wait, "wait", "wait until they are gone, at most so long")
+	cmd.Flags().Var(&e.wait, "wait", "wait up to this long for the sessions to end")
 	return cmd
 }
 
@@ -90,17 +94,17 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd.DisableFlagsInUseLine = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := e.settle(a, cmd, args); err != nil {
+		if err := e.resolve(a, cmd, args); err != nil {
 			return err
 		}
-		e.sure = e.sure || e.yes
+		e.confirmed = e.confirmed || e.yes
 		switch {
-		case e.isEmpty() && !e.everybody:
-			return usagef(cmd, "nothing says whom to %s: name PIDs, -f or --on; or --all", cmd.Name())
-		case !e.isEmpty() && e.everybody:
-			return usagef(cmd, "--all is for when nothing else says whom to %s", cmd.Name())
-		case !e.sure && !e.dryRun && !a.hasPerson():
-			return usagef(cmd, "there is no terminal to ask at: say -y, or --dry-run to look")
+		case e.isEmpty() && !e.everything:
+			return usagef(cmd, "no sessions selected: give PIDs, -f, --on or --all")
+		case !e.isEmpty() && e.everything:
+			return usagef(cmd, "--all cannot be combined with PIDs, -f, --on or a view's filters")
+		case !e.confirmed && !e.dryRun && !a.canAsk():
+			return usagef(cmd, "no terminal to ask for confirmation: use -y or --dry-run")
 		}
 		e.format = a.format(e.outputOr(output), e.expanded)
 		var err error
@@ -112,18 +116,18 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	e.register(flags, "those that keep what matches waiting, not those that match")
-	flags.BoolVar(&e.everybody, "all", false, "whoever has a lock or waits for one; with --blocking, all who keep others waiting")
-	flags.BoolVarP(&e.sure, "yes", "y", false, "do not ask")
+	e.register(flags, "select the sessions that block those that match")
+	flags.BoolVar(&e.everything, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
+	flags.BoolVarP(&e.confirmed, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
-	flags.Var(&e.allow, "allow", "also these `KIND`s: "+strings.Join(allowChoices(), ", "))
-	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each in lines of its own")
+	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+strings.Join(allowChoices(), ", "))
+	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each attribute on its own line")
 	flags.VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	return cmd
 }
 
-// hasPerson reports whether somebody can be asked.
-func (a *app) hasPerson() bool { return isTerminal(a.In) || isTerminal(a.Err) }
+// canAsk reports whether there is a terminal to ask at.
+func (a *app) canAsk() bool { return isTerminal(a.In) || isTerminal(a.Err) }
 
 func (e *end) run(ctx context.Context) error {
 	victims, spared, err := e.find(ctx)
@@ -131,11 +135,11 @@ func (e *end) run(ctx context.Context) error {
 		return err
 	}
 	if len(victims)+len(spared) == 0 {
-		if e.nobody, err = e.unmatched(ctx, e.session); err != nil {
+		if e.hints, err = e.unmatched(ctx, e.session); err != nil {
 			return err
 		}
 	}
-	behind, err := e.behind(ctx)
+	waitersBehind, err := e.waitersBehind(ctx)
 	if err != nil {
 		return err
 	}
@@ -145,34 +149,34 @@ func (e *end) run(ctx context.Context) error {
 	}
 	switch {
 	case e.dryRun:
-		return e.report(append(outcomes, spared...), behind)
-	case e.sure:
+		return e.report(append(outcomes, spared...), waitersBehind)
+	case e.confirmed:
 		outcomes = spared
 	case slices.ContainsFunc(outcomes, wasSignalled):
 		outcomes = append(outcomes, spared...)
-		if err := e.confirm(outcomes, behind); err != nil {
+		if err := e.confirm(outcomes, waitersBehind); err != nil {
 			return err
 		}
-		if victims, outcomes, err = e.findAgain(ctx, outcomes); err != nil {
+		if victims, outcomes, err = e.recheck(ctx, outcomes); err != nil {
 			return err
 		}
 	default:
-		// Nobody was asked about, so nobody is ended, not even one who would be now.
-		return e.report(append(outcomes, spared...), behind)
+		// Nothing was confirmed, so end no session, even if one could be ended by now.
+		return e.report(append(outcomes, spared...), waitersBehind)
 	}
 	var opts []inspect.EndOption
 	if e.wait.set {
 		opts = append(opts, inspect.WaitGone(e.wait.value))
 	}
 	done, err := e.end(ctx, victims, opts...)
-	if reportErr := e.report(append(done, outcomes...), behind); err == nil {
+	if reportErr := e.report(append(done, outcomes...), waitersBehind); err == nil {
 		err = reportErr
 	}
 	return err
 }
 
-// find looks for the sessions that are meant. Spared are those of them that only
-// stand ahead in a queue, and would go on themselves when the others are gone.
+// find returns the selected sessions. spared are those that only wait ahead in a lock
+// queue, and go on when the others are gone.
 func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
 		pairs, err := inspect.Blocked(ctx, e.session, e.all()...)
@@ -186,7 +190,7 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 				return false
 			}
 			spared = append(spared, inspect.Outcome{Victim: v, Status: statusSpared, Reason: fmt.Sprintf(
-				"it holds nothing that others wait for but stands ahead of them in the queue, and waits itself, for %s (-f block=soft is about such)", whoIs(ahead))})
+				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", sessionName(ahead))})
 			return true
 		}), spared, nil
 	}
@@ -194,14 +198,14 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 	if err != nil {
 		return nil, nil, err
 	}
-	// Locks of transactions that are over belong to nobody who could be ended.
+	// Leave out locks without a session that could be ended.
 	return slices.DeleteFunc(inspect.SessionsOf(locks), func(v inspect.Victim) bool {
 		return v.PID == 0 && v.Prepared == nil
 	}), nil, nil
 }
 
-// waitsFor is another victim that v waits for, if v does no more than stand ahead
-// in a queue.
+// waitsFor returns a victim that v waits for, if v only waits ahead in a lock queue and
+// holds nothing that others wait for. Otherwise it returns nil.
 func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) *inspect.Session {
 	var ahead *inspect.Session
 	for _, p := range pairs {
@@ -216,10 +220,9 @@ func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) 
 	return ahead
 }
 
-// findAgain looks which of the sessions that would be signalled are still meant
-// after the answer, which may have come late. Nobody joins them. The outcomes are
-// those of all others.
-func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
+// recheck returns the sessions to signal that still match after the answer, which may
+// have come late. It adds no session. The outcomes are those of all other sessions.
+func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
 	now, _, err := e.find(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -234,11 +237,11 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 		case !wasSignalled(o):
 			others = append(others, o)
 		case i < 0:
-			o.Status, o.Reason = statusSpared, "it is gone, or has no such lock any more"
+			o.Status, o.Reason = statusSpared, "it is gone or no longer matches"
 			others = append(others, o)
 		case o.Victim.BackendStart.IsZero():
-			// When it began is hidden: whether it is still the one that was shown is
-			// proved by what was seen of it then.
+			// Its start time is hidden. What was seen of it before proves whether it
+			// is still the session that was shown.
 			victims = append(victims, o.Victim)
 		default:
 			victims = append(victims, now[i])
@@ -247,8 +250,8 @@ func (e *end) findAgain(ctx context.Context, before []inspect.Outcome) ([]inspec
 	return victims, others, nil
 }
 
-// statusSpared is the status of one who need not go, or who was no longer meant
-// when the answer came.
+// statusSpared is the status of a session that need not be ended, or that no longer
+// matched when the answer came.
 const statusSpared inspect.Status = "spared"
 
 func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
@@ -261,16 +264,16 @@ func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect
 
 func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
 
-// behind is how many wait behind each session, by its name.
-func (e *end) behind(ctx context.Context) (map[string]int, error) {
+// waitersBehind returns how many sessions wait behind each session, by sessionName.
+func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 	pairs, err := inspect.Blocked(ctx, e.session)
 	if err != nil {
 		return nil, err
 	}
-	behind := map[string]int{}
+	waitersBehind := map[string]int{}
 	var visit func(t *inspect.Tree)
 	visit = func(t *inspect.Tree) {
-		behind[whoIs(t.Session)] = t.Behind
+		waitersBehind[sessionName(t.Session)] = t.Behind
 		for _, b := range t.Blocked {
 			visit(b)
 		}
@@ -278,19 +281,19 @@ func (e *end) behind(ctx context.Context) (map[string]int, error) {
 	for _, t := range inspect.Grow(pairs) {
 		visit(t)
 	}
-	return behind, nil
+	return waitersBehind, nil
 }
 
-// confirm shows whom it would end, and asks.
-func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
+// confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
+func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
 	in, out, err := e.terminal()
 	if err != nil {
-		return &usageError{text: "there is no terminal to ask at: say -y, or --dry-run to look"}
+		return &usageError{text: "no terminal to ask for confirmation: use -y or --dry-run"}
 	}
 	shown := *e.app
 	shown.Out = out
 	f := shown.format("table", e.expanded)
-	if err := e.table(outcomes, behind, f, true).write(out, f); err != nil {
+	if err := e.table(outcomes, waitersBehind, f, true).write(out, f); err != nil {
 		return err
 	}
 	count := 0
@@ -301,10 +304,10 @@ func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
 			fmt.Fprintln(out, e.explain(o, true))
 		}
 	}
-	verb := "Cancel what %s? [y/N] "
-	who := plural(count, "session runs", "sessions run")
+	verb := "Cancel the statements of %s? [y/N] "
+	who := plural(count, "session", "sessions")
 	if e.terminate {
-		verb, who = "Terminate %s? [y/N] ", plural(count, "session", "sessions")
+		verb = "Terminate %s? [y/N] "
 	}
 	fmt.Fprintf(out, verb, who)
 	answer, err := readLine(in)
@@ -317,7 +320,7 @@ func (e *end) confirm(outcomes []inspect.Outcome, behind map[string]int) error {
 	return nil
 }
 
-// readLine reads a line, and nothing that comes after it.
+// readLine reads a line and nothing beyond it.
 func readLine(in io.Reader) (string, error) {
 	var line []byte
 	b := make([]byte, 1)
@@ -335,25 +338,25 @@ func readLine(in io.Reader) (string, error) {
 	}
 }
 
-// report writes the outcomes, and on stderr why some were not ended.
-func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
+// report writes the outcomes to stdout, and to stderr why some sessions were not ended.
+func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
 	var out bytes.Buffer
 	switch {
 	case e.format.name == "json":
-		if err := e.writeJSON(&out, outcomes, behind); err != nil {
+		if err := e.writeJSON(&out, outcomes, waitersBehind); err != nil {
 			return err
 		}
 	case len(outcomes) > 0 || e.format.isMachine():
-		if err := e.table(outcomes, behind, e.format, e.dryRun).write(&out, e.format); err != nil {
+		if err := e.table(outcomes, waitersBehind, e.format, e.dryRun).write(&out, e.format); err != nil {
 			return err
 		}
 	}
 	if len(outcomes) == 0 {
 		if len(e.pids) == 0 || e.blocking {
-			e.tell("no session matches")
+			e.logf("no session matches")
 		}
-		for _, line := range e.nobody {
-			e.tell("%s", line)
+		for _, line := range e.hints {
+			e.logf("%s", line)
 		}
 	}
 	if _, err := e.Out.Write(out.Bytes()); err != nil {
@@ -362,7 +365,7 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 	failed := false
 	for _, pid := range e.missing(outcomes) {
 		failed = true
-		e.tell("pid %d was not %s: no session with that number has a lock that matches", pid, e.past())
+		e.logf("pid %d was not %s: no session with this PID has a matching lock", pid, e.pastTense())
 	}
 	for _, o := range outcomes {
 		failed = failed || !e.succeeded(o)
@@ -371,12 +374,12 @@ func (e *end) report(outcomes []inspect.Outcome, behind map[string]int) error {
 		}
 	}
 	if failed {
-		return &toldError{errors.New("some were not ended")}
+		return &loggedError{errors.New("some sessions were not ended")}
 	}
 	return nil
 }
 
-// missing are the sessions that were named and have no lock that matches.
+// missing returns the given PIDs whose sessions have no matching lock.
 func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 	if e.blocking {
 		return nil
@@ -388,7 +391,7 @@ func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 	})
 }
 
-// succeeded reports whether a session is out of the way.
+// succeeded reports whether a session no longer blocks.
 func (e *end) succeeded(o inspect.Outcome) bool {
 	switch o.Status {
 	case inspect.Signalled:
@@ -399,49 +402,49 @@ func (e *end) succeeded(o inspect.Outcome) bool {
 	return false
 }
 
-func (e *end) past() string {
+func (e *end) pastTense() string {
 	if e.terminate {
 		return "terminated"
 	}
-	return "cancelled"
+	return "canceled"
 }
 
-// explain says why one was not ended, and what helps.
+// explain describes why a session was not ended, and what helps.
 func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 	not := "was not"
 	if dryRun {
 		not = "would not be"
 	}
-	text := fmt.Sprintf("%s %s %s: %s", whoIs(o.Victim.Session), not, e.past(), printable(o.Reason))
-	if wasSignalled(o) { // and waited for in vain
-		text = fmt.Sprintf("%s: %s", whoIs(o.Victim.Session), printable(o.Reason))
+	text := fmt.Sprintf("%s %s %s: %s", sessionName(o.Victim.Session), not, e.pastTense(), printable(o.Reason))
+	if wasSignalled(o) { // but did not end in time
+		text = fmt.Sprintf("%s: %s", sessionName(o.Victim.Session), printable(o.Reason))
 	}
 	switch {
 	case o.Grant != "":
-		text += "; a superuser can permit it: " + printable(o.Grant)
+		text += "; a superuser can allow it: " + printable(o.Grant)
 	case o.Status == inspect.Idle:
-		text += fmt.Sprintf(": pglock terminate %d", o.Victim.PID)
+		text += fmt.Sprintf("; use pglock terminate %d", o.Victim.PID)
 	case o.Protected != "":
-		text += "; it takes --allow " + string(o.Protected)
+		text += "; use --allow " + string(o.Protected)
 	}
 	return text
 }
 
-// word is an outcome in a word or two.
-func (e *end) word(o inspect.Outcome, dryRun bool) string {
+// outcomeText returns an outcome in a word or two.
+func (e *end) outcomeText(o inspect.Outcome, dryRun bool) string {
 	switch {
 	case wasSignalled(o) && dryRun:
-		return "would be " + e.past()
+		return "would be " + e.pastTense()
 	case wasSignalled(o) && e.wait.set && !o.Ended:
 		return "not gone yet"
 	case wasSignalled(o):
-		return e.past()
+		return e.pastTense()
 	}
 	return string(o.Status)
 }
 
-// table has a row for each outcome.
-func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format, dryRun bool) *table {
+// table returns a table with a row for each outcome.
+func (e *end) table(outcomes []inspect.Outcome, waitersBehind map[string]int, f format, dryRun bool) *table {
 	t := &table{}
 	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
 		a, _ := attributeOf(sessionAttributes(), name)
@@ -460,16 +463,16 @@ func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format,
 		t.add(false, func(a inspect.Attribute) any {
 			switch a.Name {
 			case "blocks":
-				return int64(behind[whoIs(o.Victim.Session)])
+				return int64(waitersBehind[sessionName(o.Victim.Session)])
 			case "outcome":
-				return e.word(o, dryRun)
+				return e.outcomeText(o, dryRun)
 			case "reason":
 				return o.Reason
 			case "application":
 				switch {
 				case f.isMachine():
 				case o.Victim.Prepared != nil:
-					return whoIs(o.Victim.Session)
+					return sessionName(o.Victim.Session)
 				default:
 					return applicationOf(o.Victim.Session)
 				}
@@ -480,8 +483,8 @@ func (e *end) table(outcomes []inspect.Outcome, behind map[string]int, f format,
 	return t
 }
 
-// writeJSON writes the outcomes as docs/command.md promises.
-func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, behind map[string]int) error {
+// writeJSON writes the outcomes in the format of docs/command.md.
+func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, waitersBehind map[string]int) error {
 	var objects []jsonObject
 	for _, o := range outcomes {
 		var object jsonObject
@@ -489,7 +492,7 @@ func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, behind map[st
 			object.add(a.Name, a.Value(&inspect.Lock{Session: o.Victim.Session}))
 		}
 		object.add("prepared", preparedObject(o.Victim.Prepared))
-		object.add("blocks", behind[whoIs(o.Victim.Session)])
+		object.add("blocks", waitersBehind[sessionName(o.Victim.Session)])
 		object.add("status", string(o.Status))
 		object.add("ended", o.Ended)
 		object.add("reason", orNull(o.Reason))
@@ -528,7 +531,7 @@ func (f *allowFlag) Set(s string) error {
 	for kind := range strings.SplitSeq(s, ",") {
 		kind = strings.TrimSpace(kind)
 		if !slices.Contains(allowChoices(), kind) {
-			return fmt.Errorf("there are %s", strings.Join(allowChoices(), ", "))
+			return fmt.Errorf("the kinds are %s", strings.Join(allowChoices(), ", "))
 		}
 		*f = append(*f, inspect.Protected(kind))
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// The exit codes, as docs/command.md promises them. 69 and 75 are those of
+// The exit codes, which docs/command.md documents. 69 and 75 are those of
 // sysexits.h, EX_UNAVAILABLE and EX_TEMPFAIL; 126 and up are the shell's.
 const (
 	exitOK            = 0
@@ -24,10 +24,10 @@ const (
 	exitLost          = 76
 	exitNotExecutable = 126
 	exitNotFound      = 127
-	exitSignal        = 128 // and the signal's number
+	exitSignal        = 128 // plus the signal's number
 )
 
-// usageError says that the command line is wrong. hint says where to read more.
+// A usageError reports a wrong command line. hint is where to read more.
 type usageError struct {
 	text string
 	hint string
@@ -35,14 +35,13 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.text }
 
-// childError is a command that was run and did not end with 0. There is nothing
-// to say about it: the exit code is the command's own.
+// A childError reports a command that did not exit with 0. It prints no message: the
+// exit code is the command's own.
 type childError struct{ status supervise.Status }
 
 func (e *childError) Error() string { return fmt.Sprintf("exit code %d", e.status.ExitCode()) }
 
-// notAcquiredError is a lock that was not had, with the exit code that was asked
-// for.
+// A notAcquiredError reports a lock that was not acquired, with the exit code to use.
 type notAcquiredError struct {
 	err  error
 	code int
@@ -52,22 +51,21 @@ type notAcquiredError struct {
 func (e *notAcquiredError) Error() string { return e.text }
 func (e *notAcquiredError) Unwrap() error { return e.err }
 
-// errDeclined says that a person was asked, and said no.
-var errDeclined = errors.New("nobody was ended")
+// errDeclined is returned if the user was asked and answered no.
+var errDeclined = errors.New("no session was ended")
 
-// toldError is an error that the person was told of when it happened.
-type toldError struct{ err error }
+// A loggedError is an error that was printed when it happened.
+type loggedError struct{ err error }
 
-func (e *toldError) Error() string { return e.err.Error() }
-func (e *toldError) Unwrap() error { return e.err }
+func (e *loggedError) Error() string { return e.err.Error() }
+func (e *loggedError) Unwrap() error { return e.err }
 
-// signalError is a signal that ended pglock before there was a command to pass
-// it on to.
+// A signalError is a signal that ended pglock before there was a command to pass it to.
 type signalError struct{ signal syscall.Signal }
 
 func (e *signalError) Error() string { return e.signal.String() }
 
-// exitCode is where every exit code comes from.
+// exitCode maps an error to the exit code. Every exit code comes from here.
 func exitCode(err error) int {
 	var (
 		usage       *usageError
@@ -105,9 +103,9 @@ func exitCode(err error) int {
 	return exitError
 }
 
-// isUnavailable reports whether a later try may succeed: no server answered, or one
-// that takes no session for now. A server that refuses us, because of a wrong password
-// for instance, is there.
+// isUnavailable reports whether a later try may succeed, because no server answered or
+// the server accepts no sessions now. A server that refuses the connection, such as for
+// a wrong password, is available.
 func isUnavailable(err error) bool {
 	var failed *connect.Error
 	if errors.As(err, &failed) {
@@ -116,8 +114,8 @@ func isUnavailable(err error) bool {
 	return errors.Is(err, pglock.ErrUnavailable) && !isRefusal(err)
 }
 
-// isRefusal reports whether the server itself said no, and not for lack of room
-// or because it is starting or stopping (SQLSTATE classes 53 and 57).
+// isRefusal reports whether the server refused the connection for a reason other than
+// insufficient resources, starting or stopping (SQLSTATE classes 53 and 57).
 func isRefusal(err error) bool {
 	var state interface{ SQLState() string }
 	if !errors.As(err, &state) {
@@ -127,14 +125,13 @@ func isRefusal(err error) bool {
 	return !strings.HasPrefix(code, "53") && !strings.HasPrefix(code, "57")
 }
 
-// message is the one line that an error is told with, or "" for one that says
-// nothing of its own.
+// message returns the line to print for an error, or "" for an error without one.
 func message(err error) string {
 	var child *childError
 	var signal *signalError
-	var told *toldError
+	var logged *loggedError
 	var interrupted *supervise.InterruptedError
-	if err == nil || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &told) || errors.As(err, &interrupted) {
+	if err == nil || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &logged) || errors.As(err, &interrupted) {
 		return ""
 	}
 	text := err.Error()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// outputFlag is -o, a choice of formats.
+// outputFlag is -o: a choice of formats.
 type outputFlag struct {
 	value   string
 	choices []string
@@ -27,11 +27,11 @@ func (f *outputFlag) Set(s string) error {
 	return nil
 }
 
-// durationFlag is a duration with a unit, within limits.
+// durationFlag is a duration with a unit and a lower limit.
 type durationFlag struct {
 	value time.Duration
-	least time.Duration
-	what  string // for too short ones
+	min   time.Duration
+	what  string // error for a shorter duration
 	set   bool
 }
 
@@ -50,9 +50,9 @@ func (f *durationFlag) Set(s string) error {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return errors.New("not a duration, such as 500ms, 30s, 5m or 1h30m")
+		return errors.New("not a duration; write 500ms, 30s, 5m or 1h30m")
 	}
-	if d < f.least {
+	if d < f.min {
 		return errors.New(f.what)
 	}
 	f.value, f.set = d, true

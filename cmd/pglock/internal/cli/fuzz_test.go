@@ -16,8 +16,8 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// A table of any text has its rows and columns in each format, gives the text back
-// where that is promised, and has nothing that a terminal obeys.
+// In each format, a table of any text keeps its rows and columns, reproduces the text if
+// that is promised, and contains nothing that a terminal interprets.
 func FuzzTable(f *testing.F) {
 	for _, s := range []string{
 		"plain", "", "a\tb", "a\nb", "a\r\nb", `"a","b"`, "=cmd()", "\x1b[31m\u202e\u009b", "\xff", "日本 ", `\n`, "\u2028", "\"\n\"", " ", `\.`,
@@ -83,11 +83,11 @@ func FuzzTable(f *testing.F) {
 	})
 }
 
-// A flag takes what it understands, says it again so that it is understood the same,
-// and refuses all else.
+// A flag either rejects a value with an error, or formats it so that it is parsed as the
+// same value again.
 func FuzzFlags(f *testing.F) {
 	flags := map[string]func() pflag.Value{
-		"duration":   func() pflag.Value { return &durationFlag{least: time.Millisecond, what: "too short"} },
+		"duration":   func() pflag.Value { return &durationFlag{min: time.Millisecond, what: "too short"} },
 		"code":       func() pflag.Value { return new(codeFlag) },
 		"limit":      func() pflag.Value { return new(limitFlag) },
 		"count":      func() pflag.Value { return new(countFlag) },
@@ -117,12 +117,12 @@ func FuzzFlags(f *testing.F) {
 		flag := make()
 		if err := flag.Set(s); err != nil {
 			if err.Error() == "" {
-				t.Errorf("%s %q is refused without a word", name, s)
+				t.Errorf("%s %q: an error without text", name, s)
 			}
 			return
 		}
 		if name == "pg_locks" {
-			return // which says what it is as another flag takes it
+			return // it is formatted for another flag
 		}
 		again := make()
 		if err := again.Set(flag.String()); err != nil || again.String() != flag.String() {

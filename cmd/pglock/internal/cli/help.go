@@ -9,10 +9,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// offline marks verbs that connect to nothing.
+// offline annotates verbs that do not connect.
 const offline = "offline"
 
-// printHelp tells about a verb: what it does, and how it is used.
+// printHelp prints the help of a verb.
 func printHelp(w io.Writer, cmd *cobra.Command) {
 	text := cmd.Long
 	if text == "" {
@@ -41,16 +41,16 @@ func usageOf(cmd *cobra.Command) string {
 	}
 	section("Flags", flagsOf(cmd, false))
 	if cmd.Annotations[offline] == "" {
-		section("Connection, as in psql; what is not given comes from PG* variables", flagsOf(cmd, true))
+		section("Connection, as in psql (defaults come from the PG* variables)", flagsOf(cmd, true))
 	}
 	section("Examples", cmd.Example)
 	if !cmd.HasParent() {
-		b.WriteString("\n'pglock VERB --help' tells more about a verb.\n")
+		b.WriteString("\nRun 'pglock VERB --help' for more about a verb.\n")
 	}
 	return b.String()
 }
 
-// flagsOf lists the flags of a verb: those that connect, or the others.
+// flagsOf lists the connection flags of a verb, or its other flags.
 func flagsOf(cmd *cobra.Command, connection bool) string {
 	return pickFlags(cmd, connection).FlagUsages()
 }
@@ -71,8 +71,8 @@ func pickFlags(cmd *cobra.Command, connection bool) *pflag.FlagSet {
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:         "help [VERB]",
-		Short:       "Tell about a verb",
-		Long:        "Tells what a verb does, and how it is used.",
+		Short:       "Show help for a verb",
+		Long:        "Shows what a verb does and how to use it.",
 		Annotations: map[string]string{offline: "true"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic := cmd.Root()

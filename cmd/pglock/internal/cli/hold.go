@@ -18,7 +18,7 @@ import (
 
 // run holds the lock while the command runs.
 func (a *app) run(ctx context.Context, r runRequest) (err error) {
-	// Before the lock: nobody shall wait for a command that is not there.
+	// Check first, so that nobody waits for a lock to run a missing command.
 	path, err := supervise.Find(r.command[0], a.env)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	if err != nil {
 		return err
 	}
-	// A lock that is lost is told of where it is noticed.
+	// An error here would repeat a loss that was already reported.
 	defer func() { _ = locker.Close() }()
 
 	signal.Notify(signals, append(forwarded, supervise.Continued()...)...)
@@ -65,14 +65,14 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	if err != nil {
 		return errors.Join(err, a.unlock(lock, r))
 	}
-	lost := a.attend(process, lock, r, signals)
+	lost := a.superviseCommand(process, lock, r, signals)
 	status, guardErr := process.Wait()
 	if guardErr != nil {
-		a.tell("%v", guardErr)
+		a.logf("%v", guardErr)
 	}
 	if lost != nil {
-		_ = lock.Unlock() // which says once more that it is lost
-		return &toldError{lost}
+		_ = lock.Unlock() // returns the loss again
+		return &loggedError{lost}
 	}
 	if err := a.unlock(lock, r); err != nil {
 		return err
@@ -83,12 +83,12 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	return nil
 }
 
-// isEnding reports whether a signal ends the waiting for a lock.
+// isEnding reports whether a signal ends the wait for a lock.
 func isEnding(sig os.Signal) bool {
 	return slices.Contains([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, sig)
 }
 
-// acquire gets the lock, or the error that pglock ends with. A signal ends it.
+// acquire acquires the lock, or returns the error to exit with. A signal ends the wait.
 func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest, signals <-chan os.Signal) (*pglock.Locker, *pglock.Lock, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -102,8 +102,8 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 			if name, ok := r.key.Name(); ok && target.Application() != "pglock run "+name {
 				source = namedSource{source, name}
 			}
-			// One session for the one lock, and another if the wait for it must be
-			// watched or ended.
+			// One session for the lock, and one in case its wait must be watched or
+			// canceled.
 			if locker, err = pglock.New(source, pglock.Sessions(2)); err != nil {
 				return err
 			}
@@ -123,20 +123,20 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 			interrupted := new(signalError)
 			switch {
 			case errors.As(context.Cause(ctx), &interrupted):
-				if err == nil { // the lock came at the same moment
+				if err == nil { // acquired at the same moment
 					_ = lock.Unlock()
 					_ = locker.Close()
 				}
 				return nil, nil, interrupted
 			case errors.Is(err, pglock.ErrNotAcquired):
-				return nil, nil, &notAcquiredError{err: err, code: r.code, text: whoHolds(err, r.title)}
+				return nil, nil, &notAcquiredError{err: err, code: r.code, text: holdersText(err, r.title)}
 			}
 			return locker, lock, err
 		}
 	}
 }
 
-// lock takes the lock as r says. At a terminal it says whom it waits for.
+// lock acquires the lock as r requires. At a terminal it reports the holders it waits for.
 func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*pglock.Lock, error) {
 	var opts []pglock.Option
 	if r.shared {
@@ -150,7 +150,7 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 		case ctx.Err() != nil:
 			return lock, err
 		case errors.Is(err, pglock.ErrNotAcquired):
-			a.tell("waiting: %s", whoHolds(err, r.title))
+			a.logf("waiting: %s", holdersText(err, r.title))
 		case !errors.Is(err, pglock.ErrUnavailable):
 			return lock, err
 		}
@@ -167,13 +167,13 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 	return locker.Lock(ctx, r.key, opts...)
 }
 
-// attend looks after the command until nothing of it is left. It returns how the
-// lock was lost, if it was.
-func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest, signals <-chan os.Signal) (lost error) {
+// superviseCommand passes signals to the command until nothing of it is left, and ends it
+// if the lock is lost. It returns the error of a lost lock, or nil.
+func (a *app) superviseCommand(process *supervise.Process, lock *pglock.Lock, r runRequest, signals <-chan os.Signal) (lost error) {
 	lose := func() {
 		if lost == nil {
 			lost = lock.Err()
-			a.tell("lock %s lost, ending the command: %v", quoted(r.title), lost)
+			a.logf("lock %s lost, ending the command: %v", quoted(r.title), lost)
 			process.End()
 		}
 	}
@@ -186,7 +186,7 @@ func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest
 		case sig := <-signals:
 			switch {
 			case slices.Contains(supervise.Continued(), sig):
-				// While we were stopped, nobody watched over the lock.
+				// pglock was stopped and could not notice a lost lock.
 				if lock.Err() != nil {
 					lose()
 				}
@@ -205,37 +205,37 @@ func (a *app) attend(process *supervise.Process, lock *pglock.Lock, r runRequest
 					process.Continue()
 				}
 			case e.Stuck != "":
-				a.tell("still holding the lock %s: these do not end: %s", quoted(r.title), e.Stuck)
+				a.logf("still holding lock %s: these processes do not end: %s", quoted(r.title), e.Stuck)
 			}
 		}
 	}
 }
 
-// unlock unlocks. That Postgres did not confirm it is told and no error: the
-// lock was held all the time, and its session is gone.
+// unlock unlocks the lock. If Postgres did not confirm that, unlock only logs it: the
+// lock was held all the time, and its session is closed.
 func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 	err := lock.Unlock()
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, pglock.ErrLost):
-		return fmt.Errorf("lock %s was lost when the command had ended: %w", quoted(r.title), err)
+		return fmt.Errorf("lock %s was lost by the time the command ended: %w", quoted(r.title), err)
 	}
-	a.tell("unlocking %s: %v", quoted(r.title), err)
+	a.logf("unlocking %s: %v", quoted(r.title), err)
 	return nil
 }
 
-// tell says something on stderr while the command runs.
-func (a *app) tell(format string, args ...any) {
+// logf writes a line to stderr.
+func (a *app) logf(format string, args ...any) {
 	text := strings.ReplaceAll(fmt.Sprintf(format, args...), ": pglock: ", ": ")
 	fmt.Fprintf(a.Err, "pglock: %s\n", printable(text))
 }
 
-// childEnv is the environment of the command.
+// childEnv returns the environment of the command.
 func childEnv(env []string, key pglock.Key) []string {
 	var child []string
 	for _, kv := range env {
-		// Those of a pglock run around this one are not ours.
+		// Drop the variables of an outer pglock run.
 		if !strings.HasPrefix(kv, "PGLOCK_NAME=") && !strings.HasPrefix(kv, "PGLOCK_KEY=") {
 			child = append(child, kv)
 		}
@@ -246,8 +246,8 @@ func childEnv(env []string, key pglock.Key) []string {
 	return append(child, "PGLOCK_KEY="+keyText(key))
 }
 
-// whoHolds says who holds a lock that was not acquired.
-func whoHolds(err error, title string) string {
+// holdersText describes the holders of a lock that was not acquired.
+func holdersText(err error, title string) string {
 	var e *pglock.Error
 	if !errors.As(err, &e) || len(e.Holders) == 0 {
 		return fmt.Sprintf("lock %s is held by another session", quoted(title))
@@ -266,7 +266,7 @@ func whoHolds(err error, title string) string {
 	return fmt.Sprintf("lock %s %s %s", quoted(title), verb, strings.Join(holders, "; "))
 }
 
-// holderText is a session in words.
+// holderText describes a holder.
 func holderText(h pglock.Holder) string {
 	if h.PID == 0 {
 		return "a prepared transaction"

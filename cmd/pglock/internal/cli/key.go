@@ -14,8 +14,8 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// maxName is how many bytes a name may have. The library takes any; a longer one
-// on a command line is a mistake, such as a file's contents.
+// maxName is the longest name in bytes. The library has no limit, but a longer name on a
+// command line is a mistake, such as the contents of a file.
 const maxName = 1024
 
 // parseName checks a name from the command line.
@@ -58,7 +58,7 @@ func (f *keyFlag) Set(s string) error {
 	} else {
 		n, err := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
 		if err != nil {
-			return errors.New("a key is a 64-bit number, such as 42, or a pair of 32-bit ones, such as 7,42")
+			return errors.New("a key is a 64-bit number, such as 42, or a pair of 32-bit numbers, such as 7,42")
 		}
 		f.key = pglock.Int(n)
 	}
@@ -66,7 +66,7 @@ func (f *keyFlag) Set(s string) error {
 	return nil
 }
 
-// keyText is a key as --key takes it and as PGLOCK_KEY has it.
+// keyText formats a key as --key takes it and as PGLOCK_KEY holds it.
 func keyText(k pglock.Key) string {
 	if k.IsPair() {
 		class, object := k.Pair()
@@ -83,30 +83,30 @@ func (f *pgLocksFlag) Type() string { return "CLASSID,OBJID,OBJSUBID" }
 func (f *pgLocksFlag) Set(s string) error {
 	parts := strings.Split(s, ",")
 	if len(parts) != 3 {
-		return errors.New("three numbers of pg_locks are needed: classid,objid,objsubid")
+		return errors.New("expected three numbers from pg_locks: classid,objid,objsubid")
 	}
 	var numbers [3]uint64
 	for i, name := range []string{"classid", "objid", "objsubid"} {
 		n, err := strconv.ParseUint(strings.TrimSpace(parts[i]), 10, 32)
 		if err != nil {
-			return fmt.Errorf("%s is a number from 0 to 4294967295", name)
+			return fmt.Errorf("%s must be a number from 0 to 4294967295", name)
 		}
 		numbers[i] = n
 	}
 	key, ok := pglock.PgLocksKey(uint32(numbers[0]), uint32(numbers[1]), int16(min(numbers[2], 1<<15-1)))
 	if !ok {
-		return errors.New("objsubid is 1 for a 64-bit number and 2 for a pair")
+		return errors.New("objsubid must be 1 (a 64-bit number) or 2 (a pair)")
 	}
 	f.key, f.set = key, true
 	return nil
 }
 
-const keyHelp = `Prints the key that a name maps to, in every form that Postgres shows it.
+const keyHelp = `Prints the key that a name maps to, in every form that Postgres shows.
 
-Postgres knows advisory locks by number. A name is mapped to one by the first 8
-bytes of its SHA-256, read as a little-endian signed number; django-pglock does
-the same. With --pg-locks it goes the other way, from the columns of pg_locks to
-the number that the application used. A name cannot be had back from a number.`
+Postgres identifies advisory locks by number. The number of a name is the first 8
+bytes of its SHA-256, read as a little-endian signed integer, as in django-pglock.
+--pg-locks converts the columns of pg_locks to the number that the application used.
+A number cannot be converted back to a name.`
 
 const keyExamples = `  pglock key nightly-report
   pglock key -o id nightly-report
@@ -136,19 +136,19 @@ func (a *app) keyCommand() *cobra.Command {
 			case len(args) == 0 && row.set && !number.set:
 				key = row.key
 			default:
-				return usagef(cmd, "one of these is needed: a name, --key or --pg-locks")
+				return usagef(cmd, "give exactly one of NAME, --key and --pg-locks")
 			}
 			return printKey(a.Out, key, output.value)
 		},
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
-	cmd.Flags().Var(&number, "key", "a number or a pair of numbers, in place of a name")
-	cmd.Flags().Var(&row, "pg-locks", "what the columns of pg_locks say, in place of a name")
+	cmd.Flags().Var(&number, "key", "a number or a pair of numbers instead of a name")
+	cmd.Flags().Var(&row, "pg-locks", "columns of pg_locks instead of a name")
 	return cmd
 }
 
-// keyForms is a key in all its forms; the JSON of pglock key.
+// keyForms holds a key in all its forms. It is the JSON of pglock key.
 type keyForms struct {
 	Name     string `json:"name,omitempty"`
 	Key      string `json:"key"`

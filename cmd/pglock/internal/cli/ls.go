@@ -14,20 +14,19 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const lsHelp = `Lists the locks of the whole server: who holds them, and who waits for them and
-for how long. What is waited for comes first, the longest wait on top. With
---blocking there is a row for each session that waits and each that it waits for.
+const lsHelp = `Lists the locks of the whole server: who holds them, who waits, and for how long.
+Locks that are waited for come first, the longest wait on top. With --blocking there
+is a row for each pair of a waiting session and one that blocks it.
 
-Without PIDs, filters or tables it leaves out what every transaction holds on its
-own number, unless somebody waits for that.
+Without PIDs, filters or tables, the locks that each transaction holds on its own
+transaction IDs are left out, unless a session waits for them.
 
-On a terminal it is a table. In a pipe it is lines with tabs, under a line of
-names. -o json is an array of objects and -o csv a table, both with all attributes
-unless -a says which. Durations are seconds there, and times as in RFC 3339.
+The output is a table on a terminal, else tab-separated lines under a header. -o json
+prints an array of objects and -o csv a table, both with all attributes unless -a
+selects some. In tsv, csv and json, durations are in seconds and times as in RFC 3339.
 
-A filter is FIELD OP VALUE in one argument: a field is an attribute, or
-context.KEY; OP is one of = != < <= > >= and, for text, ~ and !~ with a regular
-expression.`
+A filter is one argument, FIELD OP VALUE. FIELD is an attribute or context.KEY. OP is
+one of = != < <= > >= and, for text, ~ and !~ with a regular expression.`
 
 const lsExamples = `  pglock ls
   pglock ls --blocking
@@ -42,13 +41,13 @@ func (a *app) lsCommand() *cobra.Command {
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd := &cobra.Command{
 		Use:                   "ls [FLAG...] [PID...]",
-		Short:                 "List locks: who holds, who waits",
+		Short:                 "List locks, their holders and their waiters",
 		Long:                  lsHelp,
 		Example:               lsExamples,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.settle(a, cmd, args); err != nil {
+			if err := s.resolve(a, cmd, args); err != nil {
 				return err
 			}
 			f := a.format(s.outputOr(output), s.expanded)
@@ -58,18 +57,18 @@ func (a *app) lsCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
-	s.register(cmd.Flags(), "a row for each one that waits and each that it waits for")
+	s.register(cmd.Flags(), "show pairs of a waiting session and one that blocks it")
 	s.registerList(cmd.Flags())
 	cmd.Flags().VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	watch.register(cmd.Flags())
 	return cmd
 }
 
-// format is how a table is written in the format that was asked for, or in the
-// one that fits where it goes.
+// format returns the format called name. If name is "", it is a table on a terminal, and
+// tsv elsewhere.
 func (a *app) format(name string, expanded bool) format {
 	terminal := isTerminal(a.Out)
-	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.wantsColor()}
+	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.useColor()}
 	if name == "" {
 		f.name = "tsv"
 		if terminal {
@@ -79,18 +78,18 @@ func (a *app) format(name string, expanded bool) format {
 	return f
 }
 
-// isMachine reports formats that are for programs alone.
+// isMachine reports whether the format is only for programs.
 func (f format) isMachine() bool { return f.name == "json" || f.name == "csv" }
 
-// list writes what is selected.
+// list writes the selected locks or pairs, and returns notices for stderr.
 func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f format) ([]string, error) {
-	usual := defaultColumns
+	defaults := defaultColumns
 	if s.blocking {
-		usual = defaultPairColumns
+		defaults = defaultPairColumns
 	}
-	t := &table{columns: s.columns(usual...)}
-	if f.isMachine() && !s.ownColumns {
-		t.columns = s.known() // whatever the defaults of a file say
+	t := &table{columns: s.columns(defaults...)}
+	if f.isMachine() && !s.explicitColumns {
+		t.columns = s.availableAttributes() // even if a config file has defaults
 	}
 	hidden := map[int32]bool{}
 	hide := func(s *inspect.Session) {
@@ -130,7 +129,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 			return nil, err
 		}
 		if s.isEmpty() {
-			locks = withoutOwn(locks)
+			locks = omitOwnTransactionIDs(locks)
 		}
 		slices.SortStableFunc(locks, byUrgency)
 		if !f.isMachine() {
@@ -143,7 +142,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 				switch {
 				case f.isMachine():
 				case a.Name == "relation" && l.Relation == "":
-					return l.Target() // a list for people tells what is locked
+					return l.Target() // always show people what is locked
 				case a.Name == "application":
 					return applicationOf(l.Session)
 				}
@@ -154,7 +153,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	}
 	notices := hiddenNotice(session, len(hidden))
 	if n := s.shown(count); n < count {
-		notices = append(notices, fmt.Sprintf("%d of %d %s are shown; -l 0 shows all", n, count, what))
+		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, count, what))
 	}
 	if count == 0 {
 		lines, err := s.unmatched(ctx, session)
@@ -170,7 +169,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	return notices, t.write(out, f)
 }
 
-// shown is how many of n the limit leaves.
+// shown returns how many of n rows the limit allows.
 func (s *selection) shown(n int) int {
 	if s.limit > 0 {
 		n = min(n, int(s.limit))
@@ -178,26 +177,26 @@ func (s *selection) shown(n int) int {
 	return n
 }
 
-// withoutOwn leaves out what each transaction holds on its own number, unless
-// somebody waits for it.
-func withoutOwn(locks []inspect.Lock) []inspect.Lock {
-	type number struct {
+// omitOwnTransactionIDs leaves out the locks that transactions hold on their own transaction IDs,
+// unless a session waits for them.
+func omitOwnTransactionIDs(locks []inspect.Lock) []inspect.Lock {
+	type transaction struct {
 		xid  uint32
 		vxid string
 	}
-	awaited := map[number]bool{}
+	waitedFor := map[transaction]bool{}
 	for _, l := range locks {
 		if !l.Granted {
-			awaited[number{l.TransactionID, l.VirtualXID}] = true
+			waitedFor[transaction{l.TransactionID, l.VirtualXID}] = true
 		}
 	}
 	return slices.DeleteFunc(locks, func(l inspect.Lock) bool {
-		return l.Granted && (l.Type == "virtualxid" || l.Type == "transactionid") && !awaited[number{l.TransactionID, l.VirtualXID}]
+		return l.Granted && (l.Type == "virtualxid" || l.Type == "transactionid") && !waitedFor[transaction{l.TransactionID, l.VirtualXID}]
 	})
 }
 
-// byUrgency puts what is waited for first, the longest wait on top, and then what
-// has been going on for the longest.
+// byUrgency orders waiting locks first, longest wait on top, and then by how long their
+// sessions have been in their state.
 func byUrgency(a, b inspect.Lock) int {
 	if a.Granted != b.Granted {
 		if a.Granted {
@@ -214,7 +213,7 @@ func byUrgency(a, b inspect.Lock) int {
 	)
 }
 
-// locksOf are all locks in locks and pairs.
+// locksOf returns all locks in locks and pairs.
 func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 	var all []*inspect.Lock
 	for i := range locks {
@@ -229,12 +228,12 @@ func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 	return all
 }
 
-// wantsColor obeys https://no-color.org and terminals that say they are dumb.
-func (a *app) wantsColor() bool {
+// useColor reports whether NO_COLOR (https://no-color.org) and TERM allow color.
+func (a *app) useColor() bool {
 	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 }
 
-// shortDuration is d for a person: two units at the most.
+// shortDuration formats d for people, with at most two units.
 func shortDuration(d time.Duration) string {
 	day := 24 * time.Hour
 	switch {

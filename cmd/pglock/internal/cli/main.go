@@ -1,5 +1,5 @@
-// Package cli is the command pglock: one file for each verb. Verbs return
-// errors; what exit code an error means is decided in exit.go and nowhere else.
+// Package cli implements the command pglock, with a file for each verb. Verbs return
+// errors; only exit.go maps them to exit codes.
 package cli
 
 import (
@@ -15,14 +15,14 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 )
 
-// Streams are what the command reads and writes.
+// Streams holds the standard streams of the command.
 type Streams struct {
 	In  io.Reader
 	Out io.Writer
 	Err io.Writer
 }
 
-// app is one run of the command: what its verbs share.
+// An app is one run of the command. It holds what the verbs share.
 type app struct {
 	Streams
 	env        []string
@@ -30,10 +30,9 @@ type app struct {
 	config     settings
 }
 
-// Main runs the command with args, of which the first is its own name, and
-// returns its exit code.
+// Main runs the command with args, including its name, and returns its exit code.
 func Main(args []string, streams Streams, env []string) int {
-	// The name comes from the system, so it may be missing.
+	// args come from the system, so the name may be missing.
 	if len(args) == 0 {
 		args = []string{"pglock"}
 	}
@@ -43,13 +42,13 @@ func Main(args []string, streams Streams, env []string) int {
 	return Run(context.Background(), args[1:], streams, env)
 }
 
-// Run runs the command with args, its own name not among them. ctx ends what
-// waits.
+// Run runs the command with args, without its name, and returns its exit code. ctx ends
+// every wait.
 func Run(ctx context.Context, args []string, streams Streams, env []string) int {
 	a := &app{Streams: streams, env: env}
 	root := a.rootCommand()
 	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
-		plainUsages(root)
+		stripUsageMarks(root)
 	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -59,13 +58,13 @@ func Run(ctx context.Context, args []string, streams Streams, env []string) int 
 	return exitCode(err)
 }
 
-// getenv is a variable of the environment, "" when there is none.
+// getenv returns an environment variable, or "" if it is not set.
 func (a *app) getenv(name string) string {
 	value, _ := a.lookup(name)
 	return value
 }
 
-// lookup returns a variable of the environment, and whether it is there.
+// lookup returns an environment variable, and whether it is set.
 func (a *app) lookup(name string) (value string, ok bool) {
 	for _, kv := range a.env {
 		if v, is := strings.CutPrefix(kv, name+"="); is {

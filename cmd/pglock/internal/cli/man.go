@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// WriteManPages writes a page for the command and one for each verb into a folder,
-// from the text of their help, in place of those that are there.
+// WriteManPages writes a man page for the command and for each verb into dir, from their
+// help. It replaces the pages that exist.
 func WriteManPages(dir string) error {
 	old, err := filepath.Glob(filepath.Join(dir, "pglock*.1"))
 	if err != nil {
@@ -38,7 +38,7 @@ func WriteManPages(dir string) error {
 
 func pageName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }
 
-// manPage is the page of a verb, in the language of man(7).
+// manPage returns the man page of a verb, in man(7) format.
 func manPage(cmd *cobra.Command) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -47,7 +47,7 @@ func manPage(cmd *cobra.Command) string {
 		short = strings.ToLower(short[:1]) + short[1:]
 	}
 	if !cmd.HasParent() {
-		short = "Postgres locks for commands, and who holds and waits"
+		short = "run commands under Postgres locks, and show holders and waiters"
 	}
 	line(`.\" Generated from the help of pglock by go generate. Do not edit.`)
 	line(`.TH %s 1 "" pglock "pglock manual"`, strings.ToUpper(manText(pageName(cmd))))
@@ -122,7 +122,7 @@ func manPage(cmd *cobra.Command) string {
 	return b.String()
 }
 
-// manText is text without what means something to man(7).
+// manText escapes text for man(7).
 func manText(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "^", `\(ha`, "~", `\(ti`, "`", `\(ga`).Replace(s)
 	lines := strings.Split(s, "\n")

@@ -10,10 +10,10 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-const modesHelp = `Prints the modes of a table lock, from the weakest to the strongest, and which shut
-out which: where there is an X, two sessions cannot hold the two modes on one table
-at the same time. With a mode, what conflicts with it. A mode is written as in SQL
-or as pg_locks shows it.`
+const modesHelp = `Prints the modes of table locks, from the weakest to the strongest, and which of them
+conflict: an X means that two sessions cannot hold the two modes on one table at the
+same time. With MODE, only the modes that conflict with it are printed. MODE is
+written as in SQL or as in pg_locks.`
 
 const modesExamples = `  pglock modes
   pglock modes share row exclusive
@@ -24,7 +24,7 @@ func (a *app) modesCommand() *cobra.Command {
 	output := outputFlag{value: "table", choices: []string{"table", "json"}}
 	cmd := &cobra.Command{
 		Use:                   "modes [-o FORMAT] [MODE]",
-		Short:                 "Print the modes of table locks, and what conflicts",
+		Short:                 "Print the modes of table locks and their conflicts",
 		Long:                  modesHelp,
 		Example:               modesExamples,
 		Annotations:           map[string]string{offline: "true"},
@@ -51,7 +51,7 @@ func (a *app) modesCommand() *cobra.Command {
 	return cmd
 }
 
-// conflictsOf are the modes that conflict with m.
+// conflictsOf returns the modes that conflict with m.
 func conflictsOf(m pglock.Mode) []pglock.Mode {
 	var conflicts []pglock.Mode
 	for _, other := range pglock.Modes() {
@@ -62,7 +62,7 @@ func conflictsOf(m pglock.Mode) []pglock.Mode {
 	return conflicts
 }
 
-// writeModes writes the table of all. The columns are numbered, as the rows are.
+// writeModes writes the table of all modes. Its columns are numbered like its rows.
 func writeModes(out io.Writer) error {
 	const name = "%d  %-24s%-26s"
 	var b strings.Builder

@@ -8,26 +8,26 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// Postgres knows an advisory lock by a number. A pglock run tells others its lock's name
+// Postgres identifies an advisory lock by a number. pglock run publishes its lock's name
 // in application_name, of which Postgres keeps 63 bytes and only printable ASCII. A name
-// that does not fit there is in a comment of each of its statements, encoded as in a URL,
-// which every encoding of a database can hold.
+// that does not fit is also in a comment of each of its statements, percent-encoded, so
+// that it is valid in every database encoding.
 
-// lockComment is the key of the comment, and so the name's key in a session's context.
+// lockComment is the key of the comment, and of the name in a session's context.
 const lockComment = "lock"
 
-// longestApplication is how many bytes Postgres keeps of an application_name
+// maxApplicationBytes is how many bytes Postgres keeps of an application_name
 // (NAMEDATALEN - 1).
-const longestApplication = 63
+const maxApplicationBytes = 63
 
-// applicationName returns what pg_stat_activity shows of a session. Other than printable
-// ASCII is replaced, which Postgres would do in ways that differ between its versions.
+// applicationName returns the application_name for a verb. It replaces characters other
+// than printable ASCII, which Postgres would do in ways that differ between its versions.
 func applicationName(verb, detail string) string {
 	name := "pglock " + verb
 	if detail != "" {
 		name += " " + printableASCII(detail)
 	}
-	return name[:min(len(name), longestApplication)]
+	return name[:min(len(name), maxApplicationBytes)]
 }
 
 // printableASCII returns s with a ? in place of each other character.
@@ -40,8 +40,8 @@ func printableASCII(s string) string {
 	}, s)
 }
 
-// applicationOf returns a session's application for people: of a pglock run, the name of
-// its lock as it was given.
+// applicationOf returns a session's application for people. For a pglock run it contains
+// the lock's full name.
 func applicationOf(s *inspect.Session) string {
 	if name, ok := s.Context[lockComment]; ok && s.Application == applicationName("run", name) {
 		return "pglock run " + name
@@ -49,8 +49,8 @@ func applicationOf(s *inspect.Session) string {
 	return s.Application
 }
 
-// nameKeys gives advisory locks their names, where a pglock run that holds or
-// waits for one tells its name, and the name proves true.
+// nameKeys sets the names of advisory locks that a pglock run holds or waits for and
+// has published, if the name maps to the key.
 func nameKeys(locks []*inspect.Lock) {
 	names := map[pglock.Key]pglock.Key{}
 	for _, l := range locks {
@@ -71,12 +71,12 @@ func nameKeys(locks []*inspect.Lock) {
 	}
 }
 
-// longestComment is how many bytes of a name a comment has, encoded: the server shows
-// the first 1,023 of a statement, unless track_activity_query_size says otherwise.
-const longestComment = 950
+// maxCommentBytes is how many bytes of an encoded name a comment holds. By default the
+// server shows the first 1,023 bytes of a statement (track_activity_query_size).
+const maxCommentBytes = 950
 
-// namedSource opens sessions whose statements tell the name of the lock that they are
-// for. A longer name is cut.
+// A namedSource opens sessions whose statements have the lock's name in a comment. It
+// cuts a name that is too long.
 type namedSource struct {
 	pglock.Source
 	name string
@@ -88,7 +88,7 @@ func (s namedSource) Open(ctx context.Context) (pglock.Session, error) {
 		return nil, err
 	}
 	note := inspect.Annotate(context.Background(), lockComment, s.name)
-	for kept := []rune(s.name); len(inspect.Comment(note, " ")) > longestComment; {
+	for kept := []rune(s.name); len(inspect.Comment(note, " ")) > maxCommentBytes; {
 		kept = kept[:len(kept)-1]
 		note = inspect.Annotate(note, lockComment, string(kept)+"…")
 	}
@@ -98,7 +98,7 @@ func (s namedSource) Open(ctx context.Context) (pglock.Session, error) {
 // A namedSession adds the comment to each statement.
 type namedSession struct {
 	pglock.Session
-	note context.Context // holds what the comment says
+	note context.Context // holds the comment
 }
 
 func (s namedSession) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {

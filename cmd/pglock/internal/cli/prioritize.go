@@ -24,44 +24,49 @@ import (
 	"github.com/pglock-go/pglock/prioritize"
 )
 
-const prioritizeHelp = `Runs COMMAND, a migration for instance, and watches its database sessions: whoever
-keeps one of them waiting for longer than --after is dealt with. Nobody is ended
-unless --cancel, --terminate or --escalate says so; without them it only tells.
+const prioritizeHelp = `Runs COMMAND, such as a migration, and watches its database sessions. A session that
+blocks one of them for longer than --after is reported. With --cancel, --terminate or
+--escalate it is also canceled or terminated.
 
-Who blocks, for how long, and what was done stands on stderr at once, and at the end
-in a line for each blocker. Ended are only sessions that hold what is in the way at
-that very moment. Left alone are the command's own sessions, those that merely wait
-ahead in the queue, and unless --allow names them, superusers of other roles,
-autovacuum and the server's own processes. Other pglock prioritize are left alone, too:
-the command waits until theirs has ended.
+Blockers, and what was done about them, are logged on stderr, with a line for each at
+the end. A session is ended only if it holds a conflicting lock at that moment. Never
+ended are COMMAND's own sessions, sessions that only wait ahead in the lock queue, and
+those of another pglock prioritize, for which COMMAND waits. Sessions of other roles
+that are superusers, autovacuum and server processes are ended only with --allow.
 
-The command's sessions are found by their application_name, which COMMAND gets in
-PGAPPNAME: libpq, pgx, lib/pq, psycopg and what is built on them honour it. For
-others say how to find them: --application-name, --user, --pid. All that are found
-count as the command's own, so do not name a role that others use. --lock-timeout
-goes to COMMAND in PGOPTIONS.
+COMMAND's sessions are found by their application_name, which COMMAND gets in
+PGAPPNAME. libpq, pgx, lib/pq, psycopg and drivers built on them use it. For others,
+give --application-name, --user or --pid. Every session found this way counts as
+COMMAND's own, so do not name a role that other programs use. --lock-timeout is passed
+to COMMAND in PGOPTIONS.
 
-COMMAND has pglock's streams and its exit code is pglock's, signals go to its process
-group, and what it leaves running is ended, as with pglock run.
+As with pglock run, COMMAND gets pglock's standard streams, signals are passed to its
+process group, processes that it leaves running are ended, and pglock exits with its
+exit code.
 
-Exit codes: COMMAND's own, or 128 and the signal's number when a signal ended it; 69
-when no server answered or takes a session for now; 126 when COMMAND cannot be executed
-and 127 when it is not found; 2 for wrong usage; 1 for any other error.`
+Exit codes:
+
+  COMMAND's own, or 128+N if signal N ended it
+  1    any other error
+  2    wrong usage
+  69   no server answered, or it accepts no sessions now
+  126  COMMAND cannot be executed
+  127  COMMAND not found`
 
 const prioritizeExamples = `  pglock prioritize -- psql -f migration.sql
   pglock prioritize --escalate 5s --max 10 --lock-timeout 1min -- ./manage.py migrate
   pglock prioritize --terminate -f 'blocking_application = reports' -- make migrate
   pglock prioritize --cancel --user flyway -- flyway migrate`
 
-// prioritizeRequest is what pglock prioritize is asked to do.
+// A prioritizeRequest holds the arguments of pglock prioritize.
 type prioritizeRequest struct {
 	who         prioritize.Who
 	tag         string
 	policy      []prioritize.Option
 	dryRun      bool
 	after       time.Duration
-	lockTimeout time.Duration // 0 is to leave it alone
-	max         int           // 0 is no limit
+	lockTimeout time.Duration // 0 to leave it unchanged
+	max         int           // 0 for no limit
 	filters     filterFlag
 	allow       kindFlag
 	grace       time.Duration
@@ -72,18 +77,18 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	var (
 		r                 prioritizeRequest
 		cancel, terminate bool
-		most              countFlag
+		maxEnded          countFlag
 		pids              pidFlag
 		names, users      listFlag
 
 		after    = durationFlag{value: time.Second, what: "must not be negative", set: true}
-		escalate = durationFlag{least: time.Nanosecond, what: "must be longer than 0; --terminate does not wait"}
-		timeout  = durationFlag{least: time.Millisecond, what: "must be 1ms or longer"}
+		escalate = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --terminate to end blockers at once"}
+		timeout  = durationFlag{min: time.Millisecond, what: "must be 1ms or longer"}
 		grace    = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
 	)
 	cmd := &cobra.Command{
 		Use:                   "prioritize [FLAG...] -- COMMAND [ARGUMENT...]",
-		Short:                 "Run a command and clear its way",
+		Short:                 "Run a command and clear the way for it",
 		Long:                  prioritizeHelp,
 		Example:               prioritizeExamples,
 		DisableFlagsInUseLine: true,
@@ -91,9 +96,9 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			dash := cmd.ArgsLenAtDash()
 			switch {
 			case dash < 0 || dash == len(args):
-				return usagef(cmd, "no command: write it after --, as in pglock prioritize -- COMMAND")
+				return usagef(cmd, "no command given: pglock prioritize -- COMMAND")
 			case dash > 0:
-				return usagef(cmd, "nothing but flags stands before --, and here is %s", quoted(args[0]))
+				return usagef(cmd, "unexpected argument %s before --", quoted(args[0]))
 			}
 			r.command = args
 			var chosen []string
@@ -108,47 +113,47 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			policy("--escalate", escalate.set, prioritize.CancelThenTerminate(escalate.value))
 			policy("--dry-run", r.dryRun, prioritize.Report())
 			if len(chosen) > 1 {
-				return usagef(cmd, "%s contradict each other: choose one", strings.Join(chosen, " and "))
+				return usagef(cmd, "%s cannot be combined", strings.Join(chosen, " and "))
 			}
 			if timeout.value.Milliseconds() > math.MaxInt32 {
-				return usagef(cmd, "--lock-timeout %s is longer than Postgres takes, %v", timeout.String(), math.MaxInt32*time.Millisecond)
+				return usagef(cmd, "--lock-timeout %s: the longest that Postgres accepts is %v", timeout.String(), math.MaxInt32*time.Millisecond)
 			}
 			for _, user := range users {
 				if !utf8.ValidString(user) {
-					return usagef(cmd, "--user %s: it is not valid UTF-8", quoted(user))
+					return usagef(cmd, "--user %s: not valid UTF-8", quoted(user))
 				}
 			}
 			for _, name := range names {
 				switch {
 				case !utf8.ValidString(name):
-					return usagef(cmd, "--application-name %s: it is not valid UTF-8", quoted(name))
-				case len(name) > longestName:
-					return usagef(cmd, "--application-name %s: it is longer than the %d bytes that Postgres keeps of it", quoted(name), longestName)
+					return usagef(cmd, "--application-name %s: not valid UTF-8", quoted(name))
+				case len(name) > maxApplicationBytes:
+					return usagef(cmd, "--application-name %s: longer than the %d bytes that Postgres keeps", quoted(name), maxApplicationBytes)
 				case name == watcherApplication:
-					return usagef(cmd, "--application-name %s: so are the sessions called that watch", quoted(name))
+					return usagef(cmd, "--application-name %s: reserved for the sessions that watch", quoted(name))
 				}
 			}
-			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(most)
-			r.tag = tagOf(r.command[0], rand.Uint32())
+			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(maxEnded)
+			r.tag = commandTag(r.command[0], rand.Uint32())
 			r.who = prioritize.Who{PIDs: pids, Applications: append([]string{r.tag}, names...), Users: users}
 			return a.prioritize(cmd.Context(), r)
 		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.Var(&after, "after", "how long somebody must be in the way before anything is done")
-	flags.BoolVar(&cancel, "cancel", false, "cancel what a blocker runs; does nothing to one that is idle in a transaction")
-	flags.BoolVar(&terminate, "terminate", false, "end a blocker's session")
-	flags.Var(&escalate, "escalate", "cancel, and terminate who is still in the way so much later")
-	flags.BoolVar(&r.dryRun, "dry-run", false, "end nobody and only tell, as without a policy")
-	flags.Var(&timeout, "lock-timeout", "lock_timeout of the command's sessions")
-	flags.Var(&most, "max", "end at most `N` sessions")
-	flags.VarP(&r.filters, "filter", "f", "end only whom `\"FIELD OP VALUE\"` matches; repeated, whom all match")
-	flags.Var(&r.allow, "allow", "also these `KIND`s: "+strings.Join(kindChoices(), ", "))
-	flags.Var(&names, "application-name", "the command's sessions are also those with this application_`name`")
-	flags.Var(&users, "user", "the command's sessions are also those of this `role`")
-	flags.Var(&pids, "pid", "the command's sessions are also the one with this `PID`")
-	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL for what must end")
+	flags.Var(&after, "after", "act on a session that has blocked for this time")
+	flags.BoolVar(&cancel, "cancel", false, "cancel a blocker's statement; has no effect on one that is idle in a transaction")
+	flags.BoolVar(&terminate, "terminate", false, "terminate a blocker's session")
+	flags.Var(&escalate, "escalate", "cancel, and terminate if it still blocks after this time")
+	flags.BoolVar(&r.dryRun, "dry-run", false, "only report blockers, as without --cancel, --terminate and --escalate")
+	flags.Var(&timeout, "lock-timeout", "lock_timeout of COMMAND's sessions")
+	flags.Var(&maxEnded, "max", "end at most `N` sessions")
+	flags.VarP(&r.filters, "filter", "f", "end only sessions that match `\"FIELD OP VALUE\"`; repeat to require all")
+	flags.Var(&r.allow, "allow", "also end these `KIND`s: "+strings.Join(kindChoices(), ", "))
+	flags.Var(&names, "application-name", "sessions with this application_`name` are COMMAND's too")
+	flags.Var(&users, "user", "sessions of this `role` are COMMAND's too")
+	flags.Var(&pids, "pid", "the session with this `PID` is COMMAND's too")
+	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
 
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveDefault // a command and its files
@@ -157,18 +162,12 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	return cmd
 }
 
-const (
-	// longestName is how many bytes Postgres keeps of a name (NAMEDATALEN).
-	longestName = 63
+// watcherApplication is the application_name of the session that watches.
+const watcherApplication = "pglock prioritize"
 
-	// watcherApplication is the application_name of the session that watches,
-	// watcherApplication is the application_name of the session that watches.
-	watcherApplication = "pglock prioritize"
-)
-
-// tagOf is the application_name of a command's sessions. Postgres replaces what is
-// not printable ASCII, in different ways, so there is no such thing in it.
-func tagOf(command string, number uint32) string {
+// commandTag returns the application_name for a command's sessions. It uses only printable
+// ASCII: Postgres replaces other characters, in ways that differ between its versions.
+func commandTag(command string, number uint32) string {
 	tag := fmt.Sprintf("%s %06x: ", watcherApplication, number&0xffffff)
 	for _, r := range filepath.Base(command) {
 		if r < ' ' || r > '~' {
@@ -176,10 +175,10 @@ func tagOf(command string, number uint32) string {
 		}
 		tag += string(r)
 	}
-	return tag[:min(len(tag), longestName)]
+	return tag[:min(len(tag), maxApplicationBytes)]
 }
 
-// prioritize runs the command and clears its way meanwhile.
+// prioritize runs the command, and clears the way for it while it runs.
 func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	path, err := supervise.Find(r.command[0], a.env)
 	if err != nil {
@@ -192,7 +191,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	if err != nil {
 		return err
 	}
-	// From its beginning on, whatever PGAPPNAME says.
+	// From its start on, even if PGAPPNAME is set.
 	target.SetApplication(watcherApplication)
 
 	signals := make(chan os.Signal, 64)
@@ -209,8 +208,8 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	story := newWayStory(a, r)
-	watched := make(chan struct{}) // from then on the signals are the command's
+	report := newBlockerReport(a, r)
+	watched := make(chan struct{}) // receives once: from then on signals go to the command
 	run := func(ctx context.Context) error {
 		select {
 		case watched <- struct{}{}:
@@ -227,12 +226,12 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 		if err != nil {
 			return err
 		}
-		story.begin()
-		defer story.end()
-		follow(ctx, process, signals, func(stuck string) { story.tell("these do not end: %s", stuck) })
+		report.begin()
+		defer report.end()
+		follow(ctx, process, signals, func(stuck string) { report.logf("these processes do not end: %s", stuck) })
 		status, err := process.Wait()
 		if err != nil {
-			story.tell("%v", err)
+			report.logf("%v", err)
 		}
 		if status.ExitCode() != 0 {
 			return &childError{status}
@@ -243,14 +242,14 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	go func() {
 		done <- a.connection.WithPassword(ctx, target, func() error {
 			source := checkedSource{target, r.filters}
-			return prioritize.RunFor(ctx, source, r.who, run, r.options(story.hear)...)
+			return prioritize.RunFor(ctx, source, r.who, run, r.options(report.onEvent)...)
 		})
 	}()
 	for begun := watched; ; {
 		select {
 		case <-begun:
 			err := <-done
-			story.sum()
+			report.writeSummary()
 			return err
 		case sig := <-signals:
 			if number, ok := sig.(syscall.Signal); ok {
@@ -266,16 +265,16 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	}
 }
 
-func (r prioritizeRequest) options(hear func(prioritize.Event)) []prioritize.Option {
+func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.Option {
 	options := append(slices.Clone(r.policy), prioritize.After(r.after), prioritize.Only(r.filters...),
-		prioritize.Allow(r.allow...), prioritize.OnEvent(hear))
+		prioritize.Allow(r.allow...), prioritize.OnEvent(onEvent))
 	if r.max > 0 {
 		options = append(options, prioritize.Max(r.max))
 	}
 	return options
 }
 
-// follow passes the signals on until nothing of the command is left. The end of ctx
+// follow passes signals to the command until nothing of it is left. When ctx is done, it
 // ends the command.
 func follow(ctx context.Context, process *supervise.Process, signals <-chan os.Signal, stuck func(string)) {
 	ended := ctx.Done()
@@ -305,7 +304,7 @@ func follow(ctx context.Context, process *supervise.Process, signals <-chan os.S
 	}
 }
 
-// prioritizedEnv is the environment of the command.
+// prioritizedEnv returns the environment of the command.
 func prioritizedEnv(env []string, r prioritizeRequest) []string {
 	var child []string
 	options := ""
@@ -323,8 +322,9 @@ func prioritizedEnv(env []string, r prioritizeRequest) []string {
 	return append(child, "PGAPPNAME="+r.tag)
 }
 
-// checkedSource opens sessions for the watcher, and has the server read the filters
-// before the command begins: it alone knows whether a regular expression is one.
+// A checkedSource opens sessions for the watcher. It runs the filters once, so that an
+// invalid regular expression, which only the server detects, fails before the command
+// starts.
 type checkedSource struct {
 	pglock.Source
 	filters []inspect.Filter
@@ -335,7 +335,7 @@ func (s checkedSource) Open(ctx context.Context) (pglock.Session, error) {
 	if err != nil || len(s.filters) == 0 {
 		return session, err
 	}
-	// What prioritize refuses, such as a pooler's session, it refuses as it was.
+	// Leave it to package prioritize to refuse a session, such as a pooler's.
 	guarded, err := inspect.Guard(ctx, session)
 	if err == nil && !guarded.Shared() {
 		_, err = inspect.Blocked(ctx, guarded, s.filters...)
@@ -368,14 +368,14 @@ func (f *kindFlag) Set(s string) error {
 	for kind := range strings.SplitSeq(s, ",") {
 		kind = strings.TrimSpace(kind)
 		if !slices.Contains(kindChoices(), kind) {
-			return fmt.Errorf("there are %s", strings.Join(kindChoices(), ", "))
+			return fmt.Errorf("the kinds are %s", strings.Join(kindChoices(), ", "))
 		}
 		*f = append(*f, prioritize.Kind(kind))
 	}
 	return nil
 }
 
-// countFlag is a number from 1 on; 0 is that none was given.
+// countFlag is --max: a number of 1 or more, or 0 if not given.
 type countFlag int
 
 func (f *countFlag) Type() string { return "N" }
@@ -390,13 +390,13 @@ func (f *countFlag) String() string {
 func (f *countFlag) Set(s string) error {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 {
-		return errors.New("a number from 1 on is needed; to end nobody, say --dry-run")
+		return errors.New("must be 1 or more; use --dry-run to end no session")
 	}
 	*f = countFlag(n)
 	return nil
 }
 
-// pidFlag are PIDs of sessions.
+// pidFlag is --pid: PIDs of sessions.
 type pidFlag []int32
 
 func (f *pidFlag) Type() string { return "PID" }
@@ -412,7 +412,7 @@ func (f *pidFlag) String() string {
 func (f *pidFlag) Set(s string) error {
 	pid, err := strconv.ParseInt(s, 10, 32)
 	if err != nil || pid < 1 {
-		return errors.New("it is no PID")
+		return errors.New("not a PID")
 	}
 	*f = append(*f, int32(pid))
 	return nil

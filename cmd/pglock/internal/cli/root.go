@@ -9,26 +9,26 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const rootHelp = `pglock takes Postgres locks for commands, and shows who holds and who waits.
+const rootHelp = `pglock runs commands under Postgres locks, and shows who holds locks and who waits.
 
-A lock has a name. It is held by a database session, so it is the same lock on
-every machine that connects to the database, and it is free as soon as its
-holder ends, however that happens.`
+A lock has a name and is held by a database session. It is the same lock on every
+machine that connects to the database, and Postgres releases it when its holder
+ends, however that happens.`
 
-const rootExamples = `  Run a job on one machine at a time, and skip it where another has it:
+const rootExamples = `  Run a job on one machine at a time, and skip it if another machine runs it:
     pglock run --no-wait -E 0 nightly-report -- ./report.sh
 
   See who holds what, and who waits for whom:
     pglock ls
     pglock tree
 
-  End whoever keeps others from a table, after a look at them:
+  End the sessions that block a table, after confirmation:
     pglock terminate --blocking --on orders
 
-  Try it without a database of your own:
+  Try it without a database:
     pglock demo`
 
-// rootCommand is pglock with all its verbs.
+// rootCommand returns the pglock command with all its verbs.
 func (a *app) rootCommand() *cobra.Command {
 	var version bool
 	root := &cobra.Command{
@@ -43,7 +43,7 @@ func (a *app) rootCommand() *cobra.Command {
 			case version:
 				return a.printVersion("table")
 			case len(args) == 0:
-				return &usageError{text: "no verb", hint: "see 'pglock --help'"}
+				return &usageError{text: "no verb given", hint: "see 'pglock --help'"}
 			}
 			return unknownVerb(cmd, args[0])
 		},
@@ -58,10 +58,10 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(a.Out, cmd) })
 
 	root.PersistentFlags().SortFlags = false
-	root.Flags().BoolVarP(&version, "version", "V", false, "print the version, and exit")
+	root.Flags().BoolVarP(&version, "version", "V", false, "print the version and exit")
 	a.connectionFlags(root.PersistentFlags())
-	// Without a shorthand: -h is the host, as in psql.
-	root.PersistentFlags().Bool("help", false, "print this help, and exit")
+	// No shorthand: -h is the host, as in psql.
+	root.PersistentFlags().Bool("help", false, "print this help and exit")
 
 	root.AddCommand(a.runCommand(), a.prioritizeCommand(), a.lsCommand(), a.treeCommand(), a.cancelCommand(), a.terminateCommand(), a.configCommand(), a.modesCommand(), a.completionCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
@@ -69,22 +69,22 @@ func (a *app) rootCommand() *cobra.Command {
 	return root
 }
 
-// connectionFlags are psql's, before or after the verb.
+// connectionFlags adds psql's connection flags, which may stand before or after the verb.
 func (a *app) connectionFlags(flags *pflag.FlagSet) {
 	c := &a.connection
-	flags.StringVarP(&c.Host, "host", "h", "", "`host` of the server, or folder of its socket")
-	flags.StringVarP(&c.Port, "port", "p", "", "`port` of the server")
+	flags.StringVarP(&c.Host, "host", "h", "", "server `host`, or the directory of its socket")
+	flags.StringVarP(&c.Port, "port", "p", "", "server `port`")
 	flags.StringVarP(&c.User, "username", "U", "", "`user` to connect as")
-	flags.StringVarP(&c.Database, "dbname", "d", "", "`database`, or a URI or key=value string, or a name of the config file")
-	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never ask for a password")
-	flags.BoolVarP(&c.Ask, "password", "W", false, "ask for a password before connecting")
+	flags.StringVarP(&c.Database, "dbname", "d", "", "`database` name, URI or key=value string, or a name from the config file")
+	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never prompt for a password")
+	flags.BoolVarP(&c.Ask, "password", "W", false, "prompt for a password before connecting")
 	flags.StringVar(&a.config.path, "config-file", "", "the config `file`; see 'pglock config'")
 	for _, name := range []string{"host", "port", "username", "dbname", "no-password", "password", "config-file"} {
 		flags.Lookup(name).Annotations = map[string][]string{connectionFlag: nil}
 	}
 }
 
-// connectionFlag marks the flags that stand under their own heading in the help.
+// connectionFlag annotates the flags that the help lists under their own heading.
 const connectionFlag = "connection"
 
 func unknownVerb(cmd *cobra.Command, name string) error {
@@ -95,7 +95,7 @@ func unknownVerb(cmd *cobra.Command, name string) error {
 	return &usageError{text: "unknown verb " + quoted(name), hint: hint}
 }
 
-// flagError is a wrong flag on one line.
+// flagError returns a usage error for err, an error of pflag, on one line.
 func flagError(cmd *cobra.Command, err error) error {
 	text := err.Error()
 	var unknown *pflag.NotExistError
@@ -118,15 +118,15 @@ func flagName(f *pflag.Flag) string { return "--" + f.Name }
 
 func seeHelp(cmd *cobra.Command) string { return "see '" + cmd.CommandPath() + " --help'" }
 
-// usagef is what is wrong with a verb's arguments.
+// usagef returns a usage error with a hint at the verb's help.
 func usagef(cmd *cobra.Command, format string, args ...any) error {
 	return &usageError{text: fmt.Sprintf(format, args...), hint: seeHelp(cmd)}
 }
 
-// noArgs refuses arguments.
+// noArgs returns an error if there are arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef(cmd, "%s takes no arguments, and has %s", cmd.Name(), quoted(args[0]))
+		return usagef(cmd, "%s takes no arguments, but got %s", cmd.Name(), quoted(args[0]))
 	}
 	return nil
 }

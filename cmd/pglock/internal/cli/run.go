@@ -9,36 +9,44 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-const runHelp = `Holds the lock NAME while COMMAND runs, so that of all who do so on this database
-only one runs its command at a time. Without --wait or --no-wait it waits for the
-lock as long as it takes.
+const runHelp = `Runs COMMAND while holding the lock NAME, so that only one command runs under this
+name at a time, on any machine that uses this database. Without --wait or --no-wait,
+pglock waits for the lock without limit.
 
-COMMAND has pglock's streams, and its exit code is pglock's. A signal that is sent to
-pglock alone goes to COMMAND's whole process group; one that is sent to every process,
-as systemd does, reaches COMMAND only once. What it leaves running is ended before the lock is unlocked,
-and if the lock is lost, COMMAND is ended: SIGTERM, then SIGKILL after the grace.
-It finds the lock's name in PGLOCK_NAME and its key in PGLOCK_KEY.
+COMMAND gets pglock's standard streams, and the name and key of the lock in PGLOCK_NAME
+and PGLOCK_KEY. pglock exits with COMMAND's exit code.
 
-Exit codes: COMMAND's own, or 128 and the signal's number when a signal ended it;
-75 when the lock was not acquired (another code with -E); 76 when it was lost;
-69 when no server answered or takes a session for now; 126 when COMMAND cannot be
-executed and 127 when it is not found; 2 for wrong usage; 1 for any other error.`
+A signal sent to pglock alone is passed to COMMAND's process group. A signal sent to
+every process, as systemd does, reaches COMMAND only once. Processes that COMMAND
+leaves running are ended before the lock is unlocked. If the lock is lost, COMMAND
+gets SIGTERM, and SIGKILL after --grace.
+
+Exit codes:
+
+  COMMAND's own, or 128+N if signal N ended it
+  1    any other error
+  2    wrong usage
+  69   no server answered, or it accepts no sessions now
+  75   lock not acquired (-E sets another code)
+  76   lock lost
+  126  COMMAND cannot be executed
+  127  COMMAND not found`
 
 const runExamples = `  pglock run nightly-report -- ./report.sh --all
   pglock run --wait 30s deploy -- make deploy
   pglock run --no-wait -E 0 cron-cleanup -- ./cleanup
-  pglock run --shared catalogue -- ./export
+  pglock run --shared catalog -- ./export
   pglock -h db.example.com -d app run nightly -- sh -c 'make all && ./publish'`
 
-// runRequest is what pglock run is asked to do.
+// A runRequest holds the arguments of pglock run.
 type runRequest struct {
 	key     pglock.Key
-	title   string // of the lock, as it was given
+	title   string // the lock's name as given
 	shared  bool
 	noWait  bool
-	wait    time.Duration // 0 is no limit
+	wait    time.Duration // 0 for no limit
 	grace   time.Duration
-	code    int // for a lock that was not acquired
+	code    int // exit code if the lock is not acquired
 	command []string
 }
 
@@ -46,7 +54,7 @@ func (a *app) runCommand() *cobra.Command {
 	var (
 		r      runRequest
 		number keyFlag
-		wait   = durationFlag{least: time.Nanosecond, what: "must be longer than 0; --no-wait does not wait"}
+		wait   = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --no-wait to give up at once"}
 		grace  = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
 		code   = codeFlag(exitNotAcquired)
 	)
@@ -71,7 +79,7 @@ func (a *app) runCommand() *cobra.Command {
 				r.title = name
 			}
 			if r.noWait && wait.set {
-				return usagef(cmd, "--wait and --no-wait contradict each other")
+				return usagef(cmd, "--wait and --no-wait cannot be combined")
 			}
 			r.wait, r.grace, r.code = wait.value, grace.value, int(code)
 			return a.run(cmd.Context(), r)
@@ -79,17 +87,17 @@ func (a *app) runCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.Var(&wait, "wait", "give up when the lock was not had within this time")
-	flags.BoolVar(&r.noWait, "no-wait", false, "give up at once when another holds the lock")
-	flags.BoolVar(&r.shared, "shared", false, "hold the lock together with others that hold it --shared")
-	flags.VarP(&code, "conflict-exit-code", "E", "exit code for a lock that was not acquired")
-	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL for what must end")
-	flags.Var(&number, "key", "a number or a pair of numbers, in place of NAME")
+	flags.Var(&wait, "wait", "give up if the lock is not acquired within this time")
+	flags.BoolVar(&r.noWait, "no-wait", false, "give up at once if another session holds the lock")
+	flags.BoolVar(&r.shared, "shared", false, "share the lock with others that use --shared")
+	flags.VarP(&code, "conflict-exit-code", "E", "exit code if the lock is not acquired")
+	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
+	flags.Var(&number, "key", "lock this number or pair of numbers instead of NAME")
 	return cmd
 }
 
-// splitRunArgs tells the name from the command. A name that begins with a dash
-// can be given after a first --, as in: run -- -x -- command.
+// splitRunArgs splits the arguments into the name and the command. A name that begins
+// with a dash can be given after a first --, as in: run -- -x -- command.
 func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, command []string, err error) {
 	dash := cmd.ArgsLenAtDash()
 	if !byKey && dash == 0 && len(args) > 1 && args[1] == "--" {
@@ -102,18 +110,18 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 		}
 		switch {
 		case byKey && len(before) > 0 && dash >= 0:
-			return "", nil, usagef(cmd, "--key stands in place of a name, and there is the name %s too", quoted(before[0]))
+			return "", nil, usagef(cmd, "--key and the name %s cannot be combined", quoted(before[0]))
 		case byKey:
 		case len(before) == 0:
-			return "", nil, usagef(cmd, "the lock's name is missing: pglock run NAME -- COMMAND")
+			return "", nil, usagef(cmd, "no lock name given: pglock run NAME -- COMMAND")
 		case len(before) > 1 && dash >= 0:
-			return "", nil, usagef(cmd, "one lock's name is needed, and here are %d: %s", len(before), quoted(strings.Join(before, " ")))
+			return "", nil, usagef(cmd, "expected one lock name, got %d: %s", len(before), quoted(strings.Join(before, " ")))
 		default:
 			name = before[0]
 		}
 	}
 	if dash < 0 || len(command) == 0 {
-		return "", nil, usagef(cmd, "no command: write it after --, as in pglock run NAME -- COMMAND")
+		return "", nil, usagef(cmd, "no command given: pglock run NAME -- COMMAND")
 	}
 	return name, command, nil
 }

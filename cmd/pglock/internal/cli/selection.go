@@ -15,8 +15,8 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// selection is which locks a verb is about and how they are shown: what ls, tree,
-// cancel and terminate have in common.
+// A selection is which locks a verb selects and how it shows them. ls, tree, cancel and
+// terminate share it.
 type selection struct {
 	filters    filterFlag
 	tables     listFlag
@@ -28,15 +28,15 @@ type selection struct {
 	view string // its name
 	pids []int32
 
-	// What settle makes of flags, view and defaults.
-	viewFilters []inspect.Filter
-	ownColumns  bool // the attributes are those of the flags or the view
-	yes         bool // the view's
-	output      string
-	origins     map[string]string // of what is in force, by its name in the config file
+	// The result of resolve, from the flags, the view and the defaults.
+	viewFilters     []inspect.Filter
+	explicitColumns bool // the attributes are from the flags or the view
+	yes             bool // the view's
+	output          string
+	origins         map[string]string // where each setting is from, by its name in the config file
 }
 
-// These are the columns where nobody says which.
+// The default columns.
 var (
 	defaultColumns     = []string{"pid", "duration", "granted", "mode", "kind", "relation", "context", "query"}
 	defaultPairColumns = []string{"pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query"}
@@ -44,30 +44,30 @@ var (
 
 const defaultLimit = 25
 
-// register adds the flags that say which locks.
+// register adds the flags that select locks.
 func (s *selection) register(flags *pflag.FlagSet, blocking string) {
-	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeated, what matches all")
-	flags.Var(&s.tables, "on", "only locks on this `table`; repeated, on any of them")
+	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeat to require all")
+	flags.Var(&s.tables, "on", "only locks on this `table`; repeat for more tables")
 	flags.BoolVar(&s.blocking, "blocking", false, blocking)
-	flags.StringVarP(&s.view, "config", "c", "", "what the `VIEW` of the config file says, besides these flags")
+	flags.StringVarP(&s.view, "config", "c", "", "also apply this `VIEW` of the config file")
 }
 
-// registerList adds those that say how they are listed.
+// registerList adds the flags of lists.
 func (s *selection) registerList(flags *pflag.FlagSet) {
 	s.limit = defaultLimit
-	flags.VarP(&s.attributes, "attribute", "a", "show this `attribute`; repeated or with commas, these")
-	flags.VarP(&s.limit, "limit", "l", "show at most `N`, the most urgent ones; 0 for all")
-	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each in lines of its own")
+	flags.VarP(&s.attributes, "attribute", "a", "show this `attribute`; repeat or separate with commas")
+	flags.VarP(&s.limit, "limit", "l", "show at most `N`, most urgent first; 0 for all")
+	flags.BoolVarP(&s.expanded, "expanded", "e", false, "show each attribute on its own line")
 }
 
-// settle reads the arguments, adds what the config file says, and checks what only
-// all of it together tells.
-func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
+// resolve parses the arguments, adds the settings of the config file, and checks the
+// selection.
+func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 	for _, arg := range args {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 			pid, err := strconv.ParseInt(word, 10, 32)
 			if err != nil || pid < 1 {
-				return usagef(cmd, "%s is no PID", quoted(word))
+				return usagef(cmd, "%s is not a PID", quoted(word))
 			}
 			if !slices.Contains(s.pids, int32(pid)) {
 				s.pids = append(s.pids, int32(pid))
@@ -82,22 +82,22 @@ func (s *selection) settle(a *app, cmd *cobra.Command, args []string) error {
 	}
 	for _, f := range slices.Concat(s.filters, s.viewFilters) {
 		if config.OfPairs(f) {
-			return usagef(cmd, "--filter %s: only pairs have that: add --blocking", quoted(f.String()))
+			return usagef(cmd, "--filter %s: this field needs --blocking", quoted(f.String()))
 		}
 	}
 	for _, name := range s.attributes {
 		if _, ok := attributeOf(inspect.Attributes(), name); !ok {
-			return usagef(cmd, "--attribute %s: only pairs have that: add --blocking", quoted(name))
+			return usagef(cmd, "--attribute %s: this attribute needs --blocking", quoted(name))
 		}
 	}
 	return nil
 }
 
-// merge adds what the view says, and then the defaults of the config file. Filters
-// and tables of a view come to those of the flags; of all else the flags have the
-// last word.
+// merge adds the settings of the view, and then the defaults of the config file. A
+// view's filters and tables are added to those of the flags. Every other setting applies
+// only if no flag sets it.
 func (s *selection) merge(a *app, cmd *cobra.Command) error {
-	said := func(flag string) bool { return cmd.Flags().Changed(flag) }
+	isSet := func(flag string) bool { return cmd.Flags().Changed(flag) }
 	s.origins = map[string]string{}
 	for key, flag := range map[string]string{
 		"filters": "filter", "tables": "on", "blocking": "blocking", "attributes": "attribute",
@@ -107,7 +107,7 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 			s.origins[key] = "--" + flag
 		}
 	}
-	took := func(key string, v config.View) {
+	setOrigin := func(key string, v config.View) {
 		s.origins[key] = a.config.where(v, key)
 	}
 	if a.config.view != nil {
@@ -119,19 +119,19 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 			case from != "":
 				s.origins[key] = from + ", " + a.config.where(v, key)
 			default:
-				took(key, v)
+				setOrigin(key, v)
 			}
 		}
-		if v.Blocking != nil && !said("blocking") {
+		if v.Blocking != nil && !isSet("blocking") {
 			s.blocking = *v.Blocking
-			took("blocking", v)
+			setOrigin("blocking", v)
 		}
-		if v.Yes != nil && !said("yes") {
+		if v.Yes != nil && !isSet("yes") {
 			s.yes = *v.Yes
-			took("yes", v)
+			setOrigin("yes", v)
 		}
 	}
-	s.ownColumns = said("attribute")
+	s.explicitColumns = isSet("attribute")
 	for i, v := range a.config.layers() {
 		names, key := v.Attributes, "attributes"
 		if s.blocking && len(v.BlockingAttributes) > 0 {
@@ -139,30 +139,30 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 		}
 		isDefault := i == len(a.config.layers())-1
 		if s.blocking && isDefault && key == "attributes" {
-			names = nil // those of locks
+			names = nil // they are for locks
 		}
 		if len(s.attributes) == 0 && len(names) > 0 && !(isDefault && cmd.Name() == "tree") {
-			s.attributes, s.ownColumns = names, !isDefault
-			took("attributes", v)
+			s.attributes, s.explicitColumns = names, !isDefault
+			setOrigin("attributes", v)
 			s.origins["attributes"] = a.config.where(v, key)
 		}
 		if v.Limit != nil && s.origins["limit"] == "" {
 			s.limit = limitFlag(*v.Limit)
-			took("limit", v)
+			setOrigin("limit", v)
 		}
 		if v.Expanded != nil && s.origins["expanded"] == "" {
 			s.expanded = *v.Expanded
-			took("expanded", v)
+			setOrigin("expanded", v)
 		}
 		if v.Output != "" && s.origins["output"] == "" {
 			s.output = v.Output
-			took("output", v)
+			setOrigin("output", v)
 		}
 	}
 	return nil
 }
 
-// outputOr is the format that the flag says, or else the config file.
+// outputOr returns the output format of the flag, or else of the config file.
 func (s *selection) outputOr(flag outputFlag) string {
 	if s.origins["output"] == "--output" || s.output == "" || !slices.Contains(flag.choices, s.output) {
 		return flag.value
@@ -170,12 +170,12 @@ func (s *selection) outputOr(flag outputFlag) string {
 	return s.output
 }
 
-// isEmpty reports whether nothing says which locks.
+// isEmpty reports whether nothing selects locks.
 func (s *selection) isEmpty() bool {
 	return len(s.pids) == 0 && len(s.filters) == 0 && len(s.tables) == 0 && len(s.viewFilters) == 0
 }
 
-// all are the filters that it all adds up to.
+// all returns the filters for the whole selection.
 func (s *selection) all() []inspect.Filter {
 	filters := slices.Concat(s.filters, s.viewFilters)
 	if len(s.pids) > 0 {
@@ -187,13 +187,13 @@ func (s *selection) all() []inspect.Filter {
 	return filters
 }
 
-// unmatched returns a line for each filter that nothing matches, even without the others:
-// its value may be misspelled, which no selection that is empty would show.
+// unmatched returns a line for each filter that matches nothing even without the others.
+// Its value may be misspelled, which an empty result alone would not show.
 func (s *selection) unmatched(ctx context.Context, session *session) ([]string, error) {
 	var lines []string
 	what := "lock"
 	if s.blocking {
-		what = "wait"
+		what = "blocked session"
 	}
 	for _, f := range slices.Concat(s.filters, s.viewFilters) {
 		var n int
@@ -211,9 +211,9 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 			n = len(locks)
 		}
 		if n == 0 {
-			line := fmt.Sprintf("no %s at all matches %s", what, quoted(f.String()))
+			line := fmt.Sprintf("no %s on the server matches %s", what, quoted(f.String()))
 			if text := f.String(); strings.HasPrefix(text, "relation ") && strings.Contains(text, ".") {
-				line += ": a relation is named without its schema, which is a field of its own; --on takes both"
+				line += ": write the relation without its schema, or use --on"
 			}
 			lines = append(lines, line)
 		}
@@ -221,23 +221,23 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	return lines, nil
 }
 
-// known are the attributes of what is selected.
-func (s *selection) known() []inspect.Attribute {
+// availableAttributes returns the attributes of locks, or of pairs with --blocking.
+func (s *selection) availableAttributes() []inspect.Attribute {
 	if s.blocking {
 		return inspect.PairAttributes()
 	}
 	return inspect.Attributes()
 }
 
-// columns are the attributes to show: those that were asked for, or the usual.
-func (s *selection) columns(usual ...string) []inspect.Attribute {
-	names := usual
+// columns returns the attributes to show: the selected ones, or else usual.
+func (s *selection) columns(defaults ...string) []inspect.Attribute {
+	names := defaults
 	if len(s.attributes) > 0 {
 		names = s.attributes
 	}
 	var columns []inspect.Attribute
 	for _, name := range names {
-		if a, ok := attributeOf(s.known(), name); ok {
+		if a, ok := attributeOf(s.availableAttributes(), name); ok {
 			columns = append(columns, a)
 		}
 	}
@@ -275,7 +275,7 @@ func (f *filterFlag) Set(s string) error {
 	return nil
 }
 
-// listFlag is a flag that may be given several times.
+// listFlag is a flag that may be repeated.
 type listFlag []string
 
 func (f *listFlag) Type() string   { return "list" }
@@ -283,7 +283,7 @@ func (f *listFlag) String() string { return strings.Join(*f, ", ") }
 
 func (f *listFlag) Set(s string) error {
 	if strings.TrimSpace(s) == "" {
-		return errors.New("it is empty")
+		return errors.New("must not be empty")
 	}
 	*f = append(*f, s)
 	return nil
@@ -303,7 +303,7 @@ func (f *attributeFlag) Set(s string) error {
 			for _, a := range inspect.Attributes() {
 				names = append(names, a.Name)
 			}
-			return fmt.Errorf("there is no attribute %s: there are %s; and for pairs blocking_ before those of the session, and block",
+			return fmt.Errorf("unknown attribute %s; the attributes are %s; with --blocking also block, and blocking_ before those of a session",
 				quoted(name), strings.Join(names, ", "))
 		}
 		*f = append(*f, name)
@@ -320,7 +320,7 @@ func (f *limitFlag) String() string { return strconv.Itoa(int(*f)) }
 func (f *limitFlag) Set(s string) error {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 {
-		return errors.New("a limit is a number, 0 for all")
+		return errors.New("must be a number, 0 for all")
 	}
 	*f = limitFlag(n)
 	return nil

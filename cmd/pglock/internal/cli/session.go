@@ -11,11 +11,11 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// session is the one connection of a verb that sees and ends locks.
+// A session is the connection of a verb that inspects locks or ends sessions.
 type session struct {
 	*inspect.Guarded
 	conn *pgx.Conn
-	user string // as whom it connected
+	user string // the role it connected as
 }
 
 // open opens a session for a verb.
@@ -40,14 +40,14 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 	return s, err
 }
 
-// target returns where to connect to, and tells what was ignored on the way.
+// target returns the target of the connection flags, and prints warnings.
 func (a *app) target(application string) (*connect.Target, error) {
 	target, err := a.connection.Target(a.lookup, application)
 	if err != nil {
 		return nil, err
 	}
 	for _, warning := range target.Warnings {
-		a.tell("%s", warning)
+		a.logf("%s", warning)
 	}
 	return target, nil
 }

@@ -9,17 +9,17 @@ import (
 	"github.com/pglock-go/pglock/config"
 )
 
-// settings are what the config file says to this run.
+// settings holds the config file's settings for this run.
 type settings struct {
 	path string // --config-file
 	file *config.Config
-	view *config.View // that -c names, nil for none
+	view *config.View // the view of -c, or nil
 
-	database       config.Database // that was chosen by its name; "" for none
-	databaseOrigin string          // who said which database
+	database       config.Database // the database chosen by name, if any
+	databaseOrigin string          // where the choice is from
 }
 
-// configure reads the config file before a verb that connects.
+// configure reads the config file, for verbs that connect.
 func (a *app) configure(cmd *cobra.Command) error {
 	if !cmd.HasParent() || cmd.Annotations[offline] != "" || strings.HasPrefix(cmd.Name(), "__") {
 		return nil
@@ -42,13 +42,13 @@ func (a *app) configure(cmd *cobra.Command) error {
 	return a.chooseDatabase(cmd.Flags().Changed("dbname"))
 }
 
-// chooseDatabase decides what to connect to: what -d says, or the view, or the
-// defaults of the config file where the environment does not.
-func (a *app) chooseDatabase(said bool) error {
+// chooseDatabase chooses the database: that of -d, or of the view, or of the config
+// file's defaults if the environment names none.
+func (a *app) chooseDatabase(given bool) error {
 	c := &a.config
 	name := a.connection.Database
 	switch {
-	case said:
+	case given:
 		c.databaseOrigin = "--dbname"
 	case c.view != nil && c.view.Database != "":
 		name, c.databaseOrigin = c.view.Database, c.where(*c.view, "database")
@@ -70,7 +70,7 @@ func (a *app) chooseDatabase(said bool) error {
 		flag := map[string]*string{"host": &a.connection.Host, "port": &a.connection.Port, "user": &a.connection.User}[s.Name]
 		switch {
 		case s.Name == "hostaddr" && hostFlag:
-			// It is the address of a host that -h replaced.
+			// Skip the address of the host that -h replaces.
 		case flag == nil:
 			rest = append(rest, s.Name+"="+quoteSetting(s.Value))
 		case *flag == "":
@@ -88,7 +88,7 @@ func quoteSetting(value string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 }
 
-// layers are the view and the defaults, in the order of who has the say.
+// layers returns the view and the defaults, highest priority first.
 func (c *settings) layers() []config.View {
 	var layers []config.View
 	if c.view != nil {
@@ -100,7 +100,7 @@ func (c *settings) layers() []config.View {
 	return layers
 }
 
-// where is the place of a key in the file.
+// where returns the place of a key in the config file.
 func (c *settings) where(v config.View, key string) string {
 	return fmt.Sprintf("%s:%d", c.file.Path, v.LineOf(key))
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// table is things as rows and attributes as columns.
+// A table has attributes as columns.
 type table struct {
 	columns []inspect.Attribute
 	rows    []row
@@ -29,7 +29,7 @@ type row struct {
 	waiting bool
 }
 
-// add adds a thing, of which value tells the attributes.
+// add adds a row, with the result of value for each column.
 func (t *table) add(waiting bool, value func(inspect.Attribute) any) {
 	r := row{waiting: waiting}
 	for _, a := range t.columns {
@@ -53,15 +53,15 @@ func (t *table) write(out io.Writer, f format) error {
 	return t.writeAligned(out, f.width, f.color)
 }
 
-// format is how a table is written.
+// A format is how a table is written.
 type format struct {
 	name     string // table, tsv, csv or json
 	expanded bool
-	width    int // of the terminal, 0 when it is not known
+	width    int // of the terminal, 0 if unknown
 	color    bool
 }
 
-// writeTSV writes lines with tabs, under a line of names.
+// writeTSV writes tab-separated lines under a header.
 func (t *table) writeTSV(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	var cells []string
@@ -79,8 +79,7 @@ func (t *table) writeTSV(out io.Writer) error {
 	return w.Flush()
 }
 
-// writeCSV writes CSV as RFC 4180 has it, under a line of names. Line breaks in
-// text stay.
+// writeCSV writes CSV (RFC 4180) with a header. It keeps line breaks in text.
 func (t *table) writeCSV(out io.Writer) error {
 	w := csv.NewWriter(out)
 	var cells []string
@@ -103,7 +102,7 @@ func (t *table) writeCSV(out io.Writer) error {
 	return w.Error()
 }
 
-// writeExpanded writes each row in lines of its own, with nothing cut.
+// writeExpanded writes each attribute on its own line, in full.
 func (t *table) writeExpanded(out io.Writer, color bool) error {
 	w := bufio.NewWriter(out)
 	widest := 0
@@ -133,7 +132,7 @@ func (t *table) writeExpanded(out io.Writer, color bool) error {
 	return w.Flush()
 }
 
-// machineText is a value as scripts like it: seconds, RFC 3339, no line breaks.
+// machineText formats a value for scripts: seconds, RFC 3339, no line breaks.
 func machineText(value any) string {
 	switch v := value.(type) {
 	case nil:
@@ -145,13 +144,13 @@ func machineText(value any) string {
 	case time.Time:
 		return v.Format(time.RFC3339Nano)
 	case map[string]string:
-		text, _ := json.Marshal(v) // of strings, which cannot fail
+		text, _ := json.Marshal(v) // a map of strings cannot fail
 		return printable(string(text))
 	}
 	return fmt.Sprint(value)
 }
 
-// humanText is a value as people like it.
+// humanText formats a value for people.
 func humanText(value any) string {
 	switch v := value.(type) {
 	case time.Duration:
@@ -167,15 +166,15 @@ func humanText(value any) string {
 	return machineText(value)
 }
 
-// The few colours: names are bold, and so is a row that waits, in yellow.
+// The colors: headers are bold, waiting rows are yellow.
 const (
 	bold   = "\x1b[1m"
 	yellow = "\x1b[33m"
 	reset  = "\x1b[0m"
 )
 
-// writeAligned writes a table as wide as the terminal, or as needed when that is
-// not known (0): columns of long text give way, and then lines are cut.
+// writeAligned writes a table that fits width, or any width if that is 0. It narrows
+// columns of long text first, and then cuts lines.
 func (t *table) writeAligned(out io.Writer, width int, color bool) error {
 	const gap = 2
 	lines := [][]string{nil}
@@ -223,9 +222,9 @@ func (t *table) writeAligned(out io.Writer, width int, color bool) error {
 	return w.Flush()
 }
 
-// fit takes the room that is missing from the widest columns of long text: from
-// queries and contexts first, which say most at their beginning, and from names
-// last. No name, which may be anybody's choice, pushes the rest out of sight.
+// fit narrows the widest columns of long text until the table fits: queries and contexts
+// first, since their beginnings matter most, and names last. Names are narrowed too, so
+// that a long one cannot push the other columns out of sight.
 func (t *table) fit(widths []int, width, gap int) {
 	total := gap * (len(widths) - 1)
 	for _, w := range widths {
@@ -233,7 +232,7 @@ func (t *table) fit(widths []int, width, gap int) {
 	}
 	for _, give := range []struct {
 		names []string
-		least int
+		min   int
 	}{
 		{[]string{"query", "context"}, 24},
 		{[]string{"query", "context", "outcome"}, 16},
@@ -245,7 +244,7 @@ func (t *table) fit(widths []int, width, gap int) {
 			widest := -1
 			for i, a := range t.columns {
 				gives := slices.Contains(give.names, strings.TrimPrefix(a.Name, "blocking_"))
-				if gives && widths[i] > give.least && (widest < 0 || widths[i] > widths[widest]) {
+				if gives && widths[i] > give.min && (widest < 0 || widths[i] > widths[widest]) {
 					widest = i
 				}
 			}
@@ -257,8 +256,8 @@ func (t *table) fit(widths []int, width, gap int) {
 	}
 }
 
-// writeJSON writes an array of objects, one for each row, which have all columns,
-// null where there is nothing.
+// writeJSON writes an array with an object for each row. Every object has all columns,
+// with null for missing values.
 func (t *table) writeJSON(out io.Writer) error {
 	var objects []jsonObject
 	for _, r := range t.rows {
@@ -271,7 +270,7 @@ func (t *table) writeJSON(out io.Writer) error {
 	return writeJSONList(out, objects)
 }
 
-// jsonObject is an object whose members have an order.
+// A jsonObject is a JSON object whose members are ordered.
 type jsonObject []jsonMember
 
 type jsonMember struct {
@@ -281,7 +280,7 @@ type jsonMember struct {
 
 func (o *jsonObject) add(name string, value any) { *o = append(*o, jsonMember{name, value}) }
 
-// writeJSONList writes an array of objects, each on a line.
+// writeJSONList writes an array with an object on each line.
 func writeJSONList(out io.Writer, objects []jsonObject) error {
 	w := bufio.NewWriter(out)
 	w.WriteString("[")
@@ -337,8 +336,8 @@ func (o jsonObject) write(w *bufio.Writer, indent string) error {
 	return nil
 }
 
-// jsonValue is a value in JSON that is safe to show on a terminal: encoding/json
-// leaves control characters from U+007F on as they are.
+// jsonValue encodes a value as JSON that is safe to show on a terminal: encoding/json
+// does not escape control characters from U+007F on.
 func jsonValue(value any) ([]byte, error) {
 	if d, ok := value.(time.Duration); ok {
 		value = d.Seconds()
@@ -352,8 +351,8 @@ func jsonValue(value any) ([]byte, error) {
 	return []byte(safeJSON(strings.TrimSuffix(buffer.String(), "\n"))), nil
 }
 
-// safeJSON is JSON in which what a terminal might obey is escaped. Outside of its
-// texts there is no such thing.
+// safeJSON escapes characters that a terminal might interpret. In JSON they occur only
+// in strings.
 func safeJSON(text string) string {
 	var safe strings.Builder
 	for _, r := range text {

@@ -10,7 +10,7 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A table is never wider than the terminal, and queries give way before names do.
+// A table is never wider than the terminal, and queries are cut before names.
 func TestAlignedWidth(t *testing.T) {
 	table := &table{}
 	for _, name := range []string{"pid", "relation", "application", "query"} {
@@ -28,7 +28,7 @@ func TestAlignedWidth(t *testing.T) {
 		}
 		for line := range strings.Lines(out.String()) {
 			if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > width {
-				t.Fatalf("a line of %d columns where %d fit: %s", n, width, line)
+				t.Fatalf("a line of %d columns in a width of %d: %s", n, width, line)
 			}
 		}
 		if width >= 80 && !strings.Contains(out.String(), values["relation"].(string)) {
@@ -56,7 +56,7 @@ func TestWatchFlag(t *testing.T) {
 	}
 	off := watchFlag{}
 	if rest := off.fromArgs([]string{"5s"}); len(rest) != 1 || off.every != 0 {
-		t.Error("a duration is taken without --watch")
+		t.Error("a duration is parsed without --watch")
 	}
 }
 
@@ -65,7 +65,7 @@ func TestWantsUnicode(t *testing.T) {
 		"": true, "LANG=C": false, "LANG=C.UTF-8": true, "LANG=en_US.utf8": true, "LANG=de_DE.ISO-8859-1": false,
 		"LC_ALL=POSIX LANG=C.UTF-8": false, "LC_CTYPE=C.UTF-8 LANG=C": true,
 	} {
-		if got := (&app{env: strings.Fields(env)}).wantsUnicode(); got != want {
+		if got := (&app{env: strings.Fields(env)}).useUnicode(); got != want {
 			t.Errorf("%q: %v", env, got)
 		}
 	}

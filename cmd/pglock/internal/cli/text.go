@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// printable makes one line of text that comes from elsewhere. See package plain.
+// printable makes untrusted text safe to show on one line. See package termtext.
 func printable(s string) string { return termtext.Line(s) }
 
 // isTerminal reports whether a stream is a terminal.
@@ -21,7 +21,7 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// terminalWidth is the width of the terminal that the output goes to, or 0.
+// terminalWidth returns the width of the terminal or of COLUMNS, or 0 if there is neither.
 func (a *app) terminalWidth() int {
 	if !isTerminal(a.Out) && a.getenv("COLUMNS") == "" {
 		return 0
@@ -29,8 +29,7 @@ func (a *app) terminalWidth() int {
 	return a.width()
 }
 
-// width is how many columns there are to write a table in, 0 when that is not
-// known: those of the terminal, or what COLUMNS says.
+// width returns the width of the terminal, or else COLUMNS, or 0 if neither is known.
 func (a *app) width() int {
 	if f, ok := a.Out.(*os.File); ok {
 		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
@@ -44,16 +43,16 @@ func (a *app) width() int {
 	return columns
 }
 
-// quoted is s in quotes, cut where it is longer than a person wants to read.
+// quoted returns s in quotes, made printable and cut to a readable length.
 func quoted(s string) string {
-	const most = 64
-	if utf8.RuneCountInString(s) > most {
-		s = string([]rune(s)[:most]) + "…"
+	const maxRunes = 64
+	if utf8.RuneCountInString(s) > maxRunes {
+		s = string([]rune(s)[:maxRunes]) + "…"
 	}
 	return `"` + printable(s) + `"`
 }
 
-// terminal is where a person can be asked, whatever the streams are.
+// terminal returns the terminal to ask at, even if the streams are redirected.
 func (a *app) terminal() (in io.Reader, out io.Writer, err error) {
 	input, output := "/dev/tty", "/dev/tty"
 	if runtime.GOOS == "windows" {

@@ -15,15 +15,15 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const treeHelp = `Draws who waits for whom: at each root a session, or a prepared transaction,
-that waits for nobody and keeps others waiting, and below each session those
-that wait for it. The root with the most sessions behind it comes first: to end
-it, or to let it finish, helps most.
+const treeHelp = `Draws who waits for whom. Each root is a session or a prepared transaction that
+blocks others and does not wait. Below each session are those that wait for it. The
+root with the most sessions behind it comes first: ending it frees the most.
 
-PIDs, filters and tables choose the trees in which a session has a lock that
-matches, or waits for one. A tree is always shown whole.
+PIDs, filters and tables select the trees in which a session holds or waits for a
+matching lock. A tree is always shown whole.
 
--o json is an array of the roots, each with those that it blocks in "blocked".`
+-o json prints an array of the roots, each with the sessions that it blocks in
+"blocked".`
 
 const treeExamples = `  pglock tree
   pglock tree --on orders
@@ -43,18 +43,18 @@ func (a *app) treeCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.settle(a, cmd, args); err != nil {
+			if err := s.resolve(a, cmd, args); err != nil {
 				return err
 			}
 			format := s.outputOr(output)
 			terminal := isTerminal(a.Out)
 			style := treeStyle{
 				width: a.terminalWidth(),
-				color: terminal && a.wantsColor(),
+				color: terminal && a.useColor(),
 				lines: unicodeLines,
 				extra: s.columns(),
 			}
-			if ascii || !a.wantsUnicode() {
+			if ascii || !a.useUnicode() {
 				style.lines = asciiLines
 			}
 			return a.show(cmd.Context(), "tree", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
@@ -70,16 +70,15 @@ func (a *app) treeCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
-	s.register(cmd.Flags(), "FILTERs are about pairs of one that waits and one that blocks it")
-	cmd.Flags().VarP(&s.attributes, "attribute", "a", "tell this `attribute` of each session too; repeated or with commas, these")
+	s.register(cmd.Flags(), "filter pairs of a waiting session and one that blocks it")
+	cmd.Flags().VarP(&s.attributes, "attribute", "a", "also show this `attribute` of each session; repeat or separate with commas")
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
-	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw without line characters")
+	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw with ASCII characters")
 	watch.register(cmd.Flags())
 	return cmd
 }
 
-// forest reads the trees that are selected. With named, advisory locks have their
-// names where they are known.
+// forest reads the selected trees. With named, it adds the known names of advisory locks.
 func (s *selection) forest(ctx context.Context, session *session, named bool) ([]*inspect.Tree, error) {
 	snapshot, err := inspect.Take(ctx, session)
 	if err != nil {
@@ -118,7 +117,7 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 	return snapshot.Forest(pids...), nil
 }
 
-// treeLines are what the branches are drawn with.
+// treeLines holds the characters that branches are drawn with.
 type treeLines struct{ branch, last, down, none string }
 
 var (
@@ -126,15 +125,15 @@ var (
 	asciiLines   = treeLines{"|- ", "`- ", "|  ", "   "}
 )
 
-// treeStyle is how a forest is drawn.
+// A treeStyle is how a forest is drawn.
 type treeStyle struct {
-	width int // 0 for as wide as it gets
+	width int // 0 for no limit
 	color bool
 	lines treeLines
-	extra []inspect.Attribute // that are told of each session
+	extra []inspect.Attribute // attributes shown for each session
 }
 
-// span is text in one colour.
+// A span is text in one color.
 type span struct{ color, text string }
 
 const (
@@ -156,8 +155,8 @@ func (style treeStyle) write(out io.Writer, forest []*inspect.Tree) error {
 	return nil
 }
 
-// node writes a session and those below it. The line that names it begins with
-// first, and its other lines with rest.
+// node writes a session and the sessions below it. Its first line begins with first, its
+// other lines with rest. above is the session that it waits for.
 func (style treeStyle) node(out io.Writer, t *inspect.Tree, first, rest, above string) {
 	line := func(prefix string, spans ...span) {
 		style.line(out, append([]span{{dim, prefix}}, spans...))
@@ -182,7 +181,7 @@ func (style treeStyle) node(out io.Writer, t *inspect.Tree, first, rest, above s
 		if i == len(t.Blocked)-1 {
 			first, next = style.lines.last, style.lines.none
 		}
-		style.node(out, child, rest+first, rest+next, whoIs(t.Session))
+		style.node(out, child, rest+first, rest+next, sessionName(t.Session))
 	}
 }
 
@@ -191,12 +190,12 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	if t.Pair == nil {
 		name = bold + red
 	}
-	spans := []span{{name, whoIs(t.Session)}, {"", whatIs(t.Session)}}
+	spans := []span{{name, sessionName(t.Session)}, {"", applicationText(t.Session)}}
 	if t.Pair != nil {
-		spans = append(spans, span{yellow, "  waits " + waitText(t.Pair)}, span{"", howBlocked(t.Pair, above)})
+		spans = append(spans, span{yellow, "  waits " + waitText(t.Pair)}, span{"", blockText(t.Pair, above)})
 	}
 	if t.Again {
-		return append(spans, span{dim, "  (drawn elsewhere with those behind it)"}, span{"", whoseIs(t.Session)})
+		return append(spans, span{dim, "  (drawn elsewhere, with the sessions behind it)"}, span{"", ownerText(t.Session)})
 	}
 	if t.Pair == nil || t.State != "active" {
 		spans = append(spans, span{"", stateText(t.Session)})
@@ -209,10 +208,10 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 		spans = append(spans, span{bold, text})
 	}
 	if t.Cycle {
-		spans = append(spans, span{red, "  in a circle: waits for itself through others"})
+		spans = append(spans, span{red, "  in a cycle: waits for itself through others"})
 	}
-	// At the end, where a line may be cut.
-	spans = append(spans, span{"", whoseIs(t.Session)})
+	// At the end, because long lines are cut.
+	spans = append(spans, span{"", ownerText(t.Session)})
 	for _, a := range style.extra {
 		v := a.Value(&inspect.Lock{Session: t.Session})
 		if a.Name == "application" {
@@ -225,7 +224,7 @@ func (style treeStyle) title(t *inspect.Tree, above string) []span {
 	return spans
 }
 
-// line writes a line, cut to the width.
+// line writes a line, cut at the width.
 func (style treeStyle) line(out io.Writer, spans []span) {
 	var b strings.Builder
 	left := style.width
@@ -251,8 +250,8 @@ func (style treeStyle) line(out io.Writer, spans []span) {
 	fmt.Fprintln(out, b.String())
 }
 
-// whoIs is a session by its number, or a prepared transaction by its name.
-func whoIs(s *inspect.Session) string {
+// sessionName names a session by its PID, or a prepared transaction by its name.
+func sessionName(s *inspect.Session) string {
 	switch {
 	case s.Prepared != nil && s.Prepared.GID == "":
 		return "a prepared transaction"
@@ -262,8 +261,8 @@ func whoIs(s *inspect.Session) string {
 	return fmt.Sprintf("pid %d", s.PID)
 }
 
-// whatIs is a session's application, and what it is if it is no client's.
-func whatIs(s *inspect.Session) string {
+// applicationText returns a session's application, and its type unless it is a client backend.
+func applicationText(s *inspect.Session) string {
 	text := ""
 	if s.Application != "" {
 		text += " " + quoted(applicationOf(s))
@@ -274,15 +273,15 @@ func whatIs(s *inspect.Session) string {
 	return text
 }
 
-// whoseIs is a session's role and database.
-func whoseIs(s *inspect.Session) string {
+// ownerText returns a session's role and database.
+func ownerText(s *inspect.Session) string {
 	if s.User == "" && s.Database == "" {
 		return ""
 	}
 	return "  " + printable(s.User+"@"+s.Database)
 }
 
-// waitText is what is waited for, and how long it has been.
+// waitText describes what a session waits for and for how long.
 func waitText(p *inspect.Pair) string {
 	about := ""
 	if p.WaitApprox {
@@ -291,8 +290,8 @@ func waitText(p *inspect.Pair) string {
 	return fmt.Sprintf("%s%s for %s on %s", about, shortDuration(p.WaitDuration), printable(p.Mode), printable(p.Target()))
 }
 
-// howBlocked is the block, hard or soft.
-func howBlocked(p *inspect.Pair, above string) string {
+// blockText describes a hard or soft block.
+func blockText(p *inspect.Pair, above string) string {
 	switch {
 	case p.Block == inspect.Soft:
 		return ", queued behind " + above + " (soft)"
@@ -302,7 +301,7 @@ func howBlocked(p *inspect.Pair, above string) string {
 	return ", held"
 }
 
-// stateText is what a session is at.
+// stateText describes the state of a session.
 func stateText(s *inspect.Session) string {
 	switch {
 	case s.Prepared != nil:
@@ -311,7 +310,7 @@ func stateText(s *inspect.Session) string {
 		}
 		return "  prepared " + s.Prepared.PreparedAt.Local().Format("2006-01-02 15:04:05")
 	case s.Hidden:
-		return "  (what it does is hidden from this role)"
+		return "  (its activity is hidden from this role)"
 	case s.State == "":
 		return ""
 	}
@@ -320,7 +319,7 @@ func stateText(s *inspect.Session) string {
 		text += " " + shortDuration(s.Duration)
 	}
 	if !s.XactStart.IsZero() && !s.StateChange.IsZero() {
-		// The clock of the server, since durations are counted by it.
+		// Use the server's clock, as the durations do.
 		since := s.StateChange
 		if s.State == "active" && !s.QueryStart.IsZero() {
 			since = s.QueryStart
@@ -332,7 +331,7 @@ func stateText(s *inspect.Session) string {
 	return text
 }
 
-// sessionAttributes are the attributes that belong to a session.
+// sessionAttributes returns the attributes of sessions.
 func sessionAttributes() []inspect.Attribute {
 	var attributes []inspect.Attribute
 	pairs := inspect.PairAttributes()
@@ -344,7 +343,7 @@ func sessionAttributes() []inspect.Attribute {
 	return attributes
 }
 
-// writeForestJSON writes the trees as docs/command.md promises.
+// writeForestJSON writes the trees in the format of docs/command.md.
 func writeForestJSON(out io.Writer, forest []*inspect.Tree) error {
 	ofSession := sessionAttributes()
 	var ofLock []inspect.Attribute
@@ -394,7 +393,7 @@ func writeForestJSON(out io.Writer, forest []*inspect.Tree) error {
 	return writeJSONList(out, list(forest))
 }
 
-// preparedObject is a prepared transaction in JSON, or nil.
+// preparedObject returns a prepared transaction as a JSON object, or nil.
 func preparedObject(p *inspect.Prepared) any {
 	if p == nil || p.GID == "" {
 		return nil
@@ -409,7 +408,7 @@ func preparedObject(p *inspect.Prepared) any {
 	return o
 }
 
-// hiddenInForest is what is hidden of the sessions in the trees.
+// hiddenInForest returns a notice if the activity of sessions in the trees is hidden.
 func hiddenInForest(s *session, forest []*inspect.Tree) []string {
 	hidden := map[int32]bool{}
 	var visit func(t *inspect.Tree)
@@ -427,14 +426,14 @@ func hiddenInForest(s *session, forest []*inspect.Tree) []string {
 	return hiddenNotice(s, len(hidden))
 }
 
-// hiddenNotice says how to see what is hidden.
+// hiddenNotice returns a notice about how to see the activity of count hidden sessions.
 func hiddenNotice(s *session, count int) []string {
 	if count == 0 {
 		return nil
 	}
 	role := `"` + strings.ReplaceAll(s.user, `"`, `""`) + `"`
-	return []string{fmt.Sprintf("what %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
-		plural(count, "session does", "sessions do"), role)}
+	return []string{fmt.Sprintf("the activity of %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
+		plural(count, "session", "sessions"), role)}
 }
 
 func plural(n int, one, many string) string {
@@ -444,10 +443,9 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// wantsUnicode reports whether lines can be drawn: not where the locale says that
-// the terminal knows no such characters. No locale at all is common in containers,
-// and says nothing.
-func (a *app) wantsUnicode() bool {
+// useUnicode reports whether to draw with line characters, which it does unless the
+// locale is not UTF-8. No locale at all is common in containers, and means nothing.
+func (a *app) useUnicode() bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if locale := strings.ToLower(a.getenv(name)); locale != "" {
 			return slices.ContainsFunc([]string{"utf-8", "utf8"}, func(s string) bool { return strings.Contains(locale, s) })

@@ -13,7 +13,7 @@ func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:         "version [-o json]",
 		Short:       "Print the version",
-		Long:        "Prints which pglock this is and what it was built from.",
+		Long:        "Prints the version of pglock and what it was built from.",
 		Annotations: map[string]string{offline: "true"},
 		Args:        noArgs,
 		RunE:        func(*cobra.Command, []string) error { return a.printVersion(output.value) },
@@ -22,7 +22,7 @@ func (a *app) versionCommand() *cobra.Command {
 	return cmd
 }
 
-// build is what is known about the executable.
+// A build describes the executable.
 type build struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`
@@ -32,9 +32,9 @@ type build struct {
 	Platform string `json:"platform"`
 }
 
-// buildInfo reads what the go command wrote into the executable: a version when
-// it was installed by one, commit and date when it was built in a checkout, and
-// neither when told to leave both out.
+// buildInfo returns what the go command recorded in the executable: the version if it
+// was installed as a module, the commit and date if it was built in a checkout, and
+// neither with -buildvcs=false.
 func buildInfo(info *debug.BuildInfo, ok bool) build {
 	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if !ok {

@@ -15,13 +15,13 @@ import (
 	"golang.org/x/term"
 )
 
-// watchFlag is --watch, with how often or without.
+// watchFlag is --watch, with or without an interval.
 type watchFlag struct{ every time.Duration }
 
 const watchDefault = 2 * time.Second
 
 func (f *watchFlag) register(flags *pflag.FlagSet) {
-	flags.Var(f, "watch", "show it again and again, every 2s or as `DURATION` says, until Ctrl-C")
+	flags.Var(f, "watch", "refresh every 2s, or every `DURATION`, until Ctrl-C")
 	flags.Lookup("watch").NoOptDefVal = watchDefault.String()
 }
 
@@ -35,7 +35,7 @@ func (f *watchFlag) String() string {
 }
 
 func (f *watchFlag) Set(s string) error {
-	d := durationFlag{least: 100 * time.Millisecond, what: "the server deserves a tenth of a second in between, at the least"}
+	d := durationFlag{min: 100 * time.Millisecond, what: "must be 100ms or longer"}
 	if err := d.Set(s); err != nil {
 		return err
 	}
@@ -43,8 +43,8 @@ func (f *watchFlag) Set(s string) error {
 	return nil
 }
 
-// fromArgs takes the duration out of the arguments: a flag whose value may be
-// missing finds it only after =, and people write --watch 5s.
+// fromArgs takes the interval from the arguments, since people write --watch 5s. pflag
+// accepts an optional value only after =.
 func (f *watchFlag) fromArgs(args []string) []string {
 	if f.every == 0 {
 		return args
@@ -54,12 +54,11 @@ func (f *watchFlag) fromArgs(args []string) []string {
 	})
 }
 
-// drawing writes what a verb shows, once. It returns what is to be said about it
-// on stderr.
-type drawing func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
+// A drawing writes the output of a verb once, and returns notices for stderr.
+type drawFunc func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
 
-// show draws once, or again and again with --watch.
-func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawing) error {
+// show draws once, or repeatedly with --watch.
+func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawFunc) error {
 	if watch.every == 0 {
 		s, err := a.open(ctx, verb)
 		if err != nil {
@@ -72,7 +71,7 @@ func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawi
 			return err
 		}
 		for _, n := range notices {
-			a.tell("%s", n)
+			a.logf("%s", n)
 		}
 		_, err = a.Out.Write(out.Bytes())
 		return err
@@ -81,19 +80,19 @@ func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawi
 	defer stop()
 	err := a.watch(ctx, verb, watch.every, draw)
 	if ctx.Err() != nil {
-		return nil // that is how it ends
+		return nil // Ctrl-C is the normal end
 	}
 	return err
 }
 
-// watch draws until ctx ends. Only the first drawing must succeed: a server that
-// is gone may come back.
-func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw drawing) error {
+// watch draws until ctx is done. Only the first drawing must succeed: a server that is
+// gone may come back.
+func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw drawFunc) error {
 	frame := a.pipeFrame
 	if isTerminal(a.Out) {
 		frame = a.terminalFrame
 	}
-	said := map[string]bool{}
+	printed := map[string]bool{}
 	var s *session
 	defer func() {
 		if s != nil {
@@ -127,7 +126,7 @@ func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw 
 				s = nil
 			}
 		}
-		if err := frame(n, every, out.Bytes(), notices, said); err != nil {
+		if err := frame(n, every, out.Bytes(), notices, printed); err != nil {
 			return err
 		}
 		select {
@@ -138,12 +137,12 @@ func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw 
 	}
 }
 
-// pipeFrame writes a frame below the one before it.
-func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, said map[string]bool) error {
+// pipeFrame writes a frame below the previous one.
+func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, printed map[string]bool) error {
 	for _, notice := range notices {
-		if !said[notice] {
-			a.tell("%s", notice)
-			said[notice] = true
+		if !printed[notice] {
+			a.logf("%s", notice)
+			printed[notice] = true
 		}
 	}
 	if n > 0 {
@@ -155,11 +154,10 @@ func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, s
 	return err
 }
 
-// terminalFrame writes a frame in place of the one before it, as far as there is
-// room.
+// terminalFrame writes a frame over the previous one, cut to the terminal's height.
 func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []string, _ map[string]bool) error {
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-	head := fmt.Sprintf("%s, every %s; Ctrl-C ends", time.Now().Format("15:04:05"), every)
+	head := fmt.Sprintf("%s, every %s; Ctrl-C to stop", time.Now().Format("15:04:05"), every)
 	lines = append([]string{head, ""}, lines...)
 	for _, notice := range notices {
 		line := "pglock: " + printable(notice)
@@ -180,8 +178,8 @@ func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []s
 	}
 	b.WriteString("\x1b[H")
 	for _, line := range lines {
-		// Erased before it is written: after a line that is as wide as the
-		// terminal, its last character would be.
+		// Erase the line before writing it. Erasing after a line as wide as the
+		// terminal would erase its last character.
 		b.WriteString("\x1b[2K" + line + "\r\n")
 	}
 	b.WriteString("\x1b[J")

@@ -6,13 +6,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A targetError says that a server is not what target_session_attrs asks for.
+// A targetError reports that a session does not match target_session_attrs.
 type targetError struct{ text string }
 
 func (e *targetError) Error() string { return e.text }
 
-// checkTarget checks that a session is what target_session_attrs asks for. Servers tell
-// what they are since Postgres 14; others are asked.
+// checkTarget checks that a session matches target_session_attrs. Since Postgres 14,
+// servers report their state at the start; older ones are queried.
 func checkTarget(ctx context.Context, conn *pgconn.PgConn, attr string) error {
 	standby, ok := conn.ParameterStatus("in_hot_standby"), true
 	readOnly := conn.ParameterStatus("default_transaction_read_only")
@@ -21,7 +21,7 @@ func checkTarget(ctx context.Context, conn *pgconn.PgConn, attr string) error {
 	case "read-write", "read-only":
 		ok = standby == "on" || readOnly == "on"
 		if standby == "" || readOnly == "" {
-			ok, err = answers(ctx, conn, "SHOW transaction_read_only", "on")
+			ok, err = queryReturns(ctx, conn, "SHOW transaction_read_only", "on")
 		}
 		if err != nil {
 			return err
@@ -35,7 +35,7 @@ func checkTarget(ctx context.Context, conn *pgconn.PgConn, attr string) error {
 	case "primary", "standby":
 		ok = standby == "on"
 		if standby == "" {
-			ok, err = answers(ctx, conn, "SELECT pg_catalog.pg_is_in_recovery()", "t")
+			ok, err = queryReturns(ctx, conn, "SELECT pg_catalog.pg_is_in_recovery()", "t")
 		}
 		if err != nil {
 			return err
@@ -50,8 +50,8 @@ func checkTarget(ctx context.Context, conn *pgconn.PgConn, attr string) error {
 	return nil
 }
 
-// answers reports whether a query's one value is value.
-func answers(ctx context.Context, conn *pgconn.PgConn, sql, value string) (bool, error) {
+// queryReturns reports whether a query returns value.
+func queryReturns(ctx context.Context, conn *pgconn.PgConn, sql, value string) (bool, error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return false, err

@@ -2,13 +2,13 @@ package connect
 
 import "strings"
 
-// isConnString tells a connection string from the name of a database.
+// isConnString reports whether s is a connection string rather than a database name.
 func isConnString(s string) bool { return isURI(s) || strings.Contains(s, "=") }
 
 // parseConnString reads a URI or a key=value string.
 func parseConnString(s string) (values, error) {
 	if strings.ContainsRune(s, 0) {
-		return nil, settingsErrorf("the connection string has a NUL byte in it")
+		return nil, settingsErrorf("the connection string contains a NUL byte")
 	}
 	if isURI(s) {
 		return parseURI(s)
@@ -17,7 +17,7 @@ func parseConnString(s string) (values, error) {
 }
 
 // parsePairs reads a key=value string (PostgreSQL manual, 34.1.1.1 "Keyword/Value
-// Connection Strings"). Of a setting that is there twice the last one counts.
+// Connection Strings"). If a setting is repeated, the last one counts.
 func parsePairs(s string) (values, error) {
 	v := values{}
 	for {
@@ -32,12 +32,12 @@ func parsePairs(s string) (values, error) {
 		name := s[:end]
 		rest, ok := strings.CutPrefix(strings.TrimLeft(s[end:], space), "=")
 		if !ok {
-			// The word is not shown: it may be the second one of a password.
-			return nil, settingsErrorf("not a key=value string: a value with a space in it needs quotes")
+			// The word is not shown: it may be part of a password.
+			return nil, settingsErrorf("not a key=value string: a value with spaces needs quotes")
 		}
 		value, rest, ok := cutValue(strings.TrimLeft(rest, space))
 		if !ok {
-			return nil, settingsErrorf("not a key=value string: there is no end to the quotes")
+			return nil, settingsErrorf("not a key=value string: a closing quote is missing")
 		}
 		if err := v.set(name, value); err != nil {
 			return nil, err
@@ -46,8 +46,8 @@ func parsePairs(s string) (values, error) {
 	}
 }
 
-// cutValue cuts a value off, which may be quoted. It is not ok without the second
-// quote.
+// cutValue splits s after its first value, which may be quoted. ok is false if the
+// closing quote is missing.
 func cutValue(s string) (value, rest string, ok bool) {
 	quoted := strings.HasPrefix(s, "'")
 	if quoted {

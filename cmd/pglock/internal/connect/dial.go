@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// A dialError is what the system says about a connection.
+// A dialError is an error of the operating system when dialing.
 type dialError struct{ err error }
 
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// dialer returns what connects to a network. Without keepalives Go's defaults hold,
-// which notice a loss sooner than the system's.
+// dialer returns a dialer with the keepalive settings. Without any, Go's defaults apply,
+// which detect a lost connection sooner than the system's.
 func (v values) dialer() (*net.Dialer, error) {
 	d := &net.Dialer{}
 	on := 1
@@ -42,7 +42,7 @@ func (v values) dialer() (*net.Dialer, error) {
 	case on == 0:
 		d.KeepAlive = -1
 	case idle > 0 || interval > 0 || probes > 0:
-		// What is not said is the system's.
+		// Unset values are the system's.
 		orSystem := func(n int) int {
 			if n <= 0 {
 				return -1

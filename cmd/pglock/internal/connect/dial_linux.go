@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userTimeout returns what sets TCP_USER_TIMEOUT, in milliseconds.
+// userTimeout returns a Control function that sets TCP_USER_TIMEOUT to ms milliseconds.
 func userTimeout(ms int) func(network, address string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// An Error says why there is no connection: what each address said, last.
+// An Error reports why no connection was made, with the last failure of each address.
 type Error struct {
 	User, Database string
 
@@ -24,7 +24,7 @@ type Error struct {
 	advice   string // what to do about it
 }
 
-// A failure is what became of an address. Of several tries the last one counts.
+// A failure is why an address failed. Only the last try of an address is kept.
 type failure struct {
 	address  string
 	err      error
@@ -42,7 +42,7 @@ func (e *Error) add(f failure) {
 	e.failures = append(e.failures, f)
 }
 
-// Error tells it in one line.
+// Error returns all failures on one line.
 func (e *Error) Error() string {
 	var all []string
 	for _, f := range e.failures {
@@ -59,14 +59,14 @@ func (e *Error) Error() string {
 	return text
 }
 
-// refused reports whether the server said no to a user or a database.
+// refused reports whether the server rejected the user or the database.
 func (e *Error) refused(err error) bool {
 	var refused *pgconn.PgError
 	return errors.As(err, &refused) || errors.Is(err, errNoPassword)
 }
 
-// Unwrap returns the failure that decides what the error is: the last one, unless
-// another one may pass, and that one did not end the search.
+// Unwrap returns the failure that decides the exit code: the first that may pass, or
+// else the last. If the last failure ended the search, it decides.
 func (e *Error) Unwrap() error {
 	if len(e.failures) == 0 {
 		return nil
@@ -83,8 +83,8 @@ func (e *Error) Unwrap() error {
 	return last
 }
 
-// MayPass reports whether the same may succeed later: no server answered, or one that
-// takes no session for now.
+// MayPass reports whether a later try may succeed, because no server answered or the
+// server accepts no sessions now.
 func (e *Error) MayPass() bool { return mayPass(e.Unwrap()) }
 
 func mayPass(err error) bool {
@@ -114,7 +114,7 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err)
 }
 
-// reason is the failure in words.
+// reason returns the failure's message.
 func (f failure) reason() string {
 	var (
 		refused     *pgconn.PgError
@@ -153,7 +153,7 @@ func (f failure) reason() string {
 	case errors.As(err, &network) && network.Err != nil:
 		return network.Err.Error()
 	case errors.As(err, &connect):
-		// pgx says once more to whom it connected.
+		// pgx repeats the address; drop it.
 		err = connect.Unwrap()
 		if all, ok := err.(interface{ Unwrap() []error }); ok && len(all.Unwrap()) == 1 {
 			err = all.Unwrap()[0]

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// What a later try can mend, by the manual's list of error codes (appendix A) and what
-// the system says.
+// MayPass is true for errors that a later try can avoid (PostgreSQL manual, appendix A
+// "PostgreSQL Error Codes").
 func TestMayPass(t *testing.T) {
 	server := func(code string) error { return fmt.Errorf("server error: %w", &pgconn.PgError{Code: code}) }
 	system := func(errno syscall.Errno) error {
@@ -55,8 +55,7 @@ func TestMayPass(t *testing.T) {
 	}
 }
 
-// Of several failures the last one decides if it ended the search, else one that may
-// pass.
+// Of several failures, the last decides if it ended the search, or else one that may pass.
 func TestErrorOfSeveral(t *testing.T) {
 	down := failure{address: "a:1", err: &dialError{syscall.ECONNREFUSED}}
 	wrong := failure{address: "b:2", err: &pgconn.PgError{Code: "28P01", Message: "no"}}
@@ -68,13 +67,13 @@ func TestErrorOfSeveral(t *testing.T) {
 		t.Errorf("%s, not %s", got, want)
 	}
 	if !e.MayPass() {
-		t.Error("one is down, so it may pass")
+		t.Error("a server is down, but MayPass is false")
 	}
 	e.final = true
 	if e.MayPass() {
-		t.Error("a refusal may not pass")
+		t.Error("the server refused, but MayPass is true")
 	}
 	if strings.Contains(e.Error(), "with TLS") {
-		t.Error("an earlier try of the same address is told")
+		t.Error("the error contains an earlier try of the same address")
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// environment is one that has nothing in it.
+// environment is an empty environment.
 func environment(string) (string, bool) { return "", false }
 
-// An error about settings never has the password in it.
+// An error about settings never contains the password.
 func TestNoPasswordInErrors(t *testing.T) {
 	for _, database := range []string{
 		"postgres://u:sEcReT@h:port/d",
@@ -43,8 +43,8 @@ func TestNoPasswordInErrors(t *testing.T) {
 	}
 }
 
-// What the manual says of a certificate's names (34.19.1): the common name counts if
-// the certificate has no other name of the kind that the host is.
+// The common name of a certificate counts if it has no other name of the host's kind
+// (PostgreSQL manual, 34.19.1).
 func TestVerifyName(t *testing.T) {
 	for _, test := range []struct {
 		common string

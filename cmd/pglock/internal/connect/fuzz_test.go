@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Whatever -d, -h, -p and -U are, they are settings or an error without the password.
+// Any -d, -h, -p and -U result in settings or in an error without the password.
 func FuzzConfig(f *testing.F) {
 	const canary = "Kanarienvogel"
 	for _, s := range []string{
@@ -18,7 +18,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, database, host, port, user string) {
 		all := strings.ToLower(database + host + port + user)
-		// Not what makes it read files, which may be any, or ask for names.
+		// Leave out settings that read files or resolve names.
 		for _, no := range []string{"file", "ssl", "service", "cert", "key", "%6", "%7", "%4", "%5"} {
 			if strings.Contains(all, no) {
 				return
@@ -34,7 +34,7 @@ func FuzzConfig(f *testing.F) {
 			if !errors.As(err, &settings) || settings.Text == "" {
 				t.Fatalf("%T: %v", err, err)
 			}
-			// Where it stands for a password.
+			// If it is in the place of a password.
 			if strings.Contains(err.Error(), canary) && (strings.Contains(database, ":"+canary+"@") || strings.Contains(database, "password="+canary) || strings.Contains(database, "password='"+canary)) {
 				t.Errorf("%q: %v", database, err)
 			}

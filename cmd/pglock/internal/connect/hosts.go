@@ -10,27 +10,27 @@ import (
 	"strings"
 )
 
-// A host is one of those that are tried in turn.
+// A host is one of the hosts that are tried in turn.
 type host struct {
 	name string // a name, an address, or the folder of a socket; may be empty if addr is not
 	addr string // hostaddr: an address that is not looked up
-	port string // as it was given; empty is the default
+	port string // as given; empty for the default
 
 	password string // from the password file
-	found    bool   // there was one, if only an empty one
+	found    bool   // the file has a password, which may be empty
 }
 
 const defaultPort = "5432"
 
-// hostsOf returns the hosts that the settings name. There is always one.
+// hostsOf returns the hosts that the settings name, at least one.
 func hostsOf(v values) ([]host, error) {
 	names, addrs, ports := list(v["host"]), list(v["hostaddr"]), list(v["port"])
 	if len(addrs) > 0 && len(names) > 0 && len(addrs) != len(names) {
-		return nil, settingsErrorf("%s and %d values of hostaddr: there must be as many", count(len(names), "host"), len(addrs))
+		return nil, settingsErrorf("%s but %d values of hostaddr: there must be as many", count(len(names), "host"), len(addrs))
 	}
 	hosts := make([]host, max(len(names), len(addrs), 1))
 	if len(ports) > 1 && len(ports) != len(hosts) {
-		return nil, settingsErrorf("%d ports and %s: there must be one port for all, or one for each", len(ports), count(len(hosts), "host"))
+		return nil, settingsErrorf("%d ports but %s: give one port for all, or one for each", len(ports), count(len(hosts), "host"))
 	}
 	for i := range hosts {
 		h := &hosts[i]
@@ -60,15 +60,16 @@ func hostsOf(v values) ([]host, error) {
 	return hosts, nil
 }
 
-// portNumber reads a port. Where the error is about a number, that is what it returns,
-// and else 0. The text is not shown: in a broken URI it may be part of a password.
+// portNumber parses a port. With an error it returns the number that is out of range,
+// or 0 if text is not a number. The error does not show text: in a broken URI it may be
+// part of a password.
 func portNumber(text string) (int, error) {
 	n, err := wholeNumber(text)
 	if err != nil {
 		n = 0
 	}
 	if n < 1 || n > 65535 {
-		err = settingsErrorf("invalid port: a port is a number from 1 to 65535")
+		err = settingsErrorf("invalid port: a port must be a number from 1 to 65535")
 	}
 	return n, err
 }
@@ -88,10 +89,10 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what
 }
 
-// isSocket reports whether a host is the folder of a Unix socket, or an abstract one.
+// isSocket reports whether a host is the directory of a Unix socket, or an abstract socket.
 func isSocket(name string) bool { return strings.HasPrefix(name, "@") || filepath.IsAbs(name) }
 
-// inPasswordFile is how the password file calls a host.
+// inPasswordFile returns the host's name in the password file.
 func (h host) inPasswordFile() string {
 	switch {
 	case h.name == "":
@@ -102,14 +103,14 @@ func (h host) inPasswordFile() string {
 	return h.name
 }
 
-// An address is what a host's name stands for.
+// An address is one of a host's network addresses, or its socket.
 type address struct {
 	network string // "tcp" or "unix"
 	target  string // for net.Dial
 	label   string // for people
 }
 
-// shown is how errors call a host without its port.
+// shown returns the host for error texts, without its port.
 func (h host) shown() string {
 	switch {
 	case h.name == "":
@@ -123,7 +124,7 @@ func (h host) shown() string {
 // isBroken reports whether a host may be the rest of a password in a URI.
 func isBroken(name string) bool { return strings.Contains(name, "@") && !isSocket(name) }
 
-// label is how errors call a host on a network.
+// label returns the host and port for error texts.
 func (h host) label() string {
 	if isBroken(h.name) {
 		return h.shown()
@@ -131,7 +132,7 @@ func (h host) label() string {
 	return net.JoinHostPort(h.shown(), h.port)
 }
 
-// addresses looks the host up. The port must be a number.
+// addresses resolves the host. Its port must be a number.
 func (h host) addresses(ctx context.Context, shuffle bool) ([]address, error) {
 	if h.addr == "" && isSocket(h.name) {
 		// Not filepath.Join: what comes after @ need not be a path.
@@ -141,12 +142,12 @@ func (h host) addresses(ctx context.Context, shuffle bool) ([]address, error) {
 	var ips []string
 	if h.addr != "" {
 		if _, err := netip.ParseAddr(h.addr); err != nil {
-			return nil, settingsErrorf("hostaddr is an IP address, which %q is not; a name belongs into host", h.addr)
+			return nil, settingsErrorf("hostaddr is %q, but must be an IP address; use host for a name", h.addr)
 		}
 		ips = []string{h.addr}
 	} else {
 		if isBroken(h.name) {
-			return nil, settingsErrorf("a host's name has no @: in a URI, write the @ in a password as %%40")
+			return nil, settingsErrorf("a host name cannot contain @; in a URI, write an @ in the password as %%40")
 		}
 		var err error
 		if ips, err = net.DefaultResolver.LookupHost(ctx, h.name); err != nil {

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/term"
 )
 
-// errNoTerminal says that there is nobody to ask for a password.
-var errNoTerminal = errors.New("there is no terminal to ask for a password at; set PGPASSWORD or use .pgpass")
+// errNoTerminal is returned if there is no terminal to prompt for a password.
+var errNoTerminal = errors.New("no terminal to prompt for a password: set PGPASSWORD or use .pgpass")
 
-// WithPassword calls try, and asks for the password where psql does: before, with -W;
-// or when the server wants one and none was found, unless -w says never to ask. ctx
-// ends the asking.
+// WithPassword calls try and prompts for the password when psql would: before try,
+// with -W, or if the server requires one and none was found, unless -w is given. In the
+// latter case it calls try again. ctx ends the prompt.
 func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) error {
 	if f.Ask {
-		if err := ask(ctx, t); err != nil {
+		if err := promptPassword(ctx, t); err != nil {
 			return err
 		}
 		return try()
@@ -28,24 +28,24 @@ func (f Flags) WithPassword(ctx context.Context, t *Target, try func() error) er
 	if !errors.Is(err, errNoPassword) || !errors.As(err, &failed) {
 		return err
 	}
-	failed.advice = "set PGPASSWORD, or write it into " + t.passfile
+	failed.advice = "set PGPASSWORD or add the password to " + t.passfile
 	if t.passfile == "" {
 		failed.advice = "set PGPASSWORD"
 	}
 	if f.NeverAsk {
 		return err
 	}
-	if askErr := ask(ctx, t); errors.Is(askErr, errNoTerminal) {
-		failed.advice = "there is no terminal to ask for it at: " + failed.advice
+	if promptErr := promptPassword(ctx, t); errors.Is(promptErr, errNoTerminal) {
+		failed.advice = "no terminal to prompt for it: " + failed.advice
 		return err
-	} else if askErr != nil {
-		return askErr
+	} else if promptErr != nil {
+		return promptErr
 	}
 	return try()
 }
 
-// ask reads a password from the terminal, without showing it.
-func ask(ctx context.Context, t *Target) error {
+// promptPassword prompts for a password at the terminal, without echoing it.
+func promptPassword(ctx context.Context, t *Target) error {
 	in, out, err := openTerminal()
 	if err != nil {
 		return errNoTerminal
@@ -56,29 +56,29 @@ func ask(ctx context.Context, t *Target) error {
 	if err != nil {
 		return errNoTerminal
 	}
-	// Silent first: what is typed at the prompt must not be shown, however early.
-	if err := silence(fd); err != nil {
+	// Turn the echo off first: keys typed before the prompt must not be shown either.
+	if err := disableEcho(fd); err != nil {
 		return errNoTerminal
 	}
 	read := false
 	defer func() {
 		_ = term.Restore(fd, before)
-		if read { // else it is still being read from
+		if read { // else the goroutine below still reads from it
 			in.Close()
 		}
 	}()
 	fmt.Fprintf(out, "Password for user %q: ", t.User)
-	type answer struct {
+	type input struct {
 		password []byte
 		err      error
 	}
-	answers := make(chan answer, 1)
+	inputs := make(chan input, 1)
 	go func() {
 		password, err := term.ReadPassword(fd)
-		answers <- answer{password, err}
+		inputs <- input{password, err}
 	}()
 	select {
-	case a := <-answers:
+	case a := <-inputs:
 		read = true
 		fmt.Fprintln(out)
 		if a.err != nil {
@@ -87,14 +87,14 @@ func ask(ctx context.Context, t *Target) error {
 		t.SetPassword(string(a.password))
 		return nil
 	case <-ctx.Done():
-		// Nothing but a key ends the reading; the process ends now anyway. The
-		// terminal must show again what is typed.
+		// Only input ends the read, but the process is about to exit. The deferred
+		// call turns the echo on again.
 		fmt.Fprintln(out)
 		return context.Cause(ctx)
 	}
 }
 
-// openTerminal opens the terminal of this process, whatever its streams are.
+// openTerminal opens the controlling terminal, even if the streams are redirected.
 func openTerminal() (in, out *os.File, err error) {
 	input, output := "/dev/tty", "/dev/tty"
 	if runtime.GOOS == "windows" {

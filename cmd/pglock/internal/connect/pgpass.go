@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A passwordFile is what libpq takes passwords from (PostgreSQL manual, 34.16 "The
+// A passwordFile is a libpq password file (PostgreSQL manual, 34.16 "The
 // Password File").
 type passwordFile struct {
 	path  string
@@ -15,8 +15,8 @@ type passwordFile struct {
 }
 
 // readPasswordFile reads the password file that the settings name, or else the user's.
-// One that cannot be read is the same as none; warning says why it is ignored where
-// somebody might rely on it.
+// A file that cannot be read counts as missing. warning reports a file that is ignored
+// although it exists.
 func readPasswordFile(v values, home string) (f passwordFile, warning string) {
 	f.path = v["passfile"]
 	if f.path == "" && home != "" {
@@ -28,7 +28,7 @@ func readPasswordFile(v values, home string) (f passwordFile, warning string) {
 	}
 	switch {
 	case !info.Mode().IsRegular():
-		return f, fmt.Sprintf("the password file %s is ignored: it is no plain file", f.path)
+		return f, fmt.Sprintf("the password file %s is ignored: it is not a regular file", f.path)
 	case openToOthers(info):
 		return f, fmt.Sprintf("the password file %s is ignored: others can read or write it; chmod 600 %[1]s", f.path)
 	}
@@ -40,7 +40,7 @@ func readPasswordFile(v values, home string) (f passwordFile, warning string) {
 	return f, ""
 }
 
-// find returns the password of the first line that fits.
+// find returns the password of the first line that matches.
 func (f passwordFile) find(host, port, database, user string) (password string, ok bool) {
 lines:
 	for _, line := range f.lines {
@@ -58,7 +58,7 @@ lines:
 	return "", false
 }
 
-// cutField cuts the first field off a line, if it is value or a star. A backslash
+// cutField removes the first field from line, if it is value or a star. A backslash
 // makes a colon or a backslash part of a field.
 func cutField(line, value string) (rest string, ok bool) {
 	if rest, ok := strings.CutPrefix(line, "*:"); ok {
@@ -80,7 +80,7 @@ func cutField(line, value string) (rest string, ok bool) {
 	return "", false
 }
 
-// unescapePassword reads the last field, which a colon ends, too.
+// unescapePassword decodes the last field, which ends at a colon or the end of the line.
 func unescapePassword(field string) string {
 	var b strings.Builder
 	for i := 0; i < len(field) && field[i] != ':'; i++ {

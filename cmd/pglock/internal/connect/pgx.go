@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// parseWithoutService has pgx parse a key=value string. pgx follows PGSERVICE, which
-// no string can prevent; it has been followed here.
+// parseWithoutService has pgx parse a key=value string. It unsets PGSERVICE, which this
+// package has handled: pgx would use it, whatever the string says.
 func parseWithoutService(pairs string) (*pgx.ConnConfig, error) {
 	if err := os.Unsetenv("PGSERVICE"); err != nil {
 		return nil, err
@@ -22,7 +22,7 @@ func parseWithoutService(pairs string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// explain is pgx' reason without the string that it repeats.
+// explain returns the reason of a pgx error without the connection string in it.
 func explain(err error) string {
 	text := err.Error()
 	var parse *pgconn.ParseConfigError

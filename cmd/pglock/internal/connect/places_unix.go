@@ -15,8 +15,8 @@ const (
 	certificateFolder = ".postgresql"
 )
 
-// systemFolders are where libpq looks for the service file of all users: the folder is
-// compiled into it, so that it depends on who packed it.
+// systemFolders lists where libpq may look for the system-wide service file. The
+// directory is compiled into libpq, so it differs between packages.
 var systemFolders = []string{
 	"/etc/postgresql-common",       // Debian
 	"/etc/sysconfig/pgsql",         // PGDG's RPMs
@@ -26,8 +26,8 @@ var systemFolders = []string{
 	"/etc",
 }
 
-// settingsFolder returns the folder that has the user's files for libpq, or "": HOME,
-// or what the password database says.
+// settingsFolder returns the directory of the user's libpq files, or "". It is HOME, or
+// the home directory in the password database.
 func settingsFolder(getenv Lookup) string {
 	if home, _ := getenv("HOME"); home != "" {
 		return home
@@ -38,7 +38,7 @@ func settingsFolder(getenv Lookup) string {
 	return ""
 }
 
-// userName returns the name of the user whom this process runs as.
+// userName returns the name of the user that runs this process.
 func userName() (string, error) {
 	u, err := currentUser()
 	if err != nil {
@@ -50,15 +50,15 @@ func userName() (string, error) {
 func currentUser() (*user.User, error) {
 	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
 	if err != nil {
-		// Without C's library Go sees /etc/passwd alone, and goes by USER for those
-		// who are elsewhere, such as in LDAP.
+		// Without cgo, Go reads only /etc/passwd, and uses USER for users from
+		// elsewhere, such as LDAP.
 		return user.Current()
 	}
 	return u, nil
 }
 
-// defaultHost returns the folder of the socket for those who name no host. It, too, is
-// compiled into libpq: Debian and Red Hat have the first one, all others the second.
+// defaultHost returns the socket directory that is used if no host is given. It is
+// compiled into libpq: Debian and Red Hat use the first one, all others the second.
 func defaultHost() string {
 	const packed = "/var/run/postgresql"
 	if info, err := os.Stat(packed); err == nil && info.IsDir() {
@@ -67,11 +67,11 @@ func defaultHost() string {
 	return "/tmp"
 }
 
-// openToOthers reports whether others than its owner can use a file.
+// openToOthers reports whether users other than its owner can use a file.
 func openToOthers(info os.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }
 
-// keyOpenToOthers reports whether others than its owner can use the file of a key.
-// root may give one to a group to read.
+// keyOpenToOthers reports whether users other than its owner can use a key file. A key
+// owned by root may be readable by its group.
 func keyOpenToOthers(info os.FileInfo) bool {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == 0 {
 		return info.Mode().Perm()&0o037 != 0
@@ -79,7 +79,7 @@ func keyOpenToOthers(info os.FileInfo) bool {
 	return openToOthers(info)
 }
 
-// certificates returns the folder of the user's certificates, or "".
+// certificates returns the directory of the user's certificates, or "".
 func certificates(getenv Lookup) string {
 	home := settingsFolder(getenv)
 	if home == "" {

@@ -11,10 +11,10 @@ import (
 
 const passwordFileName = "pgpass.conf"
 
-// systemFolders are none: there PGSYSCONFDIR must say it.
+// systemFolders is empty: on Windows, PGSYSCONFDIR must name the directory.
 var systemFolders []string
 
-// settingsFolder returns the folder that has the user's files for libpq, or "".
+// settingsFolder returns the directory of the user's libpq files, or "".
 func settingsFolder(Lookup) string {
 	folder, err := windows.KnownFolderPath(windows.FOLDERID_RoamingAppData, 0)
 	if err != nil {
@@ -23,7 +23,7 @@ func settingsFolder(Lookup) string {
 	return filepath.Join(folder, "postgresql")
 }
 
-// userName returns the name of the user whom this process runs as, without the domain.
+// userName returns the name of the user that runs this process, without the domain.
 func userName() (string, error) {
 	u, err := user.Current()
 	if err != nil {
@@ -32,13 +32,13 @@ func userName() (string, error) {
 	return u.Username[strings.LastIndexByte(u.Username, '\\')+1:], nil
 }
 
-// defaultHost returns the host for those who name none.
+// defaultHost returns the host that is used if none is given.
 func defaultHost() string { return "localhost" }
 
-// openToOthers is always false: the folder is protected.
+// openToOthers returns false: the directory is protected.
 func openToOthers(os.FileInfo) bool { return false }
 
 func keyOpenToOthers(os.FileInfo) bool { return false }
 
-// certificates returns the folder of the user's certificates, or "".
+// certificates returns the directory of the user's certificates, or "".
 func certificates(getenv Lookup) string { return settingsFolder(getenv) }

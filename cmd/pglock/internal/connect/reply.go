@@ -8,20 +8,20 @@ import (
 	"sync/atomic"
 )
 
-// errNoPassword says that the server asks for a password, and there is none. An empty
-// one is never sent: servers count failures.
-var errNoPassword = errors.New("the server asks for a password, and none was found")
+// errNoPassword is returned if the server requires a password and there is none. An
+// empty password is never sent, because servers count failures.
+var errNoPassword = errors.New("the server requires a password, and none was found")
 
-// A reply looks at what the server says to a startup, which decides what is tried next
-// (PostgreSQL manual, 55.2.1 "Start-up").
+// A reply observes how the server replies to a startup message, which decides what is
+// tried next (PostgreSQL manual, 55.2.1 "Start-up").
 type reply struct {
 	hasPassword bool
 
-	greeted       atomic.Bool // the startup was sent, so TLS, if there is any, is up
-	authenticated atomic.Bool // the server knows us
+	greeted       atomic.Bool // the startup message was sent, so TLS, if used, is up
+	authenticated atomic.Bool // the server accepted the user
 }
 
-// watch returns the two ends of a connection, whose begin it looks at.
+// watch wraps the two directions of a connection to observe its startup.
 func (r *reply) watch(in io.Reader, out io.Writer) (io.Reader, io.Writer) {
 	return &replyReader{reply: r, in: in}, &replyWriter{reply: r, out: out}
 }
@@ -42,7 +42,7 @@ func (w *replyWriter) Write(p []byte) (int, error) {
 type replyReader struct {
 	reply *reply
 	in    io.Reader
-	seen  []byte // of messages that are not complete
+	seen  []byte // an incomplete message
 	done  bool
 }
 
@@ -52,18 +52,18 @@ func (r *replyReader) Read(p []byte) (int, error) {
 		return n, err
 	}
 	r.seen = append(r.seen, p[:n]...)
-	if !r.look() {
+	if !r.parse() {
 		return 0, errNoPassword
 	}
 	return n, err
 }
 
-// maxReply is longer than any message that leads to an authentication.
+// maxReply is longer than any message of an authentication.
 const maxReply = 64 << 10
 
-// look goes through the messages that are complete. It is false if the server wants
-// what is not there.
-func (r *replyReader) look() bool {
+// parse parses the messages that are complete. It returns false if the server requires a
+// password and there is none.
+func (r *replyReader) parse() bool {
 	const header = 5 // a type and a length, which counts itself
 	for len(r.seen) >= header {
 		kind, length := r.seen[0], binary.BigEndian.Uint32(r.seen[1:])
@@ -80,14 +80,14 @@ func (r *replyReader) look() bool {
 			continue
 		}
 		switch binary.BigEndian.Uint32(body) {
-		case 0: // it is satisfied
+		case 0: // AuthenticationOk
 			r.reply.authenticated.Store(true)
 			r.done = true
-		case 3, 5: // a password in clear, or MD5
+		case 3, 5: // a clear-text or MD5 password
 			if !r.reply.hasPassword {
 				return false
 			}
-		case 10: // SASL; tokens of OAuth are no passwords
+		case 10: // SASL; OAuth tokens are not passwords
 			if !r.reply.hasPassword && bytes.Contains(body, []byte("SCRAM-")) {
 				return false
 			}

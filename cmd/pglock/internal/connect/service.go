@@ -11,12 +11,12 @@ import (
 	"strings"
 )
 
-// maxServiceLine is how long a line of a service file may be for libpq, with its end.
+// maxServiceLine is libpq's limit for a line of a service file, with its line end.
 const maxServiceLine = 1022
 
-// addService adds what the service says, if one is named, to what is there (PostgreSQL
-// manual, 34.17 "The Connection Service File"). The user's file comes first, then the
-// system's. origins gets the place of each setting.
+// addService adds the settings of the service, if one is named, that v does not have yet
+// (PostgreSQL manual, 34.17 "The Connection Service File"). The user's file comes first,
+// then the system's. addService records the place of each setting in origins.
 func (v values) addService(getenv Lookup, origins map[string]string) error {
 	name, ok := v["service"]
 	if !ok {
@@ -48,23 +48,23 @@ func (v values) addService(getenv Lookup, origins map[string]string) error {
 		files = append([]string{file}, files...)
 	}
 	for _, file := range files {
-		if found, err := v.addServiceOf(file, name, origins); found || err != nil {
+		if found, err := v.addServiceFrom(file, name, origins); found || err != nil {
 			return err
 		}
 	}
-	return settingsErrorf("there is no service %q in a service file", name)
+	return settingsErrorf("no service file has the service %q", name)
 }
 
-// addServiceOf adds what a file says about a service, and reports whether it says
-// anything. Of a setting that is there twice the first one counts.
-func (v values) addServiceOf(path, name string, origins map[string]string) (found bool, err error) {
+// addServiceFrom adds the settings of a service from a file, and reports whether the file
+// has the service. If a setting is repeated, the first one counts.
+func (v values) addServiceFrom(path, name string, origins map[string]string) (found bool, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		var reason *os.PathError
 		if errors.As(err, &reason) {
 			err = reason.Err
 		}
-		return false, settingsErrorf("the service file %s: %v", path, err)
+		return false, settingsErrorf("service file %s: %v", path, err)
 	}
 	defer file.Close()
 	reader := bufio.NewReader(file)
@@ -77,7 +77,7 @@ func (v values) addServiceOf(path, name string, origins map[string]string) (foun
 		case errors.Is(err, io.EOF) && len(line) == 0:
 			return found, nil
 		case err != nil && !errors.Is(err, io.EOF):
-			return found, settingsErrorf("the service file %s: %v", path, err)
+			return found, settingsErrorf("service file %s: %v", path, err)
 		}
 		text := strings.Trim(string(line), space)
 		switch {
@@ -91,16 +91,16 @@ func (v values) addServiceOf(path, name string, origins map[string]string) (foun
 		case !found:
 			continue
 		case strings.HasPrefix(text, "ldap"):
-			return true, wrong("pglock does not look services up in LDAP")
+			return true, wrong("pglock does not support services in LDAP")
 		}
 		key, value, ok := strings.Cut(text, "=")
 		switch {
 		case !ok:
-			return true, wrong("neither [a service] nor name=value")
+			return true, wrong("expected [service] or name=value")
 		case key == "service", key == "servicefile":
-			return true, wrong("a service cannot refer to another one")
+			return true, wrong("a service cannot refer to another service")
 		case !isKeyword(key):
-			return true, wrong("there is no such setting; neither are there spaces around the =")
+			return true, wrong("unknown setting; spaces around the = are not allowed")
 		}
 		if _, ok := v[key]; !ok {
 			v[key], origins[key] = value, fmt.Sprintf("%s:%d", path, number)

@@ -8,19 +8,18 @@ import (
 	"strings"
 )
 
-// values are settings by keyword. One that is empty is not the same as one that is
-// missing: it hides the variable and the default.
+// values are settings by keyword. An empty setting differs from a missing one: it hides
+// the variable and the default.
 type values map[string]string
 
-// A Lookup returns a variable of the environment, as os.LookupEnv does.
+// A Lookup looks up an environment variable, as os.LookupEnv does.
 type Lookup func(name string) (value string, ok bool)
 
-// A keyword is a setting that libpq knows, the variable that stands in for it, and
-// its default.
+// A keyword is a setting of libpq, with its environment variable and its default.
 type keyword struct{ name, variable, fallback string }
 
-// keywords are those of libpq (PostgreSQL manual, 34.1.2 "Parameter Key Words" and
-// 34.15 "Environment Variables"), of any version.
+// keywords lists the settings of all versions of libpq (PostgreSQL manual, 34.1.2
+// "Parameter Key Words" and 34.15 "Environment Variables").
 var keywords = []keyword{
 	{"service", "PGSERVICE", ""},
 	{"servicefile", "PGSERVICEFILE", ""},
@@ -75,15 +74,15 @@ var keywords = []keyword{
 	{"oauth_scope", "", ""},
 }
 
-// unsupported settings say whom to connect to or how safely: without them the
-// session would not be the one that was asked for.
+// unsupported lists settings that are refused rather than ignored, because without them
+// pglock would connect to another server, or less safely.
 var unsupported = []string{
 	"requirepeer", "sslcrl", "sslcrldir", "sslkeylogfile", "replication",
 	"scram_client_key", "scram_server_key",
 	"oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope",
 }
 
-// choices are the values of settings that have few.
+// choices lists the values of settings that have only a few.
 var choices = map[string][]string{
 	"channel_binding":      {"disable", "prefer", "require"},
 	"sslmode":              {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},
@@ -94,11 +93,11 @@ var choices = map[string][]string{
 	"load_balance_hosts":   {"disable", "random"},
 }
 
-// serverVariables are variables that set something in the session.
+// serverVariables maps environment variables to the server settings that they set.
 var serverVariables = map[string]string{"PGDATESTYLE": "datestyle", "PGTZ": "timezone", "PGGEQO": "geqo"}
 
-// A SettingsError says what is wrong with the flags, the connection string, a file
-// or the environment. It never contains a password.
+// A SettingsError reports an error in the flags, the connection string, a file or the
+// environment. It never contains a password.
 type SettingsError struct{ Text string }
 
 func (e *SettingsError) Error() string { return e.Text }
@@ -122,7 +121,7 @@ func (v values) set(name, value string) error {
 		}
 	}
 	if !isKeyword(name) {
-		return unknown(name)
+		return unknownSetting(name)
 	}
 	v[name] = value
 	return nil
@@ -130,17 +129,17 @@ func (v values) set(name, value string) error {
 
 var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,62}$`)
 
-// unknown refuses a keyword. One that does not look like one may be a URI with its
-// password, or half of a password, so it is not shown.
-func unknown(name string) error {
+// unknownSetting returns the error for an unknown keyword. If name does not look like a
+// keyword, it is not shown: it may be a URI with its password, or half of a password.
+func unknownSetting(name string) error {
 	if !settingName.MatchString(name) {
-		return settingsErrorf("neither a URI, which begins with postgres://, nor a key=value string")
+		return settingsErrorf("expected a URI that begins with postgres://, or a key=value string")
 	}
-	return settingsErrorf("there is no setting %q; settings of the server go into options, as in options='-c NAME=VALUE'", name)
+	return settingsErrorf("unknown setting %q; pass server settings in options, as in options='-c NAME=VALUE'", name)
 }
 
-// complete adds what the service, the variables and the defaults say. getenv looks up
-// variables; origins gets the place of what a file says.
+// complete adds the settings of the service, the variables and the defaults. It records
+// the place of each setting from a file in origins.
 func (v values) complete(getenv Lookup, origins map[string]string) error {
 	if err := v.addService(getenv, origins); err != nil {
 		return err
@@ -156,7 +155,7 @@ func (v values) complete(getenv Lookup, origins map[string]string) error {
 		if require, _ := getenv("PGREQUIRESSL"); !ok && k.name == "sslmode" && strings.HasPrefix(require, "1") {
 			value, ok = "require", true
 		}
-		if !ok && k.name == "sslmode" && v.of("sslrootcert", "PGSSLROOTCERT", getenv) == "system" {
+		if !ok && k.name == "sslmode" && v.getOr("sslrootcert", "PGSSLROOTCERT", getenv) == "system" {
 			value, ok = "verify-full", true
 		}
 		if ok {
@@ -165,14 +164,14 @@ func (v values) complete(getenv Lookup, origins map[string]string) error {
 			v[k.name] = k.fallback
 		}
 		if ok && value != "" && slices.Contains(unsupported, k.name) {
-			return settingsErrorf("%s is set, which pglock does not support: unset it", k.variable)
+			return settingsErrorf("pglock does not support %s: unset it", k.variable)
 		}
 	}
 	return v.check()
 }
 
-// of returns a setting or the variable that stands in for it.
-func (v values) of(name, variable string, getenv Lookup) string {
+// getOr returns a setting, or else its variable.
+func (v values) getOr(name, variable string, getenv Lookup) string {
 	value, ok := v[name]
 	if !ok {
 		value, _ = getenv(variable)
@@ -180,11 +179,11 @@ func (v values) of(name, variable string, getenv Lookup) string {
 	return value
 }
 
-// check refuses what is wrong and what pglock does not support.
+// check returns an error for invalid and for unsupported settings.
 func (v values) check() error {
 	for name, value := range v {
 		if strings.ContainsRune(value, 0) {
-			return settingsErrorf("%s has a NUL byte in it", name)
+			return settingsErrorf("%s contains a NUL byte", name)
 		}
 	}
 	for _, name := range unsupported {
@@ -194,23 +193,23 @@ func (v values) check() error {
 	}
 	for _, k := range keywords {
 		if all, ok := choices[k.name]; ok && !slices.Contains(all, v[k.name]) {
-			return settingsErrorf("%s is %q, and must be %s or %s", k.name, v[k.name], strings.Join(all[:len(all)-1], ", "), all[len(all)-1])
+			return settingsErrorf("%s is %q, but must be %s or %s", k.name, v[k.name], strings.Join(all[:len(all)-1], ", "), all[len(all)-1])
 		}
 	}
 	if v["gssencmode"] == "require" {
 		return settingsErrorf("pglock does not support GSSAPI encryption (gssencmode=require)")
 	}
 	if v["sslrootcert"] == "system" && v["sslmode"] != "verify-full" {
-		return settingsErrorf("sslrootcert=system needs sslmode=verify-full, and not %s", v["sslmode"])
+		return settingsErrorf("sslrootcert=system needs sslmode=verify-full, not %s", v["sslmode"])
 	}
 	if weak := []string{"disable", "allow", "prefer"}; v["sslnegotiation"] == "direct" && slices.Contains(weak, v["sslmode"]) {
-		return settingsErrorf("sslnegotiation=direct needs sslmode=require or stricter, and not %s", v["sslmode"])
+		return settingsErrorf("sslnegotiation=direct needs sslmode=require or stricter, not %s", v["sslmode"])
 	}
 	_, _, err := v.tlsVersions()
 	return err
 }
 
-// number returns a setting that is a whole number, 0 if it is missing.
+// number returns a setting as a whole number, or 0 if it is missing.
 func (v values) number(name string) (int, error) {
 	text, ok := v[name]
 	if !ok {
@@ -218,16 +217,16 @@ func (v values) number(name string) (int, error) {
 	}
 	n, err := wholeNumber(text)
 	if err != nil {
-		return 0, settingsErrorf("%s is a whole number, which %q is not", name, text)
+		return 0, settingsErrorf("%s is %q, but must be a whole number", name, text)
 	}
 	return n, nil
 }
 
-// wholeNumber reads a number as C's strtol does, with space around it.
+// wholeNumber parses a number as C's strtol does, with optional space around it.
 func wholeNumber(text string) (int, error) {
 	n, err := strconv.ParseInt(strings.Trim(text, space), 10, 32)
 	return int(n), err
 }
 
-// space is what C's isspace says of ASCII.
+// space holds the ASCII characters for which C's isspace is true.
 const space = " \t\n\v\f\r"

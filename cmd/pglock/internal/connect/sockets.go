@@ -6,19 +6,19 @@ import (
 	"syscall"
 )
 
-// Sockets are the network connections that were made to a target.
+// Sockets tracks the network connections made to a target.
 type Sockets struct {
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-// WatchSockets notes from now on which network connections t makes.
+// WatchSockets starts to track the network connections that t makes.
 func (t *Target) WatchSockets() *Sockets {
 	t.sockets = &Sockets{}
 	return t.sockets
 }
 
-// add notes a connection. Of nil it is noted nowhere.
+// add records conn and forgets closed connections. It does nothing if s is nil.
 func (s *Sockets) add(conn net.Conn) {
 	if s == nil {
 		return
@@ -34,7 +34,7 @@ func (s *Sockets) add(conn net.Conn) {
 	s.conns = append(open, conn)
 }
 
-// Open are those that are open.
+// Open returns the connections that are still open.
 func (s *Sockets) Open() []syscall.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,29 +18,30 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// A Target is where to connect to, as whom and how. It is a [pglock.Source].
+// A Target is a database to connect to, with the user and all settings. It is a
+// [pglock.Source].
 type Target struct {
 	User, Database string
 
-	// Warnings says what was ignored, and why.
+	// Warnings lists what was ignored, and why.
 	Warnings []string
 
 	settings     values
-	origins      map[string]string // the places of what files say
+	origins      map[string]string // the places of settings from files
 	hosts        []host
-	password     string // for all hosts, "" for that of each
-	passfile     string // where the passwords of the hosts are from
+	password     string // for all hosts, or "" if each has its own
+	passfile     string // the file with the hosts' passwords
 	certificates string // the folder of the user's certificates
 	timeout      time.Duration
 	base         *pgx.ConnConfig
 	sockets      *Sockets
-	fromURI      bool // a URI names the database, if anything does
+	fromURI      bool // the database, if given, is from a URI
 }
 
 var _ pglock.Source = (*Target)(nil)
 
-// newTarget finds out where the settings lead to. What names no application is called
-// application.
+// newTarget resolves the settings to a Target. application is the application_name if
+// the settings have none.
 func newTarget(v values, getenv Lookup, application string) (*Target, error) {
 	origins := map[string]string{}
 	if err := v.complete(getenv, origins); err != nil {
@@ -50,7 +51,7 @@ func newTarget(v values, getenv Lookup, application string) (*Target, error) {
 	if t.User == "" {
 		name, err := userName()
 		if err != nil {
-			return nil, settingsErrorf("no user is named, and the system does not know who you are: %v", err)
+			return nil, settingsErrorf("no user is given, and the system user has no name: %v", err)
 		}
 		t.User = name
 	}
@@ -74,7 +75,7 @@ func newTarget(v values, getenv Lookup, application string) (*Target, error) {
 	return t, err
 }
 
-// findPasswords looks the passwords of the hosts up.
+// findPasswords sets the hosts' passwords from the password file.
 func (t *Target) findPasswords(home string) {
 	file, warning := readPasswordFile(t.settings, home)
 	if warning != "" {
@@ -88,19 +89,19 @@ func (t *Target) findPasswords(home string) {
 	}
 }
 
-// baseConfig returns pgx' configuration without a host.
+// baseConfig returns the pgx configuration without a host.
 func (t *Target) baseConfig(getenv Lookup, application string) (*pgx.ConnConfig, error) {
-	// pgx reads variables and files by itself, for all that is not said here.
-	said := values{
+	// Set every setting that pgx would otherwise read from variables and files.
+	fixed := values{
 		"host": "localhost", "port": defaultPort, "user": "user", "database": "database", "password": "password",
 		"passfile": "", "sslmode": "disable", "sslcert": "", "sslkey": "", "sslrootcert": "", "sslpassword": "", "sslsni": "1",
 		"target_session_attrs": "any", "connect_timeout": "0",
 	}
 	for _, name := range []string{"sslcertmode", "sslnegotiation", "channel_binding", "require_auth", "min_protocol_version", "max_protocol_version", "krbsrvname"} {
-		said[name] = t.settings[name]
+		fixed[name] = t.settings[name]
 	}
 	var pairs []string
-	for name, value := range said {
+	for name, value := range fixed {
 		pairs = append(pairs, name+"="+quote(value))
 	}
 	config, err := parseWithoutService(strings.Join(pairs, " "))
@@ -108,7 +109,7 @@ func (t *Target) baseConfig(getenv Lookup, application string) (*pgx.ConnConfig,
 		return nil, err
 	}
 	config.User, config.Database = t.User, t.Database
-	// All text is UTF-8 here, and so must be what the server sends.
+	// pglock's text is UTF-8, so the server must send UTF-8.
 	config.RuntimeParams = map[string]string{"client_encoding": "UTF8"}
 	for variable, name := range serverVariables {
 		if value, ok := getenv(variable); ok && !strings.EqualFold(value, "default") {
@@ -124,7 +125,7 @@ func (t *Target) baseConfig(getenv Lookup, application string) (*pgx.ConnConfig,
 	config.RuntimeParams["application_name"] = application
 	for name, value := range config.RuntimeParams {
 		if strings.ContainsRune(value, 0) {
-			return nil, settingsErrorf("%s has a NUL byte in it", name)
+			return nil, settingsErrorf("%s contains a NUL byte", name)
 		}
 	}
 	return config, nil
@@ -144,8 +145,8 @@ func (t *Target) Hosts() (names, addresses, ports string) {
 	return strings.Join(all[0], ","), t.settings["hostaddr"], strings.Join(all[1], ",")
 }
 
-// ShownDatabase returns the database's name as people may see it: in a URI with an @
-// after its hosts it may be the rest of a password.
+// ShownDatabase returns the database's name for output. It hides a name from a URI that
+// contains an @, since that may be the rest of a password.
 func (t *Target) ShownDatabase() string {
 	if t.fromURI && strings.Contains(t.Database, "@") {
 		return "(not shown)"
@@ -158,7 +159,7 @@ func (t *Target) HasPassword() bool {
 	return t.password != "" || slices.ContainsFunc(t.hosts, func(h host) bool { return h.password != "" })
 }
 
-// Origin returns the place of a setting that a file says, or "".
+// Origin returns the place of a setting that is from a file, or "".
 func (t *Target) Origin(setting string) string {
 	if setting == "password" && t.password == "" && t.HasPassword() {
 		return t.passfile
@@ -175,7 +176,7 @@ func (t *Target) SetApplication(name string) { t.base.RuntimeParams["application
 // SetPassword sets the password for all hosts.
 func (t *Target) SetPassword(password string) { t.password = password }
 
-// Connect opens a connection. ctx covers the opening alone.
+// Connect opens a connection. ctx covers only the opening.
 func (t *Target) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	err = t.search(ctx, func(ctx context.Context, config *pgx.ConnConfig) error {
 		var err error
@@ -185,7 +186,7 @@ func (t *Target) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	return conn, err
 }
 
-// Open opens a session. ctx covers the opening alone.
+// Open opens a session. ctx covers only the opening.
 func (t *Target) Open(ctx context.Context) (session pglock.Session, err error) {
 	err = t.search(ctx, func(ctx context.Context, config *pgx.ConnConfig) error {
 		var err error
@@ -195,7 +196,7 @@ func (t *Target) Open(ctx context.Context) (session pglock.Session, err error) {
 	return session, err
 }
 
-// next is what a failure leads to.
+// next is how the search goes on after a failure.
 type next int
 
 const (
@@ -238,13 +239,13 @@ type search struct {
 	failed  *Error
 }
 
-// run reports whether that was all, with an error or without.
+// run tries the host's addresses. It reports whether the search is over.
 func (s *search) run(ctx context.Context) (done bool, err error) {
 	t, h := s.target, s.host
 	port, err := portNumber(h.port)
 	if err != nil {
 		s.failed.add(failure{address: h.shown(), err: err})
-		return port == 0, err // libpq goes on if it is a number at least
+		return port == 0, err // like libpq, go on if it is at least a number
 	}
 	h.port = strconv.Itoa(port)
 	addresses, err := h.addresses(ctx, t.settings["load_balance_hosts"] == "random")
@@ -266,7 +267,7 @@ func (s *search) run(ctx context.Context) (done bool, err error) {
 	return false, nil
 }
 
-// tryAddress tries an address with TLS, without, or both.
+// tryAddress tries an address with TLS, without TLS, or both.
 func (s *search) tryAddress(parent context.Context, h host, a address) (next, error) {
 	t := s.target
 	ctx := parent
@@ -306,7 +307,7 @@ func (s *search) tryAddress(parent context.Context, h host, a address) (next, er
 	return then, err
 }
 
-// whatNext says what to do after a failed try.
+// whatNext returns how to go on after a failed try.
 func whatNext(err error, withTLS bool, r *reply) next {
 	var refused *pgconn.PgError
 	var dial *dialError
@@ -316,7 +317,7 @@ func whatNext(err error, withTLS bool, r *reply) next {
 		return nextAddress
 	case errors.As(err, &target):
 		return nextHost
-	case errors.As(err, &refused) && refused.Code == "57P03": // it is starting
+	case errors.As(err, &refused) && refused.Code == "57P03": // the server is starting
 		return nextHost
 	case errors.As(err, &refused) && !r.authenticated.Load():
 		return otherMode
@@ -348,7 +349,7 @@ func (s *search) try(ctx context.Context, h host, a address, withTLS bool, r *re
 			return err
 		}
 	}
-	// What pgx is told of the address does not matter: it is dialed here.
+	// The address that pgx sees does not matter: DialFunc dials a.target.
 	config.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
 	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, a.network, a.target)

@@ -13,17 +13,17 @@ import (
 	"strings"
 )
 
-// A certificateError says why the server's certificate does not do.
+// A certificateError reports why the server's certificate is not accepted.
 type certificateError struct{ err error }
 
 func (e *certificateError) Error() string {
-	return "the server's certificate does not do: " + strings.TrimPrefix(e.err.Error(), "x509: ")
+	return "the server's certificate is not accepted: " + strings.TrimPrefix(e.err.Error(), "x509: ")
 }
 
 func (e *certificateError) Unwrap() error { return e.err }
 
-// tlsModes returns the ways in which a server on a network is asked for a session, in
-// order: with TLS or without.
+// tlsModes returns the order in which a TCP connection is tried with TLS (true) and
+// without.
 func (v values) tlsModes() []bool {
 	switch v["sslmode"] {
 	case "disable":
@@ -36,10 +36,10 @@ func (v values) tlsModes() []bool {
 	return []bool{true}
 }
 
-// tlsConfig returns the configuration of TLS for a host (PostgreSQL manual, 34.19 "SSL
-// Support"). folder is that of the user's certificates, or "".
+// tlsConfig returns the TLS configuration for a host (PostgreSQL manual, 34.19 "SSL
+// Support"). folder is the directory of the user's certificates, or "".
 func (v values) tlsConfig(folder, host string) (*tls.Config, error) {
-	// Names and chains are checked below, as libpq does it.
+	// VerifyConnection below checks names and chains as libpq does.
 	config := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // see VerifyConnection
 	var err error
 	if config.MinVersion, config.MaxVersion, err = v.tlsVersions(); err != nil {
@@ -57,7 +57,7 @@ func (v values) tlsConfig(folder, host string) (*tls.Config, error) {
 	}
 	full := v["sslmode"] == "verify-full"
 	if full && host == "" {
-		return nil, settingsErrorf("sslmode=verify-full needs the host's name: hostaddr alone does not do")
+		return nil, settingsErrorf("sslmode=verify-full needs host, and not only hostaddr")
 	}
 	if roots != nil {
 		config.VerifyConnection = func(state tls.ConnectionState) error {
@@ -76,7 +76,7 @@ func (v values) tlsConfig(folder, host string) (*tls.Config, error) {
 		return nil, err
 	}
 	if certificate != nil {
-		// Whatever authorities the server names: so does OpenSSL.
+		// Like OpenSSL, ignore which authorities the server names.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return certificate, nil
 		}
@@ -84,13 +84,13 @@ func (v values) tlsConfig(folder, host string) (*tls.Config, error) {
 	return config, nil
 }
 
-// tlsVersions returns the oldest and the newest version of TLS, 0 for no limit.
+// tlsVersions returns the oldest and the newest TLS version, or 0 for no limit.
 func (v values) tlsVersions() (oldest, newest uint16, err error) {
 	versions := map[string]uint16{"": 0, "tlsv1": tls.VersionTLS10, "tlsv1.1": tls.VersionTLS11, "tlsv1.2": tls.VersionTLS12, "tlsv1.3": tls.VersionTLS13}
 	read := func(name string) uint16 {
 		version, ok := versions[strings.ToLower(v[name])]
 		if !ok && err == nil {
-			err = settingsErrorf("%s is %q, and must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3", name, v[name])
+			err = settingsErrorf("%s is %q, but must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3", name, v[name])
 		}
 		return version
 	}
@@ -101,8 +101,8 @@ func (v values) tlsVersions() (oldest, newest uint16, err error) {
 	return oldest, newest, err
 }
 
-// roots returns the certificates to trust, or nil if the server's is not looked at:
-// there is no file, and nothing demands one.
+// roots returns the certificates to trust. It returns nil if the server's certificate is
+// not checked, because there is no file and sslmode does not require one.
 func (v values) roots(folder string) (*x509.CertPool, error) {
 	if v["sslrootcert"] == "system" {
 		return x509.SystemCertPool()
@@ -116,18 +116,18 @@ func (v values) roots(folder string) (*x509.CertPool, error) {
 	case errors.Is(err, fs.ErrNotExist) && !strings.HasPrefix(v["sslmode"], "verify"):
 		return nil, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, settingsErrorf("sslmode=%s needs certificates to trust, and there is no file %s; sslrootcert names another", v["sslmode"], path)
+		return nil, settingsErrorf("sslmode=%s needs root certificates, but %s does not exist; set sslrootcert", v["sslmode"], path)
 	case err != nil:
-		return nil, settingsErrorf("the certificates to trust: %v", err)
+		return nil, settingsErrorf("root certificates: %v", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(text) {
-		return nil, settingsErrorf("the certificates to trust: there is none in %s", path)
+		return nil, settingsErrorf("root certificates: %s contains none", path)
 	}
 	if folder != "" {
-		// libpq would go by it.
+		// libpq would use it.
 		if list := filepath.Join(folder, "root.crl"); exists(list) {
-			return nil, settingsErrorf("pglock does not check revocation lists, and there is one: %s", list)
+			return nil, settingsErrorf("pglock does not check certificate revocation lists, but %s exists", list)
 		}
 	}
 	return roots, nil
@@ -147,8 +147,8 @@ func verifyChain(certificates []*x509.Certificate, roots *x509.CertPool) error {
 	return err
 }
 
-// verifyName checks that a certificate is for a host. The common name counts if there
-// is no other name of the same kind.
+// verifyName checks that a certificate is for a host. The common name counts if the
+// certificate has no other name of the same kind.
 func verifyName(certificate *x509.Certificate, host string) error {
 	err := certificate.VerifyHostname(host)
 	others := len(certificate.DNSNames)
@@ -169,8 +169,7 @@ func verifyName(certificate *x509.Certificate, host string) error {
 	return err
 }
 
-// clientCertificate returns the client's certificate with its key, or nil if there is
-// none.
+// clientCertificate returns the client's certificate and key, or nil if there is none.
 func (v values) clientCertificate(folder string) (*tls.Certificate, error) {
 	if v["sslcertmode"] == "disable" {
 		return nil, nil
@@ -188,45 +187,45 @@ func (v values) clientCertificate(folder string) (*tls.Certificate, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, settingsErrorf("the client's certificate: %v", err)
+		return nil, settingsErrorf("client certificate: %v", err)
 	}
 	info, err := os.Stat(keyPath)
 	switch {
 	case err != nil:
-		return nil, settingsErrorf("the key of the client's certificate: %v", err)
+		return nil, settingsErrorf("client certificate key: %v", err)
 	case !info.Mode().IsRegular():
-		return nil, settingsErrorf("the key of the client's certificate, %s, is no plain file", keyPath)
+		return nil, settingsErrorf("client certificate key %s: not a regular file", keyPath)
 	case keyOpenToOthers(info):
-		return nil, settingsErrorf("the key of the client's certificate, %s, can be used by others; chmod 600 %[1]s", keyPath)
+		return nil, settingsErrorf("client certificate key %s: others can read or write it; chmod 600 %[1]s", keyPath)
 	}
 	key, err := os.ReadFile(keyPath)
 	if err != nil {
-		return nil, settingsErrorf("the key of the client's certificate: %v", err)
+		return nil, settingsErrorf("client certificate key: %v", err)
 	}
 	if key, err = decrypt(key, v["sslpassword"]); err != nil {
-		return nil, settingsErrorf("the key of the client's certificate, %s: %v", keyPath, err)
+		return nil, settingsErrorf("client certificate key %s: %v", keyPath, err)
 	}
 	certificate, err := tls.X509KeyPair(text, key)
 	if err != nil {
-		return nil, settingsErrorf("the client's certificate, %s, and its key: %v", path, err)
+		return nil, settingsErrorf("client certificate %s and its key: %v", path, err)
 	}
 	return &certificate, nil
 }
 
-// decrypt decrypts a key, if it is encrypted in the way that Go can read.
+// decrypt decrypts a key. It returns one that is not encrypted as it is.
 func decrypt(key []byte, password string) ([]byte, error) {
 	block, _ := pem.Decode(key)
 	switch {
 	case block == nil:
-		return key, nil // tls says what is wrong
+		return key, nil // crypto/tls reports the error
 	case block.Type == "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("pglock cannot read a key that is encrypted as PKCS #8 has it; decrypt it, or write it with openssl rsa -aes256 -traditional")
+		return nil, errors.New("pglock cannot read keys with PKCS #8 encryption; decrypt it, or convert it with openssl rsa -aes256 -traditional")
 	case !slices.Contains([]string{block.Headers["Proc-Type"]}, "4,ENCRYPTED"):
 		return key, nil
 	case password == "":
-		return nil, errors.New("it is encrypted; sslpassword says how to read it")
+		return nil, errors.New("it is encrypted; set sslpassword")
 	}
-	//lint:ignore SA1019 such keys are weak, but they are there
+	//lint:ignore SA1019 this encryption is weak, but in use
 	plain, err := x509.DecryptPEMBlock(block, []byte(password))
 	if err != nil {
 		return nil, err

@@ -9,12 +9,11 @@ func isURI(s string) bool {
 	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://")
 }
 
-// parseURI reads a URI (PostgreSQL manual, 34.1.1.2 "Connection URIs"). It is not
-// quite what package net/url takes: there may be several hosts, and the user ends at
-// the first @ or /.
+// parseURI reads a URI (PostgreSQL manual, 34.1.1.2 "Connection URIs"). Package net/url
+// cannot parse it: there may be several hosts, and the user ends at the first @ or /.
 func parseURI(uri string) (values, error) {
 	v := values{}
-	// put stores what is not empty: an empty part leaves the variable its say.
+	// put skips empty parts, so that the environment variable applies.
 	put := func(name, text string) error {
 		if text == "" {
 			return nil
@@ -53,8 +52,8 @@ func parseURI(uri string) (values, error) {
 	return v, v.addQuery(query)
 }
 
-// cutHosts cuts hosts and their ports off, each a list with commas. The rest begins
-// with / or ?, if there is any.
+// cutHosts splits s into hosts and ports, each a list with commas, and the rest, which
+// is empty or begins with / or ?.
 func cutHosts(s string) (hosts, ports, rest string, err error) {
 	for {
 		end := strings.IndexAny(s, ":/?,")
@@ -62,11 +61,11 @@ func cutHosts(s string) (hosts, ports, rest string, err error) {
 			i := strings.IndexByte(s, ']')
 			switch {
 			case i < 0:
-				return "", "", "", settingsErrorf("the URI has a [ and no ] after it")
+				return "", "", "", settingsErrorf("the URI has a [ without a ]")
 			case i == 1:
-				return "", "", "", settingsErrorf("the URI has [] where an IPv6 address belongs")
+				return "", "", "", settingsErrorf("the URI has an empty IPv6 address, []")
 			case i+1 < len(s) && !strings.ContainsRune(":/?,", rune(s[i+1])):
-				return "", "", "", settingsErrorf("the URI has neither : nor / after the ] of an IPv6 address")
+				return "", "", "", settingsErrorf("the URI needs : or / after the ] of an IPv6 address")
 			}
 			hosts += s[1:i]
 			s = s[i+1:]
@@ -92,15 +91,15 @@ func cutHosts(s string) (hosts, ports, rest string, err error) {
 	}
 }
 
-// addQuery adds the settings of a URI's query. Like other errors, those here do not
-// show what may be a password.
+// addQuery adds the settings of a URI's query. Its errors, like all others here, do not
+// show text that may be a password.
 func (v values) addQuery(query string) error {
 	for query != "" {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok || strings.Contains(value, "=") {
-			return settingsErrorf("behind the ? of a URI stands name=value, and & between two of them")
+			return settingsErrorf("after the ? of a URI, settings are written name=value and separated by &")
 		}
 		name, err := unescape(name)
 		if err != nil {
@@ -109,7 +108,7 @@ func (v values) addQuery(query string) error {
 		if value, err = unescape(value); err != nil {
 			return err
 		}
-		if name == "ssl" && value == "true" { // JDBC's way
+		if name == "ssl" && value == "true" { // as JDBC spells it
 			name, value = "sslmode", "require"
 		}
 		if err := v.set(name, value); err != nil {
@@ -136,11 +135,11 @@ func unescape(s string) (string, error) {
 			return "", errPercent
 		}
 		if c[0] == 0 {
-			return "", settingsErrorf("the URI has %%00 in it, which no setting can have")
+			return "", settingsErrorf("the URI contains %%00, which is not allowed in a setting")
 		}
 		b.Write(c)
 		s = after[2:]
 	}
 }
 
-var errPercent = settingsErrorf("the URI has a %% that is not the percent-encoding of a character: that is %% and two hexadecimal digits, and %%25 stands for %% itself")
+var errPercent = settingsErrorf("the URI has invalid percent-encoding: %% must be followed by two hexadecimal digits; write %% itself as %%25")

@@ -1,5 +1,4 @@
-// Command manpages writes the man pages of pglock into a folder. It is for go
-// generate.
+// Command manpages writes the man pages of pglock into a directory. go generate runs it.
 package main
 
 import (

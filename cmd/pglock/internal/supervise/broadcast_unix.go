@@ -8,37 +8,37 @@ import (
 	"time"
 )
 
-// Some senders signal one process, pglock, and it is up to pglock to pass the signal
-// on: docker stop, the kubelet, kill(1). Others signal every process there is: systemd
-// stops a unit so, and CI servers a job. Then the command has the signal already, and
-// the guard has it too. A broadcast tells the two apart by just that: a signal that
-// reaches both the program and the guard is not passed on.
+// Some senders signal only pglock, which must pass the signal on: docker stop, the
+// kubelet, kill(1). Others signal every process: systemd when it stops a unit, and CI
+// servers when they stop a job. Then the command already has the signal, and so has the
+// guard. This is how a broadcast tells them apart: a signal that reaches both the program
+// and the guard is not passed on.
 
 const (
-	// passAfter is how long a signal from the program waits for the guard's own: a
-	// sender of many signals goes from process to process.
+	// passAfter is how long a signal from the program is held for the guard's own
+	// signal: a sender signals processes one after the other.
 	passAfter = 200 * time.Millisecond
 
-	// matchWithin is how long the guard remembers a signal of its own. It is longer,
-	// for the program may have to get the CPU first.
+	// matchWithin is how long the guard remembers its own signal. It is longer, because
+	// the program may have to wait for the CPU.
 	matchWithin = 2 * time.Second
 )
 
-// An arrival is a signal and when it came.
+// An arrival is a signal and the time it arrived.
 type arrival struct {
 	signal syscall.Signal
 	at     time.Time
 }
 
-// A broadcast decides which signals from the program are passed on to the command.
-// Each signal cancels out one other, so two that were sent count as two. The zero
-// value is ready for use.
+// A broadcast decides which signals from the program are passed on to the command. Each
+// signal of the guard cancels one from the program, so repeated signals are counted. The
+// zero value is ready for use.
 type broadcast struct {
-	own  []arrival // signals that the guard got itself and the program did not pass on
-	held []arrival // signals from the program, to be passed on unless the guard gets them too
+	own  []arrival // signals that the guard received, but not yet the program
+	held []arrival // signals from the program, to pass on unless the guard receives them too
 }
 
-// reached notes a signal that the guard got itself.
+// reached records a signal that the guard received.
 func (b *broadcast) reached(sig syscall.Signal, now time.Time) {
 	if !take(&b.held, sig) {
 		b.expire(now)
@@ -46,7 +46,7 @@ func (b *broadcast) reached(sig syscall.Signal, now time.Time) {
 	}
 }
 
-// pass notes a signal that the program passes on.
+// pass records a signal from the program.
 func (b *broadcast) pass(sig syscall.Signal, now time.Time) {
 	b.expire(now)
 	if !take(&b.own, sig) {
@@ -54,12 +54,12 @@ func (b *broadcast) pass(sig syscall.Signal, now time.Time) {
 	}
 }
 
-// expire forgets the guard's own signals that are too old to match.
+// expire removes the guard's own signals that are too old to match.
 func (b *broadcast) expire(now time.Time) {
 	b.own = slices.DeleteFunc(b.own, func(a arrival) bool { return now.Sub(a.at) > matchWithin })
 }
 
-// due removes and returns the signals that have waited long enough, in their order.
+// due removes and returns the signals that were held long enough, in order.
 func (b *broadcast) due(now time.Time) []syscall.Signal {
 	var due []syscall.Signal
 	for len(b.held) > 0 && now.Sub(b.held[0].at) >= passAfter {
@@ -69,7 +69,7 @@ func (b *broadcast) due(now time.Time) []syscall.Signal {
 	return due
 }
 
-// next returns when due has something, and false if nothing waits.
+// next returns when the next signal is due, and false if none is held.
 func (b *broadcast) next() (time.Time, bool) {
 	if len(b.held) == 0 {
 		return time.Time{}, false

@@ -13,7 +13,7 @@ func TestBroadcast(t *testing.T) {
 	const hup, usr1, term = syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGTERM
 	type step struct {
 		after time.Duration
-		to    string // who gets the signal: the guard, or the program, which passes it on
+		to    string // what gets the signal: the guard, or the program, which passes it on
 		sig   syscall.Signal
 	}
 	for name, test := range map[string]struct {
@@ -51,7 +51,7 @@ func TestBroadcast(t *testing.T) {
 					break
 				}
 				if early := b.due(next.Add(-1)); len(early) > 0 {
-					t.Errorf("%v before its time", early)
+					t.Errorf("%v too early", early)
 				}
 				got = append(got, b.due(next)...)
 			}

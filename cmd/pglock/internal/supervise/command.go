@@ -9,39 +9,38 @@ import (
 	"time"
 )
 
-// GuardName is the name under which the guard is started, as its args[0]. It
-// differs from the program's so that killing all that is called like the
-// program does not kill the guards, which would be left with nobody to clean up.
+// GuardName is the args[0] of the guard. It differs from the program's name, so that
+// killing all processes with that name does not kill the guards, which must clean up.
 const GuardName = "lockguard"
 
-// A Command is what to run, and how.
+// A Command describes a command to run.
 type Command struct {
-	Path string   // of the executable, as [Find] gives it
-	Args []string // with the command's own name first
+	Path string   // the executable, as [Find] returns it
+	Args []string // starts with the command's name
 	Env  []string
 
-	// The command's streams. An *os.File is handed to the command as it is;
-	// anything else is copied by way of a pipe.
+	// The command's streams. The command inherits an *os.File; anything else is
+	// copied through a pipe.
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
 
-	// Grace is how long what is told to end may take before it is killed.
+	// Grace is the time from SIGTERM to SIGKILL.
 	Grace time.Duration
 
-	// Hold are connections that shall stay open until nothing of the command is
-	// left, even when this program is gone before.
+	// Hold lists connections to keep open until nothing of the command is left, even
+	// if this program is gone before.
 	Hold []syscall.Conn
 }
 
-// A Status says how a command ended.
+// A Status is how a command ended.
 type Status struct {
-	Code   int            // its exit code, when Signal is 0
-	Signal syscall.Signal // what ended it, or 0
+	Code   int            // its exit code, if Signal is 0
+	Signal syscall.Signal // the signal that ended it, or 0
 }
 
-// ExitCode is the status as a shell has it: the command's own exit code, or 128
-// and the number of the signal that ended it.
+// ExitCode returns the status as shells do: the command's exit code, or 128 plus the
+// number of the signal that ended it.
 func (s Status) ExitCode() int {
 	if s.Signal != 0 {
 		return 128 + int(s.Signal)
@@ -49,8 +48,8 @@ func (s Status) ExitCode() int {
 	return s.Code
 }
 
-// A StartError says that a command could not be started. NotFound tells why: it
-// is not there, or else it is there and cannot be executed.
+// A StartError reports that a command could not be started. NotFound is true if it does
+// not exist, and false if it cannot be executed.
 type StartError struct {
 	Path     string
 	NotFound bool
@@ -61,13 +60,13 @@ func (e *StartError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err
 
 func (e *StartError) Unwrap() error { return e.Err }
 
-// An InterruptedError is a signal that ended the guard before the command was started:
-// somebody signals all processes, and the command would have been among them.
+// An InterruptedError is a signal that ended the guard before it started the command.
+// The signal was sent to all processes, so the command would have received it.
 type InterruptedError struct{ Signal syscall.Signal }
 
 func (e *InterruptedError) Error() string { return e.Signal.String() }
 
-// Executable returns a path of this program, without /proc too.
+// Executable returns the path of this program, even without /proc.
 func Executable() (string, error) {
 	if path, err := os.Executable(); err == nil {
 		return path, nil
@@ -79,7 +78,7 @@ func Executable() (string, error) {
 	return filepath.Abs(path)
 }
 
-// file is f's file, or nil when it is not one.
+// file returns f as an *os.File, or nil if it is not one.
 func file(f any) *os.File {
 	if f, ok := f.(*os.File); ok {
 		return f

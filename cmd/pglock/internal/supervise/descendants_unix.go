@@ -2,16 +2,15 @@
 
 package supervise
 
-// process is a process as the system lists it.
+// A process is an entry in the system's list of processes.
 type process struct {
 	pid, parent, group int
 	zombie             bool
 	name               string
-	started            string // tells it from another that has its number later
+	started            string // distinguishes it from a later process with the same PID
 }
 
-// descendants are those of all that descend from one of roots, which are not
-// among them.
+// descendants returns the processes of all that descend from roots, without the roots.
 func descendants(all []process, roots ...int) []process {
 	children := map[int][]process{}
 	for _, p := range all {
@@ -21,7 +20,7 @@ func descendants(all []process, roots ...int) []process {
 	seen := map[int]bool{}
 	add := func(parent int) {
 		for _, p := range children[parent] {
-			if !seen[p.pid] { // a list is no moment in time, and may be a ring
+			if !seen[p.pid] { // the list is not atomic, and may have cycles
 				seen[p.pid] = true
 				found = append(found, p)
 			}

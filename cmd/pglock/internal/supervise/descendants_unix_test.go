@@ -17,7 +17,7 @@ func TestDescendants(t *testing.T) {
 		{pid: 12, parent: 10, group: 12},
 		{pid: 20, parent: 1},
 		{pid: 21, parent: 20},
-		{pid: 30, parent: 31}, // two numbers that were used again while the list was read
+		{pid: 30, parent: 31}, // two PIDs that were reused while the list was read
 		{pid: 31, parent: 30},
 	}
 	for _, test := range []struct{ roots, want []int }{
@@ -39,7 +39,7 @@ func TestDescendants(t *testing.T) {
 	}
 }
 
-// The system lists this process as what it is.
+// The system lists this process correctly.
 func TestProcesses(t *testing.T) {
 	all, err := processes()
 	if err != nil {

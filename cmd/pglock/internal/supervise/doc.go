@@ -1,36 +1,34 @@
-// Package supervise runs a command so that nothing of it survives: not when it
-// ends, not when it is told to end, and not when the program that runs it dies.
+// Package supervise runs a command and ends all of its processes: when the command ends,
+// when it is told to end, and when the program that runs it dies.
 //
-// Between the program and the command stands a second process, the guard: the
-// same executable, started again under the name [GuardName]. It starts the
-// command in a process group of its own, passes signals on to that group, and
-// when the command has ended it ends whatever the command left behind. It
-// listens on a pipe from the program: when that closes because the program is
-// gone, the guard kills everything at once. The guard lives in a process group
-// of its own, so that what kills the program's group does not kill it.
+// Between the program and the command runs a second process, the guard. It is the same
+// executable, started under the name [GuardName]. The guard starts the command in a
+// separate process group, passes signals on to that group, and ends the processes that
+// the command leaves behind. It reads from a pipe from the program: if the pipe closes
+// because the program is gone, the guard kills everything at once. The guard has its own
+// process group, so that a signal that kills the program's group does not kill it.
 //
-// On Linux the guard is a "child subreaper" (prctl(2)): a process that leaves
-// the group, or whose parent dies, still ends up below the guard, which finds
-// and ends it. The kernel kills the command when the guard is killed, and the
-// program, a subreaper too, then ends the rest. What remains possible is said in
-// docs/command.md.
+// On Linux the guard is a "child subreaper" (prctl(2)): a process that leaves the group,
+// or whose parent dies, becomes a descendant of the guard, which finds and ends it. If
+// the guard is killed, the kernel kills the command, and the program, also a subreaper,
+// ends the rest. docs/command.md lists the remaining gaps.
 //
-// A signal that reaches the program alone is passed on to the command's group. One that
-// reaches the guard too was sent to every process, the command included, and is not
+// A signal that reaches only the program is passed on to the command's group. If it
+// reaches the guard too, it was sent to every process including the command, and is not
 // passed on: see broadcast_unix.go.
 //
 // Without /proc, or with that of another PID namespace, the guard cannot list its
-// descendants. It finds its children by asking the kernel about each PID, and the others
-// when they have become its children. As PID 1, the program also waits for the orphans of
-// others (reap_linux.go).
+// descendants. It then finds its children by asking the kernel about each PID, and other
+// descendants once they have become its children. As PID 1, the program also waits for
+// orphans that are not its own (reap_linux.go).
 //
-// [Command.Hold] gives the guard a copy of sockets. A server on the other side
-// sees such a socket close only when the program and the guard are both gone: so
-// a lock that a session holds is not free before the command has been killed,
-// also when the program is killed with SIGKILL.
+// [Command.Hold] gives the guard a copy of sockets. A server sees such a socket close
+// only when both the program and the guard are gone. So the lock of a session is not
+// released before the command has been killed, even if the program is killed with
+// SIGKILL.
 //
-// On macOS there is no such thing; what left the group is looked for among the
-// descendants when the command is to be ended.
+// macOS has no subreapers. There, processes that left the group are looked for among the
+// descendants when the command must end.
 //
-// On Windows there is no guard: a job object does its work.
+// On Windows a job object takes the place of the guard.
 package supervise

@@ -14,27 +14,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// family is the command and all that it started, directly or not: on Linux the
+// A family is the command and all that it started, directly or not: on Linux the
 // descendants of root, which adopts the orphans among them.
 type family struct {
 	root   int // this process
-	leader int // the command, its group's leader
+	leader int // the command, which leads its process group
 
-	ended  bool // the leader has ended; it stays a zombie, so that no other group can get its number
-	buried bool // and is gone now
+	ended  bool // the leader has ended, and is kept a zombie so that no other group gets its ID
+	reaped bool // the leader was waited for
 
-	probed   time.Time // when children were last probed for
-	children []int     // those that were found
+	probed   time.Time // when probe last looked for children
+	children []int     // the children that probe found
 }
 
-// event is what became of the leader.
+// An event is a change of the leader's state.
 type event struct {
 	exited  bool
 	status  Status
 	stopped syscall.Signal
 }
 
-// adoptOrphans makes this process the parent of descendants whose own is gone.
+// adoptOrphans makes this process the parent of descendants whose parent ends.
 func adoptOrphans() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming a subreaper: %w", err)
@@ -42,36 +42,36 @@ func adoptOrphans() error {
 	return nil
 }
 
-// diesWithParent makes the kernel kill the child when the calling thread ends.
+// diesWithParent sets attr so that the kernel kills the child when the calling thread ends.
 func diesWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr {
 	attr.Pdeathsig = syscall.SIGKILL
 	return attr
 }
 
-// nameProcess sets the name that ps(1) and killall(1) know the process by, which
-// would be "exe" after [ownExecutable].
-func nameProcess(name string) {
+// setProcessName sets the process name that ps(1) and killall(1) use. It would be "exe"
+// after [ownExecutable].
+func setProcessName(name string) {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
 }
 
-// self is this program, also when its file has been replaced meanwhile.
-const self = "/proc/self/exe"
+// selfExe is this program, even if its file has been replaced.
+const selfExe = "/proc/self/exe"
 
 func seesOwnExecutable() bool {
-	_, err := os.Stat(self)
+	_, err := os.Stat(selfExe)
 	return err == nil
 }
 
-// ownExecutable returns a path of this program. Without /proc it is the one that the
-// program was started by, which the kernel puts into the auxiliary vector (getauxval(3)).
+// ownExecutable returns a path of this program. Without /proc it is the path that the
+// program was started with, from the auxiliary vector (getauxval(3)).
 func ownExecutable() (string, error) {
 	if seesOwnExecutable() {
-		return self, nil
+		return selfExe, nil
 	}
 	const atExecFn = 31 // AT_EXECFN
 	vector, err := unix.Auxv()
 	if err != nil {
-		return "", fmt.Errorf("finding this program's own file: %w", err)
+		return "", fmt.Errorf("finding this program's file: %w", err)
 	}
 	for _, entry := range vector {
 		if entry[0] == atExecFn && entry[1] != 0 {
@@ -79,10 +79,10 @@ func ownExecutable() (string, error) {
 			return unix.BytePtrToString(*(**byte)(unsafe.Pointer(&entry[1]))), nil
 		}
 	}
-	return "", errors.New("the kernel does not say what this program's own file is")
+	return "", errors.New("the kernel does not provide the path of this program's file")
 }
 
-// siginfo is what waitid(2) tells, on all of Linux' architectures.
+// siginfo is the result of waitid(2), on all Linux architectures.
 type siginfo struct {
 	signo, errno, code int32
 	child              struct {
@@ -111,9 +111,9 @@ func waitid(kind, id, options int) (info siginfo, ok bool) {
 	}
 }
 
-// look tells what became of the leader since the last look, and buries orphans
+// pollState returns how the leader's state changed since the last call, and reaps orphans
 // that have ended.
-func (f *family) look() event {
+func (f *family) pollState() event {
 	if info, ok := waitid(waitPID, f.leader, unix.WSTOPPED); ok {
 		return event{stopped: syscall.Signal(info.child.status)}
 	}
@@ -123,7 +123,7 @@ func (f *family) look() event {
 		case !ok:
 			return event{}
 		case int(info.child.pid) != f.leader:
-			bury(int(info.child.pid))
+			reap(int(info.child.pid))
 		default:
 			f.ended = true
 			if info.code == cldExited {
@@ -134,9 +134,10 @@ func (f *family) look() event {
 	}
 }
 
-func bury(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
+// reap reaps a child that has ended.
+func reap(pid int) { _, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) }
 
-// readProcess reads a line of /proc/PID/stat.
+// readProcess parses /proc/PID/stat.
 func readProcess(pid int) (process, bool) {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -147,7 +148,7 @@ func readProcess(pid int) (process, bool) {
 	if open < 0 || end < open {
 		return process{}, false
 	}
-	fields := strings.Fields(string(stat[end+1:])) // from field 3, the state, on
+	fields := strings.Fields(string(stat[end+1:])) // starts with field 3, the state
 	if len(fields) < 20 {
 		return process{}, false
 	}
@@ -158,11 +159,11 @@ func readProcess(pid int) (process, bool) {
 	return p, true
 }
 
-// errNoProc is that this process's own namespace is not in /proc.
+// errNoProc is returned if /proc does not show this process's PID namespace.
 var errNoProc = errors.New("/proc is not mounted, or not for this PID namespace")
 
-// processes are all of the system's. It fails where /proc is not mounted, and where it
-// is another PID namespace's, whose numbers mean other processes.
+// processes returns all processes. It fails if /proc is not mounted, or is that of another
+// PID namespace, where PIDs mean other processes.
 func processes() ([]process, error) {
 	if own, err := os.Readlink("/proc/self"); err != nil || own != strconv.Itoa(os.Getpid()) {
 		return nil, errNoProc
@@ -184,7 +185,7 @@ func processes() ([]process, error) {
 	return all, nil
 }
 
-// parentOf returns the parent of a process, and false if that is not known.
+// parentOf returns the parent of a process, and false if it is not known.
 func parentOf(pid int) (parent int, ok bool) {
 	if _, err := os.Readlink("/proc/self"); err != nil {
 		return 0, false
@@ -193,20 +194,20 @@ func parentOf(pid int) (parent int, ok bool) {
 	return p.parent, ok
 }
 
-// Without /proc nobody lists the descendants. But the kernel tells this process of its
-// own children, and all descendants become children as those above them end: so
-// signaling the children again and again reaches all. A grandchild that has left the
-// command's group gets its SIGTERM only when it has become a child.
+// Without /proc the descendants cannot be listed. But this process can ask the kernel for
+// its children, and every descendant becomes a child when the processes above it end. So
+// signaling the children repeatedly reaches all of them. A grandchild that has left the
+// command's group gets SIGTERM only when it has become a child.
 
-// probeEvery is how often children are probed for, with a system call for each process
-// that there may be.
+// probeEvery is the minimum time between probes, which need a system call for each
+// possible PID.
 const probeEvery = time.Second
 
-// most is the highest PID that Linux gives (PID_MAX_LIMIT).
-const most = 1 << 22
+// maxPID is the highest PID of Linux (PID_MAX_LIMIT).
+const maxPID = 1 << 22
 
-// probe finds the children. Linux counts PIDs up, so they are between this process's and
-// the newest, unless the count began again from 1 in between.
+// probe finds the children. Linux assigns increasing PIDs, so they are between the PID of
+// this process and the newest, unless the PIDs have wrapped around.
 func (f *family) probe() {
 	if time.Since(f.probed) < probeEvery {
 		return
@@ -217,12 +218,12 @@ func (f *family) probe() {
 		f.children = nil
 	}
 	if len(f.children) == 0 {
-		f.children = childrenAmong(1, most)
+		f.children = childrenAmong(1, maxPID)
 	}
 	f.probed = time.Now()
 }
 
-// newestPID returns the PID of a process that it starts for that, which ends at once.
+// newestPID returns the newest PID, that of a process that it starts and that exits at once.
 func newestPID() (int, bool) {
 	exe, err := ownExecutable()
 	if err != nil {
@@ -239,7 +240,7 @@ func newestPID() (int, bool) {
 	}
 }
 
-// childrenAmong returns the children of this process among some PIDs.
+// childrenAmong returns the children of this process with PIDs from first to last.
 func childrenAmong(first, last int) (children []int) {
 	for pid := first; pid <= last; pid++ {
 		if isChild(pid) {
@@ -257,8 +258,8 @@ func isChild(pid int) bool {
 	return errno == 0
 }
 
-// hasChild reports whether this process has a child that could do what options say.
-// With WSTOPPED alone, a zombie is none.
+// hasChild reports whether this process has a child that waitid could return for options.
+// With WSTOPPED alone, zombies do not count.
 func hasChild(options uintptr) bool {
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_WAITID, waitAny, 0, 0,
@@ -271,9 +272,9 @@ func hasChild(options uintptr) bool {
 
 func hasLiveChild() bool { return hasChild(unix.WSTOPPED) }
 
-// signalChildren signals the children outside the leader's group, each with the group
-// that it leads, if it does. Only this goroutine waits for children, so none of their
-// numbers can belong to another process meanwhile.
+// signalChildren signals the children outside the leader's group, and the groups that
+// they lead. Only this goroutine waits for children, so their PIDs cannot be reused
+// meanwhile.
 func (f *family) signalChildren(sig syscall.Signal) {
 	f.probe()
 	for _, pid := range f.children {
@@ -281,7 +282,7 @@ func (f *family) signalChildren(sig syscall.Signal) {
 			continue
 		}
 		switch group, err := unix.Getpgid(pid); {
-		case err == nil && group == f.leader && !f.buried:
+		case err == nil && group == f.leader && !f.reaped:
 		case err == nil && group == pid:
 			_ = syscall.Kill(-pid, sig)
 		default:
@@ -292,12 +293,12 @@ func (f *family) signalChildren(sig syscall.Signal) {
 
 // signalGroup signals the leader's process group.
 func (f *family) signalGroup(sig syscall.Signal) {
-	if !f.buried {
+	if !f.reaped {
 		_ = syscall.Kill(-f.leader, sig)
 	}
 }
 
-// signal signals the group, and all others of the family.
+// signal signals the leader's group and the rest of the family.
 func (f *family) signal(sig syscall.Signal) {
 	f.signalGroup(sig)
 	all, err := processes()
@@ -308,19 +309,19 @@ func (f *family) signal(sig syscall.Signal) {
 		return
 	}
 	for _, p := range descendants(all, f.root) {
-		if !p.zombie && (p.group != f.leader || f.buried) {
+		if !p.zombie && (p.group != f.leader || f.reaped) {
 			p.signal(sig)
 		}
 	}
 }
 
-// signal signals this process, and none that has got its number since.
+// signal signals the process, unless its PID has been reused.
 func (p process) signal(sig syscall.Signal) {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	switch {
 	case err == unix.ESRCH:
 		return
-	case err != nil: // Linux before 5.3, or a sandbox that does not know pidfds
+	case err != nil: // Linux before 5.3, or a sandbox without pidfds
 		_ = syscall.Kill(p.pid, sig)
 		return
 	}
@@ -330,35 +331,34 @@ func (p process) signal(sig syscall.Signal) {
 	}
 }
 
-// gone reports whether nothing of the family is left but the leader, which it
-// then buries.
+// gone reports whether nothing of the family is left. It reaps the leader last.
 func (f *family) gone() bool {
 	if all, err := processes(); err == nil {
 		for _, p := range descendants(all, f.root) {
 			switch {
 			case p.pid == f.leader && p.zombie:
 			case p.zombie && p.parent == f.root:
-				bury(p.pid)
+				reap(p.pid)
 			case p.zombie:
-				// Its parent's to bury, which is alive and counts.
+				// Its parent must reap it, and is alive.
 			default:
 				return false
 			}
 		}
 	}
-	// A list is no moment in time, and there may be none. But whoever is left has an
-	// ancestor that is our own child, and that the kernel knows for sure.
+	// The list is not atomic, or there is none. But every process that is left has an
+	// ancestor that is a child of this process, which the kernel knows for certain.
 	if !f.ended || hasLiveChild() {
 		return false
 	}
-	if !f.buried {
-		bury(f.leader)
-		f.buried = true
+	if !f.reaped {
+		reap(f.leader)
+		f.reaped = true
 	}
 	return childless()
 }
 
-// childless reports whether this process has no children, buried ones aside.
+// childless reaps children that have ended, and reports whether none is left.
 func childless() bool {
 	for {
 		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
@@ -370,13 +370,13 @@ func childless() bool {
 	}
 }
 
-// killAll kills what a guard left to this process, and returns how the leader
-// ended. The error says who does not end.
+// killAll kills what a killed guard left to this process, and returns how the leader
+// ended. It returns an error if processes do not end.
 func (f *family) killAll() (Status, error) {
 	var status Status
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(killTimeout)
 	for {
-		if e := f.look(); e.exited {
+		if e := f.pollState(); e.exited {
 			status = e.status
 		}
 		if !hasChild(unix.WSTOPPED | unix.WEXITED) {
@@ -387,13 +387,13 @@ func (f *family) killAll() (Status, error) {
 			return status, nil
 		}
 		if time.Now().After(deadline) {
-			return status, fmt.Errorf("still there: %s", f)
+			return status, fmt.Errorf("still running: %s", f)
 		}
-		time.Sleep(poll)
+		time.Sleep(pollInterval)
 	}
 }
 
-// String names who is left.
+// String names the processes that are left.
 func (f *family) String() string {
 	var names []string
 	all, err := processes()

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Without /proc the children are found all the same, and zombies do not count as alive.
+// Without /proc the children are found too, and zombies do not count as alive.
 func TestChildrenWithoutProc(t *testing.T) {
 	if hasChild(unix.WSTOPPED | unix.WEXITED) {
 		t.Fatal("there are children before any was started")
 	}
-	// What a shell waits for ends when the pipe closes.
+	// The shell ends when the pipe closes.
 	cmd := exec.Command("sh", "-c", "read line; exit 0")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -30,7 +30,7 @@ func TestChildrenWithoutProc(t *testing.T) {
 		t.Errorf("the child is %d; found: %v", pid, f.children)
 	}
 	if isChild(os.Getpid()) || isChild(1) {
-		t.Error("there are children that are none")
+		t.Error("found children that do not exist")
 	}
 	stdin.Close()
 	var info unix.Siginfo
@@ -38,12 +38,12 @@ func TestChildrenWithoutProc(t *testing.T) {
 		t.Fatal(err)
 	}
 	if hasLiveChild() || !hasChild(unix.WSTOPPED|unix.WEXITED) || !isChild(pid) {
-		t.Error("a zombie is alive, or no child")
+		t.Error("a zombie counts as alive, or not as a child")
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
 	if hasChild(unix.WSTOPPED|unix.WEXITED) || isChild(pid) {
-		t.Error("a child that was waited for is still one")
+		t.Error("a child that was waited for is still found")
 	}
 }

@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// family is the command and all that it started: outside Linux, its process group.
-// Nothing here adopts the orphans among the descendants, so one that leaves the
-// group is found only, and only where processes are listed, while all between it
-// and the command still live. Those that were found are known from then on.
+// A family is the command and all that it started: outside Linux, its process group.
+// Orphans are not adopted here. So a process that leaves the group is found only if the
+// system lists processes, and only while all processes between it and the command live.
+// Once found, it is remembered.
 type family struct {
 	root   int // this process
-	leader int // the command, its group's leader
+	leader int // the command, which leads its process group
 	ended  bool
-	strays []process // those outside the group
+	strays []process // known processes outside the group
 }
 
-// event is what became of the leader.
+// An event is a change of the leader's state.
 type event struct {
 	exited  bool
 	status  Status
@@ -33,13 +33,13 @@ func adoptOrphans() error { return nil }
 
 func diesWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr { return attr }
 
-func nameProcess(string) {}
+func setProcessName(string) {}
 
 func ownExecutable() (string, error) { return os.Executable() }
 
 func seesOwnExecutable() bool { return true }
 
-// parentOf returns the parent of a process, and false if that is not known.
+// parentOf returns the parent of a process, and false if it is not known.
 func parentOf(pid int) (parent int, ok bool) {
 	all, err := processes()
 	i := slices.IndexFunc(all, func(p process) bool { return p.pid == pid })
@@ -49,13 +49,13 @@ func parentOf(pid int) (parent int, ok bool) {
 	return all[i].parent, true
 }
 
-// ReapOrphans does nothing: what runs as PID 1 runs on Linux.
+// ReapOrphans does nothing: programs run as PID 1 only on Linux.
 func ReapOrphans() (end func()) { return func() {} }
 
 func reapOrphans(...int) (end func()) { return func() {} }
 
-// look tells what became of the leader since the last look.
-func (f *family) look() event {
+// pollState returns how the leader's state changed since the last call.
+func (f *family) pollState() event {
 	if f.ended {
 		return event{}
 	}
@@ -80,11 +80,11 @@ func (f *family) look() event {
 
 func (f *family) signalGroup(sig syscall.Signal) { _ = syscall.Kill(-f.leader, sig) }
 
-// findStrays forgets the strays that have ended, and adds those that can be found.
+// findStrays removes the strays that have ended, and adds those that it can find.
 func (f *family) findStrays() {
 	all, err := processes()
 	if err != nil {
-		return // then there never were any
+		return // then no stray was ever found
 	}
 	now := map[int]process{}
 	for _, p := range all {
@@ -109,8 +109,8 @@ func (f *family) findStrays() {
 	f.strays = strays
 }
 
-// signal signals the group, and the strays. They are looked for before: the signal
-// ends those by whom they are found.
+// signal signals the group and the strays. It looks for strays first, because the signal
+// ends the processes through which they are found.
 func (f *family) signal(sig syscall.Signal) {
 	f.findStrays()
 	f.signalGroup(sig)
@@ -119,8 +119,8 @@ func (f *family) signal(sig syscall.Signal) {
 	}
 }
 
-// gone reports whether nothing is left of the group, nor of the strays. A group of
-// zombies alone may not be signalled on macOS, which says EPERM.
+// gone reports whether neither the group nor a stray is left. On macOS, signaling a group
+// of only zombies fails with EPERM.
 func (f *family) gone() bool {
 	if err := syscall.Kill(-f.leader, 0); !f.ended || err == nil {
 		return false
@@ -129,20 +129,20 @@ func (f *family) gone() bool {
 	return len(f.strays) == 0
 }
 
-// killAll kills what a guard left. The leader's status is not to be had: it was
-// the guard's child.
+// killAll kills what a killed guard left. It does not know the leader's status, because
+// the leader was the guard's child.
 func (f *family) killAll() (Status, error) {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(killTimeout)
 	for syscall.Kill(-f.leader, syscall.SIGKILL) == nil {
 		if time.Now().After(deadline) {
-			return Status{Signal: syscall.SIGKILL}, fmt.Errorf("still there: %s", f)
+			return Status{Signal: syscall.SIGKILL}, fmt.Errorf("still running: %s", f)
 		}
-		time.Sleep(poll)
+		time.Sleep(pollInterval)
 	}
 	return Status{Signal: syscall.SIGKILL}, nil
 }
 
-// String names who is left.
+// String names the processes that are left.
 func (f *family) String() string {
 	text := fmt.Sprintf("process group %d", f.leader)
 	for _, p := range f.strays {

@@ -12,9 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Find looks a command up as a shell does: a name with a slash in it is a path,
-// any other is searched for in the folders of PATH, which is taken from env. The
-// error is a [StartError].
+// Find looks up a command as a shell does: a name with a slash is a path, any other is
+// searched for in the directories of PATH in env. The error is a [StartError].
 func Find(name string, env []string) (string, error) {
 	if name == "" {
 		return "", &StartError{Path: `""`, NotFound: true, Err: errors.New("command not found")}
@@ -25,10 +24,10 @@ func Find(name string, env []string) (string, error) {
 		}
 		return name, nil
 	}
-	var denied error // there, but not executable: told when there is no other
+	var denied error // found, but not executable; returned if no other is found
 	for _, dir := range filepath.SplitList(pathOf(env)) {
 		if dir == "" {
-			dir = "." // an empty entry is the current folder
+			dir = "." // an empty entry is the current directory
 		}
 		path := filepath.Join(dir, name)
 		if dir == "." {
@@ -38,8 +37,8 @@ func Find(name string, env []string) (string, error) {
 		if err == nil {
 			return path, nil
 		}
-		// A folder of PATH that we may not look into is none of ours, and neither
-		// is a folder of that name.
+		// Skip directories of PATH that cannot be read, and directories with the
+		// command's name.
 		if info, statErr := os.Stat(path); denied == nil && statErr == nil && !info.IsDir() {
 			denied = &StartError{Path: path, Err: err}
 		}
@@ -60,21 +59,21 @@ func pathOf(env []string) string {
 	return path
 }
 
-// executable says why a file cannot be executed, or nil.
+// executable returns why a file cannot be executed, or nil if it can.
 func executable(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return bare(err)
+		return errnoOf(err)
 	}
 	if info.IsDir() {
 		return syscall.EISDIR
 	}
-	// For root access says yes as soon as anybody may execute it.
-	return bare(unix.Access(path, unix.X_OK))
+	// For root, access succeeds if any user may execute the file.
+	return errnoOf(unix.Access(path, unix.X_OK))
 }
 
-// bare is the error without the operation and the path, which are told anyway.
-func bare(err error) error {
+// errnoOf returns the error without the operation and the path, which the caller adds.
+func errnoOf(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno

@@ -7,10 +7,9 @@ import (
 	"strings"
 )
 
-// Find looks a command up in the folders of PATH, with the endings of PATHEXT. A
-// name with a slash or backslash in it is a path. What is in the current folder
-// runs only when it is asked for as .\NAME: it may be anybody's. The error is a
-// [StartError].
+// Find looks up a command in the directories of PATH, with the extensions of PATHEXT. A
+// name with a slash or backslash is a path. A command in the current directory must be
+// given as .\NAME, because anybody may have put it there. The error is a [StartError].
 func Find(name string, _ []string) (string, error) {
 	if name == "" {
 		return "", &StartError{Path: `""`, NotFound: true, Err: errors.New("command not found")}
@@ -20,7 +19,7 @@ func Find(name string, _ []string) (string, error) {
 	case err == nil:
 		return path, nil
 	case errors.Is(err, exec.ErrDot):
-		return "", &StartError{Path: name, NotFound: true, Err: errors.New(`found in the current folder only; if that is the one, name it .\` + name)}
+		return "", &StartError{Path: name, NotFound: true, Err: errors.New(`found only in the current directory; to run it, write .\` + name)}
 	case strings.ContainsAny(name, `/\`) && errors.Is(err, os.ErrPermission):
 		return "", &StartError{Path: name, Err: os.ErrPermission}
 	}

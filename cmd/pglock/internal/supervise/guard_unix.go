@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// settle is how long what the command left behind may take to end by itself
-	// before it is told to: bash's >(tee log) ends just after bash does.
-	settle = 100 * time.Millisecond
+	// settleTime is how long processes that the command left behind may take to end by
+	// themselves before SIGTERM: bash's >(tee log) ends just after bash does.
+	settleTime = 100 * time.Millisecond
 
-	// poll is how often the guard looks whether all is gone, while it ends it.
-	// The end of what is not its own child is told to it in no other way.
-	poll = 10 * time.Millisecond
+	// pollInterval is how often the guard checks whether all processes are gone, while it ends
+	// them. It is not notified of the end of processes that are not its children.
+	pollInterval = 10 * time.Millisecond
 
-	// patience is when the guard says who does not end even by SIGKILL.
-	patience = 5 * time.Second
+	// killTimeout is when, after SIGKILL, the guard reports the processes that do not end.
+	killTimeout = 5 * time.Second
 )
 
-// Guard is what the program is when it was started as [GuardName]: it starts a
-// command and does not return before nothing of it is left. args are those after
-// the name. It returns the exit code, of which nothing depends.
+// Guard is the main function of the guard, for a program that was started as [GuardName]
+// with args. It starts a command and returns when nothing of it is left. It returns the
+// exit code, which nothing uses.
 func Guard(args []string, stderr io.Writer) int {
 	// The kernel kills the command when the thread that started it ends (see
-	// SysProcAttr.Pdeathsig), so this thread must last as long as the process.
+	// SysProcAttr.Pdeathsig), so this thread must live until the process ends.
 	runtime.LockOSThread()
 	if err := guard(args); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", GuardName, err)
@@ -43,7 +43,7 @@ func Guard(args []string, stderr io.Writer) int {
 
 func guard(args []string) error {
 	if len(args) != 1 {
-		return errors.New("this is a part of pglock run, not to be started by hand")
+		return errors.New("pglock starts this program itself; do not start it by hand")
 	}
 	fds, err := parseFDs(args[0])
 	if err != nil {
@@ -52,20 +52,20 @@ func guard(args []string) error {
 	if err := adoptOrphans(); err != nil {
 		return err
 	}
-	nameProcess(GuardName)
-	// Ends of the program's pipes; the other fds are only held open.
+	setProcessName(GuardName)
+	// The pipes to and from the program. The other descriptors are only kept open.
 	orders := os.NewFile(uintptr(fds[0]), "orders")
 	reports := os.NewFile(uintptr(fds[1]), "reports")
 
 	g := &guardian{reports: json.NewEncoder(reports), orders: make(chan order)}
 	decoder := json.NewDecoder(orders)
 	if err := decoder.Decode(&g.start); err == io.EOF {
-		return nil // the program is gone already
+		return nil // the program is gone
 	} else if err != nil {
-		return fmt.Errorf("no command to start: %w", err)
+		return fmt.Errorf("reading the command to start: %w", err)
 	}
 
-	// What is meant for the command is not for the guard.
+	// Signals for the command must not end the guard.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	own := make(chan os.Signal, 64)
 	signal.Notify(own, append(Forwarded(), Continued()...)...)
@@ -73,8 +73,8 @@ func guard(args []string) error {
 	signal.Notify(children, syscall.SIGCHLD)
 
 	pid, err := g.start.fork()
-	// Signals until now were sent to all processes when the command was not one of
-	// them: they must not keep it from getting those that the program passes on.
+	// Discard earlier signals. They were sent to all processes before the command
+	// existed, and must not cancel signals that the program passes on.
 	for len(own) > 0 {
 		<-own
 	}
@@ -98,7 +98,7 @@ func guard(args []string) error {
 		for {
 			var o order
 			if decoder.Decode(&o) != nil {
-				return // the program is gone, or says nothing more
+				return // the program is gone, or sends no more orders
 			}
 			g.orders <- o
 		}
@@ -109,8 +109,8 @@ func guard(args []string) error {
 	return nil
 }
 
-// fork starts the command. An executable script without a #! line runs in the
-// shell, as execvp(3) has it.
+// fork starts the command. An executable script without a #! line runs in the shell, as
+// with execvp(3).
 func (s start) fork() (int, error) {
 	attr := &syscall.ProcAttr{
 		Env:   os.Environ(),
@@ -129,7 +129,7 @@ func (s start) fork() (int, error) {
 	return pid, err
 }
 
-// guardian is the guard at work.
+// A guardian is the state of the guard.
 type guardian struct {
 	start   start
 	reports *json.Encoder
@@ -137,36 +137,36 @@ type guardian struct {
 	family  family
 
 	hadTerminal bool // the command had the terminal
-	suspended   bool // the command was stopped at its terminal, and not continued
+	suspended   bool // the command was stopped at its terminal, and not continued yet
 	exited      bool // the command has ended
 	stage       stage
 	next        <-chan time.Time // when the next stage begins
 
-	signals broadcast        // those to be passed on
-	passing <-chan time.Time // when the first of them is
+	signals broadcast        // signals to pass on
+	passing <-chan time.Time // when to pass on the first of them
 }
 
-// stage is how far the guard is with ending the family.
+// A stage is how far the guard has come in ending the family.
 type stage int
 
 const (
 	running     stage = iota
-	settling          // the command has ended; the rest may do so by itself
-	terminating       // they were told to
-	killing           // they are killed
+	settling          // the command has ended; the rest may end by itself
+	terminating       // SIGTERM was sent
+	killing           // SIGKILL is sent
 )
 
-// report fails only when the program is gone, which the orders tell.
+// report sends a report. It fails only if the program is gone, which run notices.
 func (g *guardian) report(r report) { _ = g.reports.Encode(r) }
 
-// run returns when nothing is left.
+// run supervises the command until nothing of it is left.
 func (g *guardian) run(children, own <-chan os.Signal) {
-	ticker := time.NewTicker(poll)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	ticker.Stop()
 	orders := g.orders
 	for {
-		g.look()
+		g.pollState()
 		if g.exited || g.stage == killing {
 			if g.stage == killing {
 				g.family.signal(syscall.SIGKILL)
@@ -174,7 +174,7 @@ func (g *guardian) run(children, own <-chan os.Signal) {
 			if g.family.gone() && g.exited {
 				return
 			}
-			ticker.Reset(poll)
+			ticker.Reset(pollInterval)
 		}
 		select {
 		case <-children:
@@ -190,18 +190,18 @@ func (g *guardian) run(children, own <-chan os.Signal) {
 			g.pass()
 		case o, ok := <-orders:
 			if !ok {
-				// The program is gone, and with it whatever made it right that
-				// the command runs.
+				// The program is gone, and with it the reason for the command to
+				// run, such as a lock.
 				orders = nil
 				g.enter(killing)
 				continue
 			}
-			g.obey(o)
+			g.handle(o)
 		}
 	}
 }
 
-func (g *guardian) obey(o order) {
+func (g *guardian) handle(o order) {
 	switch {
 	case o.Signal != 0:
 		g.signals.pass(o.Signal, time.Now())
@@ -212,7 +212,7 @@ func (g *guardian) obey(o order) {
 			giveTerminal(os.Stdin, g.family.leader)
 		}
 		if g.suspended {
-			// As after fg: nobody else continues it, and the next Ctrl-Z may come soon.
+			// As after fg: only the guard continues it. The next Ctrl-Z may come soon.
 			g.suspended = false
 			g.family.signalGroup(syscall.SIGCONT)
 			return
@@ -237,10 +237,10 @@ func (g *guardian) pass() {
 	}
 }
 
-// look asks the kernel what became of the command.
-func (g *guardian) look() {
+// pollState handles the changes of the command's state.
+func (g *guardian) pollState() {
 	for !g.exited {
-		switch e := g.family.look(); {
+		switch e := g.family.pollState(); {
 		case e.exited:
 			g.exited = true
 			g.report(report{Exited: &e.status})
@@ -255,7 +255,7 @@ func (g *guardian) look() {
 	}
 }
 
-// stopped is called when the command was stopped by sig.
+// stopped handles that the command was stopped by sig.
 func (g *guardian) stopped(sig syscall.Signal) {
 	group, ok := foreground(os.Stdin)
 	if !ok {
@@ -264,12 +264,12 @@ func (g *guardian) stopped(sig syscall.Signal) {
 	asks := sig == syscall.SIGTTIN || sig == syscall.SIGTTOU
 	switch {
 	case asks && (group == g.start.Group || group == g.family.leader):
-		// It wants the terminal, and we have it to give.
+		// It needs the terminal, and the guard can give it.
 		g.hadTerminal = true
 		giveTerminal(os.Stdin, g.family.leader)
 		g.family.signalGroup(syscall.SIGCONT)
 	case g.stage == running:
-		// Now the program stops too, so that the shell takes the terminal.
+		// The program must stop too, so that the shell takes the terminal.
 		g.suspended = true
 		g.takeTerminal()
 		g.report(report{Stopped: true})
@@ -288,18 +288,18 @@ func (g *guardian) enter(s stage) {
 	g.stage = s
 	switch s {
 	case settling:
-		g.next = time.After(settle)
+		g.next = time.After(settleTime)
 	case terminating:
 		g.family.signal(syscall.SIGTERM)
-		g.family.signal(syscall.SIGCONT) // what is stopped cannot end
+		g.family.signal(syscall.SIGCONT) // a stopped process cannot end
 		g.next = time.After(g.start.Grace)
 	case killing:
 		g.family.signal(syscall.SIGKILL)
-		g.next = time.After(patience)
+		g.next = time.After(killTimeout)
 	}
 }
 
-// advance is called when a stage's time is over.
+// advance enters the next stage when the time of a stage is over.
 func (g *guardian) advance() {
 	switch g.stage {
 	case settling:

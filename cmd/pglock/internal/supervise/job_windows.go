@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// A job is a job object: the set of all that was started in it, which nothing can
-// leave. The system ends what is in it when its last handle closes, and this
-// program has the only one.
+// A job is a job object: a set of processes and all that they start, which none can
+// leave. The system ends them when the job's last handle closes, and only this program
+// has one.
 type job struct {
-	mu     sync.Mutex     // the number of a closed handle may soon be another's
+	mu     sync.Mutex     // guards handle, since the value of a closed handle may be reused
 	handle windows.Handle // 0 when closed
 }
 
@@ -33,8 +33,8 @@ func newJob() (*job, error) {
 	return &job{handle: handle}, nil
 }
 
-// adopt puts a process that was started suspended into the job, and lets it run:
-// all that it starts is in the job then.
+// adopt puts a suspended process into the job and resumes it, so that all processes that
+// it starts are in the job too.
 func (j *job) adopt(pid int) error {
 	process, err := windows.OpenProcess(windows.PROCESS_SET_QUOTA|windows.PROCESS_TERMINATE, false, uint32(pid))
 	if err != nil {
@@ -45,12 +45,12 @@ func (j *job) adopt(pid int) error {
 		return fmt.Errorf("putting the command into a job object: %w", err)
 	}
 	if err := resume(uint32(pid)); err != nil {
-		return fmt.Errorf("letting the command run: %w", err)
+		return fmt.Errorf("resuming the command: %w", err)
 	}
 	return nil
 }
 
-// resume lets a suspended process run, which has one thread.
+// resume resumes a suspended process, which has one thread.
 func resume(pid uint32) error {
 	threads, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPTHREAD, 0)
 	if err != nil {
@@ -84,7 +84,7 @@ type accounting struct {
 	_      uint32
 }
 
-// active is how many processes are in the job.
+// active returns the number of processes in the job.
 func (j *job) active() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -99,9 +99,9 @@ func (j *job) active() int {
 	return int(a.active)
 }
 
-// empty waits until nothing is in the job, at most so long.
+// empty waits until the job is empty, or returns false after this time.
 func (j *job) empty(within time.Duration) bool {
-	for deadline := time.Now().Add(within); j.active() > 0; time.Sleep(poll) {
+	for deadline := time.Now().Add(within); j.active() > 0; time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -109,7 +109,7 @@ func (j *job) empty(within time.Duration) bool {
 	return true
 }
 
-// kill ends all that is in the job.
+// kill kills all processes in the job.
 func (j *job) kill() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -118,7 +118,7 @@ func (j *job) kill() {
 	}
 }
 
-// close ends what is left, too.
+// close closes the job, which also ends the processes in it.
 func (j *job) close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// signaledGuard is a variable that has the guard get a signal before it begins.
+// signaledGuard is a variable that makes the guard signal itself before it starts.
 const signaledGuard = "SUPERVISE_TEST_SIGNALED_GUARD"
 
-// TestMain makes the test binary the guard when it is started under that name.
+// TestMain makes the test binary the guard if it is started under that name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) != GuardName {
 		os.Exit(m.Run())
@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	os.Exit(Guard(os.Args[1:], os.Stderr))
 }
 
-// A signal to all processes that comes before the command was started ends the guard, and
-// is no failure of the guard's.
+// A signal to all processes before the command was started ends the guard, which is not an
+// error of the guard.
 func TestInterruptedStart(t *testing.T) {
 	for _, test := range []struct {
 		signal      syscall.Signal

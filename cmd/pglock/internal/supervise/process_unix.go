@@ -27,9 +27,9 @@ type Process struct {
 	orders *os.File
 	write  sync.Mutex // one order at a time
 
-	// Events tell of what happens meanwhile; read them until the channel closes.
+	// events receives what happens to the command, and closes at the end.
 	events chan Event
-	done   chan struct{} // closed when status and err are there
+	done   chan struct{} // closed when status and err are set
 	status Status
 	err    error
 
@@ -39,11 +39,11 @@ type Process struct {
 // An Event is something that happened to a running command. One field is set.
 type Event struct {
 	Stopped bool   // it was stopped, as by Ctrl-Z, in this terminal
-	Stuck   string // names processes that cannot be ended, and why
+	Stuck   string // names the processes that do not end
 }
 
-// Start starts a command. The program must have no other child processes: what
-// a killed guard leaves behind is found among the program's descendants.
+// Start starts a command. The program must have no other child processes: if the guard is
+// killed, all descendants of the program are ended.
 func Start(c Command) (*Process, error) {
 	if err := adoptOrphans(); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func Start(c Command) (*Process, error) {
 		}
 	}
 	for _, conn := range c.Hold {
-		// One that is closed by now is not worth holding.
+		// An error means that it is closed, and need not be held.
 		_ = inherited.add(conn)
 	}
 
@@ -81,12 +81,12 @@ func Start(c Command) (*Process, error) {
 		return fail(err)
 	}
 	guard.Env, guard.Stdin, guard.Stdout, guard.Stderr = c.Env, c.Stdin, c.Stdout, c.Stderr
-	// A reader or writer that is no file must not keep Wait for ever.
+	// Copying a stream that is not a file must not block Wait forever.
 	guard.WaitDelay = time.Second
 	if err := guard.Start(); err != nil {
 		return fail(err)
 	}
-	inherited.close() // only the guard has them now, so that its end is the end of the reports
+	inherited.close() // now only the guard has them, so reports ends when the guard does
 	p := &Process{
 		grace:  c.Grace,
 		guard:  guard,
@@ -114,7 +114,7 @@ func Start(c Command) (*Process, error) {
 		err = decoder.Decode(&first)
 	}
 	if err == nil && first.Started == 0 && first.Failed == 0 {
-		err = errors.New("it said neither that the command started nor that it did not")
+		err = errors.New("it did not report whether the command started")
 	}
 	if err != nil || first.Failed != 0 {
 		orders.Close()
@@ -126,7 +126,7 @@ func Start(c Command) (*Process, error) {
 		if ended := guard.ProcessState.Sys().(syscall.WaitStatus); ended.Signaled() && slices.Contains(Forwarded(), os.Signal(ended.Signal())) {
 			return nil, &InterruptedError{ended.Signal()}
 		}
-		return nil, fmt.Errorf("starting the guard: %w (it ended with %v)", err, exit)
+		return nil, fmt.Errorf("starting the guard: %w (it exited: %v)", err, exit)
 	}
 	p.pid = first.Started
 	p.endReaping = reapOrphans(guard.Process.Pid, p.pid)
@@ -134,7 +134,7 @@ func Start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// newGuard prepares a guard that inherits fds.
+// newGuard returns the command for a guard that inherits the descriptors.
 func newGuard(inherited *fds) (*exec.Cmd, error) {
 	exe, err := ownExecutable()
 	if err != nil {
@@ -143,26 +143,26 @@ func newGuard(inherited *fds) (*exec.Cmd, error) {
 	return &exec.Cmd{
 		Path: exe,
 		Args: []string{GuardName, inherited.String()},
-		// A group of its own: what is sent to the program's group, such as
-		// kill -9 %1 in a shell, must not reach the guard.
+		// A separate group: a signal to the program's group, such as kill -9 %1 in
+		// a shell, must not reach the guard.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}, nil
 }
 
-// Check returns an error if this program could not start a guard, so that it need not
-// acquire a lock first to find out. With /proc, which names the executable surely, it
-// takes that for granted; without, it starts a guard that has nothing to do.
+// Check returns an error if this program cannot start a guard. Callers use it before they
+// acquire a lock. With /proc, which reliably names the executable, Check assumes that it
+// can; without, it starts a guard that has nothing to do.
 func Check() error {
 	if seesOwnExecutable() {
 		return nil
 	}
 	if err := tryGuard(); err != nil {
-		return fmt.Errorf("the command would need a guard, which cannot be started: %w; start pglock by its path, or mount /proc", err)
+		return fmt.Errorf("the guard of the command cannot be started: %w; start pglock by its path, or mount /proc", err)
 	}
 	return nil
 }
 
-// tryGuard starts a guard whose program has gone, which makes it end at once.
+// tryGuard starts a guard with a closed pipe, which makes it exit at once.
 func tryGuard() error {
 	var inherited fds
 	defer inherited.close()
@@ -184,7 +184,7 @@ func tryGuard() error {
 	return guard.Run()
 }
 
-// follow reads what the guard reports until the guard is gone.
+// follow handles the guard's reports until the guard is gone.
 func (p *Process) follow(decoder *json.Decoder, reports *os.File) {
 	defer close(p.done)
 	defer close(p.events)
@@ -196,39 +196,39 @@ func (p *Process) follow(decoder *json.Decoder, reports *os.File) {
 	for {
 		var r report
 		if err := decoder.Decode(&r); err != nil {
-			p.status, p.err = p.salvage(exited)
+			p.status, p.err = p.cleanUp(exited)
 			return
 		}
 		switch {
 		case r.Exited != nil:
 			exited = r.Exited
 		case r.Stopped:
-			p.tell(Event{Stopped: true})
+			p.emit(Event{Stopped: true})
 		case r.Stuck != "":
-			p.tell(Event{Stuck: r.Stuck})
+			p.emit(Event{Stuck: r.Stuck})
 		case r.Done && exited != nil:
 			p.status = *exited
-			// WaitDelay's error is about our copying of a stream, not about the
-			// command; so is the guard's own exit code.
+			// Neither WaitDelay's error, which is about copying a stream, nor the
+			// guard's exit code concerns the command.
 			_ = p.guard.Wait()
 			return
 		}
 	}
 }
 
-// tell drops the event when nobody reads: nothing waits for being told.
-func (p *Process) tell(e Event) {
+// emit sends an event, or drops it if the channel is full, so that it never blocks.
+func (p *Process) emit(e Event) {
 	select {
 	case p.events <- e:
 	default:
 	}
 }
 
-// salvage ends what is left when the guard was killed. The kernel killed the
-// command with it, and the rest are our own descendants now.
-func (p *Process) salvage(exited *Status) (Status, error) {
+// cleanUp ends what is left after the guard was killed. The kernel has killed the command
+// too, and the rest are now descendants of this process.
+func (p *Process) cleanUp(exited *Status) (Status, error) {
 	_ = p.guard.Wait()
-	p.endReaping() // the leader's status is for us
+	p.endReaping() // killAll must get the leader's status
 	left := family{root: os.Getpid(), leader: p.pid}
 	status, err := left.killAll()
 	if exited != nil {
@@ -240,45 +240,45 @@ func (p *Process) salvage(exited *Status) (Status, error) {
 	return status, errors.New("the guard of the command was killed, and so was the command")
 }
 
-// PID is the command's process id, and the id of its process group.
+// PID returns the command's PID, which is also the ID of its process group.
 func (p *Process) PID() int { return p.pid }
 
-// Events tells what happens to the command. The channel closes when nothing of
-// the command is left.
+// Events returns the channel of the command's events. It closes when nothing of the
+// command is left.
 func (p *Process) Events() <-chan Event { return p.events }
 
 // Signal passes a signal on to the command's process group.
 func (p *Process) Signal(sig syscall.Signal) { p.order(order{Signal: sig}) }
 
-// Continue continues the command after this program was continued, and gives it
-// the terminal back when it had it and the program has it now.
+// Continue continues the command after this program was continued. If the command had
+// the terminal and the program has it now, the command gets it back.
 func (p *Process) Continue() { p.order(order{Continue: true}) }
 
-// End ends the command and all it started: SIGTERM, then after the grace
-// SIGKILL. Wait tells when that is done.
+// End ends the command and all it started, with SIGTERM and after the grace SIGKILL. It
+// does not block; Wait does.
 func (p *Process) End() {
 	p.order(order{End: true})
-	// A guard that somebody stopped must do its work now.
+	// The guard may be stopped, and must work now.
 	_ = p.guard.Process.Signal(syscall.SIGCONT)
 }
 
-// order fails only when the guard is gone, which follow notices.
+// order sends an order to the guard. It fails only if the guard is gone, which follow notices.
 func (p *Process) order(o order) {
 	p.write.Lock()
 	defer p.write.Unlock()
 	_ = json.NewEncoder(p.orders).Encode(o)
 }
 
-// Wait waits until nothing of the command is left, and returns how the command
-// itself ended. The error says that the guard did not do its work to the end.
+// Wait waits until nothing of the command is left, and returns how the command itself
+// ended. It returns an error if the guard was killed.
 func (p *Process) Wait() (Status, error) {
 	<-p.done
 	return p.status, p.err
 }
 
-// fds are file descriptors that the guard inherits. Their numbers are high: the
-// low ones may be in use between whoever started this program and the command,
-// as make(1) does with its job server.
+// fds holds file descriptors that the guard inherits. Their numbers are high, because the
+// command may inherit low ones from the parent of this program, as from make(1) with its
+// job server.
 type fds struct{ numbers []int }
 
 const firstFD = 64
@@ -316,7 +316,7 @@ func (f *fds) String() string {
 	return strings.Join(texts, ",")
 }
 
-// parseFDs reads what String wrote, and keeps the command from inheriting them.
+// parseFDs parses the result of String, and sets close-on-exec on the descriptors.
 func parseFDs(s string) ([]int, error) {
 	var numbers []int
 	for _, text := range strings.Split(s, ",") {
@@ -330,7 +330,7 @@ func parseFDs(s string) ([]int, error) {
 		numbers = append(numbers, n)
 	}
 	if len(numbers) < 2 {
-		return nil, errors.New("two file descriptors are needed")
+		return nil, errors.New("expected at least two file descriptors")
 	}
 	return numbers, nil
 }

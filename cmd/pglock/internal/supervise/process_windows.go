@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// settle is how long what the command left behind may take to end by itself.
-	settle = 100 * time.Millisecond
+	// settleTime is how long what the command left behind may take to end by itself.
+	settleTime = 100 * time.Millisecond
 
-	// poll is how often it is looked whether all has ended.
-	poll = 10 * time.Millisecond
+	// pollInterval is how often the job is checked for running processes.
+	pollInterval = 10 * time.Millisecond
 
-	// patience is how long the system may take to end what was killed.
-	patience = 5 * time.Second
+	// killTimeout is how long the system may take to end killed processes.
+	killTimeout = 5 * time.Second
 
-	// killed is the exit code of what is killed, as a shell elsewhere has it.
+	// killed is the exit code of killed processes, as in a Unix shell.
 	killed = 128 + 9
 )
 
@@ -36,7 +36,7 @@ type Process struct {
 	events chan Event
 	end    sync.Once
 	exited chan struct{} // the command has ended
-	done   chan struct{} // and so has all that it started
+	done   chan struct{} // and so have all processes that it started
 	status Status
 	err    error
 }
@@ -44,11 +44,11 @@ type Process struct {
 // An Event is something that happened to a running command. One field is set.
 type Event struct {
 	Stopped bool   // never: there is no job control
-	Stuck   string // names processes that cannot be ended, and why
+	Stuck   string // names the processes that do not end
 }
 
-// Start starts a command. It is suspended until it is in the job, so that it has
-// started nothing before.
+// Start starts a command. The command is suspended until it is in the job, so that it
+// cannot start a process outside.
 func Start(c Command) (*Process, error) {
 	job, err := newJob()
 	if err != nil {
@@ -57,7 +57,7 @@ func Start(c Command) (*Process, error) {
 	cmd := &exec.Cmd{
 		Path: c.Path, Args: c.Args, Env: c.Env,
 		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
-		// A group of its own: Ctrl-Break can be sent to it and not to us.
+		// A separate group, so that Ctrl-Break can be sent to it alone.
 		SysProcAttr: &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP | windows.CREATE_SUSPENDED},
 		WaitDelay:   time.Second,
 	}
@@ -79,7 +79,7 @@ func Start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// follow waits for the end of the command, and ends what it left behind.
+// follow waits until the command ends, and ends what it left behind.
 func (p *Process) follow() {
 	defer close(p.done)
 	defer close(p.events)
@@ -91,37 +91,37 @@ func (p *Process) follow() {
 	}
 	p.status = Status{Code: p.cmd.ProcessState.ExitCode()}
 	close(p.exited)
-	if p.job.empty(settle) {
+	if p.job.empty(settleTime) {
 		return
 	}
 	p.End()
-	for told := false; ; {
-		// After the grace it is killed, and that takes the system a moment.
-		if p.job.empty(p.grace + patience) {
+	for reported := false; ; {
+		// After the grace the job is killed, which takes the system a moment.
+		if p.job.empty(p.grace + killTimeout) {
 			return
 		}
-		if !told {
-			told = true
+		if !reported {
+			reported = true
 			p.events <- Event{Stuck: fmt.Sprintf("%d processes in its job object", p.job.active())}
 		}
 	}
 }
 
-// PID is the command's process id, and the id of its process group.
+// PID returns the command's PID, which is also the ID of its process group.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Events tells what happens to the command. The channel closes when nothing of
-// the command is left.
+// Events returns the channel of the command's events. It closes when nothing of the
+// command is left.
 func (p *Process) Events() <-chan Event { return p.events }
 
-// Signal sends Ctrl-Break to the command's process group, whatever the signal: it
-// is the one that a group can be sent, and what it does not handle ends by it.
+// Signal sends Ctrl-Break to the command's process group, for any signal. It is the only
+// event that can be sent to a group, and ends processes that do not handle it.
 func (p *Process) Signal(syscall.Signal) { _ = p.interrupt() }
 
-// interrupt fails where there is no console, as in a service.
+// interrupt sends Ctrl-Break. It fails if there is no console, as in a service.
 func (p *Process) interrupt() error {
 	select {
-	case <-p.exited: // another process may have its number
+	case <-p.exited: // its PID may have been reused
 		return os.ErrProcessDone
 	default:
 		return windows.GenerateConsoleCtrlEvent(windows.CTRL_BREAK_EVENT, uint32(p.PID()))
@@ -131,9 +131,9 @@ func (p *Process) interrupt() error {
 // Continue does nothing: there is no job control.
 func (p *Process) Continue() {}
 
-// End ends the command and all it started: Ctrl-Break, then after the grace the
-// end of the job. Wait tells when that is done. Where nothing can be sent, because
-// there is no console or the command itself has ended, nothing is waited for.
+// End ends the command and all it started, with Ctrl-Break and after the grace by killing
+// the job. If Ctrl-Break cannot be sent, because there is no console or the command itself
+// has ended, it kills the job at once. It does not block; Wait does.
 func (p *Process) End() {
 	p.end.Do(func() {
 		if p.interrupt() != nil {
@@ -157,7 +157,7 @@ func (p *Process) Wait() (Status, error) {
 	return p.status, p.err
 }
 
-// Guard is not used: the job object does its work.
+// Guard is not used on Windows: a job object takes its place.
 func Guard(_ []string, stderr io.Writer) int {
 	fmt.Fprintln(stderr, "there is no guard on Windows")
 	return 1

@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// TestMain makes the test binary the commands that the tests start.
+// TestMain makes the test binary one of the commands that the tests start.
 func TestMain(m *testing.M) {
 	role := os.Getenv("SUPERVISE_TEST_AS")
 	if role == "" {
 		os.Exit(m.Run())
 	}
 	switch role {
-	case "sleeper": // ends at Ctrl-Break, as all do that do not handle it
+	case "sleeper": // ends at Ctrl-Break, which it does not handle
 		time.Sleep(time.Hour)
 	case "stubborn":
 		signal.Ignore(os.Interrupt)
@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(3)
 }
 
-// self is the test binary.
+// self returns the path of the test binary.
 func self() string {
 	path, err := os.Executable()
 	if err != nil {
@@ -93,7 +93,7 @@ func start(t *testing.T, c Command) (*Process, windows.Handle) {
 	return p, child(t, out)
 }
 
-// child is the process whose number is on the first line.
+// child opens the process whose PID is on the first line.
 func child(t *testing.T, out io.Reader) windows.Handle {
 	t.Helper()
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -112,7 +112,7 @@ func child(t *testing.T, out io.Reader) windows.Handle {
 	return process
 }
 
-// alive reports whether a process has not ended within so long.
+// alive reports whether a process is still running after this time.
 func alive(process windows.Handle, within time.Duration) bool {
 	event, err := windows.WaitForSingleObject(process, uint32(within.Milliseconds()))
 	return err == nil && event == uint32(windows.WAIT_TIMEOUT)
@@ -131,14 +131,14 @@ func TestExitCode(t *testing.T) {
 func TestStartError(t *testing.T) {
 	_, err := Start(Command{Path: `C:\no\such\command.exe`, Args: []string{"command"}})
 	if e := new(StartError); !errors.As(err, &e) || !e.NotFound {
-		t.Errorf("the error is %v, not that it is not there", err)
+		t.Errorf("the error is %v, not NotFound", err)
 	}
 	if _, err := Find("no-such-command", nil); err == nil {
-		t.Error("a command that is not there was found")
+		t.Error("a missing command was found")
 	}
 }
 
-// What the command leaves behind is ended, and has ended when Wait returns.
+// The processes that the command leaves behind have ended when Wait returns.
 func TestLeftBehind(t *testing.T) {
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -156,28 +156,28 @@ func TestLeftBehind(t *testing.T) {
 		t.Errorf("it ended with %+v, %v, not with 3", status, err)
 	}
 	if alive(left, 0) {
-		t.Error("what the command left behind lives")
+		t.Error("a process that the command left behind is alive")
 	}
 }
 
-// What does not end at Ctrl-Break ends after the grace, with all it started.
+// A command that ignores Ctrl-Break is killed after the grace, with all it started.
 func TestEnd(t *testing.T) {
 	c := command("tree", nil)
 	c.Grace = 50 * time.Millisecond
 	p, stubborn := start(t, c)
 	if !alive(stubborn, 0) {
-		t.Fatal("the command's child has ended before its time")
+		t.Fatal("the command's child has ended too early")
 	}
 	p.End()
 	if _, err := p.Wait(); err != nil {
 		t.Error(err)
 	}
 	if alive(stubborn, 0) {
-		t.Error("the command's child lives on")
+		t.Error("the command's child is still alive")
 	}
 }
 
-// When the program is killed, so is the command, with all it started.
+// If the program is killed, so is the command, with all it started.
 func TestKilledProgram(t *testing.T) {
 	program := exec.Command(self())
 	program.Env = as("program")
@@ -193,7 +193,7 @@ func TestKilledProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	if alive(stubborn, 30*time.Second) {
-		t.Error("the command's child lives on")
+		t.Error("the command's child is still alive")
 	}
 	_ = program.Wait()
 }

@@ -8,7 +8,7 @@ import (
 
 const szomb = 5 // SZOMB of <sys/proc.h>
 
-// processes are all of the system's.
+// processes returns all processes.
 func processes() ([]process, error) {
 	infos, err := unix.SysctlKinfoProcSlice("kern.proc.all")
 	if err != nil {

@@ -4,5 +4,5 @@ package supervise
 
 import "errors"
 
-// processes are not known here: each of these systems lists them in its own way.
+// processes returns an error: each of these systems lists processes in its own way.
 func processes() ([]process, error) { return nil, errors.ErrUnsupported }

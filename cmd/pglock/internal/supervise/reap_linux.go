@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PID 1 of a container becomes the parent of every process there whose own parent is
-// gone, such as what docker exec or a preStop hook leaves running. What it does not wait
-// for stays a zombie for as long as the container lives.
+// PID 1 of a container becomes the parent of every process there whose parent is gone,
+// such as processes that docker exec or a preStop hook leaves running. If PID 1 does not
+// wait for them, they stay zombies until the container ends.
 
-// ReapOrphans waits for children as they end, if this program is PID 1, until end is
-// called. The program must wait for no child of its own meanwhile; [Start] reaps what
-// ends while a command runs.
+// ReapOrphans reaps children as they end, if this program is PID 1, until end is called.
+// The program must not wait for children of its own meanwhile. While a command runs,
+// [Start] reaps orphans.
 func ReapOrphans() (end func()) { return reapOrphans() }
 
-// reapOrphans is ReapOrphans for all children but some, for which others wait.
+// reapOrphans is like ReapOrphans, but leaves out some children.
 func reapOrphans(but ...int) (end func()) {
 	if os.Getpid() != 1 {
 		return func() {}
@@ -35,7 +35,7 @@ func reapOrphans(but ...int) (end func()) {
 				if !ok || slices.Contains(but, int(info.child.pid)) {
 					break
 				}
-				bury(int(info.child.pid))
+				reap(int(info.child.pid))
 			}
 			select {
 			case <-children:

@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Forwarded are the signals that a person or the system sends to a program to
-// make it end, stop or take notice, and that are to be passed on to a command
-// with [Process.Signal]. What this program was started to ignore, as by
-// nohup(1), is not among them: the command is to ignore it too. Ask before
-// catching any.
+// Forwarded returns the signals to pass on to a command with [Process.Signal]: those with
+// which people or the system end, stop or notify a program. Signals that this program was
+// started to ignore, as by nohup(1), are left out, because the command must ignore them
+// too. Call it before catching any signal.
 func Forwarded() []os.Signal {
 	all := []os.Signal{
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
@@ -29,16 +28,16 @@ func Forwarded() []os.Signal {
 	return forwarded
 }
 
-// Continued is the signal after which [Process.Continue] is to be called.
+// Continued returns the signal after which to call [Process.Continue].
 func Continued() []os.Signal { return []os.Signal{syscall.SIGCONT} }
 
-// SurviveClosedPipes keeps this program alive when nobody reads what it writes: without
-// that, a line on a closed stderr ends a Go program by SIGPIPE.
+// SurviveClosedPipes keeps this program alive if its output is closed. By default,
+// SIGPIPE ends a Go program that writes to a closed stdout or stderr.
 func SurviveClosedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // Stop stops this program as Ctrl-Z does, until it is continued. It does nothing and
-// reports false if no shell could continue it: then its process group is orphaned, and
-// the kernel itself ignores Ctrl-Z for such groups (PID 1 of a container, ssh -t).
+// returns false if no shell could continue it, because its process group is orphaned (PID
+// 1 of a container, ssh -t). The kernel ignores Ctrl-Z for such groups too.
 func Stop() bool {
 	if isOrphaned() {
 		return false
@@ -47,8 +46,8 @@ func Stop() bool {
 }
 
 // isOrphaned reports whether none of this program's ancestors is in its session and
-// outside its process group (POSIX, 3.264 "Orphaned Process Group"). It reports false
-// where it cannot find out.
+// outside its process group (POSIX, 3.264 "Orphaned Process Group"). It returns false if
+// it cannot find out.
 func isOrphaned() bool {
 	session, err := unix.Getsid(0)
 	if err != nil {

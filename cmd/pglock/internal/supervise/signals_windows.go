@@ -5,13 +5,13 @@ import (
 	"syscall"
 )
 
-// Forwarded are what a person or the system makes a program end with, and what is
-// to be passed on to a command with [Process.Signal]. Go gives Ctrl-C and
-// Ctrl-Break as os.Interrupt, and the closing of the console, logging off and
-// shutting down as SIGTERM; after those the system soon ends us, and the job.
+// Forwarded returns the signals to pass on to a command with [Process.Signal]: those with
+// which people or the system end a program. Go reports Ctrl-C and Ctrl-Break as
+// os.Interrupt, and closing the console, logging off and shutting down as SIGTERM. After
+// the latter the system soon ends this program, and the job.
 func Forwarded() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
 
-// Continued is empty: there is no job control.
+// Continued returns nil: there is no job control.
 func Continued() []os.Signal { return nil }
 
 // SurviveClosedPipes does nothing: there is no SIGPIPE.

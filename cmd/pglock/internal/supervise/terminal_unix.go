@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A terminal gives its keyboard to one process group at a time, the foreground
-// group. Any other that reads from it or changes its modes is stopped by SIGTTIN
-// or SIGTTOU (termios(3), credentials(7)).
+// Only one process group at a time, the foreground group, may use a terminal. Any other
+// that reads from it or changes its modes is stopped by SIGTTIN or SIGTTOU (termios(3),
+// credentials(7)).
 
-// foreground is the group that terminal f is given to; ok is false when f is not
-// the terminal that this process belongs to.
+// foreground returns the foreground group of terminal f. ok is false if f is not the
+// controlling terminal of this process.
 func foreground(f *os.File) (group int, ok bool) {
 	if f == nil {
 		return 0, false
@@ -26,17 +26,15 @@ func foreground(f *os.File) (group int, ok bool) {
 
 // giveTerminal makes group the foreground group of terminal f.
 func giveTerminal(f *os.File, group int) {
-	// It is the guard that calls this, which is in a background group: without
-	// ignoring SIGTTOU it would be stopped. It starts no process any more, that
-	// would inherit it.
+	// The guard calls this from a background group, and would be stopped by SIGTTOU.
+	// It starts no more processes that would inherit the ignored signal.
 	signal.Ignore(syscall.SIGTTOU)
 	_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.TIOCSPGRP, group)
 }
 
-// ownsTerminal reports whether the command should have the terminal from the
-// beginning, rather than when it asks for it: when this program has it, and
-// shares it with no one. When stdout goes elsewhere, then perhaps to a pager in
-// our own group that needs the keyboard.
+// ownsTerminal reports whether to give the command the terminal at the start, rather than
+// when it needs it: if this program has the terminal and leads its group. If stdout goes
+// elsewhere, it does not: it may go to a pager in the same group that needs the keyboard.
 func ownsTerminal(stdin, stdout *os.File) bool {
 	in, ok := foreground(stdin)
 	if !ok {

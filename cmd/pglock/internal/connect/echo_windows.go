@@ -2,8 +2,8 @@ package connect
 
 import "golang.org/x/sys/windows"
 
-// silence makes a console not show what is typed.
-func silence(fd int) error {
+// disableEcho turns off the echo of a console.
+func disableEcho(fd int) error {
 	var mode uint32
 	if err := windows.GetConsoleMode(windows.Handle(fd), &mode); err != nil {
 		return err

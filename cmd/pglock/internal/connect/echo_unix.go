@@ -4,8 +4,8 @@ package connect
 
 import "golang.org/x/sys/unix"
 
-// silence makes a terminal not show what is typed.
-func silence(fd int) error {
+// disableEcho turns off the echo of a terminal.
+func disableEcho(fd int) error {
 	settings, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return err

@@ -22,24 +22,24 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// story is what pglock demo tells: it runs commands and shows what they say.
-type story struct {
-	out     io.Writer
-	color   bool
-	program string // pglock itself
-	env     []string
-	conn    *pgx.Conn // to look on
-	actors  []*actor
-	mu      sync.Mutex // one line at a time
+// A demo runs the commands of pglock demo and shows their output.
+type demo struct {
+	out       io.Writer
+	color     bool
+	program   string // pglock itself
+	env       []string
+	conn      *pgx.Conn // observes the locks
+	processes []*process
+	mu        sync.Mutex // guards out: one line at a time
 }
 
-// actor is a command that runs while the story goes on.
-type actor struct {
+// A process is a command that runs in the background.
+type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 }
 
-func (a *app) newStory(ctx context.Context, server *pgserver.Server, database string) (*story, error) {
+func (a *app) newDemo(ctx context.Context, server *pgserver.Server, database string) (*demo, error) {
 	program, err := supervise.Executable()
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (a *app) newStory(ctx context.Context, server *pgserver.Server, database st
 	}
 	var env []string
 	for _, kv := range a.env {
-		// Where the person's own variables lead to is no place for a demo.
+		// The demo must not use the database of the user's variables.
 		if !strings.HasPrefix(kv, "PG") {
 			env = append(env, kv)
 		}
@@ -60,27 +60,27 @@ func (a *app) newStory(ctx context.Context, server *pgserver.Server, database st
 		columns = 120
 	}
 	env = append(env, "COLUMNS="+strconv.Itoa(columns))
-	return &story{
+	return &demo{
 		out:     a.Out,
-		color:   isTerminal(a.Out) && a.wantsColor(),
+		color:   isTerminal(a.Out) && a.useColor(),
 		program: program,
 		env:     append(env, server.Env(database)...),
 		conn:    conn,
 	}, nil
 }
 
-// say says what happens next.
-func (s *story) say(text string) { s.write("\n" + text + "\n\n") }
+// explain prints a text about the next step.
+func (s *demo) explain(text string) { s.write("\n" + text + "\n\n") }
 
-// write writes whole lines. That nobody reads them is no reason to stop halfway.
-func (s *story) write(text string) {
+// write writes whole lines. It ignores errors, so that a closed pipe does not stop the demo.
+func (s *demo) write(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = io.WriteString(s.out, text)
 }
 
-// show shows a command as one would type it.
-func (s *story) show(who string, args []string) {
+// show prints a command as it would be typed.
+func (s *demo) show(who string, args []string) {
 	quoted := make([]string, len(args))
 	for i, arg := range args {
 		if strings.ContainsAny(arg, " ;'\"$") {
@@ -95,9 +95,9 @@ func (s *story) show(who string, args []string) {
 	s.write(who + line + "\n")
 }
 
-// command prepares a command to be run as it is shown. kill is the shell's own: not
-// every machine has a program of that name (on Debian it is in procps).
-func (s *story) command(args []string, out io.Writer) *exec.Cmd {
+// command returns a command to run as shown. It uses the shell's own kill: not every
+// machine has the program (on Debian it is in procps).
+func (s *demo) command(args []string, out io.Writer) *exec.Cmd {
 	if args[0] == "kill" {
 		args = []string{"sh", "-c", strings.Join(args, " ")}
 	}
@@ -111,27 +111,27 @@ func (s *story) command(args []string, out io.Writer) *exec.Cmd {
 	return &exec.Cmd{Path: path, Args: args, Env: s.env, Stdout: out, Stderr: out, WaitDelay: 5 * time.Second}
 }
 
-// start starts a worker, and shows its lines with its name.
-func (s *story) start(name string, args ...string) (*actor, error) {
+// start starts a worker, whose lines are shown after its name.
+func (s *demo) start(name string, args ...string) (*process, error) {
 	who := name + "  "
 	s.show(who, args)
-	out := &prefixWriter{story: s, prefix: who}
-	a := &actor{cmd: s.command(args, out), exited: make(chan struct{})}
+	out := &prefixWriter{demo: s, prefix: who}
+	a := &process{cmd: s.command(args, out), exited: make(chan struct{})}
 	if err := a.cmd.Start(); err != nil {
 		return nil, err
 	}
-	s.actors = append(s.actors, a)
+	s.processes = append(s.processes, a)
 	go func() {
 		defer close(a.exited)
-		_ = a.cmd.Wait() // how it ends is part of the story
+		_ = a.cmd.Wait() // the demo shows how it ends
 	}()
 	return a, nil
 }
 
-// run runs a command to its end and shows what it says.
-func (s *story) run(ctx context.Context, args ...string) (code int, err error) {
+// run runs a command, shows its output, and returns its exit code.
+func (s *demo) run(ctx context.Context, args ...string) (code int, err error) {
 	if args[0] == "pglock" && args[1] == "ls" {
-		args = append(args, "-o", "table") // it does not write to a terminal itself
+		args = append(args, "-o", "table") // its stdout is not a terminal
 	}
 	s.show("", args)
 	var out bytes.Buffer
@@ -156,8 +156,8 @@ func (s *story) run(ctx context.Context, args ...string) (code int, err error) {
 	return 0, err
 }
 
-// await waits until so many hold the lock of a name and so many wait for it.
-func (s *story) await(ctx context.Context, name string, holders, waiters int) error {
+// awaitLock waits until the lock has this many holders and waiters.
+func (s *demo) awaitLock(ctx context.Context, name string, holders, waiters int) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	id := pglock.Name(name).ID()
@@ -182,13 +182,13 @@ func (s *story) await(ctx context.Context, name string, holders, waiters int) er
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("the demo went wrong: %d hold the lock and %d wait: %w", held, waiting, ctx.Err())
+			return fmt.Errorf("demo failed: %d sessions hold the lock and %d wait for it: %w", held, waiting, ctx.Err())
 		}
 	}
 }
 
-// wait waits for a worker's end.
-func (a *actor) wait(ctx context.Context) error {
+// wait waits until a worker has ended.
+func (a *process) wait(ctx context.Context) error {
 	select {
 	case <-a.exited:
 		return nil
@@ -197,10 +197,10 @@ func (a *actor) wait(ctx context.Context) error {
 	}
 }
 
-// end ends what still runs.
-func (s *story) end() {
-	for _, a := range s.actors {
-		_ = a.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+// end ends the commands that still run, and closes the connection.
+func (s *demo) end() {
+	for _, a := range s.processes {
+		_ = a.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
 		<-a.exited
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -208,9 +208,9 @@ func (s *story) end() {
 	_ = s.conn.Close(ctx)
 }
 
-// prefixWriter writes whole lines, with a name before them.
+// A prefixWriter writes whole lines with a prefix.
 type prefixWriter struct {
-	story  *story
+	demo   *demo
 	prefix string
 	rest   []byte
 }
@@ -222,7 +222,7 @@ func (w *prefixWriter) Write(p []byte) (int, error) {
 		if !ok {
 			return len(p), nil
 		}
-		w.story.write(w.prefix + string(line) + "\n")
+		w.demo.write(w.prefix + string(line) + "\n")
 		w.rest = bytes.Clone(rest)
 	}
 }
