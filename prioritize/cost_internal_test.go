@@ -11,8 +11,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// BenchmarkAsk is what the watcher's statements cost: nothing is all that the same
-// round trip costs when it asks for nothing.
+// BenchmarkAsk measures the cost of the watcher's statements. "nothing" is the cost
+// of the same round trip with an empty statement.
 func BenchmarkAsk(b *testing.B) {
 	dsn := pgtest.Database(b)
 	conn, err := pgx.Connect(b.Context(), dsn)

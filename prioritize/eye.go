@@ -18,32 +18,32 @@ import (
 var lookSQL string
 
 const (
-	// watcherName is the application_name of watchers. That one is a watcher is
-	// proved by more than that: see mark.go.
+	// watcherName is the application_name of watchers. It does not prove that a
+	// session is a watcher; see mark.go.
 	watcherName = "pglock prioritize"
 
-	// askTimeout bounds whatever the watcher asks of the server, and openTimeout
-	// its connecting.
+	// askTimeout limits each statement of the watcher, and openTimeout limits opening
+	// its session.
 	askTimeout  = 5 * time.Second
 	openTimeout = 10 * time.Second
 )
 
-// An eye is what sees the server, and acts on it: a session, or a test's.
+// An eye reads the server's state and signals blockers. Tests use a fake.
 type eye interface {
-	// look tells which of the sessions there are and which of them are blocked.
+	// look returns the chosen sessions and which of them are blocked.
 	look(ctx context.Context, who Who) (view, error)
 
-	// picture is who blocks these, as far as the filters match.
+	// picture returns the blockers of pids that match the filters.
 	picture(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error)
 
-	// signal acts on a blocker, if it is one.
+	// signal signals a blocker if it still blocks.
 	signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error)
 
-	// close may be called at any time, also while another method runs.
+	// close may be called at any time, even while another method runs.
 	close()
 }
 
-// view is what a look sees.
+// A view is what look returns.
 type view struct {
 	Chosen  []chosen  `json:"chosen"`
 	Waiting []waiting `json:"waiting"`
@@ -58,18 +58,18 @@ type chosen struct {
 
 type waiting struct {
 	PID      int32   `json:"pid"`
-	Blockers []int32 `json:"blockers"` // each once, ascending; 0 is a prepared transaction
+	Blockers []int32 `json:"blockers"` // sorted, without duplicates; 0 is a prepared transaction
 }
 
-// parseView reads the answer of look.sql.
+// parseView reads the result of look.sql.
 func parseView(text string, who Who) (view, error) {
 	var v view
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		return view{}, fmt.Errorf("the server's answer about the sessions: %w", err)
+		return view{}, fmt.Errorf("reading the list of sessions: %w", err)
 	}
 	if !who.start.IsZero() {
-		// A process number can be used again: what began at another time is
-		// another session.
+		// A PID can be reused: a session that began at another time is another
+		// session.
 		v.Chosen = slices.DeleteFunc(v.Chosen, func(c chosen) bool {
 			return !c.Start.IsZero() && !c.Start.Equal(who.start)
 		})
@@ -85,12 +85,12 @@ func parseView(text string, who Who) (view, error) {
 	return v, nil
 }
 
-// sessionEye is an eye with a session of its own.
+// A sessionEye is an eye that uses its own session.
 type sessionEye struct {
 	session pglock.Session
 }
 
-// openEye opens a session and sets it up, if it is the watcher's own.
+// openEye opens a session and, if the session is not shared, sets it up.
 func openEye(ctx context.Context, source pglock.Source) (eye, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -106,8 +106,8 @@ func openEye(ctx context.Context, source pglock.Source) (eye, error) {
 	return e, nil
 }
 
-// begin asks the session who it is, which changes nothing on it, and sets it up only if
-// nobody else may get it.
+// begin checks which backend the session has, which changes nothing on it, and sets
+// it up only if a pooler cannot lend it to others.
 func (e *sessionEye) begin(ctx context.Context) error {
 	hello, err := handshake.Meet(ctx, e.session, handshake.Settings{
 		StatementTimeout: askTimeout,
@@ -122,19 +122,19 @@ func (e *sessionEye) begin(ctx context.Context) error {
 	case hello.Path == handshake.Pooled:
 		return errPooledWatcher
 	case hello.Path == handshake.Unknown:
-		return fmt.Errorf("%w (the driver does not report the PID that the server gave it, so that a pooler cannot be ruled out)", errPooledWatcher)
+		return fmt.Errorf("%w (the driver does not report the backend's PID, so a pooler cannot be ruled out)", errPooledWatcher)
 	}
-	// What is asked when there is no time to lose is prepared now.
+	// Prepare the statement that must be fast later.
 	_, err = e.signal(ctx, inspect.BlockingSignal{})
 	return err
 }
 
-// Errors that are [pglock.ErrPooler], with the advice that fits.
+// These errors are [pglock.ErrPooler] with advice that fits.
 var (
-	errPooledWatcher = pooler("a connection pooler stands between the watcher and Postgres, and would lend its session to others: " +
+	errPooledWatcher = pooler("the watcher is connected through a pooler, which would lend its session to others: " +
 		"give it a source that connects to Postgres directly")
-	errPooledConn = pooler("a connection pooler stands between the connection and Postgres, and each transaction may get another session, " +
-		"so that it is not known whose way is to be cleared: use a transaction, or connect to Postgres directly")
+	errPooledConn = pooler("conn goes through a pooler, so each transaction may get another session: " +
+		"use a transaction, or connect to Postgres directly")
 )
 
 type pooler string

@@ -9,34 +9,34 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A ledger knows who keeps whom waiting since when, and whose turn it is. It asks
-// nobody and never looks at a clock: its owner tells it what it saw and when, in
-// local time, since the server's clock may show another.
+// A ledger records which sessions block which others, and since when, and decides
+// when each blocker is due. It sends no query and reads no clock: its owner passes in
+// what it saw and when, in local time, since the server's clock may differ.
 type ledger struct {
 	config *config
-	waits  map[int32]*wait // by the session that waits
-	ended  map[victim]bool // whom we signalled
-	closed bool            // Once: whoever comes now came too late
+	waits  map[int32]*wait // by the waiter's PID
+	ended  map[victim]bool // those that were signaled
+	closed bool            // with Once: new blockers come too late
 }
 
-// wait is one wait of one session.
+// A wait is one wait of one session.
 type wait struct {
-	what    string    // tells this wait from another one of the session's
-	began   time.Time // as far as it is known
-	exact   bool      // the server told
+	what    string    // identifies the wait among those of the session
+	began   time.Time // as far as known
+	exact   bool      // began is the server's
 	start   time.Time // when it began by the server's clock, if exact
 	pairs   []inspect.Pair
 	entries map[victim]*entry
 }
 
-// victim is who is in the way: one session, or a prepared transaction.
+// A victim identifies a blocker: a session or a prepared transaction.
 type victim struct {
 	pid   int32
-	start int64  // when it began, in microseconds, which is all that Postgres knows
+	start int64  // backend_start in microseconds, which is Postgres' precision
 	gid   string // of a prepared transaction
 
-	// transaction is the virtual number of the transaction that it holds its lock in,
-	// if its start is hidden.
+	// transaction is the virtual transaction ID under which it holds its lock, if its
+	// start is hidden.
 	transaction string
 }
 
@@ -45,7 +45,7 @@ func victimOf(p *inspect.Pair) victim {
 	v := victim{pid: s.PID}
 	if !s.BackendStart.IsZero() {
 		v.start = s.BackendStart.UnixMicro()
-	} else if p.Held != nil && p.Type != "advisory" { // which it may hold across transactions
+	} else if p.Held != nil && p.Type != "advisory" { // an advisory lock may be held across transactions
 		v.transaction = p.Held.Transaction
 	}
 	if s.Prepared != nil {
@@ -54,29 +54,29 @@ func victimOf(p *inspect.Pair) victim {
 	return v
 }
 
-// entry is one who keeps a session waiting.
+// An entry is one blocker of a waiting session.
 type entry struct {
 	victim
 	pair  inspect.Pair
-	since time.Time // from when the grace counts
-	next  time.Time // when it is dealt with; zero is never again
-	said  Reason    // why it was spared last, so as not to say so again
+	since time.Time // when the grace began
+	next  time.Time // when it is due next; zero is never
+	said  Reason    // the last reported reason for sparing it
 
-	yielded time.Time // since when it is spared as another run's
+	yielded time.Time // when it was first spared as another run's
 
-	stepped    time.Time // when CancelThenTerminate first had its turn with it
-	terminated bool      // it was sent the signal to end, or told of
-	early      bool      // it was there when the first was past its grace
+	stepped    time.Time // when CancelThenTerminate first acted on it
+	terminated bool      // it was terminated, or Call was called about it
+	early      bool      // it blocked when the first blocker was past its grace
 }
 
 func newLedger(c *config) *ledger {
 	return &ledger{config: c, waits: map[int32]*wait{}, ended: map[victim]bool{}}
 }
 
-// see takes in who blocks the sessions with these numbers: whoever of them is in
-// no pair waits no more. Nobody who is new is taken to have been in the way before
-// blind, if that is not zero. It returns the waits that are new or whose blockers have
-// changed, and those that are over.
+// see records the blockers of the sessions pids. A session without a pair no longer
+// waits. If blind is not zero, no new blocker counts as blocking before it. see
+// returns the sessions whose wait is new or whose blockers have changed, and how long
+// the sessions had waited whose wait is over.
 func (l *ledger) see(now, blind time.Time, pids []int32, pairs []inspect.Pair) (changed []int32, over map[int32]time.Duration) {
 	over = map[int32]time.Duration{}
 	byWaiter := map[int32][]inspect.Pair{}
@@ -109,18 +109,18 @@ func rank(p inspect.Pair) int {
 	return 1
 }
 
-// seeWait takes in who blocks one session, and reports whether that is news.
+// seeWait records the blockers of one session and reports whether anything changed.
 func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) bool {
 	first := &pairs[0]
 	began, exact := now, !first.WaitApprox && !first.WaitStart.IsZero()
 	if exact {
-		// The picture is a little older than now, so this is a little late, and
-		// never early.
+		// The pairs are slightly older than now, so this is slightly late and never
+		// early.
 		began = now.Add(-first.WaitDuration)
 	}
 	w := l.waits[pid]
-	// The server's own time tells one wait from another: how late an answer is does not
-	// change it.
+	// Waits are told apart by the server's time, so a late answer does not make an
+	// old wait look new.
 	fresh := w == nil || w.what != whatOf(first) ||
 		exact && w.exact && !first.WaitStart.Equal(w.start)
 	if fresh {
@@ -155,7 +155,7 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 		case e.pair.Block != p.Block:
 			changed = true
 			if p.Block == inspect.Hard && !l.config.queue {
-				// It has what it waited for: its grace begins.
+				// It has acquired the lock, so its grace begins.
 				e.since, e.said = now, ""
 				e.next = now.Add(l.config.after)
 			}
@@ -167,8 +167,8 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 	return changed
 }
 
-// whatOf names what is waited for. The row that belongs to a wait for a
-// transaction is left out: it is not always known.
+// whatOf returns a string that identifies what is waited for. It leaves out the row
+// that a wait for a transaction is about, because that is not always known.
 func whatOf(p *inspect.Pair) string {
 	what := fmt.Sprint(p.Type, p.Mode, p.VirtualXID, p.TransactionID, p.ClassID, p.ObjectID, p.ObjectSubID)
 	if p.TransactionID == 0 {
@@ -177,18 +177,18 @@ func whatOf(p *inspect.Pair) string {
 	return what
 }
 
-// tookHold is from when a blocker can have been in the way at the earliest: its
-// transaction has what it has since that began. Only an advisory lock may be
-// older. Zero is not known.
+// tookHold returns the earliest time from which the blocker can have blocked. A
+// transaction has acquired its locks since it began; only an advisory lock may be
+// older. Zero means unknown.
 func tookHold(now time.Time, p *inspect.Pair) time.Time {
 	if p.Blocking.XactStart.IsZero() || p.Type == "advisory" || p.WaitStart.IsZero() {
 		return time.Time{}
 	}
-	server := p.WaitStart.Add(p.WaitDuration) // its clock at the picture
+	server := p.WaitStart.Add(p.WaitDuration) // the server's clock when pairs were read
 	return now.Add(-server.Sub(p.Blocking.XactStart))
 }
 
-// close is the moment that [Once] is about.
+// close marks the moment that [Once] acts on.
 func (l *ledger) close() {
 	if !l.config.once || l.closed {
 		return
@@ -201,8 +201,8 @@ func (l *ledger) close() {
 	}
 }
 
-// due are those whose turn it is, holders first, the longest in the way before
-// others.
+// due returns the blockers that are due, holders first, then by how long they have
+// blocked.
 func (l *ledger) due(now time.Time) []*entry {
 	var due []*entry
 	for _, w := range l.waits {
@@ -219,7 +219,7 @@ func (l *ledger) due(now time.Time) []*entry {
 	return due
 }
 
-// next is when somebody's turn comes; zero is never.
+// next returns when the next blocker is due, or zero if none is.
 func (l *ledger) next() time.Time {
 	var next time.Time
 	for _, w := range l.waits {
@@ -232,7 +232,7 @@ func (l *ledger) next() time.Time {
 	return next
 }
 
-// action is what is to be done to e now.
+// action returns what to do to e now.
 func (l *ledger) action(now time.Time, e *entry) inspect.SignalAction {
 	switch l.config.policy {
 	case policyCancel:
@@ -248,7 +248,7 @@ func (l *ledger) action(now time.Time, e *entry) inspect.SignalAction {
 	return inspect.OnlyAsk
 }
 
-// refuse is why e is spared by what is known without asking, or "".
+// refuse returns why e is spared without asking the server, or "".
 func (l *ledger) refuse(e *entry, own func(*inspect.Session) bool) Reason {
 	s := e.pair.Blocking
 	switch {
@@ -266,7 +266,7 @@ func (l *ledger) refuse(e *entry, own func(*inspect.Session) bool) Reason {
 	return ""
 }
 
-// spare notes that e is left alone, and reports whether that is news.
+// spare records that e is left alone and reports whether the reason is new.
 func (l *ledger) spare(now time.Time, e *entry, why Reason) bool {
 	news := e.said != why
 	if news && why == SparedRun {
@@ -275,17 +275,17 @@ func (l *ledger) spare(now time.Time, e *entry, why Reason) bool {
 	e.said = why
 	e.next = now.Add(l.config.every)
 	if why == SparedIdle {
-		// It may begin to run something, which can be cancelled.
+		// It may start a statement, which can be canceled.
 		e.next = now.Add(max(l.config.interval, minIdle))
 		l.untilEscalation(now, e)
 	}
 	return news
 }
 
-// minIdle is how soon at the earliest an idle session is asked about again.
+// minIdle is the shortest time between two checks of an idle session.
 const minIdle = 20 * time.Millisecond
 
-// dealt notes that e was dealt with.
+// dealt records that action was taken on e.
 func (l *ledger) dealt(now time.Time, e *entry, action inspect.SignalAction) {
 	e.said = ""
 	switch action {
@@ -294,7 +294,7 @@ func (l *ledger) dealt(now time.Time, e *entry, action inspect.SignalAction) {
 	case inspect.TerminateClient:
 		e.terminated = true
 		l.ended[e.victim] = true
-	default: // called about
+	default: // reported, or Call was called
 		e.terminated = true
 	}
 	e.next = now.Add(l.config.every)
@@ -302,13 +302,12 @@ func (l *ledger) dealt(now time.Time, e *entry, action inspect.SignalAction) {
 		e.next = time.Time{}
 	}
 	if l.config.policy == policyReport {
-		e.next = time.Time{} // told once
+		e.next = time.Time{} // reported once
 	}
 	l.untilEscalation(now, e)
 }
 
-// untilEscalation makes sure that the second step of CancelThenTerminate comes in
-// time.
+// untilEscalation makes sure that the second step of CancelThenTerminate is not late.
 func (l *ledger) untilEscalation(now time.Time, e *entry) {
 	if l.config.policy != policyEscalate || e.terminated {
 		return
@@ -322,7 +321,7 @@ func (l *ledger) untilEscalation(now time.Time, e *entry) {
 	}
 }
 
-// pairs are all pairs, for an error.
+// pairs returns all pairs, sorted by waiter, for an error.
 func (l *ledger) pairs() []inspect.Pair {
 	var pids []int32
 	for pid := range l.waits {

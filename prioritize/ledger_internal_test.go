@@ -7,8 +7,9 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A slow answer does not make an old wait look new: who has just got the lock that it
-// stood in line for keeps its grace. A new wait for the same lock is new even so.
+// A slow answer does not make an old wait look new: a session that has just acquired
+// the lock it waited for keeps its grace. A new wait for the same lock is new even
+// so.
 func TestSlowAnswerIsNoNewWait(t *testing.T) {
 	const after = 3 * time.Second
 	server := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // by its own clock

@@ -37,8 +37,8 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
-// However long the tries take, none begins after the budget, none is one too many,
-// and there is always a reason to stop.
+// However long the tries take, none begins after the budget, the number of tries is
+// respected, and there is always a reason to stop.
 func TestPatience(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -77,7 +77,7 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// lockTimeout is an error as Postgres sends it.
+// lockTimeout is the error of an expired lock_timeout.
 type lockTimeout struct{}
 
 func (lockTimeout) Error() string    { return "lock timeout" }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// reaction reports how long after the grace of 1 s a blocker was signaled. It comes
-// 1 ms after the watcher has sent the question that is answered slowly.
+// reaction returns how long after the grace of 1 s a blocker was signaled. The
+// blocker comes 1 ms after the watcher has sent the poll that is answered slowly.
 func reaction(t *testing.T, old bool, one, all time.Duration) (past time.Duration) {
 	t.Helper()
 	in(t, func(t *testing.T, f *fakeServer) {
@@ -37,9 +37,9 @@ func reaction(t *testing.T, old bool, one, all time.Duration) (past time.Duratio
 	return past
 }
 
-// An answer that is slow delays the watcher by itself, not by a multiple of itself:
-// the pause after it is what it was. With slow answers alone the pause is never
-// longer than the grace.
+// A single slow answer delays the watcher by its own time, not by a multiple of it:
+// the next pause is unchanged. If all answers are slow, the pause is never longer
+// than the grace.
 func TestReactionToSlowAnswers(t *testing.T) {
 	for _, test := range []struct {
 		what      string

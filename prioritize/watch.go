@@ -11,33 +11,33 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A watcher watches sessions and deals with who blocks them. What it knows
-// belongs to its goroutine while that runs, and else to who starts it.
+// A watcher watches sessions and acts on their blockers. Its fields belong to its
+// goroutine while that runs, and otherwise to its caller.
 type watcher struct {
 	config *config
 	who    Who
 	open   func(context.Context) (eye, error)
 
 	ledger *ledger
-	seen   map[chosen]bool   // who of the chosen is there
-	last   map[int32][]int32 // who blocked whom at the last look
-	took   time.Time         // when the last picture was taken
+	seen   map[chosen]bool   // the chosen sessions that exist
+	last   map[int32][]int32 // the blockers of each session at the last look
+	took   time.Time         // when the last picture was read
 
 	looking time.Duration // how long the last look took
-	looked  time.Time     // when that was
-	before  time.Time     // when the one before that was
-	lost    bool          // the session was lost, and that was told
-	fails   int           // how often in a row
+	looked  time.Time     // when the last look ended
+	before  time.Time     // when the look before ended
+	lost    bool          // the loss of the session was reported
+	fails   int           // failures in a row
 
-	picture []inspect.Pair // the last one that had somebody in it
-	blocked time.Time      // when somebody was last seen blocked
-	began   time.Time      // when the watching began
-	unseen  bool           // that none of the chosen is there was reported
-	spared  []Spare        // who was left alone, each once, with the last reason
-	calls   []failedCall   // what Call's function returned last about whom
+	picture []inspect.Pair // the last one that was not empty
+	blocked time.Time      // when a session was last seen blocked
+	began   time.Time      // when watching began
+	unseen  bool           // it was reported that no chosen session exists
+	spared  []Spare        // each spared blocker once, with the last reason
+	calls   []failedCall   // the last error of Call's function for each blocker
 
 	run    int64          // the number of the run, once it is registered
-	marked map[int32]bool // which sessions the watcher's session has marked
+	marked map[int32]bool // the sessions that the watcher's session has marked
 
 	mu  sync.Mutex // guards eye, which stop closes
 	eye eye
@@ -81,19 +81,19 @@ func (w *watcher) close() {
 	}
 }
 
-// stopGrace is how long a statement of the watcher's may go on after the function
-// has returned, before the session is closed under it.
+// stopGrace is how long a statement of the watcher may go on after the function has
+// returned, before its session is closed.
 const stopGrace = 250 * time.Millisecond
 
-// during watches while fn runs; late is to begin only after an interval. The
-// watching has ended when it returns, whichever way fn ends.
+// during watches while fn runs; if late is set, it begins only after an interval. The
+// watching has ended when during returns, even if fn panics.
 func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context) error) error {
 	watching, stop := context.WithCancel(ctx)
 	var panicked any
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer func() { panicked = recover() }() // of the user's function: it goes to who called us
+		defer func() { panicked = recover() }() // a panic of the user's function goes to our caller
 		w.watch(watching, late)
 	}()
 	ended, failed := false, false
@@ -126,9 +126,9 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 	return err
 }
 
-// lookOnceMore looks at what is still blocked when the function has failed and the
-// watcher has not seen why: a session of another program's may wait on, and a
-// statement that was canceled may not have ended yet.
+// lookOnceMore looks for blockers if the function has failed and the watcher has not
+// seen why: a session of another program may still be waiting, and a canceled
+// statement may not have ended yet.
 func (w *watcher) lookOnceMore(ctx context.Context) {
 	if w.eye == nil {
 		return
@@ -173,7 +173,7 @@ func (w *watcher) watch(ctx context.Context, late bool) {
 	}
 }
 
-// once acts on who is due, looks, and acts again.
+// once acts on the blockers that are due, looks, and acts again.
 func (w *watcher) once(ctx context.Context) (acted bool, err error) {
 	acted, err = w.act(ctx)
 	if err != nil || ctx.Err() != nil {
@@ -186,20 +186,20 @@ func (w *watcher) once(ctx context.Context) (acted bool, err error) {
 	return acted || again, err
 }
 
-// asking bounds what is asked of the server. It does not end with ctx: a
-// statement that is cut off costs the session, and may or may not have been run.
+// asking limits one query. It does not end with ctx: an interrupted statement costs
+// the session, and may or may not have run.
 func asking(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 }
 
-// look sees who is there and who is blocked.
+// look reads which sessions exist and which are blocked.
 func (w *watcher) look(ctx context.Context) error {
 	asked, cancel := asking(ctx)
 	defer cancel()
 	return w.see(asked)
 }
 
-// see is look, bounded by ctx.
+// see is look, limited by ctx.
 func (w *watcher) see(ctx context.Context) error {
 	began := time.Now()
 	v, err := w.eye.look(ctx, w.who)
@@ -214,7 +214,7 @@ func (w *watcher) see(ctx context.Context) error {
 	w.meet(v)
 	w.miss(began)
 
-	// Whoever the ledger has and the look has not is free again, or the other way.
+	// A session that is blocked in only one of ledger and look has changed.
 	changed := len(v.Waiting) != len(w.last) || len(v.Waiting) != len(w.ledger.waits)
 	var pids []int32
 	for _, waiting := range v.Waiting {
@@ -230,8 +230,8 @@ func (w *watcher) see(ctx context.Context) error {
 	return w.takePicture(ctx, v, pids)
 }
 
-// blind is until when nothing was seen, if the last look was so long ago that who
-// is in the way now may have come at any time since; else zero.
+// blind returns the end of a gap in polling, or the zero time if there was none.
+// Blockers that are seen now may have come at any time within the gap.
 func (w *watcher) blind(now time.Time) time.Time {
 	if w.before.IsZero() || w.looked.Sub(w.before) < 2*w.config.interval {
 		return time.Time{}
@@ -239,10 +239,10 @@ func (w *watcher) blind(now time.Time) time.Time {
 	return now.Add(-2 * w.config.interval)
 }
 
-// refresh is how old a picture may get while somebody is blocked.
+// refresh is how old the picture may get while a session is blocked.
 const refresh = time.Second
 
-// takePicture sees who blocks these in full.
+// takePicture reads the blockers of pids in full.
 func (w *watcher) takePicture(ctx context.Context, v view, pids []int32) error {
 	var pairs []inspect.Pair
 	if len(pids) > 0 {
@@ -260,7 +260,7 @@ func (w *watcher) takePicture(ctx context.Context, v view, pids []int32) error {
 	changed, over := w.ledger.see(now, w.blind(now), pids, pairs)
 	for _, pid := range pids {
 		if _, known := w.ledger.waits[pid]; !known {
-			delete(w.last, pid) // it ended in between, or is about to be seen
+			delete(w.last, pid) // it ended meanwhile, or is seen next time
 		}
 	}
 	if len(pairs) > 0 {
@@ -276,7 +276,7 @@ func (w *watcher) takePicture(ctx context.Context, v view, pids []int32) error {
 	return nil
 }
 
-// meet tells who of the chosen has come and gone.
+// meet reports which of the chosen sessions have come and gone.
 func (w *watcher) meet(v view) {
 	there := make(map[chosen]bool, len(v.Chosen))
 	for _, c := range v.Chosen {
@@ -293,13 +293,14 @@ func (w *watcher) meet(v view) {
 	w.seen = there
 }
 
-// unseenAfter is after which time without any of the chosen that is reported.
+// unseenAfter is how long none of the chosen sessions must exist before that is
+// reported.
 const unseenAfter = 3 * time.Second
 
-// miss reports, once, that none of the chosen has been there, as a look that began
-// late enough has found.
+// miss reports, once, that none of the chosen sessions exists, if the look began late
+// enough.
 func (w *watcher) miss(looked time.Time) {
-	if len(w.seen) > 0 || !w.who.start.IsZero() { // Run knows that its session is there
+	if len(w.seen) > 0 || !w.who.start.IsZero() { // Run knows that its session exists
 		w.unseen = true
 	}
 	if !w.unseen && looked.Sub(w.began) >= unseenAfter {
@@ -308,10 +309,10 @@ func (w *watcher) miss(looked time.Time) {
 	}
 }
 
-// own reports whether a session is one of the run.
+// own reports whether a session belongs to the run.
 func (w *watcher) own(s *inspect.Session) bool { return w.who.matches(s) }
 
-// act deals with who is due. It reports whether anybody was signalled.
+// act acts on the blockers that are due. It reports whether any was signaled.
 func (w *watcher) act(ctx context.Context) (acted bool, err error) {
 	if w.config.policy == policyWatch {
 		return false, nil
@@ -346,7 +347,7 @@ func (w *watcher) act(ctx context.Context) (acted bool, err error) {
 	return acted, nil
 }
 
-// filter finds whom the user's filters match.
+// filter returns a function that reports whether the user's filters match.
 func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, error) {
 	if len(w.config.filters) == 0 {
 		return func(*entry) bool { return true }, nil
@@ -370,8 +371,8 @@ func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, 
 	}, nil
 }
 
-// deal does to e what the policy says. The session being lost is an error; that
-// e was not to be signalled, or could not, is none.
+// deal applies the policy to e. It is an error if the session is lost, but not if e
+// must not or cannot be signaled.
 func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 	action := w.ledger.action(time.Now(), e)
 	s := inspect.BlockingSignal{
@@ -390,7 +391,7 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 	if !e.pair.WaitApprox {
 		s.WaitStart = e.pair.WaitStart
 	}
-	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // and not a worker's
+	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // not a parallel worker's
 		s.BlockerTransaction = e.pair.Held.Transaction
 	}
 	asked, cancel := asking(ctx)
@@ -430,9 +431,9 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 		w.spare(e, SparedNotAllowed, err)
 	case inspect.BlockerGone, inspect.BlocksNoMore:
 		w.spare(e, SparedNotBlocking, nil)
-		delete(w.last, e.pair.PID) // look again, in full
+		delete(w.last, e.pair.PID) // read its blockers again
 	default:
-		return false, fmt.Errorf("the server's answer to a signal was %q", outcome)
+		return false, fmt.Errorf("unexpected answer to a signal: %q", outcome)
 	}
 	return false, nil
 }
@@ -454,7 +455,7 @@ func (w *watcher) spare(e *entry, why Reason, err error) {
 	}
 }
 
-// note keeps who was spared, for the error.
+// note records that e was spared, for the error.
 func (w *watcher) note(e *entry, why Reason, err error) {
 	w.spared = slices.DeleteFunc(w.spared, func(s Spare) bool { return victimOf(&s.Pair) == e.victim })
 	if why != SparedNotBlocking {
@@ -462,13 +463,13 @@ func (w *watcher) note(e *entry, why Reason, err error) {
 	}
 }
 
-// failedCall is what Call's function returned about a blocker.
+// A failedCall is the error of Call's function for a blocker.
 type failedCall struct {
 	victim
 	err error
 }
 
-// called keeps what Call's function returned last about a blocker, for the error.
+// called records the last error of Call's function for a blocker.
 func (w *watcher) called(e *entry, err error) {
 	w.calls = slices.DeleteFunc(w.calls, func(c failedCall) bool { return c.victim == e.victim })
 	if err != nil {
@@ -478,7 +479,7 @@ func (w *watcher) called(e *entry, err error) {
 
 func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalAction) {
 	w.ledger.dealt(time.Now(), e, action)
-	w.note(e, SparedNotBlocking, nil) // it was spared before, and is not now
+	w.note(e, SparedNotBlocking, nil) // it is no longer spared
 	switch {
 	case action == inspect.CancelQuery:
 		w.config.emit(w.event(Cancelled, e))
@@ -494,10 +495,10 @@ func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalActi
 	}
 }
 
-// reopen opens a session again, and again. It returns false when ctx has ended.
+// reopen opens sessions until it succeeds. It returns false if ctx has ended.
 func (w *watcher) reopen(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		// A first loss is made good at once.
+		// After a first loss, try at once.
 		if w.fails > 1 && !sleep(ctx, backoff(w.fails-2, reopenFirst, reopenMost, rand.Float64())) {
 			return false
 		}
@@ -516,7 +517,7 @@ func (w *watcher) reopen(ctx context.Context) bool {
 	return false
 }
 
-// lose tells that there is no session, once.
+// lose reports once that there is no session.
 func (w *watcher) lose(err error) {
 	w.fails++
 	if !w.lost {
@@ -530,31 +531,30 @@ const (
 	reopenMost  = 2 * time.Second
 )
 
-// A pace says how soon the watcher looks again: after its interval, but soon after it
-// has acted, and less often on a server that answers slowly.
+// A pace determines how soon the watcher polls again: after its interval, but sooner
+// after it has acted, and less often if the server answers slowly.
 //
-// A single slow answer changes nothing: what counts is the quicker one of the last
-// two. The pause never gets longer than most, so that a server that is always slow is
-// looked at in time as well. With a grace of 1 s, a blocker that comes while the
-// watcher waits for its answer is signaled so long after its grace
-// (TestReactionToSlowAnswers, in fake time; before Postgres 14 the interval of 200 ms
-// comes to it):
+// A single slow answer changes nothing: the faster of the last two counts. The pause
+// never exceeds most, so that a server that is always slow is polled in time as well.
+// With a grace of 1 s, a blocker that comes while the watcher waits for an answer is
+// signaled this long after its grace (TestReactionToSlowAnswers, in fake time; before
+// Postgres 14, add the interval of 200 ms):
 //
 //	one answer of 50 ms or 500 ms    0
 //	one answer of 3 s                2.2 s: when it comes the grace is over by 2 s
 //	all answers take 50 ms           0.3 s
 //	all answers take 500 ms          3.1 s
 type pace struct {
-	quick time.Duration // the pause, if a change is expected soon; else 0
-	last  time.Duration // how long the answer before took
+	quick time.Duration // the pause if a change is expected soon, else 0
+	last  time.Duration // how long the previous answer took
 }
 
 const (
 	quickest = 2 * time.Millisecond
-	share    = 10 // the least pause, in multiples of the time that an answer takes
+	share    = 10 // the minimum pause, in multiples of the answer time
 )
 
-// next returns the pause after a look that took so long.
+// next returns the pause after a poll that took look.
 func (p *pace) next(interval, most, look time.Duration, acted, blocked bool) time.Duration {
 	typical := min(look, p.last)
 	p.last = look
@@ -572,7 +572,7 @@ func (p *pace) next(interval, most, look time.Duration, acted, blocked bool) tim
 	return max(interval, min(share*typical, most))
 }
 
-// sleep sleeps, and reports whether it was not ctx that ended it.
+// sleep sleeps for d and reports false if ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

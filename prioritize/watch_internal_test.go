@@ -16,8 +16,8 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// fakeServer is a server with one session that is prioritized, number 1, and
-// others that are in its way. Its clock is an hour off.
+// A fakeServer is a server with one prioritized session, PID 1, and others that block
+// it. Its clock is an hour off.
 type fakeServer struct {
 	mu    sync.Mutex
 	began time.Time // when 1 began to wait; zero when it does not
@@ -40,7 +40,7 @@ type fakeServer struct {
 	beforeSignal func()
 }
 
-// inTheWay are those who are, and since when.
+// An inTheWay maps each blocker to when it began to block.
 type inTheWay map[int32]*fakeBlocker
 
 type fakeBlocker struct {
@@ -81,7 +81,7 @@ func (f *fakeServer) close() {
 	f.open--
 }
 
-// answer takes its time.
+// answer takes as long as the server's answers do.
 func (f *fakeServer) answer() error {
 	f.mu.Lock()
 	takes, down := f.takes, f.down
@@ -103,7 +103,7 @@ func (f *fakeServer) answer() error {
 	return nil
 }
 
-// arrive puts somebody in the way.
+// arrive adds a blocker.
 func (f *fakeServer) arrive(pid int32, b fakeBlocker) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,7 +120,7 @@ func (f *fakeServer) arrive(pid int32, b fakeBlocker) {
 	}
 }
 
-// leave takes somebody out of the way.
+// leave removes a blocker.
 func (f *fakeServer) leave(pid int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -150,7 +150,7 @@ func (f *fakeServer) look(context.Context, Who) (view, error) {
 	return f.view(), nil
 }
 
-// view returns what there is to be seen.
+// view returns what a look sees.
 func (f *fakeServer) view() view {
 	v := view{Chosen: []chosen{{PID: 1, Application: "me"}}}
 	if len(f.inTheWay) > 0 {
@@ -217,10 +217,10 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 	must := f.after
 	switch {
 	case !b.tells && !b.came.After(f.seen):
-		// While the watcher was down it may have left and come back unseen.
+		// While the watcher had no session, it may have left and come back unseen.
 		must = 0
 	case !b.tells:
-		// It is only known that it came between two looks.
+		// It came at some time between two looks.
 		must -= 2*maxInterval + 10*f.takes
 	}
 	if grace := time.Since(since); grace < must {
@@ -233,7 +233,7 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 	return inspect.SignalSent, nil
 }
 
-// run is Run against it.
+// run calls Run with the fake server.
 func (f *fakeServer) run(t *testing.T, fn func(), opts ...Option) []Event {
 	t.Helper()
 	var events []Event
@@ -269,7 +269,7 @@ func in(t *testing.T, test func(t *testing.T, f *fakeServer)) {
 	})
 }
 
-// The grace counts from the beginning of the wait, not from when it was seen.
+// The grace counts from the beginning of the wait, not from when it was first seen.
 func TestPrompt(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		f.takes = time.Millisecond
@@ -289,7 +289,7 @@ func TestPrompt(t *testing.T) {
 	})
 }
 
-// A server that does not tell when the wait began makes it late, never early.
+// If the server does not report when the wait began, the signal is late, never early.
 func TestPromptOnOldServers(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		f.old = true
@@ -340,8 +340,7 @@ func TestOnceEscalates(t *testing.T) {
 	})
 }
 
-// Another session that has the number of one that was seen is not touched, and has
-// a grace of its own.
+// Another session with a reused PID is not touched, and has its own grace.
 func TestNumberUsedAgain(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		var again time.Time
@@ -366,8 +365,8 @@ func TestNumberUsedAgain(t *testing.T) {
 	})
 }
 
-// The same between two polls, in the middle of the first one's grace: the second has a
-// grace of its own.
+// The same between two polls, during the grace of the first session: the second has
+// its own grace.
 func TestNumberUsedAgainUnseen(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		var again time.Time
@@ -386,7 +385,7 @@ func TestNumberUsedAgainUnseen(t *testing.T) {
 	})
 }
 
-// Who is out of the way when it is to be signalled is not.
+// A session that no longer blocks when it is to be signaled is not signaled.
 func TestGoneAtTheLastMoment(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		f.beforeSignal = func() { f.leave(2) }
@@ -401,12 +400,12 @@ func TestGoneAtTheLastMoment(t *testing.T) {
 			t.Fatalf("events: %v, want %v", got, want)
 		}
 		if waited := events[3].Waited; waited > 1100*time.Millisecond {
-			t.Errorf("that it is free was told after %v", waited)
+			t.Errorf("Freed was reported after %v", waited)
 		}
 	})
 }
 
-// It lets us go on, and is in the way again of what we want next, all between two
+// It releases its lock and then blocks the next one that we want, all between two
 // looks: that is another wait.
 func TestAnotherWaitUnseen(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
@@ -425,7 +424,7 @@ func TestAnotherWaitUnseen(t *testing.T) {
 	})
 }
 
-// Who came while the watcher had no session has not been in the way since the
+// A blocker that came while the watcher had no session has not blocked since the
 // beginning.
 func TestWhoCameUnseen(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
@@ -470,7 +469,7 @@ func TestSessionLostInTime(t *testing.T) {
 	})
 }
 
-// Looking costs the server little, also a slow one, whoever is blocked or not.
+// Polling costs the server little, even a slow one, blocked or not.
 func TestPace(t *testing.T) {
 	for _, blocked := range []bool{false, true} {
 		t.Run(fmt.Sprint("blocked ", blocked), func(t *testing.T) {
@@ -501,7 +500,7 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// A user's function that panics does so where the caller can see it.
+// A panic of the user's function reaches the caller.
 func TestPanicOfAUsersFunction(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		defer func() {
@@ -516,7 +515,7 @@ func TestPanicOfAUsersFunction(t *testing.T) {
 	})
 }
 
-// happening is something that happens at a random time.
+// A happening is something that happens at a random time.
 type happening struct {
 	at    time.Duration
 	pid   int32
@@ -524,9 +523,9 @@ type happening struct {
 	tells bool
 }
 
-// Whatever happens: nobody is signalled before it has been in the way for the
-// grace, nor by more signals than are allowed; and whoever has been in the way for
-// long, holding, while the server answered, is signalled.
+// Whatever happens, no session is signaled before it has blocked for the grace, or by
+// more signals than allowed; and a holder that has blocked for long while the server
+// answered is signaled.
 func TestAnything(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		after := drawDuration(rt, "after", 0, 3*time.Second)
