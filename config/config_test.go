@@ -85,7 +85,7 @@ func TestErrors(t *testing.T) {
 		"\x00":                                 "x.yaml:1: not YAML: ",
 		"# a\n# \x07":                          "x.yaml:2: not YAML: ",
 		"views:\n  a:\n    filter: x":          `x.yaml:3: a view has no key "filter": there are database, attributes,`,
-		"views:\n  a:\n    filters: [pid = x]": `x.yaml:3: the filter "pid = x": pid: "x" is no whole number`,
+		"views:\n  a:\n    filters: [pid = x]": `x.yaml:3: the filter "pid = x": pid: "x" is not a whole number`,
 		"views:\n  a:\n    filters:\n    - pid=1\n    - color=red": `x.yaml:5: the filter "color = red": there is no field "color": there are pid, type`,
 		"views: {a: {filters: [block = hard]}}":                    "only pairs have that",
 		"views: {a: {filters: [blocking_pid=1]}}":                  "only pairs have that",

@@ -7,46 +7,46 @@ import (
 	"time"
 )
 
-// A Tree is a session and those that it keeps waiting.
+// A Tree is a session and the sessions that wait for it.
 type Tree struct {
-	*Session // who; never nil
+	*Session // never nil
 
-	// Pair is how it is blocked by the session above it; nil at a root.
+	// Pair is how the session above blocks it; nil at a root.
 	Pair *Pair
 
 	Depth int // 0 at a root
 
-	// Behind is how many sessions wait for this one, for those that do, and so on.
+	// Behind is how many sessions wait for this one, directly or indirectly.
 	Behind int
 
-	// Longest is the longest wait of those behind it.
+	// Longest is the longest wait of the sessions behind it.
 	Longest time.Duration
 
-	// Cycle says that the session waits for itself by way of others: a deadlock,
-	// which Postgres ends after deadlock_timeout, or a circle through the order
-	// of a queue, which it dissolves.
+	// Cycle is true if the session waits for itself through others: either a
+	// deadlock, which Postgres resolves after deadlock_timeout, or a cycle through
+	// the order of a lock queue, which Postgres resolves too.
 	Cycle bool
 
-	// Again says that the session stands elsewhere too, with what is below it:
-	// several others hold what it waits for.
+	// Again is true if the session is also elsewhere in the forest, with its subtree,
+	// because several sessions hold the lock that it waits for.
 	Again bool
 
-	// Blocked are the sessions that wait for this one: those for which it holds
-	// the lock, and those that only stand behind it in a queue and for which
-	// nobody holds a conflicting lock. The longest wait comes first.
+	// Blocked lists the sessions that wait for this one: those for which it holds the
+	// lock, and those that are only behind it in a lock queue if no session holds a
+	// conflicting lock. The longest wait comes first.
 	Blocked []*Tree
 }
 
-// Forest are the trees of who waits for whom: at each root a session, or a
-// prepared transaction, that waits for nobody, or one of a circle. The root with
-// the most sessions behind it comes first. Each session that waits is in the
-// forest below each that holds what it waits for, but what is below it is there
-// only once. With pids there are only the trees with one of these sessions.
+// Forest returns the trees of waiting sessions. Each root is a session or a prepared
+// transaction that waits for nothing, or one session of a cycle. The root with the
+// most sessions behind it comes first. A waiting session is below each holder of the
+// lock it waits for, but its subtree is there only once. With pids, Forest returns
+// only the trees that contain one of these sessions.
 func (s *Snapshot) Forest(pids ...int32) []*Tree { return forest(s.Pairs, pids) }
 
-// Grow makes a forest of pairs, such as [Blocked] returns, as [Snapshot.Forest]
-// does of all. Of a pair whose blocking session waits itself, the pairs of that
-// session must be there for the tree to reach its root.
+// Grow returns the forest of pairs, such as [Blocked] returns, as [Snapshot.Forest]
+// does for all. If a blocking session waits itself, its own pairs must be included
+// for the tree to reach its root.
 func Grow(pairs []Pair) []*Tree { return forest(pairs, nil) }
 
 func forest(pairs []Pair, pids []int32) []*Tree {
@@ -62,15 +62,16 @@ func (t *Tree) has(pids []int32) bool {
 	return slices.Contains(pids, t.PID) || slices.ContainsFunc(t.Blocked, func(b *Tree) bool { return b.has(pids) })
 }
 
-// graph is who waits for whom. A session is a number here, its index in nodes.
+// A graph records which sessions wait for which. A session is represented by its
+// index in nodes.
 type graph struct {
 	nodes   []*Session
 	index   map[*Session]int
-	waiters [][]edge // from a session to those that it blocks
-	circle  []int    // the number of the circle that a node is in; circles of one are none
+	waiters [][]edge // from a session to those it blocks
+	circle  []int    // the circle of each node; one of size 1 is no cycle
 	size    []int    // of each circle
 	behind  []int
-	wait    []time.Duration // of each node itself
+	wait    []time.Duration // the wait of each node
 	placed  []bool
 }
 
@@ -81,8 +82,8 @@ type edge struct {
 
 func newGraph(pairs []Pair) *graph {
 	g := &graph{index: map[*Session]int{}}
-	// Who waits for one that holds the lock belongs to that one, and not to those
-	// who stand in the same queue: they only draw the picture out.
+	// If a session waits for a holder, leave out the sessions that are only ahead of
+	// it in the same queue: they would make the picture deeper.
 	hard := map[*Session]bool{}
 	for i := range pairs {
 		if p := &pairs[i]; p.Block == Hard && p.Session != p.Blocking {
@@ -119,9 +120,9 @@ func (g *graph) node(s *Session) int {
 	return i
 }
 
-// findCircles finds the strongly connected components, as Tarjan does. They come
-// in such an order that whoever a circle blocks is in a circle with a lower
-// number.
+// findCircles finds the strongly connected components with Tarjan's algorithm. Their
+// order is such that the sessions that a circle blocks are in circles with lower
+// numbers.
 func (g *graph) findCircles() {
 	const unseen = -1
 	order := make([]int, len(g.nodes))
@@ -168,8 +169,8 @@ func (g *graph) findCircles() {
 	}
 }
 
-// countBehind counts for each node who can be reached from it, with a bit for
-// each node, circle by circle from the ends.
+// countBehind counts the nodes that can be reached from each node. It uses a bit for
+// each node and proceeds circle by circle from the ends.
 func (g *graph) countBehind() {
 	words := (len(g.nodes) + 63) / 64
 	reach := make([][]uint64, len(g.size))
@@ -202,9 +203,9 @@ func (g *graph) countBehind() {
 	}
 }
 
-// trees grows the trees from the roots.
+// trees returns the trees, grown from their roots.
 func (g *graph) trees() []*Tree {
-	// A circle that nobody outside blocks has its longest wait for a root.
+	// A circle that no session outside blocks has its longest wait as its root.
 	fed := make([]bool, len(g.size))
 	for n, edges := range g.waiters {
 		for _, e := range edges {
@@ -234,7 +235,7 @@ func (g *graph) trees() []*Tree {
 	return trees
 }
 
-// grow makes the tree below a node.
+// grow returns the tree below a node.
 func (g *graph) grow(n int, pair *Pair, depth int) *Tree {
 	t := &Tree{
 		Session: g.nodes[n],

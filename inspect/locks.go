@@ -9,7 +9,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// The columns of the line that says what locks have in common, in snapshot.sql.
+// The columns of the line that several locks share, in snapshot.sql.
 const (
 	colPID = iota
 	colTransaction
@@ -35,7 +35,7 @@ const (
 	lockFields
 )
 
-// parseLocks makes the locks of their text, all but the names.
+// parseLocks parses locks, without the names of relations.
 func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 	count := 0
 	for _, text := range packed {
@@ -59,12 +59,12 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 			}
 			i++
 		}
-		packed[n] = "" // the locks keep nothing of it
+		packed[n] = "" // the locks do not refer to it
 	}
 	return locks, nil
 }
 
-// parseCommon makes a lock of what several have in common.
+// parseCommon parses the line that several locks share.
 func (r *reading) parseCommon(line string) (Lock, error) {
 	var f [commonFields]string
 	if record(line, f[:]) != commonFields {
@@ -80,7 +80,7 @@ func (r *reading) parseCommon(line string) (Lock, error) {
 		Transaction: r.word(f[colTransaction]),
 		DatabaseOID: n.oid(f[colDatabase]),
 	}
-	if l.Type == "speculative token" { // as older versions have it
+	if l.Type == "speculative token" { // the name in older versions
 		l.Type = typeSpecToken
 	}
 	if f[colPID] != "" {
@@ -92,7 +92,7 @@ func (r *reading) parseCommon(line string) (Lock, error) {
 	return l, nil
 }
 
-// parseLock adds to l what is its own.
+// parseLock adds the columns of a single lock to l.
 func (r *reading) parseLock(l *Lock, line string) error {
 	var f [lockFields]string
 	if record(line, f[:]) != lockFields {
@@ -107,7 +107,7 @@ func (r *reading) parseLock(l *Lock, line string) error {
 	l.ObjectSubID = int16(n.int(f[colObjectSubID]))
 	if f[colPage] != "" {
 		l.HasPage = true
-		l.Page = uint32(n.int(f[colPage])) // a signed number there, an unsigned one in truth
+		l.Page = uint32(n.int(f[colPage])) // unsigned, but pg_locks has it as a signed number
 		l.Tuple = uint16(n.int(f[colTuple]))
 	}
 	if l.Type == typeAdvisory {
@@ -122,7 +122,7 @@ func (r *reading) parseLock(l *Lock, line string) error {
 	return nil
 }
 
-// setWait says since when l waits.
+// setWait sets when the wait of l began.
 func (r *reading) setWait(l *Lock, start time.Time) {
 	if start.IsZero() {
 		start, l.WaitApprox = l.QueryStart, true
@@ -134,8 +134,8 @@ func (r *reading) setWait(l *Lock, start time.Time) {
 	l.WaitDuration = max(0, r.server.Time.Sub(start))
 }
 
-// named is the relation that l is named after: its own, or the catalog of its
-// object, which has the same number in every database.
+// named returns the relation that l is named after: its own, or the catalog of its
+// object, which has the same OID in every database.
 func (l *Lock) named() (database, relation uint32) {
 	if l.Type == typeObject {
 		return 0, l.ClassID
@@ -143,8 +143,8 @@ func (l *Lock) named() (database, relation uint32) {
 	return l.DatabaseOID, l.RelationOID
 }
 
-// unnamed are the numbers of the relations and of the databases that are still to
-// be named.
+// unnamed returns the OIDs of the relations and databases whose names are still
+// missing.
 func (r *reading) unnamed() (relations, databases string) {
 	here, elsewhere := map[uint32]struct{}{}, map[uint32]struct{}{}
 	for _, locks := range [][]Lock{r.locks, r.aside} {
@@ -163,8 +163,8 @@ func (r *reading) unnamed() (relations, databases string) {
 	return oids(here), oids(elsewhere)
 }
 
-// nameLocks names what is locked. A relation that no longer exists, or that is
-// not committed yet, has its number for a name.
+// nameLocks sets the names of what is locked. If a relation no longer exists or is
+// not committed yet, its name is its OID.
 func (r *reading) nameLocks(locks []Lock) {
 	for i := range locks {
 		l := &locks[i]
@@ -189,12 +189,12 @@ func (r *reading) nameLocks(locks []Lock) {
 	}
 }
 
-// resolveRows finds the rows that transactions wait for. A session that waits
-// for a row that another transaction has locked waits for that transaction, and
-// holds the lock of the row itself meanwhile, if it is the first in the queue
-// (src/backend/access/heap/README.tuplock). A session that waits for a
-// transaction without it waits for something else, such as a unique key that the
-// other has inserted: then the tables that it writes to are candidates.
+// resolveRows finds the rows that transactions wait for. A session that waits for a
+// row that another transaction has locked waits for that transaction. The first in
+// the queue also holds the tuple lock meanwhile
+// (src/backend/access/heap/README.tuplock). A session that waits for a transaction
+// without a tuple lock waits for something else, such as a unique key that the other
+// has inserted. In that case the tables that it writes to are candidates.
 func (r *reading) resolveRows() {
 	waiting := map[*Session]*Lock{}
 	for i := range r.locks {
@@ -235,7 +235,7 @@ func (r *reading) resolveRows() {
 	}
 }
 
-// isTable reports whether the lock is one of a table of the user's.
+// isTable reports whether the lock is on a user table.
 func (l *Lock) isTable() bool {
 	switch l.Kind {
 	case "TABLE", "PARTITIONED_TABLE", "FOREIGN_TABLE":

@@ -32,14 +32,14 @@ const (
 	forBlockers, endBlockers = "-- for conditions on blockers", "-- end of conditions on blockers"
 )
 
-// conditions are filters as SQL.
+// conditions holds filters compiled to SQL.
 type conditions struct {
 	lock, blocking []string
 	values         map[string]string
 }
 
-// readMatching runs matching.sql with the filters, all but those that only Go can
-// judge: see matchesHere.
+// readMatching runs matching.sql with all filters except those that only Go can
+// evaluate: see matchedHere.
 func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []Filter) (*reading, error) {
 	c := conditions{values: map[string]string{"pairs": strconv.FormatBool(pairs)}}
 	for _, f := range filters {
@@ -73,9 +73,9 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 }
 
 // statement returns template, which is matching.sql, with the conditions and without
-// what only they need.
+// the parts that only other conditions need.
 func (c *conditions) statement(template string) (string, error) {
-	blocking := "false" // all blockers match, so none needs to be reported
+	blocking := "false" // all blockers match, so none is listed
 	if len(c.blocking) > 0 {
 		blocking = all(c.blocking)
 	}
@@ -122,15 +122,15 @@ func (c *conditions) add(ctx context.Context, q pglock.Querier, f Filter) error 
 	return nil
 }
 
-// value makes v a parameter and returns what stands for it.
+// value adds v as a parameter and returns a reference to it.
 func (c *conditions) value(v string) string {
 	name := "value" + strconv.Itoa(len(c.values))
 	c.values[name] = v
 	return "CAST(:'" + name + "' AS pg_catalog.text)"
 }
 
-// compare compares a column of a table of matching.sql. Nothing in it but the
-// value comes from the caller, and that is a parameter.
+// compare returns a comparison of a column of matching.sql. Only the value comes from
+// the caller, and it is a parameter.
 func (c *conditions) compare(table string, f Filter) string {
 	column := table + `."` + f.attribute.Name + `"`
 	operator := f.operator
@@ -156,7 +156,7 @@ func (c *conditions) compare(table string, f Filter) string {
 	return condition
 }
 
-// tables are the numbers of tables and of their partitions.
+// tables returns the OIDs of tables, their partitions and their inheritance children.
 func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
 	set := map[uint32]struct{}{}
 	for _, name := range names {
@@ -177,15 +177,15 @@ func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]s
 	return set, nil
 }
 
-// matchedHere reports whether the filter is about what only Go knows, because it
-// is made from what Postgres tells. Its regular expressions are Postgres' own all
-// the same.
+// matchedHere reports whether the filter is about a value that only Go knows, because
+// it is derived from Postgres' data. Postgres still evaluates its regular
+// expressions.
 func (f Filter) matchedHere() bool {
 	name := f.attribute.Name
 	return name == "query" || name == "target" || name == blockField || name == "context" || strings.HasPrefix(name, contextPrefix)
 }
 
-// matchHere keeps the rows that match the filters that are matched here.
+// matchHere returns the rows that match the filters that are evaluated here.
 func matchHere[T any](ctx context.Context, q pglock.Querier, rows []T, filters []Filter, get func(Filter, *T) any) ([]T, error) {
 	for _, f := range filters {
 		if !f.matchedHere() || len(rows) == 0 {
@@ -210,7 +210,7 @@ func matchHere[T any](ctx context.Context, q pglock.Querier, rows []T, filters [
 	return rows, nil
 }
 
-// matcher judges each of the values that each yields, once.
+// matcher evaluates the filter once for each distinct value that each yields.
 func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield func(any))) (map[string]bool, error) {
 	matches := map[string]bool{}
 	var texts []string
@@ -230,7 +230,7 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 	}
 	sent := slices.Clone(texts)
 	for i, text := range sent {
-		// A context may have a NUL in it, of which Postgres makes no text.
+		// A context may contain a NUL, which Postgres does not accept in text.
 		sent[i] = strings.ReplaceAll(text, "\x00", "\ufffd")
 	}
 	list, err := json.Marshal(sent)
@@ -252,7 +252,7 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 	return matches, nil
 }
 
-// textOf is a value as text for comparing: a map as JSON, nothing as "".
+// textOf returns a value as text for comparisons: a map as JSON, nil as "".
 func textOf(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -267,7 +267,7 @@ func textOf(v any) string {
 	return ""
 }
 
-// matchedPairs are the pairs of matching.sql.
+// matchedPairs returns the pairs of matching.sql that match the filters.
 func (r *reading) matchedPairs(ctx context.Context, q pglock.Querier, filters []Filter) ([]Pair, error) {
 	return matchHere(ctx, q, r.pairs(), filters, func(f Filter, p *Pair) any {
 		a := f.attribute

@@ -24,34 +24,33 @@ var (
 	namesSQL string
 )
 
-// readTimeout bounds a read whose ctx has no deadline.
+// readTimeout limits a read whose ctx has no deadline.
 const readTimeout = 30 * time.Second
 
-// reading is what a read gives.
+// A reading is the result of a read.
 type reading struct {
 	server    Server
 	sessions  map[int32]*Session
-	nobody    *Session // of the locks that belong to no process
+	nobody    *Session // the session of locks without a process
 	relations map[uint32]relation
 	databases map[uint32]string
-	blocking  map[int32]bool    // those that answer the filters, or nil for all
-	waits     map[int32][]int32 // from a session that waits to those that block it, sorted, repeats and 0 included
+	blocking  map[int32]bool    // the blockers that match the filters, or nil for all
+	waits     map[int32][]int32 // the blockers of each waiter, sorted, including duplicates and 0
 	prepared  []prepared
 	locks     []Lock
-	aside     []Lock // needed to understand locks, if locks are not all
+	aside     []Lock // other locks needed to explain locks, if locks is not complete
 
-	packed struct{ locks, aside []string } // each what some locks have in common, and a line for each of them
+	packed struct{ locks, aside []string } // each is the line that some locks share, and a line for each
 	words  map[string]string
 }
 
 // relation is a row of pg_class.
 type relation struct{ schema, kind, name string }
 
-// bound gives a read whose ctx has no deadline one of its own. A driver asks the
-// server to end the statement when its ctx ends, so this bounds the server too.
-// A statement_timeout could not: set in a statement it comes too late for that
-// statement, and set before, it would have to be set back, which nobody could
-// promise in a pool.
+// bound adds a deadline to a ctx that has none. When ctx ends, the driver asks the
+// server to cancel the statement, so this limits the server too. statement_timeout
+// would not do: set within the statement it takes effect only for the next one, and
+// set before, it would have to be reset, which cannot be guaranteed in a pool.
 func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -59,8 +58,8 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, readTimeout)
 }
 
-// read runs one of the statements that answer as snapshot.sql does, and then
-// sessions.sql and names.sql, where there is something to ask.
+// read runs a statement with the result format of snapshot.sql, and then sessions.sql
+// and names.sql if anything is missing.
 func read(ctx context.Context, q pglock.Querier, sql string, values map[string]string) (*reading, error) {
 	r := &reading{
 		sessions:  map[int32]*Session{},
@@ -101,12 +100,12 @@ func read(ctx context.Context, q pglock.Querier, sql string, values map[string]s
 	return r, nil
 }
 
-// unmet are those who block and of whom nothing else is known yet, as Postgres
-// reads an array: they came after the locks were read, or are gone.
+// unmet returns the blockers of which nothing else is known yet, as an array in SQL:
+// they came after the locks were read, or have ended.
 func (r *reading) unmet() string {
 	pids := map[uint32]struct{}{}
 	for _, blockers := range r.waits {
-		last := int32(0) // which is a prepared transaction
+		last := int32(0) // 0 is a prepared transaction
 		for _, pid := range blockers {
 			if pid != last && r.sessions[pid] == nil {
 				pids[uint32(pid)] = struct{}{}
@@ -117,8 +116,7 @@ func (r *reading) unmet() string {
 	return oids(pids)
 }
 
-// query runs a statement that answers with rows of what and that, and hands them
-// to take.
+// query runs sql, whose rows are (what, that) pairs, and calls take for each.
 func query(ctx context.Context, q pglock.Querier, sql string, values map[string]string, take func(what, that string) error) error {
 	sql, args, err := bind(sql, values)
 	if err != nil {
@@ -158,7 +156,7 @@ func query(ctx context.Context, q pglock.Querier, sql string, values map[string]
 	return rows.Close()
 }
 
-// add takes one row.
+// add stores one row.
 func (r *reading) add(what, that string) error {
 	var n numbers
 	switch what {
@@ -208,11 +206,11 @@ func (r *reading) add(what, that string) error {
 }
 
 func unreadable(what, text string) error {
-	return fmt.Errorf("the server's answer has a %s that cannot be read: %q", what, text)
+	return fmt.Errorf("unexpected %s in the server's answer: %q", what, text)
 }
 
-// session is the session with that number; one that only pg_locks knows has its
-// number and nothing else.
+// session returns the session with that PID. A session that only pg_locks has gets
+// its PID and nothing else.
 func (r *reading) session(pid int32) *Session {
 	s := r.sessions[pid]
 	if s == nil {
@@ -222,7 +220,7 @@ func (r *reading) session(pid int32) *Session {
 	return s
 }
 
-// word is a copy of s that is shared with all that equal it.
+// word returns a copy of s that is shared by all equal strings.
 func (r *reading) word(s string) string {
 	if s == "" {
 		return ""
@@ -235,7 +233,7 @@ func (r *reading) word(s string) string {
 	return w
 }
 
-// numbers reads numbers and remembers the first failure. "" is 0.
+// numbers parses numbers and records the first error. "" is 0.
 type numbers struct{ err error }
 
 func (n *numbers) int(s string) int64 {
@@ -251,8 +249,8 @@ func (n *numbers) int(s string) int64 {
 
 func (n *numbers) oid(s string) uint32 { return uint32(n.int(s)) }
 
-// numbersIn reads the numbers of processes, with a space between, of which there
-// is at least one. A long queue has so many that this is done by hand.
+// numbersIn parses a list of at least one PID, separated by spaces. It is written by
+// hand because a long lock queue has many.
 func numbersIn(text string) (pids []int32, ok bool) {
 	pids = make([]int32, 0, strings.Count(text, " ")+1)
 	pid, digits := int64(0), 0

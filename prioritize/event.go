@@ -104,7 +104,7 @@ func (r Reason) says() string {
 	case SparedHidden:
 		return "this role cannot verify that its PID is still the same session: a superuser can permit it with GRANT pg_read_all_stats"
 	case SparedPrepared:
-		return "no signal can end a prepared transaction"
+		return "no signal ends a prepared transaction"
 	case SparedFiltered:
 		return "the filters do not match it"
 	case SparedMax:
