@@ -20,7 +20,7 @@ func BenchmarkAsk(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	e, err := openEye(b.Context(), pgxlock.ConnString(dsn))
+	e, err := openObserver(b.Context(), pgxlock.ConnString(dsn))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -28,23 +28,23 @@ func BenchmarkAsk(b *testing.B) {
 	pid := int32(conn.PgConn().PID())
 	for name, ask := range map[string]func() error{
 		"nothing": func() error {
-			_, err := e.(*sessionEye).session.Ask(b.Context(), "SELECT 'x'")
+			_, err := e.(*sessionObserver).session.Ask(b.Context(), "SELECT 'x'")
 			return err
 		},
-		"look": func() error {
-			_, err := e.look(b.Context(), Who{PIDs: []int32{pid}})
+		"poll": func() error {
+			_, err := e.poll(b.Context(), Who{PIDs: []int32{pid}})
 			return err
 		},
-		"look for several": func() error {
-			_, err := e.look(b.Context(), Who{Applications: []string{"none"}})
+		"poll for several": func() error {
+			_, err := e.poll(b.Context(), Who{Applications: []string{"none"}})
 			return err
 		},
 		"signal": func() error {
 			_, err := e.signal(b.Context(), inspect.BlockingSignal{Waiter: pid, Blocker: pid})
 			return err
 		},
-		"picture": func() error {
-			_, err := e.picture(b.Context(), []int32{pid}, nil)
+		"pairs": func() error {
+			_, err := e.pairs(b.Context(), []int32{pid}, nil)
 			return err
 		},
 	} {

@@ -67,10 +67,10 @@ func (e *Error) Error() string {
 	}
 	fmt.Fprintf(&b, "%v", e.Err)
 	if len(e.Blocked) > 0 {
-		fmt.Fprintf(&b, ": waited%s, blocked by %s", waitsFor(e.Blocked), blockers(e.Blocked))
+		fmt.Fprintf(&b, ": waited%s, blocked by %s", awaited(e.Blocked), blockers(e.Blocked))
 	}
 	for i, s := range e.Spared {
-		if i == manyBlockers {
+		if i == maxBlockers {
 			fmt.Fprintf(&b, "; %d more were spared", len(e.Spared)-i)
 			break
 		}
@@ -78,7 +78,7 @@ func (e *Error) Error() string {
 		if s.Blocking.Prepared != nil {
 			who = fmt.Sprintf("prepared transaction %q", s.Blocking.Prepared.GID)
 		}
-		fmt.Fprintf(&b, "; %s was spared: %s", who, s.Reason.says())
+		fmt.Fprintf(&b, "; %s was spared: %s", who, s.Reason.text())
 	}
 	for _, err := range e.Calls {
 		fmt.Fprintf(&b, "; %v", err)

@@ -82,8 +82,8 @@ const (
 	SparedNotBlocking Reason = "not blocking"  // it blocked at the last poll, but no longer when it was to be signaled
 )
 
-// says returns the reason as the end of a sentence.
-func (r Reason) says() string {
+// text returns the reason as the end of a sentence.
+func (r Reason) text() string {
 	switch r {
 	case SparedQueued:
 		return "it is only ahead in the lock queue"
@@ -126,13 +126,13 @@ func (e Event) String() string { return termtext.Line(e.text()) }
 func (e Event) text() string {
 	switch e.Kind {
 	case Watching:
-		return fmt.Sprintf("watching pid %d (%s)", e.PID, whose(e.Application, e.User))
+		return fmt.Sprintf("watching pid %d (%s)", e.PID, sessionLabel(e.Application, e.User))
 	case Left:
 		return fmt.Sprintf("pid %d has ended", e.PID)
 	case Unseen:
 		return fmt.Sprintf("none of the sessions to watch was found for %v", round(e.Waited))
 	case Blocked:
-		return fmt.Sprintf("pid %d has waited for %v%s, blocked by %s", e.PID, round(e.Waited), waitsFor(e.Blocked), blockers(e.Blocked))
+		return fmt.Sprintf("pid %d has waited for %v%s, blocked by %s", e.PID, round(e.Waited), awaited(e.Blocked), blockers(e.Blocked))
 	case Freed:
 		return fmt.Sprintf("pid %d runs on after %v", e.PID, round(e.Waited))
 	case Overdue:
@@ -147,7 +147,7 @@ func (e Event) text() string {
 		}
 		return fmt.Sprintf("called about %s", blockers(e.Blocked))
 	case Spared:
-		return fmt.Sprintf("spared: %s: %s", blockers(e.Blocked), e.Reason.says())
+		return fmt.Sprintf("spared: %s: %s", blockers(e.Blocked), e.Reason.text())
 	case WatchLost:
 		return fmt.Sprintf("the watcher lost its session and is opening another: %v", e.Err)
 	case WatchBack:
@@ -164,8 +164,8 @@ func (e Event) text() string {
 	return string(e.Kind)
 }
 
-// whose describes a session by its application_name and role.
-func whose(application, user string) string {
+// sessionLabel describes a session by its application_name and role.
+func sessionLabel(application, user string) string {
 	var parts []string
 	if application != "" {
 		parts = append(parts, fmt.Sprintf("%q", application))
@@ -187,21 +187,21 @@ func blockedBy(pairs []inspect.Pair) string {
 	return ": blocked by " + blockers(pairs)
 }
 
-// waitsFor returns which lock the pairs wait for.
-func waitsFor(pairs []inspect.Pair) string {
+// awaited returns which lock the pairs wait for.
+func awaited(pairs []inspect.Pair) string {
 	if len(pairs) == 0 {
 		return ""
 	}
 	return fmt.Sprintf(" for %s on %s", pairs[0].Mode, pairs[0].Target())
 }
 
-// manyBlockers limits how many blockers one line names.
-const manyBlockers = 4
+// maxBlockers limits how many blockers one line names.
+const maxBlockers = 4
 
 func blockers(pairs []inspect.Pair) string {
 	var parts []string
 	for i, p := range pairs {
-		if i == manyBlockers {
+		if i == maxBlockers {
 			parts = append(parts, fmt.Sprintf("and %d more", len(pairs)-i))
 			break
 		}
@@ -224,7 +224,7 @@ func describe(p inspect.Pair) string {
 	if s.User == "" && s.BackendType != "" {
 		b.WriteString(s.BackendType)
 	} else {
-		b.WriteString(whose(s.Application, s.User))
+		b.WriteString(sessionLabel(s.Application, s.User))
 	}
 	if s.State != "" {
 		fmt.Fprintf(&b, ", %s", s.State)

@@ -20,7 +20,7 @@ func FuzzParseView(f *testing.F) {
 		if start != 0 {
 			who.start = time.Unix(start, 0)
 		}
-		v, err := parseView(s, who)
+		v, err := parsePoll(s, who)
 		if err != nil {
 			return
 		}

@@ -30,8 +30,8 @@ var (
 	//go:embed mark.sql
 	markSQL string
 
-	//go:embed ring.sql
-	ringSQL string
+	//go:embed cycle.sql
+	cycleSQL string
 )
 
 const (
@@ -40,25 +40,25 @@ const (
 	runClass     = inspect.RunClass
 	sessionClass = inspect.RunSessionClass
 
-	// ringAfter is how long a blocker of another run is spared before the watcher
+	// cycleAfter is how long a blocker of another run is spared before the watcher
 	// checks whether the two wait for each other. Postgres resolves its own deadlocks
 	// sooner (deadlock_timeout, 1 s by default).
-	ringAfter = 5 * time.Second
+	cycleAfter = 5 * time.Second
 )
 
-// A marker is an eye through which runs can recognize each other.
+// A marker is an observer through which runs can recognize each other.
 type marker interface {
 	// mark registers the run, with the present time as its number if run is 0, adds
 	// and removes marks of sessions, and returns the number of the run.
 	mark(ctx context.Context, run int64, add, remove []int32) (int64, error)
 
-	// ring reports whether the blocker's run waits for this one, directly or through
+	// inCycle reports whether the blocker's run waits for this one, directly or through
 	// others, and this one is the oldest of them.
-	ring(ctx context.Context, run int64, blocker int32) (bool, error)
+	inCycle(ctx context.Context, run int64, blocker int32) (bool, error)
 }
 
 // register marks the run and its sessions from a new session of the watcher.
-func (w *watcher) register(ctx context.Context, e eye) error {
+func (w *watcher) register(ctx context.Context, e observer) error {
 	m, ok := e.(marker)
 	if !ok || w.config.policy == policyWatch {
 		return nil
@@ -68,17 +68,17 @@ func (w *watcher) register(ctx context.Context, e eye) error {
 	if !w.who.start.IsZero() { // Run's session, which exists
 		add = w.who.PIDs
 	}
-	for c := range w.seen {
+	for c := range w.present {
 		if !slices.Contains(add, c.PID) {
 			add = append(add, c.PID)
 		}
 	}
-	return w.remark(ctx, m, add, nil)
+	return w.updateMarks(ctx, m, add, nil)
 }
 
-// mark marks the sessions that have come and unmarks those that have gone.
-func (w *watcher) mark(ctx context.Context, v view) error {
-	m, ok := w.eye.(marker)
+// markSessions marks the sessions that have come and unmarks those that have gone.
+func (w *watcher) markSessions(ctx context.Context, v pollResult) error {
+	m, ok := w.observer.(marker)
 	if !ok || w.config.policy == policyWatch {
 		return nil
 	}
@@ -96,13 +96,13 @@ func (w *watcher) mark(ctx context.Context, v view) error {
 	if len(add)+len(remove) == 0 {
 		return nil
 	}
-	return w.remark(ctx, m, add, remove)
+	return w.updateMarks(ctx, m, add, remove)
 }
 
-// remark updates the marks. If the server refuses, for instance because its lock
+// updateMarks updates the marks. If the server refuses, for instance because its lock
 // table is full, the watcher still clears the way; other runs then do not spare its
 // sessions.
-func (w *watcher) remark(ctx context.Context, m marker, add, remove []int32) error {
+func (w *watcher) updateMarks(ctx context.Context, m marker, add, remove []int32) error {
 	run, err := m.mark(ctx, w.run, add, remove)
 	if err != nil && sqlstate.Of(err) == "" {
 		return err
@@ -119,16 +119,16 @@ func (w *watcher) remark(ctx context.Context, m marker, add, remove []int32) err
 	return nil
 }
 
-// ring reports whether this run takes precedence over the blocker's run.
-func (w *watcher) ring(ctx context.Context, blocker int32) (bool, error) {
-	m, ok := w.eye.(marker)
+// inCycle reports whether this run takes precedence over the blocker's run.
+func (w *watcher) inCycle(ctx context.Context, blocker int32) (bool, error) {
+	m, ok := w.observer.(marker)
 	if !ok || w.run == 0 {
 		return false, nil
 	}
-	return m.ring(ctx, w.run, blocker)
+	return m.inCycle(ctx, w.run, blocker)
 }
 
-func (e *sessionEye) mark(ctx context.Context, run int64, add, remove []int32) (int64, error) {
+func (e *sessionObserver) mark(ctx context.Context, run int64, add, remove []int32) (int64, error) {
 	lists, err := json.Marshal(map[string][]int32{"add": append([]int32{}, add...), "remove": append([]int32{}, remove...)})
 	if err != nil {
 		return 0, err
@@ -144,7 +144,7 @@ func (e *sessionEye) mark(ctx context.Context, run int64, add, remove []int32) (
 	return number, nil
 }
 
-func (e *sessionEye) ring(ctx context.Context, run int64, blocker int32) (bool, error) {
-	text, err := e.session.Ask(ctx, ringSQL, strconv.FormatInt(run, 10), strconv.Itoa(int(blocker)), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
+func (e *sessionObserver) inCycle(ctx context.Context, run int64, blocker int32) (bool, error) {
+	text, err := e.session.Ask(ctx, cycleSQL, strconv.FormatInt(run, 10), strconv.Itoa(int(blocker)), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
 	return text == "true", err
 }

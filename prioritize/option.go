@@ -320,8 +320,8 @@ const (
 	minInterval = time.Millisecond
 	maxInterval = 200 * time.Millisecond // unless Interval is given
 
-	// looksPerWait is how often the watcher polls within lock_timeout.
-	looksPerWait = 4
+	// pollsPerWait is how often the watcher polls within lock_timeout.
+	pollsPerWait = 4
 
 	defaultBudget      = 10 * time.Minute
 	defaultLockTimeout = 2 * time.Second
@@ -361,16 +361,16 @@ func newConfig(op string, v verb, opts []Option) (config, error) {
 	}
 	if c.lockTimeout > 0 {
 		// A wait must be seen before lock_timeout ends it, or the error names nobody.
-		c.interval = min(c.interval, max(c.lockTimeout/looksPerWait, minInterval))
+		c.interval = min(c.interval, max(c.lockTimeout/pollsPerWait, minInterval))
 	}
 	return c, nil
 }
 
-// most returns the longest pause between two polls: at most the grace, which must not
+// maxPause returns the longest pause between two polls: at most the grace, which must not
 // expire unseen, and at most a fraction of lock_timeout.
-func (c *config) most() time.Duration {
+func (c *config) maxPause() time.Duration {
 	if c.lockTimeout > 0 {
-		return min(c.after, c.lockTimeout/looksPerWait)
+		return min(c.after, c.lockTimeout/pollsPerWait)
 	}
 	return c.after
 }

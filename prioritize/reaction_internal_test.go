@@ -11,18 +11,18 @@ import (
 func reaction(t *testing.T, old bool, one, all time.Duration) (past time.Duration) {
 	t.Helper()
 	in(t, func(t *testing.T, f *fakeServer) {
-		f.old, f.stale, f.takes = old, true, all
+		f.noWaitStart, f.stale, f.answerTime = old, true, all
 		var came time.Time
 		f.run(t, func() {
 			time.Sleep(10*time.Second - time.Millisecond)
 			f.mu.Lock()
-			asked := f.asked
-			f.once = one
+			asked := f.queries
+			f.nextAnswerTime = one
 			f.mu.Unlock()
 			for on := false; !on; { // until the question is on its way
 				time.Sleep(time.Millisecond)
 				f.mu.Lock()
-				on = f.asked > asked
+				on = f.queries > asked
 				f.mu.Unlock()
 			}
 			came = time.Now()

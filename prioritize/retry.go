@@ -50,7 +50,7 @@ func Retry(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(
 	if err != nil {
 		return err
 	}
-	r := retrying{config: &c}
+	r := retrier{config: &c}
 	if source != nil {
 		r.watcher = newWatcher(&c, who, opener(source))
 		defer r.watcher.close()
@@ -62,14 +62,14 @@ func Retry(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(
 	})
 }
 
-// A retrying is one call of Retry.
-type retrying struct {
+// A retrier is one call of Retry.
+type retrier struct {
 	config  *config
 	watcher *watcher // nil is none
 }
 
 // run calls try until it succeeds or there is no reason to retry.
-func (r *retrying) run(ctx context.Context, try func(context.Context) error) error {
+func (r *retrier) run(ctx context.Context, try func(context.Context) error) error {
 	began := time.Now()
 	failure := &Error{Op: opRetry}
 	for n := 1; ; n++ {
@@ -79,18 +79,18 @@ func (r *retrying) run(ctx context.Context, try func(context.Context) error) err
 			r.config.emit(event)
 			return nil
 		}
-		kind := onLock(err)
+		kind := classify(err)
 		if w := r.watcher; w != nil {
-			event.Blocked = w.picture
-			if len(w.picture) > 0 {
-				failure.Blocked, failure.Seen = w.picture, w.blocked
+			event.Blocked = w.lastPairs
+			if len(w.lastPairs) > 0 {
+				failure.Blocked, failure.Seen = w.lastPairs, w.lastBlocked
 			}
 		}
-		if kind == failedOnLock || r.watcher != nil && r.watcher.concerns(kind) {
+		if kind == isLock || r.watcher != nil && r.watcher.explains(kind) {
 			failure.Tries, failure.Err = n, err
-			again := kind == failedOnLock && ctx.Err() == nil
+			again := kind == isLock && ctx.Err() == nil
 			if again {
-				event.Pause, again = r.config.next(n, time.Since(began), rand.Float64())
+				event.Pause, again = r.config.nextPause(n, time.Since(began), rand.Float64())
 			}
 			r.config.emit(event)
 			if again && sleep(ctx, event.Pause) {
@@ -104,7 +104,7 @@ func (r *retrying) run(ctx context.Context, try func(context.Context) error) err
 	}
 }
 
-func (r *retrying) try(ctx context.Context, try func(context.Context) error) error {
+func (r *retrier) try(ctx context.Context, try func(context.Context) error) error {
 	if r.watcher == nil {
 		return try(ctx)
 	}
@@ -143,18 +143,18 @@ func inSavepoint(ctx context.Context, conn pglock.Conn, fn func(context.Context)
 	}
 	for _, sql := range []string{rollbackTo, release} {
 		if lost := conn.Exec(clean, sql); lost != nil {
-			return &broken{errors.Join(err, lost)}
+			return &brokenTx{errors.Join(err, lost)}
 		}
 	}
 	return err
 }
 
-// A broken is the error of a try that left the transaction unusable, so that a retry
+// A brokenTx is the error of a try that left the transaction unusable, so that a retry
 // is pointless.
-type broken struct{ err error }
+type brokenTx struct{ err error }
 
-func (b *broken) Error() string {
+func (b *brokenTx) Error() string {
 	return "pglock: " + opRetry + ": the transaction cannot go on: " + b.err.Error()
 }
 
-func (b *broken) Unwrap() error { return b.err }
+func (b *brokenTx) Unwrap() error { return b.err }

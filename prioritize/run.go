@@ -43,7 +43,7 @@ func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(co
 	if err != nil {
 		return err
 	}
-	return run(ctx, &c, source, who, onLock, func(ctx context.Context) error {
+	return run(ctx, &c, source, who, classify, func(ctx context.Context) error {
 		if c.lockTimeout == 0 {
 			return fn(ctx)
 		}
@@ -64,7 +64,7 @@ func RunFor(ctx context.Context, source pglock.Source, who Who, fn func(context.
 		return fmt.Errorf("pglock: %s: %w", opRun, err)
 	}
 	// The reason why another program failed is unknown: it may be the lock.
-	maybe := func(error) lockError { return perhapsOnLock }
+	maybe := func(error) lockError { return maybeLock }
 	return run(ctx, &c, source, who, maybe, fn)
 }
 
@@ -83,55 +83,55 @@ func run(ctx context.Context, c *config, source pglock.Source, who Who, isLock f
 	}
 	defer w.close()
 	err := w.during(ctx, false, fn)
-	if err == nil || len(w.calls) == 0 && !w.concerns(isLock(err)) {
+	if err == nil || len(w.calls) == 0 && !w.explains(isLock(err)) {
 		return err
 	}
-	failure := &Error{Op: opRun, Blocked: w.picture, Seen: w.blocked, Spared: w.spared, Elapsed: time.Since(began), Err: err}
+	failure := &Error{Op: opRun, Blocked: w.lastPairs, Seen: w.lastBlocked, Spared: w.spared, Elapsed: time.Since(began), Err: err}
 	for _, c := range w.calls {
 		failure.Calls = append(failure.Calls, fmt.Errorf("the call for pid %d failed: %w", c.pid, c.err))
 	}
 	return failure
 }
 
-func opener(source pglock.Source) func(context.Context) (eye, error) {
-	return func(ctx context.Context) (eye, error) { return openEye(ctx, source) }
+func opener(source pglock.Source) func(context.Context) (observer, error) {
+	return func(ctx context.Context) (observer, error) { return openObserver(ctx, source) }
 }
 
-// concerns reports whether the error is to list the last pairs.
-func (w *watcher) concerns(e lockError) bool {
-	if len(w.picture) == 0 {
+// explains reports whether the error is to list the last pairs.
+func (w *watcher) explains(e lockError) bool {
+	if len(w.lastPairs) == 0 {
 		return false
 	}
-	return e == failedOnLock || e == perhapsOnLock && time.Since(w.blocked) < w.config.interval+time.Second
+	return e == isLock || e == maybeLock && time.Since(w.lastBlocked) < w.config.interval+time.Second
 }
 
 // A lockError is whether an error was caused by a lock.
 type lockError uint8
 
 const (
-	notOnLock lockError = iota
-	perhapsOnLock
-	failedOnLock
+	notLock lockError = iota
+	maybeLock
+	isLock
 )
 
-// onLock classifies an error of the caller's function.
-func onLock(err error) lockError {
-	if b := (*broken)(nil); errors.As(err, &b) {
-		return notOnLock
+// classify classifies an error of the caller's function.
+func classify(err error) lockError {
+	if b := (*brokenTx)(nil); errors.As(err, &b) {
+		return notLock
 	}
 	switch sqlstate.Of(err) {
 	case sqlstate.LockNotAvailable, sqlstate.DeadlockDetected:
-		return failedOnLock
+		return isLock
 	case sqlstate.QueryCanceled:
-		return perhapsOnLock // by statement_timeout, for instance
+		return maybeLock // by statement_timeout, for instance
 	}
 	switch {
 	case errors.Is(err, pglock.ErrNotAcquired), errors.Is(err, pglock.ErrDeadlock):
-		return failedOnLock
+		return isLock
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return perhapsOnLock
+		return maybeLock
 	}
-	return notOnLock
+	return notLock
 }
 
 const identifySQL = `SELECT CAST(pg_catalog.json_build_object('pid', a.pid, 'start', a.backend_start) AS pg_catalog.text)

@@ -251,7 +251,7 @@ func roles(t *testing.T, settings map[string]string) *scene {
 
 // as is the connection string of another role.
 func (s *scene) as(role string) string {
-	return strings.Replace(s.dsn, "user="+s.eye.Config().User, "user="+role, 1)
+	return strings.Replace(s.dsn, "user="+s.observer.Config().User, "user="+role, 1)
 }
 
 // A session that may not be signaled does not prevent acting on the rest.
@@ -302,7 +302,7 @@ func TestCatalogRoleThatSeesNothing(t *testing.T) {
 	other.wantAlive(false)
 	super.wantAlive(true)
 	if !s.is("SELECT backend_start IS NOT NULL FROM pg_stat_activity WHERE pid = $1", me.pid) {
-		t.Error("that the eye sees")
+		t.Error("the observer does not see when the session began")
 	}
 	if start := log.of(prioritize.Blocked)[0].Blocked[0].Blocking.BackendStart; !start.IsZero() {
 		t.Errorf("the watcher sees when it began: %v", start)
@@ -314,14 +314,14 @@ func TestCatalogPreparedTransaction(t *testing.T) {
 	s := roles(t, map[string]string{"max_prepared_transactions": "2"})
 	s.session("gone").do("BEGIN", "SELECT FROM t", `PREPARE TRANSACTION 'pay''d'`)
 	t.Cleanup(func() {
-		if _, err := s.eye.Exec(context.Background(), `ROLLBACK PREPARED 'pay''d'`); err != nil {
+		if _, err := s.observer.Exec(context.Background(), `ROLLBACK PREPARED 'pay''d'`); err != nil {
 			t.Error(err)
 		}
 	})
 	me, log := s.session("me"), s.log()
 	err := me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(3*time.Second), log.option())
 	s.wantCode(err, "55P03")
-	hasWord(t, err.Error(), `ROLLBACK PREPARED 'pay''d'`, "prepared transaction", s.eye.Config().Database)
+	hasWord(t, err.Error(), `ROLLBACK PREPARED 'pay''d'`, "prepared transaction", s.observer.Config().Database)
 	e := log.wantSpared(0, prioritize.SparedPrepared)
 	hasWord(t, e.String(), `ROLLBACK PREPARED 'pay''d'`)
 	if p := e.Blocked[0].Blocking.Prepared; p == nil || p.GID != "pay'd" {
@@ -348,7 +348,7 @@ func autovacuum(t *testing.T, parameters string) (s *scene, worker int32) {
 		END $$`)
 	s.until("autovacuum", `SELECT EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)
 		WHERE a.backend_type = 'autovacuum worker' AND l.relation = 'big'::regclass AND l.granted)`)
-	s.must(s.eye.QueryRow(t.Context(), `SELECT pid FROM pg_locks WHERE relation = 'big'::regclass AND granted
+	s.must(s.observer.QueryRow(t.Context(), `SELECT pid FROM pg_locks WHERE relation = 'big'::regclass AND granted
 		AND mode = 'ShareUpdateExclusiveLock'`).Scan(&worker))
 	return s, worker
 }

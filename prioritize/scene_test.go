@@ -34,16 +34,16 @@ func source(t testing.TB, dsn string) pglock.Source {
 // A scene is a database with a table t, a session to be prioritized, others that
 // block it, and one that observes.
 type scene struct {
-	t   testing.TB
-	dsn string
-	eye *pgx.Conn
+	t        testing.TB
+	dsn      string
+	observer *pgx.Conn
 }
 
 func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
 
 func newSceneIn(t testing.TB, dsn string) *scene {
 	s := &scene{t: t, dsn: dsn}
-	s.eye = s.connect(dsn, "eye")
+	s.observer = s.connect(dsn, "observer")
 	s.exec("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t SELECT i, 0 FROM generate_series(1, 10) AS i")
 	return s
 }
@@ -73,7 +73,7 @@ func (s *scene) must(err error) {
 func (s *scene) exec(statements ...string) {
 	s.t.Helper()
 	for _, sql := range statements {
-		_, err := s.eye.Exec(s.t.Context(), sql)
+		_, err := s.observer.Exec(s.t.Context(), sql)
 		if err != nil {
 			s.t.Fatalf("%s: %v", sql, err)
 		}
@@ -83,7 +83,7 @@ func (s *scene) exec(statements ...string) {
 // is returns the server's answer to a condition.
 func (s *scene) is(sql string, args ...any) (yes bool) {
 	s.t.Helper()
-	s.must(s.eye.QueryRow(s.t.Context(), sql, args...).Scan(&yes))
+	s.must(s.observer.QueryRow(s.t.Context(), sql, args...).Scan(&yes))
 	return yes
 }
 

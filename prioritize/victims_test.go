@@ -186,15 +186,15 @@ func TestRingsOfRuns(t *testing.T) {
 			s := newScene(t)
 			programs := make([]*program, n)
 			for i := range programs {
-				s.exec(fmt.Sprintf("CREATE TABLE ring%d (i int)", i))
-				name := fmt.Sprintf("ring %d of %d", i, n)
+				s.exec(fmt.Sprintf("CREATE TABLE cycle%d (i int)", i))
+				name := fmt.Sprintf("cycle %d of %d", i, n)
 				programs[i] = &program{
 					name: name, holds: s.session(name), wants: s.session(name), log: s.log(),
 					holding: make(chan struct{}), done: make(chan struct{}),
 				}
 			}
 			for i, p := range programs {
-				p.holds.do("BEGIN", fmt.Sprintf("LOCK ring%d", i))
+				p.holds.do("BEGIN", fmt.Sprintf("LOCK cycle%d", i))
 				go func() {
 					defer close(p.done)
 					p.err = prioritize.RunFor(t.Context(), source(t, s.dsn), prioritize.Who{Applications: []string{p.name}}, func(ctx context.Context) error {
@@ -202,7 +202,7 @@ func TestRingsOfRuns(t *testing.T) {
 						for j := range programs { // all of them watch
 							<-programs[j].holding
 						}
-						_, err := p.wants.conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = '60s'; LOCK ring%d", (i+1)%n))
+						_, err := p.wants.conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = '60s'; LOCK cycle%d", (i+1)%n))
 						if err == nil {
 							_, err = p.holds.conn.Exec(ctx, "COMMIT")
 						}
@@ -212,7 +212,7 @@ func TestRingsOfRuns(t *testing.T) {
 				// They are ordered by the second in which they begin.
 				<-p.holding
 				var second int64
-				s.must(s.eye.QueryRow(t.Context(), "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint").Scan(&second))
+				s.must(s.observer.QueryRow(t.Context(), "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint").Scan(&second))
 				s.until("the next second", "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint > $1", second)
 			}
 			ended := 0
@@ -290,8 +290,8 @@ func TestLockTimeoutShorterThanTheInterval(t *testing.T) {
 		idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 		me := s.session("me")
 		err := prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
-			// The wait begins after the first look.
-			s.until("the first look", "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database() AND state = 'idle' AND clock_timestamp() - state_change > '20ms'")
+			// The wait begins after the first poll.
+			s.until("the first poll", "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database() AND state = 'idle' AND clock_timestamp() - state_change > '20ms'")
 			_, err := me.conn.Exec(ctx, alter)
 			return err
 		}, opts...)
@@ -364,7 +364,7 @@ func (s slowSession) Ask(ctx context.Context, sql string, args ...string) (strin
 	return text, err
 }
 
-// Unseen is reported only after a look, not because the watcher was waiting for an
+// Unseen is reported only after a poll, not because the watcher was waiting for an
 // answer.
 func TestUnseen(t *testing.T) {
 	t.Parallel()
@@ -378,12 +378,12 @@ func TestUnseen(t *testing.T) {
 		t.Errorf("unseen: %v", e)
 	}
 
-	// The answer to the first look takes 4 s. The session exists all the time, except
-	// at the moment of that look.
+	// The answer to the first poll takes 4 s. The session exists all the time, except
+	// at the moment of that poll.
 	log = s.log()
-	var looks sync.Once
+	var first sync.Once
 	slow := func() (d time.Duration) {
-		looks.Do(func() { d = 4 * time.Second })
+		first.Do(func() { d = 4 * time.Second })
 		return d
 	}
 	armed := make(chan struct{})

@@ -58,7 +58,7 @@ func (w Who) matches(s *inspect.Session) bool {
 		slices.Contains(w.Users, s.User) && s.User != ""
 }
 
-// json returns w as the parameter of look.sql.
+// json returns w as the parameter of poll.sql.
 func (w Who) json() string {
 	asked := struct {
 		PIDs         []int32  `json:"pids"`

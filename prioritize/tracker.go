@@ -9,10 +9,10 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A ledger records which sessions block which others, and since when, and decides
+// A tracker records which sessions block which others, and since when, and decides
 // when each blocker is due. It sends no query and reads no clock: its owner passes in
 // what it saw and when, in local time, since the server's clock may differ.
-type ledger struct {
+type tracker struct {
 	config *config
 	waits  map[int32]*wait // by the waiter's PID
 	ended  map[victim]bool // those that were signaled
@@ -21,7 +21,7 @@ type ledger struct {
 
 // A wait is one wait of one session.
 type wait struct {
-	what    string    // identifies the wait among those of the session
+	id      string    // identifies the wait among those of the session
 	began   time.Time // as far as known
 	exact   bool      // began is the server's
 	start   time.Time // when it began by the server's clock, if exact
@@ -57,36 +57,36 @@ func victimOf(p *inspect.Pair) victim {
 // An entry is one blocker of a waiting session.
 type entry struct {
 	victim
-	pair  inspect.Pair
-	since time.Time // when the grace began
-	next  time.Time // when it is due next; zero is never
-	said  Reason    // the last reported reason for sparing it
+	pair      inspect.Pair
+	since     time.Time // when the grace began
+	next      time.Time // when it is due next; zero is never
+	sparedFor Reason    // the last reported reason for sparing it
 
-	yielded time.Time // when it was first spared as another run's
+	yieldedAt time.Time // when it was first spared as another run's
 
-	stepped    time.Time // when CancelThenTerminate first acted on it
-	terminated bool      // it was terminated, or Call was called about it
-	early      bool      // it blocked when the first blocker was past its grace
+	firstAction time.Time // when CancelThenTerminate first acted on it
+	terminated  bool      // it was terminated, or Call was called about it
+	early       bool      // it blocked when the first blocker was past its grace
 }
 
-func newLedger(c *config) *ledger {
-	return &ledger{config: c, waits: map[int32]*wait{}, ended: map[victim]bool{}}
+func newTracker(c *config) *tracker {
+	return &tracker{config: c, waits: map[int32]*wait{}, ended: map[victim]bool{}}
 }
 
-// see records the blockers of the sessions pids. A session without a pair no longer
-// waits. If blind is not zero, no new blocker counts as blocking before it. see
+// update records the blockers of the sessions pids. A session without a pair no longer
+// waits. If unobserved is not zero, no new blocker counts as blocking before it. update
 // returns the sessions whose wait is new or whose blockers have changed, and how long
 // the sessions had waited whose wait is over.
-func (l *ledger) see(now, blind time.Time, pids []int32, pairs []inspect.Pair) (changed []int32, over map[int32]time.Duration) {
+func (t *tracker) update(now, unobserved time.Time, pids []int32, pairs []inspect.Pair) (changed []int32, over map[int32]time.Duration) {
 	over = map[int32]time.Duration{}
 	byWaiter := map[int32][]inspect.Pair{}
 	for _, p := range pairs {
 		byWaiter[p.PID] = append(byWaiter[p.PID], p)
 	}
-	for pid, w := range l.waits {
+	for pid, w := range t.waits {
 		if len(byWaiter[pid]) == 0 {
 			over[pid] = now.Sub(w.began)
-			delete(l.waits, pid)
+			delete(t.waits, pid)
 		}
 	}
 	for _, pid := range pids {
@@ -95,7 +95,7 @@ func (l *ledger) see(now, blind time.Time, pids []int32, pairs []inspect.Pair) (
 			continue
 		}
 		slices.SortStableFunc(mine, func(a, b inspect.Pair) int { return cmp.Compare(rank(a), rank(b)) })
-		if l.seeWait(now, blind, pid, mine) {
+		if t.updateWait(now, unobserved, pid, mine) {
 			changed = append(changed, pid)
 		}
 	}
@@ -109,8 +109,8 @@ func rank(p inspect.Pair) int {
 	return 1
 }
 
-// seeWait records the blockers of one session and reports whether anything changed.
-func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) bool {
+// updateWait records the blockers of one session and reports whether anything changed.
+func (t *tracker) updateWait(now, unobserved time.Time, pid int32, pairs []inspect.Pair) bool {
 	first := &pairs[0]
 	began, exact := now, !first.WaitApprox && !first.WaitStart.IsZero()
 	if exact {
@@ -118,14 +118,14 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 		// early.
 		began = now.Add(-first.WaitDuration)
 	}
-	w := l.waits[pid]
+	w := t.waits[pid]
 	// Waits are told apart by the server's time, so a late answer does not make an
 	// old wait look new.
-	fresh := w == nil || w.what != whatOf(first) ||
+	fresh := w == nil || w.id != waitID(first) ||
 		exact && w.exact && !first.WaitStart.Equal(w.start)
 	if fresh {
-		w = &wait{what: whatOf(first), began: began, exact: exact, entries: map[victim]*entry{}}
-		l.waits[pid] = w
+		w = &wait{id: waitID(first), began: began, exact: exact, entries: map[victim]*entry{}}
+		t.waits[pid] = w
 	}
 	if exact && began.Before(w.began) {
 		w.began = began
@@ -145,19 +145,19 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 			e = &entry{victim: v, since: now}
 			if fresh {
 				e.since = w.began
-				for _, later := range []time.Time{blind, tookHold(now, &p)} {
+				for _, later := range []time.Time{unobserved, heldSince(now, &p)} {
 					if later.After(e.since) {
 						e.since = later
 					}
 				}
 			}
-			e.next = e.since.Add(l.config.after)
+			e.next = e.since.Add(t.config.after)
 		case e.pair.Block != p.Block:
 			changed = true
-			if p.Block == inspect.Hard && !l.config.queue {
+			if p.Block == inspect.Hard && !t.config.queue {
 				// It has acquired the lock, so its grace begins.
-				e.since, e.said = now, ""
-				e.next = now.Add(l.config.after)
+				e.since, e.sparedFor = now, ""
+				e.next = now.Add(t.config.after)
 			}
 		}
 		e.pair = p
@@ -167,9 +167,9 @@ func (l *ledger) seeWait(now, blind time.Time, pid int32, pairs []inspect.Pair) 
 	return changed
 }
 
-// whatOf returns a string that identifies what is waited for. It leaves out the row
+// waitID returns a string that identifies what is waited for. It leaves out the row
 // that a wait for a transaction is about, because that is not always known.
-func whatOf(p *inspect.Pair) string {
+func waitID(p *inspect.Pair) string {
 	what := fmt.Sprint(p.Type, p.Mode, p.VirtualXID, p.TransactionID, p.ClassID, p.ObjectID, p.ObjectSubID)
 	if p.TransactionID == 0 {
 		what += fmt.Sprint(p.DatabaseOID, p.RelationOID, p.Page, p.Tuple)
@@ -177,10 +177,10 @@ func whatOf(p *inspect.Pair) string {
 	return what
 }
 
-// tookHold returns the earliest time from which the blocker can have blocked. A
+// heldSince returns the earliest time from which the blocker can have blocked. A
 // transaction has acquired its locks since it began; only an advisory lock may be
 // older. Zero means unknown.
-func tookHold(now time.Time, p *inspect.Pair) time.Time {
+func heldSince(now time.Time, p *inspect.Pair) time.Time {
 	if p.Blocking.XactStart.IsZero() || p.Type == "advisory" || p.WaitStart.IsZero() {
 		return time.Time{}
 	}
@@ -188,13 +188,13 @@ func tookHold(now time.Time, p *inspect.Pair) time.Time {
 	return now.Add(-server.Sub(p.Blocking.XactStart))
 }
 
-// close marks the moment that [Once] acts on.
-func (l *ledger) close() {
-	if !l.config.once || l.closed {
+// closeOnce marks the moment that [Once] acts on.
+func (t *tracker) closeOnce() {
+	if !t.config.once || t.closed {
 		return
 	}
-	l.closed = true
-	for _, w := range l.waits {
+	t.closed = true
+	for _, w := range t.waits {
 		for _, e := range w.entries {
 			e.early = true
 		}
@@ -203,9 +203,9 @@ func (l *ledger) close() {
 
 // due returns the blockers that are due, holders first, then by how long they have
 // blocked.
-func (l *ledger) due(now time.Time) []*entry {
+func (t *tracker) due(now time.Time) []*entry {
 	var due []*entry
-	for _, w := range l.waits {
+	for _, w := range t.waits {
 		for _, e := range w.entries {
 			if !e.next.IsZero() && !e.next.After(now) {
 				due = append(due, e)
@@ -220,9 +220,9 @@ func (l *ledger) due(now time.Time) []*entry {
 }
 
 // next returns when the next blocker is due, or zero if none is.
-func (l *ledger) next() time.Time {
+func (t *tracker) next() time.Time {
 	var next time.Time
-	for _, w := range l.waits {
+	for _, w := range t.waits {
 		for _, e := range w.entries {
 			if !e.next.IsZero() && (next.IsZero() || e.next.Before(next)) {
 				next = e.next
@@ -233,14 +233,14 @@ func (l *ledger) next() time.Time {
 }
 
 // action returns what to do to e now.
-func (l *ledger) action(now time.Time, e *entry) inspect.SignalAction {
-	switch l.config.policy {
+func (t *tracker) action(now time.Time, e *entry) inspect.SignalAction {
+	switch t.config.policy {
 	case policyCancel:
 		return inspect.CancelQuery
 	case policyTerminate:
 		return inspect.TerminateClient
 	case policyEscalate:
-		if e.stepped.IsZero() || now.Before(e.stepped.Add(l.config.escalate)) {
+		if e.firstAction.IsZero() || now.Before(e.firstAction.Add(t.config.escalate)) {
 			return inspect.CancelQuery
 		}
 		return inspect.TerminateClient
@@ -248,89 +248,89 @@ func (l *ledger) action(now time.Time, e *entry) inspect.SignalAction {
 	return inspect.OnlyAsk
 }
 
-// refuse returns why e is spared without asking the server, or "".
-func (l *ledger) refuse(e *entry, own func(*inspect.Session) bool) Reason {
+// spareReason returns why e is spared without asking the server, or "".
+func (t *tracker) spareReason(e *entry, own func(*inspect.Session) bool) Reason {
 	s := e.pair.Blocking
 	switch {
 	case s.Prepared != nil || s.PID == 0:
 		return SparedPrepared
 	case own(s):
 		return SparedOwn
-	case l.closed && !e.early:
+	case t.closed && !e.early:
 		return SparedLate
-	case e.pair.Block == inspect.Soft && !l.config.queue:
+	case e.pair.Block == inspect.Soft && !t.config.queue:
 		return SparedQueued
-	case l.config.max > 0 && len(l.ended) >= l.config.max && !l.ended[e.victim]:
+	case t.config.max > 0 && len(t.ended) >= t.config.max && !t.ended[e.victim]:
 		return SparedMax
 	}
 	return ""
 }
 
 // spare records that e is left alone and reports whether the reason is new.
-func (l *ledger) spare(now time.Time, e *entry, why Reason) bool {
-	news := e.said != why
+func (t *tracker) spare(now time.Time, e *entry, why Reason) bool {
+	news := e.sparedFor != why
 	if news && why == SparedRun {
-		e.yielded = now
+		e.yieldedAt = now
 	}
-	e.said = why
-	e.next = now.Add(l.config.every)
+	e.sparedFor = why
+	e.next = now.Add(t.config.every)
 	if why == SparedIdle {
 		// It may start a statement, which can be canceled.
-		e.next = now.Add(max(l.config.interval, minIdle))
-		l.untilEscalation(now, e)
+		e.next = now.Add(max(t.config.interval, idleInterval))
+		t.untilEscalation(now, e)
 	}
 	return news
 }
 
-// minIdle is the shortest time between two checks of an idle session.
-const minIdle = 20 * time.Millisecond
+// idleInterval is the shortest time between two checks of an idle session.
+const idleInterval = 20 * time.Millisecond
 
-// dealt records that action was taken on e.
-func (l *ledger) dealt(now time.Time, e *entry, action inspect.SignalAction) {
-	e.said = ""
+// acted records that action was taken on e.
+func (t *tracker) acted(now time.Time, e *entry, action inspect.SignalAction) {
+	e.sparedFor = ""
 	switch action {
 	case inspect.CancelQuery:
-		l.ended[e.victim] = true
+		t.ended[e.victim] = true
 	case inspect.TerminateClient:
 		e.terminated = true
-		l.ended[e.victim] = true
+		t.ended[e.victim] = true
 	default: // reported, or Call was called
 		e.terminated = true
 	}
-	e.next = now.Add(l.config.every)
-	if l.config.once {
+	e.next = now.Add(t.config.every)
+	if t.config.once {
 		e.next = time.Time{}
 	}
-	if l.config.policy == policyReport {
+	if t.config.policy == policyReport {
 		e.next = time.Time{} // reported once
 	}
-	l.untilEscalation(now, e)
+	t.untilEscalation(now, e)
 }
 
 // untilEscalation makes sure that the second step of CancelThenTerminate is not late.
-func (l *ledger) untilEscalation(now time.Time, e *entry) {
-	if l.config.policy != policyEscalate || e.terminated {
+func (t *tracker) untilEscalation(now time.Time, e *entry) {
+	if t.config.policy != policyEscalate || e.terminated {
 		return
 	}
-	if e.stepped.IsZero() {
-		e.stepped = now
+	if e.firstAction.IsZero() {
+		e.firstAction = now
 	}
-	second := e.stepped.Add(l.config.escalate)
+	second := e.firstAction.Add(t.config.escalate)
 	if now.Before(second) && (e.next.IsZero() || second.Before(e.next)) {
 		e.next = second
 	}
 }
 
 // pairs returns all pairs, sorted by waiter, for an error.
-func (l *ledger) pairs() []inspect.Pair {
+func (t *tracker) pairs() []inspect.Pair {
 	var pids []int32
-	for pid := range l.waits {
+	for pid := range t.waits {
 		pids = append(pids, pid)
 	}
 	slices.Sort(pids)
 	var pairs []inspect.Pair
 	for _, pid := range pids {
-		pairs = append(pairs, l.waits[pid].pairs...)
+		pairs = append(pairs, t.waits[pid].pairs...)
 	}
 	return pairs
 }

@@ -14,27 +14,27 @@ import (
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
-//go:embed look.sql
-var lookSQL string
+//go:embed poll.sql
+var pollSQL string
 
 const (
 	// watcherName is the application_name of watchers. It does not prove that a
 	// session is a watcher; see mark.go.
 	watcherName = "pglock prioritize"
 
-	// askTimeout limits each statement of the watcher, and openTimeout limits opening
+	// queryTimeout limits each statement of the watcher, and openTimeout limits opening
 	// its session.
-	askTimeout  = 5 * time.Second
-	openTimeout = 10 * time.Second
+	queryTimeout = 5 * time.Second
+	openTimeout  = 10 * time.Second
 )
 
-// An eye reads the server's state and signals blockers. Tests use a fake.
-type eye interface {
-	// look returns the chosen sessions and which of them are blocked.
-	look(ctx context.Context, who Who) (view, error)
+// An observer reads the server's state and signals blockers. Tests use a fake.
+type observer interface {
+	// poll returns the chosen sessions and which of them are blocked.
+	poll(ctx context.Context, who Who) (pollResult, error)
 
-	// picture returns the blockers of pids that match the filters.
-	picture(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error)
+	// pairs returns the blockers of pids that match the filters.
+	pairs(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error)
 
 	// signal signals a blocker if it still blocks.
 	signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error)
@@ -43,8 +43,8 @@ type eye interface {
 	close()
 }
 
-// A view is what look returns.
-type view struct {
+// A pollResult is the result of a poll.
+type pollResult struct {
 	Chosen  []chosen  `json:"chosen"`
 	Waiting []waiting `json:"waiting"`
 }
@@ -61,11 +61,11 @@ type waiting struct {
 	Blockers []int32 `json:"blockers"` // sorted, without duplicates; 0 is a prepared transaction
 }
 
-// parseView reads the result of look.sql.
-func parseView(text string, who Who) (view, error) {
-	var v view
+// parsePoll reads the result of poll.sql.
+func parsePoll(text string, who Who) (pollResult, error) {
+	var v pollResult
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		return view{}, fmt.Errorf("reading the list of sessions: %w", err)
+		return pollResult{}, fmt.Errorf("reading the list of sessions: %w", err)
 	}
 	if !who.start.IsZero() {
 		// A PID can be reused: a session that began at another time is another
@@ -85,33 +85,33 @@ func parseView(text string, who Who) (view, error) {
 	return v, nil
 }
 
-// A sessionEye is an eye that uses its own session.
-type sessionEye struct {
+// A sessionObserver is an observer that uses its own session.
+type sessionObserver struct {
 	session pglock.Session
 }
 
-// openEye opens a session and, if the session is not shared, sets it up.
-func openEye(ctx context.Context, source pglock.Source) (eye, error) {
+// openObserver opens a session and, if the session is not shared, sets it up.
+func openObserver(ctx context.Context, source pglock.Source) (observer, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	session, err := source.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	e := &sessionEye{session}
-	if err := e.begin(ctx); err != nil {
+	e := &sessionObserver{session}
+	if err := e.setUp(ctx); err != nil {
 		session.Close()
 		return nil, err
 	}
 	return e, nil
 }
 
-// begin checks which backend the session has, which changes nothing on it, and sets
+// setUp checks which backend the session has, which changes nothing on it, and sets
 // it up only if a pooler cannot lend it to others.
-func (e *sessionEye) begin(ctx context.Context) error {
+func (e *sessionObserver) setUp(ctx context.Context) error {
 	hello, err := handshake.Meet(ctx, e.session, handshake.Settings{
-		StatementTimeout: askTimeout,
-		LockTimeout:      askTimeout,
+		StatementTimeout: queryTimeout,
+		LockTimeout:      queryTimeout,
 		PlanCacheMode:    "force_generic_plan",
 		ApplicationName:  watcherName,
 		Rename:           true,
@@ -143,20 +143,20 @@ func (p pooler) Error() string { return string(p) }
 
 func (p pooler) Unwrap() error { return pglock.ErrPooler }
 
-func (e *sessionEye) close() { e.session.Close() }
+func (e *sessionObserver) close() { e.session.Close() }
 
-func (e *sessionEye) look(ctx context.Context, who Who) (view, error) {
-	text, err := e.session.Ask(ctx, lookSQL, who.json(), watcherName, strconv.Itoa(runClass))
+func (e *sessionObserver) poll(ctx context.Context, who Who) (pollResult, error) {
+	text, err := e.session.Ask(ctx, pollSQL, who.json(), watcherName, strconv.Itoa(runClass))
 	if err != nil {
-		return view{}, err
+		return pollResult{}, err
 	}
-	return parseView(text, who)
+	return parsePoll(text, who)
 }
 
-func (e *sessionEye) picture(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error) {
+func (e *sessionObserver) pairs(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error) {
 	return inspect.Blocked(ctx, e.session, append([]inspect.Filter{inspect.PIDs(pids...)}, filters...)...)
 }
 
-func (e *sessionEye) signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error) {
+func (e *sessionObserver) signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error) {
 	return s.Send(ctx, e.session)
 }

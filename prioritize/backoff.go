@@ -2,9 +2,9 @@ package prioritize
 
 import "time"
 
-// next returns how long to pause after try number try has failed, elapsed after the
+// nextPause returns how long to pause after try number try has failed, elapsed after the
 // first one began, or false to give up. random is in [0, 1).
-func (c *config) next(try int, elapsed time.Duration, random float64) (pause time.Duration, ok bool) {
+func (c *config) nextPause(try int, elapsed time.Duration, random float64) (pause time.Duration, ok bool) {
 	if c.tries > 0 && try >= c.tries {
 		return 0, false
 	}
