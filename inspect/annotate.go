@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// annotations is the context key of the values that Annotate adds.
-type annotations struct{}
+// annotationsKey is the context key of the values that Annotate adds.
+type annotationsKey struct{}
 
 // Annotate records in ctx what the work is for, such as a request, a job or a
 // function. Statements that [Comment], [AnnotateSQL] or package pgxannotate send with
@@ -21,19 +21,19 @@ type annotations struct{}
 // secret.
 func Annotate(ctx context.Context, key, value string) context.Context {
 	notes := map[string]string{}
-	maps.Copy(notes, annotated(ctx))
+	maps.Copy(notes, annotationsOf(ctx))
 	notes[key] = value
-	return context.WithValue(ctx, annotations{}, notes)
+	return context.WithValue(ctx, annotationsKey{}, notes)
 }
 
-func annotated(ctx context.Context) map[string]string {
-	notes, _ := ctx.Value(annotations{}).(map[string]string)
+func annotationsOf(ctx context.Context) map[string]string {
+	notes, _ := ctx.Value(annotationsKey{}).(map[string]string)
 	return notes
 }
 
-// visible is how many bytes of a statement the server shows with the default
+// shownQueryBytes is how many bytes of a statement the server shows with the default
 // track_activity_query_size, without the terminating NUL.
-const visible = 1023
+const shownQueryBytes = 1023
 
 // Comment returns statement with a comment that has the values of [Annotate] in ctx,
 // in the form of sqlcommenter, or statement itself if there are none. The comment is
@@ -43,7 +43,7 @@ const visible = 1023
 // Statements with different comments are different statements to a cache of prepared
 // statements.
 func Comment(ctx context.Context, statement string) string {
-	notes := annotated(ctx)
+	notes := annotationsOf(ctx)
 	if len(notes) == 0 || statement == "" {
 		return statement
 	}
@@ -56,7 +56,7 @@ func Comment(ctx context.Context, statement string) string {
 		b.WriteString(escapeURL(key) + "='" + escapeURL(notes[key]) + "'")
 	}
 	b.WriteString(commentEnd)
-	if len(statement)+1+b.Len() > visible {
+	if len(statement)+1+b.Len() > shownQueryBytes {
 		return b.String() + " " + statement
 	}
 	return statement + " " + b.String()

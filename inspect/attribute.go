@@ -43,15 +43,15 @@ const (
 var attributes = [...]Attribute{
 	{
 		Name: "pid", Doc: "the PID of the session; none for a prepared transaction", Type: Number, of: ofSession,
-		get: func(l *Lock) any { return number(int64(l.PID)) },
+		get: func(l *Lock) any { return numberOrNil(int64(l.PID)) },
 	},
 	{
 		Name: "type", Doc: "the type of the locked object, as in pg_locks", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Type) },
+		get: func(l *Lock) any { return textOrNil(l.Type) },
 	},
 	{
 		Name: "mode", Doc: "the mode of the lock, as in pg_locks", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Mode) },
+		get: func(l *Lock) any { return textOrNil(l.Mode) },
 	},
 	{
 		Name: "granted", Doc: "whether the lock is held; otherwise it is waited for", Type: Bool, of: ofLock,
@@ -59,7 +59,7 @@ var attributes = [...]Attribute{
 	},
 	{
 		Name: "wait_start", Doc: "when the wait began; before Postgres 14, when the query began", Type: Time, of: ofLock,
-		get: func(l *Lock) any { return moment(l.WaitStart) },
+		get: func(l *Lock) any { return timeOrNil(l.WaitStart) },
 	},
 	{
 		Name: "wait_duration", Doc: "how long the wait has lasted", Type: Duration, of: ofLock,
@@ -72,15 +72,15 @@ var attributes = [...]Attribute{
 	},
 	{
 		Name: "kind", Doc: "the kind of the relation, such as TABLE or INDEX", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Kind) },
+		get: func(l *Lock) any { return textOrNil(l.Kind) },
 	},
 	{
 		Name: "relation", Doc: "the name of the relation; in another database, database:oid", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Relation) },
+		get: func(l *Lock) any { return textOrNil(l.Relation) },
 	},
 	{
 		Name: "schema", Doc: "the schema of the relation", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Schema) },
+		get: func(l *Lock) any { return textOrNil(l.Schema) },
 	},
 	{
 		Name: "key", Doc: "the key of an advisory lock: a number, or two in parentheses", Type: Text, of: ofLock,
@@ -102,19 +102,19 @@ var attributes = [...]Attribute{
 	},
 	{
 		Name: "tuple", Doc: "the number of the row in the page", Type: Number, of: ofLock,
-		get: func(l *Lock) any { return number(int64(l.Tuple)) },
+		get: func(l *Lock) any { return numberOrNil(int64(l.Tuple)) },
 	},
 	{
 		Name: "transactionid", Doc: "the transaction ID that is locked", Type: Number, of: ofLock,
-		get: func(l *Lock) any { return number(int64(l.TransactionID)) },
+		get: func(l *Lock) any { return numberOrNil(int64(l.TransactionID)) },
 	},
 	{
 		Name: "virtualxid", Doc: "the virtual transaction ID that is locked", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.VirtualXID) },
+		get: func(l *Lock) any { return textOrNil(l.VirtualXID) },
 	},
 	{
 		Name: "target", Doc: "a description of what is locked", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Target()) },
+		get: func(l *Lock) any { return textOrNil(l.Target()) },
 	},
 	{
 		Name: "fastpath", Doc: "whether the lock was acquired by the fast path", Type: Bool, of: ofLock,
@@ -123,39 +123,39 @@ var attributes = [...]Attribute{
 
 	{
 		Name: "user", Doc: "the role of the session", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.User) },
+		get: func(l *Lock) any { return textOrNil(l.User) },
 	},
 	{
 		Name: "database", Doc: "the database that the session is connected to", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Database) },
+		get: func(l *Lock) any { return textOrNil(l.Database) },
 	},
 	{
 		Name: "application", Doc: "the application_name of the session", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Application) },
+		get: func(l *Lock) any { return textOrNil(l.Application) },
 	},
 	{
 		Name: "client", Doc: "the address of the client; none on a unix socket", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Client) },
+		get: func(l *Lock) any { return textOrNil(l.Client) },
 	},
 	{
 		Name: "backend_type", Doc: "the type of the process, such as client backend", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.BackendType) },
+		get: func(l *Lock) any { return textOrNil(l.BackendType) },
 	},
 	{
 		Name: "backend_start", Doc: "when the session began", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.BackendStart) },
+		get: func(l *Lock) any { return timeOrNil(l.BackendStart) },
 	},
 	{
 		Name: "xact_start", Doc: "when the transaction began", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.XactStart) },
+		get: func(l *Lock) any { return timeOrNil(l.XactStart) },
 	},
 	{
 		Name: "query_start", Doc: "when the query began; for an idle session, the last query", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.QueryStart) },
+		get: func(l *Lock) any { return timeOrNil(l.QueryStart) },
 	},
 	{
 		Name: "state_change", Doc: "when the state last changed", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.StateChange) },
+		get: func(l *Lock) any { return timeOrNil(l.StateChange) },
 	},
 	{
 		Name: "duration", Doc: "how long the query has run; for an idle session, how long it has been idle", Type: Duration, of: ofSession,
@@ -168,23 +168,23 @@ var attributes = [...]Attribute{
 	},
 	{
 		Name: "state", Doc: "the state, such as active or idle in transaction", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.State) },
+		get: func(l *Lock) any { return textOrNil(l.State) },
 	},
 	{
 		Name: "wait_event_type", Doc: "the type of event the session waits for, such as Lock", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.WaitEventType) },
+		get: func(l *Lock) any { return textOrNil(l.WaitEventType) },
 	},
 	{
 		Name: "wait_event", Doc: "the event the session waits for", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.WaitEvent) },
+		get: func(l *Lock) any { return textOrNil(l.WaitEvent) },
 	},
 	{
 		Name: "leader_pid", Doc: "for a parallel worker, the PID of its leader", Type: Number, of: ofSession,
-		get: func(l *Lock) any { return number(int64(l.LeaderPID)) },
+		get: func(l *Lock) any { return numberOrNil(int64(l.LeaderPID)) },
 	},
 	{
 		Name: "query_id", Doc: "the query identifier, if the server computes it", Type: Number, of: ofSession,
-		get: func(l *Lock) any { return number(l.QueryID) },
+		get: func(l *Lock) any { return numberOrNil(l.QueryID) },
 	},
 	{
 		Name: "context", Doc: "the annotations in the comments of the query", Type: Map, of: ofSession,
@@ -197,7 +197,7 @@ var attributes = [...]Attribute{
 	},
 	{
 		Name: "query", Doc: "the current or last query, without those comments", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Query) },
+		get: func(l *Lock) any { return textOrNil(l.Query) },
 	},
 }
 
@@ -241,21 +241,21 @@ func (a Attribute) PairValue(p *Pair) any {
 	return a.get(p.Lock)
 }
 
-func text(s string) any {
+func textOrNil(s string) any {
 	if s == "" {
 		return nil
 	}
 	return s
 }
 
-func number(n int64) any {
+func numberOrNil(n int64) any {
 	if n == 0 {
 		return nil
 	}
 	return n
 }
 
-func moment(t time.Time) any {
+func timeOrNil(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}

@@ -61,14 +61,14 @@ func Terminate(ctx context.Context, q pglock.Querier, victims []Victim, opts ...
 const (
 	actionCancel    = "cancel"
 	actionTerminate = "terminate"
-	actionLook      = "look at"
+	actionCheck     = "check"
 )
 
 // An EndOption changes how [Cancel] and [Terminate] end sessions.
-type EndOption func(*ending)
+type EndOption func(*endOptions)
 
-// An ending is the sum of the options of one call.
-type ending struct {
+// An endOptions is the sum of the options of one call.
+type endOptions struct {
 	allow  []string
 	spare  []int32
 	wait   time.Duration
@@ -99,7 +99,7 @@ const (
 // Allow also signals the given kinds of sessions. It does not change Postgres' own
 // permissions.
 func Allow(kinds ...Protected) EndOption {
-	return func(e *ending) {
+	return func(e *endOptions) {
 		for _, k := range kinds {
 			e.allow = append(e.allow, string(k))
 		}
@@ -109,16 +109,16 @@ func Allow(kinds ...Protected) EndOption {
 // Spare leaves the sessions with these PIDs alone, such as others of the same
 // program.
 func Spare(pids ...int32) EndOption {
-	return func(e *ending) { e.spare = append(e.spare, pids...) }
+	return func(e *endOptions) { e.spare = append(e.spare, pids...) }
 }
 
 // WaitGone makes [Terminate] wait until the sessions have ended and released their
 // locks, for at most d. Each Outcome reports whether its session has ended. WaitGone
 // has no effect on [Cancel].
-func WaitGone(d time.Duration) EndOption { return func(e *ending) { e.wait = d } }
+func WaitGone(d time.Duration) EndOption { return func(e *endOptions) { e.wait = d } }
 
 // DryRun sends no signal. The outcomes report what would be done.
-func DryRun() EndOption { return func(e *ending) { e.dryRun = true } }
+func DryRun() EndOption { return func(e *endOptions) { e.dryRun = true } }
 
 // A Status is the result for a [Victim].
 type Status string
@@ -172,7 +172,7 @@ type Outcome struct {
 }
 
 func end(ctx context.Context, q pglock.Querier, action string, victims []Victim, opts []EndOption) ([]Outcome, error) {
-	var e ending
+	var e endOptions
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&e)
@@ -186,7 +186,7 @@ func end(ctx context.Context, q pglock.Querier, action string, victims []Victim,
 	}
 	var outcomes []Outcome
 	for _, v := range victims {
-		o, err := e.end(ctx, q, action, v)
+		o, err := e.endOne(ctx, q, action, v)
 		if err != nil {
 			return outcomes, fmt.Errorf("inspect: %s session %d: %w", action, v.PID, err)
 		}
@@ -200,8 +200,8 @@ func end(ctx context.Context, q pglock.Querier, action string, victims []Victim,
 	return outcomes, nil
 }
 
-// judgement is the result of signal.sql.
-type judgement struct {
+// checkResult is the result of signal.sql.
+type checkResult struct {
 	Same        bool   `json:"same"`
 	Blocks      bool   `json:"blocks"`
 	Self        string `json:"self"`
@@ -217,8 +217,8 @@ type judgement struct {
 	Me          string `json:"me"`
 }
 
-// end signals one victim.
-func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Victim) (Outcome, error) {
+// endOne signals one victim.
+func (e *endOptions) endOne(ctx context.Context, q pglock.Querier, action string, v Victim) (Outcome, error) {
 	o := Outcome{Victim: v, Status: Refused}
 	switch {
 	case v.Prepared != nil:
@@ -234,16 +234,16 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	}
 	asked := action
 	if e.dryRun {
-		asked = actionLook
+		asked = actionCheck
 		if action == actionCancel && isIdle(v.State) {
 			o.Status, o.Reason = Idle, idleReason(v.State)
 			return o, nil
 		}
 	}
-	var j *judgement
-	err := query(ctx, q, signalSQL, e.values(asked, v), func(what, that string) error {
-		j = new(judgement)
-		return json.Unmarshal([]byte(that), j)
+	var j *checkResult
+	err := query(ctx, q, signalSQL, e.parameters(asked, v), func(kind, payload string) error {
+		j = new(checkResult)
+		return json.Unmarshal([]byte(payload), j)
 	})
 	switch {
 	case sqlstate.Of(err) != "" && ctx.Err() == nil:
@@ -255,12 +255,12 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	case err != nil:
 		return o, err
 	default:
-		j.judge(&o, e.dryRun)
+		j.setOutcome(&o, e.dryRun)
 	}
 	return o, nil
 }
 
-func (e *ending) values(action string, v Victim) map[string]string {
+func (e *endOptions) parameters(action string, v Victim) map[string]string {
 	var start int64
 	named := true
 	if !v.BackendStart.IsZero() {
@@ -293,9 +293,9 @@ func (e *ending) values(action string, v Victim) map[string]string {
 	}
 }
 
-// judge sets the outcome from the result of signal.sql, in the order of the
+// setOutcome sets the outcome from the result of signal.sql, in the order of the
 // conditions there.
-func (j *judgement) judge(o *Outcome, dryRun bool) {
+func (j *checkResult) setOutcome(o *Outcome, dryRun bool) {
 	switch {
 	case j == nil || !j.Same:
 		o.Status, o.Reason = Gone, "the session has ended"
@@ -362,7 +362,7 @@ func awaitGone(ctx context.Context, q pglock.Querier, outcomes []Outcome, d time
 		var pids, starts []string
 		for i := range outcomes {
 			if o := &outcomes[i]; o.Status == Signalled && !o.Ended {
-				values := new(ending).values("", o.Victim)
+				values := new(endOptions).parameters("", o.Victim)
 				waiting = append(waiting, o)
 				pids, starts = append(pids, values["pid"]), append(starts, values["start"])
 			}
@@ -374,10 +374,10 @@ func awaitGone(ctx context.Context, q pglock.Querier, outcomes []Outcome, d time
 			o.Ended = true
 		}
 		values := map[string]string{"pids": "{" + strings.Join(pids, ",") + "}", "starts": "{" + strings.Join(starts, ",") + "}"}
-		err := query(ctx, q, aliveSQL, values, func(what, that string) error {
-			i, err := strconv.Atoi(that)
+		err := query(ctx, q, aliveSQL, values, func(kind, payload string) error {
+			i, err := strconv.Atoi(payload)
 			if err != nil || i < 0 || i >= len(waiting) {
-				return unreadable(what, that)
+				return unreadableError(kind, payload)
 			}
 			waiting[i].Ended = false
 			return nil

@@ -58,7 +58,7 @@ const blockField = "block"
 // that uses the filter return an error that explains what to write.
 func Where(field, operator, value string) Filter {
 	f := Filter{operator: operator, text: field + " " + operator + " " + value}
-	err := checkData(field, operator, value)
+	err := checkUnquoted(field, operator, value)
 	if err == nil {
 		err = f.set(field, value)
 	}
@@ -83,7 +83,7 @@ func ParseFilter(text string) (Filter, error) {
 	field, operator, written, err := splitFilter(text)
 	if err == nil {
 		f.operator, f.text = operator, strings.TrimSpace(field+" "+operator+" "+written)
-		err = f.look(field, written)
+		err = f.resolve(field, written)
 	}
 	var value string
 	if err == nil {
@@ -167,12 +167,12 @@ func (f Filter) Err() error {
 	return filterError{fmt.Errorf("inspect: %w", f.err)}
 }
 
-// look finds the attribute of the field and checks that the operator applies to it.
-func (f *Filter) look(field, value string) error {
+// resolve finds the attribute of the field and checks that the operator applies to it.
+func (f *Filter) resolve(field, value string) error {
 	if !slices.Contains(operators, f.operator) {
 		return operatorError(field, f.operator, value)
 	}
-	attribute, blocking, ok := lookUp(field)
+	attribute, blocking, ok := findAttribute(field)
 	if !ok {
 		hint := ""
 		if other := fieldHint(field); other != "" {
@@ -192,7 +192,7 @@ func (f *Filter) look(field, value string) error {
 
 // set finds the attribute of the field and parses the value.
 func (f *Filter) set(field, text string) error {
-	if err := f.look(field, text); err != nil {
+	if err := f.resolve(field, text); err != nil {
 		return err
 	}
 	v, err := parseValue(f.attribute, field, f.operator, text)
@@ -203,8 +203,8 @@ func (f *Filter) set(field, text string) error {
 	return nil
 }
 
-// lookUp returns the attribute that a field names.
-func lookUp(field string) (a Attribute, blocking, ok bool) {
+// findAttribute returns the attribute that a field names.
+func findAttribute(field string) (a Attribute, blocking, ok bool) {
 	for _, a := range attributes {
 		if a.Name == field {
 			return a, false, true
@@ -215,7 +215,7 @@ func lookUp(field string) (a Attribute, blocking, ok bool) {
 	}
 	for _, prefix := range []string{"", blockingPrefix} {
 		if key, ok := strings.CutPrefix(field, prefix+contextPrefix); ok && key != "" {
-			get := func(l *Lock) any { return text(l.Context[key]) }
+			get := func(l *Lock) any { return textOrNil(l.Context[key]) }
 			return Attribute{Name: contextPrefix + key, Type: Text, of: ofSession, get: get}, prefix != "", true
 		}
 	}

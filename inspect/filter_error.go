@@ -17,8 +17,8 @@ type filterError struct{ error }
 func (e filterError) Unwrap() error        { return e.error }
 func (e filterError) Is(target error) bool { return target == ErrFilter }
 
-// judged marks an error of Postgres that a filter has caused.
-func judged(err error) error {
+// markFilterError marks an error of Postgres that a filter has caused.
+func markFilterError(err error) error {
 	switch sqlstate.Of(err) {
 	case sqlstate.InvalidRegularExpression, sqlstate.FeatureNotSupported, sqlstate.InvalidName, sqlstate.SyntaxError:
 		return filterError{err} // the last three are those of to_regclass

@@ -65,14 +65,14 @@ func (t *Tree) has(pids []int32) bool {
 // A graph records which sessions wait for which. A session is represented by its
 // index in nodes.
 type graph struct {
-	nodes   []*Session
-	index   map[*Session]int
-	waiters [][]edge // from a session to those it blocks
-	circle  []int    // the circle of each node; one of size 1 is no cycle
-	size    []int    // of each circle
-	behind  []int
-	wait    []time.Duration // the wait of each node
-	placed  []bool
+	nodes     []*Session
+	index     map[*Session]int
+	waiters   [][]edge // from a session to those it blocks
+	component []int    // the strongly connected component of each node; a cycle if larger than 1
+	size      []int    // of each component
+	behind    []int
+	wait      []time.Duration // the wait of each node
+	placed    []bool
 }
 
 type edge struct {
@@ -103,7 +103,7 @@ func newGraph(pairs []Pair) *graph {
 		slices.SortStableFunc(edges, func(a, b edge) int { return compareWaits(a.pair.Lock, b.pair.Lock) })
 	}
 	g.placed = make([]bool, len(g.nodes))
-	g.findCircles()
+	g.findComponents()
 	g.countBehind()
 	return g
 }
@@ -120,16 +120,16 @@ func (g *graph) node(s *Session) int {
 	return i
 }
 
-// findCircles finds the strongly connected components with Tarjan's algorithm. Their
-// order is such that the sessions that a circle blocks are in circles with lower
+// findComponents finds the strongly connected components with Tarjan's algorithm. Their
+// order is such that the sessions that a component blocks are in components with lower
 // numbers.
-func (g *graph) findCircles() {
+func (g *graph) findComponents() {
 	const unseen = -1
 	order := make([]int, len(g.nodes))
 	low := make([]int, len(g.nodes))
-	g.circle = make([]int, len(g.nodes))
+	g.component = make([]int, len(g.nodes))
 	for i := range order {
-		order[i], g.circle[i] = unseen, unseen
+		order[i], g.component[i] = unseen, unseen
 	}
 	var stack []int
 	next := 0
@@ -143,7 +143,7 @@ func (g *graph) findCircles() {
 			case order[e.to] == unseen:
 				visit(e.to)
 				low[n] = min(low[n], low[e.to])
-			case g.circle[e.to] == unseen:
+			case g.component[e.to] == unseen:
 				low[n] = min(low[n], order[e.to])
 			}
 		}
@@ -154,7 +154,7 @@ func (g *graph) findCircles() {
 		for {
 			m := stack[len(stack)-1]
 			stack = stack[:len(stack)-1]
-			g.circle[m] = len(g.size)
+			g.component[m] = len(g.size)
 			size++
 			if m == n {
 				break
@@ -170,12 +170,12 @@ func (g *graph) findCircles() {
 }
 
 // countBehind counts the nodes that can be reached from each node. It uses a bit for
-// each node and proceeds circle by circle from the ends.
+// each node and proceeds component by component from the ends.
 func (g *graph) countBehind() {
 	words := (len(g.nodes) + 63) / 64
 	reach := make([][]uint64, len(g.size))
 	members := make([][]int, len(g.size))
-	for n, c := range g.circle {
+	for n, c := range g.component {
 		members[c] = append(members[c], n)
 	}
 	g.behind = make([]int, len(g.nodes))
@@ -186,7 +186,7 @@ func (g *graph) countBehind() {
 			set[n/64] |= 1 << (n % 64)
 			for _, e := range g.waiters[n] {
 				set[e.to/64] |= 1 << (e.to % 64)
-				if d := g.circle[e.to]; d != c {
+				if d := g.component[e.to]; d != c {
 					for i, w := range reach[d] {
 						set[i] |= w
 					}
@@ -205,12 +205,12 @@ func (g *graph) countBehind() {
 
 // trees returns the trees, grown from their roots.
 func (g *graph) trees() []*Tree {
-	// A circle that no session outside blocks has its longest wait as its root.
-	fed := make([]bool, len(g.size))
+	// A cycle that no session outside blocks has its longest wait as its root.
+	hasParent := make([]bool, len(g.size))
 	for n, edges := range g.waiters {
 		for _, e := range edges {
-			if g.circle[n] != g.circle[e.to] {
-				fed[g.circle[e.to]] = true
+			if g.component[n] != g.component[e.to] {
+				hasParent[g.component[e.to]] = true
 			}
 		}
 	}
@@ -219,7 +219,7 @@ func (g *graph) trees() []*Tree {
 		root[c] = -1
 	}
 	for n := range g.nodes {
-		if c := g.circle[n]; !fed[c] && (root[c] < 0 || g.wait[n] > g.wait[root[c]]) {
+		if c := g.component[n]; !hasParent[c] && (root[c] < 0 || g.wait[n] > g.wait[root[c]]) {
 			root[c] = n
 		}
 	}
@@ -242,7 +242,7 @@ func (g *graph) grow(n int, pair *Pair, depth int) *Tree {
 		Pair:    pair,
 		Depth:   depth,
 		Behind:  g.behind[n],
-		Cycle:   g.size[g.circle[n]] > 1,
+		Cycle:   g.size[g.component[n]] > 1,
 	}
 	// Place the children first, so that none of them goes below another.
 	var here []edge
@@ -264,7 +264,7 @@ func (g *graph) grow(n int, pair *Pair, depth int) *Tree {
 			Pair:    e.pair,
 			Depth:   depth + 1,
 			Behind:  g.behind[e.to],
-			Cycle:   g.size[g.circle[e.to]] > 1,
+			Cycle:   g.size[g.component[e.to]] > 1,
 			Again:   true,
 		})
 	}

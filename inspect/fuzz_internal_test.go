@@ -45,7 +45,7 @@ func FuzzReading(f *testing.F) {
 		waiter  = "session\t(2,,u,d,,,,active,,,,,,1769860740000000,,\"/*pga_context={\"\"a\"\": 1}*/ SELECT 1\")"
 		locks   = "locks\t(2,3/4,relation,5,AccessShareLock,f,f)\n(1259,,,,,,,,1769860800.123456)"
 		held    = "locks\t(3,4/5,relation,5,AccessExclusiveLock,t,f)\n(1259,,,,,,,,)"
-		tuple   = "aside\t(2,3/4,tuple,5,ExclusiveLock,t,f)\n(16384,7,8,,,,,,)"
+		tuple   = "side_locks\t(2,3/4,tuple,5,ExclusiveLock,t,f)\n(16384,7,8,,,,,,)"
 		xid     = "locks\t(2,3/4,transactionid,,ShareLock,f,f)\n(,,,,77,,,,)"
 		edge    = "edge\t2 3 0"
 		gid     = "prepared\t{\"transaction\":\"77\",\"gid\":\"g\",\"prepared\":\"2026-01-31T11:00:00+00:00\",\"owner\":\"u\",\"database\":\"d\"}"
@@ -72,8 +72,8 @@ func FuzzReading(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer string) {
 		var q told
 		for row := range strings.SplitSeq(answer, "\n\n") {
-			what, that, _ := strings.Cut(row, "\t")
-			q.rows = append(q.rows, [2]string{what, that})
+			kind, payload, _ := strings.Cut(row, "\t")
+			q.rows = append(q.rows, [2]string{kind, payload})
 		}
 		snapshot, err := Take(t.Context(), q)
 		if err != nil {

@@ -72,17 +72,17 @@ func (g *Guarded) Query(ctx context.Context, sql string, args ...any) (pglock.Ro
 	return g.conn.Query(ctx, sql, args...)
 }
 
-// An asker may run a statement of this package in its own way; it reports whether it
+// An pairQuerier may run a statement of this package in its own way; it reports whether it
 // did.
-type asker interface {
-	askPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error)
+type pairQuerier interface {
+	queryPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error)
 }
 
-var _ asker = (*Guarded)(nil)
+var _ pairQuerier = (*Guarded)(nil)
 
-// askPairs runs a statement whose rows are two texts. On a shared session it sends
+// queryPairs runs a statement whose rows are two texts. On a shared session it sends
 // one message, which is a transaction and has its own settings.
-func (g *Guarded) askPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error) {
+func (g *Guarded) queryPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error) {
 	if !g.shared {
 		return nil, false, nil
 	}

@@ -167,9 +167,9 @@ func (l *Lock) conflicts(mode pglock.Mode) bool {
 	return err == nil && held.Conflicts(mode)
 }
 
-// kind returns the kind of a relation for pg_class.relkind (PostgreSQL manual, 52.11
+// relationKind returns the kind of a relation for pg_class.relkind (PostgreSQL manual, 52.11
 // "pg_class").
-func kind(relkind string) string {
+func relationKind(relkind string) string {
 	switch relkind {
 	case "r":
 		return "TABLE"

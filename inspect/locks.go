@@ -46,7 +46,7 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 	for n, text := range packed {
 		first, lines, ok := strings.Cut(text, "\n")
 		if !ok {
-			return nil, unreadable("lock", text)
+			return nil, unreadableError("lock", text)
 		}
 		common, err := r.parseCommon(first)
 		if err != nil {
@@ -67,17 +67,17 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 // parseCommon parses the line that several locks share.
 func (r *reading) parseCommon(line string) (Lock, error) {
 	var f [commonFields]string
-	if record(line, f[:]) != commonFields {
-		return Lock{}, unreadable("lock", line)
+	if parseRecord(line, f[:]) != commonFields {
+		return Lock{}, unreadableError("lock", line)
 	}
-	var n numbers
+	var n numberParser
 	l := Lock{
-		Session:     r.nobody,
-		Type:        r.word(f[colType]),
-		Mode:        r.word(f[colMode]),
+		Session:     r.unowned,
+		Type:        r.intern(f[colType]),
+		Mode:        r.intern(f[colMode]),
 		Granted:     f[colGranted] == "t",
 		FastPath:    f[colFastPath] == "t",
-		Transaction: r.word(f[colTransaction]),
+		Transaction: r.intern(f[colTransaction]),
 		DatabaseOID: n.oid(f[colDatabase]),
 	}
 	if l.Type == "speculative token" { // the name in older versions
@@ -87,7 +87,7 @@ func (r *reading) parseCommon(line string) (Lock, error) {
 		l.Session = r.session(int32(n.int(f[colPID])))
 	}
 	if n.err != nil {
-		return Lock{}, unreadable("lock", line)
+		return Lock{}, unreadableError("lock", line)
 	}
 	return l, nil
 }
@@ -95,11 +95,11 @@ func (r *reading) parseCommon(line string) (Lock, error) {
 // parseLock adds the columns of a single lock to l.
 func (r *reading) parseLock(l *Lock, line string) error {
 	var f [lockFields]string
-	if record(line, f[:]) != lockFields {
-		return unreadable("lock", line)
+	if parseRecord(line, f[:]) != lockFields {
+		return unreadableError("lock", line)
 	}
-	var n numbers
-	l.VirtualXID = r.word(f[colVirtualXID])
+	var n numberParser
+	l.VirtualXID = r.intern(f[colVirtualXID])
 	l.TransactionID = n.oid(f[colTransactionID])
 	l.RelationOID = n.oid(f[colRelation])
 	l.ClassID = n.oid(f[colClassID])
@@ -117,7 +117,7 @@ func (r *reading) parseLock(l *Lock, line string) error {
 		r.setWait(l, n.seconds(f[colWaitStart]))
 	}
 	if n.err != nil {
-		return unreadable("lock", line)
+		return unreadableError("lock", line)
 	}
 	return nil
 }
@@ -134,22 +134,22 @@ func (r *reading) setWait(l *Lock, start time.Time) {
 	l.WaitDuration = max(0, r.server.Time.Sub(start))
 }
 
-// named returns the relation that l is named after: its own, or the catalog of its
+// namedRelation returns the relation that l is named after: its own, or the catalog of its
 // object, which has the same OID in every database.
-func (l *Lock) named() (database, relation uint32) {
+func (l *Lock) namedRelation() (database, relation uint32) {
 	if l.Type == typeObject {
 		return 0, l.ClassID
 	}
 	return l.DatabaseOID, l.RelationOID
 }
 
-// unnamed returns the OIDs of the relations and databases whose names are still
+// unnamedOIDs returns the OIDs of the relations and databases whose names are still
 // missing.
-func (r *reading) unnamed() (relations, databases string) {
+func (r *reading) unnamedOIDs() (relations, databases string) {
 	here, elsewhere := map[uint32]struct{}{}, map[uint32]struct{}{}
-	for _, locks := range [][]Lock{r.locks, r.aside} {
+	for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 		for i := range locks {
-			switch database, relation := locks[i].named(); {
+			switch database, relation := locks[i].namedRelation(); {
 			case relation == 0:
 			case database == 0 || database == r.server.databaseOID:
 				if _, named := r.relations[relation]; !named {
@@ -160,7 +160,7 @@ func (r *reading) unnamed() (relations, databases string) {
 			}
 		}
 	}
-	return oids(here), oids(elsewhere)
+	return oidArray(here), oidArray(elsewhere)
 }
 
 // nameLocks sets the names of what is locked. If a relation no longer exists or is
@@ -168,7 +168,7 @@ func (r *reading) unnamed() (relations, databases string) {
 func (r *reading) nameLocks(locks []Lock) {
 	for i := range locks {
 		l := &locks[i]
-		database, relation := l.named()
+		database, relation := l.namedRelation()
 		if relation == 0 {
 			continue
 		}
@@ -176,7 +176,7 @@ func (r *reading) nameLocks(locks []Lock) {
 		if database == 0 || database == r.server.databaseOID {
 			c, ok := r.relations[relation]
 			if !ok {
-				c.name = r.word(number(relation))
+				c.name = r.intern(number(relation))
 			}
 			l.Kind, l.Schema, l.Relation = c.kind, c.schema, c.name
 			continue
@@ -185,7 +185,7 @@ func (r *reading) nameLocks(locks []Lock) {
 		if !ok {
 			name = number(database)
 		}
-		l.Relation = r.word(name + ":" + number(relation))
+		l.Relation = r.intern(name + ":" + number(relation))
 	}
 }
 
@@ -206,7 +206,7 @@ func (r *reading) resolveRows() {
 		return
 	}
 	each := func(resolve func(w, l *Lock)) {
-		for _, locks := range [][]Lock{r.locks, r.aside} {
+		for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 			for i := range locks {
 				if l := &locks[i]; l.Granted {
 					if w := waiting[l.Session]; w != nil {

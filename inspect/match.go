@@ -25,11 +25,11 @@ var (
 
 // The markers of matching.sql.
 const (
-	lockConditions     = "AND true -- conditions on the lock d and its session a"
-	blockingConditions = "WHERE true -- conditions on the blocking session b, or false without any"
+	lockConditionsMarker     = "AND true -- conditions on the lock d and its session a"
+	blockingConditionsMarker = "WHERE true -- conditions on the blocking session b, or false without any"
 
-	forLocks, endLocks       = "-- for conditions on locks", "-- end of conditions on locks"
-	forBlockers, endBlockers = "-- for conditions on blockers", "-- end of conditions on blockers"
+	beginLocksMarker, endLocksMarker       = "-- for conditions on locks", "-- end of conditions on locks"
+	beginBlockersMarker, endBlockersMarker = "-- for conditions on blockers", "-- end of conditions on blockers"
 )
 
 // conditions holds filters compiled to SQL.
@@ -61,7 +61,7 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 	}
 	r, err := read(ctx, q, sql, c.values)
 	if err != nil {
-		return nil, judged(err)
+		return nil, markFilterError(err)
 	}
 	if len(c.blocking) == 0 {
 		r.blocking = nil
@@ -77,17 +77,17 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 func (c *conditions) statement(template string) (string, error) {
 	blocking := "false" // all blockers match, so none is listed
 	if len(c.blocking) > 0 {
-		blocking = all(c.blocking)
+		blocking = joinConditions(c.blocking)
 	}
 	return fill(template,
-		marker{begin: lockConditions, text: "AND " + all(c.lock)},
-		marker{begin: blockingConditions, text: "WHERE " + blocking},
-		marker{begin: forLocks, end: endLocks, keep: len(c.lock) > 0},
-		marker{begin: forBlockers, end: endBlockers, keep: len(c.blocking) > 0},
+		marker{begin: lockConditionsMarker, text: "AND " + joinConditions(c.lock)},
+		marker{begin: blockingConditionsMarker, text: "WHERE " + blocking},
+		marker{begin: beginLocksMarker, end: endLocksMarker, keep: len(c.lock) > 0},
+		marker{begin: beginBlockersMarker, end: endBlockersMarker, keep: len(c.blocking) > 0},
 	)
 }
 
-func all(conditions []string) string {
+func joinConditions(conditions []string) string {
 	if len(conditions) == 0 {
 		return "true"
 	}
@@ -98,11 +98,11 @@ func all(conditions []string) string {
 func (c *conditions) add(ctx context.Context, q pglock.Querier, f Filter) error {
 	switch {
 	case len(f.tables) > 0:
-		set, err := tables(ctx, q, f.tables)
+		set, err := tableOIDs(ctx, q, f.tables)
 		if err != nil {
 			return err
 		}
-		c.lock = append(c.lock, "d.relation_oid OPERATOR(pg_catalog.=) ANY (CAST("+c.value(oids(set))+" AS pg_catalog.oid[]))")
+		c.lock = append(c.lock, "d.relation_oid OPERATOR(pg_catalog.=) ANY (CAST("+c.value(oidArray(set))+" AS pg_catalog.oid[]))")
 	case len(f.pids) > 0:
 		var list []string
 		for _, pid := range f.pids {
@@ -156,19 +156,19 @@ func (c *conditions) compare(table string, f Filter) string {
 	return condition
 }
 
-// tables returns the OIDs of tables, their partitions and their inheritance children.
-func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
+// tableOIDs returns the OIDs of tables, their partitions and their inheritance children.
+func tableOIDs(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
 	set := map[uint32]struct{}{}
 	for _, name := range names {
 		found := false
-		err := query(ctx, q, tablesSQL, map[string]string{"table": name}, func(what, that string) error {
-			var n numbers
-			set[n.oid(that)] = struct{}{}
+		err := query(ctx, q, tablesSQL, map[string]string{"table": name}, func(kind, payload string) error {
+			var n numberParser
+			set[n.oid(payload)] = struct{}{}
 			found = true
 			return n.err
 		})
 		if err != nil {
-			return nil, judged(fmt.Errorf("the table %q: %w", name, err))
+			return nil, markFilterError(fmt.Errorf("the table %q: %w", name, err))
 		}
 		if !found {
 			return nil, filterError{fmt.Errorf("there is no table %q in this database; write it as in SQL, with its schema if search_path does not find it", name)}
@@ -238,16 +238,16 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 		return nil, err
 	}
 	values := map[string]string{"texts": string(list), "pattern": f.value.text}
-	err = query(ctx, q, matchSQL, values, func(what, that string) error {
-		i, err := strconv.Atoi(that)
+	err = query(ctx, q, matchSQL, values, func(kind, payload string) error {
+		i, err := strconv.Atoi(payload)
 		if err != nil || i < 0 || i >= len(texts) {
-			return unreadable(what, that)
+			return unreadableError(kind, payload)
 		}
 		matches[texts[i]] = f.operator == "~"
 		return nil
 	})
 	if err != nil {
-		return nil, judged(fmt.Errorf("the filter %q: %w", short(f.text), err))
+		return nil, markFilterError(fmt.Errorf("the filter %q: %w", short(f.text), err))
 	}
 	return matches, nil
 }

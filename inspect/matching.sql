@@ -81,7 +81,7 @@ waits AS MATERIALIZED (
 -- The locks needed to explain the waits: the holders of the awaited locks, the rows
 -- that transactions wait for (see resolveRows), the tables that those transactions
 -- write to, and the transaction IDs of prepared transactions.
-aside AS MATERIALIZED (
+side_locks AS MATERIALIZED (
     SELECT l.*
     FROM locks AS l
     WHERE l.granted AND (
@@ -97,7 +97,7 @@ aside AS MATERIALIZED (
 ),
 awaited_rows AS MATERIALIZED (
     SELECT DISTINCT ON (l.pid) l.pid, l.database, l.relation, l.page, l.tuple
-    FROM aside AS l
+    FROM side_locks AS l
     WHERE l.locktype OPERATOR(pg_catalog.=) 'tuple'
 ),
 matched AS MATERIALIZED (
@@ -180,14 +180,14 @@ blocking AS MATERIALIZED (
     WHERE true -- conditions on the blocking session b, or false without any
 ),
 packed AS MATERIALIZED (
-    SELECT x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath,
+    SELECT x.kind, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath,
         pg_catalog.string_agg(CAST(ROW (x.relation, x.page, x.tuple, x.virtualxid, x.transactionid,
             x.classid, x.objid, x.objsubid,
             EXTRACT(epoch FROM x.wait_began)) AS pg_catalog.text), E'\n') AS locks
-    FROM (SELECT 'locks' AS what, m.* FROM matched AS m
+    FROM (SELECT 'locks' AS kind, m.* FROM matched AS m
         UNION ALL
-        SELECT 'aside', l.* FROM aside AS l) AS x
-    GROUP BY x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath
+        SELECT 'side_locks', l.* FROM side_locks AS l) AS x
+    GROUP BY x.kind, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath
 ),
 -- A blocker holds the awaited lock or waits for it ahead. That is known without
 -- reading the edges, of which a queue has very many. Blockers that came only now are
@@ -203,8 +203,8 @@ involved AS MATERIALIZED (
     UNION
     SELECT k.pid FROM blocking AS k
 )
-SELECT 'edge' AS what,
-    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS that
+SELECT 'edge' AS kind,
+    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS payload
 FROM edges AS e
 UNION ALL
 -- The blockers that match the filters.
@@ -214,7 +214,7 @@ UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
 UNION ALL
-SELECT 'session', x.that
+SELECT 'session', x.payload
 FROM absent CROSS JOIN LATERAL (
     SELECT a.pid, CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
         a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
@@ -222,7 +222,7 @@ FROM absent CROSS JOIN LATERAL (
         CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
-        a.query) AS pg_catalog.text) AS that
+        a.query) AS pg_catalog.text) AS payload
     FROM activity AS a
 ) AS x
 WHERE x.pid OPERATOR(pg_catalog.=) ANY (
@@ -242,8 +242,8 @@ FROM pg_catalog.pg_class AS c
 WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
         SELECT m.relation FROM matched AS m WHERE m.relation IS NOT NULL
         UNION
-        SELECT l.relation FROM aside AS l WHERE l.relation IS NOT NULL))
+        SELECT l.relation FROM side_locks AS l WHERE l.relation IS NOT NULL))
 UNION ALL
-SELECT p.what, pg_catalog.concat(CAST(ROW (p.pid, p.virtualtransaction, p.locktype, p.database,
+SELECT p.kind, pg_catalog.concat(CAST(ROW (p.pid, p.virtualtransaction, p.locktype, p.database,
     p.mode, p.granted, p.fastpath) AS pg_catalog.text), E'\n', p.locks)
 FROM packed AS p;

@@ -53,7 +53,7 @@ const (
 // other (PostgreSQL manual, 9.26.1 "Session Information Functions"). ctx covers the
 // reading, as for [Locks].
 func Blocked(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Pair, error) {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	r, err := readMatching(ctx, q, true, filters)
 	if err != nil {
@@ -87,9 +87,9 @@ func (r *reading) pairs() []Pair {
 	slices.SortFunc(waits, func(a, b Lock) int { return compareWaits(&a, &b) })
 	holders := r.holders(waits)
 
-	ways := map[*Session]int{} // a leader may wait through several workers
+	waitCount := map[*Session]int{} // a leader may wait through several workers
 	for i := range waits {
-		ways[r.leader(waits[i].Session)]++
+		waitCount[r.leader(waits[i].Session)]++
 	}
 	seen := map[[2]*Session]bool{} // pairs of such leaders
 
@@ -97,25 +97,25 @@ func (r *reading) pairs() []Pair {
 		object
 		mode string
 	}
-	obstacles := map[wanted]obstacles{}
+	byWait := map[wanted]conflictHolders{}
 	pairs := make([]Pair, 0, most)
 	var blockers []*Session
 	for i := range waits {
 		wait := &waits[i]
 		want := wanted{wait.object(), wait.Mode}
-		in, ok := obstacles[want]
+		in, ok := byWait[want]
 		if !ok {
-			in = r.obstacles(conflicting(holders[want.object], wait.Mode))
-			obstacles[want] = in
+			in = r.conflictHolders(conflictingLocks(holders[want.object], wait.Mode))
+			byWait[want] = in
 		}
 		waiter := wait.PID
 		wait.Session = r.leader(wait.Session)
 		blockers = r.blockers(blockers[:0], r.waits[waiter], in)
 		for n, blocking := range blockers {
-			if blocking == wait.Session || repeats(blockers[:n], blocking) {
+			if blocking == wait.Session || containsSorted(blockers[:n], blocking) {
 				continue
 			}
-			if ways[wait.Session] > 1 {
+			if waitCount[wait.Session] > 1 {
 				key := [2]*Session{wait.Session, blocking}
 				if seen[key] {
 					continue
@@ -132,8 +132,8 @@ func (r *reading) pairs() []Pair {
 	return pairs
 }
 
-// repeats reports whether list, which is sorted by PID, contains s.
-func repeats(list []*Session, s *Session) bool {
+// containsSorted reports whether list, which is sorted by PID, contains s.
+func containsSorted(list []*Session, s *Session) bool {
 	for i := len(list) - 1; i >= 0 && list[i].PID == s.PID; i-- {
 		if list[i] == s {
 			return true
@@ -144,7 +144,7 @@ func repeats(list []*Session, s *Session) bool {
 
 // blockers appends the sessions that pg_blocking_pids names to list, sorted by PID. A
 // session may be in it more than once.
-func (r *reading) blockers(list []*Session, pids []int32, in obstacles) []*Session {
+func (r *reading) blockers(list []*Session, pids []int32, in conflictHolders) []*Session {
 	for _, pid := range pids {
 		switch {
 		case r.blocking != nil && !r.blocking[pid]:
@@ -163,15 +163,15 @@ func (r *reading) blockers(list []*Session, pids []int32, in obstacles) []*Sessi
 	return list
 }
 
-// obstacles are the sessions whose locks conflict with a wait. pg_blocking_pids does
+// conflictHolders are the sessions whose locks conflict with a wait. pg_blocking_pids does
 // not distinguish them from sessions that are ahead in the lock queue.
-type obstacles struct {
+type conflictHolders struct {
 	held     map[*Session]*Lock // a conflicting lock of each
 	prepared []*Session         // pg_blocking_pids reports them as 0
 }
 
-func (r *reading) obstacles(locks []*Lock) obstacles {
-	in := obstacles{held: map[*Session]*Lock{}}
+func (r *reading) conflictHolders(locks []*Lock) conflictHolders {
+	in := conflictHolders{held: map[*Session]*Lock{}}
 	for _, l := range locks {
 		s := r.leader(l.Session)
 		if in.held[s] != nil {
@@ -194,7 +194,7 @@ func (r *reading) holders(waits []Lock) map[object][]*Lock {
 	for i := range waits {
 		holders[waits[i].object()] = nil
 	}
-	for _, locks := range [][]Lock{r.locks, r.aside} {
+	for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 		for i := range locks {
 			if l := &locks[i]; l.Granted {
 				o := l.object()
@@ -208,8 +208,8 @@ func (r *reading) holders(waits []Lock) map[object][]*Lock {
 	return holders
 }
 
-// conflicting returns the locks that conflict with mode.
-func conflicting(locks []*Lock, mode string) []*Lock {
+// conflictingLocks returns the locks that conflict with mode.
+func conflictingLocks(locks []*Lock, mode string) []*Lock {
 	wanted, err := pglock.ParseMode(mode)
 	if err != nil {
 		return nil

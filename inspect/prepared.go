@@ -110,9 +110,9 @@ func (r *reading) resolvePrepared() {
 		byVirtual["-1/"+strconv.FormatUint(uint64(id), 10)] = p.session
 	}
 	each := func(do func(l *Lock)) {
-		for _, locks := range [][]Lock{r.locks, r.aside} {
+		for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 			for i := range locks {
-				if l := &locks[i]; l.Session == r.nobody {
+				if l := &locks[i]; l.Session == r.unowned {
 					do(l)
 				}
 			}

@@ -77,10 +77,10 @@ const (
 // parseSession parses a row of pg_stat_activity.
 func parseSession(row string) (Session, error) {
 	var f [sessionFields]string
-	if record(row, f[:]) != sessionFields {
-		return Session{}, unreadable("session", row)
+	if parseRecord(row, f[:]) != sessionFields {
+		return Session{}, unreadableError("session", row)
 	}
-	var n numbers
+	var n numberParser
 	// With SQL_ASCII, text may be any bytes.
 	text := func(column int) string { return validText(strings.Clone(f[column])) }
 	s := Session{
@@ -102,7 +102,7 @@ func parseSession(row string) (Session, error) {
 		Query:         text(colQuery),
 	}
 	if n.err != nil {
-		return Session{}, unreadable("session", row)
+		return Session{}, unreadableError("session", row)
 	}
 	if s.Query == hiddenQuery {
 		s.Query, s.Hidden = "", true

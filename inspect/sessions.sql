@@ -5,7 +5,7 @@ WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
 )
-SELECT 'session' AS what, x.that
+SELECT 'session' AS kind, x.payload
 -- As in snapshot.sql, these replace columns that not every version has.
 FROM (
         SELECT CAST(NULL AS pg_catalog.int4) AS leader_pid, -- before 13
@@ -18,7 +18,7 @@ FROM (
             CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
             CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
             CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
-            a.query) AS pg_catalog.text) AS that
+            a.query) AS pg_catalog.text) AS payload
         FROM fresh AS f CROSS JOIN LATERAL (
             SELECT s.* FROM pg_catalog.pg_stat_activity AS s
             OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read

@@ -48,7 +48,7 @@ found AS MATERIALIZED (
         ) AS s
         LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) s.usesysid
 ),
-judged AS MATERIALIZED (
+checked AS MATERIALIZED (
     SELECT f.*, q.action, CURRENT_USER AS me,
         q.start OPERATOR(pg_catalog.<>) 0
             OR EXISTS (SELECT FROM pg_catalog.pg_locks AS l
@@ -100,7 +100,7 @@ signalled AS MATERIALIZED (
                     WHEN j.action OPERATOR(pg_catalog.=) 'terminate' THEN pg_catalog.pg_terminate_backend(j.pid)
                 END
         END AS signalled
-    FROM judged AS j
+    FROM checked AS j
 )
-SELECT 'victim' AS what, CAST(pg_catalog.row_to_json(s) AS pg_catalog.text) AS that
+SELECT 'victim' AS kind, CAST(pg_catalog.row_to_json(s) AS pg_catalog.text) AS payload
 FROM signalled AS s;

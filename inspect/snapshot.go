@@ -23,7 +23,7 @@ type Snapshot struct {
 //
 // pg_blocking_pids is called once for each waiting session, and for no other.
 func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	r, err := read(ctx, q, snapshotSQL, nil)
 	if err != nil {
@@ -45,7 +45,7 @@ func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
 // ends, the driver asks the server to cancel the statement. An invalid filter is an
 // error before anything is read.
 func Locks(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Lock, error) {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	var r *reading
 	var err error

@@ -57,14 +57,14 @@ server AS MATERIALIZED (
     FROM pg_catalog.pg_database AS d
     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 )
-SELECT 'edge' AS what,
-    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS that
+SELECT 'edge' AS kind,
+    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS payload
 FROM edges AS e
 UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
 UNION ALL
-SELECT 'session', x.that
+SELECT 'session', x.payload
 FROM absent CROSS JOIN LATERAL (
     SELECT a.pid, CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
         a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
@@ -72,7 +72,7 @@ FROM absent CROSS JOIN LATERAL (
         CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
-        a.query) AS pg_catalog.text) AS that
+        a.query) AS pg_catalog.text) AS payload
     FROM fresh AS f CROSS JOIN LATERAL (
         SELECT s.* FROM pg_catalog.pg_stat_activity AS s
         OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read

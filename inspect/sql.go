@@ -91,8 +91,8 @@ func bind(sql string, values map[string]string) (string, []any, error) {
 	return bound, args, err
 }
 
-// oids returns an array of numbers as Postgres reads it, such as {1,2}.
-func oids(set map[uint32]struct{}) string {
+// oidArray returns an array of numbers as Postgres reads it, such as {1,2}.
+func oidArray(set map[uint32]struct{}) string {
 	var b strings.Builder
 	b.WriteByte('{')
 	for oid := range set {

@@ -48,7 +48,7 @@ func TestNumbersIn(t *testing.T) {
 		"2147483648":                 nil,
 		"99999999999999999999999999": nil,
 	} {
-		if got, ok := numbersIn(text); !slices.Equal(got, want) || ok != (want != nil) {
+		if got, ok := parsePIDs(text); !slices.Equal(got, want) || ok != (want != nil) {
 			t.Errorf("%q: %v, %t", text, got, ok)
 		}
 	}
@@ -66,7 +66,7 @@ func TestTemplates(t *testing.T) {
 		"matching.sql": {
 			matchingSQL,
 			[]func(string) (string, error){c.statement, none.statement},
-			[]string{lockConditions, blockingConditions, forLocks, endLocks, forBlockers, endBlockers},
+			[]string{lockConditionsMarker, blockingConditionsMarker, beginLocksMarker, endLocksMarker, beginBlockersMarker, endBlockersMarker},
 		},
 		"snapshot.sql": {snapshotSQL, []func(string) (string, error){withoutEdges}, []string{"true -- edges"}},
 	} {

@@ -7,6 +7,6 @@ WITH RECURSIVE family (oid) AS (
     SELECT i.inhrelid
     FROM family AS f JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) f.oid
 )
-SELECT 'table' AS what, CAST(f.oid AS pg_catalog.text) AS that
+SELECT 'table' AS kind, CAST(f.oid AS pg_catalog.text) AS payload
 FROM family AS f
 WHERE f.oid IS NOT NULL;

@@ -80,8 +80,8 @@ func short(s string) string {
 func parseWord(field, operator, text string) (value, error) {
 	switch strings.TrimPrefix(field, blockingPrefix) {
 	case "mode":
-		if strings.EqualFold(text, siRead) {
-			return value{text: siRead}, nil
+		if strings.EqualFold(text, siReadMode) {
+			return value{text: siReadMode}, nil
 		}
 		mode, err := pglock.ParseMode(strings.ReplaceAll(text, "_", " "))
 		if err != nil {
@@ -89,7 +89,7 @@ func parseWord(field, operator, text string) (value, error) {
 			for _, m := range pglock.Modes() {
 				names = append(names, m.PgLocks())
 			}
-			return value{}, fmt.Errorf("%q is not a lock mode: there are %s, %s", short(text), strings.Join(names, ", "), siRead)
+			return value{}, fmt.Errorf("%q is not a lock mode: there are %s, %s", short(text), strings.Join(names, ", "), siReadMode)
 		}
 		return value{text: mode.PgLocks()}, nil
 	case "kind":
@@ -102,19 +102,19 @@ func parseWord(field, operator, text string) (value, error) {
 		if text == "" || slices.Contains(lockTypes, text) {
 			return value{text: strings.ReplaceAll(text, "speculative token", typeSpecToken)}, nil
 		}
-		return value{}, noneOf(field, operator, text, lockTypes)
+		return value{}, unknownValueError(field, operator, text, lockTypes)
 	case "state":
 		if text != "" && !slices.Contains(states, text) {
-			return value{}, noneOf(field, operator, text, states)
+			return value{}, unknownValueError(field, operator, text, states)
 		}
 	case "wait_event_type":
 		if text != "" && !slices.Contains(waitEventTypes, text) {
-			return value{}, noneOf(field, operator, text, waitEventTypes)
+			return value{}, unknownValueError(field, operator, text, waitEventTypes)
 		}
 	case "backend_type":
 		// Workers of extensions may have other names.
-		if !slices.Contains(backendTypes, text) && slices.ContainsFunc(backendTypes, func(t string) bool { return plainWord(t) == plainWord(text) }) {
-			return value{}, noneOf(field, operator, text, backendTypes)
+		if !slices.Contains(backendTypes, text) && slices.ContainsFunc(backendTypes, func(t string) bool { return normalize(t) == normalize(text) }) {
+			return value{}, unknownValueError(field, operator, text, backendTypes)
 		}
 	case "key":
 		return value{text: parseKey(text).String()}, nil
@@ -147,32 +147,32 @@ var (
 	}
 )
 
-// noneOf returns an error for a value that a field cannot have, with the one that was
+// unknownValueError returns an error for a value that a field cannot have, with the one that was
 // probably meant.
-func noneOf(field, operator, text string, values []string) error {
+func unknownValueError(field, operator, text string, values []string) error {
 	hint := ""
 	for _, v := range values {
-		if plainWord(v) == plainWord(text) {
+		if normalize(v) == normalize(text) {
 			hint = fmt.Sprintf("write %s %s %s; ", field, operator, v)
 		}
 	}
 	return fmt.Errorf("%q is not a %s: %sthere are %s", short(text), field, hint, strings.Join(values, ", "))
 }
 
-// plainWord normalizes case and removes separators.
-func plainWord(text string) string {
+// normalize normalizes case and removes separators.
+func normalize(text string) string {
 	return strings.NewReplacer(" ", "", "_", "", "-", "").Replace(strings.ToLower(text))
 }
 
-// siRead is the only mode in pg_locks that is not a table lock mode: it marks what a
+// siReadMode is the only mode in pg_locks that is not a table lock mode: it marks what a
 // serializable transaction has read, and conflicts with nothing.
-const siRead = "SIReadLock"
+const siReadMode = "SIReadLock"
 
 // kinds returns the kinds of relations.
 func kinds() []string {
 	var names []string
 	for _, letter := range "riStvmcfpI" {
-		names = append(names, kind(string(letter)))
+		names = append(names, relationKind(string(letter)))
 	}
 	return names
 }

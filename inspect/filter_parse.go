@@ -27,7 +27,7 @@ func splitFilter(text string) (field, operator, value string, err error) {
 	}
 	at := strings.IndexAny(text, "=!<>~")
 	if at < 0 {
-		if a, _, ok := lookUp(strings.TrimSpace(text)); ok && a.Type == Bool {
+		if a, _, ok := findAttribute(strings.TrimSpace(text)); ok && a.Type == Bool {
 			return "", "", "", fmt.Errorf("it has no operator: write %s = true or %s = false", a.Name, a.Name)
 		}
 		return "", "", "", fmt.Errorf("it has no operator: it takes FIELD OP VALUE in one piece, such as \"state = idle\", where OP is one of %s", operatorList)
@@ -90,7 +90,7 @@ func keywordHint(text string) string {
 		return ""
 	}
 	field, not := m[2], (m[1] != "") != (m[3] != "")
-	attribute, _, ok := lookUp(field)
+	attribute, _, ok := findAttribute(field)
 	rest := strings.TrimSpace(m[5])
 	equal, match := "=", "~"
 	if not {
@@ -210,7 +210,7 @@ var (
 	andPattern  = regexp.MustCompile(`(?i)(^|\s)(and|or)(\s|$)`)
 	castPattern = regexp.MustCompile(`(?i)::\s*(pg_catalog\.)?"?(text|varchar|char|bpchar|name|int|int2|int4|int8|integer|bigint|smallint|oid|xid|bool|boolean|interval|date|time|timestamp|timestamptz|numeric|float|float4|float8|regclass|regtype|inet|cidr|json|jsonb|uuid|bytea)\b"?[\s\w()\[\]]*$`)
 	callPattern = regexp.MustCompile(`(?is)^([a-z_][a-z0-9_.]*|(any|all|some)\s*)\(.*\)$`)
-	odd         = regexp.MustCompile(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$.*\$[a-z_]*\$$|^\$[0-9]+$|^:'`)
+	oddPattern  = regexp.MustCompile(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$.*\$[a-z_]*\$$|^\$[0-9]+$|^:'`)
 )
 
 // specialWords are the keywords of SQL that are values without parentheses.
@@ -253,7 +253,7 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 		return "", fmt.Errorf("there is no AND and no OR: write each condition as a separate filter, which must all match, or alternatives as a regular expression%s", itself)
 	case castPattern.MatchString(text):
 		return "", fmt.Errorf("there are no casts: write %s%s", filter+strings.TrimSpace(text[:castPattern.FindStringIndex(text)[0]]), itself)
-	case odd.MatchString(text):
+	case oddPattern.MatchString(text):
 		return "", fmt.Errorf("strings are written as 'x'%s", itself)
 	case a.Type != Text:
 		return text, nil // the rest is checked when it is parsed
@@ -275,10 +275,10 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 	return text, nil
 }
 
-// checkData returns an error for a value of Where that is written as in SQL. A
+// checkUnquoted returns an error for a value of Where that is written as in SQL. A
 // program's values are literal and not parsed as SQL: of two applications, payments
 // and 'payments' with the quotes, the filter would select the wrong one.
-func checkData(field, operator, value string) error {
+func checkUnquoted(field, operator, value string) error {
 	inner, rest, ok := cutLiteral(value)
 	quoted := ok && (rest == "" && inner != "" || strings.HasPrefix(rest, "::"))
 	if !quoted && len(value) > 2 && value[0] == '"' && value[len(value)-1] == '"' {
@@ -310,7 +310,7 @@ func fieldHint(field string) string {
 	if other, ok := sqlNames[name]; ok {
 		name = other
 	}
-	if _, _, ok := lookUp(prefix + name); ok && prefix+name != field {
+	if _, _, ok := findAttribute(prefix + name); ok && prefix+name != field {
 		return prefix + name
 	}
 	return ""
