@@ -144,14 +144,14 @@ const (
 func Load(path string) (*Config, error) {
 	from := "named"
 	if path == "" {
-		path, from = find()
+		path, from = findFile()
 	}
 	if path == "" {
 		return &Config{}, nil
 	}
-	data, err := read(path)
+	data, err := readFile(path)
 	if err != nil {
-		return nil, cannotRead(path, err)
+		return nil, readError(path, err)
 	}
 	if len(data) > maxSize {
 		return nil, &Error{Path: path, Text: fmt.Sprintf("not a config file: it is larger than %d MiB", maxSize>>20)}
@@ -164,9 +164,9 @@ func Load(path string) (*Config, error) {
 	return c, nil
 }
 
-// read reads a file, which may be a pipe, as with <(command) in a shell. It does not
+// readFile reads a file, which may be a pipe, as with <(command) in a shell. It does not
 // wait for another process to open the pipe, nor forever for its data.
-func read(path string) ([]byte, error) {
+func readFile(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func read(path string) ([]byte, error) {
 	return data, nil
 }
 
-func cannotRead(path string, err error) error {
+func readError(path string, err error) error {
 	var reason *fs.PathError
 	if errors.As(err, &reason) {
 		err = reason.Err
@@ -200,8 +200,8 @@ func Places() []string {
 	return places
 }
 
-// find returns the path of the file to read and why it was chosen.
-func find() (path, from string) {
+// findFile returns the path of the file to read and why it was chosen.
+func findFile() (path, from string) {
 	if path := os.Getenv("PGLOCK_CONFIG"); path != "" {
 		return path, "PGLOCK_CONFIG"
 	}
