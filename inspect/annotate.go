@@ -14,7 +14,7 @@ type annotationsKey struct{}
 
 // Annotate records in ctx what the work is for, such as a request, a job or a
 // function. Statements that [Comment], [AnnotateSQL] or package pgxannotate send with
-// ctx carry it, so that whoever inspects their locks sees the reason too: it is the
+// ctx carry it, so that anyone who inspects their locks sees the reason too: it is the
 // Context of their [Session]. A new value replaces an earlier one of the same key.
 //
 // The values are visible to all roles that may see the query, so they must not be

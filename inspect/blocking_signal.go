@@ -130,14 +130,14 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 	for i, value := range values {
 		args[i], _ = value.(string)
 	}
-	answer, err := q.Ask(ctx, sql, args...)
+	reply, err := q.Ask(ctx, sql, args...)
 	switch {
 	case sqlstate.Of(err) == sqlstate.InsufficientPrivilege:
 		return SignalDenied, fmt.Errorf("inspect: signaling process %d: %w", b.Blocker, err)
 	case err != nil:
 		return SignalUnknown, fmt.Errorf("inspect: signaling process %d: %w", b.Blocker, err)
 	}
-	return BlockingOutcome(answer), nil
+	return BlockingOutcome(reply), nil
 }
 
 // proof returns a virtual transaction ID if it identifies a session, or "" for one

@@ -93,11 +93,11 @@ func (g *Guarded) queryPairs(ctx context.Context, sql string, args []any) (pairs
 	message := handshake.Local(guardSettings) +
 		"SELECT CAST(COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b)), '[]') AS pg_catalog.text) FROM (\n" +
 		handshake.Inline(strings.TrimSuffix(strings.TrimSpace(sql), ";"), texts...) + "\n) AS q (a, b)"
-	answer, err := g.conn.(handshake.Conn).AskSimple(ctx, message)
+	reply, err := g.conn.(handshake.Conn).AskSimple(ctx, message)
 	if err != nil {
 		return nil, true, err
 	}
-	if err := json.Unmarshal([]byte(answer), &pairs); err != nil {
+	if err := json.Unmarshal([]byte(reply), &pairs); err != nil {
 		return nil, true, fmt.Errorf("reading the server's answer: %w", err)
 	}
 	return pairs, true, nil

@@ -240,7 +240,7 @@ func TestCatalogParallelWorkers(t *testing.T) {
 	}
 }
 
-// roles is a server of its own with roles that are not superusers.
+// roles starts a separate server with roles that are not superusers.
 func roles(t *testing.T, settings map[string]string) *scene {
 	server := pgtest.Own(t, pgserver.Options{Settings: settings})
 	s := newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
@@ -249,7 +249,7 @@ func roles(t *testing.T, settings map[string]string) *scene {
 	return s
 }
 
-// as is the connection string of another role.
+// as returns the connection string of another role.
 func (s *scene) as(role string) string {
 	return strings.Replace(s.dsn, "user="+s.observer.Config().User, "user="+role, 1)
 }

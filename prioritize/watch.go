@@ -133,9 +133,9 @@ func (w *watcher) finalPoll(ctx context.Context) {
 	if w.observer == nil {
 		return
 	}
-	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+	queryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
 	defer cancel()
-	if err := w.readState(asked); err != nil {
+	if err := w.readState(queryCtx); err != nil {
 		w.close()
 	}
 }
@@ -194,12 +194,12 @@ func queryContext(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // poll reads which sessions exist and which are blocked.
 func (w *watcher) poll(ctx context.Context) error {
-	asked, cancel := queryContext(ctx)
+	queryCtx, cancel := queryContext(ctx)
 	defer cancel()
-	return w.readState(asked)
+	return w.readState(queryCtx)
 }
 
-// readState is poll, limited by ctx.
+// readState does what poll does, limited by ctx.
 func (w *watcher) readState(ctx context.Context) error {
 	began := time.Now()
 	v, err := w.observer.poll(ctx, w.who)
@@ -358,9 +358,9 @@ func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, 
 			pids = append(pids, e.pair.PID)
 		}
 	}
-	asked, cancel := queryContext(ctx)
+	queryCtx, cancel := queryContext(ctx)
 	defer cancel()
-	pairs, err := w.observer.pairs(asked, pids, w.config.filters)
+	pairs, err := w.observer.pairs(queryCtx, pids, w.config.filters)
 	if err != nil {
 		return nil, err
 	}
@@ -394,14 +394,14 @@ func (w *watcher) apply(ctx context.Context, e *entry) (acted bool, err error) {
 	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // not a parallel worker's
 		s.BlockerTransaction = e.pair.Held.Transaction
 	}
-	asked, cancel := queryContext(ctx)
+	queryCtx, cancel := queryContext(ctx)
 	defer cancel()
 	if e.sparedFor == SparedRun && time.Since(e.yieldedAt) >= cycleAfter {
-		if s.OtherRuns, err = w.inCycle(asked, e.pid); err != nil {
+		if s.OtherRuns, err = w.inCycle(queryCtx, e.pid); err != nil {
 			return false, err
 		}
 	}
-	outcome, err := w.observer.signal(asked, s)
+	outcome, err := w.observer.signal(queryCtx, s)
 	if err != nil && outcome != inspect.SignalDenied {
 		return false, err
 	}
