@@ -16,19 +16,19 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// A Config is what a config file says. Its zero value is that of an empty file.
+// A Config is the content of a config file. Its zero value is that of an empty file.
 type Config struct {
-	Path string // of the file, "" when there is none
-	From string // why this file: in words such as "PGLOCK_CONFIG"
+	Path string // of the file, "" if there is none
+	From string // why this file was chosen, such as "PGLOCK_CONFIG"
 
-	// Defaults hold where neither the command line nor a view says otherwise. It
-	// has only what says where to look and how to show, never which locks.
+	// Defaults apply if neither the command line nor a view sets a value. They set
+	// only which database to read and how to show locks, never which locks.
 	Defaults  View
 	Databases []Database // by name
 	Views     []View     // by name
 }
 
-// A Database is a name for what to connect to.
+// A Database is a named database to connect to.
 type Database struct {
 	Name string
 	Line int
@@ -36,28 +36,28 @@ type Database struct {
 	// ConnString is a URI, a key=value string or the name of a database.
 	ConnString string
 
-	// Settings are the settings one by one, if the file has them so; then there is
-	// no ConnString.
+	// Settings are the connection settings, if the file lists them separately;
+	// ConnString is then empty.
 	Settings []Setting
 }
 
-// A Setting is one of libpq's, such as host or sslmode.
+// A Setting is a connection setting of libpq, such as host or sslmode.
 type Setting struct{ Name, Value string }
 
-// A View says which locks it is about and how they are shown. What it leaves open
-// is nil or empty.
+// A View selects locks and how they are shown. A value that it does not set is nil or
+// empty.
 type View struct {
 	Name        string
 	Line        int
 	Description string
-	Database    string // the name of one of the databases of the file, or what -d takes
+	Database    string // the name of a database in the file, or a value as for -d
 
 	Tables             []string // only locks on any of them
-	Blocking           *bool    // pairs and not locks; the blockers, for who ends sessions
+	Blocking           *bool    // pairs instead of locks; to end sessions, the blockers
 	Attributes         []string // to show
-	BlockingAttributes []string // to show of pairs; those of Attributes if it has none
+	BlockingAttributes []string // to show for pairs; Attributes if empty
 	Limit              *int     // how many to show, 0 for all
-	Expanded           *bool    // each in lines of its own
+	Expanded           *bool    // each on several lines
 	Output             string   // table, tsv, csv or json
 	Yes                *bool    // end sessions without asking
 
@@ -65,8 +65,8 @@ type View struct {
 	lines   map[string]int
 }
 
-// Filters are the filters that the view's filters and tables add up to, for
-// inspect.Locks, or, with Blocking, for inspect.Blocked.
+// Filters returns the view's filters and tables as filters for inspect.Locks, or,
+// with Blocking, for inspect.Blocked.
 func (v View) Filters() []inspect.Filter {
 	filters := slices.Clone(v.filters)
 	if len(v.Tables) > 0 {
@@ -75,13 +75,14 @@ func (v View) Filters() []inspect.Filter {
 	return filters
 }
 
-// LineOf is the line of the file that says key, such as "limit"; 0 when none does.
+// LineOf returns the line of the file that sets key, such as "limit", or 0 if none
+// does.
 func (v View) LineOf(key string) int { return v.lines[key] }
 
 // IsBlocking reports whether the view is about pairs.
 func (v View) IsBlocking() bool { return v.Blocking != nil && *v.Blocking }
 
-// View finds a view. The error tells which there are.
+// View returns the view with that name. Its error lists the views that exist.
 func (c *Config) View(name string) (View, error) {
 	for _, v := range c.Views {
 		if v.Name == name {
@@ -101,7 +102,7 @@ func (c *Config) View(name string) (View, error) {
 	return View{}, fmt.Errorf("config: there is no view %q: %s has %s", name, c.Path, strings.Join(names, ", "))
 }
 
-// Database finds a database.
+// Database returns the database with that name.
 func (c *Config) Database(name string) (Database, bool) {
 	for _, d := range c.Databases {
 		if d.Name == name {
@@ -111,14 +112,14 @@ func (c *Config) Database(name string) (Database, bool) {
 	return Database{}, false
 }
 
-// An Error is what is wrong with a file.
+// An Error is an error in a config file.
 type Error struct {
 	Path string
-	Line int // 0 when no line is to blame
+	Line int // 0 if the error is not about a line
 	Text string
 }
 
-// Error is one line that is safe to be shown on a terminal. It shows nothing of what
+// Error returns one line that is safe to show on a terminal. It shows nothing that
 // may be a connection string.
 func (e *Error) Error() string {
 	if e.Line == 0 {
@@ -128,31 +129,32 @@ func (e *Error) Error() string {
 }
 
 const (
-	// maxSize is far more than a config file has that a person wrote.
+	// maxSize is far more than the size of any config file that a person writes.
 	maxSize = 1 << 20
 
-	// readTimeout is how long a pipe in place of a file may take.
+	// readTimeout is how long reading a pipe may take.
 	readTimeout = 10 * time.Second
 )
 
-// Load reads a config file. With path "" it is the first that there is of:
-// PGLOCK_CONFIG in the environment, pglock.yaml in the current folder, and
-// pglock/config.yaml in the user's config folder (os.UserConfigDir). That none is
-// there is no error, but that one is not there which was named is.
+// Load reads a config file. With path "" it reads the first that exists:
+// PGLOCK_CONFIG in the environment, pglock.yaml in the current directory, and
+// pglock/config.yaml in the user's config directory (os.UserConfigDir). If none
+// exists, the result is an empty Config without an error. If a named file does not
+// exist, that is an error.
 func Load(path string) (*Config, error) {
 	from := "named"
 	if path == "" {
-		path, from = find()
+		path, from = findFile()
 	}
 	if path == "" {
 		return &Config{}, nil
 	}
-	data, err := read(path)
+	data, err := readFile(path)
 	if err != nil {
-		return nil, cannotRead(path, err)
+		return nil, readError(path, err)
 	}
 	if len(data) > maxSize {
-		return nil, &Error{Path: path, Text: fmt.Sprintf("it is no config file: it is larger than %d MiB", maxSize>>20)}
+		return nil, &Error{Path: path, Text: fmt.Sprintf("not a config file: it is larger than %d MiB", maxSize>>20)}
 	}
 	c, err := Parse(path, data)
 	if err != nil {
@@ -162,26 +164,26 @@ func Load(path string) (*Config, error) {
 	return c, nil
 }
 
-// read reads a file, which may be a pipe, as with <(command) in a shell. It neither
-// waits for somebody to open the other end of one, nor for ever for what comes out.
-func read(path string) ([]byte, error) {
+// readFile reads a file, which may be a pipe, as with <(command) in a shell. It does not
+// wait for another process to open the pipe, nor forever for its data.
+func readFile(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	_ = file.SetReadDeadline(time.Now().Add(readTimeout)) // files have none, nor need one
+	_ = file.SetReadDeadline(time.Now().Add(readTimeout)) // files do not support or need one
 	data, err := io.ReadAll(io.LimitReader(file, maxSize+1))
 	if err != nil {
 		return nil, err
 	}
 	if info, err := file.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && len(data) == 0 {
-		return nil, errors.New("nobody writes to this pipe")
+		return nil, errors.New("no process writes to this pipe")
 	}
 	return data, nil
 }
 
-func cannotRead(path string, err error) error {
+func readError(path string, err error) error {
 	var reason *fs.PathError
 	if errors.As(err, &reason) {
 		err = reason.Err
@@ -189,7 +191,7 @@ func cannotRead(path string, err error) error {
 	return &Error{Path: path, Text: "the config file cannot be read: " + err.Error()}
 }
 
-// Places are where Load looks for a file that nobody named, the first one first.
+// Places returns the paths where Load looks for a file that is not named, in order.
 func Places() []string {
 	places := []string{"pglock.yaml"}
 	if dir, err := os.UserConfigDir(); err == nil {
@@ -198,8 +200,8 @@ func Places() []string {
 	return places
 }
 
-// find is the file to read, and why that one.
-func find() (path, from string) {
+// findFile returns the path of the file to read and why it was chosen.
+func findFile() (path, from string) {
 	if path := os.Getenv("PGLOCK_CONFIG"); path != "" {
 		return path, "PGLOCK_CONFIG"
 	}

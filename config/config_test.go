@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Aliases stand for what they name.
+// An alias has the value of its anchor.
 func TestAliases(t *testing.T) {
 	c, err := config.Parse("x", []byte("views:\n  a: {filters: &f [pid = 1]}\n  b: {filters: *f}\n"))
 	if err != nil {
@@ -78,43 +78,43 @@ func TestAliases(t *testing.T) {
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		"viewz: {}":                            `x.yaml:1: a config file has no key "viewz": there are defaults, databases, views`,
-		"- a":                                  "x.yaml:1: a config file is keys with values, not a list",
-		"nonsense":                             `x.yaml:1: a config file is keys with values, not "nonsense"`,
+		"- a":                                  "x.yaml:1: a config file must be a mapping, not a list",
+		"nonsense":                             `x.yaml:1: a config file must be a mapping, not "nonsense"`,
 		"a: b: c":                              "x.yaml:1: not YAML: mapping values are not allowed",
 		"views:\n\ta: 1":                       "x.yaml:2: not YAML: ",
 		"\x00":                                 "x.yaml:1: not YAML: ",
 		"# a\n# \x07":                          "x.yaml:2: not YAML: ",
 		"views:\n  a:\n    filter: x":          `x.yaml:3: a view has no key "filter": there are database, attributes,`,
-		"views:\n  a:\n    filters: [pid = x]": `x.yaml:3: the filter "pid = x": pid: "x" is no whole number`,
+		"views:\n  a:\n    filters: [pid = x]": `x.yaml:3: the filter "pid = x": pid: "x" is not a whole number`,
 		"views:\n  a:\n    filters:\n    - pid=1\n    - color=red": `x.yaml:5: the filter "color = red": there is no field "color": there are pid, type`,
 		"views: {a: {filters: [block = hard]}}":                    "only pairs have that",
 		"views: {a: {filters: [blocking_pid=1]}}":                  "only pairs have that",
-		"views: {a: {filters: {pid: 1}}}":                          "each of the filters is text, not keys with values",
+		"views: {a: {filters: {pid: 1}}}":                          "each of the filters must be text, not a mapping",
 		"views: {a: {filters: ['']}}":                              "each of the filters is empty",
 		"views: {a: {attributes: [size]}}":                         `attributes: there is no attribute "size": there are pid`,
-		"views: {a: {attributes: [blocking_pid]}}":                 "belongs into blocking_attributes",
+		"views: {a: {attributes: [blocking_pid]}}":                 "move it to blocking_attributes",
 		"defaults:\n  attributes: block":                           "x.yaml:2: attributes: only pairs have block",
-		"views: {a: {limit: -1}}":                                  `limit is a number, 0 for all, not "-1"`,
+		"views: {a: {limit: -1}}":                                  `limit must be a number (0 for all), not "-1"`,
 		"views: {a: {limit: many}}":                                `not "many"`,
 		"views: {a: {limit: 1.5}}":                                 `not "1.5"`,
-		"views: {a: {limit: 99999999999999999999}}":                "limit is a number",
-		"views: {a: {blocking: 1}}":                                `blocking is true or false, not "1"`,
-		"views: {a: {expanded: }}":                                 "expanded is true or false, not nothing",
+		"views: {a: {limit: 99999999999999999999}}":                "limit must be a number",
+		"views: {a: {blocking: 1}}":                                `blocking must be true or false, not "1"`,
+		"views: {a: {expanded: }}":                                 "expanded must be true or false, not null",
 		"views: {a: {output: yaml}}":                               `the formats are table, tsv, csv, json, not "yaml"`,
-		"views: {a: {tables: [[x]]}}":                              "each of the tables is text, not a list",
-		"views: {'a b': {}}":                                       `"a b" is no name for a view`,
-		"views:\n  a: {}\n  b: {}\n  a: {}":                        `x.yaml:4: "a" is in line 2 already`,
-		"views: {[a]: {}}":                                         "a key is a word, not a list",
-		"views: [a]":                                               "views is keys with values, not a list",
-		"databases: {a=b: x}":                                      "is no name for a database",
-		"databases: {a: [x]}":                                      "a database is text, not a list",
-		"databases: {a: {Host: x}}":                                `"Host" is no connection setting`,
-		"databases: {a: {host: {b: c}}}":                           "host is text, not keys with values",
-		"databases: {a: }":                                         "a database is text, not nothing",
+		"views: {a: {tables: [[x]]}}":                              "each of the tables must be text, not a list",
+		"views: {'a b': {}}":                                       `"a b" is not a name for a view`,
+		"views:\n  a: {}\n  b: {}\n  a: {}":                        `x.yaml:4: "a" is already on line 2`,
+		"views: {[a]: {}}":                                         "a key must be a word, not a list",
+		"views: [a]":                                               "views must be a mapping, not a list",
+		"databases: {a=b: x}":                                      "is not a name for a database",
+		"databases: {a: [x]}":                                      "a database must be text, not a list",
+		"databases: {a: {Host: x}}":                                `"Host" is not a connection setting`,
+		"databases: {a: {host: {b: c}}}":                           "host must be text, not a mapping",
+		"databases: {a: }":                                         "a database must be text, not null",
 		"defaults: {filters: [pid = 1]}":                           `defaults has no key "filters"`,
-		"a: 1\n---\nb: 2":                                          "x.yaml:2: a second document",
+		"a: 1\n---\nb: 2":                                          "x.yaml:2: a second YAML document",
 		"views: &v {a: *v}":                                        "x.yaml",
-		"views: {<<: {a: {}}}":                                     `"<<" is no name for a view`,
+		"views: {<<: {a: {}}}":                                     `"<<" is not a name for a view`,
 		"views: {" + strings.Repeat("x", 500) + ": {l: 1}}":        "…",
 	} {
 		_, err := config.Parse("x.yaml", []byte(text))
@@ -207,7 +207,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// The file that the guide shows is one.
+// The file in the guide is valid.
 func TestGuide(t *testing.T) {
 	guide, err := os.ReadFile("../docs/config.md")
 	if err != nil {

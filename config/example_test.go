@@ -25,7 +25,7 @@ views:
 		fmt.Println(err)
 		return
 	}
-	// Each is for inspect.Locks and inspect.Blocked.
+	// Pass them to inspect.Locks or inspect.Blocked.
 	for _, filter := range view.Filters() {
 		fmt.Println(filter)
 	}
@@ -38,10 +38,10 @@ func ExampleParse_wrong() {
 	_, err := config.Parse("pglock.yaml", []byte("views:\n  stuck:\n    limit: some\n"))
 	fmt.Println(err)
 	// Output:
-	// pglock.yaml:3: limit is a number, 0 for all, not "some"
+	// pglock.yaml:3: limit must be a number (0 for all), not "some"
 }
 
-// A file that is named, and what it has.
+// A named file, and its content.
 func ExampleLoad() {
 	folder, err := os.MkdirTemp("", "")
 	if err != nil {
@@ -83,7 +83,7 @@ views:
 	// true
 }
 
-// What is wrong with a file has its line.
+// An error in a file has a line.
 func ExampleError() {
 	_, err := config.Parse("pglock.yaml", []byte("views:\n  stuck:\n    filters: waiting > 5s\n"))
 	var wrong *config.Error

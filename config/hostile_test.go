@@ -13,9 +13,9 @@ import (
 	"github.com/pglock-go/pglock/config"
 )
 
-// Nonsense is an error that names the file and the line, and takes no more memory than
-// a file of its size may, whatever it is. (That it takes no more time either shows in
-// the memory: what aliases stand for is made before it is thrown away.)
+// Invalid input is an error with the file and the line, and parsing takes no more
+// memory than a file of its size may. (Extra time would show in the memory too: the
+// nodes behind aliases are built before they are thrown away.)
 func TestNonsense(t *testing.T) {
 	big := func(s string) string { return strings.Repeat(s, (1<<18)/len(s)) }
 	laughs := "a: &a [x,x,x,x,x,x,x,x,x]\n"
@@ -117,7 +117,7 @@ func manySettings(n int) string {
 	return b.String()
 }
 
-// What editors of other systems write is a config file like any other.
+// Files from editors of other systems are valid.
 func TestForms(t *testing.T) {
 	const text = "views:\n  v:\n    limit: 3\n    tables:\n      - t\n"
 	utf16 := "\xff\xfe"
@@ -139,7 +139,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// What is no file of a bounded size is none to read.
+// Something that is not a file of limited size is not read.
 func TestLoadNoFile(t *testing.T) {
 	dir := t.TempDir()
 	below := filepath.Join(dir, "file", "below")

@@ -17,7 +17,7 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// Parse reads what a config file says. path is for errors.
+// Parse parses the content of a config file. path is for errors.
 func Parse(path string, data []byte) (*Config, error) {
 	p := &parser{path: path, data: data}
 	c := &Config{Path: path}
@@ -27,13 +27,13 @@ func Parse(path string, data []byte) (*Config, error) {
 	case errors.Is(err, io.EOF):
 		return c, nil
 	case err != nil:
-		return nil, p.broken(err)
+		return nil, p.syntaxError(err)
 	}
 	switch err := decoder.Decode(&second); {
 	case err == nil:
-		return nil, p.errorf(&second, "a second document begins here, and a config file is one")
+		return nil, p.errorf(&second, "a second YAML document begins here: a config file must have one")
 	case !errors.Is(err, io.EOF):
-		return nil, p.broken(err)
+		return nil, p.syntaxError(err)
 	}
 	if err := p.config(c, document.Content[0]); err != nil {
 		return nil, err
@@ -41,21 +41,21 @@ func Parse(path string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-// parser makes a Config of nodes, which know their lines.
+// A parser makes a Config from nodes, which have line numbers.
 type parser struct {
-	path string
-	data []byte
-	seen int // nodes, those behind aliases as often as they are reached
+	path  string
+	data  []byte
+	nodes int // the number of nodes, counting those behind aliases each time
 }
 
-// maxNodes is far more than a config file has that a person wrote. Few bytes make
-// many nodes where aliases stand for lists.
+// maxNodes is far more than the nodes of any config file that a person writes. With
+// aliases for lists, a few bytes can make many nodes.
 const maxNodes = 50_000
 
-// reach counts a node.
-func (p *parser) reach(n *yaml.Node) error {
-	if p.seen++; p.seen > maxNodes {
-		return p.errorf(n, "it is no config file: with its aliases it has more than %d keys and values", maxNodes)
+// countNode counts a node.
+func (p *parser) countNode(n *yaml.Node) error {
+	if p.nodes++; p.nodes > maxNodes {
+		return p.errorf(n, "not a config file: with its aliases it has more than %d keys and values", maxNodes)
 	}
 	return nil
 }
@@ -66,25 +66,25 @@ func (p *parser) errorf(at *yaml.Node, format string, args ...any) error {
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
-// broken is an error of the YAML itself. What is wrong with the characters, and
-// what is in the first line, comes without a line.
-func (p *parser) broken(err error) error {
+// syntaxError converts an error of the YAML package. An error about an invalid character
+// or the first line has no line number.
+func (p *parser) syntaxError(err error) error {
 	text := err.Error()
 	m := yamlLine.FindStringSubmatch(text)
 	line, _ := strconv.Atoi(m[1]) // none is 0
 	if line == 0 {
-		line = 1 + bytes.Count(p.data[:firstBad(p.data)], []byte("\n"))
+		line = 1 + bytes.Count(p.data[:firstInvalid(p.data)], []byte("\n"))
 	}
 	text = text[len(m[0]):]
 	if strings.HasPrefix(text, "unknown anchor") {
-		// It tells the name, which may be a password that begins with a *.
-		text = "a value that begins with * is an alias, and there is no such anchor: text is in quotes"
+		// The text has the name, which may be a password that begins with a *.
+		text = "a value that begins with * is an alias, and its anchor does not exist: put text in quotes"
 	}
 	return &Error{Path: p.path, Line: line, Text: "not YAML: " + text}
 }
 
-// firstBad is where the first character is that YAML does not allow, 0 if none is.
-func firstBad(data []byte) int {
+// firstInvalid returns the offset of the first character that YAML does not allow, or 0.
+func firstInvalid(data []byte) int {
 	for i := 0; i < len(data); {
 		r, size := utf8.DecodeRune(data[i:])
 		if r == utf8.RuneError && size == 1 || unicode.IsControl(r) && !strings.ContainsRune("\t\n\r\u0085", r) {
@@ -95,16 +95,16 @@ func firstBad(data []byte) int {
 	return 0
 }
 
-// field reads what a key says.
+// A field reads the value of a key.
 type field struct {
 	name string
 	read func(*yaml.Node) error
 }
 
-// object reads a mapping. Keys that are not among the fields, or there twice, are
-// errors. null stands for an empty one.
-func (p *parser) object(n *yaml.Node, what string, lines map[string]int, fields ...field) error {
-	return p.each(n, what, func(key, value *yaml.Node) error {
+// mapping reads a mapping. Unknown and duplicate keys are errors. null is an empty
+// mapping.
+func (p *parser) mapping(n *yaml.Node, what string, lines map[string]int, fields ...field) error {
+	return p.eachPair(n, what, func(key, value *yaml.Node) error {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
 		if i < 0 {
 			var names []string
@@ -120,26 +120,26 @@ func (p *parser) object(n *yaml.Node, what string, lines map[string]int, fields 
 	})
 }
 
-// each calls f for each key and value of a mapping.
-func (p *parser) each(n *yaml.Node, what string, f func(key, value *yaml.Node) error) error {
-	n = target(n)
+// eachPair calls f for each key and value of a mapping.
+func (p *parser) eachPair(n *yaml.Node, what string, f func(key, value *yaml.Node) error) error {
+	n = resolveAlias(n)
 	if isNull(n) {
 		return nil
 	}
 	if n.Kind != yaml.MappingNode {
-		return p.errorf(n, "%s is keys with values, not %s", what, kind(n))
+		return p.errorf(n, "%s must be a mapping, not %s", what, nodeKind(n))
 	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
-			return p.errorf(key, "a key is a word, not %s", kind(key))
+			return p.errorf(key, "a key must be a word, not %s", nodeKind(key))
 		}
-		if err := p.reach(key); err != nil {
+		if err := p.countNode(key); err != nil {
 			return err
 		}
 		if first, ok := seen[key.Value]; ok {
-			return p.errorf(key, "%q is in line %d already", short(key.Value), first)
+			return p.errorf(key, "%q is already on line %d", short(key.Value), first)
 		}
 		seen[key.Value] = key.Line
 		if err := f(key, value); err != nil {
@@ -149,8 +149,8 @@ func (p *parser) each(n *yaml.Node, what string, f func(key, value *yaml.Node) e
 	return nil
 }
 
-// target is what an alias stands for.
-func target(n *yaml.Node) *yaml.Node {
+// resolveAlias returns the node that an alias refers to.
+func resolveAlias(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
 	}
@@ -159,25 +159,25 @@ func target(n *yaml.Node) *yaml.Node {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-// kind is what a node is, for an error.
-func kind(n *yaml.Node) string {
+// nodeKind returns the kind of a node, for an error.
+func nodeKind(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
-		return "keys with values"
+		return "a mapping"
 	case n.Kind == yaml.SequenceNode:
 		return "a list"
 	case isNull(n):
-		return "nothing"
+		return "null"
 	}
 	return fmt.Sprintf("%q", short(n.Value))
 }
 
-// secret is what text has that may be a connection string.
-var secret = regexp.MustCompile(`(?i)://|passw|secret`)
+// secretPattern matches text that may be a connection string.
+var secretPattern = regexp.MustCompile(`(?i)://|passw|secret`)
 
-// short is text cut to what fits in an error.
+// short truncates s for an error, or hides it if it may be a secret.
 func short(s string) string {
-	if secret.MatchString(s) {
+	if secretPattern.MatchString(s) {
 		return "(not shown)"
 	}
 	if runes := []rune(s); len(runes) > 60 {
@@ -187,9 +187,9 @@ func short(s string) string {
 }
 
 func (p *parser) text(n *yaml.Node, what string, to *string) error {
-	n = target(n)
+	n = resolveAlias(n)
 	if n.Kind != yaml.ScalarNode || isNull(n) {
-		return p.errorf(n, "%s is text, not %s", what, kind(n))
+		return p.errorf(n, "%s must be text, not %s", what, nodeKind(n))
 	}
 	if n.Value == "" {
 		return p.errorf(n, "%s is empty", what)
@@ -199,25 +199,25 @@ func (p *parser) text(n *yaml.Node, what string, to *string) error {
 }
 
 func (p *parser) bool(n *yaml.Node, what string, to **bool) error {
-	n = target(n)
+	n = resolveAlias(n)
 	var b bool
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&b) != nil {
-		return p.errorf(n, "%s is true or false, not %s", what, kind(n))
+		return p.errorf(n, "%s must be true or false, not %s", what, nodeKind(n))
 	}
 	*to = &b
 	return nil
 }
 
-// texts reads a list, or one text that stands for a list of one.
-func (p *parser) texts(n *yaml.Node, what string, read func(at *yaml.Node, text string) error) error {
-	n = target(n)
+// textList reads a list, or one text as a list of one.
+func (p *parser) textList(n *yaml.Node, what string, read func(at *yaml.Node, text string) error) error {
+	n = resolveAlias(n)
 	items := []*yaml.Node{n}
 	if n.Kind == yaml.SequenceNode {
 		items = n.Content
 	}
 	for _, item := range items {
 		var text string
-		if err := p.reach(item); err != nil {
+		if err := p.countNode(item); err != nil {
 			return err
 		}
 		if err := p.text(item, "each of the "+what, &text); err != nil {
@@ -233,17 +233,17 @@ func (p *parser) texts(n *yaml.Node, what string, read func(at *yaml.Node, text 
 func (p *parser) config(c *Config, n *yaml.Node) error {
 	c.Defaults.lines = map[string]int{}
 	var defaults *yaml.Node
-	err := p.object(n, "a config file", nil,
+	err := p.mapping(n, "a config file", nil,
 		field{"defaults", func(n *yaml.Node) error { defaults = n; return nil }},
 		field{"databases", func(n *yaml.Node) error {
-			return p.each(n, "databases", func(key, value *yaml.Node) error {
+			return p.eachPair(n, "databases", func(key, value *yaml.Node) error {
 				d, err := p.database(key, value)
 				c.Databases = append(c.Databases, d)
 				return err
 			})
 		}},
 		field{"views", func(n *yaml.Node) error {
-			return p.each(n, "views", func(key, value *yaml.Node) error {
+			return p.eachPair(n, "views", func(key, value *yaml.Node) error {
 				v, err := p.view(key, value)
 				c.Views = append(c.Views, v)
 				return err
@@ -251,10 +251,10 @@ func (p *parser) config(c *Config, n *yaml.Node) error {
 		}},
 	)
 	if err == nil && defaults != nil {
-		err = p.object(defaults, "defaults", c.Defaults.lines, p.settings(&c.Defaults)...)
+		err = p.mapping(defaults, "defaults", c.Defaults.lines, p.settings(&c.Defaults)...)
 	}
 	if err == nil {
-		err = p.attributesFit(&c.Defaults)
+		err = p.checkAttributes(&c.Defaults)
 	}
 	slices.SortFunc(c.Databases, func(a, b Database) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(c.Views, func(a, b View) int { return strings.Compare(a.Name, b.Name) })
@@ -268,7 +268,7 @@ var (
 
 func (p *parser) name(key *yaml.Node, what string) error {
 	if !namePattern.MatchString(key.Value) {
-		return p.errorf(key, "%q is no name for a %s: that is letters, digits, _, . and -", short(key.Value), what)
+		return p.errorf(key, "%q is not a name for a %s: use letters, digits, _, . and -", short(key.Value), what)
 	}
 	return nil
 }
@@ -278,12 +278,12 @@ func (p *parser) database(key, value *yaml.Node) (Database, error) {
 	if err := p.name(key, "database"); err != nil {
 		return d, err
 	}
-	if target(value).Kind != yaml.MappingNode {
+	if resolveAlias(value).Kind != yaml.MappingNode {
 		return d, p.text(value, "a database", &d.ConnString)
 	}
-	return d, p.each(value, "a database", func(key, value *yaml.Node) error {
+	return d, p.eachPair(value, "a database", func(key, value *yaml.Node) error {
 		if !settingPattern.MatchString(key.Value) {
-			return p.errorf(key, "%q is no connection setting, such as host, port, user, dbname or sslmode", short(key.Value))
+			return p.errorf(key, "%q is not a connection setting, such as host, port, user, dbname or sslmode", short(key.Value))
 		}
 		var text string
 		if err := p.text(value, key.Value, &text); err != nil {
@@ -294,7 +294,7 @@ func (p *parser) database(key, value *yaml.Node) (Database, error) {
 	})
 }
 
-// settings are the keys that the defaults have, and a view too.
+// settings returns the keys that both the defaults and views have.
 func (p *parser) settings(v *View) []field {
 	return []field{
 		{"database", func(n *yaml.Node) error { return p.text(n, "database", &v.Database) }},
@@ -312,10 +312,10 @@ func (p *parser) view(key, value *yaml.Node) (View, error) {
 		return v, err
 	}
 	var filters []*yaml.Node
-	err := p.object(value, "a view", v.lines, append(p.settings(&v),
+	err := p.mapping(value, "a view", v.lines, append(p.settings(&v),
 		field{"description", func(n *yaml.Node) error { return p.text(n, "description", &v.Description) }},
 		field{"filters", func(n *yaml.Node) error {
-			return p.texts(n, "filters", func(at *yaml.Node, text string) error {
+			return p.textList(n, "filters", func(at *yaml.Node, text string) error {
 				f, err := inspect.ParseFilter(text)
 				if err != nil {
 					return p.errorf(at, "%s", strings.TrimPrefix(err.Error(), "inspect: "))
@@ -326,7 +326,7 @@ func (p *parser) view(key, value *yaml.Node) (View, error) {
 			})
 		}},
 		field{"tables", func(n *yaml.Node) error {
-			return p.texts(n, "tables", func(at *yaml.Node, text string) error {
+			return p.textList(n, "tables", func(at *yaml.Node, text string) error {
 				if err := inspect.On(text).Err(); err != nil {
 					return p.errorf(at, "%s", strings.TrimPrefix(err.Error(), "inspect: "))
 				}
@@ -345,10 +345,10 @@ func (p *parser) view(key, value *yaml.Node) (View, error) {
 			return v, p.errorf(filters[i], "%q: only pairs have that, and this view has no blocking: true", f)
 		}
 	}
-	return v, p.attributesFit(&v)
+	return v, p.checkAttributes(&v)
 }
 
-// OfPairs reports whether a filter is about what only pairs have.
+// OfPairs reports whether a filter is about a field that only pairs have.
 func OfPairs(f inspect.Filter) bool {
 	field := strings.TrimSpace(f.String())
 	if i := strings.IndexAny(field, " =!<>~"); i >= 0 {
@@ -357,15 +357,15 @@ func OfPairs(f inspect.Filter) bool {
 	return field == "block" || strings.HasPrefix(field, "blocking_")
 }
 
-// attributesFit refuses attributes of pairs where locks are shown.
-func (p *parser) attributesFit(v *View) error {
+// checkAttributes returns an error for attributes of pairs in a view of locks.
+func (p *parser) checkAttributes(v *View) error {
 	if v.IsBlocking() {
 		return nil
 	}
 	for _, name := range v.Attributes {
 		if !isAttribute(inspect.Attributes(), name) {
 			return &Error{Path: p.path, Line: v.lines["attributes"], Text: fmt.Sprintf(
-				"attributes: only pairs have %s: it belongs into blocking_attributes, or into a view with blocking: true", name)}
+				"attributes: only pairs have %s: move it to blocking_attributes, or to a view with blocking: true", name)}
 		}
 	}
 	return nil
@@ -376,7 +376,7 @@ func isAttribute(attributes []inspect.Attribute, name string) bool {
 }
 
 func (p *parser) attributes(n *yaml.Node, what string, to *[]string) error {
-	return p.texts(n, what, func(at *yaml.Node, text string) error {
+	return p.textList(n, what, func(at *yaml.Node, text string) error {
 		for name := range strings.SplitSeq(text, ",") {
 			name = strings.TrimSpace(name)
 			if !isAttribute(inspect.PairAttributes(), name) {
@@ -384,7 +384,7 @@ func (p *parser) attributes(n *yaml.Node, what string, to *[]string) error {
 				for _, a := range inspect.Attributes() {
 					names = append(names, a.Name)
 				}
-				return p.errorf(at, "%s: there is no attribute %q: there are %s; and for pairs blocking_ before those of the session, and block",
+				return p.errorf(at, "%s: there is no attribute %q: there are %s; for pairs also block, and those of the session with blocking_ before them",
 					what, short(name), strings.Join(names, ", "))
 			}
 			*to = append(*to, name)
@@ -394,16 +394,16 @@ func (p *parser) attributes(n *yaml.Node, what string, to *[]string) error {
 }
 
 func (p *parser) limit(n *yaml.Node, to **int) error {
-	n = target(n)
+	n = resolveAlias(n)
 	var limit int
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&limit) != nil || limit < 0 {
-		return p.errorf(n, "limit is a number, 0 for all, not %s", kind(n))
+		return p.errorf(n, "limit must be a number (0 for all), not %s", nodeKind(n))
 	}
 	*to = &limit
 	return nil
 }
 
-// Outputs are the formats that a file may ask for.
+// Outputs returns the valid output formats.
 func Outputs() []string { return []string{"table", "tsv", "csv", "json"} }
 
 func (p *parser) output(n *yaml.Node, to *string) error {
@@ -411,7 +411,7 @@ func (p *parser) output(n *yaml.Node, to *string) error {
 		return err
 	}
 	if !slices.Contains(Outputs(), *to) {
-		return p.errorf(target(n), "output: the formats are %s, not %q", strings.Join(Outputs(), ", "), short(*to))
+		return p.errorf(resolveAlias(n), "output: the formats are %s, not %q", strings.Join(Outputs(), ", "), short(*to))
 	}
 	return nil
 }

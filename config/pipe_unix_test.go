@@ -13,13 +13,13 @@ import (
 	"github.com/pglock-go/pglock/config"
 )
 
-// A pipe is read, and one at whose other end is nobody keeps nobody waiting.
+// A pipe is read. A pipe without a writer does not block.
 func TestLoadPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe.yaml")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := config.Load(path); err == nil || !strings.Contains(err.Error(), "pipe.yaml: the config file cannot be read: nobody writes to this pipe") {
+	if _, err := config.Load(path); err == nil || !strings.Contains(err.Error(), "pipe.yaml: the config file cannot be read: no process writes to this pipe") {
 		t.Errorf("%v", err)
 	}
 	if _, err := config.Load("/dev/zero"); err == nil || !strings.Contains(err.Error(), "larger than 1 MiB") {
@@ -27,7 +27,7 @@ func TestLoadPipe(t *testing.T) {
 	}
 }
 
-// As a shell has it in <(command).
+// As in <(command) of a shell.
 func TestLoadProcessSubstitution(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	if err != nil {

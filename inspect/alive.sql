@@ -1,7 +1,6 @@
--- Which of some sessions are still there, by the number of the process and the
--- microsecond when it began (0 when that is hidden). Run it in psql with
--- -v pids={1,2} -v starts={0,0}.
-SELECT 'alive' AS what, CAST(v.number OPERATOR(pg_catalog.-) 1 AS pg_catalog.text) AS that
+-- Return which sessions still exist, by PID and backend_start in microseconds (0 if
+-- hidden). Run it in psql with -v pids={1,2} -v starts={0,0}.
+SELECT 'alive' AS kind, CAST(v.number OPERATOR(pg_catalog.-) 1 AS pg_catalog.text) AS payload
 FROM (SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done OFFSET 0) AS f
     CROSS JOIN ROWS FROM (
         pg_catalog.unnest(CAST(CAST(:'pids' AS pg_catalog.text) AS pg_catalog.int4[])),

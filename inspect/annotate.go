@@ -9,41 +9,41 @@ import (
 	"strings"
 )
 
-// annotations is the key of a context for what Annotate adds to it.
-type annotations struct{}
+// annotationsKey is the context key of the values that Annotate adds.
+type annotationsKey struct{}
 
-// Annotate notes in ctx what its work is for: which request, job or function, say.
-// Statements that [Comment], [AnnotateSQL] or package pgxannotate send with ctx
-// carry it, so that whoever sees their locks sees the reason too: it is the
-// Context of their [Session]. A key that was there before gets the new value.
+// Annotate records in ctx what the work is for, such as a request, a job or a
+// function. Statements that [Comment], [AnnotateSQL] or package pgxannotate send with
+// ctx carry it, so that anyone who inspects their locks sees the reason too: it is the
+// Context of their [Session]. A new value replaces an earlier one of the same key.
 //
-// It is text for people and is visible to all who may see the query: nothing
-// secret belongs there.
+// The values are visible to all roles that may see the query, so they must not be
+// secret.
 func Annotate(ctx context.Context, key, value string) context.Context {
 	notes := map[string]string{}
-	maps.Copy(notes, annotated(ctx))
+	maps.Copy(notes, annotationsOf(ctx))
 	notes[key] = value
-	return context.WithValue(ctx, annotations{}, notes)
+	return context.WithValue(ctx, annotationsKey{}, notes)
 }
 
-func annotated(ctx context.Context) map[string]string {
-	notes, _ := ctx.Value(annotations{}).(map[string]string)
+func annotationsOf(ctx context.Context) map[string]string {
+	notes, _ := ctx.Value(annotationsKey{}).(map[string]string)
 	return notes
 }
 
-// visible is how many bytes of a statement the server shows unless
-// track_activity_query_size says otherwise, less its end mark.
-const visible = 1023
+// shownQueryBytes is how many bytes of a statement the server shows with the default
+// track_activity_query_size, without the terminating NUL.
+const shownQueryBytes = 1023
 
-// Comment is the statement with a comment that says what [Annotate] noted in ctx,
-// in the form of sqlcommenter; the statement itself when there is nothing to say.
-// The comment comes at the end, where other tools look for it, or at the beginning
-// when the statement is so long that the server would not show its end.
+// Comment returns statement with a comment that has the values of [Annotate] in ctx,
+// in the form of sqlcommenter, or statement itself if there are none. The comment is
+// at the end, where other tools look for it, or at the beginning if the statement is
+// so long that the server would cut off its end.
 //
-// Statements that differ in their comments are different statements to a cache of
-// prepared ones.
+// Statements with different comments are different statements to a cache of prepared
+// statements.
 func Comment(ctx context.Context, statement string) string {
-	notes := annotated(ctx)
+	notes := annotationsOf(ctx)
 	if len(notes) == 0 || statement == "" {
 		return statement
 	}
@@ -56,19 +56,19 @@ func Comment(ctx context.Context, statement string) string {
 		b.WriteString(escapeURL(key) + "='" + escapeURL(notes[key]) + "'")
 	}
 	b.WriteString(commentEnd)
-	if len(statement)+1+b.Len() > visible {
+	if len(statement)+1+b.Len() > shownQueryBytes {
 		return b.String() + " " + statement
 	}
 	return statement + " " + b.String()
 }
 
-// escapeURL leaves nothing that could end the comment or the value.
+// escapeURL escapes every character that could end the comment or the value.
 func escapeURL(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }
 
-// An SQL is what runs statements through database/sql: a *sql.DB, a *sql.Conn or a
-// *sql.Tx, or what wraps one.
+// An SQL runs statements through database/sql. A *sql.DB, a *sql.Conn, a *sql.Tx and
+// their wrappers implement it.
 type SQL interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
@@ -76,10 +76,10 @@ type SQL interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// AnnotateSQL sends statements through db with the comments that [Comment] makes.
-// What it returns serves wherever db does by these methods, as in code that sqlc
-// generates, or as the ConnPool of GORM. Prepared statements stay as they are: they
-// outlive the ctx that they are prepared with.
+// AnnotateSQL returns an SQL that sends statements through db with the comments that
+// [Comment] adds. It can replace db wherever only these methods are needed, as in
+// code that sqlc generates, or as the ConnPool of GORM. Prepared statements are not
+// changed, because they outlive the ctx that they are prepared with.
 func AnnotateSQL(db SQL) SQL { return annotatedSQL{db} }
 
 type annotatedSQL struct{ SQL }

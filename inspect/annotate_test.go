@@ -35,7 +35,7 @@ func TestComment(t *testing.T) {
 	}
 }
 
-// What is noted in a context is shown with the locks, through each driver.
+// The annotations of a ctx are shown with the locks, through each driver.
 func TestAnnotate(t *testing.T) {
 	s := newScene(t)
 	awkward := `it's */ 100% "é" \` + "\n"

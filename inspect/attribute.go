@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// An Attribute is a column of a list of locks: what a command shows, what a
-// filter names, what JSON has for a field. The names never change.
+// An Attribute is a column of a list of locks: a column of the command's output, a
+// field of a filter, a field in JSON. The names never change.
 type Attribute struct {
 	Name string
-	Doc  string // what it is, in a few words
-	Type Type   // of its values
+	Doc  string // a short description
+	Type Type   // the type of its values
 
 	of       owner
-	get      func(*Lock) any // nil for nothing
-	blocking bool            // of the session that blocks, in a pair
+	get      func(*Lock) any // returns nil if there is no value
+	blocking bool            // of the blocking session of a pair
 }
 
-// Type is the type of the values of an [Attribute].
+// A Type is the type of the values of an [Attribute].
 type Type string
 
 // The types of attributes.
@@ -30,7 +30,7 @@ const (
 	Map      Type = "map"      // a map[string]string
 )
 
-// owner is what an attribute belongs to.
+// An owner is what an attribute belongs to.
 type owner uint8
 
 const (
@@ -39,30 +39,30 @@ const (
 	ofPair
 )
 
-// attributes is the one table of them, in the order in which they are listed.
+// attributes lists all attributes in the order in which they are shown.
 var attributes = [...]Attribute{
 	{
-		Name: "pid", Doc: "the process of the session; none for a prepared transaction", Type: Number, of: ofSession,
-		get: func(l *Lock) any { return number(int64(l.PID)) },
+		Name: "pid", Doc: "the PID of the session; none for a prepared transaction", Type: Number, of: ofSession,
+		get: func(l *Lock) any { return numberOrNil(int64(l.PID)) },
 	},
 	{
-		Name: "type", Doc: "what kind of thing is locked, as pg_locks has it", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Type) },
+		Name: "type", Doc: "the type of the locked object, as in pg_locks", Type: Text, of: ofLock,
+		get: func(l *Lock) any { return textOrNil(l.Type) },
 	},
 	{
-		Name: "mode", Doc: "the mode of the lock, as pg_locks has it", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Mode) },
+		Name: "mode", Doc: "the mode of the lock, as in pg_locks", Type: Text, of: ofLock,
+		get: func(l *Lock) any { return textOrNil(l.Mode) },
 	},
 	{
-		Name: "granted", Doc: "whether it is held; else it is waited for", Type: Bool, of: ofLock,
+		Name: "granted", Doc: "whether the lock is held; otherwise it is waited for", Type: Bool, of: ofLock,
 		get: func(l *Lock) any { return l.Granted },
 	},
 	{
-		Name: "wait_start", Doc: "when the waiting began; before Postgres 14 when the query did", Type: Time, of: ofLock,
-		get: func(l *Lock) any { return moment(l.WaitStart) },
+		Name: "wait_start", Doc: "when the wait began; before Postgres 14, when the query began", Type: Time, of: ofLock,
+		get: func(l *Lock) any { return timeOrNil(l.WaitStart) },
 	},
 	{
-		Name: "wait_duration", Doc: "how long the waiting has lasted", Type: Duration, of: ofLock,
+		Name: "wait_duration", Doc: "how long the wait has lasted", Type: Duration, of: ofLock,
 		get: func(l *Lock) any {
 			if l.WaitStart.IsZero() {
 				return nil
@@ -72,18 +72,18 @@ var attributes = [...]Attribute{
 	},
 	{
 		Name: "kind", Doc: "the kind of the relation, such as TABLE or INDEX", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Kind) },
+		get: func(l *Lock) any { return textOrNil(l.Kind) },
 	},
 	{
-		Name: "relation", Doc: "the table or the like; in another database, database:oid", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Relation) },
+		Name: "relation", Doc: "the name of the relation; in another database, database:oid", Type: Text, of: ofLock,
+		get: func(l *Lock) any { return textOrNil(l.Relation) },
 	},
 	{
 		Name: "schema", Doc: "the schema of the relation", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Schema) },
+		get: func(l *Lock) any { return textOrNil(l.Schema) },
 	},
 	{
-		Name: "key", Doc: "the key of an advisory lock: a number, or two in brackets", Type: Text, of: ofLock,
+		Name: "key", Doc: "the key of an advisory lock: a number, or two in parentheses", Type: Text, of: ofLock,
 		get: func(l *Lock) any {
 			if !l.HasKey {
 				return nil
@@ -101,64 +101,64 @@ var attributes = [...]Attribute{
 		},
 	},
 	{
-		Name: "tuple", Doc: "the number of the row in its page", Type: Number, of: ofLock,
-		get: func(l *Lock) any { return number(int64(l.Tuple)) },
+		Name: "tuple", Doc: "the number of the row in the page", Type: Number, of: ofLock,
+		get: func(l *Lock) any { return numberOrNil(int64(l.Tuple)) },
 	},
 	{
-		Name: "transactionid", Doc: "the transaction that is locked", Type: Number, of: ofLock,
-		get: func(l *Lock) any { return number(int64(l.TransactionID)) },
+		Name: "transactionid", Doc: "the transaction ID that is locked", Type: Number, of: ofLock,
+		get: func(l *Lock) any { return numberOrNil(int64(l.TransactionID)) },
 	},
 	{
-		Name: "virtualxid", Doc: "the transaction that is locked, by its virtual number", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.VirtualXID) },
+		Name: "virtualxid", Doc: "the virtual transaction ID that is locked", Type: Text, of: ofLock,
+		get: func(l *Lock) any { return textOrNil(l.VirtualXID) },
 	},
 	{
-		Name: "target", Doc: "what is locked, in words", Type: Text, of: ofLock,
-		get: func(l *Lock) any { return text(l.Target()) },
+		Name: "target", Doc: "a description of what is locked", Type: Text, of: ofLock,
+		get: func(l *Lock) any { return textOrNil(l.Target()) },
 	},
 	{
-		Name: "fastpath", Doc: "whether the lock is in its session's own corner of memory", Type: Bool, of: ofLock,
+		Name: "fastpath", Doc: "whether the lock was acquired by the fast path", Type: Bool, of: ofLock,
 		get: func(l *Lock) any { return l.FastPath },
 	},
 
 	{
 		Name: "user", Doc: "the role of the session", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.User) },
+		get: func(l *Lock) any { return textOrNil(l.User) },
 	},
 	{
 		Name: "database", Doc: "the database that the session is connected to", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Database) },
+		get: func(l *Lock) any { return textOrNil(l.Database) },
 	},
 	{
 		Name: "application", Doc: "the application_name of the session", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Application) },
+		get: func(l *Lock) any { return textOrNil(l.Application) },
 	},
 	{
 		Name: "client", Doc: "the address of the client; none on a unix socket", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Client) },
+		get: func(l *Lock) any { return textOrNil(l.Client) },
 	},
 	{
-		Name: "backend_type", Doc: "what the process is, such as client backend", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.BackendType) },
+		Name: "backend_type", Doc: "the type of the process, such as client backend", Type: Text, of: ofSession,
+		get: func(l *Lock) any { return textOrNil(l.BackendType) },
 	},
 	{
 		Name: "backend_start", Doc: "when the session began", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.BackendStart) },
+		get: func(l *Lock) any { return timeOrNil(l.BackendStart) },
 	},
 	{
-		Name: "xact_start", Doc: "when its transaction began", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.XactStart) },
+		Name: "xact_start", Doc: "when the transaction began", Type: Time, of: ofSession,
+		get: func(l *Lock) any { return timeOrNil(l.XactStart) },
 	},
 	{
-		Name: "query_start", Doc: "when its query began; of an idle session, its last one", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.QueryStart) },
+		Name: "query_start", Doc: "when the query began; for an idle session, the last query", Type: Time, of: ofSession,
+		get: func(l *Lock) any { return timeOrNil(l.QueryStart) },
 	},
 	{
-		Name: "state_change", Doc: "when its state began", Type: Time, of: ofSession,
-		get: func(l *Lock) any { return moment(l.StateChange) },
+		Name: "state_change", Doc: "when the state last changed", Type: Time, of: ofSession,
+		get: func(l *Lock) any { return timeOrNil(l.StateChange) },
 	},
 	{
-		Name: "duration", Doc: "how long its query runs; if it is idle, how long it has been so", Type: Duration, of: ofSession,
+		Name: "duration", Doc: "how long the query has run; for an idle session, how long it has been idle", Type: Duration, of: ofSession,
 		get: func(l *Lock) any {
 			if l.QueryStart.IsZero() && l.StateChange.IsZero() {
 				return nil
@@ -167,27 +167,27 @@ var attributes = [...]Attribute{
 		},
 	},
 	{
-		Name: "state", Doc: "such as active, or idle in transaction", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.State) },
+		Name: "state", Doc: "the state, such as active or idle in transaction", Type: Text, of: ofSession,
+		get: func(l *Lock) any { return textOrNil(l.State) },
 	},
 	{
-		Name: "wait_event_type", Doc: "what kind of thing it waits for, such as Lock", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.WaitEventType) },
+		Name: "wait_event_type", Doc: "the type of event the session waits for, such as Lock", Type: Text, of: ofSession,
+		get: func(l *Lock) any { return textOrNil(l.WaitEventType) },
 	},
 	{
-		Name: "wait_event", Doc: "what it waits for", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.WaitEvent) },
+		Name: "wait_event", Doc: "the event the session waits for", Type: Text, of: ofSession,
+		get: func(l *Lock) any { return textOrNil(l.WaitEvent) },
 	},
 	{
-		Name: "leader_pid", Doc: "of a parallel worker, the process that it works for", Type: Number, of: ofSession,
-		get: func(l *Lock) any { return number(int64(l.LeaderPID)) },
+		Name: "leader_pid", Doc: "for a parallel worker, the PID of its leader", Type: Number, of: ofSession,
+		get: func(l *Lock) any { return numberOrNil(int64(l.LeaderPID)) },
 	},
 	{
-		Name: "query_id", Doc: "the number of its query, if the server computes it", Type: Number, of: ofSession,
-		get: func(l *Lock) any { return number(l.QueryID) },
+		Name: "query_id", Doc: "the query identifier, if the server computes it", Type: Number, of: ofSession,
+		get: func(l *Lock) any { return numberOrNil(l.QueryID) },
 	},
 	{
-		Name: "context", Doc: "what the application wrote in the comments of its query", Type: Map, of: ofSession,
+		Name: "context", Doc: "the annotations in the comments of the query", Type: Map, of: ofSession,
 		get: func(l *Lock) any {
 			if len(l.Context) == 0 {
 				return nil
@@ -196,33 +196,33 @@ var attributes = [...]Attribute{
 		},
 	},
 	{
-		Name: "query", Doc: "what it runs, or ran last, without those comments", Type: Text, of: ofSession,
-		get: func(l *Lock) any { return text(l.Query) },
+		Name: "query", Doc: "the current or last query, without those comments", Type: Text, of: ofSession,
+		get: func(l *Lock) any { return textOrNil(l.Query) },
 	},
 }
 
-// Attributes are the attributes of a lock, those of its session last.
+// Attributes returns the attributes of a lock, those of its session last.
 func Attributes() []Attribute { return slices.Clone(attributes[:]) }
 
-// PairAttributes are the attributes of a pair: those of the lock that is waited
-// for and of the session that waits, those of the session that blocks, with
-// blocking_ before their names, and block.
+// PairAttributes returns the attributes of a pair: those of the awaited lock and its
+// session, those of the blocking session with blocking_ before their names, and
+// block.
 func PairAttributes() []Attribute {
 	all := Attributes()
 	for _, a := range attributes {
 		if a.of == ofSession {
-			a.Name, a.Doc, a.blocking = blockingPrefix+a.Name, "of the session that blocks: "+a.Doc, true
+			a.Name, a.Doc, a.blocking = blockingPrefix+a.Name, "of the blocking session: "+a.Doc, true
 			all = append(all, a)
 		}
 	}
 	return append(all, Attribute{
 		Name: blockField, Type: Text, of: ofPair,
-		Doc: "hard, if who blocks holds the lock; soft, if it only waits ahead",
+		Doc: "hard if the blocker holds the lock, soft if it is only ahead in the lock queue",
 	})
 }
 
-// Value is the attribute's value for l, of the Go type that its Type tells, or
-// nil when there is none; nil for an attribute of a pair alone.
+// Value returns the attribute's value for l, of the Go type that its Type names, or
+// nil if there is none. It is nil for attributes that only pairs have.
 func (a Attribute) Value(l *Lock) any {
 	if a.get == nil || a.blocking {
 		return nil
@@ -230,7 +230,7 @@ func (a Attribute) Value(l *Lock) any {
 	return a.get(l)
 }
 
-// PairValue is the attribute's value for p, as Value is for a lock.
+// PairValue returns the attribute's value for p, as Value does for a lock.
 func (a Attribute) PairValue(p *Pair) any {
 	switch {
 	case a.blocking:
@@ -241,21 +241,21 @@ func (a Attribute) PairValue(p *Pair) any {
 	return a.get(p.Lock)
 }
 
-func text(s string) any {
+func textOrNil(s string) any {
 	if s == "" {
 		return nil
 	}
 	return s
 }
 
-func number(n int64) any {
+func numberOrNil(n int64) any {
 	if n == 0 {
 		return nil
 	}
 	return n
 }
 
-func moment(t time.Time) any {
+func timeOrNil(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}

@@ -17,68 +17,67 @@ import (
 //go:embed blocking_signal.sql
 var blockingSignalSQL string
 
-// A BlockingSignal is a signal for a session because, and only while, it keeps
-// another one waiting. All that it depends on is asked in the very statement that
-// signals: that both are the sessions that were meant and not others with the
-// same number, that one still blocks the other, in the wait that was seen and by
-// what it holds, and what kind of session it is. It is what package prioritize
-// clears the way with; for a person who has looked, there are [Cancel] and
+// A BlockingSignal signals a session only while it blocks another one. The statement
+// that signals also checks all conditions: that both are the sessions that were meant
+// and not others with the same PIDs, that one still blocks the other, in the wait
+// that was seen and by a lock that it holds, and what kind of session it is. Package
+// prioritize uses it. For decisions that a person has made, use [Cancel] and
 // [Terminate].
 type BlockingSignal struct {
-	Waiter       int32     // the process that waits
-	WaiterStart  time.Time // when that session began; zero is not to compare it
-	WaitStart    time.Time // when the wait began; zero is any wait. From Postgres 14 on
-	Blocker      int32     // the process to signal
-	BlockerStart time.Time // when that session began, zero when it was hidden
+	Waiter       int32     // PID of the waiter
+	WaiterStart  time.Time // its backend_start; zero is not compared
+	WaitStart    time.Time // when the wait began, from Postgres 14 on; zero is any wait
+	Blocker      int32     // PID of the session to signal
+	BlockerStart time.Time // its backend_start, zero if hidden
 
-	// WaiterTransaction is the virtual number of the transaction that waits, as
-	// pg_locks has it; "" is any.
+	// WaiterTransaction is the waiter's virtual transaction ID, as in pg_locks; "" is
+	// any.
 	WaiterTransaction string
 
-	// BlockerTransaction is that of the transaction that holds the lock. If
-	// BlockerStart is zero it is what the blocker is known by, besides WaitStart; if
+	// BlockerTransaction is the virtual transaction ID that holds the lock. If
+	// BlockerStart is zero, the blocker is identified by it or by WaitStart. If
 	// neither proves that it is still the same session, it is not signaled.
 	BlockerTransaction string
 
 	Action SignalAction
-	Queue  bool // also a session that only stands ahead in the queue
+	Queue  bool // also a session that is only ahead in the lock queue
 
-	// What is never signalled unless it is named.
-	Superusers bool // the sessions of superusers of other roles than the one that asks
-	OtherRuns  bool // the sessions of other runs of package prioritize, and their watchers
-	Autovacuum bool // the workers of autovacuum
-	Background bool // all else that is no client's, such as a walsender
+	// Kinds of sessions that are signaled only if allowed.
+	Superusers bool // sessions of other superuser roles
+	OtherRuns  bool // sessions of other runs of package prioritize, and their watchers
+	Autovacuum bool // autovacuum workers
+	Background bool // all other processes that are not client backends, such as walsenders
 }
 
-// SignalAction is what a signal is to do.
+// A SignalAction is what a signal does.
 type SignalAction string
 
 // The actions.
 const (
-	OnlyAsk         SignalAction = ""          // nothing: to know what would come of it
-	CancelQuery     SignalAction = "cancel"    // pg_cancel_backend: end what the session runs
+	OnlyAsk         SignalAction = ""          // nothing: only report what would happen
+	CancelQuery     SignalAction = "cancel"    // pg_cancel_backend: cancel the statement
 	TerminateClient SignalAction = "terminate" // pg_terminate_backend: end the session
 )
 
-// BlockingOutcome is what came of a [BlockingSignal].
+// A BlockingOutcome is the result of a [BlockingSignal].
 type BlockingOutcome string
 
-// The outcomes. Only after SignalSent was anything done.
+// The outcomes. Only with SignalSent was anything done.
 const (
 	SignalSent BlockingOutcome = "signalled" // the signal was sent
 
-	WouldSignal   BlockingOutcome = "due"           // it would have been: the action was OnlyAsk
+	WouldSignal   BlockingOutcome = "due"           // it would have been sent: the action was OnlyAsk
 	BlockerGone   BlockingOutcome = "gone"          // the session has ended
-	BlocksNoMore  BlockingOutcome = "unblocked"     // nobody waits for it any more, or not in this wait
-	OnlyQueued    BlockingOutcome = "queued"        // it holds nothing that is in the way, it stands ahead in the queue
-	IsIdle        BlockingOutcome = "idle"          // it runs nothing, so a cancel would free nothing
-	IsSuperuser   BlockingOutcome = "superuser"     // its role is a superuser, and not ours
-	IsAnotherRun  BlockingOutcome = "run"           // another run of package prioritize vouches for it, or it watches for one
-	IsHidden      BlockingOutcome = "hidden"        // our role sees too little of it to know that it is the same session
-	IsAutovacuum  BlockingOutcome = "autovacuum"    // it yields by itself, when the wait has lasted for deadlock_timeout
-	IsWraparound  BlockingOutcome = "wraparound"    // it is autovacuum against wraparound, which does not yield, and would start again
-	IsBackground  BlockingOutcome = "background"    // it is no client's
-	IsOurs        BlockingOutcome = "own"           // it is the session that asks
+	BlocksNoMore  BlockingOutcome = "unblocked"     // it no longer blocks the waiter, or not in this wait
+	OnlyQueued    BlockingOutcome = "queued"        // it holds no conflicting lock and is only ahead in the lock queue
+	IsIdle        BlockingOutcome = "idle"          // it runs no statement, so a cancel would release nothing
+	IsSuperuser   BlockingOutcome = "superuser"     // its role is a superuser and not ours
+	IsAnotherRun  BlockingOutcome = "run"           // it belongs to another run of package prioritize, or is its watcher
+	IsHidden      BlockingOutcome = "hidden"        // our role cannot verify that it is the same session
+	IsAutovacuum  BlockingOutcome = "autovacuum"    // it is autovacuum, which yields by itself after deadlock_timeout
+	IsWraparound  BlockingOutcome = "wraparound"    // it is autovacuum to prevent wraparound, which does not yield and would start again
+	IsBackground  BlockingOutcome = "background"    // it is not a client backend
+	IsOurs        BlockingOutcome = "own"           // it is our own session
 	SignalDenied  BlockingOutcome = "not permitted" // our role may not signal it
 	SignalUnknown BlockingOutcome = ""              // the statement failed
 )
@@ -91,12 +90,12 @@ const (
 	RunSessionClass = 1885826163
 )
 
-// Send asks, and signals if all holds. q runs the statement, outside of any
-// transaction; ctx covers it. That the role may not signal the session is an
-// outcome and not an error, but has the server's error besides, for its text.
+// Send checks the conditions and sends the signal if all hold. q runs the statement,
+// outside of any transaction, and ctx covers it. If the role may not signal the
+// session, the outcome is SignalDenied, and the server's error is returned with it.
 //
-// Between the asking and the arrival of the signal lies what the server needs to
-// send one, some microseconds. No guard can be nearer than that.
+// Between the check and the arrival of the signal are the few microseconds that the
+// server needs to send it. No check can be closer than that.
 func (b BlockingSignal) Send(ctx context.Context, q interface {
 	Ask(ctx context.Context, sql string, args ...string) (string, error)
 },
@@ -131,18 +130,18 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 	for i, value := range values {
 		args[i], _ = value.(string)
 	}
-	answer, err := q.Ask(ctx, sql, args...)
+	reply, err := q.Ask(ctx, sql, args...)
 	switch {
 	case sqlstate.Of(err) == sqlstate.InsufficientPrivilege:
-		return SignalDenied, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
+		return SignalDenied, fmt.Errorf("inspect: signaling process %d: %w", b.Blocker, err)
 	case err != nil:
-		return SignalUnknown, fmt.Errorf("inspect: signalling process %d: %w", b.Blocker, err)
+		return SignalUnknown, fmt.Errorf("inspect: signaling process %d: %w", b.Blocker, err)
 	}
-	return BlockingOutcome(answer), nil
+	return BlockingOutcome(reply), nil
 }
 
-// proof returns the virtual number of a transaction if it tells a session from others:
-// not that of a session that holds its lock without one, such as 3/0.
+// proof returns a virtual transaction ID if it identifies a session, or "" for one
+// such as 3/0, of a session that holds its lock without a transaction.
 func proof(transaction string) string {
 	if strings.HasSuffix(transaction, "/0") {
 		return ""
@@ -150,7 +149,7 @@ func proof(transaction string) string {
 	return transaction
 }
 
-// timestamp is a time as Postgres reads it, to the microsecond.
+// timestamp returns a time as Postgres reads it, to the microsecond.
 func timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -158,7 +157,8 @@ func timestamp(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05.000000+00")
 }
 
-// conflictTable is which mode conflicts with which, as pg_locks calls them.
+// conflictTable returns the conflicting modes of each mode as JSON, with the names of
+// pg_locks.
 func conflictTable() string {
 	conflicts := map[string][]string{}
 	for _, mode := range pglock.Modes() {

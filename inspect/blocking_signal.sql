@@ -1,14 +1,14 @@
--- Signal a session if, and only if, it keeps another one waiting now. It answers
--- with one word that says what came of it; see BlockingOutcome for the words.
+-- Signal a session if, and only if, it blocks another one now. Returns one word,
+-- which is a BlockingOutcome.
 --
--- What the signal depends on is read in this statement, and that one blocks the
--- other is asked last, right before the signal. Every name and operator is
--- pg_catalog's own, whatever search_path says. Columns that not every version has
--- are read from the row's JSON. Run it in psql with -v, as in
---   -v waiter=4711 -v waiter_start= -v waiter_transaction= -v wait_start= -v blocker=4712
---   -v blocker_start='2026-01-31 12:00:00.123456+00' -v blocker_transaction= -v action=cancel
---   -v conflicts='{"ShareLock": ["RowExclusiveLock"]}' -v allowed='{queue}'
---   -v run_class=1885826156 -v session_class=1885826163
+-- This statement also reads everything that the signal depends on, and checks last,
+-- right before the signal, that one blocks the other. All names and operators are
+-- qualified with pg_catalog, so search_path does not matter. Columns that not every
+-- version has are read from the row's JSON. Run it in psql with -v, as in
+--     -v waiter=4711 -v waiter_start= -v waiter_transaction= -v wait_start= -v blocker=4712
+--     -v blocker_start='2026-01-31 12:00:00.123456+00' -v blocker_transaction= -v action=cancel
+--     -v conflicts='{"ShareLock": ["RowExclusiveLock"]}' -v allowed='{queue}'
+--     -v run_class=1885826156 -v session_class=1885826163
 WITH
 asked AS MATERIALIZED (
     SELECT CAST(CAST(:'waiter' AS pg_catalog.text) AS pg_catalog.int4) AS waiter,
@@ -34,7 +34,7 @@ waiter AS MATERIALIZED (
     FROM asked AS q JOIN activity AS a ON a.pid OPERATOR(pg_catalog.=) q.waiter
     WHERE COALESCE(a.backend_start OPERATOR(pg_catalog.=) q.waiter_start, true)
 ),
--- A role that is not to see when a session began did not see it before either.
+-- A role that may not see when a session began did not see it earlier either.
 blocker AS MATERIALIZED (
     SELECT a.*
     FROM asked AS q JOIN activity AS a ON a.pid OPERATOR(pg_catalog.=) q.blocker
@@ -62,17 +62,17 @@ locks AS MATERIALIZED (
 awaited AS MATERIALIZED (
     SELECT l.object, l.mode, l.wait_start, l.virtualtransaction FROM locks AS l WHERE l.waits AND NOT l.granted
 ),
--- What of the blocker's is in the way.
+-- The blocker's locks that conflict with the wait.
 obstacles AS MATERIALIZED (
     SELECT w.wait_start
     FROM awaited AS w JOIN locks AS l ON l.object OPERATOR(pg_catalog.=) w.object
     WHERE NOT l.waits AND l.granted AND l.mode OPERATOR(pg_catalog.=) ANY (ARRAY(
         SELECT pg_catalog.json_array_elements_text(q.conflicts OPERATOR(pg_catalog.->) w.mode) FROM asked AS q))
 ),
--- Sessions that another run of prioritize has marked, and those that have marked them,
--- which are its watchers: see prioritize/mark.go. A mark counts if whoever made it
--- could signal us as well, being of our role, or a superuser, or one that has the
--- rights for it: such a one has no need to deceive us.
+-- Sessions that another run of prioritize has marked, and the watchers that have
+-- marked them: see prioritize/mark.go. A mark counts only if its owner could signal
+-- us as well, because it has our role, is a superuser, or has the rights for it: such
+-- a role has no reason to deceive us.
 ours AS MATERIALIZED (
     SELECT r.oid, r.rolsuper
     FROM pg_catalog.pg_roles AS r
@@ -117,7 +117,8 @@ SELECT CASE
         THEN CASE WHEN EXISTS (SELECT FROM blocker AS b
                 WHERE b.query OPERATOR(pg_catalog.~) '\(to prevent wraparound\)')
             THEN 'wraparound' ELSE 'autovacuum' END
-    -- What is no client's has no role, or says what it is if we are to know.
+    -- A process that is not a client backend has no role, or reports its type if our
+    -- role may see it.
     WHEN EXISTS (SELECT FROM blocker AS b
             WHERE b.usesysid IS NULL AND COALESCE(b.backend_type, '') OPERATOR(pg_catalog.<>) 'autovacuum worker'
                 OR b.backend_type OPERATOR(pg_catalog.<>) ALL (ARRAY['client backend', 'autovacuum worker'])
@@ -126,21 +127,21 @@ SELECT CASE
         THEN 'background'
     WHEN EXISTS (SELECT FROM blocker AS b
             JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) b.usesysid
-            -- To be a member of a superuser's role does not make its sessions ours, and
-            -- every superuser is a member of all roles: so it is the very role.
+            -- Membership in a superuser's role does not make its sessions ours, and
+            -- every superuser is a member of all roles. So compare the role itself.
             WHERE r.rolsuper AND NOT EXISTS (SELECT FROM ours AS o WHERE o.oid OPERATOR(pg_catalog.=) r.oid))
         AND NOT 'superuser' OPERATOR(pg_catalog.=) ANY (q.allowed)
         THEN 'superuser'
-    -- It stands ahead in the queue, and holds nothing that is in the way.
+    -- It is ahead in the lock queue and holds no conflicting lock.
     WHEN NOT 'queue' OPERATOR(pg_catalog.=) ANY (q.allowed)
         AND EXISTS (SELECT FROM awaited AS w JOIN locks AS l ON l.object OPERATOR(pg_catalog.=) w.object
             WHERE NOT l.waits AND NOT l.granted)
         AND NOT EXISTS (SELECT FROM obstacles)
         THEN 'queued'
-    -- When it began is hidden: another session may have its number by now. The
-    -- transaction that was seen is proof, since its virtual number is not used again.
-    -- So is the wait that was seen, for nobody gets a lock past one who waits for it
-    -- in a mode that conflicts.
+    -- Its start is hidden, so another session may have its PID by now. The
+    -- transaction that was seen is proof, since a virtual transaction ID is not
+    -- reused. So is the wait that was seen, since no session acquires a lock past a
+    -- conflicting waiter.
     WHEN q.blocker_start IS NULL
         AND NOT EXISTS (SELECT FROM locks AS l WHERE l.pid OPERATOR(pg_catalog.=) q.blocker
             AND l.virtualtransaction OPERATOR(pg_catalog.=) q.blocker_transaction)

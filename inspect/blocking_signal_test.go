@@ -10,7 +10,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// asker opens the session that signals.
+// asker opens the session that sends signals.
 func (s *scene) asker() pglock.Session {
 	s.t.Helper()
 	session, err := pgxlock.ConnString(s.dsn).Open(s.t.Context())
@@ -21,7 +21,7 @@ func (s *scene) asker() pglock.Session {
 	return session
 }
 
-// signalOf is the signal that ends who blocks in the only pair that there is.
+// signalOf returns a signal for the blocker of the only pair.
 func (s *scene) signalOf(action inspect.SignalAction) inspect.BlockingSignal {
 	s.t.Helper()
 	pairs, err := inspect.Blocked(s.t.Context(), s.q)
@@ -56,7 +56,7 @@ func (a *actor) wantThere(want bool) {
 	}
 }
 
-// Each part of the guard by itself: with it wrong nothing is signalled, with it
+// Each condition separately: if it is wrong the session is not signaled, if it is
 // right the session is.
 func TestBlockingSignalGuard(t *testing.T) {
 	s := newScene(t)
@@ -112,8 +112,8 @@ func TestBlockingSignalGuard(t *testing.T) {
 	wantOutcome(t, q, good, inspect.BlockerGone)
 }
 
-// Who stands ahead in the queue is told from who holds, also when it holds
-// something else of the same table.
+// A session that is only ahead in the queue is not taken for a holder, even if it
+// holds another lock on the same table.
 func TestBlockingSignalQueue(t *testing.T) {
 	s := newScene(t)
 	s.session("owner").do("CREATE TABLE t (i int)")
@@ -139,8 +139,8 @@ func TestBlockingSignalQueue(t *testing.T) {
 	queued.do("COMMIT")
 }
 
-// What was seen and decided upon is no reason to signal when the blocker has let go
-// in between, whatever it does now.
+// A blocker that has released its lock since it was seen is not signaled, whatever it
+// does now.
 func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
 	s := newScene(t)
 	s.session("owner").do("CREATE TABLE t (i int)")
@@ -153,7 +153,7 @@ func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
 	waiter.join()
 	wantOutcome(t, q, good, inspect.BlocksNoMore)
 
-	// It is in the way again, but of another wait.
+	// It blocks again, but another wait.
 	blocker.do("BEGIN", "SELECT FROM t")
 	again := s.session("again").await("ALTER TABLE t ADD COLUMN x int")
 	wantOutcome(t, q, good, inspect.BlocksNoMore)
@@ -167,8 +167,8 @@ func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
 	waiter.join()
 }
 
-// Many takers of a lock come and go while they are signalled all the time: only who
-// holds it at that moment is hit.
+// Many sessions acquire and release a lock while they are signaled all the time: only
+// the one that holds it at that moment is hit.
 func TestBlockingSignalRace(t *testing.T) {
 	s := newScene(t)
 	s.session("owner").do("CREATE TABLE t (i int)")
@@ -201,14 +201,14 @@ func TestBlockingSignalRace(t *testing.T) {
 		}
 	}()
 	for range 100 {
-		// In the way, and at work: it may be cancelled.
+		// It blocks and runs a statement: it may be canceled.
 		blocker.conn.PgConn().Exec(t.Context(), "BEGIN; LOCK t IN SHARE MODE; SELECT pg_sleep(0.01)").ReadAll()
 		blocker.conn.PgConn().Exec(t.Context(), "ROLLBACK").ReadAll()
-		// Out of the way, and at work: it must not be. (A signal that was on its way
-		// has arrived: the statement before takes the hit.)
+		// It no longer blocks and runs a statement: it must not be canceled. (A
+		// signal that was already sent has arrived: the previous statement takes it.)
 		blocker.conn.PgConn().Exec(t.Context(), "SELECT 1").ReadAll()
 		if _, err := blocker.conn.PgConn().Exec(t.Context(), "SELECT pg_sleep(0.002)").ReadAll(); err != nil {
-			t.Errorf("it was out of the way: %v", err)
+			t.Errorf("it no longer blocked: %v", err)
 			break
 		}
 	}
@@ -221,7 +221,7 @@ func TestBlockingSignalRace(t *testing.T) {
 	t.Logf("hit %d times", hits)
 }
 
-// start is when the session began.
+// start returns when the session began.
 func (a *actor) start() (start time.Time) {
 	a.s.t.Helper()
 	if err := a.s.eye.QueryRow(a.s.t.Context(), "SELECT backend_start FROM pg_stat_activity WHERE pid = $1", a.pid).Scan(&start); err != nil {

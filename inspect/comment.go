@@ -6,16 +6,15 @@ import (
 	"strings"
 )
 
-// Applications say in the comments of their SQL what they are doing. Two ways of
-// it are known here:
+// Applications annotate their SQL in comments. Two formats are supported:
 //
 //   - django-pgactivity puts a JSON object before the statement:
 //     /*pga_context={"url": "/checkout/"}*/ SELECT 1
 //   - sqlcommenter puts key-value pairs after it, encoded as in a URL:
 //     SELECT 1 /*action='checkout',traceparent='00-5b...'*/
 //
-// Both are found at either end of a statement, any number of them, and each is
-// all of its comment: others stay where they are.
+// Both are found at either end of a statement, any number of times, if they are the
+// whole comment. Other comments are left in place.
 
 const (
 	commentStart = "/*"
@@ -23,8 +22,8 @@ const (
 	djangoStart  = commentStart + "pga_context="
 )
 
-// splitComments separates a query from what its comments say. The map is nil
-// when they say nothing, and then the query is as it was.
+// splitComments separates the query from the annotations in its comments. If there
+// are none, context is nil and rest is query.
 func splitComments(query string) (context map[string]string, rest string) {
 	if !strings.Contains(query, commentStart) {
 		return nil, query
@@ -53,7 +52,7 @@ func splitComments(query string) (context map[string]string, rest string) {
 	return context, rest
 }
 
-// leadingComment is the comment at the very beginning of s, with its marks.
+// leadingComment returns the comment that s begins with, including its delimiters.
 func leadingComment(s string) (comment, after string, ok bool) {
 	if !strings.HasPrefix(s, commentStart) {
 		return "", "", false
@@ -66,7 +65,7 @@ func leadingComment(s string) (comment, after string, ok bool) {
 	return s[:end], s[end:], true
 }
 
-// trailingComment is the comment at the very end of s, with its marks.
+// trailingComment returns the comment that s ends with, including its delimiters.
 func trailingComment(s string) (before, comment string, ok bool) {
 	if !strings.HasSuffix(s, commentEnd) {
 		return "", "", false
@@ -78,8 +77,8 @@ func trailingComment(s string) (before, comment string, ok bool) {
 	return s[:start], s[start:], true
 }
 
-// readComment adds what a comment says to the map, which it makes; it reports
-// false, and adds nothing, when the comment is of another kind.
+// readComment adds the values of a comment to the map, which it creates if needed. It
+// returns false and adds nothing if the comment has another format.
 func readComment(comment string, context *map[string]string) bool {
 	pairs, ok := djangoComment(comment)
 	if !ok {
@@ -97,8 +96,8 @@ func readComment(comment string, context *map[string]string) bool {
 	return true
 }
 
-// djangoComment reads a comment of django-pgactivity. What is no string in its
-// JSON is kept as JSON.
+// djangoComment reads a comment of django-pgactivity. Values that are not strings are
+// kept as JSON.
 func djangoComment(comment string) (map[string]string, bool) {
 	body, ok := strings.CutPrefix(comment, djangoStart)
 	if !ok {
@@ -119,9 +118,8 @@ func djangoComment(comment string) (map[string]string, bool) {
 	return pairs, true
 }
 
-// sqlComment reads a comment of sqlcommenter: key='value' pairs with commas
-// between them, in which both are encoded as in a URL, and after that a quote in
-// a value is written \'.
+// sqlComment reads a comment of sqlcommenter: key='value' pairs separated by commas.
+// Keys and values are encoded as in a URL, and then each quote in a value as \'.
 func sqlComment(comment string) (map[string]string, bool) {
 	body := strings.TrimSpace(comment[len(commentStart) : len(comment)-len(commentEnd)])
 	pairs := map[string]string{}
@@ -163,7 +161,7 @@ func quotedValue(s string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
-// unescapeURL decodes a value, or leaves it when it is not encoded.
+// unescapeURL decodes a value, or returns it unchanged if it is not encoded.
 func unescapeURL(s string) string {
 	if decoded, err := url.PathUnescape(s); err == nil {
 		return decoded

@@ -71,7 +71,8 @@ func FuzzSplitComments(f *testing.F) {
 		if len(rest) >= len(query) {
 			t.Fatalf("%q became %q, which is no shorter", query, rest)
 		}
-		// What is left, but for the space and the semicolon at its end, was there before.
+		// The rest, except for the space and the semicolon at its end, is part of the
+		// query.
 		if !strings.Contains(query, strings.TrimRight(rest, "; \t\r\n")) {
 			t.Fatalf("%q became %q, which it does not contain", query, rest)
 		}

@@ -1,14 +1,14 @@
-// Package inspect sees the locks of a Postgres server and ends the sessions
-// behind them: what is locked, by whom, since when, who waits for whom, and whom
-// to end.
+// Package inspect reads the locks of a Postgres server and ends the sessions behind
+// them: what is locked, by which session, since when, which sessions wait for which,
+// and which ones to end.
 //
-// It reads through a [pglock.Querier]: package pgxlock and package sqllock make
-// one from a pool, a connection or a transaction.
+// It reads through a [pglock.Querier]: package pgxlock and package sqllock make one
+// from a pool, a connection or a transaction.
 //
 // # A server that hangs
 //
-// Who waits, for longer than five seconds, and for whom? End those who hold what is
-// waited for and do nothing:
+// Find the sessions that have waited for longer than five seconds, and end their
+// blockers that are idle in a transaction:
 //
 //	q := pgxlock.Pool(pool) // or sqllock.DB(db)
 //	pairs, err := inspect.Blocked(ctx, q,
@@ -16,29 +16,30 @@
 //		inspect.Where("blocking_state", "=", "idle in transaction"))
 //	outcomes, err := inspect.Terminate(ctx, q, inspect.BlockersOf(pairs))
 //
-// Each session has an [Outcome]; one that has let go meanwhile, or that we may not
-// end, is left alone and says so. Nobody is ended but the session that was seen.
+// Each session gets an [Outcome]. A session that has released its lock meanwhile, or
+// that we may not end, is left alone, and its Outcome reports that. Only the session
+// that was seen is ended, never another one with the same PID.
 //
-// # What there is
+// # Overview
 //
-//   - [Locks] are the rows of pg_locks with what their sessions do; [Where], [On]
-//     and [PIDs] choose among them.
-//   - [Blocked] are the pairs of sessions of which one waits for the other.
-//   - [Take] is both at once, and [Snapshot.Forest] the trees of who waits for whom.
-//   - [Cancel] and [Terminate] end what [SessionsOf] and [BlockersOf] choose, and
-//     say what became of each.
-//   - [Annotate] lets an application say what its statements are for.
+//   - [Locks] returns the rows of pg_locks together with their sessions; [Where], [On]
+//     and [PIDs] select among them.
+//   - [Blocked] returns pairs of sessions of which one waits for the other.
+//   - [Take] returns both at once, and [Snapshot.Forest] the trees of waiting sessions.
+//   - [Cancel] and [Terminate] end what [SessionsOf] and [BlockersOf] select, and
+//     return an outcome for each.
+//   - [Annotate] lets an application record what its statements are for.
 //
 // # What it costs
 //
-// Reading locks nothing but the catalogs it reads, and changes no setting. Like
-// every reader of pg_locks it stops the server's lock manager for the moment of
-// the copy, so it is not for a tight loop. pg_blocking_pids, which does so again,
-// is asked once for each session that waits.
+// Reading locks nothing but the catalogs it reads, and changes no setting. Like every
+// read of pg_locks it blocks the server's lock manager while the locks are copied, so
+// it is not for a tight loop. pg_blocking_pids, which does the same, is called once
+// for each waiting session.
 //
 // # What it may see
 //
-// Any role sees all locks and who blocks whom. What the sessions of other roles do
-// is seen by superusers and by members of pg_read_all_stats, and who may end them
-// is a matter of roles too: [Server.Grants] are the statements that would help.
+// Any role sees all locks and blockers. Only superusers and members of
+// pg_read_all_stats see the activity of other roles' sessions, and only some roles
+// may end them: [Server.Grants] returns the statements that would help.
 package inspect

@@ -14,7 +14,7 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// All works the same through each driver and each of its ways to ask.
+// Everything works the same through each driver and each of its query modes.
 func TestDrivers(t *testing.T) {
 	s := newScene(t)
 	s.session("a").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t")

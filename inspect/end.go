@@ -26,35 +26,34 @@ var (
 	aliveSQL string
 )
 
-// Cancel cancels what the victims run, as Ctrl-C in psql does. Their sessions live
-// on, and so do the locks that they took for the session or took earlier in a
-// transaction that goes on. A session that runs nothing is not signalled: to
-// cancel it would free nothing, and its Outcome says so.
+// Cancel cancels the statements of the victims, as Ctrl-C in psql does. Their
+// sessions go on, and keep the locks that they acquired for the session or earlier in
+// a transaction that goes on. A session that runs no statement is not signaled,
+// because that would release nothing, and its Outcome reports so.
 //
-// Each victim is signalled in a statement of its own that first looks whether it
-// is still the session that is meant (see [Victim]), whether it may be signalled,
-// and whether our own rules allow it (see [Allow]); each has an Outcome, in the
-// order of victims. A victim that cannot be signalled stops none of the others.
+// Each victim is signaled by its own statement, which first checks that it is still
+// the session that was meant (see [Victim]), that it may be signaled, and that our
+// own rules allow it (see [Allow]). The outcomes are in the order of victims. A
+// victim that cannot be signaled does not affect the others.
 //
-// A superuser may signal other superusers' sessions, and anybody's whose wait is
-// another by now, as long as it waits for the same session: a person has looked at
-// the victims and meant them. What signals unasked has a [BlockingSignal], which
-// is stricter.
+// A person has selected the victims, so the rules are less strict than those of a
+// [BlockingSignal], which is for automatic decisions: a superuser may also end other
+// superusers' sessions, and a blocker is signaled even if its waiter has begun
+// another wait for it.
 //
-// ctx covers all of it. The error is about the connection or ctx; then there are
-// outcomes for those victims that were reached, and the one at which it failed may
-// have been signalled or not.
+// ctx covers all of it. An error is about the connection or ctx. The outcomes then
+// cover the victims before the one that failed, which may have been signaled or not.
 //
-// A role that does not see when a session began signals it only if something else
-// proves that it is the one that was meant; otherwise the Outcome is NotPermitted, and
-// its Grant is that of pg_read_all_stats.
+// If our role may not see when a session began, the session is signaled only if
+// something else proves that it is the one that was meant. Otherwise its Status is
+// NotPermitted, and its Grant is for pg_read_all_stats.
 func Cancel(ctx context.Context, q pglock.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
 	return end(ctx, q, actionCancel, victims, opts)
 }
 
-// Terminate ends the sessions of the victims, which rolls back what they do and
-// frees all their locks, when the rolling back is done. [WaitGone] waits for that.
-// Otherwise it is as [Cancel].
+// Terminate ends the sessions of the victims. That rolls back their transactions and
+// then releases all their locks; [WaitGone] waits for it. Otherwise it is like
+// [Cancel].
 func Terminate(ctx context.Context, q pglock.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
 	return end(ctx, q, actionTerminate, victims, opts)
 }
@@ -62,109 +61,110 @@ func Terminate(ctx context.Context, q pglock.Querier, victims []Victim, opts ...
 const (
 	actionCancel    = "cancel"
 	actionTerminate = "terminate"
-	actionLook      = "look at"
+	actionCheck     = "check"
 )
 
 // An EndOption changes how [Cancel] and [Terminate] end sessions.
-type EndOption func(*ending)
+type EndOption func(*endOptions)
 
-// ending is what the options of one call add up to.
-type ending struct {
+// An endOptions is the sum of the options of one call.
+type endOptions struct {
 	allow  []string
 	spare  []int32
 	wait   time.Duration
 	dryRun bool
 }
 
-// A Protected is a kind of session that is not signalled unless [Allow] names it.
+// A Protected is a kind of session that is signaled only if [Allow] names it.
 type Protected string
 
 const (
 	// Ourselves is the session that sends the signals.
 	Ourselves Protected = "self"
 
-	// WALSenders serve a standby or a backup. One whose type is hidden from us is
-	// taken for it if its role may replicate.
+	// WALSenders serve a standby or a backup. A process whose type is hidden counts
+	// as one if its role has the REPLICATION attribute.
 	WALSenders Protected = "walsender"
 
-	// Autovacuum is a worker that vacuums a table. It gives way by itself once
-	// somebody has waited for it for deadlock_timeout, unless it prevents
-	// transaction numbers from running out; then it comes back.
+	// Autovacuum is an autovacuum worker. It yields by itself once a session has
+	// waited for it for deadlock_timeout, unless it prevents transaction ID
+	// wraparound; then it would start again.
 	Autovacuum Protected = "autovacuum"
 
-	// Background is whatever else is no client's session, parallel workers too.
+	// Background is any other process that is not a client backend, including
+	// parallel workers.
 	Background Protected = "background"
 )
 
-// Allow signals also the kinds of sessions that are otherwise left alone. Postgres
-// has rules of its own besides, which this does not change.
+// Allow also signals the given kinds of sessions. It does not change Postgres' own
+// permissions.
 func Allow(kinds ...Protected) EndOption {
-	return func(e *ending) {
+	return func(e *endOptions) {
 		for _, k := range kinds {
 			e.allow = append(e.allow, string(k))
 		}
 	}
 }
 
-// Spare leaves the sessions with these numbers alone, such as others of the same
+// Spare leaves the sessions with these PIDs alone, such as others of the same
 // program.
 func Spare(pids ...int32) EndOption {
-	return func(e *ending) { e.spare = append(e.spare, pids...) }
+	return func(e *endOptions) { e.spare = append(e.spare, pids...) }
 }
 
-// WaitGone makes [Terminate] return only when the sessions are gone, and their
-// locks with them, or when d is over; each Outcome says which. It means nothing
-// to [Cancel].
-func WaitGone(d time.Duration) EndOption { return func(e *ending) { e.wait = d } }
+// WaitGone makes [Terminate] wait until the sessions have ended and released their
+// locks, for at most d. Each Outcome reports whether its session has ended. WaitGone
+// has no effect on [Cancel].
+func WaitGone(d time.Duration) EndOption { return func(e *endOptions) { e.wait = d } }
 
-// DryRun signals nobody. The outcomes say what would be done.
-func DryRun() EndOption { return func(e *ending) { e.dryRun = true } }
+// DryRun sends no signal. The outcomes report what would be done.
+func DryRun() EndOption { return func(e *endOptions) { e.dryRun = true } }
 
-// A Status is what became of a [Victim].
+// A Status is the result for a [Victim].
 type Status string
 
 const (
-	// Signalled: the signal was sent, or would have been with [DryRun].
+	// Signalled: the signal was sent, or would have been without [DryRun].
 	Signalled Status = "signalled"
 
-	// Gone: the session was not there any more.
+	// Gone: the session has ended.
 	Gone Status = "gone"
 
-	// NotBlocking: the session blocks none any more of those that it was to be
+	// NotBlocking: the session no longer blocks any of the sessions that it was to be
 	// ended for.
 	NotBlocking Status = "not blocking"
 
-	// Idle: there was nothing to cancel.
+	// Idle: there was no statement to cancel.
 	Idle Status = "idle"
 
-	// NotPermitted: Postgres does not let us.
+	// NotPermitted: Postgres does not allow it.
 	NotPermitted Status = "not permitted"
 
-	// Refused: our own rules do not let us.
+	// Refused: our own rules do not allow it.
 	Refused Status = "refused"
 
-	// Failed: Postgres was asked, and could not.
+	// Failed: Postgres reported an error.
 	Failed Status = "failed"
 )
 
-// An Outcome says what became of a victim.
+// An Outcome is what happened to a victim.
 type Outcome struct {
 	Victim Victim
 	Status Status
 
-	// Reason says why, for a person, on a line that is safe to be shown on a
-	// terminal; "" when it was signalled and that is all.
+	// Reason is the reason, for a person, on a line that is safe to show on a
+	// terminal; "" if the session was signaled and there is nothing to add.
 	Reason string
 
 	// Grant is the statement that would permit it, if Status is NotPermitted and
 	// there is one.
 	Grant string
 
-	// Protected is the kind that [Allow] would have to name, if Status is Refused
-	// because of what the session is; else "".
+	// Protected is the kind that [Allow] would have to name if Status is Refused
+	// because of the kind of session; otherwise "".
 	Protected Protected
 
-	// Ended says that the session is gone, after [WaitGone].
+	// Ended is true if the session has ended, with [WaitGone].
 	Ended bool
 
 	// Err is the error of the server if Status is Failed, or nil.
@@ -172,23 +172,23 @@ type Outcome struct {
 }
 
 func end(ctx context.Context, q pglock.Querier, action string, victims []Victim, opts []EndOption) ([]Outcome, error) {
-	var e ending
+	var e endOptions
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&e)
 		}
 	}
 	if e.wait < 0 {
-		return nil, fmt.Errorf("inspect: WaitGone(%v) is less than nothing", e.wait)
+		return nil, fmt.Errorf("inspect: WaitGone(%v): must not be negative", e.wait)
 	}
 	if slices.ContainsFunc(victims, func(v Victim) bool { return v.Session == nil }) {
-		return nil, errors.New("inspect: an empty Victim: make one with SessionsOf or BlockersOf")
+		return nil, errors.New("inspect: empty Victim: use SessionsOf or BlockersOf")
 	}
 	var outcomes []Outcome
 	for _, v := range victims {
-		o, err := e.end(ctx, q, action, v)
+		o, err := e.endOne(ctx, q, action, v)
 		if err != nil {
-			return outcomes, fmt.Errorf("inspect: to %s the session %d: %w", action, v.PID, err)
+			return outcomes, fmt.Errorf("inspect: %s session %d: %w", action, v.PID, err)
 		}
 		outcomes = append(outcomes, o)
 	}
@@ -200,8 +200,8 @@ func end(ctx context.Context, q pglock.Querier, action string, victims []Victim,
 	return outcomes, nil
 }
 
-// judgement is the answer of signal.sql.
-type judgement struct {
+// checkResult is the result of signal.sql.
+type checkResult struct {
 	Same        bool   `json:"same"`
 	Blocks      bool   `json:"blocks"`
 	Self        string `json:"self"`
@@ -217,8 +217,8 @@ type judgement struct {
 	Me          string `json:"me"`
 }
 
-// end deals with one victim.
-func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Victim) (Outcome, error) {
+// endOne signals one victim.
+func (e *endOptions) endOne(ctx context.Context, q pglock.Querier, action string, v Victim) (Outcome, error) {
 	o := Outcome{Victim: v, Status: Refused}
 	switch {
 	case v.Prepared != nil:
@@ -226,7 +226,7 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 			v.Prepared.Remedy(), v.Prepared.Database, v.Prepared.Owner))
 		return o, nil
 	case v.PID <= 0:
-		o.Reason = "no process belongs to it"
+		o.Reason = "it has no process"
 		return o, nil
 	case slices.Contains(e.spare, v.PID):
 		o.Reason = "it is spared"
@@ -234,20 +234,20 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	}
 	asked := action
 	if e.dryRun {
-		asked = actionLook
+		asked = actionCheck
 		if action == actionCancel && isIdle(v.State) {
 			o.Status, o.Reason = Idle, idleReason(v.State)
 			return o, nil
 		}
 	}
-	var j *judgement
-	err := query(ctx, q, signalSQL, e.values(asked, v), func(what, that string) error {
-		j = new(judgement)
-		return json.Unmarshal([]byte(that), j)
+	var j *checkResult
+	err := query(ctx, q, signalSQL, e.parameters(asked, v), func(kind, payload string) error {
+		j = new(checkResult)
+		return json.Unmarshal([]byte(payload), j)
 	})
 	switch {
 	case sqlstate.Of(err) != "" && ctx.Err() == nil:
-		// Postgres said no by an error after all.
+		// Postgres returned an error after all.
 		o.Status, o.Reason, o.Err = Failed, termtext.Line(err.Error()), err
 		if sqlstate.Of(err) == sqlstate.InsufficientPrivilege {
 			o.Status = NotPermitted
@@ -255,18 +255,18 @@ func (e *ending) end(ctx context.Context, q pglock.Querier, action string, v Vic
 	case err != nil:
 		return o, err
 	default:
-		j.judge(&o, e.dryRun)
+		j.setOutcome(&o, e.dryRun)
 	}
 	return o, nil
 }
 
-func (e *ending) values(action string, v Victim) map[string]string {
+func (e *endOptions) parameters(action string, v Victim) map[string]string {
 	var start int64
 	named := true
 	if !v.BackendStart.IsZero() {
 		start = v.BackendStart.UnixMicro()
-		// A name that was made in a database of another encoding is bytes that are
-		// no text here. Process and start are enough to know a session by.
+		// A name from a database with another encoding may not be valid text here.
+		// PID and start suffice to identify a session.
 		named = !strings.ContainsRune(v.User+v.Database, utf8.RuneError)
 	}
 	var waiters, waits []string
@@ -293,47 +293,47 @@ func (e *ending) values(action string, v Victim) map[string]string {
 	}
 }
 
-// judge says in words what signal.sql found. The order is that of the conditions
-// there.
-func (j *judgement) judge(o *Outcome, dryRun bool) {
+// setOutcome sets the outcome from the result of signal.sql, in the order of the
+// conditions there.
+func (j *checkResult) setOutcome(o *Outcome, dryRun bool) {
 	switch {
 	case j == nil || !j.Same:
 		o.Status, o.Reason = Gone, "the session has ended"
 		return
 	case !j.Blocks:
-		o.Status, o.Reason = NotBlocking, "it blocks none of them any more"
+		o.Status, o.Reason = NotBlocking, "it no longer blocks any of them"
 		return
 	}
 	o.Protected = Protected(cmp.Or(j.Self, j.Kind))
 	switch {
 	case j.Self != "":
-		o.Reason = "it is the session that asks"
+		o.Reason = "it is the session that sends the signal"
 	case j.Kind == string(Autovacuum) && j.Wraparound:
-		o.Reason = "it is an autovacuum that prevents transaction numbers from running out: it would come back at once, so let it finish"
+		o.Reason = "it is an autovacuum to prevent transaction ID wraparound, which would start again at once: let it finish"
 	case j.Kind == string(Autovacuum):
-		o.Reason = "it is an autovacuum, which gives way by itself once somebody has waited for deadlock_timeout"
+		o.Reason = "it is an autovacuum, which yields by itself once a session has waited for deadlock_timeout"
 	case j.Kind == string(WALSenders) && j.BackendType == "":
-		o.Reason = "what it is is hidden, and its role may replicate, so it may serve a standby or a backup"
+		o.Reason = "its type is hidden and its role has REPLICATION, so it may serve a standby or a backup"
 	case j.Kind == string(WALSenders):
 		o.Reason = "it serves a standby or a backup"
 	case j.Kind != "":
-		o.Reason = fmt.Sprintf("it is no client's session but a %s", j.BackendType)
+		o.Reason = fmt.Sprintf("it is not a client session but a %s", j.BackendType)
 	case j.Idle:
 		o.Status, o.Reason = Idle, idleReason(j.State)
 	case !j.Permitted:
 		o.Status = NotPermitted
 		switch {
 		case j.BackendType == "autovacuum worker":
-			o.Reason = "only a superuser may, and from Postgres 18 on a member of pg_signal_autovacuum_worker"
+			o.Reason = "only a superuser may end it, and from Postgres 18 on a member of pg_signal_autovacuum_worker"
 		case j.Super:
-			o.Reason = "it belongs to a superuser or to the server itself, so only a superuser may"
+			o.Reason = "it belongs to a superuser or to the server itself, so only a superuser may end it"
 		default:
-			o.Reason = "the role that asks is neither a member of its role nor of pg_signal_backend"
+			o.Reason = "this role is not a member of its role or of pg_signal_backend"
 			o.Grant = "GRANT pg_signal_backend TO " + identifier(j.Me)
 		}
 	case !j.Proved:
 		o.Status = NotPermitted
-		o.Reason = "this role does not see when the session began, nor anything else that tells it from another with the same PID"
+		o.Reason = "this role cannot verify that its PID is still the same session"
 		o.Grant = "GRANT pg_read_all_stats TO " + identifier(j.Me)
 	case j.Signalled != nil && *j.Signalled:
 		o.Status = Signalled
@@ -350,11 +350,11 @@ func idleReason(state string) string {
 	return "it is " + state + ": there is nothing to cancel, and only ending the session frees its locks"
 }
 
-// awaitGone waits until those that were signalled are gone.
+// awaitGone waits until the signaled sessions have ended.
 //
-// The form of pg_terminate_backend that waits, from Postgres 14 on, waits for one
-// after the other and looks ten times a second. A session leaves pg_stat_activity
-// after it has freed its locks.
+// pg_terminate_backend with a timeout, from Postgres 14 on, would wait for one
+// session after the other and check ten times a second. A session leaves
+// pg_stat_activity after it has released its locks.
 func awaitGone(ctx context.Context, q pglock.Querier, outcomes []Outcome, d time.Duration) error {
 	deadline := time.Now().Add(d)
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
@@ -362,7 +362,7 @@ func awaitGone(ctx context.Context, q pglock.Querier, outcomes []Outcome, d time
 		var pids, starts []string
 		for i := range outcomes {
 			if o := &outcomes[i]; o.Status == Signalled && !o.Ended {
-				values := new(ending).values("", o.Victim)
+				values := new(endOptions).parameters("", o.Victim)
 				waiting = append(waiting, o)
 				pids, starts = append(pids, values["pid"]), append(starts, values["start"])
 			}
@@ -374,10 +374,10 @@ func awaitGone(ctx context.Context, q pglock.Querier, outcomes []Outcome, d time
 			o.Ended = true
 		}
 		values := map[string]string{"pids": "{" + strings.Join(pids, ",") + "}", "starts": "{" + strings.Join(starts, ",") + "}"}
-		err := query(ctx, q, aliveSQL, values, func(what, that string) error {
-			i, err := strconv.Atoi(that)
+		err := query(ctx, q, aliveSQL, values, func(kind, payload string) error {
+			i, err := strconv.Atoi(payload)
 			if err != nil || i < 0 || i >= len(waiting) {
-				return unreadable(what, that)
+				return unreadableError(kind, payload)
 			}
 			waiting[i].Ended = false
 			return nil
@@ -391,7 +391,7 @@ func awaitGone(ctx context.Context, q pglock.Querier, outcomes []Outcome, d time
 		if time.Now().After(deadline) {
 			for _, o := range waiting {
 				if !o.Ended {
-					o.Reason = fmt.Sprintf("it was told to end and is still there after %v; it may have much to roll back", d)
+					o.Reason = fmt.Sprintf("it was signaled but has not ended after %v: it may have much to roll back", d)
 				}
 			}
 			return nil

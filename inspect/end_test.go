@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// victim is the session of a as the server shows it now.
+// victim returns the session of a as the server shows it now.
 func (a *actor) victim() inspect.Victim {
 	a.s.t.Helper()
 	return a.s.victim(a.pid)
@@ -38,7 +38,7 @@ func (a *actor) alive() bool {
 	return alive
 }
 
-// one checks what became of the only victim.
+// one checks the outcome of the only victim.
 func one(t *testing.T, outcomes []inspect.Outcome, err error) inspect.Outcome {
 	t.Helper()
 	if err != nil {
@@ -80,7 +80,7 @@ func TestTerminateBlocker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// a blocks d; d only stands before e, and is the only one who does.
+	// a blocks d; d is only ahead of e, and nothing else blocks e.
 	var pids []int32
 	for _, v := range inspect.BlockersOf(pairs) {
 		pids = append(pids, v.PID)
@@ -106,7 +106,7 @@ func TestTerminateBlocker(t *testing.T) {
 	if o := one(t, outcomes, err); o.Status != inspect.Refused || o.Protected != "" || !a.alive() {
 		t.Errorf("a spared session: %+v, alive %v", o, a.alive())
 	}
-	// Ours is a superuser's session and so is that one: no rule is against it.
+	// Our session and the blocker are a superuser's, so no rule forbids it.
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.WaitGone(patience))
 	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended || a.alive() {
 		t.Errorf("%+v, alive %v", o, a.alive())
@@ -119,7 +119,7 @@ func TestTerminateBlocker(t *testing.T) {
 	}
 }
 
-// A blocker that has let go in the meantime is left alone.
+// A blocker that has released its lock meanwhile is left alone.
 func TestNoLongerBlocking(t *testing.T) {
 	s := newScene(t)
 	a := s.session("a").do("SELECT pg_advisory_lock(1)")
@@ -136,7 +136,7 @@ func TestNoLongerBlocking(t *testing.T) {
 	}
 }
 
-// A process with the number of the victim that began at another moment is another.
+// A process with the victim's PID and another start is another session.
 func TestReusedPID(t *testing.T) {
 	s := newScene(t)
 	a := s.session("a")
@@ -189,10 +189,10 @@ func TestProtected(t *testing.T) {
 		pid  int32
 		kind inspect.Protected
 	}{
-		{"the session that asks", s.pid(), inspect.Ourselves},
+		{"the session that sends the signal", s.pid(), inspect.Ourselves},
 		{"a standby", walsender, inspect.WALSenders},
-		{"no client's session", checkpointer, inspect.Background},
-		{"no process belongs", 0, ""},
+		{"not a client session", checkpointer, inspect.Background},
+		{"no process", 0, ""},
 		{"ROLLBACK PREPARED 'x' in da", -1, ""},
 	} {
 		what, pid := test.what, test.pid
@@ -213,7 +213,7 @@ func TestProtected(t *testing.T) {
 	if _, err := sender.Exec(t.Context(), "SELECT 1"); err != nil {
 		t.Errorf("the walsender: %v", err)
 	}
-	// Named, it may be ended.
+	// If allowed, it may be ended.
 	outcomes, err := inspect.Terminate(t.Context(), s.q, []inspect.Victim{s.victim(walsender)}, inspect.Allow(inspect.WALSenders), inspect.WaitGone(patience))
 	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended {
 		t.Errorf("a walsender that is named: %+v", o)
@@ -273,7 +273,7 @@ func TestUnprivileged(t *testing.T) {
 		}
 	}
 
-	// In a transaction, too: a refusal must not abort it.
+	// Also in a transaction: a refusal must not abort it.
 	eye.do("BEGIN")
 	victims := inspect.SessionsOf(snapshot.Locks)
 	outcomes, err := inspect.Terminate(t.Context(), q, victims, inspect.DryRun())

@@ -19,8 +19,8 @@ func check(err error) {
 	}
 }
 
-// exampleShop is a pool on a database where "checkout" has changed an order and idles
-// in its transaction, and "migrate" waits to alter the table.
+// exampleShop returns a pool on a database in which "checkout" has changed an order
+// and is idle in its transaction, and "migrate" waits to alter the table.
 func exampleShop() (pool *pgxpool.Pool, done func()) {
 	ctx := context.Background()
 	e := &pgtest.Example{}

@@ -13,7 +13,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// What is waited for, on one table.
+// The waits for one table.
 func ExampleLocks() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -30,7 +30,7 @@ func ExampleLocks() {
 	// Output: migrate waits for AccessExclusiveLock on public.orders to run ALTER TABLE orders ADD note text
 }
 
-// Who waits for whom, and why.
+// The waiters and their blockers.
 func ExampleBlocked() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -45,7 +45,7 @@ func ExampleBlocked() {
 	// Output: migrate waits for checkout, which is idle in transaction and has RowExclusiveLock (hard)
 }
 
-// A picture of all locks at once, and of which server it is.
+// A snapshot of all locks, and a description of the server.
 func ExampleTake() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -60,7 +60,7 @@ func ExampleTake() {
 	// Output: sees all: true may end all: true
 }
 
-// The tree of who waits for whom, drawn.
+// Draw the tree of waiting sessions.
 func ExampleSnapshot_Forest() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -85,7 +85,7 @@ func ExampleSnapshot_Forest() {
 	//   migrate, 0 behind it, waits for public.orders (hard)
 }
 
-// Trees of some pairs only.
+// Trees of selected pairs.
 func ExampleGrow() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -99,7 +99,8 @@ func ExampleGrow() {
 	// Output: checkout keeps 1 waiting
 }
 
-// To cancel a session that runs nothing would free nothing, so it is left alone.
+// Canceling a session that runs no statement would release nothing, so it is left
+// alone.
 func ExampleCancel() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -118,8 +119,8 @@ func ExampleCancel() {
 	// checkout idle
 }
 
-// Whoever keeps others from a table and does nothing is ended, if it still does so
-// when it comes to that.
+// End the sessions that block a table and are idle, if they still block it at that
+// moment.
 func ExampleTerminate() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -146,8 +147,8 @@ func ExampleTerminate() {
 	// checkout signalled gone: true
 }
 
-// Some sessions are left alone unless they are named: those with a number of our own,
-// and whole kinds.
+// Some sessions are left alone unless they are allowed: those with given PIDs, and
+// whole kinds.
 func ExampleSpare() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -164,7 +165,7 @@ func ExampleSpare() {
 	// Output: refused
 }
 
-// A signal that is sent only while one session keeps the other waiting.
+// A signal that is sent only while one session blocks the other.
 func ExampleBlockingSignal_Send() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -192,7 +193,7 @@ func ExampleBlockingSignal_Send() {
 	// idle <nil>
 }
 
-// A connection that only looks on must not get stuck itself.
+// A connection for inspecting locks must not get stuck itself.
 func ExampleGuard() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -215,7 +216,7 @@ func ExampleGuard() {
 	// 2s
 }
 
-// Whether anything could be set: a pooler lends its sessions to others.
+// Whether the settings were applied: a pooler shares its sessions.
 func ExampleGuarded_Shared() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -231,7 +232,7 @@ func ExampleGuarded_Shared() {
 	// Output: lent by a pooler: false
 }
 
-// A statement of one's own, under the same settings.
+// The caller's own statement, with the same settings.
 func ExampleGuarded_Query() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -255,7 +256,7 @@ func ExampleGuarded_Query() {
 	// Output: 30s
 }
 
-// Filters as people write them. What is wrong with one is told at once.
+// Filters as people write them. Errors are reported at once.
 func ExampleParseFilter() {
 	f, err := inspect.ParseFilter("wait_duration > 5 seconds")
 	fmt.Println(f.String(), err)
@@ -268,7 +269,7 @@ func ExampleParseFilter() {
 	// pids 4711 4712 true
 }
 
-// A list of locks with columns of the reader's choice.
+// A list of locks with columns that the user selects.
 func ExampleAttributes() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -295,14 +296,14 @@ func ExampleAttributes() {
 	// blocking_application text checkout
 }
 
-// What an application says about its statements is seen by whoever sees its locks.
+// The annotations of a statement are visible to anyone who inspects its locks.
 func ExampleAnnotate() {
 	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
 	fmt.Println(inspect.Comment(ctx, "UPDATE orders SET state = 'sent'"))
 	// Output: UPDATE orders SET state = 'sent' /*job='nightly-report'*/
 }
 
-// A comment that says what ctx is for.
+// A comment with the annotations of ctx.
 func ExampleComment() {
 	ctx := inspect.Annotate(context.Background(), "request", "4711")
 	fmt.Println(inspect.Comment(ctx, "SELECT 1"))
@@ -312,7 +313,7 @@ func ExampleComment() {
 	// SELECT 1
 }
 
-// The same for all that a *sql.DB sends.
+// The same for all statements of a *sql.DB.
 func ExampleAnnotateSQL() {
 	pool, done := exampleShop()
 	defer done()
@@ -328,7 +329,7 @@ func ExampleAnnotateSQL() {
 	// Output: /*job='nightly-report'*/
 }
 
-// A prepared transaction has no process that could be ended, but a statement.
+// A prepared transaction has no process to signal; a statement ends it.
 func ExamplePrepared_Remedy() {
 	prepared := &inspect.Prepared{GID: "order 42", Owner: "app", Database: "shop"}
 	fmt.Println(prepared.Remedy())

@@ -7,15 +7,14 @@ import (
 	"strings"
 )
 
-// A Filter chooses locks. Several together choose those that all of them match.
-// Make one with [Where], [ParseFilter], [On] or [PIDs]; the zero Filter matches
+// A Filter selects locks. Several filters together select the locks that match all of
+// them. Make one with [Where], [ParseFilter], [On] or [PIDs]; the zero Filter matches
 // every lock.
 //
-// A filter is a value: it can be kept, used again, and used by several
-// goroutines.
+// A filter is a value: it can be stored, reused, and used by several goroutines.
 type Filter struct {
 	attribute Attribute
-	blocking  bool // it is about the session that blocks
+	blocking  bool // it is about the blocking session
 	operator  string
 	value     value
 	text      string // as it was written
@@ -25,40 +24,41 @@ type Filter struct {
 	err    error
 }
 
-// blockingPrefix is what begins the fields of the session that blocks.
+// blockingPrefix begins the fields of the blocking session.
 const blockingPrefix = "blocking_"
 
-// contextPrefix is what begins the fields for the parts of the context.
+// contextPrefix begins the fields for single keys of the context.
 const contextPrefix = "context."
 
-// blockField is the field of a pair that tells how it is blocked.
+// blockField is the field of a pair for how it is blocked.
 const blockField = "block"
 
-// Where returns the filter that compares a field with a value. The fields are the
-// names of [Attributes]; for [Blocked] also those of the session that blocks,
-// with blocking_ before the name, and block, which is hard or soft.
+// Where returns a filter that compares a field with a value. The fields are the names
+// of [Attributes]. For [Blocked] they are also those of the blocking session, with
+// blocking_ before the name, and block, which is hard or soft.
 //
 // The operators are = != < <= > >= and, for text, ~ and !~, which match a regular
-// expression as Postgres understands it (PostgreSQL manual, 9.7.3 "POSIX Regular
-// Expressions"). Text has no other. <> is !=. Text that is absent is "", and whatever
-// else is absent is unequal to everything, so != finds it and the others do not.
-// context.KEY is one part of the context; the whole is matched as JSON.
+// expression as Postgres does (PostgreSQL manual, 9.7.3 "POSIX Regular Expressions").
+// Text has only = != ~ and !~. <> is the same as !=. Missing text is "". Any other
+// missing value is unequal to everything, so only != matches it. context.KEY is one
+// key of the context; the whole context is matched as JSON.
 //
-// A duration is a number of seconds, or as in 1m30s or "5 minutes". A time is as
-// in RFC 3339 or "2026-01-31 12:00", in UTC if it does not say, or how long ago it
-// was, as in -5m. A mode may be written as SQL has it, such as ACCESS EXCLUSIVE.
-// A key is a number, two numbers as in (1, 2), or else a name as for
-// [pglock.Name]. A type, a state, a kind, a wait_event_type, and whether a lock is
-// granted, has one of a few values; another is an error that lists them.
+// A duration is a number of seconds, or has units, as in 1m30s or "5 minutes". A time
+// is in RFC 3339 or as in "2026-01-31 12:00", in UTC if it has no zone, or how long
+// ago it was, as in -5m. A mode may be written as in SQL, such as ACCESS EXCLUSIVE. A
+// key is a number, two numbers as in (1, 2), or else a name as for [pglock.Name].
+// Some fields (type, state, kind, wait_event_type and granted) have only a few
+// values; for any other value the error lists them.
 //
-// The value is taken as it is, and not as SQL: it has no quotes. One that is in quotes
-// is an error, since it is meant without them; ParseFilter can write one that has them.
+// The value is taken literally, not as SQL, and without quotes. A quoted value is an
+// error, since the quotes are probably a mistake; use ParseFilter for a value that
+// really has quotes.
 //
-// Values are UTF-8. A wrong field, operator or value is an error of whatever the
-// filter is used for, and of Err before that; it says what to write.
+// Values are UTF-8. If a field, operator or value is wrong, Err and every function
+// that uses the filter return an error that explains what to write.
 func Where(field, operator, value string) Filter {
 	f := Filter{operator: operator, text: field + " " + operator + " " + value}
-	err := checkData(field, operator, value)
+	err := checkUnquoted(field, operator, value)
 	if err == nil {
 		err = f.set(field, value)
 	}
@@ -70,20 +70,20 @@ func Where(field, operator, value string) Filter {
 	return f
 }
 
-// ParseFilter reads a filter as people write it: FIELD OP VALUE, with or without
-// space around the operator, such as "wait_duration > 5s" or "relation~^app_".
+// ParseFilter parses a filter as people write it: FIELD OP VALUE, with or without
+// spaces around the operator, such as "wait_duration > 5s" or "relation~^app_".
 //
-// The value may be in single quotes, as a string of SQL: then it means what is in them,
-// whatever that is, with two quotes for each that is in it. Without quotes it is taken
-// as it is. What would mean something else in SQL is an error that says what to write:
-// double quotes, ==, LIKE, IN, BETWEEN, IS NULL, NOT, AND and OR, a semicolon at the
-// end, casts, functions, an empty value.
+// The value may be in single quotes, as a string in SQL; it then means exactly the
+// text in the quotes, with two quotes for each quote in it. Without quotes it is
+// taken literally. Syntax that would have another meaning in SQL is an error that
+// explains what to write: double quotes, ==, LIKE, IN, BETWEEN, IS NULL, NOT, AND and
+// OR, a semicolon at the end, casts, functions, an empty value.
 func ParseFilter(text string) (Filter, error) {
 	f := Filter{text: strings.TrimSpace(text)}
 	field, operator, written, err := splitFilter(text)
 	if err == nil {
 		f.operator, f.text = operator, strings.TrimSpace(field+" "+operator+" "+written)
-		err = f.look(field, written)
+		err = f.resolve(field, written)
 	}
 	var value string
 	if err == nil {
@@ -98,12 +98,12 @@ func ParseFilter(text string) (Filter, error) {
 	return f, f.Err()
 }
 
-// On is the filter for locks on any of the tables, with what of them can be
-// locked by itself, such as pages and rows, and on their partitions and children.
-// A table is written as in SQL, with its schema or as search_path finds it, and
-// may be an index, a view or a sequence too. One that does not exist is an error,
-// and so is a name that is longer than the 63 bytes that Postgres keeps of one: it
-// would look for another.
+// On returns a filter for locks on any of the tables, including locks on parts of
+// them such as pages and rows, and on their partitions and inheritance children. A
+// table is written as in SQL, with its schema or as search_path finds it, and may
+// also be an index, a view or a sequence. A table that does not exist is an error,
+// and so is a name longer than 63 bytes, which Postgres would truncate to another
+// name.
 func On(tables ...string) Filter {
 	f := Filter{tables: slices.Clone(tables), text: "on " + strings.Join(tables, ", ")}
 	if len(tables) == 0 {
@@ -117,11 +117,11 @@ func On(tables ...string) Filter {
 	return f
 }
 
-// maxName is how much of a name Postgres keeps (NAMEDATALEN).
+// maxName is the maximum length of a name in Postgres (NAMEDATALEN - 1).
 const maxName = 63
 
-// checkTable refuses a name that cannot be one, or that Postgres would take for
-// another since it cuts off what is too long. All else is Postgres' to judge.
+// checkTable returns an error for a name that cannot be one, or that Postgres would
+// truncate to another. Postgres checks the rest.
 func checkTable(name string) error {
 	if err := checkText(name); err != nil {
 		return err
@@ -130,24 +130,24 @@ func checkTable(name string) error {
 	for i := 0; i < len(name); i++ {
 		switch c := name[i]; {
 		case c == '"' && quoted && i+1 < len(name) && name[i+1] == '"':
-			i++ // a quote in a name stands twice
+			i++ // a quote in a name is doubled
 			size++
 		case c == '"':
 			quoted = !quoted
 		case c == '.' && !quoted:
 			size = 0
-		case quoted || c > ' ': // and not space around a name
+		case quoted || c > ' ': // not space around a name
 			size++
 		}
 		long = long || size > maxName
 	}
 	if long {
-		return fmt.Errorf("a name in it is longer than the %d bytes that Postgres keeps of one", maxName)
+		return fmt.Errorf("a name in it is longer than %d bytes, which is the maximum in Postgres", maxName)
 	}
 	return nil
 }
 
-// PIDs is the filter for the locks of any of the sessions with these numbers.
+// PIDs returns a filter for the locks of the sessions with these PIDs.
 func PIDs(pids ...int32) Filter {
 	f := Filter{pids: slices.Clone(pids), text: "pids " + strings.Trim(fmt.Sprint(pids), "[]")}
 	if len(pids) == 0 {
@@ -156,10 +156,10 @@ func PIDs(pids ...int32) Filter {
 	return f
 }
 
-// String is the filter as it was written.
+// String returns the filter as it was written.
 func (f Filter) String() string { return f.text }
 
-// Err is what is wrong with the filter, or nil.
+// Err returns what is wrong with the filter, or nil.
 func (f Filter) Err() error {
 	if f.err == nil {
 		return nil
@@ -167,12 +167,12 @@ func (f Filter) Err() error {
 	return filterError{fmt.Errorf("inspect: %w", f.err)}
 }
 
-// look looks the field up, and checks that the operator means something for it.
-func (f *Filter) look(field, value string) error {
+// resolve finds the attribute of the field and checks that the operator applies to it.
+func (f *Filter) resolve(field, value string) error {
 	if !slices.Contains(operators, f.operator) {
 		return operatorError(field, f.operator, value)
 	}
-	attribute, blocking, ok := lookUp(field)
+	attribute, blocking, ok := findAttribute(field)
 	if !ok {
 		hint := ""
 		if other := fieldHint(field); other != "" {
@@ -190,9 +190,9 @@ func (f *Filter) look(field, value string) error {
 	return nil
 }
 
-// set looks the field up and reads the value.
+// set finds the attribute of the field and parses the value.
 func (f *Filter) set(field, text string) error {
-	if err := f.look(field, text); err != nil {
+	if err := f.resolve(field, text); err != nil {
 		return err
 	}
 	v, err := parseValue(f.attribute, field, f.operator, text)
@@ -203,8 +203,8 @@ func (f *Filter) set(field, text string) error {
 	return nil
 }
 
-// lookUp finds the attribute that a field names.
-func lookUp(field string) (a Attribute, blocking, ok bool) {
+// findAttribute returns the attribute that a field names.
+func findAttribute(field string) (a Attribute, blocking, ok bool) {
 	for _, a := range attributes {
 		if a.Name == field {
 			return a, false, true
@@ -215,7 +215,7 @@ func lookUp(field string) (a Attribute, blocking, ok bool) {
 	}
 	for _, prefix := range []string{"", blockingPrefix} {
 		if key, ok := strings.CutPrefix(field, prefix+contextPrefix); ok && key != "" {
-			get := func(l *Lock) any { return text(l.Context[key]) }
+			get := func(l *Lock) any { return textOrNil(l.Context[key]) }
 			return Attribute{Name: contextPrefix + key, Type: Text, of: ofSession, get: get}, prefix != "", true
 		}
 	}
@@ -225,7 +225,7 @@ func lookUp(field string) (a Attribute, blocking, ok bool) {
 	return Attribute{}, false, false
 }
 
-// fieldNames are all fields of a filter.
+// fieldNames returns all fields of filters.
 func fieldNames() []string {
 	var names []string
 	for _, a := range PairAttributes() {
@@ -234,7 +234,7 @@ func fieldNames() []string {
 	return names
 }
 
-// operatorsOf are the operators that mean something for a type.
+// operatorsOf returns the operators for a type.
 func operatorsOf(t Type) []string {
 	switch t {
 	case Text:

@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// crowd is a scene with locks of many kinds.
+// crowd returns a scene with many kinds of locks.
 func crowd(t *testing.T) *scene {
 	s := newScene(t)
 	s.session("setup").do("CREATE SCHEMA app", "CREATE TABLE app.orders (id int PRIMARY KEY, n int)", "INSERT INTO app.orders VALUES (1, 0)",
@@ -29,7 +29,7 @@ func crowd(t *testing.T) *scene {
 	return s
 }
 
-// where are the locks that match, told apart by what they are.
+// where returns the matching locks as text that identifies them.
 func (s *scene) where(filters ...inspect.Filter) []string {
 	s.t.Helper()
 	locks, err := inspect.Locks(s.t.Context(), s.q, filters...)
@@ -51,7 +51,7 @@ func identities(locks []inspect.Lock) []string {
 	return ids
 }
 
-// write is a value as a filter takes it.
+// write returns a value as a filter takes it.
 func write(v any) string {
 	switch v := v.(type) {
 	case time.Time:
@@ -62,7 +62,7 @@ func write(v any) string {
 	return fmt.Sprint(v)
 }
 
-// Postgres judges each field as Go shows it.
+// Filters agree with the values that Go shows.
 func TestFiltersAgreeWithAttributes(t *testing.T) {
 	s := crowd(t)
 	all := s.locks()
@@ -266,7 +266,7 @@ func TestWrongFilters(t *testing.T) {
 	}
 	for want, f := range map[string]inspect.Filter{
 		"there is no field":        inspect.Where("no", "=", "x"),
-		"is no operator":           inspect.Where("pid", "==", "1"),
+		"is not an operator":       inspect.Where("pid", "==", "1"),
 		"there is no table \"no\"": inspect.On("no"),
 		"the table \"a.b.c.d\"":    inspect.On("a.b.c.d"),
 		"without a table":          inspect.On(),
@@ -281,7 +281,7 @@ func TestWrongFilters(t *testing.T) {
 			t.Errorf("%s: %v, want %s", f, err, want)
 		}
 		if !errors.Is(err, inspect.ErrFilter) {
-			t.Errorf("%s: %v is no ErrFilter", f, err)
+			t.Errorf("%s: %v is not an ErrFilter", f, err)
 		}
 	}
 	if _, err := inspect.Blocked(context.Background(), s.q, inspect.On("no")); err == nil {
@@ -301,7 +301,7 @@ func FuzzParseFilter(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// A filter that was understood is understood again as it is written.
+		// A filter that parses also parses in its own written form.
 		again, err := inspect.ParseFilter(filter.String())
 		if err != nil || again.String() != filter.String() {
 			t.Fatalf("%q became %q, then %q, %v", text, filter, again, err)

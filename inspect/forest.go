@@ -7,46 +7,46 @@ import (
 	"time"
 )
 
-// A Tree is a session and those that it keeps waiting.
+// A Tree is a session and the sessions that wait for it.
 type Tree struct {
-	*Session // who; never nil
+	*Session // never nil
 
-	// Pair is how it is blocked by the session above it; nil at a root.
+	// Pair is how the session above blocks it; nil at a root.
 	Pair *Pair
 
 	Depth int // 0 at a root
 
-	// Behind is how many sessions wait for this one, for those that do, and so on.
+	// Behind is how many sessions wait for this one, directly or indirectly.
 	Behind int
 
-	// Longest is the longest wait of those behind it.
+	// Longest is the longest wait of the sessions behind it.
 	Longest time.Duration
 
-	// Cycle says that the session waits for itself by way of others: a deadlock,
-	// which Postgres ends after deadlock_timeout, or a circle through the order
-	// of a queue, which it dissolves.
+	// Cycle is true if the session waits for itself through others: either a
+	// deadlock, which Postgres resolves after deadlock_timeout, or a cycle through
+	// the order of a lock queue, which Postgres resolves too.
 	Cycle bool
 
-	// Again says that the session stands elsewhere too, with what is below it:
-	// several others hold what it waits for.
+	// Again is true if the session is also elsewhere in the forest, with its subtree,
+	// because several sessions hold the lock that it waits for.
 	Again bool
 
-	// Blocked are the sessions that wait for this one: those for which it holds
-	// the lock, and those that only stand behind it in a queue and for which
-	// nobody holds a conflicting lock. The longest wait comes first.
+	// Blocked lists the sessions that wait for this one: those for which it holds the
+	// lock, and those that are only behind it in a lock queue if no session holds a
+	// conflicting lock. The longest wait comes first.
 	Blocked []*Tree
 }
 
-// Forest are the trees of who waits for whom: at each root a session, or a
-// prepared transaction, that waits for nobody, or one of a circle. The root with
-// the most sessions behind it comes first. Each session that waits is in the
-// forest below each that holds what it waits for, but what is below it is there
-// only once. With pids there are only the trees with one of these sessions.
+// Forest returns the trees of waiting sessions. Each root is a session or a prepared
+// transaction that waits for nothing, or one session of a cycle. The root with the
+// most sessions behind it comes first. A waiting session is below each holder of the
+// lock it waits for, but its subtree is there only once. With pids, Forest returns
+// only the trees that contain one of these sessions.
 func (s *Snapshot) Forest(pids ...int32) []*Tree { return forest(s.Pairs, pids) }
 
-// Grow makes a forest of pairs, such as [Blocked] returns, as [Snapshot.Forest]
-// does of all. Of a pair whose blocking session waits itself, the pairs of that
-// session must be there for the tree to reach its root.
+// Grow returns the forest of pairs, such as [Blocked] returns, as [Snapshot.Forest]
+// does for all. If a blocking session waits itself, its own pairs must be included
+// for the tree to reach its root.
 func Grow(pairs []Pair) []*Tree { return forest(pairs, nil) }
 
 func forest(pairs []Pair, pids []int32) []*Tree {
@@ -62,16 +62,17 @@ func (t *Tree) has(pids []int32) bool {
 	return slices.Contains(pids, t.PID) || slices.ContainsFunc(t.Blocked, func(b *Tree) bool { return b.has(pids) })
 }
 
-// graph is who waits for whom. A session is a number here, its index in nodes.
+// A graph records which sessions wait for which. A session is represented by its
+// index in nodes.
 type graph struct {
-	nodes   []*Session
-	index   map[*Session]int
-	waiters [][]edge // from a session to those that it blocks
-	circle  []int    // the number of the circle that a node is in; circles of one are none
-	size    []int    // of each circle
-	behind  []int
-	wait    []time.Duration // of each node itself
-	placed  []bool
+	nodes     []*Session
+	index     map[*Session]int
+	waiters   [][]edge // from a session to those it blocks
+	component []int    // the strongly connected component of each node; a cycle if larger than 1
+	size      []int    // of each component
+	behind    []int
+	wait      []time.Duration // the wait of each node
+	placed    []bool
 }
 
 type edge struct {
@@ -81,8 +82,8 @@ type edge struct {
 
 func newGraph(pairs []Pair) *graph {
 	g := &graph{index: map[*Session]int{}}
-	// Who waits for one that holds the lock belongs to that one, and not to those
-	// who stand in the same queue: they only draw the picture out.
+	// If a session waits for a holder, leave out the sessions that are only ahead of
+	// it in the same queue: they would make the picture deeper.
 	hard := map[*Session]bool{}
 	for i := range pairs {
 		if p := &pairs[i]; p.Block == Hard && p.Session != p.Blocking {
@@ -102,7 +103,7 @@ func newGraph(pairs []Pair) *graph {
 		slices.SortStableFunc(edges, func(a, b edge) int { return compareWaits(a.pair.Lock, b.pair.Lock) })
 	}
 	g.placed = make([]bool, len(g.nodes))
-	g.findCircles()
+	g.findComponents()
 	g.countBehind()
 	return g
 }
@@ -119,16 +120,16 @@ func (g *graph) node(s *Session) int {
 	return i
 }
 
-// findCircles finds the strongly connected components, as Tarjan does. They come
-// in such an order that whoever a circle blocks is in a circle with a lower
-// number.
-func (g *graph) findCircles() {
+// findComponents finds the strongly connected components with Tarjan's algorithm. Their
+// order is such that the sessions that a component blocks are in components with lower
+// numbers.
+func (g *graph) findComponents() {
 	const unseen = -1
 	order := make([]int, len(g.nodes))
 	low := make([]int, len(g.nodes))
-	g.circle = make([]int, len(g.nodes))
+	g.component = make([]int, len(g.nodes))
 	for i := range order {
-		order[i], g.circle[i] = unseen, unseen
+		order[i], g.component[i] = unseen, unseen
 	}
 	var stack []int
 	next := 0
@@ -142,7 +143,7 @@ func (g *graph) findCircles() {
 			case order[e.to] == unseen:
 				visit(e.to)
 				low[n] = min(low[n], low[e.to])
-			case g.circle[e.to] == unseen:
+			case g.component[e.to] == unseen:
 				low[n] = min(low[n], order[e.to])
 			}
 		}
@@ -153,7 +154,7 @@ func (g *graph) findCircles() {
 		for {
 			m := stack[len(stack)-1]
 			stack = stack[:len(stack)-1]
-			g.circle[m] = len(g.size)
+			g.component[m] = len(g.size)
 			size++
 			if m == n {
 				break
@@ -168,13 +169,13 @@ func (g *graph) findCircles() {
 	}
 }
 
-// countBehind counts for each node who can be reached from it, with a bit for
-// each node, circle by circle from the ends.
+// countBehind counts the nodes that can be reached from each node. It uses a bit for
+// each node and proceeds component by component from the ends.
 func (g *graph) countBehind() {
 	words := (len(g.nodes) + 63) / 64
 	reach := make([][]uint64, len(g.size))
 	members := make([][]int, len(g.size))
-	for n, c := range g.circle {
+	for n, c := range g.component {
 		members[c] = append(members[c], n)
 	}
 	g.behind = make([]int, len(g.nodes))
@@ -185,7 +186,7 @@ func (g *graph) countBehind() {
 			set[n/64] |= 1 << (n % 64)
 			for _, e := range g.waiters[n] {
 				set[e.to/64] |= 1 << (e.to % 64)
-				if d := g.circle[e.to]; d != c {
+				if d := g.component[e.to]; d != c {
 					for i, w := range reach[d] {
 						set[i] |= w
 					}
@@ -202,14 +203,14 @@ func (g *graph) countBehind() {
 	}
 }
 
-// trees grows the trees from the roots.
+// trees returns the trees, grown from their roots.
 func (g *graph) trees() []*Tree {
-	// A circle that nobody outside blocks has its longest wait for a root.
-	fed := make([]bool, len(g.size))
+	// A cycle that no session outside blocks has its longest wait as its root.
+	hasParent := make([]bool, len(g.size))
 	for n, edges := range g.waiters {
 		for _, e := range edges {
-			if g.circle[n] != g.circle[e.to] {
-				fed[g.circle[e.to]] = true
+			if g.component[n] != g.component[e.to] {
+				hasParent[g.component[e.to]] = true
 			}
 		}
 	}
@@ -218,7 +219,7 @@ func (g *graph) trees() []*Tree {
 		root[c] = -1
 	}
 	for n := range g.nodes {
-		if c := g.circle[n]; !fed[c] && (root[c] < 0 || g.wait[n] > g.wait[root[c]]) {
+		if c := g.component[n]; !hasParent[c] && (root[c] < 0 || g.wait[n] > g.wait[root[c]]) {
 			root[c] = n
 		}
 	}
@@ -234,14 +235,14 @@ func (g *graph) trees() []*Tree {
 	return trees
 }
 
-// grow makes the tree below a node.
+// grow returns the tree below a node.
 func (g *graph) grow(n int, pair *Pair, depth int) *Tree {
 	t := &Tree{
 		Session: g.nodes[n],
 		Pair:    pair,
 		Depth:   depth,
 		Behind:  g.behind[n],
-		Cycle:   g.size[g.circle[n]] > 1,
+		Cycle:   g.size[g.component[n]] > 1,
 	}
 	// Place the children first, so that none of them goes below another.
 	var here []edge
@@ -263,7 +264,7 @@ func (g *graph) grow(n int, pair *Pair, depth int) *Tree {
 			Pair:    e.pair,
 			Depth:   depth + 1,
 			Behind:  g.behind[e.to],
-			Cycle:   g.size[g.circle[e.to]] > 1,
+			Cycle:   g.size[g.component[e.to]] > 1,
 			Again:   true,
 		})
 	}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// However tangled the pairs, everybody who waits is in the forest in full once, it
-// ends, and the counts are those of who can be reached.
+// For any pairs, each waiter is in the forest in full once, the forest is finite, and
+// the counts are those of the reachable sessions.
 func TestForestOfAnything(t *testing.T) {
 	for seed := range uint64(2000) {
 		random := rand.New(rand.NewPCG(seed, 1))

@@ -11,7 +11,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// told is a server that answers with rows of its own.
+// told is a server that answers with given rows.
 type told struct{ rows [][2]string }
 
 func (q told) Query(context.Context, string, ...any) (pglock.Rows, error) {
@@ -37,15 +37,15 @@ func (r *toldRows) Scan(dest ...any) error {
 func (r *toldRows) Err() error   { return nil }
 func (r *toldRows) Close() error { return nil }
 
-// Whatever a server answers is read, or is an error: rows are a word, a tab and a
-// text, and stand apart by an empty line.
+// Any answer of the server is parsed or is an error: rows are a word, a tab and a
+// text, separated by empty lines.
 func FuzzReading(f *testing.F) {
 	const (
 		server  = "server\t{\"version\":\"150000\",\"in_recovery\":false,\"time\":\"2026-01-31T12:00:00+00:00\",\"database_oid\":\"5\",\"database\":\"d\",\"user\":\"u\",\"pid\":1,\"sees_all\":true,\"signals_all\":true}"
 		waiter  = "session\t(2,,u,d,,,,active,,,,,,1769860740000000,,\"/*pga_context={\"\"a\"\": 1}*/ SELECT 1\")"
 		locks   = "locks\t(2,3/4,relation,5,AccessShareLock,f,f)\n(1259,,,,,,,,1769860800.123456)"
 		held    = "locks\t(3,4/5,relation,5,AccessExclusiveLock,t,f)\n(1259,,,,,,,,)"
-		tuple   = "aside\t(2,3/4,tuple,5,ExclusiveLock,t,f)\n(16384,7,8,,,,,,)"
+		tuple   = "side_locks\t(2,3/4,tuple,5,ExclusiveLock,t,f)\n(16384,7,8,,,,,,)"
 		xid     = "locks\t(2,3/4,transactionid,,ShareLock,f,f)\n(,,,,77,,,,)"
 		edge    = "edge\t2 3 0"
 		gid     = "prepared\t{\"transaction\":\"77\",\"gid\":\"g\",\"prepared\":\"2026-01-31T11:00:00+00:00\",\"owner\":\"u\",\"database\":\"d\"}"
@@ -72,8 +72,8 @@ func FuzzReading(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer string) {
 		var q told
 		for row := range strings.SplitSeq(answer, "\n\n") {
-			what, that, _ := strings.Cut(row, "\t")
-			q.rows = append(q.rows, [2]string{what, that})
+			kind, payload, _ := strings.Cut(row, "\t")
+			q.rows = append(q.rows, [2]string{kind, payload})
 		}
 		snapshot, err := Take(t.Context(), q)
 		if err != nil {
@@ -107,7 +107,7 @@ func FuzzReading(f *testing.F) {
 	})
 }
 
-// A value is read as what it is, or is an ErrFilter, of a bounded size.
+// A value is parsed, or is an ErrFilter of limited size.
 func FuzzValue(f *testing.F) {
 	for _, s := range []string{
 		"1", "-9223372036854775808", "yes", "1m30s", "2 hours 5 minutes", "1e9", ".", "-5m", "2026-01-31", "2026-01-31T12:00:00.5+01:00", "(1, 2)", "ACCESS EXCLUSIVE",
@@ -133,8 +133,7 @@ func FuzzValue(f *testing.F) {
 	})
 }
 
-// What Comment says is what splitComments reads, and nothing of it gets out of the
-// comment.
+// splitComments reads what Comment writes, and none of it gets out of the comment.
 func FuzzComment(f *testing.F) {
 	for _, s := range []string{"a", "*/ DROP TABLE t; /*", "'", `\'`, "%27", "é", "\x00", "\xff", "=','", " ", "\n--"} {
 		f.Add(s, s)
@@ -156,8 +155,8 @@ func FuzzComment(f *testing.F) {
 	})
 }
 
-// The name of a prepared transaction, in the statement that ends it, ends where it
-// should, and is nothing that a terminal obeys.
+// The name of a prepared transaction, quoted in the statement that ends it, ends
+// where it should, and has no control characters for a terminal.
 func FuzzLiteral(f *testing.F) {
 	for _, s := range []string{"", "'", `\`, `\'`, "\x1b[31m", "\u009b", "\u202e", "\U000e0001", "a\nb", "é"} {
 		f.Add(s)

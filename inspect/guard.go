@@ -12,36 +12,37 @@ import (
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
-// Guarded is a connection that looks at locks and neither gets stuck itself nor, behind a
-// connection pooler, leaves a trace for whoever gets its session next. It is what [Locks],
-// [Blocked], [Take], [Cancel] and [Terminate] are given. Make one with [Guard].
+// A Guarded is a connection for inspecting locks. It does not get stuck itself and,
+// behind a connection pooler, leaves nothing behind on the shared session. Pass it to
+// [Locks], [Blocked], [Take], [Cancel] and [Terminate]. Make one with [Guard].
 type Guarded struct {
 	conn   pglock.Conn
 	shared bool
 }
 
-// guardSettings are those of a session that looks. The names of tables in filters are the
-// user's, so they mean what the user's search_path says.
+// guardSettings are the settings of an inspecting session. The table names in filters
+// are the user's, so search_path stays as it is.
 var guardSettings = handshake.Settings{
 	StatementTimeout: readTimeout,
 	LockTimeout:      2 * time.Second,
 	KeepSearchPath:   true,
 }
 
-// Guard makes a connection fit for looking at locks, whatever settings its server, database
-// or role have: a statement may take 30 seconds and wait for a lock for 2 (statement_timeout
-// and lock_timeout; PostgreSQL manual, 20.11.1 "Statement Behavior"); it never waits for
-// other people's transactions, as under default_transaction_deferrable; and text comes in
-// UTF-8, except from a database of encoding SQL_ASCII, from which it comes as it is.
+// Guard prepares a connection for inspecting locks, whatever the settings of its
+// server, database or role. A statement may take 30 seconds and wait 2 seconds for a
+// lock (statement_timeout and lock_timeout; PostgreSQL manual, 20.11.1 "Statement
+// Behavior"). It never waits for other transactions, as it would under
+// default_transaction_deferrable. Text comes in UTF-8, except from a database with
+// encoding SQL_ASCII, from which it comes unchanged.
 //
-// conn is a connection of one's own, outside of a transaction. Guard first asks it who it
-// is, which changes nothing. A session that nobody else gets is given these settings, and
-// keeps them. One that a connection pooler lends to others, or of which that is not known,
-// is left as it is, and each statement of this package then has the settings to itself, in
-// a transaction of its own, through whatever mode the pooler has. See [pglock.Conn] for how
-// a pooler is found out; a conn that lacks the methods for it is used as it is.
+// conn is the caller's own connection, outside of a transaction. Guard first checks
+// which session it is, which changes nothing. A session that is not shared gets these
+// settings and keeps them. A session that a connection pooler shares with other
+// clients, or may share, is left unchanged; each statement of this package then runs
+// in its own transaction with these settings, in any pooling mode. See [pglock.Conn]
+// for how a pooler is detected. A conn without the methods for it is used unchanged.
 //
-// ctx covers the asking and setting.
+// ctx covers the check and the settings.
 func Guard(ctx context.Context, conn pglock.Conn) (*Guarded, error) {
 	c, ok := conn.(handshake.Conn)
 	if !ok {
@@ -50,7 +51,7 @@ func Guard(ctx context.Context, conn pglock.Conn) (*Guarded, error) {
 	if open, err := handshake.InTransaction(ctx, conn); err != nil {
 		return nil, fmt.Errorf("inspect: guard: %w", err)
 	} else if open {
-		return nil, errors.New("inspect: guard: a transaction is open on the connection: its settings are not to be changed")
+		return nil, errors.New("inspect: guard: a transaction is open on the connection: use a connection without one")
 	}
 	hello, err := handshake.Meet(ctx, c, guardSettings)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -62,25 +63,26 @@ func Guard(ctx context.Context, conn pglock.Conn) (*Guarded, error) {
 	return &Guarded{conn: conn, shared: hello.Path != handshake.Direct}, nil
 }
 
-// Shared reports whether the session is one that a connection pooler lends to others, or
-// may be: nothing has been set on it.
+// Shared reports whether a connection pooler shares the session with other clients,
+// or may share it. Guard has changed nothing on such a session.
 func (g *Guarded) Shared() bool { return g.shared }
 
-// Query runs a statement on the connection as it is.
+// Query runs a statement on the connection without the settings.
 func (g *Guarded) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
 	return g.conn.Query(ctx, sql, args...)
 }
 
-// An asker runs one of this package's statements in a way of its own, if it reports so.
-type asker interface {
-	askPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error)
+// An pairQuerier may run a statement of this package in its own way; it reports whether it
+// did.
+type pairQuerier interface {
+	queryPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error)
 }
 
-var _ asker = (*Guarded)(nil)
+var _ pairQuerier = (*Guarded)(nil)
 
-// askPairs runs a statement whose rows are two texts on a session that is shared: in one
-// message, which is a transaction and has its own settings.
-func (g *Guarded) askPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error) {
+// queryPairs runs a statement whose rows are two texts. On a shared session it sends
+// one message, which is a transaction and has its own settings.
+func (g *Guarded) queryPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, asked bool, err error) {
 	if !g.shared {
 		return nil, false, nil
 	}
@@ -91,12 +93,12 @@ func (g *Guarded) askPairs(ctx context.Context, sql string, args []any) (pairs [
 	message := handshake.Local(guardSettings) +
 		"SELECT CAST(COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b)), '[]') AS pg_catalog.text) FROM (\n" +
 		handshake.Inline(strings.TrimSuffix(strings.TrimSpace(sql), ";"), texts...) + "\n) AS q (a, b)"
-	answer, err := g.conn.(handshake.Conn).AskSimple(ctx, message)
+	reply, err := g.conn.(handshake.Conn).AskSimple(ctx, message)
 	if err != nil {
 		return nil, true, err
 	}
-	if err := json.Unmarshal([]byte(answer), &pairs); err != nil {
-		return nil, true, fmt.Errorf("the server's answer cannot be read: %w", err)
+	if err := json.Unmarshal([]byte(reply), &pairs); err != nil {
+		return nil, true, fmt.Errorf("reading the server's answer: %w", err)
 	}
 	return pairs, true, nil
 }

@@ -22,7 +22,7 @@ func guard(t *testing.T, conn pglock.Conn) *inspect.Guarded {
 	return guarded
 }
 
-// lent is a connection that looks as if a pooler lent its session.
+// lent returns a connection that looks as if a pooler shared its session.
 type lent struct{ pglock.Conn }
 
 func (l lent) AskSimple(ctx context.Context, sql string) (string, error) {
@@ -33,7 +33,7 @@ func (l lent) AskSimple(ctx context.Context, sql string) (string, error) {
 
 func (lent) PID() uint32 { return 1 }
 
-// In a transaction of the caller's nothing is set, and the transaction goes on.
+// In the caller's transaction nothing is set, and the transaction goes on.
 func TestGuardInATransaction(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -67,7 +67,7 @@ func TestGuard(t *testing.T) {
 	}
 	defer conn.Close(context.Background())
 	if guard(t, pgxlock.Conn(conn)).Shared() {
-		t.Error("nothing lies between, and the session is taken for a pooler's")
+		t.Error("the session is direct, but is reported as shared")
 	}
 	for setting, want := range map[string]string{"statement_timeout": "30s", "lock_timeout": "2s"} {
 		var got string

@@ -16,8 +16,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// dimScene is a scene with a role that may signal others and sees nothing of them, and
-// the role of these.
+// dimScene returns a scene with a role that may signal others but not see their
+// activity, and the role of those others.
 func dimScene(t *testing.T) (s *scene, dim, app string) {
 	s = newScene(t)
 	dim, app = "dim_"+s.database(), "dimapp_"+s.database()
@@ -47,15 +47,15 @@ func (s *scene) as(role, name string) *actor {
 	return &actor{s: s, conn: conn, pid: int32(conn.PgConn().PID()), name: name}
 }
 
-// end ends a's session, and returns when it is gone.
+// end ends a's session, and returns when it has ended.
 func (a *actor) end() {
 	a.s.t.Helper()
 	a.conn.Close(a.s.t.Context())
 	a.s.until("the end of "+a.name, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", a.pid)
 }
 
-// reuse opens a session of the same role with the PID that gone had: it makes the
-// kernel give that number to the next process.
+// reuse opens a session of the same role with the PID of gone: it makes the kernel
+// give that PID to the next process.
 func (s *scene) reuse(gone *actor, role string) *actor {
 	s.t.Helper()
 	const last = "/proc/sys/kernel/ns_last_pid"
@@ -76,7 +76,7 @@ func (s *scene) reuse(gone *actor, role string) *actor {
 	return nil
 }
 
-// locksOf are the locks of a session as another one sees them.
+// locksOf returns the locks of a session as another one sees them.
 func locksOf(t *testing.T, q pglock.Querier, pid int32) []inspect.Lock {
 	t.Helper()
 	locks, err := inspect.Locks(t.Context(), q, inspect.PIDs(pid))
@@ -89,7 +89,8 @@ func locksOf(t *testing.T, q pglock.Querier, pid int32) []inspect.Lock {
 	return locks
 }
 
-// seenThen are locks that were seen of a session whose PID another session has now.
+// seenThen returns locks that were seen of a session whose PID another session now
+// has.
 func seenThen(locks []inspect.Lock, now int32) []inspect.Lock {
 	for i := range locks {
 		locks[i].PID = now
@@ -97,7 +98,7 @@ func seenThen(locks []inspect.Lock, now int32) []inspect.Lock {
 	return locks
 }
 
-// wantRefused checks that one was not signaled, and what would help.
+// wantRefused checks that the session was not signaled, and which grant would help.
 func wantRefused(t *testing.T, what string, outcomes []inspect.Outcome, err error, role string) {
 	t.Helper()
 	if o := one(t, outcomes, err); o.Status != inspect.NotPermitted || o.Grant != `GRANT pg_read_all_stats TO "`+role+`"` {
@@ -105,14 +106,14 @@ func wantRefused(t *testing.T, what string, outcomes []inspect.Outcome, err erro
 	}
 }
 
-// A role that does not see when sessions began signals those that it can prove to be
-// the ones that were meant, and no others.
+// A role that may not see when sessions began signals only those of which it can
+// prove that they are the ones that were meant.
 func TestCatalogHiddenStart(t *testing.T) {
 	s, dim, app := dimScene(t)
 	eye := s.as(dim, "dim")
 	q := eye.querier()
 
-	// Another session with the same number, in a transaction with the same lock.
+	// Another session with the same PID, in a transaction with the same lock.
 	old := s.as(app, "app").do("BEGIN", "SELECT FROM t")
 	locks := locksOf(t, q, old.pid)
 	next := s.as(app, "app").do("BEGIN", "SELECT FROM t")
@@ -124,7 +125,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 	if !next.alive() {
 		t.Fatal("another session was ended")
 	}
-	// The same session in its next transaction cannot be told from another.
+	// The same session in its next transaction cannot be identified.
 	locks = locksOf(t, q, next.pid)
 	next.do("COMMIT", "BEGIN", "SELECT FROM t")
 	outcomes, err = inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
@@ -135,7 +136,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 		t.Errorf("the same transaction: %+v", o)
 	}
 
-	// A lock of a session, without a transaction.
+	// A session-level lock, outside of a transaction.
 	old = s.as(app, "app").do("SELECT pg_advisory_lock(7)")
 	outcomes, err = inspect.Terminate(t.Context(), q, inspect.SessionsOf(locksOf(t, q, old.pid)))
 	wantRefused(t, "without a transaction", outcomes, err, dim)
@@ -151,7 +152,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 	} else if !told {
 		wantRefused(t, "without waitstart", outcomes, err, dim)
 	}
-	// Another session with that number has the lock, and blocks another wait.
+	// Another session with that PID has the lock, and blocks another wait.
 	next = s.as(app, "app")
 	old.end()
 	waiter.join().do("SELECT pg_advisory_unlock(7)")
@@ -164,7 +165,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 		t.Error("another session was ended")
 	}
 
-	// With what the Grant says it sees.
+	// With the grant of the Outcome, the role sees enough.
 	s.session("setup").do("GRANT pg_read_all_stats TO " + dim)
 	locks, err = inspect.Locks(t.Context(), q, inspect.PIDs(next.pid))
 	if err != nil {
@@ -176,7 +177,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 	}
 }
 
-// The same with a PID that the kernel has given again.
+// The same with a PID that the kernel has reused.
 func TestCatalogPIDGivenAgain(t *testing.T) {
 	s, dim, app := dimScene(t)
 	q := s.as(dim, "dim").querier()
@@ -192,7 +193,7 @@ func TestCatalogPIDGivenAgain(t *testing.T) {
 	}
 	next.end()
 
-	// What blocks: BlockingSignal.
+	// With BlockingSignal.
 	old = s.as(app, "app").do("SELECT pg_advisory_lock(8)")
 	waiter := s.as(app, "waiter").await("SELECT pg_advisory_lock(8)")
 	pairs, err := inspect.Blocked(t.Context(), q, inspect.PIDs(waiter.pid))
@@ -229,7 +230,7 @@ func TestCatalogPIDGivenAgain(t *testing.T) {
 	next.wantThere(true)
 }
 
-// What a blocker whose start is hidden is known by, each by itself.
+// Each proof that identifies a blocker whose start is hidden, separately.
 func TestCatalogBlockingSignalHidden(t *testing.T) {
 	s, dim, app := dimScene(t)
 	session := s.askerAs(dim)
@@ -271,7 +272,7 @@ func TestCatalogBlockingSignalHidden(t *testing.T) {
 	waiter.join()
 }
 
-// askerAs opens the session that signals, of another role.
+// askerAs opens the session that sends signals, as another role.
 func (s *scene) askerAs(role string) pglock.Session {
 	s.t.Helper()
 	config, err := pgx.ParseConfig(s.dsn)

@@ -15,8 +15,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// hostileNames are names that try to be more than a name, and that tables, roles
-// and the like can have.
+// hostileNames are names with special characters that tables, roles and the like can
+// have.
 var hostileNames = []string{
 	`a"b`, `"`, `""`, `a.b`, `a;b`, `a'b`, `a\b`, `$$`, `%s%n%`, `:'x'`, `$1`, "new\nline", "tab\t", "\r", " ", " lead", "UPPER",
 	`x"; DROP TABLE victim; --`, `*/ DROP TABLE victim /*`, "esc\x1b[31m", "\u009b", "bidi\u202e", "zero\u200bwidth", "\ufeff",
@@ -24,8 +24,7 @@ var hostileNames = []string{
 	strings.Repeat("x", 63), strings.Repeat("é", 31) + "x", "select", "NULL", "{a,b}", "(a,b)", `a,b`, "<x>", "=cmd()",
 }
 
-// bare is a filter for a name as it is, or, if it must be in quotes because it looks like
-// SQL, one that has them.
+// bare returns a filter for a name as it is, or in quotes if it looks like SQL.
 func bare(field, name string) (inspect.Filter, error) {
 	f, err := inspect.ParseFilter(field + "=" + name)
 	if name != strings.TrimSpace(name) { // which is not part of a value without quotes
@@ -37,7 +36,7 @@ func bare(field, name string) (inspect.Filter, error) {
 	return f, err
 }
 
-// Tables with such names are shown by their names, and found by them.
+// Tables with these names are shown and found.
 func TestHostileNames(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -87,8 +86,8 @@ func must(t *testing.T) func(inspect.Filter, error) inspect.Filter {
 	}
 }
 
-// A filter that cannot be one is an ErrFilter that says so before the server is
-// asked, and is not as long as what it complains of.
+// An invalid filter is an ErrFilter before the server is asked, and the error is not
+// as long as the filter.
 func TestHostileFilters(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -127,7 +126,7 @@ func TestHostileFilters(t *testing.T) {
 			t.Errorf("%s: an error of %d bytes", name, len(err.Error()))
 		}
 	}
-	// What is merely odd finds nothing, or what it says.
+	// A value that is merely odd matches nothing, or itself.
 	for _, value := range []string{"", long, "\u202e", "\u200b", "'", `\`, `"`, "%", "--", "/*"} {
 		locks, err := inspect.Locks(t.Context(), s.q, inspect.Where("application", "=", value))
 		if err != nil {
@@ -145,7 +144,7 @@ func TestHostileFilters(t *testing.T) {
 	}
 }
 
-// What one session writes into its comments keeps nobody from looking at others.
+// The comments of one session do not prevent inspecting the others.
 func TestHostileContext(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -162,8 +161,8 @@ func TestHostileContext(t *testing.T) {
 	}
 }
 
-// Names of roles and databases are bytes, in the encoding of the database where
-// they were made, which no other database knows.
+// Names of roles and databases are bytes in the encoding of the database in which
+// they were created, which other databases do not know.
 func TestOtherEncodings(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
@@ -199,7 +198,7 @@ func TestOtherEncodings(t *testing.T) {
 		if _, err := inspect.Take(t.Context(), eye.q); err != nil {
 			t.Error(dsn, err)
 		}
-		// And who they are is told apart when it is ended.
+		// And their sessions are identified when they are ended.
 		locks, err := inspect.Locks(t.Context(), eye.q, inspect.PIDs(latin.pid, ascii.pid))
 		if err != nil {
 			t.Fatal(err)

@@ -8,71 +8,71 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// A Lock is a lock that a session holds or waits for: a row of pg_locks
-// (PostgreSQL manual, 53.13 "pg_locks") and the session it belongs to. A session
-// has one Lock for each thing and mode that it holds, however often it took it,
-// and at most one that it waits for. Locks of one session share the Session.
+// A Lock is a lock that a session holds or waits for: a row of pg_locks (PostgreSQL
+// manual, 53.13 "pg_locks") and its session. A session has one Lock for each object
+// and mode that it holds, however often it acquired it, and at most one that it waits
+// for. Locks of one session share the Session.
 type Lock struct {
-	// Session is never nil in what this package returns. A lock that belongs to
-	// no process has one with PID 0.
+	// Session is never nil in what this package returns. A lock without a process has
+	// one with PID 0.
 	*Session
 
-	Type string // such as "relation" or "advisory"; other versions of Postgres know others
-	Mode string // as pg_locks has it, such as "AccessExclusiveLock"
+	Type string // such as "relation" or "advisory"; depends on the version of Postgres
+	Mode string // as in pg_locks, such as "AccessExclusiveLock"
 
-	Granted  bool // held; else waited for
-	FastPath bool // held in the session's own corner of memory, where weak locks are
+	Granted  bool // held; otherwise waited for
+	FastPath bool // acquired by the fast path, which is for weak locks
 
-	WaitStart    time.Time     // when the waiting began; zero when Granted
-	WaitDuration time.Duration // how long it has lasted; 0 when Granted
+	WaitStart    time.Time     // when the wait began; zero if Granted
+	WaitDuration time.Duration // how long it has lasted; 0 if Granted
 
-	// WaitApprox says that WaitStart is not when the waiting began but when the
-	// query did, which is the best that Postgres tells before 14, and for a
-	// moment at the beginning of a wait.
+	// WaitApprox is true if WaitStart is when the query began, not the wait. Before
+	// Postgres 14 that is the best available, and later for a moment at the beginning
+	// of a wait.
 	WaitApprox bool
 
-	// Kind is the kind of the relation, such as TABLE, INDEX or
-	// PARTITIONED_TABLE; "" when there is no relation or its kind is not known.
+	// Kind is the kind of the relation, such as TABLE, INDEX or PARTITIONED_TABLE; ""
+	// if there is no relation or its kind is unknown.
 	Kind string
 
-	// Schema is the schema of the relation, Relation its name. Names are known
-	// in the database that was asked, and for the catalogs that all databases
-	// share; for a relation elsewhere, Relation is database:oid, and for one that
-	// no longer exists or is not committed yet it is its oid.
+	// Schema is the schema of the relation, and Relation its name. Names are known
+	// only in the connected database, and for the catalogs that all databases share.
+	// In another database Relation is database:oid. If the relation no longer exists
+	// or is not committed yet, Relation is its OID.
 	//
-	// For a transaction that waits for another because of a row they are those
-	// of the row's table, where Postgres tells, and Page and Tuple are the row.
+	// If a transaction waits for another because of a row, these are those of the
+	// row's table, if Postgres reports it, and Page and Tuple are the row.
 	Schema, Relation string
 
-	// Key is that of an advisory lock, if HasKey. One without a key was taken by
-	// an extension in its own way.
+	// Key is the key of an advisory lock, if HasKey is set. A lock without a key was
+	// acquired by an extension in another way.
 	Key    pglock.Key
 	HasKey bool
 
-	// Candidates are the tables that the session writes to, when it waits for
-	// another transaction and Postgres does not tell because of which row: it may
-	// want to insert a unique key there that the other has inserted. It may also
-	// wait for something else.
+	// Candidates lists the tables that the session writes to, if it waits for another
+	// transaction and Postgres does not report because of which row. It may want to
+	// insert a unique key that the other transaction has inserted. It may also wait
+	// for something else.
 	Candidates []string
 
-	HasPage bool   // Page means something
+	HasPage bool   // Page is valid
 	Page    uint32 // the number of the page in the relation
-	Tuple   uint16 // the number of the row in its page, from 1; 0 when it is no row
+	Tuple   uint16 // the number of the row in its page, from 1; 0 if it is not a row
 
-	TransactionID uint32 // the number of the transaction that is waited for or that holds, 0 when it is none
-	VirtualXID    string // the virtual number of a transaction, "" when it is none
+	TransactionID uint32 // the locked transaction ID, or 0
+	VirtualXID    string // the locked virtual transaction ID, or ""
 
-	// What pg_locks says of the thing besides: the database it is in, 0 for none
-	// and for what all databases share; the relation; and for advisory locks and
-	// objects of the catalogs the numbers that name them.
+	// Other columns of pg_locks: the OID of the database, 0 for none and for shared
+	// objects; the OID of the relation; and for advisory locks and catalog objects
+	// the numbers that identify them.
 	DatabaseOID, RelationOID, ClassID, ObjectID uint32
 	ObjectSubID                                 int16
 
-	// Transaction is the virtual number of the transaction that holds or waits.
+	// Transaction is the virtual transaction ID that holds the lock or waits for it.
 	Transaction string
 }
 
-// The lock types that are told apart here. There are more.
+// The lock types that this package distinguishes. There are more.
 const (
 	typeAdvisory      = "advisory"
 	typeObject        = "object"
@@ -84,8 +84,8 @@ const (
 	typeVirtualXID    = "virtualxid"
 )
 
-// Target is the thing that is locked, in words for a person: such as
-// "public.orders", "row (0,1) of public.orders", "advisory 42".
+// Target describes what is locked for a person, such as "public.orders", "row (0,1)
+// of public.orders" or "advisory 42".
 func (l *Lock) Target() string {
 	relation := l.qualified()
 	switch l.Type {
@@ -124,7 +124,7 @@ func (l *Lock) Target() string {
 	return l.Type
 }
 
-// qualified is the name of the relation with its schema, if it is known.
+// qualified returns the name of the relation with its schema, if known.
 func (l *Lock) qualified() string {
 	if l.Schema != "" {
 		return l.Schema + "." + l.Relation
@@ -132,7 +132,8 @@ func (l *Lock) qualified() string {
 	return l.Relation
 }
 
-// object says which thing is locked; two locks are of one thing if they are equal.
+// An object identifies what is locked. Two locks with equal objects lock the same
+// thing.
 type object struct {
 	kind, virtualXID                                       string
 	database, relation, page, transaction, class, objectID uint32
@@ -153,22 +154,22 @@ func (l *Lock) object() object {
 		tuple:       l.Tuple,
 		objectSubID: l.ObjectSubID,
 	}
-	if l.Type == typeTransactionID { // the row was found out besides
+	if l.Type == typeTransactionID { // the row is additional information
 		o.database, o.relation, o.page, o.tuple = 0, 0, 0, 0
 	}
 	return o
 }
 
-// conflicts reports whether holding l shuts out whoever wants mode. SIReadLock,
-// which is no mode of a table lock, shuts out nobody.
+// conflicts reports whether holding l conflicts with mode. SIReadLock, which is not a
+// mode of table locks, conflicts with none.
 func (l *Lock) conflicts(mode pglock.Mode) bool {
 	held, err := pglock.ParseMode(l.Mode)
 	return err == nil && held.Conflicts(mode)
 }
 
-// kind is the kind of a relation by its letter in pg_class.relkind
-// (PostgreSQL manual, 52.11 "pg_class").
-func kind(relkind string) string {
+// relationKind returns the kind of a relation for pg_class.relkind (PostgreSQL manual, 52.11
+// "pg_class").
+func relationKind(relkind string) string {
 	switch relkind {
 	case "r":
 		return "TABLE"

@@ -9,7 +9,7 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// The columns of the line that says what locks have in common, in snapshot.sql.
+// The columns of the line that several locks share, in snapshot.sql.
 const (
 	colPID = iota
 	colTransaction
@@ -35,7 +35,7 @@ const (
 	lockFields
 )
 
-// parseLocks makes the locks of their text, all but the names.
+// parseLocks parses locks, without the names of relations.
 func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 	count := 0
 	for _, text := range packed {
@@ -46,7 +46,7 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 	for n, text := range packed {
 		first, lines, ok := strings.Cut(text, "\n")
 		if !ok {
-			return nil, unreadable("lock", text)
+			return nil, unreadableError("lock", text)
 		}
 		common, err := r.parseCommon(first)
 		if err != nil {
@@ -59,47 +59,47 @@ func (r *reading) parseLocks(packed []string) ([]Lock, error) {
 			}
 			i++
 		}
-		packed[n] = "" // the locks keep nothing of it
+		packed[n] = "" // the locks do not refer to it
 	}
 	return locks, nil
 }
 
-// parseCommon makes a lock of what several have in common.
+// parseCommon parses the line that several locks share.
 func (r *reading) parseCommon(line string) (Lock, error) {
 	var f [commonFields]string
-	if record(line, f[:]) != commonFields {
-		return Lock{}, unreadable("lock", line)
+	if parseRecord(line, f[:]) != commonFields {
+		return Lock{}, unreadableError("lock", line)
 	}
-	var n numbers
+	var n numberParser
 	l := Lock{
-		Session:     r.nobody,
-		Type:        r.word(f[colType]),
-		Mode:        r.word(f[colMode]),
+		Session:     r.unowned,
+		Type:        r.intern(f[colType]),
+		Mode:        r.intern(f[colMode]),
 		Granted:     f[colGranted] == "t",
 		FastPath:    f[colFastPath] == "t",
-		Transaction: r.word(f[colTransaction]),
+		Transaction: r.intern(f[colTransaction]),
 		DatabaseOID: n.oid(f[colDatabase]),
 	}
-	if l.Type == "speculative token" { // as older versions have it
+	if l.Type == "speculative token" { // the name in older versions
 		l.Type = typeSpecToken
 	}
 	if f[colPID] != "" {
 		l.Session = r.session(int32(n.int(f[colPID])))
 	}
 	if n.err != nil {
-		return Lock{}, unreadable("lock", line)
+		return Lock{}, unreadableError("lock", line)
 	}
 	return l, nil
 }
 
-// parseLock adds to l what is its own.
+// parseLock adds the columns of a single lock to l.
 func (r *reading) parseLock(l *Lock, line string) error {
 	var f [lockFields]string
-	if record(line, f[:]) != lockFields {
-		return unreadable("lock", line)
+	if parseRecord(line, f[:]) != lockFields {
+		return unreadableError("lock", line)
 	}
-	var n numbers
-	l.VirtualXID = r.word(f[colVirtualXID])
+	var n numberParser
+	l.VirtualXID = r.intern(f[colVirtualXID])
 	l.TransactionID = n.oid(f[colTransactionID])
 	l.RelationOID = n.oid(f[colRelation])
 	l.ClassID = n.oid(f[colClassID])
@@ -107,7 +107,7 @@ func (r *reading) parseLock(l *Lock, line string) error {
 	l.ObjectSubID = int16(n.int(f[colObjectSubID]))
 	if f[colPage] != "" {
 		l.HasPage = true
-		l.Page = uint32(n.int(f[colPage])) // a signed number there, an unsigned one in truth
+		l.Page = uint32(n.int(f[colPage])) // unsigned, but pg_locks has it as a signed number
 		l.Tuple = uint16(n.int(f[colTuple]))
 	}
 	if l.Type == typeAdvisory {
@@ -117,12 +117,12 @@ func (r *reading) parseLock(l *Lock, line string) error {
 		r.setWait(l, n.seconds(f[colWaitStart]))
 	}
 	if n.err != nil {
-		return unreadable("lock", line)
+		return unreadableError("lock", line)
 	}
 	return nil
 }
 
-// setWait says since when l waits.
+// setWait sets when the wait of l began.
 func (r *reading) setWait(l *Lock, start time.Time) {
 	if start.IsZero() {
 		start, l.WaitApprox = l.QueryStart, true
@@ -134,22 +134,22 @@ func (r *reading) setWait(l *Lock, start time.Time) {
 	l.WaitDuration = max(0, r.server.Time.Sub(start))
 }
 
-// named is the relation that l is named after: its own, or the catalog of its
-// object, which has the same number in every database.
-func (l *Lock) named() (database, relation uint32) {
+// namedRelation returns the relation that l is named after: its own, or the catalog of its
+// object, which has the same OID in every database.
+func (l *Lock) namedRelation() (database, relation uint32) {
 	if l.Type == typeObject {
 		return 0, l.ClassID
 	}
 	return l.DatabaseOID, l.RelationOID
 }
 
-// unnamed are the numbers of the relations and of the databases that are still to
-// be named.
-func (r *reading) unnamed() (relations, databases string) {
+// unnamedOIDs returns the OIDs of the relations and databases whose names are still
+// missing.
+func (r *reading) unnamedOIDs() (relations, databases string) {
 	here, elsewhere := map[uint32]struct{}{}, map[uint32]struct{}{}
-	for _, locks := range [][]Lock{r.locks, r.aside} {
+	for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 		for i := range locks {
-			switch database, relation := locks[i].named(); {
+			switch database, relation := locks[i].namedRelation(); {
 			case relation == 0:
 			case database == 0 || database == r.server.databaseOID:
 				if _, named := r.relations[relation]; !named {
@@ -160,15 +160,15 @@ func (r *reading) unnamed() (relations, databases string) {
 			}
 		}
 	}
-	return oids(here), oids(elsewhere)
+	return oidArray(here), oidArray(elsewhere)
 }
 
-// nameLocks names what is locked. A relation that no longer exists, or that is
-// not committed yet, has its number for a name.
+// nameLocks sets the names of what is locked. If a relation no longer exists or is
+// not committed yet, its name is its OID.
 func (r *reading) nameLocks(locks []Lock) {
 	for i := range locks {
 		l := &locks[i]
-		database, relation := l.named()
+		database, relation := l.namedRelation()
 		if relation == 0 {
 			continue
 		}
@@ -176,7 +176,7 @@ func (r *reading) nameLocks(locks []Lock) {
 		if database == 0 || database == r.server.databaseOID {
 			c, ok := r.relations[relation]
 			if !ok {
-				c.name = r.word(number(relation))
+				c.name = r.intern(number(relation))
 			}
 			l.Kind, l.Schema, l.Relation = c.kind, c.schema, c.name
 			continue
@@ -185,16 +185,16 @@ func (r *reading) nameLocks(locks []Lock) {
 		if !ok {
 			name = number(database)
 		}
-		l.Relation = r.word(name + ":" + number(relation))
+		l.Relation = r.intern(name + ":" + number(relation))
 	}
 }
 
-// resolveRows finds the rows that transactions wait for. A session that waits
-// for a row that another transaction has locked waits for that transaction, and
-// holds the lock of the row itself meanwhile, if it is the first in the queue
-// (src/backend/access/heap/README.tuplock). A session that waits for a
-// transaction without it waits for something else, such as a unique key that the
-// other has inserted: then the tables that it writes to are candidates.
+// resolveRows finds the rows that transactions wait for. A session that waits for a
+// row that another transaction has locked waits for that transaction. The first in
+// the queue also holds the tuple lock meanwhile
+// (src/backend/access/heap/README.tuplock). A session that waits for a transaction
+// without a tuple lock waits for something else, such as a unique key that the other
+// has inserted. In that case the tables that it writes to are candidates.
 func (r *reading) resolveRows() {
 	waiting := map[*Session]*Lock{}
 	for i := range r.locks {
@@ -206,7 +206,7 @@ func (r *reading) resolveRows() {
 		return
 	}
 	each := func(resolve func(w, l *Lock)) {
-		for _, locks := range [][]Lock{r.locks, r.aside} {
+		for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 			for i := range locks {
 				if l := &locks[i]; l.Granted {
 					if w := waiting[l.Session]; w != nil {
@@ -235,7 +235,7 @@ func (r *reading) resolveRows() {
 	}
 }
 
-// isTable reports whether the lock is one of a table of the user's.
+// isTable reports whether the lock is on a user table.
 func (l *Lock) isTable() bool {
 	switch l.Kind {
 	case "TABLE", "PARTITIONED_TABLE", "FOREIGN_TABLE":

@@ -16,9 +16,9 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// The benchmarks take turns with what anybody would ask Postgres, on the same
-// connection, and report the ratio of the medians. Most stand on a server with
-// 100,000 locks and 200 sessions that wait in one queue.
+// The benchmarks alternate with the plain query of Postgres on the same connection,
+// and report the ratio of the medians. Most use a server with 100,000 locks and 200
+// sessions that wait in one queue.
 
 func BenchmarkTake(b *testing.B) {
 	q := bigServer(b)
@@ -48,7 +48,7 @@ func BenchmarkLocks(b *testing.B) {
 
 func BenchmarkBlocked(b *testing.B) { benchmarkBlocked(b, bigServer(b)) }
 
-// The same queue, for a table, on a server that has few locks besides.
+// The same queue, for a table, on a server with few other locks.
 func BenchmarkBlockedQueue(b *testing.B) { benchmarkBlocked(b, queueServer(b)) }
 
 func benchmarkBlocked(b *testing.B, q pglock.Querier) {
@@ -76,7 +76,7 @@ func BenchmarkForest(b *testing.B) {
 	}
 }
 
-// On a quiet server the time is that of the statement itself.
+// On a quiet server this is the time of the statement itself.
 func BenchmarkQuiet(b *testing.B) {
 	q := pgxlock.Conn(open(b, pgtest.Database(b)))
 	for name, do := range map[string]func(context.Context) error{
@@ -95,7 +95,7 @@ func BenchmarkQuiet(b *testing.B) {
 	}
 }
 
-// turns runs bare and ours in turns.
+// turns alternates between bare and ours.
 func turns(b *testing.B, bare, ours func()) {
 	var times [2][]time.Duration
 	for b.Loop() {
@@ -115,8 +115,8 @@ func turns(b *testing.B, bare, ours func()) {
 	b.ReportMetric(medians[1]/medians[0], "ratio")
 }
 
-// bigServer is a server with 100,000 locks, and 200 sessions that wait for one
-// another in one queue behind one holder.
+// bigServer returns a server with 100,000 locks, and 200 sessions that wait in one
+// queue behind one holder.
 func bigServer(b *testing.B) pglock.Querier {
 	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{
 		"max_locks_per_transaction": "1000", "max_connections": "250", "deadlock_timeout": "1h",
@@ -134,7 +134,7 @@ func bigServer(b *testing.B) pglock.Querier {
 	return pgxlock.Conn(open(b, dsn))
 }
 
-// queueServer is a server with 200 sessions that wait for one table.
+// queueServer returns a server with 200 sessions that wait for one table.
 func queueServer(b *testing.B) pglock.Querier {
 	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{"max_connections": "250", "deadlock_timeout": "1h"}})
 	dsn := server.ConnString(pgtest.DatabaseOn(b, server))
@@ -161,7 +161,7 @@ func open(b *testing.B, dsn string) *pgx.Conn {
 	return conn
 }
 
-// readAll reads rows as anybody would, and counts them.
+// readAll reads rows in the plain way, and counts them.
 func readAll(b *testing.B, q pglock.Querier, query string, columns int) int {
 	rows, err := q.Query(b.Context(), query)
 	if err != nil {

@@ -145,7 +145,7 @@ func TestLocksOfOtherDatabases(t *testing.T) {
 	}
 }
 
-// What is created but not committed has no name for others, nor has what is gone.
+// A table that is not committed yet, or is gone, has no name for other sessions.
 func TestLocksOfNamelessRelations(t *testing.T) {
 	s := newScene(t)
 	a := s.session("a").do("BEGIN", "CREATE TABLE t ()")
@@ -160,8 +160,8 @@ func TestLocksOfNamelessRelations(t *testing.T) {
 		t.Errorf("the lock is %+v", l)
 	}
 
-	// Dropped by the one who made it: nobody has a name for it any more, and the
-	// lock lasts as long as the transaction.
+	// Dropped by the session that created it: it has no name for anybody, and its
+	// lock lasts until the end of the transaction.
 	a.do("DROP TABLE t")
 	l = a.find("of the dropped table", func(l inspect.Lock) bool {
 		return l.RelationOID == oid && l.Mode == "AccessExclusiveLock"
@@ -170,7 +170,7 @@ func TestLocksOfNamelessRelations(t *testing.T) {
 		t.Errorf("the lock is %+v", l)
 	}
 
-	// Dropped, but not committed: it is there for all others, by its name.
+	// Dropped, but not committed: it still exists for all others, with its name.
 	s.session("maker").do("CREATE TABLE old ()")
 	b := s.session("b").do("BEGIN", "DROP TABLE old")
 	l = b.find("of the table that is to go", func(l inspect.Lock) bool {
@@ -181,7 +181,7 @@ func TestLocksOfNamelessRelations(t *testing.T) {
 	}
 }
 
-// The reader does not see itself reading, but sees what it holds otherwise.
+// The read does not show its own locks, but shows the session's other locks.
 func TestLocksOfTheReader(t *testing.T) {
 	s := newScene(t)
 	if n := len(s.locks()); n > 0 {

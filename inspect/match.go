@@ -25,21 +25,21 @@ var (
 
 // The markers of matching.sql.
 const (
-	lockConditions     = "AND true -- conditions on the lock d and its session a"
-	blockingConditions = "WHERE true -- conditions on the blocking session b, or false without any"
+	lockConditionsMarker     = "AND true -- conditions on the lock d and its session a"
+	blockingConditionsMarker = "WHERE true -- conditions on the blocking session b, or false without any"
 
-	forLocks, endLocks       = "-- for conditions on locks", "-- end of conditions on locks"
-	forBlockers, endBlockers = "-- for conditions on blockers", "-- end of conditions on blockers"
+	beginLocksMarker, endLocksMarker       = "-- for conditions on locks", "-- end of conditions on locks"
+	beginBlockersMarker, endBlockersMarker = "-- for conditions on blockers", "-- end of conditions on blockers"
 )
 
-// conditions are filters as SQL.
+// conditions holds filters compiled to SQL.
 type conditions struct {
 	lock, blocking []string
 	values         map[string]string
 }
 
-// readMatching runs matching.sql with the filters, all but those that only Go can
-// judge: see matchesHere.
+// readMatching runs matching.sql with all filters except those that only Go can
+// evaluate: see matchedHere.
 func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []Filter) (*reading, error) {
 	c := conditions{values: map[string]string{"pairs": strconv.FormatBool(pairs)}}
 	for _, f := range filters {
@@ -61,7 +61,7 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 	}
 	r, err := read(ctx, q, sql, c.values)
 	if err != nil {
-		return nil, judged(err)
+		return nil, markFilterError(err)
 	}
 	if len(c.blocking) == 0 {
 		r.blocking = nil
@@ -73,21 +73,21 @@ func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []F
 }
 
 // statement returns template, which is matching.sql, with the conditions and without
-// what only they need.
+// the parts that only other conditions need.
 func (c *conditions) statement(template string) (string, error) {
-	blocking := "false" // all blockers match, so none needs to be reported
+	blocking := "false" // all blockers match, so none is listed
 	if len(c.blocking) > 0 {
-		blocking = all(c.blocking)
+		blocking = joinConditions(c.blocking)
 	}
 	return fill(template,
-		marker{begin: lockConditions, text: "AND " + all(c.lock)},
-		marker{begin: blockingConditions, text: "WHERE " + blocking},
-		marker{begin: forLocks, end: endLocks, keep: len(c.lock) > 0},
-		marker{begin: forBlockers, end: endBlockers, keep: len(c.blocking) > 0},
+		marker{begin: lockConditionsMarker, text: "AND " + joinConditions(c.lock)},
+		marker{begin: blockingConditionsMarker, text: "WHERE " + blocking},
+		marker{begin: beginLocksMarker, end: endLocksMarker, keep: len(c.lock) > 0},
+		marker{begin: beginBlockersMarker, end: endBlockersMarker, keep: len(c.blocking) > 0},
 	)
 }
 
-func all(conditions []string) string {
+func joinConditions(conditions []string) string {
 	if len(conditions) == 0 {
 		return "true"
 	}
@@ -98,11 +98,11 @@ func all(conditions []string) string {
 func (c *conditions) add(ctx context.Context, q pglock.Querier, f Filter) error {
 	switch {
 	case len(f.tables) > 0:
-		set, err := tables(ctx, q, f.tables)
+		set, err := tableOIDs(ctx, q, f.tables)
 		if err != nil {
 			return err
 		}
-		c.lock = append(c.lock, "d.relation_oid OPERATOR(pg_catalog.=) ANY (CAST("+c.value(oids(set))+" AS pg_catalog.oid[]))")
+		c.lock = append(c.lock, "d.relation_oid OPERATOR(pg_catalog.=) ANY (CAST("+c.value(oidArray(set))+" AS pg_catalog.oid[]))")
 	case len(f.pids) > 0:
 		var list []string
 		for _, pid := range f.pids {
@@ -122,15 +122,15 @@ func (c *conditions) add(ctx context.Context, q pglock.Querier, f Filter) error 
 	return nil
 }
 
-// value makes v a parameter and returns what stands for it.
+// value adds v as a parameter and returns a reference to it.
 func (c *conditions) value(v string) string {
 	name := "value" + strconv.Itoa(len(c.values))
 	c.values[name] = v
 	return "CAST(:'" + name + "' AS pg_catalog.text)"
 }
 
-// compare compares a column of a table of matching.sql. Nothing in it but the
-// value comes from the caller, and that is a parameter.
+// compare returns a comparison of a column of matching.sql. Only the value comes from
+// the caller, and it is a parameter.
 func (c *conditions) compare(table string, f Filter) string {
 	column := table + `."` + f.attribute.Name + `"`
 	operator := f.operator
@@ -156,19 +156,19 @@ func (c *conditions) compare(table string, f Filter) string {
 	return condition
 }
 
-// tables are the numbers of tables and of their partitions.
-func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
+// tableOIDs returns the OIDs of tables, their partitions and their inheritance children.
+func tableOIDs(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
 	set := map[uint32]struct{}{}
 	for _, name := range names {
 		found := false
-		err := query(ctx, q, tablesSQL, map[string]string{"table": name}, func(what, that string) error {
-			var n numbers
-			set[n.oid(that)] = struct{}{}
+		err := query(ctx, q, tablesSQL, map[string]string{"table": name}, func(kind, payload string) error {
+			var n numberParser
+			set[n.oid(payload)] = struct{}{}
 			found = true
 			return n.err
 		})
 		if err != nil {
-			return nil, judged(fmt.Errorf("the table %q: %w", name, err))
+			return nil, markFilterError(fmt.Errorf("the table %q: %w", name, err))
 		}
 		if !found {
 			return nil, filterError{fmt.Errorf("there is no table %q in this database; write it as in SQL, with its schema if search_path does not find it", name)}
@@ -177,15 +177,15 @@ func tables(ctx context.Context, q pglock.Querier, names []string) (map[uint32]s
 	return set, nil
 }
 
-// matchedHere reports whether the filter is about what only Go knows, because it
-// is made from what Postgres tells. Its regular expressions are Postgres' own all
-// the same.
+// matchedHere reports whether the filter is about a value that only Go knows, because
+// it is derived from Postgres' data. Postgres still evaluates its regular
+// expressions.
 func (f Filter) matchedHere() bool {
 	name := f.attribute.Name
 	return name == "query" || name == "target" || name == blockField || name == "context" || strings.HasPrefix(name, contextPrefix)
 }
 
-// matchHere keeps the rows that match the filters that are matched here.
+// matchHere returns the rows that match the filters that are evaluated here.
 func matchHere[T any](ctx context.Context, q pglock.Querier, rows []T, filters []Filter, get func(Filter, *T) any) ([]T, error) {
 	for _, f := range filters {
 		if !f.matchedHere() || len(rows) == 0 {
@@ -210,7 +210,7 @@ func matchHere[T any](ctx context.Context, q pglock.Querier, rows []T, filters [
 	return rows, nil
 }
 
-// matcher judges each of the values that each yields, once.
+// matcher evaluates the filter once for each distinct value that each yields.
 func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield func(any))) (map[string]bool, error) {
 	matches := map[string]bool{}
 	var texts []string
@@ -230,7 +230,7 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 	}
 	sent := slices.Clone(texts)
 	for i, text := range sent {
-		// A context may have a NUL in it, of which Postgres makes no text.
+		// A context may contain a NUL, which Postgres does not accept in text.
 		sent[i] = strings.ReplaceAll(text, "\x00", "\ufffd")
 	}
 	list, err := json.Marshal(sent)
@@ -238,21 +238,21 @@ func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield f
 		return nil, err
 	}
 	values := map[string]string{"texts": string(list), "pattern": f.value.text}
-	err = query(ctx, q, matchSQL, values, func(what, that string) error {
-		i, err := strconv.Atoi(that)
+	err = query(ctx, q, matchSQL, values, func(kind, payload string) error {
+		i, err := strconv.Atoi(payload)
 		if err != nil || i < 0 || i >= len(texts) {
-			return unreadable(what, that)
+			return unreadableError(kind, payload)
 		}
 		matches[texts[i]] = f.operator == "~"
 		return nil
 	})
 	if err != nil {
-		return nil, judged(fmt.Errorf("the filter %q: %w", short(f.text), err))
+		return nil, markFilterError(fmt.Errorf("the filter %q: %w", short(f.text), err))
 	}
 	return matches, nil
 }
 
-// textOf is a value as text for comparing: a map as JSON, nothing as "".
+// textOf returns a value as text for comparisons: a map as JSON, nil as "".
 func textOf(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -267,7 +267,7 @@ func textOf(v any) string {
 	return ""
 }
 
-// matchedPairs are the pairs of matching.sql.
+// matchedPairs returns the pairs of matching.sql that match the filters.
 func (r *reading) matchedPairs(ctx context.Context, q pglock.Querier, filters []Filter) ([]Pair, error) {
 	return matchHere(ctx, q, r.pairs(), filters, func(f Filter, p *Pair) any {
 		a := f.attribute

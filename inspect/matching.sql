@@ -1,15 +1,15 @@
--- The locks that answer a filter, or those that are waited for and answer it with
--- who blocks them; otherwise as snapshot.sql. Conditions take the place of the
--- lines that end in a comment saying so; what stands between "for conditions" and
--- "end of conditions" is cut out when there are none, because planning it takes long.
--- It is not run unless each of these markers is in it once: see template in sql.go. Run
--- it in psql with -v pairs=t.
+-- The locks that match the filters, or with pairs, the matching waits and their
+-- blockers; otherwise like snapshot.sql. Conditions replace the lines that end in a
+-- comment about conditions. The parts between "for conditions" and "end of
+-- conditions" are removed if there are none, because planning them takes long. The
+-- statement is run only if it has each of these markers exactly once: see fill in
+-- sql.go. Run it in psql with -v pairs=t.
 WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
 ),
--- What not every version has: a column of such a name, if there is one, stands
--- nearer to what reads it in the queries below than these, which are then unused.
+-- Columns that not every version has. If the catalog has such a column, it is in a
+-- nearer scope of the queries below, and the one here is not used.
 absent AS MATERIALIZED (
     SELECT CAST(NULL AS pg_catalog.timestamptz) AS waitstart, -- before 14
         CAST(NULL AS pg_catalog.int4) AS leader_pid, -- before 13
@@ -51,8 +51,8 @@ activity AS MATERIALIZED (
         OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
     ) AS a
 ),
--- The sessions, with the attributes that filters name; those that none names are
--- not computed. Times and durations are microseconds.
+-- The sessions, with the attributes that filters name; unused ones are not computed.
+-- Times and durations are in microseconds.
 sessions AS NOT MATERIALIZED (
     SELECT x.*,
         v.now OPERATOR(pg_catalog.-)
@@ -78,15 +78,15 @@ sessions AS NOT MATERIALIZED (
 waits AS MATERIALIZED (
     SELECT l.* FROM locks AS l WHERE NOT l.granted
 ),
--- What is needed to tell what waits are about: who else holds what they wait for,
--- the rows that transactions wait for (see resolveRows), the tables that those
--- write to, and the numbers of prepared transactions.
-aside AS MATERIALIZED (
+-- The locks needed to explain the waits: the holders of the awaited locks, the rows
+-- that transactions wait for (see resolveRows), the tables that those transactions
+-- write to, and the transaction IDs of prepared transactions.
+side_locks AS MATERIALIZED (
     SELECT l.*
     FROM locks AS l
     WHERE l.granted AND (
         CAST(:'pairs' AS pg_catalog.bool)
-            -- One number is quick to compare; it lets a few more pass than are needed.
+            -- Comparing one number is fast; a few more rows than needed pass.
             AND COALESCE(l.objid, l.relation, 0) OPERATOR(pg_catalog.=) ANY (
                 SELECT COALESCE(w.objid, w.relation, 0) FROM waits AS w)
         OR (l.locktype OPERATOR(pg_catalog.=) 'tuple'
@@ -97,7 +97,7 @@ aside AS MATERIALIZED (
 ),
 awaited_rows AS MATERIALIZED (
     SELECT DISTINCT ON (l.pid) l.pid, l.database, l.relation, l.page, l.tuple
-    FROM aside AS l
+    FROM side_locks AS l
     WHERE l.locktype OPERATOR(pg_catalog.=) 'tuple'
 ),
 matched AS MATERIALIZED (
@@ -180,18 +180,18 @@ blocking AS MATERIALIZED (
     WHERE true -- conditions on the blocking session b, or false without any
 ),
 packed AS MATERIALIZED (
-    SELECT x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath,
+    SELECT x.kind, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath,
         pg_catalog.string_agg(CAST(ROW (x.relation, x.page, x.tuple, x.virtualxid, x.transactionid,
             x.classid, x.objid, x.objsubid,
             EXTRACT(epoch FROM x.wait_began)) AS pg_catalog.text), E'\n') AS locks
-    FROM (SELECT 'locks' AS what, m.* FROM matched AS m
+    FROM (SELECT 'locks' AS kind, m.* FROM matched AS m
         UNION ALL
-        SELECT 'aside', l.* FROM aside AS l) AS x
-    GROUP BY x.what, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath
+        SELECT 'side_locks', l.* FROM side_locks AS l) AS x
+    GROUP BY x.kind, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath
 ),
--- A blocker holds what is waited for, or waits for it ahead: which is known
--- without looking into the edges, of which a queue has very many. One that came
--- only now is asked for with sessions.sql.
+-- A blocker holds the awaited lock or waits for it ahead. That is known without
+-- reading the edges, of which a queue has very many. Blockers that came only now are
+-- read with sessions.sql.
 involved AS MATERIALIZED (
     SELECT p.pid FROM packed AS p
     UNION
@@ -203,18 +203,18 @@ involved AS MATERIALIZED (
     UNION
     SELECT k.pid FROM blocking AS k
 )
-SELECT 'edge' AS what,
-    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS that
+SELECT 'edge' AS kind,
+    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS payload
 FROM edges AS e
 UNION ALL
--- Those of the blockers that answer the filters.
+-- The blockers that match the filters.
 SELECT 'blocking', pg_catalog.concat(k.pid)
 FROM blocking AS k
 UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
 UNION ALL
-SELECT 'session', x.that
+SELECT 'session', x.payload
 FROM absent CROSS JOIN LATERAL (
     SELECT a.pid, CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
         a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
@@ -222,7 +222,7 @@ FROM absent CROSS JOIN LATERAL (
         CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
-        a.query) AS pg_catalog.text) AS that
+        a.query) AS pg_catalog.text) AS payload
     FROM activity AS a
 ) AS x
 WHERE x.pid OPERATOR(pg_catalog.=) ANY (
@@ -234,16 +234,16 @@ SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x
 WHERE EXISTS (SELECT FROM packed AS p WHERE p.pid IS NULL)
 UNION ALL
--- The names of most relations, as in names.sql, which is then only asked for what
--- is missing here. As an array they are found by the index.
+-- The names of most relations, as in names.sql, which then reads only the missing
+-- ones. With an array the index is used.
 SELECT 'relation', CAST(ROW (c.oid, n.nspname, c.relkind, c.relname) AS pg_catalog.text)
 FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
         SELECT m.relation FROM matched AS m WHERE m.relation IS NOT NULL
         UNION
-        SELECT l.relation FROM aside AS l WHERE l.relation IS NOT NULL))
+        SELECT l.relation FROM side_locks AS l WHERE l.relation IS NOT NULL))
 UNION ALL
-SELECT p.what, pg_catalog.concat(CAST(ROW (p.pid, p.virtualtransaction, p.locktype, p.database,
+SELECT p.kind, pg_catalog.concat(CAST(ROW (p.pid, p.virtualtransaction, p.locktype, p.database,
     p.mode, p.granted, p.fastpath) AS pg_catalog.text), E'\n', p.locks)
 FROM packed AS p;

@@ -9,50 +9,51 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// A Pair is a session that waits for a lock and one that it waits for. A session
-// that several others keep waiting is in several pairs.
+// A Pair is a waiting session and one of its blockers. A session with several
+// blockers is in several pairs.
 //
 // Parallel workers count as their leader, on both sides.
 type Pair struct {
-	// Lock is what is waited for; its Session is the one that waits. Never nil.
+	// Lock is the awaited lock; its Session is the waiter. Never nil.
 	*Lock
 
-	// Blocking is who it waits for: a session, or a prepared transaction, which
-	// has PID 0 and Prepared. Never nil.
+	// Blocking is the blocker: a session, or a prepared transaction, which has PID 0
+	// and Prepared. Never nil.
 	Blocking *Session
 
-	// Block says whether Blocking holds the lock or only stands ahead in the queue.
+	// Block reports whether Blocking holds the lock or is only ahead in the lock
+	// queue.
 	Block Block
 
-	// Held is the lock that Blocking holds, or one of them; nil when Block is Soft.
+	// Held is the conflicting lock that Blocking holds, or one of them; nil if Block
+	// is Soft.
 	Held *Lock
 
-	waiter int32 // the process that waits: the session's own, or a worker of it
+	waiter int32 // PID of the waiting process: the session or a parallel worker
 }
 
-// Block is how one session blocks another.
+// A Block is how one session blocks another.
 type Block string
 
 const (
-	// Hard is the block of one who holds a lock that conflicts with the one that
-	// is waited for. Ending it helps.
+	// Hard means that the blocker holds a lock that conflicts with the awaited one.
+	// Ending it helps.
 	Hard Block = "hard"
 
-	// Soft is the block of one who waits for a conflicting lock itself, ahead in
-	// the queue. It is a victim too: ending whoever it waits for helps both.
+	// Soft means that the blocker waits for a conflicting lock itself, ahead in the
+	// lock queue. It is blocked too: ending its blocker helps both.
 	Soft Block = "soft"
 )
 
-// Blocked are the pairs of sessions of which one waits for the other, the longest
-// wait first, where all filters match. A filter is about the lock that is waited
-// for and its session; with a field that begins with blocking_, about the
-// session that blocks.
+// Blocked returns the pairs of waiters and blockers that match all filters, the
+// longest wait first. A filter is about the awaited lock and its session; a field
+// that begins with blocking_ is about the blocking session.
 //
-// pg_blocking_pids is asked once for each session whose wait matches, and for no
-// other (PostgreSQL manual, 9.26.1 "Session Information Functions"). ctx covers
-// the reading, as for [Locks].
+// pg_blocking_pids is called once for each session whose wait matches, and for no
+// other (PostgreSQL manual, 9.26.1 "Session Information Functions"). ctx covers the
+// reading, as for [Locks].
 func Blocked(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Pair, error) {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	r, err := readMatching(ctx, q, true, filters)
 	if err != nil {
@@ -65,11 +66,12 @@ func Blocked(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Pair, 
 	return pairs, nil
 }
 
-// pairs joins the waits to their blockers. What it returns stays as it is when
-// the locks are moved.
+// pairs joins the waits to their blockers. The result stays valid if the locks are
+// moved.
 //
-// In a queue each waits for all before it, so there may be many thousands of pairs
-// of a few hundred sessions: what a pair costs is kept to looking two sessions up.
+// In a lock queue each session waits for all before it, so a few hundred sessions can
+// have many thousands of pairs: the cost of each pair is limited to looking up two
+// sessions.
 func (r *reading) pairs() []Pair {
 	var waits []Lock
 	most := 0
@@ -85,35 +87,35 @@ func (r *reading) pairs() []Pair {
 	slices.SortFunc(waits, func(a, b Lock) int { return compareWaits(&a, &b) })
 	holders := r.holders(waits)
 
-	ways := map[*Session]int{} // a leader may wait by way of several workers
+	waitCount := map[*Session]int{} // a leader may wait through several workers
 	for i := range waits {
-		ways[r.leader(waits[i].Session)]++
+		waitCount[r.leader(waits[i].Session)]++
 	}
-	seen := map[[2]*Session]bool{} // of those
+	seen := map[[2]*Session]bool{} // pairs of such leaders
 
 	type wanted struct {
 		object
 		mode string
 	}
-	obstacles := map[wanted]obstacles{}
+	byWait := map[wanted]conflictHolders{}
 	pairs := make([]Pair, 0, most)
 	var blockers []*Session
 	for i := range waits {
 		wait := &waits[i]
 		want := wanted{wait.object(), wait.Mode}
-		in, ok := obstacles[want]
+		in, ok := byWait[want]
 		if !ok {
-			in = r.obstacles(conflicting(holders[want.object], wait.Mode))
-			obstacles[want] = in
+			in = r.conflictHolders(conflictingLocks(holders[want.object], wait.Mode))
+			byWait[want] = in
 		}
 		waiter := wait.PID
 		wait.Session = r.leader(wait.Session)
 		blockers = r.blockers(blockers[:0], r.waits[waiter], in)
 		for n, blocking := range blockers {
-			if blocking == wait.Session || repeats(blockers[:n], blocking) {
+			if blocking == wait.Session || containsSorted(blockers[:n], blocking) {
 				continue
 			}
-			if ways[wait.Session] > 1 {
+			if waitCount[wait.Session] > 1 {
 				key := [2]*Session{wait.Session, blocking}
 				if seen[key] {
 					continue
@@ -130,8 +132,8 @@ func (r *reading) pairs() []Pair {
 	return pairs
 }
 
-// repeats reports whether s is in list already, which is sorted by numbers.
-func repeats(list []*Session, s *Session) bool {
+// containsSorted reports whether list, which is sorted by PID, contains s.
+func containsSorted(list []*Session, s *Session) bool {
 	for i := len(list) - 1; i >= 0 && list[i].PID == s.PID; i-- {
 		if list[i] == s {
 			return true
@@ -140,9 +142,9 @@ func repeats(list []*Session, s *Session) bool {
 	return false
 }
 
-// blockers appends whom pg_blocking_pids names to list, by their numbers. One may
-// be in it more than once.
-func (r *reading) blockers(list []*Session, pids []int32, in obstacles) []*Session {
+// blockers appends the sessions that pg_blocking_pids names to list, sorted by PID. A
+// session may be in it more than once.
+func (r *reading) blockers(list []*Session, pids []int32, in conflictHolders) []*Session {
 	for _, pid := range pids {
 		switch {
 		case r.blocking != nil && !r.blocking[pid]:
@@ -150,26 +152,26 @@ func (r *reading) blockers(list []*Session, pids []int32, in obstacles) []*Sessi
 			list = append(list, r.leader(r.session(pid)))
 		case len(in.prepared) > 0:
 			list = append(list, in.prepared...)
-		default: // it came or went between the readings
+		default: // it came or went between the reads
 			list = append(list, &Session{Prepared: &Prepared{}})
 		}
 	}
-	// The pids are sorted; a leader that takes the place of its worker may not be.
+	// The PIDs are sorted, but a leader that replaces its worker may be out of order.
 	if byPID := func(a, b *Session) int { return cmp.Compare(a.PID, b.PID) }; !slices.IsSortedFunc(list, byPID) {
 		slices.SortStableFunc(list, byPID)
 	}
 	return list
 }
 
-// obstacles are those who hold what a wait is about in a mode that shuts it out.
-// pg_blocking_pids names them and those who stand ahead in the queue alike.
-type obstacles struct {
-	held     map[*Session]*Lock // what each holds, or one of those
-	prepared []*Session         // those that pg_blocking_pids calls 0
+// conflictHolders are the sessions whose locks conflict with a wait. pg_blocking_pids does
+// not distinguish them from sessions that are ahead in the lock queue.
+type conflictHolders struct {
+	held     map[*Session]*Lock // a conflicting lock of each
+	prepared []*Session         // pg_blocking_pids reports them as 0
 }
 
-func (r *reading) obstacles(locks []*Lock) obstacles {
-	in := obstacles{held: map[*Session]*Lock{}}
+func (r *reading) conflictHolders(locks []*Lock) conflictHolders {
+	in := conflictHolders{held: map[*Session]*Lock{}}
 	for _, l := range locks {
 		s := r.leader(l.Session)
 		if in.held[s] != nil {
@@ -183,7 +185,7 @@ func (r *reading) obstacles(locks []*Lock) obstacles {
 	return in
 }
 
-// holders are the locks that are held on the things that are waited for.
+// holders returns the held locks on each awaited object.
 func (r *reading) holders(waits []Lock) map[object][]*Lock {
 	if len(waits) == 0 {
 		return nil
@@ -192,7 +194,7 @@ func (r *reading) holders(waits []Lock) map[object][]*Lock {
 	for i := range waits {
 		holders[waits[i].object()] = nil
 	}
-	for _, locks := range [][]Lock{r.locks, r.aside} {
+	for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 		for i := range locks {
 			if l := &locks[i]; l.Granted {
 				o := l.object()
@@ -206,8 +208,8 @@ func (r *reading) holders(waits []Lock) map[object][]*Lock {
 	return holders
 }
 
-// conflicting are those of the locks that shut out whoever wants mode.
-func conflicting(locks []*Lock, mode string) []*Lock {
+// conflictingLocks returns the locks that conflict with mode.
+func conflictingLocks(locks []*Lock, mode string) []*Lock {
 	wanted, err := pglock.ParseMode(mode)
 	if err != nil {
 		return nil
@@ -221,7 +223,7 @@ func conflicting(locks []*Lock, mode string) []*Lock {
 	return conflicting
 }
 
-// leader is who s works for, if it is a parallel worker, else s.
+// leader returns the leader of s if s is a parallel worker, or else s.
 func (r *reading) leader(s *Session) *Session {
 	if s.LeaderPID == 0 {
 		return s

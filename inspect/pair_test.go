@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// take is the whole picture; Blocked must have the same pairs.
+// take returns a snapshot; Blocked must return the same pairs.
 func (s *scene) take() *inspect.Snapshot {
 	s.t.Helper()
 	snapshot, err := inspect.Take(s.t.Context(), s.q)
@@ -29,7 +29,7 @@ func (s *scene) take() *inspect.Snapshot {
 	return snapshot
 }
 
-// describe has a line for each pair.
+// describe returns a line for each pair.
 func describe(pairs []inspect.Pair) string {
 	var b strings.Builder
 	for _, p := range pairs {
@@ -46,7 +46,7 @@ func describe(pairs []inspect.Pair) string {
 	return b.String()
 }
 
-// wantPairs checks who blocks whom, in the order of the waits.
+// wantPairs checks the pairs, in the order of the waits.
 func (s *scene) wantPairs(want ...string) *inspect.Snapshot {
 	s.t.Helper()
 	snapshot := s.take()
@@ -99,8 +99,8 @@ func TestUniqueInsert(t *testing.T) {
 	}
 }
 
-// A migration waits behind a reader, and the next reader behind the migration:
-// the wait of the latter is for the queue alone.
+// A migration waits behind a reader, and the next reader behind the migration: the
+// last one waits only because of the queue.
 func TestSoftBlock(t *testing.T) {
 	s := newScene(t)
 	a := s.session("a").do("CREATE TABLE t (id int)", "BEGIN", "SELECT * FROM t")
@@ -125,7 +125,7 @@ func TestSoftBlock(t *testing.T) {
 	}
 }
 
-// draw draws trees, with how many are behind each.
+// draw draws trees, with the number of sessions behind each.
 func draw(trees []*inspect.Tree) string {
 	var b strings.Builder
 	for _, t := range trees {
@@ -250,7 +250,7 @@ func TestAdvisoryQueue(t *testing.T) {
 	a.do("SELECT pg_advisory_unlock_all()")
 }
 
-// What a serializable transaction read is marked, and blocks nobody.
+// What a serializable transaction has read is marked, and blocks nothing.
 func TestPredicateLocks(t *testing.T) {
 	s := newScene(t)
 	s.session("setup").do("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
@@ -277,7 +277,7 @@ func TestPairOfAnotherDatabase(t *testing.T) {
 	b.join()
 }
 
-// Two who wait for each other are shown until Postgres ends one of them.
+// Two sessions that wait for each other are shown until Postgres ends one of them.
 func TestDeadlock(t *testing.T) {
 	s := newScene(t)
 	a := s.session("a").do("SET deadlock_timeout = '1min'", "SELECT pg_advisory_lock(1)")
@@ -295,8 +295,8 @@ func TestDeadlock(t *testing.T) {
 	}
 }
 
-// Who holds a lock that does not conflict, and waits ahead for one that does,
-// blocks softly.
+// A session that holds a lock that does not conflict, and waits ahead for one that
+// does, is a soft blocker.
 func TestSoftHolder(t *testing.T) {
 	s := newScene(t)
 	s.session("y").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t IN ACCESS SHARE MODE")
@@ -307,7 +307,7 @@ func TestSoftHolder(t *testing.T) {
 		"z waits for AccessShareLock of public.t: soft by x with nothing")
 }
 
-// A session that blocks may come after pg_stat_activity was read for the others.
+// A blocker may come after pg_stat_activity was read for the others.
 func TestBlockerThatCameMeanwhile(t *testing.T) {
 	s := newScene(t)
 	holder := s.session("holder").do("SELECT pg_advisory_lock(1)").pid
@@ -346,7 +346,7 @@ func TestBlockerThatCameMeanwhile(t *testing.T) {
 	}
 }
 
-// lateSession leaves a session out of the first statement's answer.
+// lateSession hides a session from the first statement's result.
 type lateSession struct {
 	pglock.Querier
 	pid int32

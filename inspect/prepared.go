@@ -10,25 +10,26 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// Prepared is a transaction that was prepared for two-phase commit and waits for
-// its second phase: it has locks and no process, survives a restart of the
-// server, and no signal ends it (PostgreSQL manual, 53.17 "pg_prepared_xacts"
-// and PREPARE TRANSACTION).
+// A Prepared is a transaction that was prepared for two-phase commit and not
+// finished. It holds locks without a process, survives a restart of the server, and
+// cannot be ended by a signal (PostgreSQL manual, 53.17 "pg_prepared_xacts" and
+// PREPARE TRANSACTION).
 type Prepared struct {
-	GID           string    // the name that it was given
+	GID           string    // its name
 	Owner         string    // the role that prepared it
-	Database      string    // where it can be ended
-	TransactionID uint32    // its number
+	Database      string    // the database in which it can be ended
+	TransactionID uint32    // its transaction ID
 	PreparedAt    time.Time // when it was prepared
 }
 
-// Remedy is the statement that ends the transaction and frees its locks, by
-// undoing its work. It is to be run in Database, by Owner or a superuser. COMMIT
-// PREPARED ends it too, and keeps the work: only who prepared it knows which.
+// Remedy returns the statement that rolls back the transaction and releases its
+// locks. Run it in Database, as Owner or a superuser. COMMIT PREPARED ends it too and
+// keeps the work: only its owner knows which is right.
 func (p *Prepared) Remedy() string { return "ROLLBACK PREPARED " + literal(p.GID) }
 
-// literal is a string as SQL writes it, whatever standard_conforming_strings is.
-// What a terminal might obey, or not show, is escaped.
+// literal returns s as a string in SQL that does not depend on
+// standard_conforming_strings. Characters that a terminal might interpret or not show
+// are escaped.
 func literal(s string) string {
 	escape := ""
 	var b strings.Builder
@@ -52,7 +53,7 @@ func literal(s string) string {
 	return escape + "'" + b.String() + "'"
 }
 
-// prepared is a Prepared as a Session.
+// prepared wraps a Prepared as a Session.
 type prepared struct{ session *Session }
 
 // parsePrepared reads a row of pg_prepared_xacts as JSON.
@@ -69,7 +70,7 @@ func parsePrepared(text string) (prepared, error) {
 	}
 	id, err := strconv.ParseUint(row.Transaction, 10, 32)
 	if err != nil {
-		return prepared{}, fmt.Errorf("inspect: the number of a prepared transaction: %w", err)
+		return prepared{}, fmt.Errorf("inspect: the transaction ID of a prepared transaction: %w", err)
 	}
 	p := &Prepared{
 		GID:           row.GID,
@@ -87,14 +88,15 @@ func parsePrepared(text string) (prepared, error) {
 	}}, nil
 }
 
-// statePrepared is the State of a prepared transaction; it is not one of Postgres'.
+// statePrepared is the State of a prepared transaction; it is not a state of
+// Postgres.
 const statePrepared = "prepared"
 
-// resolvePrepared gives the locks of prepared transactions their sessions. Such
-// a lock has no pid. What it has is the virtual number of the transaction, which
-// it shares with the lock that each transaction holds on its own number, which
-// pg_prepared_xacts has too. (In older versions the virtual number was -1/number
-// once the server had restarted.)
+// resolvePrepared assigns the locks of prepared transactions to their sessions. Such
+// a lock has no PID, but a virtual transaction ID. Each transaction also holds a lock
+// on its own transaction ID, which has the same virtual transaction ID, and
+// pg_prepared_xacts has the transaction ID. (In older versions the virtual
+// transaction ID was -1/transaction ID after a restart of the server.)
 func (r *reading) resolvePrepared() {
 	if len(r.prepared) == 0 {
 		return
@@ -108,9 +110,9 @@ func (r *reading) resolvePrepared() {
 		byVirtual["-1/"+strconv.FormatUint(uint64(id), 10)] = p.session
 	}
 	each := func(do func(l *Lock)) {
-		for _, locks := range [][]Lock{r.locks, r.aside} {
+		for _, locks := range [][]Lock{r.locks, r.sideLocks} {
 			for i := range locks {
-				if l := &locks[i]; l.Session == r.nobody {
+				if l := &locks[i]; l.Session == r.unowned {
 					do(l)
 				}
 			}

@@ -24,58 +24,57 @@ var (
 	namesSQL string
 )
 
-// readTimeout bounds a read whose ctx has no deadline.
+// readTimeout limits a read whose ctx has no deadline.
 const readTimeout = 30 * time.Second
 
-// reading is what a read gives.
+// A reading is the result of a read.
 type reading struct {
 	server    Server
 	sessions  map[int32]*Session
-	nobody    *Session // of the locks that belong to no process
+	unowned   *Session // the session of locks without a process
 	relations map[uint32]relation
 	databases map[uint32]string
-	blocking  map[int32]bool    // those that answer the filters, or nil for all
-	waits     map[int32][]int32 // from a session that waits to those that block it, sorted, repeats and 0 included
+	blocking  map[int32]bool    // the blockers that match the filters, or nil for all
+	waits     map[int32][]int32 // the blockers of each waiter, sorted, including duplicates and 0
 	prepared  []prepared
 	locks     []Lock
-	aside     []Lock // needed to understand locks, if locks are not all
+	sideLocks []Lock // other locks needed to explain locks, if locks is not complete
 
-	packed struct{ locks, aside []string } // each what some locks have in common, and a line for each of them
-	words  map[string]string
+	packed   struct{ locks, sideLocks []string } // each is the line that some locks share, and a line for each
+	interned map[string]string
 }
 
 // relation is a row of pg_class.
 type relation struct{ schema, kind, name string }
 
-// bound gives a read whose ctx has no deadline one of its own. A driver asks the
-// server to end the statement when its ctx ends, so this bounds the server too.
-// A statement_timeout could not: set in a statement it comes too late for that
-// statement, and set before, it would have to be set back, which nobody could
-// promise in a pool.
-func bound(ctx context.Context) (context.Context, context.CancelFunc) {
+// withDeadline adds a deadline to a ctx that has none. When ctx ends, the driver asks the
+// server to cancel the statement, so this limits the server too. statement_timeout
+// would not do: set within the statement it takes effect only for the next one, and
+// set before, it would have to be reset, which cannot be guaranteed in a pool.
+func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, readTimeout)
 }
 
-// read runs one of the statements that answer as snapshot.sql does, and then
-// sessions.sql and names.sql, where there is something to ask.
+// read runs a statement with the result format of snapshot.sql, and then sessions.sql
+// and names.sql if anything is missing.
 func read(ctx context.Context, q pglock.Querier, sql string, values map[string]string) (*reading, error) {
 	r := &reading{
 		sessions:  map[int32]*Session{},
-		nobody:    &Session{},
+		unowned:   &Session{},
 		relations: map[uint32]relation{},
 		databases: map[uint32]string{},
 		blocking:  map[int32]bool{},
 		waits:     map[int32][]int32{},
-		words:     map[string]string{},
+		interned:  map[string]string{},
 	}
-	if err := query(ctx, q, sql, values, r.add); err != nil {
+	if err := query(ctx, q, sql, values, r.addRow); err != nil {
 		return nil, err
 	}
-	if pids := r.unmet(); pids != "{}" {
-		if err := query(ctx, q, sessionsSQL, map[string]string{"pids": pids}, r.add); err != nil {
+	if pids := r.unknownBlockers(); pids != "{}" {
+		if err := query(ctx, q, sessionsSQL, map[string]string{"pids": pids}, r.addRow); err != nil {
 			return nil, err
 		}
 	}
@@ -86,27 +85,27 @@ func read(ctx context.Context, q pglock.Querier, sql string, values map[string]s
 	if r.locks, err = r.parseLocks(r.packed.locks); err != nil {
 		return nil, err
 	}
-	if r.aside, err = r.parseLocks(r.packed.aside); err != nil {
+	if r.sideLocks, err = r.parseLocks(r.packed.sideLocks); err != nil {
 		return nil, err
 	}
-	if relations, databases := r.unnamed(); relations != "{}" || databases != "{}" {
-		if err := query(ctx, q, namesSQL, map[string]string{"relations": relations, "databases": databases}, r.add); err != nil {
+	if relations, databases := r.unnamedOIDs(); relations != "{}" || databases != "{}" {
+		if err := query(ctx, q, namesSQL, map[string]string{"relations": relations, "databases": databases}, r.addRow); err != nil {
 			return nil, err
 		}
 	}
 	r.nameLocks(r.locks)
-	r.nameLocks(r.aside)
+	r.nameLocks(r.sideLocks)
 	r.resolvePrepared()
 	r.resolveRows()
 	return r, nil
 }
 
-// unmet are those who block and of whom nothing else is known yet, as Postgres
-// reads an array: they came after the locks were read, or are gone.
-func (r *reading) unmet() string {
+// unknownBlockers returns the blockers of which nothing else is known yet, as an array in SQL:
+// they came after the locks were read, or have ended.
+func (r *reading) unknownBlockers() string {
 	pids := map[uint32]struct{}{}
 	for _, blockers := range r.waits {
-		last := int32(0) // which is a prepared transaction
+		last := int32(0) // 0 is a prepared transaction
 		for _, pid := range blockers {
 			if pid != last && r.sessions[pid] == nil {
 				pids[uint32(pid)] = struct{}{}
@@ -114,23 +113,22 @@ func (r *reading) unmet() string {
 			last = pid
 		}
 	}
-	return oids(pids)
+	return oidArray(pids)
 }
 
-// query runs a statement that answers with rows of what and that, and hands them
-// to take.
-func query(ctx context.Context, q pglock.Querier, sql string, values map[string]string, take func(what, that string) error) error {
+// query runs sql, whose rows are (kind, payload) pairs, and calls f for each.
+func query(ctx context.Context, q pglock.Querier, sql string, values map[string]string, f func(kind, payload string) error) error {
 	sql, args, err := bind(sql, values)
 	if err != nil {
 		return err
 	}
-	if g, ok := q.(asker); ok {
-		pairs, asked, err := g.askPairs(ctx, sql, args)
+	if g, ok := q.(pairQuerier); ok {
+		pairs, asked, err := g.queryPairs(ctx, sql, args)
 		if err != nil {
 			return err
 		}
 		for _, pair := range pairs {
-			if err := take(pair[0], pair[1]); err != nil {
+			if err := f(pair[0], pair[1]); err != nil {
 				return err
 			}
 		}
@@ -144,11 +142,11 @@ func query(ctx context.Context, q pglock.Querier, sql string, values map[string]
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var what, that string
-		if err := rows.Scan(&what, &that); err != nil {
+		var kind, payload string
+		if err := rows.Scan(&kind, &payload); err != nil {
 			return err
 		}
-		if err := take(what, that); err != nil {
+		if err := f(kind, payload); err != nil {
 			return err
 		}
 	}
@@ -158,61 +156,61 @@ func query(ctx context.Context, q pglock.Querier, sql string, values map[string]
 	return rows.Close()
 }
 
-// add takes one row.
-func (r *reading) add(what, that string) error {
-	var n numbers
-	switch what {
+// addRow stores one row.
+func (r *reading) addRow(kind, payload string) error {
+	var n numberParser
+	switch kind {
 	case "locks":
-		r.packed.locks = append(r.packed.locks, that)
+		r.packed.locks = append(r.packed.locks, payload)
 		return nil
-	case "aside":
-		r.packed.aside = append(r.packed.aside, that)
+	case "side_locks":
+		r.packed.sideLocks = append(r.packed.sideLocks, payload)
 		return nil
 	case "prepared":
-		p, err := parsePrepared(that)
+		p, err := parsePrepared(payload)
 		r.prepared = append(r.prepared, p)
 		return err
 	case "server":
-		server, err := parseServer(that)
+		server, err := parseServer(payload)
 		r.server = server
 		return err
 	case "session":
-		s, err := parseSession(that)
+		s, err := parseSession(payload)
 		r.sessions[s.PID] = &s
 		return err
 	case "edge":
-		pids, ok := numbersIn(that)
+		pids, ok := parsePIDs(payload)
 		if !ok {
-			return unreadable(what, that)
+			return unreadableError(kind, payload)
 		}
 		slices.Sort(pids[1:])
 		r.waits[pids[0]] = pids[1:]
 		return nil
 	case "blocking":
-		r.blocking[int32(n.int(that))] = true
+		r.blocking[int32(n.int(payload))] = true
 		return n.err
 	case "relation":
 		var f [4]string
-		if record(that, f[:]) == len(f) {
-			r.relations[n.oid(f[0])] = relation{schema: f[1], kind: kind(f[2]), name: f[3]}
+		if parseRecord(payload, f[:]) == len(f) {
+			r.relations[n.oid(f[0])] = relation{schema: f[1], kind: relationKind(f[2]), name: f[3]}
 			return n.err
 		}
 	case "database":
 		var f [2]string
-		if record(that, f[:]) == len(f) {
+		if parseRecord(payload, f[:]) == len(f) {
 			r.databases[n.oid(f[0])] = f[1]
 			return n.err
 		}
 	}
-	return unreadable(what, that)
+	return unreadableError(kind, payload)
 }
 
-func unreadable(what, text string) error {
-	return fmt.Errorf("the server's answer has a %s that cannot be read: %q", what, text)
+func unreadableError(kind, text string) error {
+	return fmt.Errorf("unexpected %s in the server's answer: %q", kind, text)
 }
 
-// session is the session with that number; one that only pg_locks knows has its
-// number and nothing else.
+// session returns the session with that PID. A session that only pg_locks has gets
+// its PID and nothing else.
 func (r *reading) session(pid int32) *Session {
 	s := r.sessions[pid]
 	if s == nil {
@@ -222,23 +220,23 @@ func (r *reading) session(pid int32) *Session {
 	return s
 }
 
-// word is a copy of s that is shared with all that equal it.
-func (r *reading) word(s string) string {
+// intern returns a copy of s that is shared by all equal strings.
+func (r *reading) intern(s string) string {
 	if s == "" {
 		return ""
 	}
-	w, ok := r.words[s]
+	w, ok := r.interned[s]
 	if !ok {
 		w = strings.Clone(s)
-		r.words[w] = w
+		r.interned[w] = w
 	}
 	return w
 }
 
-// numbers reads numbers and remembers the first failure. "" is 0.
-type numbers struct{ err error }
+// numberParser parses numbers and records the first error. "" is 0.
+type numberParser struct{ err error }
 
-func (n *numbers) int(s string) int64 {
+func (n *numberParser) int(s string) int64 {
 	if s == "" {
 		return 0
 	}
@@ -249,11 +247,11 @@ func (n *numbers) int(s string) int64 {
 	return v
 }
 
-func (n *numbers) oid(s string) uint32 { return uint32(n.int(s)) }
+func (n *numberParser) oid(s string) uint32 { return uint32(n.int(s)) }
 
-// numbersIn reads the numbers of processes, with a space between, of which there
-// is at least one. A long queue has so many that this is done by hand.
-func numbersIn(text string) (pids []int32, ok bool) {
+// parsePIDs parses a list of at least one PID, separated by spaces. It is written by
+// hand because a long lock queue has many.
+func parsePIDs(text string) (pids []int32, ok bool) {
 	pids = make([]int32, 0, strings.Count(text, " ")+1)
 	pid, digits := int64(0), 0
 	for i := range len(text) {
@@ -277,7 +275,7 @@ func numbersIn(text string) (pids []int32, ok bool) {
 }
 
 // microseconds reads microseconds since 1970.
-func (n *numbers) microseconds(s string) time.Time {
+func (n *numberParser) microseconds(s string) time.Time {
 	if s == "" {
 		return time.Time{}
 	}
@@ -285,7 +283,7 @@ func (n *numbers) microseconds(s string) time.Time {
 }
 
 // seconds reads seconds since 1970, to the microsecond.
-func (n *numbers) seconds(s string) time.Time {
+func (n *numberParser) seconds(s string) time.Time {
 	if s == "" {
 		return time.Time{}
 	}

@@ -2,11 +2,11 @@ package inspect
 
 import "strings"
 
-// record splits the text of a row value, such as (relation,16384,,"a b"), into
-// its fields, which may be parts of text, and reports how many there are; -1 for
-// what is no row value. NULL and "" are the same. (PostgreSQL manual, 8.16.6
-// "Composite Type Input and Output Syntax".)
-func record(text string, fields []string) int {
+// parseRecord splits the text of a row value, such as (relation,16384,,"a b"), into its
+// fields, which may be parts of text, and returns their number, or -1 if text is not
+// a row value. NULL and "" are the same. (PostgreSQL manual, 8.16.6 "Composite Type
+// Input and Output Syntax".)
+func parseRecord(text string, fields []string) int {
 	if len(text) < 2 || text[0] != '(' || text[len(text)-1] != ')' {
 		return -1
 	}
@@ -16,7 +16,7 @@ func record(text string, fields []string) int {
 			return -1
 		}
 		if text != "" && text[0] == '"' {
-			field, rest, ok := quoted(text)
+			field, rest, ok := parseQuoted(text)
 			if !ok {
 				return -1
 			}
@@ -36,9 +36,9 @@ func record(text string, fields []string) int {
 	}
 }
 
-// quoted reads a field in double quotes, in which a quote and a backslash stand
-// twice. rest is empty or begins with the comma after it.
-func quoted(text string) (field, rest string, ok bool) {
+// parseQuoted parses a field in double quotes, in which each quote and backslash is
+// doubled. rest is empty or begins with the comma after it.
+func parseQuoted(text string) (field, rest string, ok bool) {
 	var b strings.Builder
 	for i := 1; i < len(text); i++ {
 		c := text[i]

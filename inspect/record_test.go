@@ -14,13 +14,13 @@ func TestRecord(t *testing.T) {
 		`("","",",")`:         {"", "", ","},
 	} {
 		var fields [3]string
-		if n := record(text, fields[:]); n != 3 || !slices.Equal(fields[:], want) {
+		if n := parseRecord(text, fields[:]); n != 3 || !slices.Equal(fields[:], want) {
 			t.Errorf("%s: %d fields %q, want %q", text, n, fields, want)
 		}
 	}
 	for _, text := range []string{"", "(", "a", "(a,b,c,d)", `("a)`, `("a"b)`, `("a\)`} {
 		var fields [3]string
-		if n := record(text, fields[:]); n != -1 {
+		if n := parseRecord(text, fields[:]); n != -1 {
 			t.Errorf("%q is read as %d fields %q", text, n, fields)
 		}
 	}
@@ -32,7 +32,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		var fields [4]string
-		if n := record(text, fields[:]); n < -1 || n == 0 || n > len(fields) {
+		if n := parseRecord(text, fields[:]); n < -1 || n == 0 || n > len(fields) {
 			t.Fatalf("%q: %d fields", text, n)
 		}
 	})

@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// everything calls all that talks to the server.
+// everything calls all functions that use the server.
 func (s *scene) everything() error {
 	ctx := s.t.Context()
 	if _, err := inspect.Take(ctx, s.q); err != nil {
@@ -57,8 +57,8 @@ func (s *scene) everything() error {
 	return nil
 }
 
-// A session whose search_path finds other operators, functions, types and views
-// before those of Postgres gets the same answers, and calls none of them.
+// A session whose search_path has other operators, functions, types and views before
+// those of Postgres gets the same answers and calls none of them.
 func TestHostileSearchPath(t *testing.T) {
 	s := newScene(t)
 	pgtest.Shadow(t, s.dsn)
@@ -77,7 +77,7 @@ func TestHostileSearchPath(t *testing.T) {
 	if err := s.everything(); err != nil {
 		t.Fatal(err)
 	}
-	// And in earnest, until the session is gone.
+	// And for real, until the session has ended.
 	pairs, err := inspect.Blocked(t.Context(), s.q)
 	if err != nil {
 		t.Fatal(err)
@@ -88,8 +88,7 @@ func TestHostileSearchPath(t *testing.T) {
 	}
 }
 
-// Whatever the settings of the session are, the answers are the same, and the
-// settings stay.
+// Under any settings of the session the answers are the same, and the settings stay.
 func TestSettings(t *testing.T) {
 	s := newScene(t)
 	s.session("a").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t")
@@ -133,7 +132,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// pg_stat_activity stands still in a transaction; what is shown does not.
+// pg_stat_activity does not change within a transaction; the result does.
 func TestFreshInTransaction(t *testing.T) {
 	s := newScene(t)
 	if _, err := s.eye.Exec(t.Context(), "BEGIN"); err != nil {
@@ -155,8 +154,8 @@ func TestFreshInTransaction(t *testing.T) {
 	}
 }
 
-// A reader that is itself kept waiting, by a lock of a catalog, gives up when ctx
-// does, and the server with it.
+// A read that is blocked itself, by a lock on a catalog, ends with ctx, and so does
+// its statement on the server.
 func TestDeadline(t *testing.T) {
 	s := newScene(t)
 	victim := s.session("victim")
@@ -172,7 +171,7 @@ func TestDeadline(t *testing.T) {
 	s.until("the end of the statement", "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", victim.pid)
 }
 
-// Reading locks no table of the user's, even one that nobody may read.
+// Reading locks no user table, not even one that our role may not read.
 func TestNoLocksOnTables(t *testing.T) {
 	s := newScene(t)
 	s.session("setup").do("CREATE TABLE t (id int PRIMARY KEY)")

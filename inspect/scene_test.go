@@ -16,10 +16,11 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for an expected state.
 const patience = 20 * time.Second
 
-// scene is a database with sessions that lock things in it, and one that looks.
+// A scene is a database with sessions that lock objects in it, and one that inspects
+// them.
 type scene struct {
 	t   testing.TB
 	dsn string
@@ -38,7 +39,7 @@ func newSceneIn(t testing.TB, dsn string) *scene {
 	return s
 }
 
-// looking is the session that looks, by the driver that the tests are to go through.
+// looking returns the inspecting session, by the driver under test.
 func (s *scene) looking() pglock.Conn {
 	s.t.Helper()
 	driver := pgtest.Driver(s.t)
@@ -58,7 +59,7 @@ func (s *scene) looking() pglock.Conn {
 	return sqllock.Conn(conn)
 }
 
-// pid is the backend that q asks.
+// pid returns the PID of the backend of q.
 func (s *scene) pid() (pid int32) {
 	s.t.Helper()
 	rows, err := s.q.Query(s.t.Context(), "SELECT pg_backend_pid()")
@@ -92,7 +93,7 @@ func (s *scene) connect(dsn, name string) *pgx.Conn {
 	return conn
 }
 
-// actor is one session of a scene.
+// An actor is one session of a scene.
 type actor struct {
 	s    *scene
 	conn *pgx.Conn
@@ -150,13 +151,13 @@ func (a *actor) background(sql string) {
 	})
 }
 
-// join returns when what runs in the background is done.
+// join waits until the statement in the background has ended.
 func (a *actor) join() *actor {
 	a.busy.Wait()
 	return a
 }
 
-// until asks until the answer is yes.
+// until repeats a query until its answer is yes.
 func (s *scene) until(what, sql string, args ...any) {
 	s.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -175,7 +176,7 @@ func (s *scene) until(what, sql string, args ...any) {
 	}
 }
 
-// locks are the locks as the package sees them.
+// locks returns the locks of the server.
 func (s *scene) locks() []inspect.Lock {
 	s.t.Helper()
 	locks, err := inspect.Locks(s.t.Context(), s.q)
@@ -185,10 +186,10 @@ func (s *scene) locks() []inspect.Lock {
 	return locks
 }
 
-// querier lets the package ask through a's own connection.
+// querier lets the package use a's own connection.
 func (a *actor) querier() pglock.Querier { return pgxlock.Conn(a.conn) }
 
-// find returns the one lock of a that answers the description.
+// find returns the only lock of a that matches the description.
 func (a *actor) find(what string, is func(l inspect.Lock) bool) inspect.Lock {
 	a.s.t.Helper()
 	var found []inspect.Lock

@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// A Server says which server was asked, when, and as whom.
+// A Server describes the server that was read, when, and by which role.
 type Server struct {
 	Version    int       // its server_version_num, such as 150018
-	InRecovery bool      // a standby, or one that is still starting
-	Time       time.Time // what its clock showed
+	InRecovery bool      // it is a standby, or still starting
+	Time       time.Time // by the server's clock
 
-	Database string // the one that was asked, where names are known
-	User     string // the role that asked
-	PID      int32  // the process that answered
+	Database string // the connected database, in which names are known
+	User     string // the role that read
+	PID      int32  // the backend that answered
 
-	SeesAll    bool // the role sees what all sessions do
-	SignalsAll bool // the role may end the sessions of others, but those of superusers
+	SeesAll    bool // the role sees the activity of all sessions
+	SignalsAll bool // the role may end other roles' sessions, except superusers'
 
 	databaseOID uint32
 }
 
-// Grants are the statements that would let the role that asked see what is hidden
-// from it and end what it may not; none when nothing is. They are for a superuser
-// to run (PostgreSQL manual, 21.5 "Predefined Roles").
+// Grants returns the statements that would let the role see what is hidden from it
+// and end what it may not; none if it needs none. A superuser must run them
+// (PostgreSQL manual, 21.5 "Predefined Roles").
 func (s Server) Grants() []string {
 	var grants []string
 	if !s.SeesAll {
@@ -38,7 +38,7 @@ func (s Server) Grants() []string {
 	return grants
 }
 
-// identifier is a name as SQL writes it.
+// identifier returns a name as a quoted identifier.
 func identifier(name string) string {
 	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 }
@@ -56,7 +56,7 @@ func parseServer(text string) (Server, error) {
 		SignalsAll  bool      `json:"signals_all"`
 	}
 	if err := json.Unmarshal([]byte(text), &row); err != nil {
-		return Server{}, fmt.Errorf("inspect: the server's answer about itself: %w", err)
+		return Server{}, fmt.Errorf("inspect: reading the server's description: %w", err)
 	}
 	version, err := strconv.Atoi(row.Version)
 	if err != nil {
@@ -64,7 +64,7 @@ func parseServer(text string) (Server, error) {
 	}
 	oid, err := strconv.ParseUint(row.DatabaseOID, 10, 32)
 	if err != nil {
-		return Server{}, fmt.Errorf("inspect: the number of the database: %w", err)
+		return Server{}, fmt.Errorf("inspect: the OID of the database: %w", err)
 	}
 	return Server{
 		Version:     version,

@@ -12,7 +12,7 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// A standby is looked at and acted on like any server.
+// A standby is inspected and acted on like any server.
 func TestStandby(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{})
 	if err := server.Shutdown(t.Context(), pgserver.Fast); err != nil {
@@ -29,7 +29,7 @@ func TestStandby(t *testing.T) {
 	b := s.session("b").await("SELECT pg_advisory_lock(1)")
 	snapshot := s.wantPairs("b waits for ExclusiveLock of advisory 1: hard by a with ExclusiveLock")
 	if !snapshot.Server.InRecovery {
-		t.Error("the server is no standby")
+		t.Error("the server is not a standby")
 	}
 	if n := len(s.where(inspect.On("pg_class"))); n != 0 {
 		t.Errorf("%d locks of pg_class", n)
@@ -58,11 +58,11 @@ func TestExtend(t *testing.T) {
 			}
 		}
 	}
-	t.Error("nobody was seen to extend the table")
+	t.Error("no session was seen extending the table")
 }
 
-// What depends on the version of the server; scripts/catalog runs it on every
-// major.
+// What depends on the version of the server; scripts/catalog runs it on every major
+// version.
 func TestCatalog(t *testing.T) {
 	s := newScene(t)
 	s.session("a").do("CREATE TABLE t (id int)", "BEGIN", "LOCK TABLE t")
@@ -84,7 +84,7 @@ func TestCatalog(t *testing.T) {
 	b.join()
 }
 
-// filterAll uses an attribute with each operator there may be for it.
+// filterAll uses an attribute with each of its operators.
 func (s *scene) filterAll(a inspect.Attribute) {
 	s.t.Helper()
 	value := map[inspect.Type]string{inspect.Number: "1", inspect.Bool: "yes", inspect.Duration: "5s", inspect.Time: "-5m"}[a.Type]

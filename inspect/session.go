@@ -6,52 +6,51 @@ import (
 	"unicode/utf8"
 )
 
-// A Session is a session of the server, or what stands in its place: a prepared
-// transaction, which has no process, or a process of the server's own. It is a
-// row of pg_stat_activity (PostgreSQL manual, 27.2.3 "pg_stat_activity").
+// A Session is a session of the server, a prepared transaction, which has no process,
+// or another process of the server. It is a row of pg_stat_activity (PostgreSQL
+// manual, 27.2.3 "pg_stat_activity").
 //
-// What a session does is shown to superusers, to its own role, and to members of
-// pg_read_all_stats; to others it is Hidden. A session that ended while it was
-// looked at has its PID and nothing else.
+// The activity of a session is shown to superusers, to its own role, and to members
+// of pg_read_all_stats; for others it is Hidden. A session that ended during the read
+// has its PID and nothing else.
 type Session struct {
-	PID         int32  // its process, 0 for a prepared transaction
-	LeaderPID   int32  // of a parallel worker: who it works for; else 0. From Postgres 13 on
-	User        string // its role, "" for a process of the server's own
-	Database    string // what it is connected to, "" for a process that is not
+	PID         int32  // of its process, 0 for a prepared transaction
+	LeaderPID   int32  // the leader of a parallel worker, from Postgres 13 on; otherwise 0
+	User        string // its role, "" for a process without one
+	Database    string // its database, "" for a process without one
 	Application string // its application_name
-	Client      string // its address, "" for a unix socket and for the server's own
-	BackendType string // such as "client backend" or "autovacuum worker", "" when hidden
+	Client      string // its address, "" for a Unix socket or without a client
+	BackendType string // such as "client backend" or "autovacuum worker", "" if hidden
 
-	BackendStart time.Time // when it began, zero when hidden
-	XactStart    time.Time // when its transaction began, zero when it has none
-	QueryStart   time.Time // when its query began; when the last one did, if State is not active
-	StateChange  time.Time // when it came into State
+	BackendStart time.Time // when it began, zero if hidden
+	XactStart    time.Time // when its transaction began, zero if it has none
+	QueryStart   time.Time // when its query began, or the last one if State is not active
+	StateChange  time.Time // when State last changed
 
-	// Duration is how long it has been at what it does: since QueryStart when it
-	// is active, else since StateChange; 0 when that is hidden.
+	// Duration is the time since QueryStart if it is active, or else since
+	// StateChange; 0 if that is hidden.
 	Duration time.Duration
 
-	State         string // such as "active" or "idle in transaction", "" when hidden
-	WaitEventType string // such as "Lock", "" when it does not wait
+	State         string // such as "active" or "idle in transaction", "" if hidden
+	WaitEventType string // such as "Lock", "" if it does not wait
 	WaitEvent     string // such as "relation" or "transactionid"
-	QueryID       int64  // 0 when it is not computed. From Postgres 14 on
+	QueryID       int64  // from Postgres 14 on; 0 if it is not computed
 
-	// Context is what the application wrote in the comments of its query; nil if
-	// nothing.
+	// Context has the annotations in the comments of its query, or is nil.
 	Context map[string]string
 
-	// Query is what it runs, or ran last when State is not active, without the
-	// comments that Context comes from. The server cuts it off at
-	// track_activity_query_size bytes. A lock may come from an earlier query of
-	// the same transaction.
+	// Query is the current query, or the last one if State is not active, without the
+	// comments that Context comes from. The server truncates it to
+	// track_activity_query_size bytes. A lock may come from an earlier query of the
+	// same transaction.
 	Query string
 
-	Prepared *Prepared // nil but for a prepared transaction, which no process belongs to
+	Prepared *Prepared // set only for a prepared transaction, which has no process
 
-	Hidden bool // what it does is not shown to the role that asked
+	Hidden bool // its activity is not shown to our role
 }
 
-// hiddenQuery is what pg_stat_activity shows for a query that is not to be seen.
+// hiddenQuery is the query that pg_stat_activity shows if the role may not see it.
 const hiddenQuery = "<insufficient privilege>"
 
 // The columns of a session, in snapshot.sql.
@@ -75,14 +74,14 @@ const (
 	sessionFields
 )
 
-// parseSession makes a session of a row of pg_stat_activity.
+// parseSession parses a row of pg_stat_activity.
 func parseSession(row string) (Session, error) {
 	var f [sessionFields]string
-	if record(row, f[:]) != sessionFields {
-		return Session{}, unreadable("session", row)
+	if parseRecord(row, f[:]) != sessionFields {
+		return Session{}, unreadableError("session", row)
 	}
-	var n numbers
-	// A database without an encoding gives whatever bytes it was given.
+	var n numberParser
+	// With SQL_ASCII, text may be any bytes.
 	text := func(column int) string { return validText(strings.Clone(f[column])) }
 	s := Session{
 		PID:           int32(n.int(f[colSessionPID])),
@@ -103,19 +102,19 @@ func parseSession(row string) (Session, error) {
 		Query:         text(colQuery),
 	}
 	if n.err != nil {
-		return Session{}, unreadable("session", row)
+		return Session{}, unreadableError("session", row)
 	}
 	if s.Query == hiddenQuery {
 		s.Query, s.Hidden = "", true
 	}
 	s.Context, s.Query = splitComments(s.Query)
 	if s.LeaderPID == s.PID {
-		s.LeaderPID = 0 // a leader is shown as its own
+		s.LeaderPID = 0 // a leader is its own leader
 	}
 	return s, nil
 }
 
-// validText is s with U+FFFD for each byte that is not UTF-8.
+// validText returns s with each byte that is not UTF-8 replaced by U+FFFD.
 func validText(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -123,7 +122,7 @@ func validText(s string) string {
 	return string([]rune(s))
 }
 
-// age sets Duration, as the server's clock stands at now.
+// age sets Duration; now is the server's time.
 func (s *Session) age(now time.Time) {
 	since := s.StateChange
 	if s.State == stateActive {

@@ -1,12 +1,12 @@
--- Sessions by their numbers, which are an array as text, such as {11,12}: those that
--- came between the parts of a reading. Run it in psql with -v pids={11,12}.
+-- Return sessions by their PIDs, which are an array as text, such as {11,12}: those
+-- that appeared between the parts of a snapshot. Run it in psql with -v pids={11,12}.
 WITH
--- In a transaction pg_stat_activity stays as it was when first read.
+-- Within a transaction, pg_stat_activity does not change after the first read.
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
 )
-SELECT 'session' AS what, x.that
--- As in snapshot.sql, some of these are in place of columns that are not there.
+SELECT 'session' AS kind, x.payload
+-- As in snapshot.sql, these replace columns that not every version has.
 FROM (
         SELECT CAST(NULL AS pg_catalog.int4) AS leader_pid, -- before 13
             CAST(NULL AS pg_catalog.int8) AS query_id -- before 14
@@ -18,7 +18,7 @@ FROM (
             CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
             CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
             CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
-            a.query) AS pg_catalog.text) AS that
+            a.query) AS pg_catalog.text) AS payload
         FROM fresh AS f CROSS JOIN LATERAL (
             SELECT s.* FROM pg_catalog.pg_stat_activity AS s
             OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read

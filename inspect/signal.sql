@@ -1,27 +1,29 @@
--- Cancels what a session runs, or ends the session, if it is still the one that is
--- meant: the same process, begun at the same microsecond, and, where waiters are
--- given, still blocking one of them. If that moment is hidden, another session may have
--- the number by now: then the transaction in which it had its lock must go on (its
--- virtual number is not used again), or it must still block a wait that was seen (nobody
--- gets a lock past one who waits for it); else it is not signaled. Says what it found
--- and did. Run it in psql with -v action=terminate -v pid=1 -v start=1700000000000000
--- -v named=true -v user=bob -v database=shop -v transaction= -v waiters='{}'
--- -v waits='{}' -v allow='{}'; any other action only looks. named is false when user or
--- database are not known as they are. waits are the microseconds at which the waiters
--- began to wait, 0 if that is not known.
+-- Cancel the statement of a session, or terminate the session, if it is still the one
+-- that was meant: the same PID with the same backend_start and, if waiters are given,
+-- still blocking one of them. If backend_start is hidden, another session may have
+-- the PID by now. Then the transaction that held the lock must still be running (its
+-- virtual transaction ID is not reused), or the session must still block a wait that
+-- was seen (no session acquires a lock past a conflicting waiter); otherwise it is
+-- not signaled. Returns what it found and did.
+--
+-- Run it in psql with -v action=terminate -v pid=1 -v start=1700000000000000 -v
+-- named=true -v user=bob -v database=shop -v transaction= -v waiters='{}' -v
+-- waits='{}' -v allow='{}'; any other action only checks. named is false if user or
+-- database cannot be compared. waits are the microseconds at which the waiters began
+-- to wait, 0 if unknown.
 WITH
--- In a transaction pg_stat_activity stays as it was when first read.
+-- Within a transaction, pg_stat_activity does not change after the first read.
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
 ),
 asked AS MATERIALIZED (
     SELECT CAST(:'action' AS pg_catalog.text) AS action,
         CAST(CAST(:'pid' AS pg_catalog.text) AS pg_catalog.int4) AS pid,
-        CAST(CAST(:'start' AS pg_catalog.text) AS pg_catalog.int8) AS start, -- 0 when it was hidden
+        CAST(CAST(:'start' AS pg_catalog.text) AS pg_catalog.int8) AS start, -- 0 if hidden
         CAST(CAST(:'named' AS pg_catalog.text) AS pg_catalog.bool) AS named,
         CAST(:'user' AS pg_catalog.text) AS "user",
         CAST(:'database' AS pg_catalog.text) AS database,
-        CAST(:'transaction' AS pg_catalog.text) AS transaction, -- '' when it is no proof
+        CAST(:'transaction' AS pg_catalog.text) AS transaction, -- '' if it proves nothing
         CAST(CAST(:'waiters' AS pg_catalog.text) AS pg_catalog.int4[]) AS waiters,
         CAST(CAST(:'waits' AS pg_catalog.text) AS pg_catalog.int8[]) AS waits,
         CAST(CAST(:'allow' AS pg_catalog.text) AS pg_catalog.text[]) AS allow
@@ -46,7 +48,7 @@ found AS MATERIALIZED (
         ) AS s
         LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) s.usesysid
 ),
-judged AS MATERIALIZED (
+checked AS MATERIALIZED (
     SELECT f.*, q.action, CURRENT_USER AS me,
         q.start OPERATOR(pg_catalog.<>) 0
             OR EXISTS (SELECT FROM pg_catalog.pg_locks AS l
@@ -88,7 +90,7 @@ judged AS MATERIALIZED (
         CROSS JOIN asked AS q
         JOIN pg_catalog.pg_roles AS m ON m.rolname OPERATOR(pg_catalog.=) CURRENT_USER
 ),
--- CASE looks at the signal last, and only then is it sent.
+-- CASE evaluates the signal last, so it is sent only if all conditions hold.
 signalled AS MATERIALIZED (
     SELECT j.*,
         CASE
@@ -98,7 +100,7 @@ signalled AS MATERIALIZED (
                     WHEN j.action OPERATOR(pg_catalog.=) 'terminate' THEN pg_catalog.pg_terminate_backend(j.pid)
                 END
         END AS signalled
-    FROM judged AS j
+    FROM checked AS j
 )
-SELECT 'victim' AS what, CAST(pg_catalog.row_to_json(s) AS pg_catalog.text) AS that
+SELECT 'victim' AS kind, CAST(pg_catalog.row_to_json(s) AS pg_catalog.text) AS payload
 FROM signalled AS s;

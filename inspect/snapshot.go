@@ -9,21 +9,21 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// A Snapshot is one picture of the locks of a server: each lock, and who blocks
-// whom. Its parts are read within a moment of each other, but not in the same
-// one, for Postgres offers no such thing: a session may be in one part and gone
-// from another.
+// A Snapshot is the state of all locks of a server and the pairs of waiters and
+// blockers. Its parts are read within a moment of each other, but not atomically,
+// since Postgres does not offer that: a session may be in one part and gone from
+// another.
 type Snapshot struct {
 	Server Server
-	Locks  []Lock // each row of pg_locks, but those that the reading takes
-	Pairs  []Pair // who blocks whom
+	Locks  []Lock // all rows of pg_locks, except those of the read itself
+	Pairs  []Pair // waiters and their blockers
 }
 
-// Take takes a picture of all locks. ctx covers the reading, as for [Locks].
+// Take reads a snapshot of all locks. ctx covers the reading, as for [Locks].
 //
-// pg_blocking_pids is asked once for each session that waits, and for no other.
+// pg_blocking_pids is called once for each waiting session, and for no other.
 func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	r, err := read(ctx, q, snapshotSQL, nil)
 	if err != nil {
@@ -35,17 +35,17 @@ func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
 	return &Snapshot{Server: r.server, Locks: r.locks, Pairs: pairs}, nil
 }
 
-// Locks are the locks of the server that all filters match, those that are waited
-// for first, the longest wait before the others. Without a filter they are all
-// rows of pg_locks, of all types, databases and sessions, prepared transactions
-// and sessions that ended meanwhile included; only what this very reading takes
-// is left out.
+// Locks returns the locks of the server that match all filters, those that are waited
+// for first, the longest wait before the others. Without a filter it returns all rows
+// of pg_locks, of all types, databases and sessions, including those of prepared
+// transactions and of sessions that have ended meanwhile, but not those of the read
+// itself.
 //
-// ctx covers the reading. Without a deadline it gets one of 30 seconds; when it
-// ends, the driver asks the server to end the statement. A filter that is wrong
-// is an error, before anything is asked.
+// ctx covers the reading. If it has no deadline, the limit is 30 seconds. When ctx
+// ends, the driver asks the server to cancel the statement. An invalid filter is an
+// error before anything is read.
 func Locks(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Lock, error) {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	var r *reading
 	var err error
@@ -64,15 +64,15 @@ func Locks(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Lock, er
 	return r.locks, nil
 }
 
-// withoutEdges returns template, which is snapshot.sql, without who blocks whom.
+// withoutEdges returns template, which is snapshot.sql, without the blockers.
 func withoutEdges(template string) (string, error) {
 	return fill(template, marker{begin: "true -- edges", text: "false"})
 }
 
-// order puts waits first, the longest before the others, and leaves the rest as
-// it is: the locks of one session together.
+// order moves the waits to the front, the longest first, and keeps the order of the
+// rest: the locks of one session are together.
 func order(locks []Lock) {
-	// There are many locks and few waits, so only those are moved.
+	// There are many locks and few waits, so only the waits are moved.
 	var waits []Lock
 	kept := len(locks)
 	for i := len(locks) - 1; i >= 0; i-- {

@@ -1,15 +1,15 @@
--- One picture of the locks of a server: who holds and awaits which lock, who
--- blocks whom, and what the sessions are. Runs as it is in psql, on Postgres 12
--- to 18. Each row is a word that says what it is and a text that says it.
+-- Return a snapshot of the locks of a server: the locks that sessions hold and wait
+-- for, the blockers, and the sessions. Runs unchanged in psql, on Postgres 12 to 18.
+-- Each row is the kind of the row and its payload as text.
 --
--- pg_locks is read once, and packed into one text for all locks of a session and
--- of a kind, which is much quicker than a row for each lock. Then, for each session
--- that waits and for no other, pg_blocking_pids, and only then the rest, so the
--- moments lie close together. Every name and operator is pg_catalog's own, whatever
--- search_path says. No user table is locked.
+-- pg_locks is read once and packed into one text for all locks of the same session
+-- and kind, which is much faster than one row per lock. Then pg_blocking_pids is
+-- called for each waiting session only, and then the rest is read, so that the
+-- moments are close together. All names and operators are qualified with pg_catalog,
+-- so search_path does not matter. No user table is locked.
 WITH
--- What not every version has: a column of such a name, if there is one, stands
--- nearer to what reads it in the queries below than these, which are then unused.
+-- Columns that not every version has. If the catalog has such a column, it is in a
+-- nearer scope of the queries below, and the one here is not used.
 absent AS MATERIALIZED (
     SELECT CAST(NULL AS pg_catalog.timestamptz) AS waitstart, -- before 14
         CAST(NULL AS pg_catalog.int4) AS leader_pid, -- before 13
@@ -23,8 +23,8 @@ held AS MATERIALIZED (
                 l.classid, l.objid, l.objsubid,
                 CASE WHEN NOT l.granted THEN EXTRACT(epoch FROM waitstart) END) AS pg_catalog.text), E'\n') AS locks
         FROM pg_catalog.pg_locks AS l
-        -- All but those that this statement takes: its reading of the catalogs, and
-        -- the number of its transaction, as long as nobody waits for it.
+        -- All locks except those of this statement: on the catalogs it reads and on
+        -- its own virtual transaction ID, unless a session waits for one of them.
         WHERE l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
             OR l.pid IS NULL
             OR NOT l.granted
@@ -40,7 +40,7 @@ edges AS MATERIALIZED (
     FROM (SELECT DISTINCT h.pid FROM held AS h WHERE NOT h.granted AND h.pid IS NOT NULL) AS w
     WHERE true -- edges
 ),
--- In a transaction pg_stat_activity stays as it was when first read.
+-- Within a transaction, pg_stat_activity does not change after the first read.
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
 ),
@@ -57,14 +57,14 @@ server AS MATERIALIZED (
     FROM pg_catalog.pg_database AS d
     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 )
-SELECT 'edge' AS what,
-    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS that
+SELECT 'edge' AS kind,
+    pg_catalog.concat(e.pid, ' ', pg_catalog.array_to_string(e.blockers, ' ')) AS payload
 FROM edges AS e
 UNION ALL
 SELECT 'server', CAST(pg_catalog.row_to_json(v) AS pg_catalog.text)
 FROM server AS v
 UNION ALL
-SELECT 'session', x.that
+SELECT 'session', x.payload
 FROM absent CROSS JOIN LATERAL (
     SELECT a.pid, CAST(ROW (a.pid, leader_pid, a.usename, a.datname, a.application_name, a.client_addr,
         a.backend_type, a.state, a.wait_event_type, a.wait_event, query_id,
@@ -72,20 +72,20 @@ FROM absent CROSS JOIN LATERAL (
         CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
-        a.query) AS pg_catalog.text) AS that
+        a.query) AS pg_catalog.text) AS payload
     FROM fresh AS f CROSS JOIN LATERAL (
         SELECT s.* FROM pg_catalog.pg_stat_activity AS s
         OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
     ) AS a
 ) AS x
--- One who blocks has a lock too, or came only now and is asked for with sessions.sql.
+-- A blocker has a lock too, or came only now and is read with sessions.sql.
 WHERE x.pid OPERATOR(pg_catalog.=) ANY (SELECT h.pid FROM held AS h)
 UNION ALL
 SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x
 WHERE EXISTS (SELECT FROM held AS h WHERE h.pid IS NULL)
 UNION ALL
--- A line with what locks have in common, and a line for each of them.
+-- One line that the locks share, and one line for each of them.
 SELECT 'locks', pg_catalog.concat(CAST(ROW (h.pid, h.virtualtransaction, h.locktype, h.database,
     h.mode, h.granted, h.fastpath) AS pg_catalog.text), E'\n', h.locks)
 FROM held AS h;

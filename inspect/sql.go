@@ -9,20 +9,20 @@ import (
 	"strings"
 )
 
-// The .sql files name their parameters as psql's variables, such as :'pid', so
-// that they run in psql; from Go they are passed by number, always as text.
+// The .sql files name their parameters as psql's variables, such as :'pid', so that
+// they run in psql. Go passes them by number, always as text.
 var psqlVariable = regexp.MustCompile(`:'[a-z_0-9]+'`)
 
-// A marker is a place in a template of SQL: its own text, which text takes the place of,
-// or, with end, all from there to the text of end, which is cut out unless keep is set.
+// A marker is a place in a template of SQL. Its text replaces begin, or, if end is
+// set, everything from begin to end is removed unless keep is set.
 type marker struct {
 	begin, end string
 	text       string
 	keep       bool
 }
 
-// fill returns a template with what its markers say. Each marker must be in it exactly
-// once, whether anything is changed there or not: conditions that got lost would choose
+// fill applies markers to a template. Each marker must occur exactly once, even if it
+// changes nothing there: if conditions got lost, the statement would select
 // everything.
 func fill(template string, markers ...marker) (string, error) {
 	type span struct {
@@ -33,14 +33,14 @@ func fill(template string, markers ...marker) (string, error) {
 	for _, m := range markers {
 		for _, text := range []string{m.begin, m.end} {
 			if n := strings.Count(template, text); text != "" && n != 1 {
-				return "", fmt.Errorf("inspect: the template of this statement has the marker %q %d times, and not once: it is not run", text, n)
+				return "", fmt.Errorf("inspect: the SQL template has the marker %q %d times, want once: not run", text, n)
 			}
 		}
 		s := span{from: strings.Index(template, m.begin), text: m.text}
 		s.to = s.from + len(m.begin)
 		if m.end != "" {
 			if s.to = strings.Index(template, m.end) + len(m.end); s.to < s.from {
-				return "", fmt.Errorf("inspect: the template of this statement has %q before %q: it is not run", m.end, m.begin)
+				return "", fmt.Errorf("inspect: the SQL template has %q before %q: not run", m.end, m.begin)
 			}
 		}
 		if !m.keep {
@@ -52,7 +52,7 @@ func fill(template string, markers ...marker) (string, error) {
 	end := 0
 	for _, s := range spans {
 		if s.from < end {
-			return "", errors.New("inspect: the markers in the template of this statement overlap: it is not run")
+			return "", errors.New("inspect: the markers in the SQL template overlap: not run")
 		}
 		b.WriteString(template[end:s.from])
 		b.WriteString(s.text)
@@ -62,9 +62,8 @@ func fill(template string, markers ...marker) (string, error) {
 	return b.String(), nil
 }
 
-// bind turns psql's variables into Postgres' parameters, and finds their values. A
-// value that the statement does not have is an error as well: it would be a condition
-// that is lost.
+// bind replaces psql's variables with parameters and returns their values. A value
+// that the statement does not use is an error too: a condition would be lost.
 func bind(sql string, values map[string]string) (string, []any, error) {
 	var names []string
 	var args []any
@@ -85,15 +84,15 @@ func bind(sql string, values map[string]string) (string, []any, error) {
 	if err == nil && len(names) < len(values) {
 		for name := range values {
 			if !slices.Contains(names, name) {
-				err = fmt.Errorf("inspect: the statement has no place for the value of :'%s'", name)
+				err = fmt.Errorf("inspect: the statement does not use the value of :'%s'", name)
 			}
 		}
 	}
 	return bound, args, err
 }
 
-// oids is an array of numbers as Postgres reads it, such as {1,2}.
-func oids(set map[uint32]struct{}) string {
+// oidArray returns an array of numbers as Postgres reads it, such as {1,2}.
+func oidArray(set map[uint32]struct{}) string {
 	var b strings.Builder
 	b.WriteByte('{')
 	for oid := range set {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Workers that wait are their leader, however many of them wait.
+// Waiting workers count as their leader, however many of them wait.
 func TestWorkersThatWait(t *testing.T) {
 	session := func(pid, leader int32) *Session { return &Session{PID: pid, LeaderPID: leader} }
 	leader, worker1, worker2, holder, ahead := session(1, 0), session(2, 1), session(3, 1), session(4, 0), session(5, 4)
@@ -48,7 +48,7 @@ func TestNumbersIn(t *testing.T) {
 		"2147483648":                 nil,
 		"99999999999999999999999999": nil,
 	} {
-		if got, ok := numbersIn(text); !slices.Equal(got, want) || ok != (want != nil) {
+		if got, ok := parsePIDs(text); !slices.Equal(got, want) || ok != (want != nil) {
 			t.Errorf("%q: %v, %t", text, got, ok)
 		}
 	}
@@ -66,7 +66,7 @@ func TestTemplates(t *testing.T) {
 		"matching.sql": {
 			matchingSQL,
 			[]func(string) (string, error){c.statement, none.statement},
-			[]string{lockConditions, blockingConditions, forLocks, endLocks, forBlockers, endBlockers},
+			[]string{lockConditionsMarker, blockingConditionsMarker, beginLocksMarker, endLocksMarker, beginBlockersMarker, endBlockersMarker},
 		},
 		"snapshot.sql": {snapshotSQL, []func(string) (string, error){withoutEdges}, []string{"true -- edges"}},
 	} {
@@ -126,9 +126,9 @@ func TestBind(t *testing.T) {
 		t.Errorf("%q, %v, %v", sql, args, err)
 	}
 	if _, _, err := bind("SELECT :'a'", map[string]string{}); err == nil {
-		t.Error("a value that is missing is no error")
+		t.Error("a missing value is not an error")
 	}
 	if _, _, err := bind("SELECT :'a'", map[string]string{"a": "1", "b": "2"}); err == nil {
-		t.Error("a value too many is no error")
+		t.Error("an extra value is not an error")
 	}
 }

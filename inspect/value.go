@@ -12,14 +12,14 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// value is what a filter compares with, as Postgres is given it: text, or a
-// number, which for times and durations is in microseconds.
+// A value is what a filter compares with, as it is sent to Postgres: text, or a
+// number, which is in microseconds for times and durations.
 type value struct {
 	text string
-	ago  bool // a time that is counted back from now
+	ago  bool // a time before now
 }
 
-// parseValue reads a value of the attribute's type.
+// parseValue parses a value of the attribute's type.
 func parseValue(a Attribute, field, operator, text string) (value, error) {
 	if err := checkText(text); err != nil {
 		return value{}, err
@@ -27,7 +27,7 @@ func parseValue(a Attribute, field, operator, text string) (value, error) {
 	switch a.Type {
 	case Number:
 		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
-			return value{}, fmt.Errorf("%q is no whole number", short(text))
+			return value{}, fmt.Errorf("%q is not a whole number", short(text))
 		}
 		return value{text: text}, nil
 	case Bool:
@@ -50,8 +50,8 @@ func parseValue(a Attribute, field, operator, text string) (value, error) {
 	return value{text: text}, nil
 }
 
-// checkText refuses what is no text to Postgres, which would say so in a way that
-// nobody could tell from something being broken.
+// checkText returns an error for what Postgres does not accept as text. Postgres' own
+// error would look like a failure of the connection.
 func checkText(text string) error {
 	switch {
 	case strings.ContainsRune(text, 0):
@@ -62,7 +62,7 @@ func checkText(text string) error {
 	return nil
 }
 
-// short is text cut to what a person wants to read in an error.
+// short truncates s for an error message.
 func short(s string) string {
 	const most = 200
 	if len(s) <= most {
@@ -75,13 +75,13 @@ func short(s string) string {
 	return s[:end] + "…"
 }
 
-// parseWord reads the names that can be written in several ways, and checks those
-// of which there are only a few.
+// parseWord parses values that can be written in several ways, and checks values of
+// fields that have only a few.
 func parseWord(field, operator, text string) (value, error) {
 	switch strings.TrimPrefix(field, blockingPrefix) {
 	case "mode":
-		if strings.EqualFold(text, siRead) {
-			return value{text: siRead}, nil
+		if strings.EqualFold(text, siReadMode) {
+			return value{text: siReadMode}, nil
 		}
 		mode, err := pglock.ParseMode(strings.ReplaceAll(text, "_", " "))
 		if err != nil {
@@ -89,32 +89,32 @@ func parseWord(field, operator, text string) (value, error) {
 			for _, m := range pglock.Modes() {
 				names = append(names, m.PgLocks())
 			}
-			return value{}, fmt.Errorf("%q is no lock mode: there are %s, %s", short(text), strings.Join(names, ", "), siRead)
+			return value{}, fmt.Errorf("%q is not a lock mode: there are %s, %s", short(text), strings.Join(names, ", "), siReadMode)
 		}
 		return value{text: mode.PgLocks()}, nil
 	case "kind":
 		kind := strings.ToUpper(strings.ReplaceAll(text, " ", "_"))
 		if !slices.Contains(kinds(), kind) {
-			return value{}, fmt.Errorf("%q is no kind of relation: there are %s", short(text), strings.Join(kinds(), ", "))
+			return value{}, fmt.Errorf("%q is not a kind of relation: there are %s", short(text), strings.Join(kinds(), ", "))
 		}
 		return value{text: kind}, nil
 	case "type":
 		if text == "" || slices.Contains(lockTypes, text) {
 			return value{text: strings.ReplaceAll(text, "speculative token", typeSpecToken)}, nil
 		}
-		return value{}, noneOf(field, operator, text, lockTypes)
+		return value{}, unknownValueError(field, operator, text, lockTypes)
 	case "state":
 		if text != "" && !slices.Contains(states, text) {
-			return value{}, noneOf(field, operator, text, states)
+			return value{}, unknownValueError(field, operator, text, states)
 		}
 	case "wait_event_type":
 		if text != "" && !slices.Contains(waitEventTypes, text) {
-			return value{}, noneOf(field, operator, text, waitEventTypes)
+			return value{}, unknownValueError(field, operator, text, waitEventTypes)
 		}
 	case "backend_type":
-		// Extensions have workers with names of their own.
-		if !slices.Contains(backendTypes, text) && slices.ContainsFunc(backendTypes, func(t string) bool { return plainWord(t) == plainWord(text) }) {
-			return value{}, noneOf(field, operator, text, backendTypes)
+		// Workers of extensions may have other names.
+		if !slices.Contains(backendTypes, text) && slices.ContainsFunc(backendTypes, func(t string) bool { return normalize(t) == normalize(text) }) {
+			return value{}, unknownValueError(field, operator, text, backendTypes)
 		}
 	case "key":
 		return value{text: parseKey(text).String()}, nil
@@ -126,8 +126,8 @@ func parseWord(field, operator, text string) (value, error) {
 	return value{text: text}, nil
 }
 
-// The values of fields that have only a few, in all versions of Postgres. One that a later
-// version adds can be found with ~ until it is here.
+// The values of fields that have only a few, in all versions of Postgres. Values that
+// a later version adds can be matched with ~ until they are added here.
 var (
 	lockTypes = []string{
 		typeRelation, "extend", "frozenid", typePage, typeTuple, typeTransactionID, typeVirtualXID,
@@ -147,38 +147,38 @@ var (
 	}
 )
 
-// noneOf says that a value is none of those that a field has, and which of them was
-// perhaps meant.
-func noneOf(field, operator, text string, values []string) error {
+// unknownValueError returns an error for a value that a field cannot have, with the one that was
+// probably meant.
+func unknownValueError(field, operator, text string, values []string) error {
 	hint := ""
 	for _, v := range values {
-		if plainWord(v) == plainWord(text) {
+		if normalize(v) == normalize(text) {
 			hint = fmt.Sprintf("write %s %s %s; ", field, operator, v)
 		}
 	}
-	return fmt.Errorf("%q is no %s: %sthere are %s", short(text), field, hint, strings.Join(values, ", "))
+	return fmt.Errorf("%q is not a %s: %sthere are %s", short(text), field, hint, strings.Join(values, ", "))
 }
 
-// plainWord is a word without what people write in several ways.
-func plainWord(text string) string {
+// normalize normalizes case and removes separators.
+func normalize(text string) string {
 	return strings.NewReplacer(" ", "", "_", "", "-", "").Replace(strings.ToLower(text))
 }
 
-// siRead is the one mode of pg_locks that is none of a table lock: it marks what
-// a serializable transaction has read, and shuts out nobody.
-const siRead = "SIReadLock"
+// siReadMode is the only mode in pg_locks that is not a table lock mode: it marks what a
+// serializable transaction has read, and conflicts with nothing.
+const siReadMode = "SIReadLock"
 
-// kinds are the kinds of relations, without repeating them.
+// kinds returns the kinds of relations.
 func kinds() []string {
 	var names []string
 	for _, letter := range "riStvmcfpI" {
-		names = append(names, kind(string(letter)))
+		names = append(names, relationKind(string(letter)))
 	}
 	return names
 }
 
-// parseKey reads a key as it is shown, or as a name. The key it returns has no
-// name, just as those that pg_locks shows.
+// parseKey parses a key as it is shown, or takes it as a name. The key has no name,
+// like those from pg_locks.
 func parseKey(text string) pglock.Key {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return pglock.Int(n)
@@ -201,10 +201,10 @@ func parseBool(text string) (bool, error) {
 	case "false", "f", "no", "n", "off", "0":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither true nor false: write one of these", short(text))
+	return false, fmt.Errorf("%q is neither true nor false: write true or false", short(text))
 }
 
-// parseTime reads a moment. Without a zone it is in UTC.
+// parseTime parses a time. Without a zone it is in UTC.
 func parseTime(text string) (time.Time, error) {
 	for _, layout := range []string{
 		time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05Z07",
@@ -214,10 +214,10 @@ func parseTime(text string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: write it as 2026-01-31T12:00:00Z, or as -5m for five minutes ago", short(text))
+	return time.Time{}, fmt.Errorf("%q is not a time: write it as 2026-01-31T12:00:00Z, or as -5m for five minutes ago", short(text))
 }
 
-// units are the words for units of time, as Go and as Postgres have them.
+// units are the names of units of time in Go and Postgres.
 var units = []struct {
 	words []string
 	size  time.Duration
@@ -231,13 +231,13 @@ var units = []struct {
 	{[]string{"w", "week", "weeks"}, 7 * 24 * time.Hour},
 }
 
-// maxDuration keeps sums of durations within what time.Duration and Postgres hold.
+// maxDuration keeps sums of durations within the range of time.Duration and Postgres.
 const maxDuration = 100 * 365 * 24 * time.Hour
 
-// parseDuration reads numbers with units, such as 1m30s or "2 hours 5 minutes",
-// or a number of seconds.
+// parseDuration parses numbers with units, such as 1m30s or "2 hours 5 minutes", or a
+// number of seconds.
 func parseDuration(text string) (time.Duration, error) {
-	failed := fmt.Errorf("%q is no duration: write it as 5s, 1m30s, 2h, \"3 days\", or a number of seconds", short(text))
+	failed := fmt.Errorf("%q is not a duration: write it as 5s, 1m30s, 2h, \"3 days\", or a number of seconds", short(text))
 	rest := strings.TrimSpace(text)
 	if rest == "" {
 		return 0, failed
@@ -273,7 +273,7 @@ func parseDuration(text string) (time.Duration, error) {
 			}
 			size = units[i].size
 		} else if rest != "" || total != 0 {
-			return 0, failed // a number without a unit stands alone
+			return 0, failed // a number without a unit must be alone
 		}
 		if number > float64(maxDuration)/float64(size) {
 			return 0, failed

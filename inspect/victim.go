@@ -5,35 +5,35 @@ import (
 	"time"
 )
 
-// A Victim is a session to be cancelled or terminated, and what must still be
-// true of it then. Make it with [SessionsOf] or [BlockersOf].
+// A Victim is a session to be canceled or terminated, and what must still be true of
+// it then. Make it with [SessionsOf] or [BlockersOf].
 //
-// The session that is signalled is the one that was seen: a process with the same
-// number that began at another moment is another. If the beginning of a session is
-// hidden from the role that asks (see [Session]), its role and database are compared,
-// and one of these must prove that it is the same: it is still in the transaction in
-// which it had its lock, or it still blocks the very wait that was seen (from Postgres
-// 14 on). Neither can be proved of a session that holds an advisory lock outside of any
-// transaction and keeps nobody waiting.
+// Only the session that was seen is signaled: a process with the same PID but another
+// start is another session. If the start is hidden from our role (see [Session]), the
+// role and the database of the session are compared, and one of these must prove that
+// it is the same: it is still in the transaction in which it acquired its lock, or it
+// still blocks the same wait (from Postgres 14 on). Neither can be proved of a
+// session that holds an advisory lock outside of a transaction and blocks no other
+// session.
 type Victim struct {
 	*Session
 
-	// waiters are those one of which it must still block; none for one that is ended
-	// for what it is.
+	// waiters are the sessions of which it must still block one. It is empty for a
+	// victim that is ended for other reasons.
 	waiters []waiter
 
-	// transaction is the virtual number of the transaction of its lock.
+	// transaction is the virtual transaction ID that holds its lock.
 	transaction string
 }
 
-// waiter is a process that waits, and since when; zero is not known.
+// A waiter is a waiting process and when the wait began; zero is unknown.
 type waiter struct {
 	pid   int32
 	began time.Time
 }
 
-// SessionsOf are the sessions of locks, each once. Parallel workers are their
-// leader, if that has a lock among these too.
+// SessionsOf returns the sessions of locks without duplicates. A parallel worker
+// counts as its leader if that has a lock among these too.
 func SessionsOf(locks []Lock) []Victim {
 	byPID, transactions := map[int32]*Session{}, map[int32]string{}
 	for i := range locks {
@@ -55,10 +55,10 @@ func SessionsOf(locks []Lock) []Victim {
 	return victims
 }
 
-// BlockersOf are the sessions that must go for the waits of pairs to go on, each
-// once: for each session that waits those that hold the lock, or, when nobody
-// holds a lock that conflicts, those ahead of it in the queue. They are signalled
-// only if they still block one of the sessions of pairs at that very moment.
+// BlockersOf returns the sessions that must end for the waits of pairs to go on,
+// without duplicates: for each waiter the holders of the lock, or, if no session
+// holds a conflicting lock, those ahead of it in the lock queue. They are signaled
+// only if they still block one of the waiters of pairs at that moment.
 func BlockersOf(pairs []Pair) []Victim {
 	hard := map[*Session]bool{}
 	for i := range pairs {

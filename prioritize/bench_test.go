@@ -12,9 +12,9 @@ import (
 	"github.com/pglock-go/pglock/prioritize"
 )
 
-// BenchmarkClear is the time from when a blocker's grace is over to when the
-// statement has run on: a session that is idle in a transaction and terminated, one
-// that runs a statement and cancelled, with nobody else at the server.
+// BenchmarkClear measures the time from the end of a blocker's grace until the
+// blocked statement has finished, on an idle server. The blocker is idle in a
+// transaction and terminated, or runs a statement and is canceled.
 func BenchmarkClear(b *testing.B) {
 	const grace = 300 * time.Millisecond
 	for _, bench := range []struct {
@@ -51,9 +51,9 @@ func BenchmarkClear(b *testing.B) {
 	}
 }
 
-// BenchmarkSlowAnswers is the time from when the grace of 1 s is over to when the
-// statement has run on, if answers to the watcher are slow: one, on whose question's heels
-// the wait begins, or all of them.
+// BenchmarkSlowAnswers measures the time from the end of the grace of 1 s until the
+// blocked statement has finished, if the server answers the watcher slowly: once,
+// just before the wait begins, or always.
 func BenchmarkSlowAnswers(b *testing.B) {
 	const grace = time.Second
 	for _, bench := range []struct {

@@ -11,8 +11,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// BenchmarkAsk is what the watcher's statements cost: nothing is all that the same
-// round trip costs when it asks for nothing.
+// BenchmarkAsk measures the cost of the watcher's statements. "nothing" is the cost
+// of the same round trip with an empty statement.
 func BenchmarkAsk(b *testing.B) {
 	dsn := pgtest.Database(b)
 	conn, err := pgx.Connect(b.Context(), dsn)
@@ -20,7 +20,7 @@ func BenchmarkAsk(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	e, err := openEye(b.Context(), pgxlock.ConnString(dsn))
+	e, err := openObserver(b.Context(), pgxlock.ConnString(dsn))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -28,23 +28,23 @@ func BenchmarkAsk(b *testing.B) {
 	pid := int32(conn.PgConn().PID())
 	for name, ask := range map[string]func() error{
 		"nothing": func() error {
-			_, err := e.(*sessionEye).session.Ask(b.Context(), "SELECT 'x'")
+			_, err := e.(*sessionObserver).session.Ask(b.Context(), "SELECT 'x'")
 			return err
 		},
-		"look": func() error {
-			_, err := e.look(b.Context(), Who{PIDs: []int32{pid}})
+		"poll": func() error {
+			_, err := e.poll(b.Context(), Who{PIDs: []int32{pid}})
 			return err
 		},
-		"look for several": func() error {
-			_, err := e.look(b.Context(), Who{Applications: []string{"none"}})
+		"poll for several": func() error {
+			_, err := e.poll(b.Context(), Who{Applications: []string{"none"}})
 			return err
 		},
 		"signal": func() error {
 			_, err := e.signal(b.Context(), inspect.BlockingSignal{Waiter: pid, Blocker: pid})
 			return err
 		},
-		"picture": func() error {
-			_, err := e.picture(b.Context(), []int32{pid}, nil)
+		"pairs": func() error {
+			_, err := e.pairs(b.Context(), []int32{pid}, nil)
 			return err
 		},
 	} {

@@ -1,40 +1,41 @@
-// Package prioritize clears the way for what must not wait behind others, such as
-// a migration.
+// Package prioritize clears the way for statements that must not wait behind other
+// sessions, such as a migration.
 //
-// [Retry] is patience: it runs a function under a short lock_timeout, and again
-// after a pause when that was not enough, so that nobody else waits long behind
-// it. Its error says who was in the way.
+// [Retry] waits politely: it runs a function under a short lock_timeout, and runs it
+// again after a pause if the function did not get its locks. Nobody waits long behind
+// it. Its error names the blockers.
 //
 //	err := prioritize.Retry(ctx, source, conn, migrate, prioritize.Budget(10*time.Minute))
 //
-// [Run] is impatience: while a function runs on a connection, whoever blocks that
-// connection is cancelled or terminated, under rules.
+// [Run] acts: while a function runs on a connection, Run cancels or terminates the
+// sessions that block that connection, under rules.
 //
 //	err := prioritize.Run(ctx, source, conn, migrate,
 //		prioritize.After(time.Second), prioritize.CancelThenTerminate(5*time.Second))
 //
-// [RunFor] does the same for sessions that are not ours to hold, such as those of
-// another program.
+// [RunFor] does the same for sessions that the caller has no connection to, such as
+// those of another program.
 //
-// # Whom it ends
+// # Which sessions it ends
 //
-// Nobody, unless a policy is given: without one, Run only reports. With one, only
-// who blocks the connection at the very moment of the signal, has done so for the
-// whole grace, and holds what is in the way. A session that merely stands ahead
-// in the queue is a victim as well, and is spared unless [ClearQueue] is given;
-// one that blocks a blocker is never touched. Sessions of superusers
-// (but not of our own role), autovacuum and other processes of the server's own are
-// spared unless they are named with [Allow]; the sessions of the run itself always.
+// None, unless a policy is given: without one, Run only reports. With a policy it
+// ends only a session that blocks the connection at the moment of the signal, has
+// blocked it for the whole grace, and holds a conflicting lock. A session that is
+// only ahead in the lock queue is a blocker too, but it is spared unless [ClearQueue]
+// is given. A session that blocks a blocker is never touched. Sessions of superusers
+// (other than our own role), autovacuum and other background processes are spared
+// unless [Allow] names them. The sessions of the run itself are always spared.
 //
-// Other runs of this package, and their sessions, are spared as well: whoever is blocked
-// waits until that run has ended. They are known by advisory locks of their watchers, and
-// not by name. If runs wait for each other in a way that Postgres does not see as a
-// deadlock, the oldest acts after a while, and the younger yield.
+// Other runs of this package, and their sessions, are spared as well: the blocked
+// session waits until that run has ended. Runs recognize each other by advisory locks
+// that their watchers hold, not by name. If runs wait for each other in a cycle that
+// Postgres does not see as a deadlock, the oldest one acts after a while, and the
+// younger ones yield.
 //
 // # What it costs
 //
-// The watcher has a session of its own. As long as nobody is blocked it looks at
-// what the one backend waits for a few times a second, which touches no lock of
-// the server's. Whether its role may see that or not, a wait is noticed: when it
-// may not, it asks pg_blocking_pids each time, which is dearer.
+// The watcher has its own session. Until something blocks, it reads the wait state of
+// one backend a few times a second, which takes no lock of the server's lock manager.
+// A wait is noticed even if the watcher's role may not see that state; it then calls
+// pg_blocking_pids each time, which costs more.
 package prioritize

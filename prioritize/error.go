@@ -9,49 +9,49 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// An Error is what [Run], [RunFor] and [Retry] return when the function failed
-// because of a lock: its error, which errors.Is and errors.As find in it, and who
-// was in the way.
+// An Error is returned by [Run], [RunFor] and [Retry] if the function failed because
+// of a lock. It wraps the function's error and lists the blockers.
 type Error struct {
 	// Op is "prioritize" or "retry".
 	Op string
 
-	// Blocked are who kept the session waiting when the watcher last saw it wait,
-	// holders first, and Seen is when that was. Empty when it never saw it: the
-	// wait may have been too short.
+	// Blocked lists the blockers that the watcher last saw, holders first, and Seen
+	// is when it saw them. Blocked is empty if the watcher saw no wait, which may
+	// have been too short.
 	Blocked []inspect.Pair
 	Seen    time.Time
 
-	// Spared are the blockers that were past their grace and were left alone, each
-	// with the last reason, in the order in which they were spared. Whoever was dealt
-	// with afterwards is not among them.
+	// Spared lists the blockers that were past their grace and were left alone, each
+	// with the last reason, in the order in which they were spared. A blocker that
+	// was signaled later is not listed.
 	Spared []Spare
 
-	// Calls is what the function of [Call] returned last about each blocker, where
-	// that was an error. errors.Is and errors.As find it.
+	// Calls lists the last error that the function of [Call] returned for each
+	// blocker. errors.Is and errors.As find them.
 	Calls []error
 
-	// Tries is how often Retry tried, and Elapsed how long that took in all.
+	// Tries is how often Retry tried, and Elapsed is the total time.
 	Tries   int
 	Elapsed time.Duration
 
-	// Err is the function's error; of Retry, that of the last try.
+	// Err is the function's error; with Retry, that of the last try.
 	Err error
 
-	// Cause is why Retry tried no more when that was ctx: context.Cause of it.
+	// Cause is context.Cause(ctx) if Retry stopped because ctx ended.
 	Cause error
 }
 
-// A Spare is a blocker that was left alone, and why. Err is the server's error if it
-// refused, or nil.
+// A Spare is a blocker that was left alone, and the reason. Err is the server's error
+// if the server refused, or nil.
 type Spare struct {
 	inspect.Pair
 	Reason Reason
 	Err    error
 }
 
-// Error is one line: what failed, why, and who was in the way. It leaves out the
-// text of queries, which [Error.Blocked] has, and is safe to be shown on a terminal.
+// Error returns one line that reports what failed, why, and which sessions blocked
+// it. It leaves out the text of queries, which [Error.Blocked] has, and is safe to
+// show on a terminal.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pglock: %s: ", e.Op)
@@ -67,10 +67,10 @@ func (e *Error) Error() string {
 	}
 	fmt.Fprintf(&b, "%v", e.Err)
 	if len(e.Blocked) > 0 {
-		fmt.Fprintf(&b, ": waited%s, blocked by %s", waitsFor(e.Blocked), blockers(e.Blocked))
+		fmt.Fprintf(&b, ": waited%s, blocked by %s", awaited(e.Blocked), blockers(e.Blocked))
 	}
 	for i, s := range e.Spared {
-		if i == manyBlockers {
+		if i == maxBlockers {
 			fmt.Fprintf(&b, "; %d more were spared", len(e.Spared)-i)
 			break
 		}
@@ -78,7 +78,7 @@ func (e *Error) Error() string {
 		if s.Blocking.Prepared != nil {
 			who = fmt.Sprintf("prepared transaction %q", s.Blocking.Prepared.GID)
 		}
-		fmt.Fprintf(&b, "; %s was spared: %s", who, s.Reason.says())
+		fmt.Fprintf(&b, "; %s was spared: %s", who, s.Reason.text())
 	}
 	for _, err := range e.Calls {
 		fmt.Fprintf(&b, "; %v", err)
@@ -86,8 +86,8 @@ func (e *Error) Error() string {
 	return termtext.Line(b.String())
 }
 
-// Unwrap returns the function's error, those of Call's function, and ctx's if that
-// ended the trying.
+// Unwrap returns the function's error, the errors of Call's function, and the error
+// of ctx if that ended the retries.
 func (e *Error) Unwrap() []error {
 	errs := append([]error{e.Err}, e.Calls...)
 	if e.Cause != nil {

@@ -9,56 +9,55 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// An Event is something that happened. Which of its fields mean something depends
-// on its Kind. String is what happened, for a person.
+// An Event is something that happened. Its Kind determines which fields are set.
+// String describes it for a person.
 type Event struct {
 	Kind EventKind
 	Time time.Time
 
-	// PID is the session whose way is cleared; 0 where it is about none.
+	// PID is the session whose way is cleared; 0 if the event is about no session.
 	PID int32
 
-	// Application and User are that session's, where the event is about its
-	// coming and going.
+	// Application and User are that session's, in Watching and Left events.
 	Application, User string
 
-	// Blocked are who keeps the session waiting, holders first: of a Blocked
-	// event all of them, of one that is about a single blocker that one.
+	// Blocked lists the session's blockers, holders first: all of them in a Blocked
+	// event, a single one in an event about one blocker.
 	Blocked []inspect.Pair
 
-	// Waited is how long the session has waited, or waited in all.
+	// Waited is how long the session has waited so far, or waited in total.
 	Waited time.Duration
 
 	// Reason is why a blocker was spared.
 	Reason Reason
 
-	// Try is the number of the try, from 1, and Pause how long it is until the
-	// next one; 0 when there is none.
+	// Try is the number of the try, from 1. Pause is the time until the next one, or
+	// 0 if there is none.
 	Try   int
 	Pause time.Duration
 
-	// Err is what went wrong, or nil.
+	// Err is the error, or nil.
 	Err error
 }
 
-// EventKind is what happened.
+// EventKind is the kind of an [Event].
 type EventKind string
 
-// What happens. A watcher's events come in the order in which it saw them.
+// The kinds of events. A watcher's events come in the order in which it saw them.
 const (
 	Watching   EventKind = "watching"   // a session is watched from now on
 	Left       EventKind = "left"       // it has ended
-	Unseen     EventKind = "unseen"     // RunFor has looked for 3 s, and none of the sessions it is to watch was there
-	Blocked    EventKind = "blocked"    // it waits, and who blocks it is new or has changed
-	Freed      EventKind = "freed"      // it waits no more
+	Unseen     EventKind = "unseen"     // RunFor has found none of its sessions for 3 s
+	Blocked    EventKind = "blocked"    // it waits, and its blockers are new or have changed
+	Freed      EventKind = "freed"      // it no longer waits
 	Overdue    EventKind = "overdue"    // a blocker is past its grace, and the policy is to report
 	Cancelled  EventKind = "cancelled"  // a cancel was sent to a blocker
-	Terminated EventKind = "terminated" // a blocker was sent the signal to end
+	Terminated EventKind = "terminated" // a blocker was sent SIGTERM
 	Called     EventKind = "called"     // the user's function was called about a blocker; Err is what it returned
-	Spared     EventKind = "spared"     // a blocker is past its grace, and is left alone for a Reason
-	WatchLost  EventKind = "watch lost" // the watcher's session is lost; it opens another
-	WatchBack  EventKind = "watch back" // it has another
-	Tried      EventKind = "tried"      // a try of Retry has ended; Err is nil when it succeeded
+	Spared     EventKind = "spared"     // a blocker is past its grace and was left alone for a Reason
+	WatchLost  EventKind = "watch lost" // the watcher lost its session and is opening another
+	WatchBack  EventKind = "watch back" // the watcher has a session again
+	Tried      EventKind = "tried"      // a try of Retry has ended; Err is nil if it succeeded
 )
 
 // Reason is why a blocker was spared.
@@ -66,80 +65,80 @@ type Reason string
 
 // The reasons.
 const (
-	SparedQueued      Reason = "queued"        // it only stands ahead in the queue; see ClearQueue
-	SparedIdle        Reason = "idle"          // it runs nothing that could be cancelled
-	SparedSuperuser   Reason = "superuser"     // of a superuser, and of another role than ours; see Allow
+	SparedQueued      Reason = "queued"        // it is only ahead in the lock queue; see ClearQueue
+	SparedIdle        Reason = "idle"          // it runs no statement to cancel
+	SparedSuperuser   Reason = "superuser"     // its role is a superuser and not ours; see Allow
 	SparedAutovacuum  Reason = "autovacuum"    // it yields by itself
-	SparedWraparound  Reason = "wraparound"    // autovacuum that prevents wraparound, and does not yield
-	SparedBackground  Reason = "background"    // no client's session; see Allow
-	SparedOwn         Reason = "own"           // of this run
-	SparedRun         Reason = "another run"   // of another run of this package, or its watcher
-	SparedHidden      Reason = "hidden"        // our role sees too little of it to tell it from another with its PID
-	SparedPrepared    Reason = "prepared"      // a prepared transaction, which no signal ends
+	SparedWraparound  Reason = "wraparound"    // autovacuum to prevent wraparound, which does not yield
+	SparedBackground  Reason = "background"    // not a client session; see Allow
+	SparedOwn         Reason = "own"           // it belongs to this run
+	SparedRun         Reason = "another run"   // it belongs to another run of this package, or is its watcher
+	SparedHidden      Reason = "hidden"        // our role cannot verify that the PID is still the same session
+	SparedPrepared    Reason = "prepared"      // a prepared transaction, which no signal can end
 	SparedFiltered    Reason = "filtered"      // Only does not match it
 	SparedMax         Reason = "max"           // Max is reached
-	SparedLate        Reason = "late"          // it came after those that Once is for
-	SparedNotAllowed  Reason = "not permitted" // our role may not signal it; Err has what Postgres says
-	SparedNotBlocking Reason = "not blocking"  // it blocked when last looked at, and no more when it was to be signalled
+	SparedLate        Reason = "late"          // it came after the moment that Once acts on
+	SparedNotAllowed  Reason = "not permitted" // our role may not signal it; Err is the server's error
+	SparedNotBlocking Reason = "not blocking"  // it blocked at the last poll, but no longer when it was to be signaled
 )
 
-// says is the reason as the end of a sentence.
-func (r Reason) says() string {
+// text returns the reason as the end of a sentence.
+func (r Reason) text() string {
 	switch r {
 	case SparedQueued:
-		return "it only stands ahead in the queue"
+		return "it is only ahead in the lock queue"
 	case SparedIdle:
-		return "it runs nothing, so that a cancel would free nothing: terminating it would"
+		return "it runs no statement to cancel: only terminating it would release its locks"
 	case SparedSuperuser:
-		return "its role is a superuser and not ours, and superusers were not named to be ended"
+		return "its role is a superuser and not ours, so it is ended only if superusers are allowed"
 	case SparedAutovacuum:
-		return "autovacuum yields by itself when the wait has lasted for deadlock_timeout"
+		return "autovacuum yields by itself after deadlock_timeout"
 	case SparedWraparound:
-		return "autovacuum prevents transaction ID wraparound here, does not yield, and would start again: let it finish"
+		return "it is an autovacuum to prevent transaction ID wraparound, which does not yield and would start again: let it finish"
 	case SparedBackground:
-		return "it is no client's session, and those were not named to be ended"
+		return "it is not a client session, so it is ended only if background processes are allowed"
 	case SparedOwn:
 		return "it belongs to this run"
 	case SparedRun:
-		return "it belongs to another run of pglock prioritize, which goes first: this one waits until it has ended"
+		return "it belongs to another run of pglock prioritize, which goes first: wait until that run has ended"
 	case SparedHidden:
-		return "this role does not see when its session began, nor anything else that tells it from another with the same PID: a superuser can permit it with GRANT pg_read_all_stats"
+		return "this role cannot verify that its PID is still the same session: a superuser can permit it with GRANT pg_read_all_stats"
 	case SparedPrepared:
 		return "no signal ends a prepared transaction"
 	case SparedFiltered:
 		return "the filters do not match it"
 	case SparedMax:
-		return "as many as allowed were ended"
+		return "the maximum number of sessions was ended"
 	case SparedLate:
-		return "it came later than those that were to be ended"
+		return "it came too late to be among those to be ended"
 	case SparedNotAllowed:
-		return "this role may not end it: it takes membership in its role or in pg_signal_backend, and a superuser for a superuser"
+		return "this role may not end it: that needs membership in its role or in pg_signal_backend, and for a superuser's session a superuser"
 	case SparedNotBlocking:
-		return "it is in the way no more"
+		return "it no longer blocks"
 	}
 	return string(r)
 }
 
-// String is the event on one line, without the text of queries. It is safe to be
-// shown on a terminal, whatever names others have given themselves.
+// String returns the event on one line, without the text of queries. It is safe to
+// show on a terminal, whatever names other sessions have chosen.
 func (e Event) String() string { return termtext.Line(e.text()) }
 
 func (e Event) text() string {
 	switch e.Kind {
 	case Watching:
-		return fmt.Sprintf("watching pid %d (%s)", e.PID, whose(e.Application, e.User))
+		return fmt.Sprintf("watching pid %d (%s)", e.PID, sessionLabel(e.Application, e.User))
 	case Left:
 		return fmt.Sprintf("pid %d has ended", e.PID)
 	case Unseen:
-		return fmt.Sprintf("none of the sessions to watch has been there for %v", round(e.Waited))
+		return fmt.Sprintf("none of the sessions to watch was found for %v", round(e.Waited))
 	case Blocked:
-		return fmt.Sprintf("pid %d has waited for %v%s, blocked by %s", e.PID, round(e.Waited), waitsFor(e.Blocked), blockers(e.Blocked))
+		return fmt.Sprintf("pid %d has waited for %v%s, blocked by %s", e.PID, round(e.Waited), awaited(e.Blocked), blockers(e.Blocked))
 	case Freed:
 		return fmt.Sprintf("pid %d runs on after %v", e.PID, round(e.Waited))
 	case Overdue:
 		return fmt.Sprintf("past its grace, and only reported: %s", blockers(e.Blocked))
 	case Cancelled:
-		return fmt.Sprintf("cancelled what it runs: %s", blockers(e.Blocked))
+		return fmt.Sprintf("canceled: %s", blockers(e.Blocked))
 	case Terminated:
 		return fmt.Sprintf("terminated: %s", blockers(e.Blocked))
 	case Called:
@@ -148,9 +147,9 @@ func (e Event) text() string {
 		}
 		return fmt.Sprintf("called about %s", blockers(e.Blocked))
 	case Spared:
-		return fmt.Sprintf("spared: %s: %s", blockers(e.Blocked), e.Reason.says())
+		return fmt.Sprintf("spared: %s: %s", blockers(e.Blocked), e.Reason.text())
 	case WatchLost:
-		return fmt.Sprintf("the watcher has lost its session and opens another: %v", e.Err)
+		return fmt.Sprintf("the watcher lost its session and is opening another: %v", e.Err)
 	case WatchBack:
 		return "the watcher has a session again"
 	case Tried:
@@ -165,8 +164,8 @@ func (e Event) text() string {
 	return string(e.Kind)
 }
 
-// whose describes a session by what it says of itself.
-func whose(application, user string) string {
+// sessionLabel describes a session by its application_name and role.
+func sessionLabel(application, user string) string {
 	var parts []string
 	if application != "" {
 		parts = append(parts, fmt.Sprintf("%q", application))
@@ -175,12 +174,12 @@ func whose(application, user string) string {
 		parts = append(parts, "user "+user)
 	}
 	if len(parts) == 0 {
-		return "of the server's own"
+		return "server process"
 	}
 	return strings.Join(parts, ", ")
 }
 
-// blockedBy is who blocks, as the end of a sentence; "" when nobody is known.
+// blockedBy returns the blockers as the end of a sentence, or "" if there are none.
 func blockedBy(pairs []inspect.Pair) string {
 	if len(pairs) == 0 {
 		return ""
@@ -188,21 +187,21 @@ func blockedBy(pairs []inspect.Pair) string {
 	return ": blocked by " + blockers(pairs)
 }
 
-// waitsFor is what is waited for.
-func waitsFor(pairs []inspect.Pair) string {
+// awaited returns which lock the pairs wait for.
+func awaited(pairs []inspect.Pair) string {
 	if len(pairs) == 0 {
 		return ""
 	}
 	return fmt.Sprintf(" for %s on %s", pairs[0].Mode, pairs[0].Target())
 }
 
-// manyBlockers is how many blockers are named on one line.
-const manyBlockers = 4
+// maxBlockers limits how many blockers one line names.
+const maxBlockers = 4
 
 func blockers(pairs []inspect.Pair) string {
 	var parts []string
 	for i, p := range pairs {
-		if i == manyBlockers {
+		if i == maxBlockers {
 			parts = append(parts, fmt.Sprintf("and %d more", len(pairs)-i))
 			break
 		}
@@ -211,8 +210,8 @@ func blockers(pairs []inspect.Pair) string {
 	return strings.Join(parts, "; ")
 }
 
-// describe is who blocks, and how. It leaves out the query, which may hold what
-// is not for a log.
+// describe returns one blocker and how it blocks. It leaves out the query, which may
+// hold text that does not belong in a log.
 func describe(p inspect.Pair) string {
 	s := p.Blocking
 	if s.Prepared != nil {
@@ -225,7 +224,7 @@ func describe(p inspect.Pair) string {
 	if s.User == "" && s.BackendType != "" {
 		b.WriteString(s.BackendType)
 	} else {
-		b.WriteString(whose(s.Application, s.User))
+		b.WriteString(sessionLabel(s.Application, s.User))
 	}
 	if s.State != "" {
 		fmt.Fprintf(&b, ", %s", s.State)
@@ -240,7 +239,7 @@ func describe(p inspect.Pair) string {
 	return b.String()
 }
 
-// round makes a duration readable.
+// round returns d with a precision that people can read.
 func round(d time.Duration) time.Duration {
 	switch {
 	case d >= time.Minute:

@@ -15,8 +15,8 @@ import (
 	"github.com/pglock-go/pglock/prioritize"
 )
 
-// exampleServer is a database with a table orders and somebody who reads it and
-// forgets to end the transaction.
+// exampleServer returns a database with a table orders and a session that reads it
+// without ending its transaction.
 func exampleServer() (dsn string, forgetful *pgx.Conn, done func()) {
 	ctx := context.Background()
 	o, err := pgserver.FromEnv()
@@ -50,8 +50,8 @@ func check(err error) {
 	}
 }
 
-// A migration that waits politely: each try waits at most for a moment, so that
-// nobody waits long behind it, and tries again until the way is free.
+// A migration that waits politely: each try waits only a moment, so that nobody waits
+// long behind it, and it retries until the table is free.
 func ExampleRetry() {
 	dsn, forgetful, done := exampleServer()
 	defer done()
@@ -82,7 +82,7 @@ func ExampleRetry() {
 	// <nil>
 }
 
-// The error of a Retry that gives up tells who was in the way.
+// The error of a Retry that gives up names the blockers.
 func ExampleRetry_error() {
 	dsn, _, done := exampleServer()
 	defer done()
@@ -107,8 +107,8 @@ func ExampleRetry_error() {
 	// AccessExclusiveLock on public.orders is blocked by reports, which is idle in transaction
 }
 
-// A migration that clears its way: who runs a statement is cancelled after a
-// second, and who is idle in a transaction is terminated after another two.
+// A migration that clears its way: a session that runs a statement is canceled after
+// a second, and one that is idle in a transaction is terminated two seconds later.
 func ExampleRun() {
 	dsn, _, done := exampleServer()
 	defer done()
@@ -139,7 +139,7 @@ func ExampleRun() {
 	// <nil>
 }
 
-// The sessions of another program, which are known by their application_name.
+// The sessions of another program, selected by application_name.
 func ExampleRunFor() {
 	dsn, _, done := exampleServer()
 	defer done()
@@ -169,7 +169,8 @@ func ExampleRunFor() {
 	// <nil>
 }
 
-// Before anybody is ended: who would be? Without a policy nobody is.
+// Dry run: without a policy no session is ended, but an event reports each one that
+// would be.
 func ExampleReport() {
 	dsn, forgetful, done := exampleServer()
 	defer done()
@@ -198,7 +199,7 @@ func ExampleReport() {
 	// <nil>
 }
 
-// A policy of one's own: ask the session's owner before anything else.
+// A custom policy: ask the session's owner first.
 func ExampleCall() {
 	dsn, forgetful, done := exampleServer()
 	defer done()
@@ -222,8 +223,9 @@ func ExampleCall() {
 	// <nil>
 }
 
-// Who is there when the first one is past its grace is cancelled, once; autovacuum,
-// too. A cancel does nothing to a session that is idle in its transaction.
+// Cancel the sessions that block when the first one is past its grace, once,
+// including autovacuum. A cancel does nothing to a session that is idle in its
+// transaction.
 func ExampleCancel() {
 	dsn, forgetful, done := exampleServer()
 	defer done()

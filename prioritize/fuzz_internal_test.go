@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// Whoever waits in what the server tells is one of the chosen, and is kept waiting by
-// each session once.
+// Each waiting session is one of the chosen, and lists each blocker once.
 func FuzzParseView(f *testing.F) {
 	for _, s := range []string{
 		`{"chosen": null, "waiting": null}`, `{"chosen": [{"pid": 1, "start": "2026-01-31T12:00:00+00:00", "application": "a", "user": "u"}], "waiting": [{"pid": 1, "blockers": [3, 2, 3, 0]}]}`,
@@ -21,7 +20,7 @@ func FuzzParseView(f *testing.F) {
 		if start != 0 {
 			who.start = time.Unix(start, 0)
 		}
-		v, err := parseView(s, who)
+		v, err := parsePoll(s, who)
 		if err != nil {
 			return
 		}

@@ -1,7 +1,10 @@
--- Make a run and its sessions known: advisory locks of the watcher's session, shared,
--- that nothing waits for. It answers with the number of the run.
--- $1: the number of the run, 0 for a new one, which is the seconds since 2020
+-- Mark a run and its sessions with shared advisory locks of the watcher's session,
+-- which nothing waits for. Returns the number of the run.
+--
+-- $1: the number of the run, 0 for a new one, which gets the seconds since 2020
+--
 -- $2: JSON with the PIDs to add and to remove
+--
 -- $3: the class of the locks of runs, $4: that of sessions
 WITH
 run AS MATERIALIZED (

@@ -10,11 +10,11 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// An Option says how [Run], [RunFor] and [Retry] go about it. One that means
-// nothing to the function it is given to is an error, and nothing is run.
+// An Option configures [Run], [RunFor] or [Retry]. An option that does not apply to
+// the function it is given to is an error, and fn is not run.
 type Option struct {
 	name  string // as the caller wrote it, for errors
-	needs verb   // who it is for
+	needs verb   // the functions that take it
 	apply func(*config) error
 }
 
@@ -28,17 +28,17 @@ const (
 	forWatching = forRun | forRunFor
 )
 
-// config is what the options of one call add up to.
+// A config is the sum of the options of one call.
 type config struct {
 	onEvent []func(Event)
 
-	// Of the watching.
+	// For watching.
 	after      time.Duration
-	interval   time.Duration // 0 is to follow from after
+	interval   time.Duration // 0 derives it from after
 	every      time.Duration
 	once       bool
 	policy     policy
-	policyName string // as the caller wrote it, "" when none was given
+	policyName string // as the caller wrote it, "" if none was given
 	escalate   time.Duration
 	call       func(context.Context, inspect.Pair) error
 	filters    []inspect.Filter
@@ -46,52 +46,52 @@ type config struct {
 	queue      bool
 	allowed    []Kind
 
-	// Of the retries.
+	// For retries.
 	budget     time.Duration // 0 is none
 	tries      int           // 0 is no limit
 	minBackoff time.Duration
 	maxBackoff time.Duration
 
-	lockTimeout time.Duration // 0 is not to set it
+	lockTimeout time.Duration // 0 leaves it alone
 }
 
-// policy is what is done about a blocker that is past its grace.
+// A policy is what to do about a blocker that is past its grace.
 type policy uint8
 
 const (
 	policyReport policy = iota
-	policyWatch         // not even that
+	policyWatch         // does not even report
 	policyCancel
 	policyTerminate
 	policyEscalate
 	policyCall
 )
 
-// A Kind of sessions is one that is never ended unless it is named with [Allow].
+// A Kind is a kind of sessions that are ended only if [Allow] names it.
 type Kind string
 
 // The kinds.
 const (
-	// Superusers are the sessions of roles that are superusers, other than the role
-	// that the watcher connects as (or has become by SET ROLE). Only a superuser can
-	// end them.
+	// Superusers are the sessions of superuser roles other than the role that the
+	// watcher connects as (or has switched to by SET ROLE). Only a superuser can end
+	// them.
 	Superusers Kind = "superusers"
 
-	// Autovacuum are the workers of autovacuum. They yield by themselves to who
-	// has waited for deadlock_timeout (1 s by default), unless they prevent
-	// transaction ID wraparound, and then a new one starts soon after one is
+	// Autovacuum are the autovacuum workers. They yield by themselves once a session
+	// has waited for them for deadlock_timeout (1 s by default), unless they prevent
+	// transaction ID wraparound; in that case a new one starts soon after one is
 	// ended. Only a superuser can end them, and from Postgres 18 on a member of
 	// pg_signal_autovacuum_worker (PostgreSQL manual, 24.1.6 "The Autovacuum
 	// Daemon").
 	Autovacuum Kind = "autovacuum"
 
-	// Background is all else that is no client's session: walsenders, workers of
-	// logical replication and of extensions.
+	// Background are all other processes that are not client sessions: walsenders,
+	// and workers of logical replication and of extensions.
 	Background Kind = "background"
 )
 
-// OnEvent calls f with everything that happens, one event at a time. It is called
-// by the watcher, which waits for it to return. It may be given more than once.
+// OnEvent calls f for each event, one at a time. The watcher calls f and waits for it
+// to return. OnEvent may be given more than once.
 func OnEvent(f func(Event)) Option {
 	return Option{"OnEvent(...)", forWatching | forRetry, func(c *config) error {
 		if f == nil {
@@ -103,15 +103,15 @@ func OnEvent(f func(Event)) Option {
 }
 
 // LockTimeout sets lock_timeout of the connection while the function runs, as
-// [pglock.WithLockTimeout] does. With [Run] it is a backstop for when nothing can
-// be done about who blocks; without it Run leaves the setting alone. The watcher then
-// looks at least four times while a wait may last, whatever [Interval] says, so that
-// the error names the blocker.
+// [pglock.WithLockTimeout] does. With [Run] it is a backstop if nothing can be done
+// about the blockers; without it Run leaves the setting alone. The watcher then polls
+// at least four times during the longest wait, whatever [Interval] is, so that the
+// error names the blocker.
 //
-// With [Retry] it is how long each try waits for each of its locks; the default
-// is 2 s. As long as a try waits, everybody who wants the same lock after it waits
-// behind it, so it should be short; but longer than the server's deadlock_timeout
-// (1 s by default), for that is when autovacuum yields to who waits for it.
+// With [Retry] it is how long each try waits for each of its locks; the default is 2
+// s. While a try waits, later requests for the same lock wait behind it, so it should
+// be short. It should also be longer than the server's deadlock_timeout (1 s by
+// default), after which autovacuum yields to a waiter.
 func LockTimeout(d time.Duration) Option {
 	return Option{fmt.Sprintf("LockTimeout(%v)", d), forRun | forRetry, func(c *config) error {
 		if d < time.Millisecond {
@@ -122,11 +122,11 @@ func LockTimeout(d time.Duration) Option {
 	}}
 }
 
-// After is the grace: how long somebody must have been in the way before anything
-// is done about it. The default is 1 s. It counts for each blocker by itself, from
-// the beginning of the wait or from when it took hold of what is waited for,
-// whichever is later. From Postgres 14 on the server tells when a wait began;
-// before that it counts from when the watcher first saw it.
+// After sets the grace: how long a session must have blocked before anything is done
+// about it. The default is 1 s. The grace counts for each blocker separately, from
+// the start of the wait or from when the blocker acquired its lock, whichever is
+// later. From Postgres 14 on, the server reports when a wait began; before that, the
+// grace counts from when the watcher first saw the wait.
 func After(d time.Duration) Option {
 	return Option{fmt.Sprintf("After(%v)", d), forWatching, func(c *config) error {
 		if d < 0 {
@@ -137,22 +137,22 @@ func After(d time.Duration) Option {
 	}}
 }
 
-// Report does nothing about who is in the way but tell, with an [Overdue] event
-// for what another policy would end. It is the default.
+// Report only reports blockers, with an [Overdue] event for each one that another
+// policy would end. It is the default.
 func Report() Option { return policyOption("Report()", policyReport, nil) }
 
-// Cancel cancels what a blocker runs (pg_cancel_backend). That frees the locks of
-// its transaction, and leaves its connection. A session that is idle in a
-// transaction runs nothing: a cancel would free nothing, so none is sent, and a
-// [Spared] event says so.
+// Cancel cancels the statement of a blocker (pg_cancel_backend). That releases the
+// locks of its transaction and keeps its connection. A session that is idle in a
+// transaction runs no statement, so a cancel would release nothing: none is sent, and
+// a [Spared] event reports it.
 func Cancel() Option { return policyOption("Cancel()", policyCancel, nil) }
 
-// Terminate ends the session of a blocker (pg_terminate_backend), whatever it
-// does. Its client sees its connection closed.
+// Terminate ends the session of a blocker (pg_terminate_backend), whatever its state.
+// Its client finds its connection closed.
 func Terminate() Option { return policyOption("Terminate()", policyTerminate, nil) }
 
-// CancelThenTerminate cancels what a blocker runs, and terminates the session when
-// it is still in the way d later. One that is idle in a transaction has that time
+// CancelThenTerminate cancels the statement of a blocker, and terminates its session
+// if it still blocks d later. A session that is idle in a transaction has that time
 // to end it.
 func CancelThenTerminate(d time.Duration) Option {
 	name := fmt.Sprintf("CancelThenTerminate(%v)", d)
@@ -165,11 +165,11 @@ func CancelThenTerminate(d time.Duration) Option {
 	})
 }
 
-// Call calls f about each blocker that another policy would end, in place of
-// ending it, and again every [Every] as long as it blocks. It is called by the
-// watcher, which waits for it. ctx ends with the function that is being
-// prioritized. What it returns is in an event, and what it returned last about each
-// blocker is in the error of Run if that fails.
+// Call calls f for each blocker that another policy would end, instead of ending it,
+// and calls it again every [Every] until it no longer blocks. The watcher calls f and
+// waits for it. ctx ends when the function that is being prioritized returns. An
+// event has the error that f returns, and the last one for each blocker is in the
+// error of Run.
 func Call(f func(ctx context.Context, blocked inspect.Pair) error) Option {
 	return policyOption("Call(...)", policyCall, func(c *config) error {
 		if f == nil {
@@ -183,7 +183,7 @@ func Call(f func(ctx context.Context, blocked inspect.Pair) error) Option {
 func policyOption(name string, p policy, more func(*config) error) Option {
 	return Option{name, forWatching, func(c *config) error {
 		if c.policyName != "" {
-			return fmt.Errorf("there is one policy, and %s is given, too", c.policyName)
+			return fmt.Errorf("%s is given too: only one policy is possible", c.policyName)
 		}
 		c.policy, c.policyName = p, name
 		if more != nil {
@@ -193,14 +193,13 @@ func policyOption(name string, p policy, more func(*config) error) Option {
 	}}
 }
 
-// Only deals with those blockers alone that all filters match, as
-// [inspect.Blocked] has them: fields that begin with blocking_ are about who
-// blocks, the others about the wait.
+// Only acts on a blocker only if all filters match, as in [inspect.Blocked]: fields
+// that begin with blocking_ are about the blocker, the others about the wait.
 //
 //	prioritize.Only(inspect.Where("blocking_application", "=", "reports"))
 //
-// They are asked anew when a blocker is past its grace, and from then on every
-// [Every], so that one about a duration may come to match.
+// The filters are evaluated when a blocker is past its grace and again every [Every],
+// so a filter on a duration may match later.
 func Only(filters ...inspect.Filter) Option {
 	return Option{"Only(...)", forWatching, func(c *config) error {
 		for _, f := range filters {
@@ -213,8 +212,8 @@ func Only(filters ...inspect.Filter) Option {
 	}}
 }
 
-// Max ends at most n sessions in all; one that is cancelled and then terminated
-// counts once. Without it there is no limit.
+// Max ends at most n sessions in total. A session that is canceled and then
+// terminated counts once. Without Max there is no limit.
 func Max(n int) Option {
 	return Option{fmt.Sprintf("Max(%d)", n), forWatching, func(c *config) error {
 		if n < 1 {
@@ -225,8 +224,8 @@ func Max(n int) Option {
 	}}
 }
 
-// Every is after which time a blocker that is still there is dealt with again. The
-// default is 1 s.
+// Every sets the time after which the policy is applied again to a blocker that still
+// blocks. The default is 1 s.
 func Every(d time.Duration) Option {
 	return Option{fmt.Sprintf("Every(%v)", d), forWatching, func(c *config) error {
 		if d < minInterval {
@@ -237,18 +236,17 @@ func Every(d time.Duration) Option {
 	}}
 }
 
-// Once deals with those who are in the way when the first of them is past its
-// grace, each of them once ([CancelThenTerminate]: once in each way), and with
-// nobody who comes later.
+// Once acts on the sessions that block when the first of them is past its grace, on
+// each of them once ([CancelThenTerminate]: once in each way), and on none that come
+// later.
 func Once() Option {
 	return Option{"Once()", forWatching, func(c *config) error { c.once = true; return nil }}
 }
 
-// Interval is how often the watcher looks whether somebody is blocked. The default
-// is a fifth of [After], but 10 ms to 200 ms, and never more than a fourth of
-// [LockTimeout]. When the server tells since when a
-// wait lasts, a longer interval delays nothing as long as it is shorter than the
-// grace.
+// Interval sets how often the watcher polls for blockers. The default is a fifth of
+// [After], but 10 ms to 200 ms, and never more than a fourth of [LockTimeout]. If the
+// server reports when a wait began, a longer interval delays nothing unless it is
+// longer than the grace.
 func Interval(d time.Duration) Option {
 	return Option{fmt.Sprintf("Interval(%v)", d), forWatching, func(c *config) error {
 		if d < minInterval {
@@ -259,19 +257,19 @@ func Interval(d time.Duration) Option {
 	}}
 }
 
-// ClearQueue deals also with sessions that hold nothing that is in the way and
-// only stand ahead in the queue. Usually they are not worth it: they move on as
-// soon as the holders are gone.
+// ClearQueue also acts on sessions that hold no conflicting lock and are only ahead
+// in the lock queue. Usually that is not worth it: they proceed as soon as the
+// holders are gone.
 func ClearQueue() Option {
 	return Option{"ClearQueue()", forWatching, func(c *config) error { c.queue = true; return nil }}
 }
 
-// Allow deals also with sessions of the named kinds.
+// Allow also acts on sessions of the given kinds.
 func Allow(kinds ...Kind) Option {
 	return Option{fmt.Sprintf("Allow(%v)", kinds), forWatching, func(c *config) error {
 		for _, kind := range kinds {
 			if !slices.Contains([]Kind{Superusers, Autovacuum, Background}, kind) {
-				return fmt.Errorf("there is no kind %q: there are Superusers, Autovacuum and Background", kind)
+				return fmt.Errorf("unknown kind %q: use Superusers, Autovacuum or Background", kind)
 			}
 		}
 		c.allowed = append(c.allowed, kinds...)
@@ -279,9 +277,9 @@ func Allow(kinds ...Kind) Option {
 	}}
 }
 
-// Budget gives up trying when d is over: no try begins later than that, and the
-// last pause is as short as it must be for a try at the end. The default is 10
-// minutes when there is no [Tries] either, else none.
+// Budget limits the time for all tries: no try begins after d, and the last pause is
+// shortened so that a try begins at the end. The default is 10 minutes without
+// [Tries], and no limit with it.
 func Budget(d time.Duration) Option {
 	return Option{fmt.Sprintf("Budget(%v)", d), forRetry, func(c *config) error {
 		if d <= 0 {
@@ -292,7 +290,7 @@ func Budget(d time.Duration) Option {
 	}}
 }
 
-// Tries gives up after n tries. Without it there is no limit but [Budget].
+// Tries gives up after n tries. Without it only [Budget] limits them.
 func Tries(n int) Option {
 	return Option{fmt.Sprintf("Tries(%d)", n), forRetry, func(c *config) error {
 		if n < 1 {
@@ -303,16 +301,15 @@ func Tries(n int) Option {
 	}}
 }
 
-// Backoff is how long the pauses between tries are: the first one shortest, each
-// twice as long as the one before, up to longest. Each is cut by a random part of
-// up to a half, so that several who retry do not meet every time. The default is
-// 500 ms to 30 s.
+// Backoff sets the pauses between tries: shortest first, each twice as long as the
+// one before, up to longest. Each is shortened by a random part of up to a half, so
+// that concurrent callers do not retry in step. The default is 500 ms to 30 s.
 //
-// The pause is when those who waited behind a try get their turn.
+// During a pause, the sessions that waited behind a try get their turn.
 func Backoff(shortest, longest time.Duration) Option {
 	return Option{fmt.Sprintf("Backoff(%v, %v)", shortest, longest), forRetry, func(c *config) error {
 		if shortest <= 0 || longest < shortest {
-			return errors.New("the shortest pause must be longer than 0, and the longest no shorter than that")
+			return errors.New("shortest must be longer than 0, and longest not shorter than it")
 		}
 		c.minBackoff, c.maxBackoff = shortest, longest
 		return nil
@@ -321,17 +318,16 @@ func Backoff(shortest, longest time.Duration) Option {
 
 const (
 	minInterval = time.Millisecond
-	maxInterval = 200 * time.Millisecond // unless another is asked for
+	maxInterval = 200 * time.Millisecond // unless Interval is given
 
-	// looksPerWait is how often the watcher looks while lock_timeout lets the session
-	// wait.
-	looksPerWait = 4
+	// pollsPerWait is how often the watcher polls within lock_timeout.
+	pollsPerWait = 4
 
 	defaultBudget      = 10 * time.Minute
 	defaultLockTimeout = 2 * time.Second
 )
 
-// newConfig adds the options up.
+// newConfig applies opts to the defaults and validates them.
 func newConfig(op string, v verb, opts []Option) (config, error) {
 	c := config{
 		after:      time.Second,
@@ -341,10 +337,10 @@ func newConfig(op string, v verb, opts []Option) (config, error) {
 	}
 	for _, opt := range opts {
 		if opt.apply == nil {
-			return c, fmt.Errorf("pglock: %s: an empty Option", op)
+			return c, fmt.Errorf("pglock: %s: empty Option", op)
 		}
 		if opt.needs&v == 0 {
-			return c, fmt.Errorf("pglock: %s: the option %s means nothing here", op, opt.name)
+			return c, fmt.Errorf("pglock: %s: option %s is not supported here", op, opt.name)
 		}
 		if err := opt.apply(&c); err != nil {
 			return c, fmt.Errorf("pglock: %s: %s: %w", op, opt.name, err)
@@ -358,23 +354,23 @@ func newConfig(op string, v verb, opts []Option) (config, error) {
 		if c.budget == 0 && c.tries == 0 {
 			c.budget = defaultBudget
 		}
-		c.after = c.lockTimeout // what the interval follows from
+		c.after = c.lockTimeout // the interval derives from it
 	}
 	if c.interval == 0 {
 		c.interval = min(max(c.after/5, 10*time.Millisecond), maxInterval)
 	}
 	if c.lockTimeout > 0 {
-		// A wait that lock_timeout ends must be seen before, or the error names nobody.
-		c.interval = min(c.interval, max(c.lockTimeout/looksPerWait, minInterval))
+		// A wait must be seen before lock_timeout ends it, or the error names nobody.
+		c.interval = min(c.interval, max(c.lockTimeout/pollsPerWait, minInterval))
 	}
 	return c, nil
 }
 
-// most returns the longest pause between two looks: no longer than the grace, which
-// would be over unseen, nor than the wait that lock_timeout allows.
-func (c *config) most() time.Duration {
+// maxPause returns the longest pause between two polls: at most the grace, which must not
+// expire unseen, and at most a fraction of lock_timeout.
+func (c *config) maxPause() time.Duration {
 	if c.lockTimeout > 0 {
-		return min(c.after, c.lockTimeout/looksPerWait)
+		return min(c.after, c.lockTimeout/pollsPerWait)
 	}
 	return c.after
 }

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// reaction reports how long after the grace of 1 s a blocker was signaled. It comes
-// 1 ms after the watcher has sent the question that is answered slowly.
+// reaction returns how long after the grace of 1 s a blocker was signaled. The
+// blocker comes 1 ms after the watcher has sent the poll that is answered slowly.
 func reaction(t *testing.T, old bool, one, all time.Duration) (past time.Duration) {
 	t.Helper()
 	in(t, func(t *testing.T, f *fakeServer) {
-		f.old, f.stale, f.takes = old, true, all
+		f.noWaitStart, f.stale, f.answerTime = old, true, all
 		var came time.Time
 		f.run(t, func() {
 			time.Sleep(10*time.Second - time.Millisecond)
 			f.mu.Lock()
-			asked := f.asked
-			f.once = one
+			asked := f.queries
+			f.nextAnswerTime = one
 			f.mu.Unlock()
 			for on := false; !on; { // until the question is on its way
 				time.Sleep(time.Millisecond)
 				f.mu.Lock()
-				on = f.asked > asked
+				on = f.queries > asked
 				f.mu.Unlock()
 			}
 			came = time.Now()
@@ -37,9 +37,9 @@ func reaction(t *testing.T, old bool, one, all time.Duration) (past time.Duratio
 	return past
 }
 
-// An answer that is slow delays the watcher by itself, not by a multiple of itself:
-// the pause after it is what it was. With slow answers alone the pause is never
-// longer than the grace.
+// A single slow answer delays the watcher by its own time, not by a multiple of it:
+// the next pause is unchanged. If all answers are slow, the pause is never longer
+// than the grace.
 func TestReactionToSlowAnswers(t *testing.T) {
 	for _, test := range []struct {
 		what      string

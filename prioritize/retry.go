@@ -11,35 +11,36 @@ import (
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
-// Retry runs fn while lock_timeout of conn is short ([LockTimeout]), and runs it
-// again after a pause ([Backoff]) when it fails with SQLSTATE 55P03 (a lock was not
-// had in time), 40P01 (a deadlock) or [pglock.ErrNotAcquired], until it succeeds or
-// fails otherwise, or until the [Budget] or the [Tries] are used up.
+// Retry runs fn with a short lock_timeout on conn ([LockTimeout]) and retries it
+// after a pause ([Backoff]) if it fails because of a lock: with SQLSTATE 55P03 (lock
+// not available) or 40P01 (deadlock), or with [pglock.ErrNotAcquired]. It stops if fn
+// succeeds, if fn fails for another reason, or if the [Budget] or the [Tries] are
+// used up.
 //
-// fn may be run many times, so each time must do the whole of the work or nothing:
-// a statement, or a transaction that it begins and ends.
+// fn may run many times, so each time it must do all of the work or nothing: one
+// statement, or a transaction that it begins and ends.
 //
 //	err := prioritize.Retry(ctx, source, pgxlock.Conn(conn), func(ctx context.Context) error {
 //		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return migrate(ctx, tx) })
 //	})
 //
-// What was done outside of a transaction stays done when a later statement fails,
-// and CREATE INDEX CONCURRENTLY leaves an invalid index behind.
+// Work outside of a transaction stays done if a later statement fails, and CREATE
+// INDEX CONCURRENTLY leaves an invalid index behind.
 //
 // conn is the connection that fn works with. Behind a connection pooler it must be a
-// transaction, and the source must connect to Postgres directly: otherwise the error is
-// [pglock.ErrPooler], or the source is done without. When a transaction is open on it
-// already, each try is a savepoint in that: the transaction goes on, and with it
-// whatever it had locked before, also during the pauses, so a transaction of fn's
-// own is better.
+// transaction, and source must connect to Postgres directly. Otherwise the error is
+// [pglock.ErrPooler] if conn is at fault, and source is ignored if source is. If a
+// transaction is already open on conn, each try is a savepoint in it. The transaction
+// then keeps its earlier locks during the pauses, so it is better to let fn begin its
+// own transaction.
 //
-// While a try waits, a watcher finds out who is in the way, on a session of its own
-// from source; it opens one only when a try takes longer than a moment, and a
-// watcher without a session costs no more than the names. A nil source is to do
-// without.
+// While a try waits, a watcher finds the blockers, on its own session from source. It
+// opens the session only if a try takes longer than a moment. Without a session Retry
+// works the same, but its error names no blockers. A nil source means no watcher.
 //
-// The error is fn's when it failed otherwise, else an [*Error] with fn's last error
-// and who was in the way. ctx goes to fn, and ends the trying and the pauses.
+// If fn fails because of a lock, the error is an [*Error] with fn's last error and
+// the blockers; otherwise it is fn's error. ctx is passed to fn, and also ends the
+// retries and the pauses.
 func Retry(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(context.Context) error, opts ...Option) error {
 	c, err := newConfig(opRetry, forRetry, opts)
 	if err != nil {
@@ -49,7 +50,7 @@ func Retry(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(
 	if err != nil {
 		return err
 	}
-	r := retrying{config: &c}
+	r := retrier{config: &c}
 	if source != nil {
 		r.watcher = newWatcher(&c, who, opener(source))
 		defer r.watcher.close()
@@ -61,14 +62,14 @@ func Retry(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(
 	})
 }
 
-// retrying is one Retry.
-type retrying struct {
+// A retrier is one call of Retry.
+type retrier struct {
 	config  *config
 	watcher *watcher // nil is none
 }
 
-// run tries.
-func (r *retrying) run(ctx context.Context, try func(context.Context) error) error {
+// run calls try until it succeeds or there is no reason to retry.
+func (r *retrier) run(ctx context.Context, try func(context.Context) error) error {
 	began := time.Now()
 	failure := &Error{Op: opRetry}
 	for n := 1; ; n++ {
@@ -78,18 +79,18 @@ func (r *retrying) run(ctx context.Context, try func(context.Context) error) err
 			r.config.emit(event)
 			return nil
 		}
-		kind := onLock(err)
+		kind := classify(err)
 		if w := r.watcher; w != nil {
-			event.Blocked = w.picture
-			if len(w.picture) > 0 {
-				failure.Blocked, failure.Seen = w.picture, w.blocked
+			event.Blocked = w.lastPairs
+			if len(w.lastPairs) > 0 {
+				failure.Blocked, failure.Seen = w.lastPairs, w.lastBlocked
 			}
 		}
-		if kind == failedOnLock || r.watcher != nil && r.watcher.concerns(kind) {
+		if kind == isLock || r.watcher != nil && r.watcher.explains(kind) {
 			failure.Tries, failure.Err = n, err
-			again := kind == failedOnLock && ctx.Err() == nil
+			again := kind == isLock && ctx.Err() == nil
 			if again {
-				event.Pause, again = r.config.next(n, time.Since(began), rand.Float64())
+				event.Pause, again = r.config.nextPause(n, time.Since(began), rand.Float64())
 			}
 			r.config.emit(event)
 			if again && sleep(ctx, event.Pause) {
@@ -103,7 +104,7 @@ func (r *retrying) run(ctx context.Context, try func(context.Context) error) err
 	}
 }
 
-func (r *retrying) try(ctx context.Context, try func(context.Context) error) error {
+func (r *retrier) try(ctx context.Context, try func(context.Context) error) error {
 	if r.watcher == nil {
 		return try(ctx)
 	}
@@ -115,12 +116,12 @@ const (
 	release    = `RELEASE SAVEPOINT _pglock_retry`
 	rollbackTo = `ROLLBACK TO SAVEPOINT _pglock_retry`
 
-	// cleanTimeout bounds what is done after ctx has ended.
+	// cleanTimeout limits the cleanup after ctx has ended.
 	cleanTimeout = 5 * time.Second
 )
 
 // inSavepoint runs fn in a savepoint if a transaction is open on conn, so that the
-// transaction is as it was when fn fails; else it just runs it.
+// transaction is unchanged if fn fails; otherwise it just runs fn.
 func inSavepoint(ctx context.Context, conn pglock.Conn, fn func(context.Context) error) error {
 	switch open, err := handshake.InTransaction(ctx, conn); {
 	case err != nil:
@@ -142,18 +143,18 @@ func inSavepoint(ctx context.Context, conn pglock.Conn, fn func(context.Context)
 	}
 	for _, sql := range []string{rollbackTo, release} {
 		if lost := conn.Exec(clean, sql); lost != nil {
-			return &broken{errors.Join(err, lost)}
+			return &brokenTx{errors.Join(err, lost)}
 		}
 	}
 	return err
 }
 
-// broken is the error of a try that left the transaction in pieces, so that there
-// is no sense in another one, whatever the error.
-type broken struct{ err error }
+// A brokenTx is the error of a try that left the transaction unusable, so that a retry
+// is pointless.
+type brokenTx struct{ err error }
 
-func (b *broken) Error() string {
+func (b *brokenTx) Error() string {
 	return "pglock: " + opRetry + ": the transaction cannot go on: " + b.err.Error()
 }
 
-func (b *broken) Unwrap() error { return b.err }
+func (b *brokenTx) Unwrap() error { return b.err }

@@ -18,7 +18,7 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// retry are options that make no test wait long.
+// retry returns options that keep the tests fast.
 func retry(opts ...prioritize.Option) []prioritize.Option {
 	return append([]prioritize.Option{
 		prioritize.LockTimeout(time.Second),
@@ -98,7 +98,7 @@ func TestRetryGivesUp(t *testing.T) {
 	}
 }
 
-// A deadlock is tried again.
+// A deadlock is retried.
 func TestRetryAfterDeadlock(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -122,8 +122,7 @@ func TestRetryAfterDeadlock(t *testing.T) {
 	s.must(other.join())
 }
 
-// Inside a transaction of the caller's each try is a savepoint, and what was done
-// before stays.
+// Inside the caller's transaction each try is a savepoint, and earlier work stays.
 func TestRetryInATransaction(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -162,7 +161,7 @@ func TestRetryInATransaction(t *testing.T) {
 	s.must(tx.Commit(t.Context()))
 }
 
-// Other errors are fn's own, at once.
+// Other errors are returned as they are, at once.
 func TestRetryOtherErrors(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -183,7 +182,7 @@ func TestRetryOtherErrors(t *testing.T) {
 	}))
 }
 
-// A lock that pglock did not get is tried again as well.
+// A lock that pglock did not acquire is retried as well.
 func TestRetryNotAcquired(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -239,7 +238,7 @@ func TestRetryEndsWithContext(t *testing.T) {
 	idle.do("COMMIT")
 }
 
-// The watcher's source may be of no use: retrying goes on without names.
+// If the watcher's source does not work, Retry goes on without names.
 func TestRetryWithoutWatcher(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -251,7 +250,7 @@ func TestRetryWithoutWatcher(t *testing.T) {
 	}, retry(log.option(), prioritize.Tries(2))...)
 	s.wantCode(err, "55P03")
 	if n := len(log.of(prioritize.WatchLost)); n != 1 {
-		t.Errorf("the loss was told %d times", n)
+		t.Errorf("the loss was reported %d times", n)
 	}
 	idle.do("COMMIT")
 }
@@ -299,7 +298,8 @@ func TestDatabaseSQL(t *testing.T) {
 			}, prioritize.After(soon), prioritize.Terminate(), prioritize.Allow(prioritize.Superusers), log.option()))
 			idle.wantAlive(false)
 
-			// Inside a transaction, where the driver may not tell that it is one.
+			// Inside a transaction, even if the driver cannot report that there is
+			// one.
 			next := s.session("next")
 			next.do("SELECT pg_advisory_lock(1)")
 			log.hear = func(e prioritize.Event) {

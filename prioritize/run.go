@@ -12,28 +12,28 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// Run runs fn, and while it runs, clears the way of conn: whoever blocks it for
-// longer than the grace is dealt with as the options say. Without a policy among
-// them it only reports; see [Cancel], [Terminate] and [CancelThenTerminate].
+// Run runs fn and meanwhile clears the way of conn: it acts on each session that
+// blocks conn for longer than the grace, as the options say. Without a policy it only
+// reports; see [Cancel], [Terminate] and [CancelThenTerminate].
 //
-// conn is the connection, or a transaction on it, that fn works with; source opens
-// the watcher's own session, which needs the rights to see and to end others: the
-// same role is enough for sessions of that role, and pg_signal_backend for all but
-// superusers' (PostgreSQL manual, 9.28.2 "Server Signaling Functions"). source must
-// connect to Postgres directly, and conn too unless it is a transaction: behind a
-// connection pooler the error is [pglock.ErrPooler], and nothing was set or run.
-// conn is asked for its number first; where that is a REPEATABLE READ transaction's
-// first statement, it settles what the transaction sees.
+// conn is the connection that fn works with, or a transaction on it. source opens the
+// watcher's session, which needs the rights to see and to signal other sessions: the
+// same role suffices for sessions of that role, and pg_signal_backend for all others
+// except superusers' (PostgreSQL manual, 9.28.2 "Server Signaling Functions"). source
+// must connect to Postgres directly, and conn too unless it is a transaction: behind
+// a connection pooler the error is [pglock.ErrPooler], and nothing was set or run.
+// Run first queries conn for its PID. If that is the first statement of a REPEATABLE
+// READ transaction, it determines the transaction's snapshot.
 //
-// The watcher begins before fn and has ended when Run returns. When its session
-// cannot be opened, fn is not run and the error is [pglock.ErrUnavailable]; when it
-// is lost later, another one is opened, and fn never notices.
+// The watcher begins before fn and has ended when Run returns. If its session cannot
+// be opened, fn is not run and the error is [pglock.ErrUnavailable]. If its session
+// is lost later, the watcher opens another one, and fn is not affected.
 //
-// The error is fn's. When that is because of a lock (a lock timeout, a deadlock, a
-// lock not acquired, or a wait that was cancelled or that ctx ended), it is an
-// [*Error] with the blockers, and with those that were spared and why. It is one too
-// if the function of [Call] has failed; that error is in it. ctx goes to fn, and covers
-// the opening.
+// Run returns fn's error. If fn failed because of a lock (a lock timeout, a deadlock,
+// a lock not acquired, or a wait that was canceled or that ctx ended), the error is
+// an [*Error] with the blockers, and with those that were spared and why. It is also
+// an [*Error] if the function of [Call] failed, and wraps that error. ctx is passed
+// to fn and covers opening the watcher's session.
 func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(context.Context) error, opts ...Option) error {
 	c, err := newConfig(opRun, forRun, opts)
 	if err != nil {
@@ -43,7 +43,7 @@ func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(co
 	if err != nil {
 		return err
 	}
-	return run(ctx, &c, source, who, onLock, func(ctx context.Context) error {
+	return run(ctx, &c, source, who, classify, func(ctx context.Context) error {
 		if c.lockTimeout == 0 {
 			return fn(ctx)
 		}
@@ -51,9 +51,10 @@ func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(co
 	})
 }
 
-// RunFor is [Run] for sessions that who chooses, such as those of a program that fn
-// runs and waits for. It tells of each one that it watches in an event. Its error is
-// fn's, as an [*Error] when one of the sessions was blocked until a moment ago.
+// RunFor does what [Run] does for the sessions that who chooses, such as those of a
+// program that fn runs and waits for. An event reports each session that it watches.
+// RunFor returns fn's error, as an [*Error] if one of the sessions was blocked until
+// a moment ago.
 func RunFor(ctx context.Context, source pglock.Source, who Who, fn func(context.Context) error, opts ...Option) error {
 	c, err := newConfig(opRun, forRunFor, opts)
 	if err != nil {
@@ -62,8 +63,8 @@ func RunFor(ctx context.Context, source pglock.Source, who Who, fn func(context.
 	if err := who.check(); err != nil {
 		return fmt.Errorf("pglock: %s: %w", opRun, err)
 	}
-	// Why somebody else's program failed is not known: it may be the lock.
-	maybe := func(error) lockError { return perhapsOnLock }
+	// The reason why another program failed is unknown: it may be the lock.
+	maybe := func(error) lockError { return maybeLock }
 	return run(ctx, &c, source, who, maybe, fn)
 }
 
@@ -76,67 +77,68 @@ func run(ctx context.Context, c *config, source pglock.Source, who Who, isLock f
 	began := time.Now()
 	w := newWatcher(c, who, opener(source))
 	if err := w.connect(ctx); errors.Is(err, pglock.ErrPooler) {
-		return fmt.Errorf("pglock: %s: the watcher: %w", opRun, err) // which trying again does not mend
+		return fmt.Errorf("pglock: %s: the watcher: %w", opRun, err) // retrying does not help
 	} else if err != nil {
 		return fmt.Errorf("pglock: %s: the watcher: %w: %w", opRun, pglock.ErrUnavailable, err)
 	}
 	defer w.close()
 	err := w.during(ctx, false, fn)
-	if err == nil || len(w.calls) == 0 && !w.concerns(isLock(err)) {
+	if err == nil || len(w.calls) == 0 && !w.explains(isLock(err)) {
 		return err
 	}
-	failure := &Error{Op: opRun, Blocked: w.picture, Seen: w.blocked, Spared: w.spared, Elapsed: time.Since(began), Err: err}
+	failure := &Error{Op: opRun, Blocked: w.lastPairs, Seen: w.lastBlocked, Spared: w.spared, Elapsed: time.Since(began), Err: err}
 	for _, c := range w.calls {
-		failure.Calls = append(failure.Calls, fmt.Errorf("the call about pid %d failed: %w", c.pid, c.err))
+		failure.Calls = append(failure.Calls, fmt.Errorf("the call for pid %d failed: %w", c.pid, c.err))
 	}
 	return failure
 }
 
-func opener(source pglock.Source) func(context.Context) (eye, error) {
-	return func(ctx context.Context) (eye, error) { return openEye(ctx, source) }
+func opener(source pglock.Source) func(context.Context) (observer, error) {
+	return func(ctx context.Context) (observer, error) { return openObserver(ctx, source) }
 }
 
-// concerns reports whether an error is to have the last picture.
-func (w *watcher) concerns(e lockError) bool {
-	if len(w.picture) == 0 {
+// explains reports whether the error is to list the last pairs.
+func (w *watcher) explains(e lockError) bool {
+	if len(w.lastPairs) == 0 {
 		return false
 	}
-	return e == failedOnLock || e == perhapsOnLock && time.Since(w.blocked) < w.config.interval+time.Second
+	return e == isLock || e == maybeLock && time.Since(w.lastBlocked) < w.config.interval+time.Second
 }
 
-// lockError is what an error has to do with a lock.
+// A lockError is whether an error was caused by a lock.
 type lockError uint8
 
 const (
-	notOnLock lockError = iota
-	perhapsOnLock
-	failedOnLock
+	notLock lockError = iota
+	maybeLock
+	isLock
 )
 
-// onLock tells what an error of a function's has to do with a lock.
-func onLock(err error) lockError {
-	if b := (*broken)(nil); errors.As(err, &b) {
-		return notOnLock
+// classify classifies an error of the caller's function.
+func classify(err error) lockError {
+	if b := (*brokenTx)(nil); errors.As(err, &b) {
+		return notLock
 	}
 	switch sqlstate.Of(err) {
 	case sqlstate.LockNotAvailable, sqlstate.DeadlockDetected:
-		return failedOnLock
+		return isLock
 	case sqlstate.QueryCanceled:
-		return perhapsOnLock // by statement_timeout, for instance
+		return maybeLock // by statement_timeout, for instance
 	}
 	switch {
 	case errors.Is(err, pglock.ErrNotAcquired), errors.Is(err, pglock.ErrDeadlock):
-		return failedOnLock
+		return isLock
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return perhapsOnLock
+		return maybeLock
 	}
-	return notOnLock
+	return notLock
 }
 
 const identifySQL = `SELECT CAST(pg_catalog.json_build_object('pid', a.pid, 'start', a.backend_start) AS pg_catalog.text)
 FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a`
 
-// identify finds out which session conn is. Behind a pooler only a transaction is one.
+// identify returns the session that conn is. Behind a pooler, only a transaction has
+// one.
 func identify(ctx context.Context, op string, conn pglock.Conn) (Who, error) {
 	open, err := handshake.InTransaction(ctx, conn)
 	if err != nil {
@@ -149,29 +151,29 @@ func identify(ctx context.Context, op string, conn pglock.Conn) (Who, error) {
 			return err
 		})
 		if err != nil {
-			return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: %w", op, err)
+			return Who{}, fmt.Errorf("pglock: %s: asking for the session's PID: %w", op, err)
 		}
 		if hello.Path == handshake.Pooled {
 			return Who{}, fmt.Errorf("pglock: %s: %w", op, errPooledConn)
 		}
 		start, err := hello.StartTime()
 		if err != nil {
-			return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: %w", op, err)
+			return Who{}, fmt.Errorf("pglock: %s: asking for the session's PID: %w", op, err)
 		}
 		return Who{PIDs: []int32{hello.PID}, start: start}, nil
 	}
 	text, err := queryText(ctx, conn, identifySQL)
 	if err != nil {
-		return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: %w", op, err)
+		return Who{}, fmt.Errorf("pglock: %s: asking for the session's PID: %w", op, err)
 	}
 	var c chosen
 	if err := json.Unmarshal([]byte(text), &c); err != nil || c.PID == 0 {
-		return Who{}, fmt.Errorf("pglock: %s: asking which session it is about: the answer was %q", op, text)
+		return Who{}, fmt.Errorf("pglock: %s: asking for the session's PID: unexpected answer %q", op, text)
 	}
 	return Who{PIDs: []int32{c.PID}, start: c.Start}, nil
 }
 
-// queryText runs a statement that answers with one text.
+// queryText runs sql and returns the single text of its result.
 func queryText(ctx context.Context, q pglock.Querier, sql string) (string, error) {
 	rows, err := q.Query(ctx, sql)
 	if err != nil {

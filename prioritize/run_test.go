@@ -49,8 +49,8 @@ func TestCancelRunningStatement(t *testing.T) {
 	log.want(prioritize.Cancelled, busy.pid, 1)
 }
 
-// A cancel frees nothing of a session that is idle in a transaction: none is sent,
-// and it is said, once.
+// A cancel releases nothing of a session that is idle in a transaction: none is sent,
+// and that is reported once.
 func TestCancelIdleInTransaction(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -67,14 +67,13 @@ func TestCancelIdleInTransaction(t *testing.T) {
 	}
 	log.wantSpared(idle.pid, prioritize.SparedIdle)
 	if n := log.spared(idle.pid, prioritize.SparedIdle); n != 1 {
-		t.Errorf("it was said %d times", n)
+		t.Errorf("it was reported %d times", n)
 	}
 	log.want(prioritize.Cancelled, idle.pid, 0)
 	idle.do("COMMIT")
 }
 
-// The policy is what decides, so an idle session that begins to run something is
-// cancelled.
+// An idle session that begins to run a statement is canceled.
 func TestCancelOnceItRuns(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -92,8 +91,8 @@ func TestCancelOnceItRuns(t *testing.T) {
 func TestCancelThenTerminate(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	// A cancel ends the statement and, since it is in a savepoint, not what the
-	// transaction holds.
+	// A cancel ends the statement. Because of the savepoint, the transaction keeps
+	// its other locks.
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 	stubborn := s.session("stubborn").do("BEGIN", "SELECT FROM t", "SAVEPOINT a").start("SELECT pg_sleep(1000)")
 	busy := s.session("busy").start("SELECT pg_sleep(1000) FROM t LIMIT 1")
@@ -115,7 +114,7 @@ func TestCancelThenTerminate(t *testing.T) {
 	log.wantSpared(idle.pid, prioritize.SparedIdle)
 }
 
-// Reporting is what is done without being told otherwise.
+// The default policy is to report.
 func TestReport(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -142,8 +141,8 @@ func TestNotBeforeTheGrace(t *testing.T) {
 	log.want(prioritize.Overdue, idle.pid, 0)
 }
 
-// A session in the queue ahead of us holds nothing, and moves on by itself when
-// the holder is gone.
+// A session ahead in the lock queue holds nothing, and proceeds by itself when the
+// holder is gone.
 func TestQueueAhead(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -159,12 +158,12 @@ func TestQueueAhead(t *testing.T) {
 	log.want(prioritize.Terminated, queued.pid, 0)
 	if blocked := log.of(prioritize.Blocked); len(blocked) == 0 || len(blocked[0].Blocked) != 2 ||
 		blocked[0].Blocked[0].Blocking.PID != holder.pid || blocked[0].Blocked[1].Block != inspect.Soft {
-		t.Errorf("the first picture is %v", blocked)
+		t.Errorf("the first event has %v", blocked)
 	}
 }
 
-// Behind DDL in the queue, who reads waits for nobody who holds anything: the
-// holder is in the way of the DDL alone.
+// A reader behind DDL in the queue waits for no holder: the holder blocks only the
+// DDL.
 func TestOnlyTheQueueIsInTheWay(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -183,7 +182,7 @@ func TestOnlyTheQueueIsInTheWay(t *testing.T) {
 	holder.do("COMMIT")
 }
 
-// Who took hold while we waited has a grace of its own.
+// A session that acquires the lock while we wait has its own grace.
 func TestWhoTakesHoldHasAGrace(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -220,7 +219,7 @@ func TestRowLock(t *testing.T) {
 	hasWord(t, log.of(prioritize.Blocked)[0].String(), "row (0,1) of public.t")
 }
 
-// Parallel workers hold locks of their own: their leader is who is ended.
+// Parallel workers hold their own locks; their leader is ended.
 func TestCatalogParallelWorkers(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -241,7 +240,7 @@ func TestCatalogParallelWorkers(t *testing.T) {
 	}
 }
 
-// roles are a server of its own with roles that are not superusers.
+// roles starts a separate server with roles that are not superusers.
 func roles(t *testing.T, settings map[string]string) *scene {
 	server := pgtest.Own(t, pgserver.Options{Settings: settings})
 	s := newSceneIn(t, server.ConnString(pgtest.DatabaseOn(t, server)))
@@ -250,12 +249,12 @@ func roles(t *testing.T, settings map[string]string) *scene {
 	return s
 }
 
-// as is the connection string of another role.
+// as returns the connection string of another role.
 func (s *scene) as(role string) string {
-	return strings.Replace(s.dsn, "user="+s.eye.Config().User, "user="+role, 1)
+	return strings.Replace(s.dsn, "user="+s.observer.Config().User, "user="+role, 1)
 }
 
-// What may not be signalled must not stop the rest.
+// A session that may not be signaled does not prevent acting on the rest.
 func TestPermissionMissing(t *testing.T) {
 	t.Parallel()
 	s := roles(t, nil)
@@ -276,18 +275,18 @@ func TestPermissionMissing(t *testing.T) {
 	s.wantCode(denied.Err, "42501")
 	log.wantSpared(super.pid, prioritize.SparedSuperuser)
 	if n := log.spared(other.pid, prioritize.SparedNotAllowed); n != 1 {
-		t.Errorf("it was said %d times", n)
+		t.Errorf("it was reported %d times", n)
 	}
 
-	// Named, it is tried, and Postgres refuses.
+	// If allowed, it is tried, and Postgres refuses.
 	err = me.runWith(source(t, s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
 		prioritize.LockTimeout(time.Second), log.option(), prioritize.Allow(prioritize.Superusers))
 	s.wantCode(err, "55P03")
 	log.wantSpared(super.pid, prioritize.SparedNotAllowed)
 }
 
-// A role that may not see what others do sees who blocks all the same, and may end
-// them if it is a pg_signal_backend.
+// A role that may not see the activity of others still sees the blockers, and may end
+// them if it is a member of pg_signal_backend.
 func TestCatalogRoleThatSeesNothing(t *testing.T) {
 	t.Parallel()
 	s := roles(t, nil)
@@ -303,7 +302,7 @@ func TestCatalogRoleThatSeesNothing(t *testing.T) {
 	other.wantAlive(false)
 	super.wantAlive(true)
 	if !s.is("SELECT backend_start IS NOT NULL FROM pg_stat_activity WHERE pid = $1", me.pid) {
-		t.Error("that the eye sees")
+		t.Error("the observer does not see when the session began")
 	}
 	if start := log.of(prioritize.Blocked)[0].Blocked[0].Blocking.BackendStart; !start.IsZero() {
 		t.Errorf("the watcher sees when it began: %v", start)
@@ -315,14 +314,14 @@ func TestCatalogPreparedTransaction(t *testing.T) {
 	s := roles(t, map[string]string{"max_prepared_transactions": "2"})
 	s.session("gone").do("BEGIN", "SELECT FROM t", `PREPARE TRANSACTION 'pay''d'`)
 	t.Cleanup(func() {
-		if _, err := s.eye.Exec(context.Background(), `ROLLBACK PREPARED 'pay''d'`); err != nil {
+		if _, err := s.observer.Exec(context.Background(), `ROLLBACK PREPARED 'pay''d'`); err != nil {
 			t.Error(err)
 		}
 	})
 	me, log := s.session("me"), s.log()
 	err := me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(3*time.Second), log.option())
 	s.wantCode(err, "55P03")
-	hasWord(t, err.Error(), `ROLLBACK PREPARED 'pay''d'`, "prepared transaction", s.eye.Config().Database)
+	hasWord(t, err.Error(), `ROLLBACK PREPARED 'pay''d'`, "prepared transaction", s.observer.Config().Database)
 	e := log.wantSpared(0, prioritize.SparedPrepared)
 	hasWord(t, e.String(), `ROLLBACK PREPARED 'pay''d'`)
 	if p := e.Blocked[0].Blocking.Prepared; p == nil || p.GID != "pay'd" {
@@ -330,7 +329,8 @@ func TestCatalogPreparedTransaction(t *testing.T) {
 	}
 }
 
-// autovacuum is a scene with an autovacuum worker at a table big, which takes long.
+// autovacuum returns a scene with an autovacuum worker at a table big, which takes
+// long.
 func autovacuum(t *testing.T, parameters string) (s *scene, worker int32) {
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
 		"autovacuum": "on", "autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms",
@@ -348,7 +348,7 @@ func autovacuum(t *testing.T, parameters string) (s *scene, worker int32) {
 		END $$`)
 	s.until("autovacuum", `SELECT EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)
 		WHERE a.backend_type = 'autovacuum worker' AND l.relation = 'big'::regclass AND l.granted)`)
-	s.must(s.eye.QueryRow(t.Context(), `SELECT pid FROM pg_locks WHERE relation = 'big'::regclass AND granted
+	s.must(s.observer.QueryRow(t.Context(), `SELECT pid FROM pg_locks WHERE relation = 'big'::regclass AND granted
 		AND mode = 'ShareUpdateExclusiveLock'`).Scan(&worker))
 	return s, worker
 }
@@ -364,7 +364,7 @@ func TestAutovacuum(t *testing.T) {
 	log.wantSpared(worker, prioritize.SparedAutovacuum)
 	log.want(prioritize.Terminated, worker, 0)
 
-	// Named, it is ended.
+	// If allowed, it is ended.
 	s.must(me.run(sql, prioritize.After(soon), prioritize.Cancel(), prioritize.Allow(prioritize.Autovacuum), log.option()))
 	log.want(prioritize.Cancelled, worker, 1)
 }
@@ -378,7 +378,7 @@ func TestAutovacuumAgainstWraparound(t *testing.T) {
 	log.wantSpared(worker, prioritize.SparedWraparound)
 }
 
-// Only direct blockers: those who block them are none of ours.
+// Only direct blockers are ended, not the blockers of blockers.
 func TestSecondHandBlockersAreSpared(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -408,7 +408,7 @@ func TestMax(t *testing.T) {
 	log.untilSpared(prioritize.SparedMax)
 }
 
-// Whoever is in the way at Once's moment is dealt with, when its own time comes.
+// A session that blocks at Once's moment is ended when its own grace is over.
 func TestOnce(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -420,7 +420,7 @@ func TestOnce(t *testing.T) {
 	next.wantAlive(false)
 }
 
-// It is dealt with once, and not again.
+// It is acted on once, and not again.
 func TestOnceIsNotAgain(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -437,7 +437,7 @@ func TestOnceIsNotAgain(t *testing.T) {
 	log.want(prioritize.Cancelled, stubborn.pid, 1)
 }
 
-// Without Once it is dealt with again.
+// Without Once it is acted on again.
 func TestEvery(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -457,7 +457,7 @@ func TestEvery(t *testing.T) {
 	log.want(prioritize.Cancelled, stubborn.pid, 2)
 }
 
-// Who comes after Once's moment is spared.
+// A session that comes after Once's moment is spared.
 func TestOnceIsNotForLateComers(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -490,7 +490,7 @@ func TestOnly(t *testing.T) {
 	log.wantSpared(shop.pid, prioritize.SparedFiltered)
 }
 
-// A filter about a duration comes to match.
+// A filter on a duration matches later.
 func TestOnlyAfterATime(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -541,8 +541,9 @@ func TestTwoHundredQueued(t *testing.T) {
 	s.must(me.run(alter, prioritize.After(3*time.Second), prioritize.Terminate(), log.option()))
 	holder.wantAlive(false)
 	log.want(prioritize.Terminated, holder.pid, 1)
-	// Whoever is slow with the lock, once it has it, is in the way like the holder was. To
-	// wait ahead in the queue is no reason, however long it takes.
+	// A session that keeps the lock for long after acquiring it is a blocker like the
+	// first holder. Waiting ahead in the queue is no reason to end it, however long
+	// it takes.
 	slow := map[int32]bool{}
 	for _, e := range log.of(prioritize.Terminated) {
 		if p := e.Blocked[0]; p.Block != inspect.Hard {
@@ -560,7 +561,7 @@ func TestTwoHundredQueued(t *testing.T) {
 	t.Logf("ran on after %v", freed[len(freed)-1].Waited)
 }
 
-// The watcher loses its session, and another one does its work.
+// The watcher loses its session and goes on with another one.
 func TestWatcherIsLost(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -714,8 +715,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		{"Interval(0s)", []prioritize.Option{prioritize.Interval(0)}},
 		{"Every(0s)", []prioritize.Option{prioritize.Every(0)}},
 		{"LockTimeout(1µs)", []prioritize.Option{prioritize.LockTimeout(time.Microsecond)}},
-		{"Budget(1s) means nothing here", []prioritize.Option{prioritize.Budget(time.Second)}},
-		{"Tries(2) means nothing here", []prioritize.Option{prioritize.Tries(2)}},
+		{"Budget(1s) is not supported here", []prioritize.Option{prioritize.Budget(time.Second)}},
+		{"Tries(2) is not supported here", []prioritize.Option{prioritize.Tries(2)}},
 		{"Allow([everybody])", []prioritize.Option{prioritize.Allow("everybody")}},
 		{"nosuchfield", []prioritize.Option{prioritize.Only(inspect.Where("nosuchfield", "=", "1"))}},
 		{"empty Option", []prioritize.Option{{}}},
@@ -731,7 +732,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		want string
 		opt  prioritize.Option
 	}{
-		{"After(1s) means nothing here", prioritize.After(time.Second)},
+		{"After(1s) is not supported here", prioritize.After(time.Second)},
 		{"Budget(0s)", prioritize.Budget(0)},
 		{"Tries(0)", prioritize.Tries(0)},
 		{"Backoff(1s, 1ms)", prioritize.Backoff(time.Second, time.Millisecond)},

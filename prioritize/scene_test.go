@@ -19,10 +19,10 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for an expected event.
 const patience = 30 * time.Second
 
-// source is that of the driver that the tests are to go through.
+// source returns a source of the driver under test.
 func source(t testing.TB, dsn string) pglock.Source {
 	t.Helper()
 	if driver := pgtest.Driver(t); driver != "pgx" {
@@ -31,19 +31,19 @@ func source(t testing.TB, dsn string) pglock.Source {
 	return pgxlock.ConnString(dsn)
 }
 
-// scene is a database with a table t in it, somebody to be prioritized, others who
-// are in the way, and one who looks.
+// A scene is a database with a table t, a session to be prioritized, others that
+// block it, and one that observes.
 type scene struct {
-	t   testing.TB
-	dsn string
-	eye *pgx.Conn
+	t        testing.TB
+	dsn      string
+	observer *pgx.Conn
 }
 
 func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
 
 func newSceneIn(t testing.TB, dsn string) *scene {
 	s := &scene{t: t, dsn: dsn}
-	s.eye = s.connect(dsn, "eye")
+	s.observer = s.connect(dsn, "observer")
 	s.exec("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t SELECT i, 0 FROM generate_series(1, 10) AS i")
 	return s
 }
@@ -73,21 +73,21 @@ func (s *scene) must(err error) {
 func (s *scene) exec(statements ...string) {
 	s.t.Helper()
 	for _, sql := range statements {
-		_, err := s.eye.Exec(s.t.Context(), sql)
+		_, err := s.observer.Exec(s.t.Context(), sql)
 		if err != nil {
 			s.t.Fatalf("%s: %v", sql, err)
 		}
 	}
 }
 
-// is asks the server.
+// is returns the server's answer to a condition.
 func (s *scene) is(sql string, args ...any) (yes bool) {
 	s.t.Helper()
-	s.must(s.eye.QueryRow(s.t.Context(), sql, args...).Scan(&yes))
+	s.must(s.observer.QueryRow(s.t.Context(), sql, args...).Scan(&yes))
 	return yes
 }
 
-// until asks the server until the answer is yes.
+// until repeats a query until its answer is yes.
 func (s *scene) until(what, sql string, args ...any) {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); !s.is(sql, args...); time.Sleep(2 * time.Millisecond) {
@@ -97,7 +97,7 @@ func (s *scene) until(what, sql string, args ...any) {
 	}
 }
 
-// actor is a session of the scene.
+// An actor is a session of the scene.
 type actor struct {
 	s    *scene
 	conn *pgx.Conn
@@ -129,8 +129,8 @@ func (a *actor) do(statements ...string) *actor {
 	return a
 }
 
-// start runs a statement in the background, at the latest until the end of the
-// test, and returns when it runs.
+// start runs a statement in the background, which ends at the latest with the test,
+// and returns when it runs.
 func (a *actor) start(sql string) *actor {
 	a.s.t.Helper()
 	a.background(sql)
@@ -138,8 +138,8 @@ func (a *actor) start(sql string) *actor {
 	return a
 }
 
-// await runs a statement in the background that has to wait for a lock, and
-// returns when it waits.
+// await runs a statement in the background that has to wait for a lock, and returns
+// when it waits.
 func (a *actor) await(sql string) *actor {
 	a.s.t.Helper()
 	a.background(sql)
@@ -165,7 +165,7 @@ func (a *actor) background(sql string) {
 	})
 }
 
-// join is the error of what ran in the background.
+// join waits for the statement in the background and returns its error.
 func (a *actor) join() error {
 	a.busy.Wait()
 	return a.err
@@ -197,7 +197,7 @@ func (s *scene) wantCode(err error, code string) {
 	}
 }
 
-// log is what happened.
+// A log records events.
 type log struct {
 	t      testing.TB
 	mu     sync.Mutex
@@ -222,7 +222,7 @@ func (l *log) option() prioritize.Option {
 	})
 }
 
-// of are the events of a kind.
+// of returns the events of a kind.
 func (l *log) of(kind prioritize.EventKind) []prioritize.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -235,7 +235,7 @@ func (l *log) of(kind prioritize.EventKind) []prioritize.Event {
 	return events
 }
 
-// about are the events of a kind that are about a blocker.
+// about returns the events of a kind that are about a blocker.
 func (l *log) about(kind prioritize.EventKind, pid int32) []prioritize.Event {
 	return slices.DeleteFunc(l.of(kind), func(e prioritize.Event) bool {
 		return len(e.Blocked) != 1 || e.Blocked[0].Blocking.PID != pid
@@ -261,7 +261,7 @@ func (l *log) wantSpared(pid int32, why prioritize.Reason) prioritize.Event {
 	return prioritize.Event{}
 }
 
-// spared is how often it was said why a blocker was spared.
+// spared returns how often it was reported that a blocker was spared for why.
 func (l *log) spared(pid int32, why prioritize.Reason) (n int) {
 	for _, e := range l.about(prioritize.Spared, pid) {
 		if e.Reason == why {
@@ -297,8 +297,8 @@ func (l *log) untilSpared(why prioritize.Reason) {
 	l.until(func(e prioritize.Event) bool { return e.Kind == prioritize.Spared && e.Reason == why })
 }
 
-// run runs a statement with priority. All the sessions of a test are a superuser's,
-// where it does not say otherwise.
+// run runs a statement with priority. All sessions of a test are a superuser's,
+// unless it says otherwise.
 func (a *actor) run(sql string, opts ...prioritize.Option) error {
 	opts = append(opts, prioritize.Allow(prioritize.Superusers))
 	return a.runWith(source(a.s.t, a.s.dsn), sql, opts...)
@@ -313,7 +313,7 @@ func (a *actor) runWith(source pglock.Source, sql string, opts ...prioritize.Opt
 	}, opts...)
 }
 
-// blocking are the numbers of who blocks, in an error.
+// blocking returns the PIDs of the blockers in an error.
 func blocking(err error) []int32 {
 	var e *prioritize.Error
 	if !errors.As(err, &e) {

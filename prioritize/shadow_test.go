@@ -15,8 +15,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// Neither the watcher's session nor the caller's finds what others have put before
-// pg_catalog in search_path.
+// Neither the watcher's session nor the caller's uses objects that others have put
+// before pg_catalog in search_path.
 func TestInShadow(t *testing.T) {
 	t.Parallel()
 	for name, source := range map[string]func(dsn string) pglock.Source{
@@ -65,7 +65,7 @@ func TestInShadow(t *testing.T) {
 	}
 }
 
-// What is no name is refused before anybody watches for it.
+// An invalid name is refused before the watcher opens its session.
 func TestWhoOfHostileNames(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -79,7 +79,7 @@ func TestWhoOfHostileNames(t *testing.T) {
 			t.Errorf("%+v: %v", who, err)
 		}
 	}
-	// One that is merely odd is.
+	// A name that is merely odd is accepted.
 	for _, name := range []string{"a'b", `a"b\`, "\x1b[31m", "日本", "{}", "%s"} {
 		s.must(prioritize.RunFor(t.Context(), pgxlock.ConnString(s.dsn), prioritize.Who{Applications: []string{name}, Users: []string{name}}, func(context.Context) error { return nil }))
 	}

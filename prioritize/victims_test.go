@@ -16,7 +16,7 @@ import (
 	"github.com/pglock-go/pglock/prioritize"
 )
 
-// plain runs a statement with priority, with these options and no others.
+// plain runs a statement with priority and only the given options.
 func (a *actor) plain(sql string, opts ...prioritize.Option) error {
 	a.s.t.Helper()
 	return a.runWith(source(a.s.t, a.s.dsn), sql, opts...)
@@ -33,7 +33,7 @@ func TestCatalogSuperuserOfOurOwnRole(t *testing.T) {
 	log.want(prioritize.Terminated, idle.pid, 1)
 }
 
-// The superuser of another role is spared, and the error says who was, and why.
+// Another superuser's session is spared, and the error names it and the reason.
 func TestCatalogSuperuserOfAnotherRole(t *testing.T) {
 	t.Parallel()
 	s := roles(t, nil)
@@ -54,8 +54,8 @@ func TestCatalogSuperuserOfAnotherRole(t *testing.T) {
 	}
 	hasWord(t, err.Error(), fmt.Sprintf("pid %d was spared: its role is a superuser", boss.pid))
 
-	// To be a member of every role, as a superuser is, or of that of a superuser, is
-	// not to be that role.
+	// Being a member of every role, as a superuser is, or of a superuser's role, does
+	// not make the role the same.
 	s.exec("GRANT boss TO signaller")
 	log = s.log()
 	err = s.sessionOn(s.as("app"), "me").runWith(source(t, s.as("signaller")), alter, prioritize.After(soon), prioritize.Terminate(),
@@ -63,15 +63,15 @@ func TestCatalogSuperuserOfAnotherRole(t *testing.T) {
 	s.wantCode(err, "55P03")
 	log.wantSpared(boss.pid, prioritize.SparedSuperuser)
 
-	// A watcher that has become that role, by its own settings, is that role.
+	// A watcher that has switched to that role, by its own settings, is that role.
 	log = s.log()
 	s.must(me.runWith(source(t, s.dsn+" options='-c role=boss'"), alter, prioritize.After(soon), prioritize.Terminate(),
 		prioritize.LockTimeout(patience), log.option()))
 	boss.wantAlive(false)
 }
 
-// A name is no proof: who is called as watchers are is ended as others are, and is
-// watched if it is chosen.
+// A name is no proof: a session with the name of a watcher is ended like any other,
+// and is watched if it is chosen.
 func TestCatalogNameIsNoProof(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -93,8 +93,8 @@ func TestCatalogNameIsNoProof(t *testing.T) {
 	}
 }
 
-// Runs spare each other's commands, and say so: the one that is blocked waits for the
-// other's end.
+// Runs spare each other's commands and report it: the blocked one waits until the
+// other has ended.
 func TestCatalogRunsSpareEachOther(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -125,12 +125,12 @@ func TestCatalogRunsSpareEachOther(t *testing.T) {
 	second.wantAlive(true)
 	e := log.wantSpared(first.pid, prioritize.SparedRun)
 	hasWord(t, e.String(), "another run of pglock prioritize")
-	// Nothing is left of the marks.
+	// No mark is left.
 	s.until("the end of the marks", "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
 }
 
-// Two that lock in opposite order are a deadlock, of which Postgres ends one statement.
-// No session is ended.
+// Two runs that lock in opposite order deadlock. Postgres cancels one statement, and
+// no session is ended.
 func TestTwoRunsInADeadlock(t *testing.T) {
 	t.Parallel()
 	for range 3 {
@@ -144,7 +144,7 @@ func TestTwoRunsInADeadlock(t *testing.T) {
 				}
 				defer me.conn.Exec(ctx, "ROLLBACK")
 				for held := false; !held; {
-					// The other one's session asks, since the scene's is in use.
+					// Ask on the other session, since the scene's is in use.
 					if err := me.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND mode = 'AccessExclusiveLock' AND granted)", other.pid).Scan(&held); err != nil {
 						return err
 					}
@@ -166,8 +166,8 @@ func TestTwoRunsInADeadlock(t *testing.T) {
 	}
 }
 
-// program is the command of a run, with two sessions: one holds a lock, and the other
-// wants that of the next program. Postgres sees no deadlock.
+// A program is the command of a run, with two sessions: one holds a lock, and the
+// other wants the lock of the next program. Postgres sees no deadlock.
 type program struct {
 	name          string
 	holds, wants  *actor
@@ -176,8 +176,8 @@ type program struct {
 	err           error
 }
 
-// In a ring of runs that wait for each other in a way that Postgres cannot see, the
-// oldest run acts, and the others spare.
+// If runs wait for each other in a cycle that Postgres cannot see, the oldest run
+// acts, and the others spare.
 func TestRingsOfRuns(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{2, 3} {
@@ -186,15 +186,15 @@ func TestRingsOfRuns(t *testing.T) {
 			s := newScene(t)
 			programs := make([]*program, n)
 			for i := range programs {
-				s.exec(fmt.Sprintf("CREATE TABLE ring%d (i int)", i))
-				name := fmt.Sprintf("ring %d of %d", i, n)
+				s.exec(fmt.Sprintf("CREATE TABLE cycle%d (i int)", i))
+				name := fmt.Sprintf("cycle %d of %d", i, n)
 				programs[i] = &program{
 					name: name, holds: s.session(name), wants: s.session(name), log: s.log(),
 					holding: make(chan struct{}), done: make(chan struct{}),
 				}
 			}
 			for i, p := range programs {
-				p.holds.do("BEGIN", fmt.Sprintf("LOCK ring%d", i))
+				p.holds.do("BEGIN", fmt.Sprintf("LOCK cycle%d", i))
 				go func() {
 					defer close(p.done)
 					p.err = prioritize.RunFor(t.Context(), source(t, s.dsn), prioritize.Who{Applications: []string{p.name}}, func(ctx context.Context) error {
@@ -202,17 +202,17 @@ func TestRingsOfRuns(t *testing.T) {
 						for j := range programs { // all of them watch
 							<-programs[j].holding
 						}
-						_, err := p.wants.conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = '60s'; LOCK ring%d", (i+1)%n))
+						_, err := p.wants.conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = '60s'; LOCK cycle%d", (i+1)%n))
 						if err == nil {
 							_, err = p.holds.conn.Exec(ctx, "COMMIT")
 						}
 						return err
 					}, prioritize.After(soon), prioritize.Terminate(), p.log.option())
 				}()
-				// Their order is that of the seconds in which they begin.
+				// They are ordered by the second in which they begin.
 				<-p.holding
 				var second int64
-				s.must(s.eye.QueryRow(t.Context(), "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint").Scan(&second))
+				s.must(s.observer.QueryRow(t.Context(), "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint").Scan(&second))
 				s.until("the next second", "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint > $1", second)
 			}
 			ended := 0
@@ -242,8 +242,8 @@ func TestRingsOfRuns(t *testing.T) {
 	}
 }
 
-// A mark counts if whoever made it could signal the one that reads it: anybody may take
-// an advisory lock.
+// A mark counts only if the role that made it could signal the session that reads it:
+// any role may take an advisory lock.
 func TestWhoseMarksCount(t *testing.T) {
 	t.Parallel()
 	s := roles(t, nil)
@@ -279,7 +279,7 @@ func TestWhoseMarksCount(t *testing.T) {
 	}
 }
 
-// A wait that is shorter than the interval is seen, and its error names the blocker.
+// A wait shorter than the interval is seen, and its error names the blocker.
 func TestLockTimeoutShorterThanTheInterval(t *testing.T) {
 	t.Parallel()
 	for _, opts := range [][]prioritize.Option{
@@ -290,8 +290,8 @@ func TestLockTimeoutShorterThanTheInterval(t *testing.T) {
 		idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 		me := s.session("me")
 		err := prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
-			// The wait begins after the first look.
-			s.until("the first look", "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database() AND state = 'idle' AND clock_timestamp() - state_change > '20ms'")
+			// The wait begins after the first poll.
+			s.until("the first poll", "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database() AND state = 'idle' AND clock_timestamp() - state_change > '20ms'")
 			_, err := me.conn.Exec(ctx, alter)
 			return err
 		}, opts...)
@@ -306,7 +306,7 @@ func TestLockTimeoutShorterThanTheInterval(t *testing.T) {
 	}
 }
 
-// What Call's function returned reaches the error of Run, unless it went well later.
+// The error of Call's function is in the error of Run, unless a later call succeeded.
 func TestErrorOfCall(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -320,7 +320,7 @@ func TestErrorOfCall(t *testing.T) {
 		t.Errorf("got %v, want Call's error in it", err)
 	}
 
-	// Also where fn failed for a reason of its own, as the caller may have it do.
+	// Also if fn failed for another reason, such as the caller ending it.
 	boom := errors.New("boom")
 	called := make(chan struct{})
 	var once sync.Once
@@ -339,8 +339,7 @@ func TestErrorOfCall(t *testing.T) {
 	idle.wantAlive(true)
 }
 
-// slowSource opens sessions of which one answer takes long: the first that is asked for
-// when slow says so.
+// A slowSource opens sessions whose answers are delayed by what slow returns.
 type slowSource struct {
 	pglock.Source
 	slow func() time.Duration
@@ -365,8 +364,8 @@ func (s slowSession) Ask(ctx context.Context, sql string, args ...string) (strin
 	return text, err
 }
 
-// That no session of the chosen is there is reported after looking for it, and not
-// because the watcher was waiting for an answer meanwhile.
+// Unseen is reported only after a poll, not because the watcher was waiting for an
+// answer.
 func TestUnseen(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -379,12 +378,12 @@ func TestUnseen(t *testing.T) {
 		t.Errorf("unseen: %v", e)
 	}
 
-	// The answer to the first look takes 4 s, and the session is there all the time
-	// but for the moment when that look was made.
+	// The answer to the first poll takes 4 s. The session exists all the time, except
+	// at the moment of that poll.
 	log = s.log()
-	var looks sync.Once
+	var first sync.Once
 	slow := func() (d time.Duration) {
-		looks.Do(func() { d = 4 * time.Second })
+		first.Do(func() { d = 4 * time.Second })
 		return d
 	}
 	armed := make(chan struct{})

@@ -11,45 +11,45 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A watcher watches sessions and deals with who blocks them. What it knows
-// belongs to its goroutine while that runs, and else to who starts it.
+// A watcher watches sessions and acts on their blockers. Its fields belong to its
+// goroutine while that runs, and otherwise to its caller.
 type watcher struct {
 	config *config
 	who    Who
-	open   func(context.Context) (eye, error)
+	open   func(context.Context) (observer, error)
 
-	ledger *ledger
-	seen   map[chosen]bool   // who of the chosen is there
-	last   map[int32][]int32 // who blocked whom at the last look
-	took   time.Time         // when the last picture was taken
+	tracker      *tracker
+	present      map[chosen]bool   // the chosen sessions that exist
+	lastBlockers map[int32][]int32 // the blockers of each session at the last poll
+	pairsReadAt  time.Time         // when the last pairs were read
 
-	looking time.Duration // how long the last look took
-	looked  time.Time     // when that was
-	before  time.Time     // when the one before that was
-	lost    bool          // the session was lost, and that was told
-	fails   int           // how often in a row
+	pollTime     time.Duration // how long the last poll took
+	polledAt     time.Time     // when the last poll ended
+	polledBefore time.Time     // when the poll before it ended
+	lostReported bool          // the loss of the session was reported
+	failures     int           // failures in a row
 
-	picture []inspect.Pair // the last one that had somebody in it
-	blocked time.Time      // when somebody was last seen blocked
-	began   time.Time      // when the watching began
-	unseen  bool           // that none of the chosen is there was reported
-	spared  []Spare        // who was left alone, each once, with the last reason
-	calls   []failedCall   // what Call's function returned last about whom
+	lastPairs      []inspect.Pair // the last one that was not empty
+	lastBlocked    time.Time      // when a session was last seen blocked
+	began          time.Time      // when watching began
+	unseenReported bool           // it was reported that no chosen session exists
+	spared         []Spare        // each spared blocker once, with the last reason
+	calls          []failedCall   // the last error of Call's function for each blocker
 
 	run    int64          // the number of the run, once it is registered
-	marked map[int32]bool // which sessions the watcher's session has marked
+	marked map[int32]bool // the sessions that the watcher's session has marked
 
-	mu  sync.Mutex // guards eye, which stop closes
-	eye eye
+	mu       sync.Mutex // guards observer, which during may close
+	observer observer
 }
 
-func newWatcher(c *config, who Who, open func(context.Context) (eye, error)) *watcher {
-	return &watcher{config: c, who: who, open: open, ledger: newLedger(c), seen: map[chosen]bool{}, last: map[int32][]int32{}}
+func newWatcher(c *config, who Who, open func(context.Context) (observer, error)) *watcher {
+	return &watcher{config: c, who: who, open: open, tracker: newTracker(c), present: map[chosen]bool{}, lastBlockers: map[int32][]int32{}}
 }
 
 // connect opens the watcher's session, if it has none.
 func (w *watcher) connect(ctx context.Context) error {
-	if w.eye != nil {
+	if w.observer != nil {
 		return nil
 	}
 	e, err := w.open(ctx)
@@ -64,36 +64,36 @@ func (w *watcher) connect(ctx context.Context) error {
 	return nil
 }
 
-func (w *watcher) set(e eye) {
+func (w *watcher) set(e observer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.eye = e
+	w.observer = e
 }
 
 // close ends the watcher's session.
 func (w *watcher) close() {
 	w.mu.Lock()
-	e := w.eye
-	w.eye = nil
+	e := w.observer
+	w.observer = nil
 	w.mu.Unlock()
 	if e != nil {
 		e.close()
 	}
 }
 
-// stopGrace is how long a statement of the watcher's may go on after the function
-// has returned, before the session is closed under it.
-const stopGrace = 250 * time.Millisecond
+// stopWait is how long a statement of the watcher may go on after the function has
+// returned, before its session is closed.
+const stopWait = 250 * time.Millisecond
 
-// during watches while fn runs; late is to begin only after an interval. The
-// watching has ended when it returns, whichever way fn ends.
+// during watches while fn runs; if late is set, it begins only after an interval. The
+// watching has ended when during returns, even if fn panics.
 func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context) error) error {
 	watching, stop := context.WithCancel(ctx)
 	var panicked any
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer func() { panicked = recover() }() // of the user's function: it goes to who called us
+		defer func() { panicked = recover() }() // a panic of the user's function goes to our caller
 		w.watch(watching, late)
 	}()
 	ended, failed := false, false
@@ -101,9 +101,9 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 		stop()
 		select {
 		case <-done:
-		case <-time.After(stopGrace):
+		case <-time.After(stopWait):
 			w.mu.Lock()
-			e := w.eye
+			e := w.observer
 			w.mu.Unlock()
 			if e != nil {
 				e.close()
@@ -111,10 +111,10 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 			<-done
 			w.close()
 		}
-		if failed && len(w.picture) == 0 {
-			w.lookOnceMore(ctx)
+		if failed && len(w.lastPairs) == 0 {
+			w.finalPoll(ctx)
 		}
-		for pid, wait := range w.ledger.waits { // fn has ended, and with it the wait
+		for pid, wait := range w.tracker.waits { // fn has ended, and with it the wait
 			w.config.emit(Event{Kind: Freed, PID: pid, Waited: time.Since(wait.began)})
 		}
 		if panicked != nil && ended {
@@ -126,45 +126,45 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 	return err
 }
 
-// lookOnceMore looks at what is still blocked when the function has failed and the
-// watcher has not seen why: a session of another program's may wait on, and a
-// statement that was canceled may not have ended yet.
-func (w *watcher) lookOnceMore(ctx context.Context) {
-	if w.eye == nil {
+// finalPoll polls for blockers if the function has failed and the watcher has not
+// seen why: a session of another program may still be waiting, and a canceled
+// statement may not have ended yet.
+func (w *watcher) finalPoll(ctx context.Context) {
+	if w.observer == nil {
 		return
 	}
-	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	queryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
 	defer cancel()
-	if err := w.see(asked); err != nil {
+	if err := w.readState(queryCtx); err != nil {
 		w.close()
 	}
 }
 
 // watch watches until ctx ends.
 func (w *watcher) watch(ctx context.Context, late bool) {
-	w.ledger, w.picture, w.looked = newLedger(w.config), nil, time.Time{}
+	w.tracker, w.lastPairs, w.polledAt = newTracker(w.config), nil, time.Time{}
 	w.began, w.spared, w.calls = time.Now(), nil, nil
-	clear(w.last)
+	clear(w.lastBlockers)
 	if late && !sleep(ctx, w.config.interval) {
 		return
 	}
 	var pace pace
 	for ctx.Err() == nil {
-		if w.eye == nil && !w.reopen(ctx) {
+		if w.observer == nil && !w.reopen(ctx) {
 			return
 		}
-		acted, err := w.once(ctx)
+		acted, err := w.step(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
 			w.close()
-			w.lose(err)
+			w.reportLost(err)
 			continue
 		}
-		w.fails = 0
-		pause := pace.next(w.config.interval, w.config.most(), w.looking, acted, len(w.ledger.waits) > 0)
-		if next := w.ledger.next(); !next.IsZero() {
+		w.failures = 0
+		pause := pace.next(w.config.interval, w.config.maxPause(), w.pollTime, acted, len(w.tracker.waits) > 0)
+		if next := w.tracker.next(); !next.IsZero() {
 			pause = min(pause, time.Until(next))
 		}
 		if !sleep(ctx, pause) {
@@ -173,154 +173,155 @@ func (w *watcher) watch(ctx context.Context, late bool) {
 	}
 }
 
-// once acts on who is due, looks, and acts again.
-func (w *watcher) once(ctx context.Context) (acted bool, err error) {
+// step acts on the blockers that are due, polls, and acts again.
+func (w *watcher) step(ctx context.Context) (acted bool, err error) {
 	acted, err = w.act(ctx)
 	if err != nil || ctx.Err() != nil {
 		return acted, err
 	}
-	if err := w.look(ctx); err != nil || ctx.Err() != nil {
+	if err := w.poll(ctx); err != nil || ctx.Err() != nil {
 		return acted, err
 	}
 	again, err := w.act(ctx)
 	return acted || again, err
 }
 
-// asking bounds what is asked of the server. It does not end with ctx: a
-// statement that is cut off costs the session, and may or may not have been run.
-func asking(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+// queryContext limits one query. It does not end with ctx: an interrupted statement costs
+// the session, and may or may not have run.
+func queryContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
 }
 
-// look sees who is there and who is blocked.
-func (w *watcher) look(ctx context.Context) error {
-	asked, cancel := asking(ctx)
+// poll reads which sessions exist and which are blocked.
+func (w *watcher) poll(ctx context.Context) error {
+	queryCtx, cancel := queryContext(ctx)
 	defer cancel()
-	return w.see(asked)
+	return w.readState(queryCtx)
 }
 
-// see is look, bounded by ctx.
-func (w *watcher) see(ctx context.Context) error {
+// readState does what poll does, limited by ctx.
+func (w *watcher) readState(ctx context.Context) error {
 	began := time.Now()
-	v, err := w.eye.look(ctx, w.who)
+	v, err := w.observer.poll(ctx, w.who)
 	if err != nil {
 		return err
 	}
-	if err := w.mark(ctx, v); err != nil {
+	if err := w.markSessions(ctx, v); err != nil {
 		return err
 	}
 	now := time.Now()
-	w.before, w.looked, w.looking = w.looked, now, now.Sub(began)
-	w.meet(v)
-	w.miss(began)
+	w.polledBefore, w.polledAt, w.pollTime = w.polledAt, now, now.Sub(began)
+	w.reportPresence(v)
+	w.reportUnseen(began)
 
-	// Whoever the ledger has and the look has not is free again, or the other way.
-	changed := len(v.Waiting) != len(w.last) || len(v.Waiting) != len(w.ledger.waits)
+	// A session that is blocked in only one of tracker and poll has changed.
+	changed := len(v.Waiting) != len(w.lastBlockers) || len(v.Waiting) != len(w.tracker.waits)
 	var pids []int32
 	for _, waiting := range v.Waiting {
 		pids = append(pids, waiting.PID)
-		changed = changed || !slices.Equal(w.last[waiting.PID], waiting.Blockers)
+		changed = changed || !slices.Equal(w.lastBlockers[waiting.PID], waiting.Blockers)
 	}
 	if len(pids) > 0 {
-		w.blocked = now
+		w.lastBlocked = now
 	}
-	if !changed && (len(pids) == 0 || now.Sub(w.took) < refresh) {
+	if !changed && (len(pids) == 0 || now.Sub(w.pairsReadAt) < maxPairsAge) {
 		return nil
 	}
-	return w.takePicture(ctx, v, pids)
+	return w.readPairs(ctx, v, pids)
 }
 
-// blind is until when nothing was seen, if the last look was so long ago that who
-// is in the way now may have come at any time since; else zero.
-func (w *watcher) blind(now time.Time) time.Time {
-	if w.before.IsZero() || w.looked.Sub(w.before) < 2*w.config.interval {
+// unobservedUntil returns the end of a gap in polling, or the zero time if there was none.
+// Blockers that are seen now may have come at any time within the gap.
+func (w *watcher) unobservedUntil(now time.Time) time.Time {
+	if w.polledBefore.IsZero() || w.polledAt.Sub(w.polledBefore) < 2*w.config.interval {
 		return time.Time{}
 	}
 	return now.Add(-2 * w.config.interval)
 }
 
-// refresh is how old a picture may get while somebody is blocked.
-const refresh = time.Second
+// maxPairsAge is how old the pairs may get while a session is blocked.
+const maxPairsAge = time.Second
 
-// takePicture sees who blocks these in full.
-func (w *watcher) takePicture(ctx context.Context, v view, pids []int32) error {
+// readPairs reads the blockers of pids in full.
+func (w *watcher) readPairs(ctx context.Context, v pollResult, pids []int32) error {
 	var pairs []inspect.Pair
 	if len(pids) > 0 {
 		var err error
-		if pairs, err = w.eye.picture(ctx, pids, nil); err != nil {
+		if pairs, err = w.observer.pairs(ctx, pids, nil); err != nil {
 			return err
 		}
 	}
 	now := time.Now()
-	w.took = now
-	clear(w.last)
+	w.pairsReadAt = now
+	clear(w.lastBlockers)
 	for _, waiting := range v.Waiting {
-		w.last[waiting.PID] = waiting.Blockers
+		w.lastBlockers[waiting.PID] = waiting.Blockers
 	}
-	changed, over := w.ledger.see(now, w.blind(now), pids, pairs)
+	changed, over := w.tracker.update(now, w.unobservedUntil(now), pids, pairs)
 	for _, pid := range pids {
-		if _, known := w.ledger.waits[pid]; !known {
-			delete(w.last, pid) // it ended in between, or is about to be seen
+		if _, known := w.tracker.waits[pid]; !known {
+			delete(w.lastBlockers, pid) // it ended meanwhile, or is seen next time
 		}
 	}
 	if len(pairs) > 0 {
-		w.picture = w.ledger.pairs()
+		w.lastPairs = w.tracker.pairs()
 	}
 	for pid, waited := range over {
 		w.config.emit(Event{Kind: Freed, PID: pid, Waited: waited})
 	}
 	for _, pid := range changed {
-		wait := w.ledger.waits[pid]
+		wait := w.tracker.waits[pid]
 		w.config.emit(Event{Kind: Blocked, PID: pid, Blocked: slices.Clone(wait.pairs), Waited: now.Sub(wait.began)})
 	}
 	return nil
 }
 
-// meet tells who of the chosen has come and gone.
-func (w *watcher) meet(v view) {
+// reportPresence reports which of the chosen sessions have come and gone.
+func (w *watcher) reportPresence(v pollResult) {
 	there := make(map[chosen]bool, len(v.Chosen))
 	for _, c := range v.Chosen {
 		there[c] = true
-		if !w.seen[c] {
+		if !w.present[c] {
 			w.config.emit(Event{Kind: Watching, PID: c.PID, Application: c.Application, User: c.User})
 		}
 	}
-	for c := range w.seen {
+	for c := range w.present {
 		if !there[c] {
 			w.config.emit(Event{Kind: Left, PID: c.PID, Application: c.Application, User: c.User})
 		}
 	}
-	w.seen = there
+	w.present = there
 }
 
-// unseenAfter is after which time without any of the chosen that is reported.
+// unseenAfter is how long the watcher polls for the chosen sessions before it reports
+// that there are none.
 const unseenAfter = 3 * time.Second
 
-// miss reports, once, that none of the chosen has been there, as a look that began
-// late enough has found.
-func (w *watcher) miss(looked time.Time) {
-	if len(w.seen) > 0 || !w.who.start.IsZero() { // Run knows that its session is there
-		w.unseen = true
+// reportUnseen reports, once, that none of the chosen sessions exists, if the poll began late
+// enough.
+func (w *watcher) reportUnseen(polled time.Time) {
+	if len(w.present) > 0 || !w.who.start.IsZero() { // Run knows that its session exists
+		w.unseenReported = true
 	}
-	if !w.unseen && looked.Sub(w.began) >= unseenAfter {
-		w.unseen = true
+	if !w.unseenReported && polled.Sub(w.began) >= unseenAfter {
+		w.unseenReported = true
 		w.config.emit(Event{Kind: Unseen, Waited: unseenAfter})
 	}
 }
 
-// own reports whether a session is one of the run.
-func (w *watcher) own(s *inspect.Session) bool { return w.who.matches(s) }
+// isOwn reports whether a session belongs to the run.
+func (w *watcher) isOwn(s *inspect.Session) bool { return w.who.matches(s) }
 
-// act deals with who is due. It reports whether anybody was signalled.
+// act acts on the blockers that are due. It reports whether any was signaled.
 func (w *watcher) act(ctx context.Context) (acted bool, err error) {
 	if w.config.policy == policyWatch {
 		return false, nil
 	}
-	due := w.ledger.due(time.Now())
+	due := w.tracker.due(time.Now())
 	if len(due) == 0 {
 		return false, nil
 	}
-	w.ledger.close()
+	w.tracker.closeOnce()
 	match, err := w.filter(ctx, due)
 	if err != nil {
 		return false, err
@@ -329,7 +330,7 @@ func (w *watcher) act(ctx context.Context) (acted bool, err error) {
 		if ctx.Err() != nil {
 			return acted, nil
 		}
-		why := w.ledger.refuse(e, w.own)
+		why := w.tracker.spareReason(e, w.isOwn)
 		if why == "" && !match(e) {
 			why = SparedFiltered
 		}
@@ -337,7 +338,7 @@ func (w *watcher) act(ctx context.Context) (acted bool, err error) {
 			w.spare(e, why, nil)
 			continue
 		}
-		done, err := w.deal(ctx, e)
+		done, err := w.apply(ctx, e)
 		acted = acted || done
 		if err != nil {
 			return acted, err
@@ -346,7 +347,7 @@ func (w *watcher) act(ctx context.Context) (acted bool, err error) {
 	return acted, nil
 }
 
-// filter finds whom the user's filters match.
+// filter returns a function that reports whether the user's filters match.
 func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, error) {
 	if len(w.config.filters) == 0 {
 		return func(*entry) bool { return true }, nil
@@ -357,9 +358,9 @@ func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, 
 			pids = append(pids, e.pair.PID)
 		}
 	}
-	asked, cancel := asking(ctx)
+	queryCtx, cancel := queryContext(ctx)
 	defer cancel()
-	pairs, err := w.eye.picture(asked, pids, w.config.filters)
+	pairs, err := w.observer.pairs(queryCtx, pids, w.config.filters)
 	if err != nil {
 		return nil, err
 	}
@@ -370,10 +371,10 @@ func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, 
 	}, nil
 }
 
-// deal does to e what the policy says. The session being lost is an error; that
-// e was not to be signalled, or could not, is none.
-func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
-	action := w.ledger.action(time.Now(), e)
+// apply applies the policy to e. It is an error if the session is lost, but not if e
+// must not or cannot be signaled.
+func (w *watcher) apply(ctx context.Context, e *entry) (acted bool, err error) {
+	action := w.tracker.action(time.Now(), e)
 	s := inspect.BlockingSignal{
 		Waiter:       e.pair.PID,
 		WaiterStart:  e.pair.BackendStart,
@@ -390,23 +391,23 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 	if !e.pair.WaitApprox {
 		s.WaitStart = e.pair.WaitStart
 	}
-	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // and not a worker's
+	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // not a parallel worker's
 		s.BlockerTransaction = e.pair.Held.Transaction
 	}
-	asked, cancel := asking(ctx)
+	queryCtx, cancel := queryContext(ctx)
 	defer cancel()
-	if e.said == SparedRun && time.Since(e.yielded) >= ringAfter {
-		if s.OtherRuns, err = w.ring(asked, e.pid); err != nil {
+	if e.sparedFor == SparedRun && time.Since(e.yieldedAt) >= cycleAfter {
+		if s.OtherRuns, err = w.inCycle(queryCtx, e.pid); err != nil {
 			return false, err
 		}
 	}
-	outcome, err := w.eye.signal(asked, s)
+	outcome, err := w.observer.signal(queryCtx, s)
 	if err != nil && outcome != inspect.SignalDenied {
 		return false, err
 	}
 	switch outcome {
 	case inspect.SignalSent, inspect.WouldSignal:
-		w.dealt(ctx, e, action)
+		w.applied(ctx, e, action)
 		return outcome == inspect.SignalSent, nil
 	case inspect.OnlyQueued:
 		w.spare(e, SparedQueued, nil)
@@ -430,55 +431,55 @@ func (w *watcher) deal(ctx context.Context, e *entry) (acted bool, err error) {
 		w.spare(e, SparedNotAllowed, err)
 	case inspect.BlockerGone, inspect.BlocksNoMore:
 		w.spare(e, SparedNotBlocking, nil)
-		delete(w.last, e.pair.PID) // look again, in full
+		delete(w.lastBlockers, e.pair.PID) // read its blockers again
 	default:
-		return false, fmt.Errorf("the server's answer to a signal was %q", outcome)
+		return false, fmt.Errorf("unexpected answer to a signal: %q", outcome)
 	}
 	return false, nil
 }
 
 func (w *watcher) event(kind EventKind, e *entry) Event {
 	event := Event{Kind: kind, PID: e.pair.PID, Blocked: []inspect.Pair{e.pair}}
-	if wait := w.ledger.waits[e.pair.PID]; wait != nil {
+	if wait := w.tracker.waits[e.pair.PID]; wait != nil {
 		event.Waited = time.Since(wait.began)
 	}
 	return event
 }
 
 func (w *watcher) spare(e *entry, why Reason, err error) {
-	w.note(e, why, err)
-	if w.ledger.spare(time.Now(), e, why) {
+	w.noteSpared(e, why, err)
+	if w.tracker.spare(time.Now(), e, why) {
 		event := w.event(Spared, e)
 		event.Reason, event.Err = why, err
 		w.config.emit(event)
 	}
 }
 
-// note keeps who was spared, for the error.
-func (w *watcher) note(e *entry, why Reason, err error) {
+// noteSpared records that e was spared, for the error.
+func (w *watcher) noteSpared(e *entry, why Reason, err error) {
 	w.spared = slices.DeleteFunc(w.spared, func(s Spare) bool { return victimOf(&s.Pair) == e.victim })
 	if why != SparedNotBlocking {
 		w.spared = append(w.spared, Spare{Pair: e.pair, Reason: why, Err: err})
 	}
 }
 
-// failedCall is what Call's function returned about a blocker.
+// A failedCall is the error of Call's function for a blocker.
 type failedCall struct {
 	victim
 	err error
 }
 
-// called keeps what Call's function returned last about a blocker, for the error.
-func (w *watcher) called(e *entry, err error) {
+// noteCall records the last error of Call's function for a blocker.
+func (w *watcher) noteCall(e *entry, err error) {
 	w.calls = slices.DeleteFunc(w.calls, func(c failedCall) bool { return c.victim == e.victim })
 	if err != nil {
 		w.calls = append(w.calls, failedCall{e.victim, err})
 	}
 }
 
-func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalAction) {
-	w.ledger.dealt(time.Now(), e, action)
-	w.note(e, SparedNotBlocking, nil) // it was spared before, and is not now
+func (w *watcher) applied(ctx context.Context, e *entry, action inspect.SignalAction) {
+	w.tracker.acted(time.Now(), e, action)
+	w.noteSpared(e, SparedNotBlocking, nil) // it is no longer spared
 	switch {
 	case action == inspect.CancelQuery:
 		w.config.emit(w.event(Cancelled, e))
@@ -487,40 +488,40 @@ func (w *watcher) dealt(ctx context.Context, e *entry, action inspect.SignalActi
 	case w.config.policy == policyCall:
 		event := w.event(Called, e)
 		event.Err = w.config.call(ctx, e.pair)
-		w.called(e, event.Err)
+		w.noteCall(e, event.Err)
 		w.config.emit(event)
 	default:
 		w.config.emit(w.event(Overdue, e))
 	}
 }
 
-// reopen opens a session again, and again. It returns false when ctx has ended.
+// reopen opens sessions until it succeeds. It returns false if ctx has ended.
 func (w *watcher) reopen(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		// A first loss is made good at once.
-		if w.fails > 1 && !sleep(ctx, backoff(w.fails-2, reopenFirst, reopenMost, rand.Float64())) {
+		// After a first loss, try at once.
+		if w.failures > 1 && !sleep(ctx, backoff(w.failures-2, reopenFirst, reopenMost, rand.Float64())) {
 			return false
 		}
 		err := w.connect(ctx)
 		if err == nil {
-			if w.lost {
-				w.lost = false
+			if w.lostReported {
+				w.lostReported = false
 				w.config.emit(Event{Kind: WatchBack})
 			}
 			return true
 		}
 		if ctx.Err() == nil {
-			w.lose(err)
+			w.reportLost(err)
 		}
 	}
 	return false
 }
 
-// lose tells that there is no session, once.
-func (w *watcher) lose(err error) {
-	w.fails++
-	if !w.lost {
-		w.lost = true
+// reportLost reports once that there is no session.
+func (w *watcher) reportLost(err error) {
+	w.failures++
+	if !w.lostReported {
+		w.lostReported = true
 		w.config.emit(Event{Kind: WatchLost, Err: err})
 	}
 }
@@ -530,49 +531,48 @@ const (
 	reopenMost  = 2 * time.Second
 )
 
-// A pace says how soon the watcher looks again: after its interval, but soon after it
-// has acted, and less often on a server that answers slowly.
+// A pace determines how soon the watcher polls again: after its interval, but sooner
+// after it has acted, and less often if the server answers slowly.
 //
-// A single slow answer changes nothing: what counts is the quicker one of the last
-// two. The pause never gets longer than most, so that a server that is always slow is
-// looked at in time as well. With a grace of 1 s, a blocker that comes while the
-// watcher waits for its answer is signaled so long after its grace
-// (TestReactionToSlowAnswers, in fake time; before Postgres 14 the interval of 200 ms
-// comes to it):
+// A single slow answer changes nothing: the faster of the last two counts. The pause
+// never exceeds maxPause, so that a server that is always slow is polled in time as well.
+// With a grace of 1 s, a blocker that comes while the watcher waits for an answer is
+// signaled this long after its grace (TestReactionToSlowAnswers, in fake time; before
+// Postgres 14, add the interval of 200 ms):
 //
 //	one answer of 50 ms or 500 ms    0
 //	one answer of 3 s                2.2 s: when it comes the grace is over by 2 s
 //	all answers take 50 ms           0.3 s
 //	all answers take 500 ms          3.1 s
 type pace struct {
-	quick time.Duration // the pause, if a change is expected soon; else 0
-	last  time.Duration // how long the answer before took
+	shortPause time.Duration // the pause if a change is expected soon, else 0
+	lastPoll   time.Duration // how long the previous answer took
 }
 
 const (
-	quickest = 2 * time.Millisecond
-	share    = 10 // the least pause, in multiples of the time that an answer takes
+	minPause    = 2 * time.Millisecond
+	pauseFactor = 10 // the minimum pause, in multiples of the answer time
 )
 
-// next returns the pause after a look that took so long.
-func (p *pace) next(interval, most, look time.Duration, acted, blocked bool) time.Duration {
-	typical := min(look, p.last)
-	p.last = look
+// next returns the pause after a poll that took the given time.
+func (p *pace) next(interval, maxPause, took time.Duration, acted, blocked bool) time.Duration {
+	typical := min(took, p.lastPoll)
+	p.lastPoll = took
 	switch {
 	case acted:
-		p.quick = quickest
-	case !blocked || p.quick >= interval:
-		p.quick = 0
+		p.shortPause = minPause
+	case !blocked || p.shortPause >= interval:
+		p.shortPause = 0
 	default:
-		p.quick *= 2
+		p.shortPause *= 2
 	}
-	if p.quick > 0 {
-		return min(interval, max(p.quick, typical))
+	if p.shortPause > 0 {
+		return min(interval, max(p.shortPause, typical))
 	}
-	return max(interval, min(share*typical, most))
+	return max(interval, min(pauseFactor*typical, maxPause))
 }
 
-// sleep sleeps, and reports whether it was not ctx that ended it.
+// sleep sleeps for d and reports false if ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

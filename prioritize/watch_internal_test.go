@@ -16,41 +16,41 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// fakeServer is a server with one session that is prioritized, number 1, and
-// others that are in its way. Its clock is an hour off.
+// A fakeServer is a server with one prioritized session, PID 1, and others that block
+// it. Its clock is an hour off.
 type fakeServer struct {
-	mu    sync.Mutex
-	began time.Time // when 1 began to wait; zero when it does not
-	inTheWay
-	old     bool          // does not tell since when somebody waits
-	takes   time.Duration // how long it takes to answer
-	once    time.Duration // how long it takes to answer the next question, if not 0
-	asked   int           // how many questions it was asked
-	stale   bool          // answers tell what was when they were asked for
-	down    bool
-	blind   bool      // an answer failed, and none has come since
-	seen    time.Time // the first answer after such a time
-	signals []fakeSignal
-	after   time.Duration // what the grace must be
-	queue   bool          // whether it counts from the coming, and not from the taking hold
-	wrong   []string      // what should not have happened
-	looks   int
-	open    int
+	mu             sync.Mutex
+	began          time.Time // when 1 began to wait; zero if it does not
+	blockers       fakeBlockers
+	noWaitStart    bool          // does not report when a wait began
+	answerTime     time.Duration // how long an answer takes
+	nextAnswerTime time.Duration // how long the next answer takes, if not 0
+	queries        int           // how many queries it was sent
+	stale          bool          // polls return the state when they were sent
+	down           bool
+	unreached      bool      // an answer failed, and none has come since
+	firstAnswer    time.Time // the first answer after such a failure
+	signals        []fakeSignal
+	grace          time.Duration // what the grace must be
+	fromArrival    bool          // the grace counts from the arrival, not from acquiring the lock
+	wrong          []string      // what should not have happened
+	polls          int
+	open           int
 
 	beforeSignal func()
 }
 
-// inTheWay are those who are, and since when.
-type inTheWay map[int32]*fakeBlocker
+// A fakeBlockers maps each blocker to when it began to block.
+type fakeBlockers map[int32]*fakeBlocker
 
 type fakeBlocker struct {
-	came   time.Time // when it came
-	since  time.Time // when it came, or took hold
-	soft   bool
-	starts time.Time // when its session began: another one with the same number began at another time
-	is     inspect.BlockingOutcome
-	stays  bool // a signal does not end it
-	tells  bool // when its transaction began, which is when it took hold
+	arrived      time.Time // when it arrived
+	since        time.Time // when it arrived or acquired the lock
+	soft         bool
+	backendStart time.Time // its backend_start
+	outcome      inspect.BlockingOutcome
+	survives     bool // a signal does not end it
+	hasXactStart bool // its transaction began when it acquired the lock
 }
 
 type fakeSignal struct {
@@ -63,9 +63,9 @@ var errDown = errors.New("down")
 
 const clockSkew = time.Hour
 
-func newFakeServer() *fakeServer { return &fakeServer{inTheWay: inTheWay{}} }
+func newFakeServer() *fakeServer { return &fakeServer{blockers: fakeBlockers{}} }
 
-func (f *fakeServer) connect(ctx context.Context) (eye, error) {
+func (f *fakeServer) connect(ctx context.Context) (observer, error) {
 	if err := f.answer(); err != nil {
 		return nil, err
 	}
@@ -81,46 +81,46 @@ func (f *fakeServer) close() {
 	f.open--
 }
 
-// answer takes its time.
+// answer takes as long as the server's answers do.
 func (f *fakeServer) answer() error {
 	f.mu.Lock()
-	takes, down := f.takes, f.down
-	if f.once > 0 {
-		takes, f.once = f.once, 0
+	takes, down := f.answerTime, f.down
+	if f.nextAnswerTime > 0 {
+		takes, f.nextAnswerTime = f.nextAnswerTime, 0
 	}
-	f.asked++
+	f.queries++
 	f.mu.Unlock()
 	time.Sleep(takes)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if down {
-		f.blind = true
+		f.unreached = true
 		return errDown
 	}
-	if f.blind {
-		f.blind, f.seen = false, time.Now()
+	if f.unreached {
+		f.unreached, f.firstAnswer = false, time.Now()
 	}
 	return nil
 }
 
-// arrive puts somebody in the way.
+// arrive adds a blocker.
 func (f *fakeServer) arrive(pid int32, b fakeBlocker) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b.since = time.Now()
-	if b.starts.IsZero() {
-		b.starts = b.since
+	if b.backendStart.IsZero() {
+		b.backendStart = b.since
 	}
-	if b.came.IsZero() {
-		b.came = b.since
+	if b.arrived.IsZero() {
+		b.arrived = b.since
 	}
-	f.inTheWay[pid] = &b
+	f.blockers[pid] = &b
 	if f.began.IsZero() {
 		f.began = b.since
 	}
 }
 
-// leave takes somebody out of the way.
+// leave removes a blocker.
 func (f *fakeServer) leave(pid int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,45 +128,45 @@ func (f *fakeServer) leave(pid int32) {
 }
 
 func (f *fakeServer) remove(pid int32) {
-	delete(f.inTheWay, pid)
-	if len(f.inTheWay) == 0 {
+	delete(f.blockers, pid)
+	if len(f.blockers) == 0 {
 		f.began = time.Time{}
 	}
 }
 
-func (f *fakeServer) look(context.Context, Who) (view, error) {
+func (f *fakeServer) poll(context.Context, Who) (pollResult, error) {
 	f.mu.Lock()
-	stale, before := f.stale, f.view()
+	stale, before := f.stale, f.state()
 	f.mu.Unlock()
 	if err := f.answer(); err != nil {
-		return view{}, err
+		return pollResult{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.looks++
+	f.polls++
 	if stale {
 		return before, nil
 	}
-	return f.view(), nil
+	return f.state(), nil
 }
 
-// view returns what there is to be seen.
-func (f *fakeServer) view() view {
-	v := view{Chosen: []chosen{{PID: 1, Application: "me"}}}
-	if len(f.inTheWay) > 0 {
-		v.Waiting = []waiting{{PID: 1, Blockers: slices.Sorted(maps.Keys(f.inTheWay))}}
+// state returns what a poll returns.
+func (f *fakeServer) state() pollResult {
+	v := pollResult{Chosen: []chosen{{PID: 1, Application: "me"}}}
+	if len(f.blockers) > 0 {
+		v.Waiting = []waiting{{PID: 1, Blockers: slices.Sorted(maps.Keys(f.blockers))}}
 	}
 	return v
 }
 
-func (f *fakeServer) picture(_ context.Context, _ []int32, filters []inspect.Filter) ([]inspect.Pair, error) {
+func (f *fakeServer) pairs(_ context.Context, _ []int32, filters []inspect.Filter) ([]inspect.Pair, error) {
 	f.mu.Lock()
 	var pairs []inspect.Pair
 	now := time.Now()
-	for pid, b := range f.inTheWay {
+	for pid, b := range f.blockers {
 		wait := &inspect.Lock{Session: &inspect.Session{PID: 1}, Type: "relation", Mode: "AccessExclusiveLock", RelationOID: 1}
 		wait.WaitStart, wait.WaitDuration = f.began.Add(clockSkew), now.Sub(f.began)
-		if f.old {
+		if f.noWaitStart {
 			wait.WaitApprox = true
 			wait.WaitStart, wait.WaitDuration = wait.WaitStart.Add(-time.Minute), wait.WaitDuration+time.Minute
 		}
@@ -178,9 +178,9 @@ func (f *fakeServer) picture(_ context.Context, _ []int32, filters []inspect.Fil
 			continue
 		}
 		pairs = append(pairs, inspect.Pair{Lock: wait, Block: block, Blocking: &inspect.Session{
-			PID: pid, BackendStart: b.starts.Add(clockSkew),
+			PID: pid, BackendStart: b.backendStart.Add(clockSkew),
 		}})
-		if b.tells {
+		if b.hasXactStart {
 			pairs[len(pairs)-1].Blocking.XactStart = b.since.Add(clockSkew)
 		}
 	}
@@ -197,43 +197,43 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	b := f.inTheWay[s.Blocker]
+	b := f.blockers[s.Blocker]
 	switch {
 	case b == nil, !s.WaitStart.IsZero() && !s.WaitStart.Equal(f.began.Add(clockSkew)):
 		return inspect.BlocksNoMore, nil
-	case !b.starts.Add(clockSkew).Equal(s.BlockerStart):
+	case !b.backendStart.Add(clockSkew).Equal(s.BlockerStart):
 		return inspect.BlockerGone, nil
-	case b.is != "":
-		return b.is, nil
+	case b.outcome != "":
+		return b.outcome, nil
 	case b.soft && !s.Queue:
 		return inspect.OnlyQueued, nil
 	case s.Action == inspect.OnlyAsk:
 		return inspect.WouldSignal, nil
 	}
 	since := b.since
-	if f.queue {
-		since = b.came
+	if f.fromArrival {
+		since = b.arrived
 	}
-	must := f.after
+	must := f.grace
 	switch {
-	case !b.tells && !b.came.After(f.seen):
-		// While the watcher was down it may have left and come back unseen.
+	case !b.hasXactStart && !b.arrived.After(f.firstAnswer):
+		// While the watcher had no session, it may have left and come back unseen.
 		must = 0
-	case !b.tells:
-		// It is only known that it came between two looks.
-		must -= 2*maxInterval + 10*f.takes
+	case !b.hasXactStart:
+		// It came at some time between two polls.
+		must -= 2*maxInterval + 10*f.answerTime
 	}
 	if grace := time.Since(since); grace < must {
-		f.wrong = append(f.wrong, fmt.Sprintf("%d had a grace of %v, not %v", s.Blocker, grace, f.after))
+		f.wrong = append(f.wrong, fmt.Sprintf("%d had a grace of %v, not %v", s.Blocker, grace, f.grace))
 	}
 	f.signals = append(f.signals, fakeSignal{time.Now(), s.Blocker, s.Action})
-	if !b.stays {
+	if !b.survives {
 		f.remove(s.Blocker)
 	}
 	return inspect.SignalSent, nil
 }
 
-// run is Run against it.
+// run calls Run with the fake server.
 func (f *fakeServer) run(t *testing.T, fn func(), opts ...Option) []Event {
 	t.Helper()
 	var events []Event
@@ -269,10 +269,10 @@ func in(t *testing.T, test func(t *testing.T, f *fakeServer)) {
 	})
 }
 
-// The grace counts from the beginning of the wait, not from when it was seen.
+// The grace counts from the beginning of the wait, not from when it was first seen.
 func TestPrompt(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
-		f.takes = time.Millisecond
+		f.answerTime = time.Millisecond
 		var came time.Time
 		f.run(t, func() {
 			time.Sleep(333 * time.Millisecond)
@@ -289,10 +289,10 @@ func TestPrompt(t *testing.T) {
 	})
 }
 
-// A server that does not tell when the wait began makes it late, never early.
+// If the server does not report when the wait began, the signal is late, never early.
 func TestPromptOnOldServers(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
-		f.old = true
+		f.noWaitStart = true
 		var came time.Time
 		f.run(t, func() {
 			time.Sleep(333 * time.Millisecond)
@@ -314,7 +314,7 @@ func TestEscalationInTime(t *testing.T) {
 		var came time.Time
 		f.run(t, func() {
 			came = time.Now()
-			f.arrive(2, fakeBlocker{stays: true})
+			f.arrive(2, fakeBlocker{survives: true})
 			time.Sleep(5 * time.Second)
 		}, After(time.Second), CancelThenTerminate(2500*time.Millisecond), Every(time.Second))
 		var got []string
@@ -331,7 +331,7 @@ func TestEscalationInTime(t *testing.T) {
 func TestOnceEscalates(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		f.run(t, func() {
-			f.arrive(2, fakeBlocker{stays: true})
+			f.arrive(2, fakeBlocker{survives: true})
 			time.Sleep(10 * time.Second)
 		}, After(time.Second), CancelThenTerminate(2500*time.Millisecond), Once())
 		if len(f.signals) != 2 || f.signals[0].action != inspect.CancelQuery || f.signals[1].action != inspect.TerminateClient {
@@ -340,8 +340,7 @@ func TestOnceEscalates(t *testing.T) {
 	})
 }
 
-// Another session that has the number of one that was seen is not touched, and has
-// a grace of its own.
+// Another session with a reused PID is not touched, and has its own grace.
 func TestNumberUsedAgain(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		var again time.Time
@@ -350,11 +349,11 @@ func TestNumberUsedAgain(t *testing.T) {
 			once.Do(func() {
 				f.leave(2)
 				again = time.Now()
-				f.arrive(2, fakeBlocker{starts: again})
+				f.arrive(2, fakeBlocker{backendStart: again})
 			})
 		}
 		events := f.run(t, func() {
-			f.arrive(2, fakeBlocker{starts: time.Now().Add(-time.Hour)})
+			f.arrive(2, fakeBlocker{backendStart: time.Now().Add(-time.Hour)})
 			time.Sleep(5 * time.Second)
 		}, After(time.Second), Terminate())
 		if len(f.signals) != 1 || f.signals[0].at.Sub(again) < time.Second {
@@ -366,18 +365,18 @@ func TestNumberUsedAgain(t *testing.T) {
 	})
 }
 
-// The same between two polls, in the middle of the first one's grace: the second has a
-// grace of its own.
+// The same between two polls, during the grace of the first session: the second has
+// its own grace.
 func TestNumberUsedAgainUnseen(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		var again time.Time
 		f.run(t, func() {
-			f.arrive(2, fakeBlocker{starts: time.Now().Add(-time.Hour)})
-			f.arrive(3, fakeBlocker{is: inspect.IsSuperuser}) // so that the wait goes on
+			f.arrive(2, fakeBlocker{backendStart: time.Now().Add(-time.Hour)})
+			f.arrive(3, fakeBlocker{outcome: inspect.IsSuperuser}) // so that the wait goes on
 			time.Sleep(600 * time.Millisecond)
 			f.leave(2)
 			again = time.Now()
-			f.arrive(2, fakeBlocker{starts: again})
+			f.arrive(2, fakeBlocker{backendStart: again})
 			time.Sleep(5 * time.Second)
 		}, After(time.Second), Terminate(), Every(50*time.Millisecond))
 		if len(f.signals) != 1 || f.signals[0].at.Sub(again) < time.Second {
@@ -386,7 +385,7 @@ func TestNumberUsedAgainUnseen(t *testing.T) {
 	})
 }
 
-// Who is out of the way when it is to be signalled is not.
+// A session that no longer blocks when it is to be signaled is not signaled.
 func TestGoneAtTheLastMoment(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		f.beforeSignal = func() { f.leave(2) }
@@ -401,22 +400,22 @@ func TestGoneAtTheLastMoment(t *testing.T) {
 			t.Fatalf("events: %v, want %v", got, want)
 		}
 		if waited := events[3].Waited; waited > 1100*time.Millisecond {
-			t.Errorf("that it is free was told after %v", waited)
+			t.Errorf("Freed was reported after %v", waited)
 		}
 	})
 }
 
-// It lets us go on, and is in the way again of what we want next, all between two
-// looks: that is another wait.
+// It releases its lock and then blocks the next one that we want, all between two
+// polls: that is another wait.
 func TestAnotherWaitUnseen(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
-		f.after = time.Second
+		f.grace = time.Second
 		f.run(t, func() {
 			start := time.Now()
-			f.arrive(2, fakeBlocker{starts: start})
+			f.arrive(2, fakeBlocker{backendStart: start})
 			time.Sleep(950 * time.Millisecond)
 			f.leave(2)
-			f.arrive(2, fakeBlocker{starts: start, tells: true})
+			f.arrive(2, fakeBlocker{backendStart: start, hasXactStart: true})
 			time.Sleep(3 * time.Second)
 		}, After(time.Second), Terminate())
 		if len(f.signals) != 1 || len(f.wrong) > 0 {
@@ -425,11 +424,11 @@ func TestAnotherWaitUnseen(t *testing.T) {
 	})
 }
 
-// Who came while the watcher had no session has not been in the way since the
+// A blocker that came while the watcher had no session has not blocked since the
 // beginning.
 func TestWhoCameUnseen(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
-		f.after = time.Second
+		f.grace = time.Second
 		set := func(down bool) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -438,7 +437,7 @@ func TestWhoCameUnseen(t *testing.T) {
 		f.run(t, func() {
 			time.Sleep(500 * time.Millisecond)
 			set(true)
-			f.arrive(3, fakeBlocker{is: inspect.IsSuperuser})
+			f.arrive(3, fakeBlocker{outcome: inspect.IsSuperuser})
 			time.Sleep(20 * time.Second)
 			f.arrive(2, fakeBlocker{})
 			set(false)
@@ -470,38 +469,38 @@ func TestSessionLostInTime(t *testing.T) {
 	})
 }
 
-// Looking costs the server little, also a slow one, whoever is blocked or not.
+// Polling costs the server little, even a slow one, blocked or not.
 func TestPace(t *testing.T) {
 	for _, blocked := range []bool{false, true} {
 		t.Run(fmt.Sprint("blocked ", blocked), func(t *testing.T) {
 			in(t, func(t *testing.T, f *fakeServer) {
 				f.run(t, func() {
 					if blocked {
-						f.arrive(2, fakeBlocker{is: inspect.IsSuperuser})
+						f.arrive(2, fakeBlocker{outcome: inspect.IsSuperuser})
 					}
 					time.Sleep(time.Minute)
 				}, Terminate())
-				if f.looks > 5*60+5 || f.looks < 4*60 {
-					t.Errorf("%d looks in a minute, want five a second", f.looks)
+				if f.polls > 5*60+5 || f.polls < 4*60 {
+					t.Errorf("%d polls in a minute, want five a second", f.polls)
 				}
 			})
 			in(t, func(t *testing.T, f *fakeServer) {
-				f.takes = 100 * time.Millisecond
+				f.answerTime = 100 * time.Millisecond
 				f.run(t, func() {
 					if blocked {
-						f.arrive(2, fakeBlocker{is: inspect.IsSuperuser})
+						f.arrive(2, fakeBlocker{outcome: inspect.IsSuperuser})
 					}
 					time.Sleep(time.Minute)
 				}, Terminate())
-				if f.looks > 60 || f.looks < 20 {
-					t.Errorf("%d looks in a minute at a server that takes 100 ms", f.looks)
+				if f.polls > 60 || f.polls < 20 {
+					t.Errorf("%d polls in a minute at a server that takes 100 ms", f.polls)
 				}
 			})
 		})
 	}
 }
 
-// A user's function that panics does so where the caller can see it.
+// A panic of the user's function reaches the caller.
 func TestPanicOfAUsersFunction(t *testing.T) {
 	in(t, func(t *testing.T, f *fakeServer) {
 		defer func() {
@@ -516,7 +515,7 @@ func TestPanicOfAUsersFunction(t *testing.T) {
 	})
 }
 
-// happening is something that happens at a random time.
+// A happening is something that happens at a random time.
 type happening struct {
 	at    time.Duration
 	pid   int32
@@ -524,9 +523,9 @@ type happening struct {
 	tells bool
 }
 
-// Whatever happens: nobody is signalled before it has been in the way for the
-// grace, nor by more signals than are allowed; and whoever has been in the way for
-// long, holding, while the server answered, is signalled.
+// Whatever happens, no session is signaled before it has blocked for the grace, or by
+// more signals than allowed; and a holder that has blocked for long while the server
+// answered is signaled.
 func TestAnything(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		after := drawDuration(rt, "after", 0, 3*time.Second)
@@ -548,7 +547,7 @@ func TestAnything(t *testing.T) {
 		var wrong []string
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeServer()
-			f.takes, f.old = takes, old
+			f.answerTime, f.noWaitStart = takes, old
 			opts := []Option{After(after), Terminate()}
 			if queue {
 				opts = append(opts, ClearQueue())
@@ -556,7 +555,7 @@ func TestAnything(t *testing.T) {
 			if most > 0 {
 				opts = append(opts, Max(most))
 			}
-			f.after, f.queue = after, queue
+			f.grace, f.fromArrival = after, queue
 			f.run(t, func() {
 				began := time.Now()
 				for _, h := range happenings {
@@ -570,7 +569,7 @@ func TestAnything(t *testing.T) {
 			if most > 0 && len(f.signals) > most {
 				wrong = append(wrong, fmt.Sprintf("%d signals, %d are allowed", len(f.signals), most))
 			}
-			for pid, b := range f.inTheWay {
+			for pid, b := range f.blockers {
 				if (!b.soft || queue) && most == 0 {
 					wrong = append(wrong, fmt.Sprintf("%d is still in the way", pid))
 				}
@@ -587,25 +586,25 @@ func TestAnything(t *testing.T) {
 
 func (f *fakeServer) happen(h happening) {
 	f.mu.Lock()
-	b, alone := f.inTheWay[h.pid], len(f.inTheWay) == 1
+	b, alone := f.blockers[h.pid], len(f.blockers) == 1
 	f.mu.Unlock()
 	switch h.what {
 	case "holds":
 		if b == nil || b.soft {
-			next := fakeBlocker{tells: h.tells}
+			next := fakeBlocker{hasXactStart: h.tells}
 			if b != nil { // the same session, which has taken hold
-				next.starts, next.came = b.starts, b.came
+				next.backendStart, next.arrived = b.backendStart, b.arrived
 			}
 			f.arrive(h.pid, next)
 		}
 	case "queues":
 		if b == nil {
-			f.arrive(h.pid, fakeBlocker{soft: true, tells: h.tells})
+			f.arrive(h.pid, fakeBlocker{soft: true, hasXactStart: h.tells})
 		}
 	case "again": // it lets 1 go on, and is in its way again when 1 wants the same again
 		if b != nil && alone {
 			f.leave(h.pid)
-			f.arrive(h.pid, fakeBlocker{starts: b.starts, tells: h.tells})
+			f.arrive(h.pid, fakeBlocker{backendStart: b.backendStart, hasXactStart: h.tells})
 		}
 	case "leaves":
 		f.leave(h.pid)

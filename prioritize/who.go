@@ -12,27 +12,27 @@ import (
 )
 
 // Who chooses the sessions whose way [RunFor] clears: each session that any of the
-// fields names. They need not be there yet; they may come and go.
+// fields names. They may come and go while RunFor runs.
 //
-// They are all of one run: one of them that blocks another is never ended. So do
-// not choose by a role that others use as well.
+// All of them belong to one run: if one of them blocks another, it is never ended. So
+// do not choose by a role that other programs use as well.
 type Who struct {
-	PIDs         []int32  // the numbers of their processes
-	Applications []string // their application_name: exactly this, at most 63 bytes
+	PIDs         []int32  // PIDs of their backends
+	Applications []string // exact application_name, at most 63 bytes
 	Users        []string // their roles
 
-	start time.Time // when the session of the single PID began, if it is known
+	start time.Time // backend_start of the single PID, if known
 }
 
-// maxName is how much of a name Postgres keeps (NAMEDATALEN).
+// maxName is the maximum length of a name in Postgres (NAMEDATALEN - 1).
 const maxName = 63
 
 func (w Who) check() error {
 	if len(w.PIDs)+len(w.Applications)+len(w.Users) == 0 {
-		return errors.New("nobody is chosen: set PIDs, Applications or Users")
+		return errors.New("no sessions selected: set PIDs, Applications or Users")
 	}
 	if slices.Contains(w.PIDs, 0) {
-		return errors.New("0 is no pid")
+		return errors.New("0 is not a PID")
 	}
 	if slices.Contains(w.Applications, "") || slices.Contains(w.Users, "") {
 		return errors.New("a name is empty")
@@ -40,25 +40,25 @@ func (w Who) check() error {
 	if slices.ContainsFunc(slices.Concat(w.Applications, w.Users), func(name string) bool {
 		return !utf8.ValidString(name) || strings.Contains(name, "\x00")
 	}) {
-		return errors.New("a name is not UTF-8, or has a NUL in it")
+		return errors.New("a name is not UTF-8 or contains a NUL")
 	}
 	if slices.ContainsFunc(w.Applications, func(name string) bool { return len(name) > maxName }) {
-		return errors.New("an application_name is longer than the 63 bytes that Postgres keeps of it")
+		return errors.New("an application_name is longer than 63 bytes, which is the maximum in Postgres")
 	}
 	if slices.Contains(w.Applications, watcherName) {
-		return errors.New("that application_name is the watchers' own")
+		return errors.New("that application_name is reserved for watchers")
 	}
 	return nil
 }
 
-// matches reports whether a session is one of them.
+// matches reports whether w chooses the session.
 func (w Who) matches(s *inspect.Session) bool {
 	return slices.Contains(w.PIDs, s.PID) && s.PID != 0 ||
 		slices.Contains(w.Applications, s.Application) && s.Application != "" ||
 		slices.Contains(w.Users, s.User) && s.User != ""
 }
 
-// json is what look.sql takes.
+// json returns w as the parameter of poll.sql.
 func (w Who) json() string {
 	asked := struct {
 		PIDs         []int32  `json:"pids"`

@@ -16,7 +16,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// What a statement is for stands in it, and is seen by whoever sees its locks.
+// The annotations of a statement are part of its text, for anyone who inspects its
+// locks.
 func ExampleDB() {
 	e := &pgtest.Example{}
 	dsn := pgtest.Database(e)

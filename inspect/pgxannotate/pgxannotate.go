@@ -1,13 +1,14 @@
-// Package pgxannotate makes pgx send what [inspect.Annotate] notes, as comments in
-// its statements, so that whoever looks at the locks sees what they are for:
+// Package pgxannotate makes pgx send the values of [inspect.Annotate] as comments in
+// its statements, so that anyone who inspects the locks sees what they are for:
 //
 //	db := pgxannotate.DB(pool)
 //	ctx = inspect.Annotate(ctx, "job", "nightly-report")
 //	_, err := db.Exec(ctx, "UPDATE orders SET state = 'sent'")
 //
 // The server then sees UPDATE orders SET state = 'sent' /*job='nightly-report'*/, and
-// inspect.Locks has it as the Context of the session. For database/sql there is
-// [inspect.AnnotateSQL]. Nothing secret belongs there: who may see queries sees it.
+// inspect.Locks returns it as the Context of the session. For database/sql there is
+// [inspect.AnnotateSQL]. The values must not be secret: all roles that may see
+// queries see them.
 package pgxannotate
 
 import (
@@ -20,28 +21,29 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A Runner is what runs statements with pgx: a pool, a connection or a
-// transaction. It is the DBTX of code that sqlc generates.
+// A Runner runs statements with pgx: a pool, a connection or a transaction. It is the
+// DBTX of code that sqlc generates.
 type Runner interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// DB sends statements through db with the comments that [inspect.Comment] makes.
+// DB returns a Runner that sends statements through db with the comments that
+// [inspect.Comment] adds.
 //
-// A statement that gets one is not prepared and kept, since each comment would make
-// it another; it is described each time instead, at the cost of one more round
-// trip. A mode among args takes precedence, and so does one of db's own that keeps
-// nothing.
+// A statement with a comment is not prepared and cached, since each comment makes it
+// a different statement; it is described each time instead, which costs one more
+// round trip. A mode among args takes precedence, and so does a default mode of db
+// that caches nothing.
 func DB(db Runner) Runner { return annotated{db, keeps(db)} }
 
 type annotated struct {
 	db    Runner
-	keeps bool // db keeps statements, or may
+	keeps bool // db may cache statements
 }
 
-// keeps reports whether db prepares and keeps statements unless told otherwise.
+// keeps reports whether db prepares and caches statements by default.
 func keeps(db Runner) bool {
 	var mode pgx.QueryExecMode
 	switch db := db.(type) {
@@ -58,8 +60,8 @@ func keeps(db Runner) bool {
 	return mode == pgx.QueryExecModeCacheStatement || mode == pgx.QueryExecModeCacheDescribe
 }
 
-// annotate adds the comment, and the mode before the other arguments, where one of
-// the caller's own comes later and wins.
+// annotate adds the comment, and the mode before the other arguments, so that a mode
+// of the caller comes later and wins.
 func (a annotated) annotate(ctx context.Context, sql string, args []any) (string, []any) {
 	commented := inspect.Comment(ctx, sql)
 	if commented == sql || !a.keeps {

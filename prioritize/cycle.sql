@@ -1,8 +1,9 @@
--- Whether the run that a blocker belongs to waits for this run, directly or by way of
--- others, so that this run, which waits for that blocker, is in a ring; and whether
--- this run is the oldest in it. Postgres sees no deadlock in a ring of runs that have
--- several sessions each.
+-- Report whether the run that the blocker belongs to waits for this run, directly or
+-- through others, so that both are in a cycle, and whether this run is the oldest in
+-- it. Postgres sees no deadlock in a cycle of runs that have several sessions each.
+--
 -- $1: the number of this run, $2: the PID of the blocker
+--
 -- $3: the class of the locks of runs, $4: that of sessions
 WITH RECURSIVE
 marks AS MATERIALIZED (
@@ -11,7 +12,7 @@ marks AS MATERIALIZED (
     WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.objsubid OPERATOR(pg_catalog.=) 2 AND l.granted
         AND CAST(l.classid AS pg_catalog.int8) OPERATOR(pg_catalog.=) ANY (ARRAY[CAST(CAST($3 AS pg_catalog.text) AS pg_catalog.int8), CAST(CAST($4 AS pg_catalog.text) AS pg_catalog.int8)])
 ),
--- Their order is that of their numbers, and then of the watchers' PIDs.
+-- Runs are ordered by their numbers, and then by the PIDs of their watchers.
 runs AS MATERIALIZED (
     SELECT m.watcher, ARRAY[pg_catalog.min(m.object), CAST(m.watcher AS pg_catalog.int8)] AS age
     FROM marks AS m
@@ -30,7 +31,7 @@ waits AS MATERIALIZED (
         JOIN members AS o ON o.pid OPERATOR(pg_catalog.=) b.pid
     WHERE o.watcher OPERATOR(pg_catalog.<>) m.watcher
 ),
--- From the blocker's run to those that it waits for, with the oldest on the way.
+-- The runs that the blocker's run waits for, each with the oldest run on the path.
 ways AS (
     SELECT m.watcher, r.age AS oldest
     FROM members AS m JOIN runs AS r ON r.watcher OPERATOR(pg_catalog.=) m.watcher

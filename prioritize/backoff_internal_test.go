@@ -37,8 +37,8 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
-// However long the tries take, none begins after the budget, none is one too many,
-// and there is always a reason to stop.
+// However long the tries take, none begins after the budget, the number of tries is
+// respected, and there is always a reason to stop.
 func TestPatience(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -59,7 +59,7 @@ func TestPatience(t *testing.T) {
 				t.Fatalf("try %d of %d", try, c.tries)
 			}
 			elapsed += drawDuration(t, "took", 1, 10*time.Minute)
-			pause, ok := c.next(try, elapsed, rapid.Float64Range(0, 0.999999).Draw(t, "random"))
+			pause, ok := c.nextPause(try, elapsed, rapid.Float64Range(0, 0.999999).Draw(t, "random"))
 			if !ok {
 				if (c.tries == 0 || try < c.tries) && (c.budget == 0 || elapsed < c.budget) {
 					t.Fatalf("gave up after %d tries and %v", try, elapsed)
@@ -77,7 +77,7 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// lockTimeout is an error as Postgres sends it.
+// lockTimeout is the error of an expired lock_timeout.
 type lockTimeout struct{}
 
 func (lockTimeout) Error() string    { return "lock timeout" }
@@ -91,7 +91,7 @@ func TestRetryInTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		began, tries := time.Now(), 0
-		r := retrying{config: &c}
+		r := retrier{config: &c}
 		err = r.run(t.Context(), func(context.Context) error {
 			tries++
 			time.Sleep(2 * time.Second)
@@ -121,7 +121,7 @@ func TestRetryContextInThePause(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		r := retrying{config: &c}
+		r := retrier{config: &c}
 		err = r.run(ctx, func(context.Context) error { return pglock.ErrNotAcquired })
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, pglock.ErrNotAcquired) {
 			t.Errorf("got %v", err)

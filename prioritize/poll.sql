@@ -1,14 +1,16 @@
--- Which of the chosen sessions there are, and who keeps them waiting.
+-- Return which of the chosen sessions exist, and their blockers.
 --
--- As long as none of them waits, this reads what the backends say of themselves
--- and no lock table. Only a session that waits for a lock is asked about with
--- pg_blocking_pids, and one whose doings are hidden from our role. (IPC is the
--- wait of one whose parallel workers may wait for a lock.)
--- $1: the chosen, as JSON: pids, applications, users, and only, the pid if it is
--- a single one
+-- Until one of them waits, this reads only what backends report about themselves and
+-- no lock table. pg_blocking_pids is called only for a session that waits for a lock,
+-- and for one whose state is hidden from our role. (A leader whose parallel workers
+-- wait for a lock shows IPC as its wait.)
+--
+-- $1: the chosen, as JSON: pids, applications, users, and only, the PID if it is a
+-- single one
+--
 -- $2: the application_name of watchers, $3: the class of the locks that mark a run.
--- Watchers are never among the chosen. The name alone proves nothing; whoever has it
--- and no such lock is none.
+-- Watchers are never among the chosen. The name alone proves nothing: a session with
+-- that name and without such a lock is not a watcher.
 WITH
 asked AS MATERIALIZED (
     SELECT $1::text::json AS who

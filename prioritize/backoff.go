@@ -2,9 +2,9 @@ package prioritize
 
 import "time"
 
-// next is how long to pause after a try that failed, the try'th of all, elapsed
-// after the beginning; false is to give up. random is at least 0 and less than 1.
-func (c *config) next(try int, elapsed time.Duration, random float64) (pause time.Duration, ok bool) {
+// nextPause returns how long to pause after try number try has failed, elapsed after the
+// first one began, or false to give up. random is in [0, 1).
+func (c *config) nextPause(try int, elapsed time.Duration, random float64) (pause time.Duration, ok bool) {
 	if c.tries > 0 && try >= c.tries {
 		return 0, false
 	}
@@ -19,13 +19,13 @@ func (c *config) next(try int, elapsed time.Duration, random float64) (pause tim
 	return pause, true
 }
 
-// backoff is the n'th pause, counted from 0: the first one doubled n times, at
-// most the longest, less a random part of up to a half.
+// backoff returns pause number n, counted from 0: first doubled n times, at most
+// longest, less a random part of up to a half.
 func backoff(n int, first, longest time.Duration, random float64) time.Duration {
 	d := first
 	for ; n > 0 && d < longest; n-- {
 		d *= 2
-		if d <= 0 { // more than a Duration holds
+		if d <= 0 { // overflow
 			d = longest
 		}
 	}

@@ -9,10 +9,10 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// habits are filters as people write conditions in SQL, and the condition as SQL. What
-// is accepted must choose what that condition chooses of the sessions below; what is
-// refused must say what to write in its place. That is given as want, and must choose
-// just those.
+// habits are filters as people write them, and the same condition in SQL. A filter
+// that is accepted must select the same of the sessions below as the condition. A
+// filter that is refused must explain what to write instead; that is want, and must
+// select the same.
 var habits = []struct {
 	filter, sql string
 	want        string // "" if it is accepted
@@ -94,7 +94,7 @@ var habits = []struct {
 	{"backend_start < now() - interval '5 min'", "", "as -5m"},
 	{"backend_start < now()", "", ""},
 
-	// Values that are none.
+	// Values that are not literal.
 	{"application =", "", ""},
 	{"application = NULL", "", "application = ''"},
 	{"user = current_user", "", ""},
@@ -126,7 +126,7 @@ var habits = []struct {
 	{"context->>'url' = '/x'", "", ""},
 }
 
-// chosen are the applications of the sessions that a filter chooses.
+// chosen returns the applications of the sessions that a filter selects.
 func (s *scene) chosen(filter string) ([]string, error) {
 	s.t.Helper()
 	f, err := inspect.ParseFilter(filter)
@@ -147,7 +147,8 @@ func (s *scene) chosen(filter string) ([]string, error) {
 	return names, nil
 }
 
-// What is written as in SQL means what SQL means, or is refused with what to write.
+// Input that is written as in SQL means what it means in SQL, or is refused with an
+// explanation of what to write.
 func TestHabitsFromSQL(t *testing.T) {
 	s := newScene(t)
 	s.session("setup").do("CREATE TABLE t (i int)")
@@ -200,14 +201,14 @@ func TestHabitsFromSQL(t *testing.T) {
 		if err == nil || h.want == "" || h.sql == "" {
 			continue
 		}
-		// What it says to write is right.
+		// The suggestion is right.
 		if got, err := s.chosen(h.want); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s chooses %q, %v, in SQL %q", h.want, got, err, want)
 		}
 	}
 }
 
-// A value that has quotes or the like can be written, and is what it is.
+// A value with quotes or the like can be written, and is taken literally.
 func TestAnyValueCanBeWritten(t *testing.T) {
 	s := newScene(t)
 	s.session("setup").do("CREATE TABLE t (i int)")
@@ -220,7 +221,7 @@ func TestAnyValueCanBeWritten(t *testing.T) {
 		if got, err := s.chosen(quoted); err != nil || !slices.Equal(got, []string{name}) {
 			t.Errorf("%s chooses %q, %v", quoted, got, err)
 		}
-		// In Go a value is itself, but one in quotes is refused.
+		// Where takes a value literally, but refuses one in quotes.
 		where := inspect.Where("application", "=", name)
 		if err := where.Err(); err != nil {
 			if !strings.HasPrefix(name, "'") && !strings.HasPrefix(name, `"`) || !errors.Is(err, inspect.ErrFilter) || !strings.Contains(err.Error(), "write Where(") {

@@ -7,8 +7,9 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A slow answer does not make an old wait look new: who has just got the lock that it
-// stood in line for keeps its grace. A new wait for the same lock is new even so.
+// A slow answer does not make an old wait look new: a session that has just acquired
+// the lock it waited for keeps its grace. A new wait for the same lock is new even
+// so.
 func TestSlowAnswerIsNoNewWait(t *testing.T) {
 	const after = 3 * time.Second
 	server := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // by its own clock
@@ -26,28 +27,28 @@ func TestSlowAnswerIsNoNewWait(t *testing.T) {
 			Blocking: &inspect.Session{PID: 2, BackendStart: began.Add(-time.Hour), XactStart: since.Add(-time.Minute)},
 		}}
 	}
-	l := newLedger(&config{after: after})
-	see := func(since time.Time, block inspect.Block, late time.Duration) (changed []int32) {
-		changed, _ = l.see(local.Add(late), time.Time{}, []int32{1}, blocked(since, block))
+	tr := newTracker(&config{after: after})
+	update := func(since time.Time, block inspect.Block, late time.Duration) (changed []int32) {
+		changed, _ = tr.update(local.Add(late), time.Time{}, []int32{1}, blocked(since, block))
 		return changed
 	}
 	pass := func(d time.Duration) { server, local = server.Add(d), local.Add(d) }
-	see(began, inspect.Soft, 0)
+	update(began, inspect.Soft, 0)
 	pass(2 * after)
-	see(began, inspect.Hard, 0)
+	update(began, inspect.Hard, 0)
 	pass(time.Second)
-	if changed := see(began, inspect.Hard, 500*time.Millisecond); len(changed) > 0 {
+	if changed := update(began, inspect.Hard, 500*time.Millisecond); len(changed) > 0 {
 		t.Error("an answer that is late makes the wait another one")
 	}
-	if due := l.due(local.Add(500 * time.Millisecond)); len(due) > 0 {
+	if due := tr.due(local.Add(500 * time.Millisecond)); len(due) > 0 {
 		t.Error("who holds the lock for a second is due after three")
 	}
 	pass(after)
-	if due := l.due(local); len(due) != 1 {
+	if due := tr.due(local); len(due) != 1 {
 		t.Error("who holds the lock for longer is not due")
 	}
 	pass(10 * time.Millisecond)
-	if changed := see(server, inspect.Hard, 0); len(changed) != 1 {
+	if changed := update(server, inspect.Hard, 0); len(changed) != 1 {
 		t.Error("a new wait for the same lock is taken for the old one")
 	}
 }

@@ -7,26 +7,27 @@ import (
 	"strings"
 )
 
-// A filter looks like a condition in SQL, and people write it as one. What they write
-// means what it means in SQL, or is refused with what to write instead.
+// A filter looks like a condition in SQL, and people write it as one. Their input
+// means what it means in SQL, or is refused with an explanation of what to write
+// instead.
 
-// operators are what stands between a field and a value; <> is another way to write !=.
+// operators lists the operators. <> is the same as !=.
 var operators = []string{"!=", "<>", "!~", "<=", ">=", "=", "~", "<", ">"}
 
-// operatorList is what errors say of them.
+// operatorList lists the operators for errors.
 const operatorList = "!= !~ <= >= = ~ < >"
 
-// operatorRunes are what an operator is made of, in SQL too.
+// operatorRunes are the characters of operators, in SQL too.
 const operatorRunes = "=!<>~*"
 
-// splitFilter splits what a person wrote into field, operator and value.
+// splitFilter splits the text of a filter into field, operator and value.
 func splitFilter(text string) (field, operator, value string, err error) {
 	if hint := keywordHint(text); hint != "" {
 		return "", "", "", fmt.Errorf("%s", hint)
 	}
 	at := strings.IndexAny(text, "=!<>~")
 	if at < 0 {
-		if a, _, ok := lookUp(strings.TrimSpace(text)); ok && a.Type == Bool {
+		if a, _, ok := findAttribute(strings.TrimSpace(text)); ok && a.Type == Bool {
 			return "", "", "", fmt.Errorf("it has no operator: write %s = true or %s = false", a.Name, a.Name)
 		}
 		return "", "", "", fmt.Errorf("it has no operator: it takes FIELD OP VALUE in one piece, such as \"state = idle\", where OP is one of %s", operatorList)
@@ -42,7 +43,8 @@ func splitFilter(text string) (field, operator, value string, err error) {
 	return field, operator, value, nil
 }
 
-// operatorError says that there is no such operator, and what to write instead.
+// operatorError returns an error about an unknown operator that explains what to
+// write instead.
 func operatorError(field, operator, value string) error {
 	hint := "there are " + operatorList
 	if strings.HasSuffix(field, "-") {
@@ -71,14 +73,14 @@ func operatorError(field, operator, value string) error {
 	if len(operator) > 1 && slices.Contains(operators, operator[:1]) {
 		hint += fmt.Sprintf("; if that is a value, write %s %s %s", field, operator[:1], quote(operator[1:]+value))
 	}
-	return fmt.Errorf("%q is no operator: %s", short(operator), short(hint))
+	return fmt.Errorf("%q is not an operator: %s", short(operator), short(hint))
 }
 
-// keywordPattern is a condition whose operator is a word of SQL.
+// keywordPattern matches a condition whose operator is a keyword of SQL.
 var keywordPattern = regexp.MustCompile(`(?is)^\s*\(*\s*(not\s+)?([\w."]+)(?:\s+(not\s+)?(like|ilike|similar\s+to|in|between|is)\b\s*(.*))?$`)
 
-// keywordHint says what to write instead of a condition whose operator is a word; ""
-// if text is no such condition.
+// keywordHint explains what to write instead of a condition whose operator is a
+// keyword, or returns "" if text is not such a condition.
 func keywordHint(text string) string {
 	m := keywordPattern.FindStringSubmatch(text)
 	if m == nil || m[1] == "" && m[4] == "" {
@@ -88,7 +90,7 @@ func keywordHint(text string) string {
 		return ""
 	}
 	field, not := m[2], (m[1] != "") != (m[3] != "")
-	attribute, _, ok := lookUp(field)
+	attribute, _, ok := findAttribute(field)
 	rest := strings.TrimSpace(m[5])
 	equal, match := "=", "~"
 	if not {
@@ -96,7 +98,7 @@ func keywordHint(text string) string {
 	}
 	switch keyword := strings.ToUpper(strings.Join(strings.Fields(m[4]), " ")); {
 	case !ok:
-		return "" // the field is what is wrong
+		return "" // the field is wrong
 	case keyword == "":
 		return fmt.Sprintf("there is no NOT: write %s = false", field)
 	case keyword == "LIKE" || keyword == "ILIKE":
@@ -109,7 +111,7 @@ func keywordHint(text string) string {
 	case keyword == "IN" && attribute.Type == Text:
 		return fmt.Sprintf("there is no IN: write %s %s ^(%s)$", field, match, strings.Join(listOf(rest), "|"))
 	case keyword == "IN":
-		return fmt.Sprintf("there is no IN: write each as %s = VALUE in a request of its own", field)
+		return fmt.Sprintf("there is no IN: write %s = VALUE in a separate request for each value", field)
 	case keyword == "BETWEEN":
 		low, high, _ := strings.Cut(strings.ToUpper(rest), " AND ")
 		return fmt.Sprintf("there is no BETWEEN: write two filters, %s >= %s and %s <= %s",
@@ -119,13 +121,13 @@ func keywordHint(text string) string {
 		if slices.Contains(words, "NOT") {
 			equal = "!="
 		}
-		return fmt.Sprintf("there is no IS: text that is absent is empty, so write %s %s ''", field, equal)
+		return fmt.Sprintf("there is no IS: missing text is empty, so write %s %s ''", field, equal)
 	case attribute.Type == Bool:
 		words := strings.Fields(strings.ToUpper(rest))
 		value := slices.Contains(words, "TRUE") != slices.Contains(words, "NOT")
 		return fmt.Sprintf("there is no IS: write %s = %v", field, value)
 	}
-	return fmt.Sprintf("there is no IS: what is absent is unequal to everything, and neither smaller nor larger than anything, so write %s >= 0 or the like for what is there", field)
+	return fmt.Sprintf("there is no IS: a missing value is unequal to everything, so write a comparison such as %s >= 0 for values that are not missing", field)
 }
 
 // cutWord returns text without the word that it begins with.
@@ -137,7 +139,7 @@ func cutWord(text, word string) (string, bool) {
 	return "", false
 }
 
-// likeHint returns a pattern of LIKE as a filter.
+// likeHint converts a pattern of LIKE to a filter.
 func likeHint(field, operator, pattern string) string {
 	match, prefix := "~", ""
 	if strings.HasPrefix(operator, "!") || strings.HasPrefix(operator, "NOT") {
@@ -170,11 +172,11 @@ func listOf(text string) []string {
 	return values
 }
 
-// quote returns a value as a filter has it that is to be read as it is: as SQL, in single
-// quotes, with two for each that is in it.
+// quote returns a value in single quotes as in SQL, with each quote in it doubled, so
+// that a filter takes it literally.
 func quote(value string) string { return "'" + strings.ReplaceAll(value, "'", "''") + "'" }
 
-// unquoted returns the value of a string of SQL, or text itself.
+// unquoted returns the value of a quoted string, or text itself.
 func unquoted(text string) string {
 	if value, rest, ok := cutLiteral(text); ok && rest == "" {
 		return value
@@ -185,7 +187,8 @@ func unquoted(text string) string {
 	return text
 }
 
-// cutLiteral reads the string of SQL that text begins with, and returns what follows it.
+// cutLiteral reads the quoted string that text begins with, and returns what follows
+// it.
 func cutLiteral(text string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(text, "'") {
 		return "", "", false
@@ -207,18 +210,18 @@ var (
 	andPattern  = regexp.MustCompile(`(?i)(^|\s)(and|or)(\s|$)`)
 	castPattern = regexp.MustCompile(`(?i)::\s*(pg_catalog\.)?"?(text|varchar|char|bpchar|name|int|int2|int4|int8|integer|bigint|smallint|oid|xid|bool|boolean|interval|date|time|timestamp|timestamptz|numeric|float|float4|float8|regclass|regtype|inet|cidr|json|jsonb|uuid|bytea)\b"?[\s\w()\[\]]*$`)
 	callPattern = regexp.MustCompile(`(?is)^([a-z_][a-z0-9_.]*|(any|all|some)\s*)\(.*\)$`)
-	odd         = regexp.MustCompile(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$.*\$[a-z_]*\$$|^\$[0-9]+$|^:'`)
+	oddPattern  = regexp.MustCompile(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$.*\$[a-z_]*\$$|^\$[0-9]+$|^:'`)
 )
 
-// specialWords are those of SQL that stand for a value without brackets.
+// specialWords are the keywords of SQL that are values without parentheses.
 var specialWords = []string{
 	"null", "current_user", "session_user", "current_role", "user", "current_catalog", "current_schema",
 	"current_timestamp", "current_date", "localtimestamp",
 }
 
-// readValue reads the value of a filter as a person wrote it. In single quotes it is as
-// in SQL, and means itself, whatever is in it. Without quotes it means itself too, and
-// is refused if it looks like SQL that would mean something else.
+// readValue reads the value of a filter as a person wrote it. In single quotes it is
+// a string as in SQL. Without quotes it is taken literally, and refused if it looks
+// like SQL that would have another meaning.
 func readValue(field, operator string, a Attribute, text string) (string, error) {
 	filter := field + " " + operator + " "
 	if strings.HasPrefix(text, "'") {
@@ -231,7 +234,7 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 		case strings.HasPrefix(rest, "::"):
 			return "", fmt.Errorf("there are no casts: write %s", filter+quote(value))
 		case andPattern.MatchString(rest):
-			return "", fmt.Errorf("a filter is one condition: write %s, and the others as filters of their own, which must all hold", filter+quote(value))
+			return "", fmt.Errorf("a filter is one condition: write %s, and each other condition as a separate filter; all must match", filter+quote(value))
 		}
 		return "", fmt.Errorf("nothing may follow the quotes: write %s, or %s if all of that is the value", filter+quote(value), filter+quote(text))
 	}
@@ -239,27 +242,27 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 	equality := operator == "=" || operator == "!=" || operator == "<>"
 	switch lower := strings.ToLower(text); {
 	case text == "":
-		return "", fmt.Errorf("it has no value: write %s'' if you mean text that is absent", filter)
+		return "", fmt.Errorf("it has no value: write %s'' if you mean missing text", filter)
 	case strings.ContainsRune(operatorRunes, rune(text[0])):
-		return "", fmt.Errorf("%q is no operator: there are %s%s", operator+" "+text[:1], operatorList, itself)
+		return "", fmt.Errorf("%q is not an operator: there are %s%s", operator+" "+text[:1], operatorList, itself)
 	case len(text) > 2 && text[0] == '"' && text[len(text)-1] == '"':
 		return "", fmt.Errorf("in SQL double quotes are for names: write %s, or %s%s", filter+quote(unquoted(text)), filter+unquoted(text), itself)
 	case strings.HasSuffix(text, ";"):
 		return "", fmt.Errorf("it ends in a semicolon: write %s%s", filter+strings.TrimRight(text, "; "), itself)
 	case andPattern.MatchString(text):
-		return "", fmt.Errorf("there is no AND and no OR: write each condition as a filter of its own, all of which must hold, or alternatives as a regular expression%s", itself)
+		return "", fmt.Errorf("there is no AND and no OR: write each condition as a separate filter, which must all match, or alternatives as a regular expression%s", itself)
 	case castPattern.MatchString(text):
 		return "", fmt.Errorf("there are no casts: write %s%s", filter+strings.TrimSpace(text[:castPattern.FindStringIndex(text)[0]]), itself)
-	case odd.MatchString(text):
+	case oddPattern.MatchString(text):
 		return "", fmt.Errorf("strings are written as 'x'%s", itself)
 	case a.Type != Text:
-		return text, nil // what else it is not is known when it is read
+		return text, nil // the rest is checked when it is parsed
 	case slices.Contains(specialWords, lower) && lower == "null":
-		return "", fmt.Errorf("nothing is %s NULL: write %s'' if you mean text that is absent%s", operator, filter, itself)
+		return "", fmt.Errorf("nothing is %s NULL: write %s'' if you mean missing text%s", operator, filter, itself)
 	case equality && slices.Contains(specialWords, lower), equality && callPattern.MatchString(text):
 		return "", fmt.Errorf("a filter has no functions: write the value itself%s", itself)
 	case equality && a.Name != "key" && strings.HasPrefix(text, "("), strings.HasPrefix(text, "('"):
-		return "", fmt.Errorf("there are no lists and no brackets: write one value, or a regular expression such as %s ~ ^(a|b)$%s", field, itself)
+		return "", fmt.Errorf("there are no lists and no parentheses: write one value, or a regular expression such as %s ~ ^(a|b)$%s", field, itself)
 	case equality && strings.Contains(text, "||"):
 		return "", fmt.Errorf("a filter has no expressions: write the value itself%s", itself)
 	case strings.HasPrefix(text, "%") || strings.HasSuffix(text, "%"):
@@ -267,15 +270,15 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 		if operator == "!=" || operator == "<>" || operator == "!~" {
 			like = "NOT LIKE"
 		}
-		return "", fmt.Errorf("%% is a wildcard of LIKE alone: write %s%s", likeHint(field, like, text), itself)
+		return "", fmt.Errorf("%% is a wildcard only in LIKE: write %s%s", likeHint(field, like, text), itself)
 	}
 	return text, nil
 }
 
-// checkData refuses a value of Where that is written as in SQL. A value of a program's
-// is exact, so it is not read as SQL: of two applications, payments and 'payments' with
-// the quotes, it would be the wrong one.
-func checkData(field, operator, value string) error {
+// checkUnquoted returns an error for a value of Where that is written as in SQL. A
+// program's values are literal and not parsed as SQL: of two applications, payments
+// and 'payments' with the quotes, the filter would select the wrong one.
+func checkUnquoted(field, operator, value string) error {
 	inner, rest, ok := cutLiteral(value)
 	quoted := ok && (rest == "" && inner != "" || strings.HasPrefix(rest, "::"))
 	if !quoted && len(value) > 2 && value[0] == '"' && value[len(value)-1] == '"' {
@@ -284,17 +287,17 @@ func checkData(field, operator, value string) error {
 	if !quoted {
 		return nil
 	}
-	return fmt.Errorf("a value is not SQL and takes no quotes: write Where(%q, %q, %q), or ParseFilter(%q) if the quotes are part of it",
+	return fmt.Errorf("a value is not SQL and has no quotes: write Where(%q, %q, %q), or ParseFilter(%q) if the quotes are part of it",
 		field, operator, inner, field+" "+operator+" "+quote(value))
 }
 
-// sqlNames are what pg_locks and pg_stat_activity call the fields.
+// sqlNames maps column names of the catalogs to fields.
 var sqlNames = map[string]string{
 	"usename": "user", "rolname": "user", "usesysid": "user", "datname": "database", "application_name": "application", "client_addr": "client",
 	"locktype": "type", "relname": "relation", "nspname": "schema", "relkind": "kind", "waitstart": "wait_start",
 }
 
-// fieldHint returns the field that was perhaps meant, or "".
+// fieldHint returns the field that was probably meant, or "".
 func fieldHint(field string) string {
 	name := strings.ToLower(strings.ReplaceAll(field, `"`, ""))
 	if i := strings.LastIndex(name, "."); i >= 0 && !strings.HasPrefix(name, contextPrefix) {
@@ -307,7 +310,7 @@ func fieldHint(field string) string {
 	if other, ok := sqlNames[name]; ok {
 		name = other
 	}
-	if _, _, ok := lookUp(prefix + name); ok && prefix+name != field {
+	if _, _, ok := findAttribute(prefix + name); ok && prefix+name != field {
 		return prefix + name
 	}
 	return ""
