@@ -16,76 +16,76 @@ import (
 )
 
 var (
-	errNotOurs = errors.New("by Postgres' word the session did not hold the lock it was to unlock")
-	errSwapped = fmt.Errorf("%w: another backend answered", ErrPooler)
+	errNotOurs = errors.New("Postgres reported that the session did not hold the lock to release")
+	errSwapped = fmt.Errorf("%w: another backend replied", ErrPooler)
 	errReset   = fmt.Errorf("%w: the session was reset", ErrPooler)
 	errSilent  = errors.New("no answer within the heartbeat")
-	errUnused  = errors.New("not needed for a while")
+	errUnused  = errors.New("idle session closed")
 
-	errUnknownPath = errors.New("the driver does not report the PID that the server gave it, " +
-		"so that a pooler cannot be ruled out")
+	errUnknownPath = errors.New("the driver does not report the PID of its backend, " +
+		"so a pooler cannot be ruled out")
 )
 
-// A conn is one session, with what it holds and what it has been asked. Only its
-// own goroutine, run, uses the connection.
+// A conn is one session: its connection, the locks it holds, and its queue of operations.
+// Only its owner uses the connection.
 type conn struct {
 	engine *Engine
-	wake   chan struct{} // has room for one call to look at the queue
+	wake   chan struct{} // holds at most one signal to check the queue
 
 	// Guarded by Engine.mu.
-	s        Conn // nil until open
+	s        Conn // nil until connected
 	pid      int32
-	start    string // the backend's start, to tell it from a later one with its pid
+	start    string // the backend's start, since PIDs are reused
 	open     bool
 	owner    owner              // who may use the connection now
-	busy     bool               // the owner looks at the queue before it rests
+	busy     bool               // the owner checks the queue before it goes idle
 	rung     bool               // is in Engine.rung
-	queue    []op               // what is asked of it next
-	batch    []op               // what it is being asked
-	unsure   []*Hold            // released, and to be told whether they were held to the last: by the next opConfirm
-	sure     []*Hold            // the same, of the opConfirm in the batch
-	settled  time.Time          // when it answered last about locks
-	held     []*entry           // what it holds, in no order
-	waiting  *entry             // what it waits for, or is about to
-	waitFrom time.Time          // when the wait in Postgres began that is under way
-	waitEnds time.Time          // when it ends, if not before
-	cut      cut                // why it is ended before
-	canceled chan struct{}      // closed when the order to cancel its waiting has been carried out
-	alone    bool               // the last batch had a single op
-	answered int                // how many it had, until it has been waited for more
-	unwatch  context.CancelFunc // calls it back from listening
-	lost     error              // why it is lost
-	cause    error              // the same, as those who held locks are told
-	losses   int                // how many locks were lost with it
+	queue    []op               // operations to run
+	batch    []op               // operations running now
+	unsure   []*Hold            // released Holds to notify after the next opConfirm
+	sure     []*Hold            // released Holds to notify after the opConfirm of the batch
+	settled  time.Time          // when it last replied about locks
+	held     []*entry           // entries whose locks it holds, in no order
+	waiting  *entry             // the entry it waits for, or will wait for next
+	waitFrom time.Time          // when the current wait in Postgres began
+	waitEnds time.Time          // when the current wait ends at the latest
+	cut      cut                // why the wait is ended early
+	canceled chan struct{}      // closed when the order to cancel its wait has been carried out
+	alone    bool               // the last batch had a single operation
+	answered int                // how many operations that batch had, until gather has waited for more
+	unwatch  context.CancelFunc // ends Watch
+	lost     error              // why the session was lost
+	cause    error              // the same, as reported to those who held locks
+	losses   int                // number of locks lost with it
 
-	// Used by the owner alone.
+	// Used only by the owner.
 	ops    []op // the whole batch
-	shared bool // a pooler lends it, or may
+	shared bool // belongs to a pooler, or may
 
-	forgetBackend func() // takes it out of the backends of this process
-	mark          string // the session's, by which it is known to be ours alone
-	prefix        string // of every answer: the backend's pid
-	spare         []op   // where batches are made
+	forgetBackend func() // undoes register
+	mark          string // identifies the session as ours
+	prefix        string // of every reply: the backend's PID
+	spare         []op   // backing array of batches
 	last          Key    // the key of the last batch of one
-	text          string // the same, as statements have it
-	keys          []byte // where statements are made
+	text          string // last as text
+	keys          []byte // buffers for statements
 	letters       []byte
 	args          [2]string
 	lone          [1]op
-	dog           *time.Timer // ends the session when an answer takes too long
+	dog           *time.Timer // ends the session if a reply takes too long
 	bitten        chan struct{}
 	timer         *time.Timer
-	deaf          bool      // the driver cannot listen
-	heard         time.Time // the last answer
-	used          time.Time // the last answer that somebody asked for
+	deaf          bool      // the driver does not support Watch
+	heard         time.Time // when the last reply came
+	used          time.Time // when the last requested reply came
 }
 
-// An op is something to ask of a session.
+// An op is an operation to run on a session.
 type op struct {
 	kind   opKind
 	mode   Mode
 	ent    *entry
-	key    Key           // of ent, which may be another one's once the session is lost
+	key    Key           // of ent, which may be reused for another key after the session was lost
 	query  *query        // of opQuery
 	target *conn         // of opCancel
 	done   chan struct{} // of opCancel: closed when it has been carried out
@@ -94,52 +94,52 @@ type op struct {
 type opKind uint8
 
 const (
-	opTry     opKind = iota // take the lock if it is free
-	opUnlock                // give it back
-	opConfirm               // is the session, and with it all that it holds, still there?
-	opProbe                 // could it be had shared?
-	opQueued                // the same of a lock that this session holds: does somebody wait for it?
-	opLook                  // does somebody wait for a statement of ours that waits?
-	opWait                  // wait for it
-	opCancel                // end another session's waiting
-	opQuery                 // something else
+	opTry     opKind = iota // acquire the lock if it is free
+	opUnlock                // release it
+	opConfirm               // check that the session, and so all it holds, is still there
+	opProbe                 // check whether another session could acquire it shared
+	opQueued                // the same for a lock that this session holds: check pg_locks for waiters
+	opLook                  // check whether other sessions wait for one of our waiting statements
+	opWait                  // wait for the lock
+	opCancel                // cancel another session's wait
+	opQuery                 // run a query
 )
 
-// A query is a statement that is nobody's lock.
+// A query is a statement that does not belong to a lock.
 type query struct {
 	sql    string
 	args   []string
 	answer string
 	err    error
-	ready  chan struct{} // closed when answer and err are there
+	ready  chan struct{} // closed when answer and err are set
 }
 
-// owner is who may use the connection of a session.
+// An owner is who may use a session's connection.
 type owner uint8
 
 const (
-	free   owner = iota // nobody: whoever has something to ask may take it
-	runner              // its own goroutine
-	caller              // a goroutine that asked for something itself
+	free   owner = iota // nobody; any goroutine with an operation may take it
+	runner              // the session's own goroutine
+	caller              // a goroutine that called Engine
 )
 
-// cut is why a wait in Postgres is ended before its time.
+// A cut is why a wait in Postgres is ended early.
 type cut uint8
 
 const (
 	uncut    cut = iota
-	forOther     // another key of ours has its turn
-	awaited      // somebody waits for the end of our statement
+	forOther     // another key of this process gets its turn
+	awaited      // another session waits for our statement to end
 )
 
-// obstinacy is how often a statement is tried that somebody cancels.
+// obstinacy is how often a statement is run if it is canceled each time.
 const obstinacy = 5
 
-// maxBatch is how many locks and unlocks one statement takes at the most.
+// maxBatch limits the number of operations in one statement.
 const maxBatch = 2048
 
-// push adds to the queue. Engine.mu is held, and is given up by Engine.unlock or
-// Engine.unlockAndHelp, which see to it that the queue is looked at.
+// push adds o to the queue. Engine.mu must be held, and must be unlocked by Engine.unlock
+// or Engine.unlockAndHelp, which make sure that the queue is processed.
 func (c *conn) push(o op) {
 	if o.ent != nil {
 		o.key = o.ent.key
@@ -151,9 +151,10 @@ func (c *conn) push(o op) {
 	}
 }
 
-// confirm has h told whether its lock was held until now, and reports true, unless the
-// session has answered just before. All who ask before the session is asked next share
-// one answer. Engine.mu is held.
+// confirm arranges a confirmation that the lock of h was held until now, of which h is
+// notified, and reports true. If the session has replied within freshTime, none is needed
+// and it reports false. All confirmations until the next batch share one operation.
+// Engine.mu must be held.
 func (c *conn) confirm(h *Hold) bool {
 	if time.Since(c.settled) < freshTime {
 		return false
@@ -165,7 +166,8 @@ func (c *conn) confirm(h *Hold) bool {
 	return true
 }
 
-// confirmed tells those who asked. Engine.mu is held.
+// confirmed notifies the Holds whose confirmation was in the batch. Engine.mu must be
+// held.
 func (c *conn) confirmed() {
 	for _, h := range c.sure {
 		c.engine.tell(h, nil)
@@ -174,8 +176,8 @@ func (c *conn) confirmed() {
 	c.sure = c.sure[:0]
 }
 
-// unlock gives up Engine.mu and wakes the sessions that have something to do, and
-// the Holds that have been told something.
+// unlock unlocks Engine.mu, wakes the sessions with new operations, and notifies the
+// Holds with a reply.
 func (e *Engine) unlock() {
 	for _, c := range e.rung {
 		c.rung = false
@@ -188,10 +190,9 @@ func (e *Engine) unlock() {
 	e.giveUp()
 }
 
-// unlockAndHelp is unlock for a caller who will sleep until a session has done
-// what was asked of it: if that session has nothing else to do, the caller does
-// it itself. Being alone, it is spared two switches between goroutines, which
-// take longer than Postgres' answer.
+// unlockAndHelp is unlock for a caller that will block until its operation is done. If
+// the session has nothing else to do, the caller runs the operation itself. That saves
+// two goroutine switches, which take longer than Postgres' reply.
 func (e *Engine) unlockAndHelp() {
 	if len(e.rung) == 1 {
 		c := e.rung[0]
@@ -207,7 +208,7 @@ func (e *Engine) unlockAndHelp() {
 	e.unlock()
 }
 
-// help runs the batch that a caller took, and leaves the rest to run.
+// help runs the batch that a caller took, and leaves the rest of the queue to run.
 func (c *conn) help() {
 	e := c.engine
 	err := c.exchange()
@@ -223,7 +224,7 @@ func (c *conn) help() {
 	e.unlock()
 }
 
-// alarm has run look at the queue. Engine.mu is held.
+// alarm makes run check the queue. Engine.mu must be held.
 func (c *conn) alarm() {
 	if c.unwatch != nil {
 		c.unwatch()
@@ -235,8 +236,8 @@ func (c *conn) alarm() {
 	}
 }
 
-// withdraw takes back what was asked for an entry, if that has not begun.
-// Engine.mu is held.
+// withdraw removes the entry's try or wait from the queue, and reports whether it was
+// still there. Engine.mu must be held.
 func (c *conn) withdraw(ent *entry) bool {
 	for i, o := range c.queue {
 		if o.ent == ent && (o.kind == opTry || o.kind == opWait) {
@@ -247,7 +248,7 @@ func (c *conn) withdraw(ent *entry) bool {
 	return false
 }
 
-// kill ends the connection under what it is doing. Engine.mu is held.
+// kill closes the connection, also in the middle of a statement. Engine.mu must be held.
 func (c *conn) kill() {
 	if c.s == nil {
 		return
@@ -259,7 +260,7 @@ func (c *conn) kill() {
 	}()
 }
 
-// run is the session's life.
+// run opens the session, processes its queue until it is lost, and closes it.
 func (c *conn) run() {
 	e := c.engine
 	defer e.wg.Done()
@@ -290,7 +291,7 @@ func (c *conn) run() {
 	}
 }
 
-// begin opens the connection and sees to it that it is fit for holding locks.
+// begin opens the connection and prepares it for holding locks.
 func (c *conn) begin() error {
 	e := c.engine
 	limit := openTimeout
@@ -322,8 +323,8 @@ func (c *conn) begin() error {
 	return nil
 }
 
-// greet asks the session who it is, which changes nothing on it, and sets it up only
-// when it is known to be ours.
+// greet identifies the session without changing it, and sets it up only if it is ours
+// alone.
 func (c *conn) greet(ctx context.Context) error {
 	e := c.engine
 	c.mark = rand.Text()
@@ -342,7 +343,7 @@ func (c *conn) greet(ctx context.Context) error {
 	case hello.Path == handshake.Unknown && !e.config.AllowPooler:
 		return fmt.Errorf("%w: %w", ErrPooler, errUnknownPath)
 	case hello.Mark != "":
-		return fmt.Errorf("%w: another Locker uses the same session", ErrPooler)
+		return fmt.Errorf("%w: another Locker uses this session", ErrPooler)
 	case hello.Standby:
 		return ErrStandby
 	}
@@ -367,8 +368,8 @@ func (c *conn) greet(ctx context.Context) error {
 		return err
 	}
 
-	// The client must notice a loss before the server frees its locks: the
-	// heartbeat comes first, and the server waits for more than two.
+	// The client must notice a loss before the server releases its locks, so the
+	// server waits for more than two heartbeats.
 	beat := e.config.Heartbeat
 	seconds := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Second))) }
 	millis := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Millisecond))) }
@@ -384,8 +385,8 @@ func (c *conn) greet(ctx context.Context) error {
 		case c.bitten <- struct{}{}:
 		default:
 		}
-		// Closing may take a moment, and then the driver's giving up another one:
-		// those who hold locks are told first.
+		// Notify the holders first: Close may take a moment, and so may the driver
+		// until it gives up.
 		e.mu.Lock()
 		e.lose(c, errSilent)
 		e.unlock()
@@ -396,7 +397,8 @@ func (c *conn) greet(ctx context.Context) error {
 	return nil
 }
 
-// persist runs a statement of the session's beginning, again if somebody cancels it.
+// persist calls f, which runs a statement while the session is being set up, and calls it
+// again if the statement is canceled.
 func (e *Engine) persist(ctx context.Context, f func() error) error {
 	return handshake.Persist(ctx, func() error {
 		e.roundTrips.Add(1)
@@ -404,8 +406,8 @@ func (e *Engine) persist(ctx context.Context, f func() error) error {
 	})
 }
 
-// prove makes sure that the server has advisory locks, once for each server: some that
-// speak the protocol answer true to every lock and every unlock.
+// prove makes sure that the server has advisory locks, once for each server. Some servers
+// that speak the protocol reply true to every lock and unlock.
 func (c *conn) prove(ctx context.Context, hello handshake.Hello) error {
 	e := c.engine
 	server := hello.Version + " " + hello.Boot.String()
@@ -422,11 +424,11 @@ func (c *conn) prove(ctx context.Context, hello handshake.Hello) error {
 	})
 	switch {
 	case noPostgres(err):
-		return fmt.Errorf("%w: it is %s: %w", ErrNoAdvisoryLocks, hello.Version, err)
+		return fmt.Errorf("%w: %s: %w", ErrNoAdvisoryLocks, hello.Version, err)
 	case err != nil:
 		return unavailable(err)
 	case !proved:
-		return fmt.Errorf("%w: it is %s", ErrNoAdvisoryLocks, hello.Version)
+		return fmt.Errorf("%w: %s", ErrNoAdvisoryLocks, hello.Version)
 	}
 	e.mu.Lock()
 	e.proved = server
@@ -434,8 +436,7 @@ func (c *conn) prove(ctx context.Context, hello handshake.Hello) error {
 	return nil
 }
 
-// noPostgres reports whether a server said that it does not have what every Postgres
-// has.
+// noPostgres reports whether a server rejected something that every Postgres has.
 func noPostgres(err error) bool {
 	switch sqlstate.Of(err) {
 	case sqlstate.FeatureNotSupported, sqlstate.UndefinedFunction, sqlstate.UndefinedTable,
@@ -445,18 +446,19 @@ func noPostgres(err error) bool {
 	return false
 }
 
-// reset takes back what we set on a session that a pooler may lend to others next. It
-// is done only for one that ends in order: nobody else uses it, and it holds nothing.
+// reset resets the settings of a session that a pooler may lend to other clients next. It
+// is called only if the session ends normally: then nobody else uses it, and it holds
+// nothing.
 func (c *conn) reset() {
 	ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
 	defer cancel()
 	same, err := c.s.Ask(ctx, pingSQL, c.mark)
 	if err == nil && same == c.prefix+"1" {
-		_ = c.s.Exec(ctx, "DISCARD ALL") // the pooler does it itself, unless it was told not to
+		_ = c.s.Exec(ctx, "DISCARD ALL") // most poolers also do this themselves
 	}
 }
 
-// take waits until there is something to do and makes it the batch.
+// take waits until there is an operation to run, and fills the batch.
 func (c *conn) take() error {
 	e := c.engine
 	for {
@@ -488,7 +490,7 @@ func (c *conn) take() error {
 	}
 }
 
-// sleep waits for the alarm, or for a time.
+// sleep waits until the session is woken, or for d.
 func (c *conn) sleep(d time.Duration) (woken bool) {
 	c.timer.Reset(d)
 	select {
@@ -499,8 +501,9 @@ func (c *conn) sleep(d time.Duration) (woken bool) {
 	}
 }
 
-// takeBatch takes from the queue what can travel together: tries and unlocks in
-// the order of their asking, or one thing of another kind. Engine.mu is held.
+// takeBatch moves the next operations from the queue to the batch: tries and unlocks in
+// the order of their requests, or a single operation of another kind. Engine.mu must be
+// held.
 func (c *conn) takeBatch() {
 	n := 0
 	for n < len(c.queue) && n < maxBatch && c.queue[n].kind <= opProbe {
@@ -524,8 +527,8 @@ func (c *conn) takeBatch() {
 	}
 }
 
-// listen waits for something to do, for the loss of the session, or for the time
-// to ask whether it is still there.
+// listen waits for an operation or for the loss of the session. If neither comes within
+// half a heartbeat, it pings the session.
 func (c *conn) listen() error {
 	e := c.engine
 	next := c.heard.Add(e.config.Heartbeat / 2)
@@ -561,11 +564,11 @@ func (c *conn) listen() error {
 		return errUnused
 	}
 	e.mu.Lock()
-	c.busy = true // and no alarm is needed
+	c.busy = true // so it need not be woken
 	e.mu.Unlock()
 	same, err := c.ask(e.config.Heartbeat/2, pingSQL, c.mark)
 	if err != nil && sqlstate.Of(err) != "" {
-		_, err = c.holds(err) // somebody canceled the ping
+		_, err = c.holds(err) // the ping was canceled
 		return err
 	}
 	if err == nil && same != "1" {
@@ -574,7 +577,8 @@ func (c *conn) listen() error {
 	return err
 }
 
-// retire takes the session out of service if nothing needs it.
+// retire takes the session out of service if nothing needs it, and reports whether it
+// did.
 func (c *conn) retire() bool {
 	e := c.engine
 	e.mu.Lock()
@@ -586,9 +590,9 @@ func (c *conn) retire() bool {
 	return true
 }
 
-// ask runs a statement and gives back its answer without the backend's pid, of
-// which it makes sure. An error with an SQLSTATE leaves the session usable, if
-// Postgres did not end it.
+// ask runs a statement, checks that the reply begins with the backend's PID, and returns
+// the rest. An error with an SQLSTATE leaves the session usable, unless Postgres ended
+// it.
 func (c *conn) ask(patience time.Duration, sql string, args ...string) (string, error) {
 	answer, err := c.askAnything(patience, sql, args...)
 	if err != nil {
@@ -601,6 +605,8 @@ func (c *conn) ask(patience time.Duration, sql string, args ...string) (string, 
 	return rest, nil
 }
 
+// askAnything runs a statement and returns its reply unchecked. It closes the session if
+// the reply takes longer than patience.
 func (c *conn) askAnything(patience time.Duration, sql string, args ...string) (string, error) {
 	c.engine.roundTrips.Add(1)
 	c.dog.Reset(patience)
@@ -621,7 +627,7 @@ func (c *conn) askAnything(patience time.Duration, sql string, args ...string) (
 	return answer, nil
 }
 
-// unavailable is why a session could not be begun.
+// unavailable returns the error of a session that could not be opened.
 func unavailable(err error) error {
 	if swapped(err) {
 		return fmt.Errorf("%w: %w", ErrPooler, err)
@@ -629,15 +635,15 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// swapped reports whether the statements that the driver prepared are not there,
-// or those of another: it is not the session that they were prepared in.
+// swapped reports whether a statement that the driver prepared is missing, or was
+// prepared by another client. Then this is not the session that it was prepared in.
 func swapped(err error) bool {
 	state := sqlstate.Of(err)
 	return state == sqlstate.InvalidStatementName || state == sqlstate.DuplicateStatement
 }
 
-// holds asks which advisory locks the session holds, after Postgres answered with
-// an error. Its own errors are the session's end.
+// holds queries which advisory locks the session holds, after Postgres replied with the
+// error after. If holds fails, the session must be closed.
 func (c *conn) holds(after error) (map[advisory]bool, error) {
 	answer, err := c.ask(c.engine.config.Heartbeat, heldSQL)
 	for n := 1; n < obstinacy && sqlstate.Of(err) == sqlstate.QueryCanceled; n++ {
@@ -645,14 +651,14 @@ func (c *conn) holds(after error) (map[advisory]bool, error) {
 	}
 	switch {
 	case err != nil && strings.HasPrefix(sqlstate.Of(after), "57P"):
-		return nil, after // that was Postgres' word that it ends the session
+		return nil, after // with this error Postgres ends the session
 	case err != nil:
 		return nil, err
 	}
 	return parseHeld(answer), nil
 }
 
-// work asks Postgres what the batch asks. Its error is the session's end.
+// work runs the batch. If it fails, the session must be closed.
 func (c *conn) work() error {
 	switch first := c.ops[0]; first.kind {
 	case opWait:
@@ -669,17 +675,17 @@ func (c *conn) work() error {
 	return c.exchange()
 }
 
-// How long a session that has just answered several waits for one more of them to
-// ask again: for so many goroutines to run meanwhile, and no longer than a time that
-// is short beside a round trip, since they may have other things to do.
+// lingerYields and lingerTime limit how long gather waits for one more operation: for so
+// many goroutines to run, and for a time that is short compared to a round trip, since
+// those goroutines may have other things to do.
 const (
 	lingerYields = 20
 	lingerTime   = 20 * time.Microsecond
 )
 
-// gather lets those who were just answered ask for more before the queue is
-// served, so that they travel together with those who are in it: without it, two
-// halves would take turns. A caller who is alone is not made to wait.
+// gather gives callers that just received a reply the time to request their next
+// operation, so that it shares a round trip with the queue. Otherwise the callers would
+// split into two halves that take turns. A single caller does not wait.
 func (c *conn) gather() {
 	e := c.engine
 	e.mu.Lock()
@@ -701,7 +707,7 @@ func (c *conn) gather() {
 	}
 }
 
-// forget drops what the last batch points to. Engine.mu is held.
+// forget clears the references that the last batch holds. Engine.mu must be held.
 func (c *conn) forget() {
 	clear(c.spare)
 	c.batch, c.ops, c.lone[0] = nil, nil, op{}

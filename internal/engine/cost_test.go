@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// What only costs time is shown by what is counted: statements, sessions, wakings.
+// These tests count statements, sessions and wakeups, to find what only costs time.
 
-// What is refused a shared lock is refused an exclusive one, without asking again.
+// If a shared lock is refused, an exclusive one is refused without another try.
 func TestOneRefusalForBothModes(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
@@ -19,7 +19,7 @@ func TestOneRefusalForBothModes(t *testing.T) {
 			t.wantErr(r.err, ErrNotAcquired)
 		}
 		if s, x := t.asked("locks S1"), t.asked("locks X1"); s != 1 || x != 0 {
-			t.Errorf("asked %d times for a shared lock and %d times for an exclusive one", s, x)
+			t.Errorf("%d tries for a shared lock and %d for an exclusive one", s, x)
 		}
 		o.unlock(one, Exclusive)
 	})
@@ -42,7 +42,7 @@ func TestServerProvesItselfOnce(t *testing.T) {
 	})
 }
 
-// Who holds a lock is asked less and less often while that stays the same.
+// The holders are queried less and less often while they stay the same.
 func TestHoldersAreAskedLessAndLessOften(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
@@ -51,14 +51,14 @@ func TestHoldersAreAskedLessAndLessOften(t *testing.T) {
 		time.Sleep(100 * e.config.Slice)
 		waits, asked := t.asked("waits"), t.asked("holders")
 		if waits < 90 || asked < 6 || asked > 8 {
-			t.Errorf("asked %d times in %d waits", asked, waits)
+			t.Errorf("queried %d times in %d waits", asked, waits)
 		}
 		o.unlock(one, Exclusive)
 		t.soon(r, 10*time.Millisecond)
 	})
 }
 
-// However many keys are to be probed, one session is opened for that.
+// However many keys are probed, only one session is opened for that.
 func TestOneSessionToProbeOn(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
@@ -75,8 +75,8 @@ func TestOneSessionToProbeOn(t *testing.T) {
 	})
 }
 
-// A reader behind a writer of this process cannot join, whoever else waits: nobody is
-// asked.
+// A reader behind a writer of this process cannot join, whether or not others wait, so
+// there is no probe.
 func TestNoProbeBehindAWriter(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
@@ -94,11 +94,11 @@ func TestNoProbeBehindAWriter(t *testing.T) {
 	})
 }
 
-// Several long waits are looked after together.
+// Several long waits are checked together.
 func TestLongWaitsAreLookedAfterTogether(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
-		h := t.acquire(e, Key{ID: 3}, Exclusive) // so that there is a session to look from
+		h := t.acquire(e, Key{ID: 3}, Exclusive) // opens a session to check from
 		var rs []*request
 		for _, key := range []Key{one, two} {
 			o.try(key, Exclusive)
@@ -115,12 +115,12 @@ func TestLongWaitsAreLookedAfterTogether(t *testing.T) {
 		long := len(e.waitingLong())
 		e.mu.Unlock()
 		if long != 2 {
-			t.Fatalf("%d long waits, which makes this test one of nothing", long)
+			t.Fatalf("%d long waits, so this test checks nothing", long)
 		}
 		before := t.looked()
 		time.Sleep(30 * lookInterval)
 		if n := t.looked() - before; n < 25 || n > 31 {
-			t.Errorf("looked %d times in 30 intervals", n)
+			t.Errorf("checked %d times in 30 intervals", n)
 		}
 		o.unlock(one, Exclusive)
 		o.unlock(two, Exclusive)
@@ -137,11 +137,11 @@ func (t *bench) looked() int {
 	return t.looks
 }
 
-// An order to cancel a wait that has ended by itself is taken back, and not waited for.
+// An order to cancel a wait that has ended by itself is withdrawn, and not waited for.
 func TestCancelIsTakenBack(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
-		h := t.acquire(e, two, Exclusive) // on the session that is to cancel
+		h := t.acquire(e, two, Exclusive) // on the session that should cancel
 		o.try(one, Exclusive)
 		r := t.ask(e, one, Exclusive, Wait{})
 		time.Sleep(50 * time.Millisecond)
@@ -156,13 +156,13 @@ func TestCancelIsTakenBack(t *testing.T) {
 		<-r.done
 		t.soon(other, time.Second)
 		if n := t.asked("cancels"); n != 0 {
-			t.Errorf("%d orders were carried out", n)
+			t.Errorf("%d cancel orders were carried out", n)
 		}
 		t.must(h.Release())
 	})
 }
 
-// No further session was to be had, and then one was: the next one is opened at once.
+// After a failure to open a session, one was opened. Then the next one is opened at once.
 func TestSessionsAreOpenedAgain(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
@@ -182,7 +182,7 @@ func TestSessionsAreOpenedAgain(t *testing.T) {
 		again := t.acquire(e, two, Exclusive)
 		time.Sleep(100 * time.Millisecond)
 		if t.waiters(one) != 1 {
-			t.Error("nobody waits in Postgres yet")
+			t.Error("no session waits in Postgres yet")
 		}
 		o.unlock(one, Exclusive)
 		t.soon(r, 50*time.Millisecond)
@@ -190,7 +190,7 @@ func TestSessionsAreOpenedAgain(t *testing.T) {
 	})
 }
 
-// A session that is at work looks at its queue by itself, and is not woken.
+// A session that is at work checks its queue by itself, and is not woken.
 func TestSessionAtWorkIsNotWoken(t *testing.T) {
 	t.Parallel()
 	e := New(Config{})
@@ -199,7 +199,7 @@ func TestSessionAtWorkIsNotWoken(t *testing.T) {
 	c.push(op{kind: opTry, ent: e.entry(one)})
 	e.unlock()
 	if len(c.wake) != 0 {
-		t.Error("it is woken")
+		t.Error("a session at work is woken")
 	}
 	c.busy = false
 	e.mu.Lock()
@@ -210,7 +210,7 @@ func TestSessionAtWorkIsNotWoken(t *testing.T) {
 	}
 }
 
-// A key that is asked about again is not written again.
+// The key of repeated operations is formatted only once.
 func TestKeyIsWrittenOnce(t *testing.T) {
 	c := new(conn)
 	if n := testing.AllocsPerRun(100, func() { c.textOf(Key{ID: 4711}) }); n != 0 {
@@ -221,7 +221,7 @@ func TestKeyIsWrittenOnce(t *testing.T) {
 	}
 }
 
-// A wait that nobody wants any more before it has begun is not begun.
+// A wait that is not wanted any more before it has begun does not begin.
 func TestWaitThatHasNotBegun(t *testing.T) {
 	t.Parallel()
 	e := New(Config{})

@@ -7,48 +7,48 @@ import (
 	"time"
 )
 
-// errExpired is how a request is refused whose own time is over.
+// errExpired is the refusal of a request whose own time is over.
 var errExpired = errors.New("expired")
 
-// An entry is a key that somebody in this process holds or wants. All of its
-// methods, which are the Engine's, are called with Engine.mu held.
+// An entry is a key that some goroutine of this process holds or wants. Engine.mu must be
+// held for all methods of Engine in this file.
 type entry struct {
 	key     Key
 	state   entryState
-	want    Mode      // what is tried or waited for
-	mode    Mode      // as which Postgres has it, while held or releasing
-	conn    *conn     // that has been asked, or that holds it
-	since   time.Time // when Postgres granted it, or said that nobody else wants it
-	queue   queue     // those in this process who want it
-	holders []*Hold   // those who have it: one exclusive or any number of shared ones
-	first   [1]*Hold  // where holders begins, so that one costs nothing more
+	want    Mode      // the mode that is tried or waited for
+	mode    Mode      // the mode held in Postgres, while held or releasing
+	conn    *conn     // the session that tries, waits or holds
+	since   time.Time // when Postgres granted it, or reported no other waiters
+	queue   queue     // waiting requests of this process
+	holders []*Hold   // one exclusive Hold, or any number of shared ones
+	first   [1]*Hold  // initial array of holders, which saves an allocation
 	slot    int       // in conn.held
 
-	contended bool // by Postgres' word another session holds it, or one of ours does
+	contended bool // Postgres reported that another session holds it, or a Hold of this process does
 	patience  patience
 
-	releaser *Hold           // that waits to hear of the unlock, if one does
-	retry    bool            // a try stands right behind the unlock
-	probing  bool            // Postgres is being asked whether others wait for it
-	deferred bool            // the unlock stands back until that is answered
-	attempts int             // sessions lost in a row while asking
-	turned   time.Time       // when it last had its turn to wait in Postgres, or was first refused it
-	timer    *time.Timer     // of the next poll, or probe
-	settle   []chan struct{} // of those who gave up and wait until nothing is under way
+	releaser *Hold           // to be notified of the unlock, or nil
+	retry    bool            // a try is queued directly after the unlock
+	probing  bool            // a probe for other waiters is running
+	deferred bool            // the unlock waits for the probe to finish
+	attempts int             // sessions lost in a row during requests
+	turned   time.Time       // when it last waited in Postgres, or began to poll
+	timer    *time.Timer     // of the next poll or probe
+	settle   []chan struct{} // closed for callers that gave up, once nothing is under way
 }
 
 type entryState uint8
 
 const (
-	idle      entryState = iota // not asked for, not held
-	trying                      // a try is queued or under way
+	idle      entryState = iota // not requested, not held
+	trying                      // a try is queued or running
 	waiting                     // a session waits for it in Postgres
-	polling                     // no session is free to wait: it is tried now and then
-	held                        // held
-	releasing                   // an unlock is queued or under way
+	polling                     // no session is free to wait, so it is tried periodically
+	held                        // held in Postgres
+	releasing                   // an unlock is queued or running
 )
 
-// ask is how a request begins.
+// ask starts a request.
 func (e *Engine) ask(ent *entry, h *Hold) {
 	h.ent = ent
 	switch ent.state {
@@ -56,7 +56,7 @@ func (e *Engine) ask(ent *entry, h *Hold) {
 		ent.queue.push(h)
 		e.try(ent)
 	case trying, releasing:
-		ent.queue.push(h) // the answer that is under way decides
+		ent.queue.push(h) // the running operation decides
 	case held:
 		alike := h.mode == Shared && ent.mode == Shared && ent.queue.exclusive == 0
 		switch {
@@ -71,7 +71,7 @@ func (e *Engine) ask(ent *entry, h *Hold) {
 			ent.queue.push(h)
 			ent.contended = true
 		}
-	case waiting, polling: // another process has it
+	case waiting, polling: // another session holds it
 		if h.noWait {
 			h.refuse(ErrNotAcquired)
 		} else {
@@ -80,7 +80,7 @@ func (e *Engine) ask(ent *entry, h *Hold) {
 	}
 }
 
-// rest makes the entry idle, or asks for its lock when somebody wants it.
+// rest makes the entry idle, or requests its lock again if its queue is not empty.
 func (e *Engine) rest(ent *entry) {
 	ent.state, ent.conn = idle, nil
 	if ent.queue.len() > 0 {
@@ -90,10 +90,10 @@ func (e *Engine) rest(ent *entry) {
 	e.drop(ent)
 }
 
-// settled tells those who gave up that nothing is under way on their behalf.
+// settled signals callers that gave up that nothing is under way for them any more.
 func (e *Engine) settled(ent *entry) {
 	if ent.state == releasing {
-		return // it may be their lock, which came too late
+		return // a lock that was granted too late may be being unlocked
 	}
 	for _, c := range ent.settle {
 		close(c)
@@ -101,14 +101,14 @@ func (e *Engine) settled(ent *entry) {
 	ent.settle = nil
 }
 
-// try asks for the lock as the first in the queue wants it, without waiting.
+// try requests the lock without waiting, in the mode of the first request in the queue.
 func (e *Engine) try(ent *entry) {
 	c := e.serving(nil)
 	ent.state, ent.want, ent.conn = trying, ent.queue.front().mode, c
 	c.push(op{kind: opTry, ent: ent, mode: ent.want})
 }
 
-// tried is the answer to a try.
+// tried handles the result of a try.
 func (e *Engine) tried(ent *entry, c *conn, ok bool) {
 	ent.attempts = 0
 	if ok {
@@ -116,7 +116,7 @@ func (e *Engine) tried(ent *entry, c *conn, ok bool) {
 		return
 	}
 	ent.contended = true
-	// What is refused a shared lock is refused an exclusive one too.
+	// If a shared lock is refused, so is an exclusive one.
 	e.refuseNoWait(ent, func(h *Hold) bool { return ent.want == Shared || h.mode == ent.want })
 	switch head := ent.queue.front(); {
 	case head == nil:
@@ -129,7 +129,7 @@ func (e *Engine) tried(ent *entry, c *conn, ok bool) {
 	e.settled(ent)
 }
 
-// failed is an error instead of an answer to a try: it is the first one's, and
+// failed handles the error of a try. The first request in the queue gets the error, and
 // the others try again.
 func (e *Engine) failed(ent *entry, err error) {
 	if head := ent.queue.front(); head != nil {
@@ -140,7 +140,7 @@ func (e *Engine) failed(ent *entry, err error) {
 	e.settled(ent)
 }
 
-// refuseNoWait answers no to those in the queue who do not wait.
+// refuseNoWait refuses the queued requests that do not wait and match which.
 func (e *Engine) refuseNoWait(ent *entry, which func(*Hold) bool) {
 	for h := ent.queue.front(); h != nil; {
 		next := h.next
@@ -154,8 +154,8 @@ func (e *Engine) refuseNoWait(ent *entry, which func(*Hold) bool) {
 
 func anyHold(*Hold) bool { return true }
 
-// wait has a session wait for the lock in Postgres. Those who do not wait are
-// refused: it is held by another, and then queued for by us.
+// wait makes a session wait for the lock in Postgres. Requests that do not wait are
+// refused, because another session holds the lock, and then this process queues for it.
 func (e *Engine) wait(ent *entry) {
 	e.refuseNoWait(ent, anyHold)
 	if ent.queue.len() == 0 {
@@ -169,6 +169,7 @@ func (e *Engine) wait(ent *entry) {
 	e.poll(ent)
 }
 
+// waitOn makes c wait for the lock in Postgres.
 func (e *Engine) waitOn(ent *entry, c *conn) {
 	ent.state, ent.want, ent.conn = waiting, ent.queue.front().mode, c
 	c.waiting, c.cut = ent, uncut
@@ -178,7 +179,7 @@ func (e *Engine) waitOn(ent *entry, c *conn) {
 	c.push(op{kind: opWait, ent: ent, mode: ent.want})
 }
 
-// poll tries again in a while.
+// poll tries again after pollInterval.
 func (e *Engine) poll(ent *entry) {
 	ent.state, ent.conn = polling, nil
 	if ent.turned.IsZero() {
@@ -194,7 +195,7 @@ func (e *Engine) poll(ent *entry) {
 	})
 }
 
-// later calls f in a while, if the entry is in the same state then.
+// later calls f after pollInterval, if the entry is still in the same state.
 func (e *Engine) later(ent *entry, f func()) {
 	state := ent.state
 	var timer *time.Timer
@@ -208,6 +209,7 @@ func (e *Engine) later(ent *entry, f func()) {
 	ent.timer = timer
 }
 
+// unpoll stops polling.
 func (e *Engine) unpoll(ent *entry) {
 	ent.timer.Stop()
 	ent.timer = nil
@@ -216,8 +218,8 @@ func (e *Engine) unpoll(ent *entry) {
 	}
 }
 
-// waited is the end of a wait in Postgres: the lock is held by c, or err says why it
-// failed, or neither: then its time was over, or it was cut short.
+// waited handles the end of a wait in Postgres. If ok, c holds the lock. Otherwise err is
+// the failure, or nil if the wait timed out or was cut short.
 func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 	c.waiting = nil
 	ent.attempts = 0
@@ -236,7 +238,7 @@ func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 	case ent.queue.len() == 0:
 		e.rest(ent)
 	case err == nil && len(e.pollers) > 0 && len(c.queue) == 0:
-		// Every key that is waited for gets its turn in Postgres' own queue.
+		// Every key with waiting requests gets its turn in Postgres' lock queue.
 		e.waitOn(e.nextPoller(), c)
 		e.poll(ent)
 	default:
@@ -245,14 +247,15 @@ func (e *Engine) waited(ent *entry, c *conn, ok bool, err error) {
 	e.settled(ent)
 }
 
-// nextPoller takes the key out of the pollers whose turn it is to wait in Postgres.
+// nextPoller returns the polled entry whose turn it is to wait in Postgres, and stops
+// polling it.
 func (e *Engine) nextPoller() *entry {
 	next := slices.MinFunc(e.pollers, func(a, b *entry) int { return a.turned.Compare(b.turned) })
 	e.unpoll(next)
 	return next
 }
 
-// expire refuses those whose own time is over.
+// expire refuses the requests whose own time is over.
 func (e *Engine) expire(ent *entry) {
 	now := time.Now()
 	for h := ent.queue.front(); h != nil; {
@@ -265,7 +268,7 @@ func (e *Engine) expire(ent *entry) {
 	}
 }
 
-// granted is Postgres' yes: c holds the lock as ent.want.
+// granted handles a grant: c holds the lock in mode ent.want.
 func (e *Engine) granted(ent *entry, c *conn) {
 	ent.state, ent.mode, ent.conn = held, ent.want, c
 	ent.since, ent.turned = c.heard, time.Time{}
@@ -276,9 +279,8 @@ func (e *Engine) granted(ent *entry, c *conn) {
 	e.settled(ent)
 }
 
-// deliver gives the lock that Postgres granted to the first in the queue, and to
-// all who may share it with them. Nobody left who wants it, or not like this, it
-// is given back.
+// deliver grants a lock that Postgres granted to the first request in the queue, and to
+// all that can share it. If no request wants it in this mode, it is unlocked again.
 func (e *Engine) deliver(ent *entry) {
 	for h := ent.queue.front(); h != nil && h.mode == ent.mode; h = ent.queue.front() {
 		if ent.mode == Exclusive && len(ent.holders) > 0 {
@@ -295,6 +297,7 @@ func (e *Engine) deliver(ent *entry) {
 	ent.contended = ent.queue.len() > 0
 }
 
+// grant grants the lock to h.
 func (e *Engine) grant(ent *entry, h *Hold) {
 	h.state, h.conn, h.place = granted, ent.conn, int32(len(ent.holders))
 	ent.holders = append(ent.holders, h)
@@ -303,10 +306,10 @@ func (e *Engine) grant(ent *entry, h *Hold) {
 	e.tell(h, nil)
 }
 
-// probe asks whether others wait for a lock that is held shared. While nobody does, any
-// number may join those who hold it; once somebody does, the time for joining is bounded,
-// so that they get their turn. Another session is asked with a try, which costs next to
-// nothing; if there is none, the one that holds the lock reads pg_locks.
+// probe checks whether other sessions wait for a lock that is held shared. While none
+// does, any number of readers may join. Once one does, joining is limited in time, so
+// that it gets its turn. The check is a try on another session, which costs next to
+// nothing. If there is none, the session that holds the lock reads pg_locks.
 func (e *Engine) probe(ent *entry) {
 	if ent.probing {
 		return
@@ -322,7 +325,8 @@ func (e *Engine) probe(ent *entry) {
 	ent.conn.push(op{kind: opQueued, ent: ent, mode: Shared})
 }
 
-// probed is the answer to a probe: ok says that a shared lock could be had.
+// probed handles the result of a probe: ok means that another session could acquire the
+// lock shared.
 func (e *Engine) probed(ent *entry, ok bool) {
 	ent.probing = false
 	if ent.deferred {
@@ -331,7 +335,7 @@ func (e *Engine) probed(ent *entry, ok bool) {
 		return
 	}
 	if ent.state != held || ent.mode != Shared {
-		return // those in the queue have been seen to since
+		return // the queue has been handled since
 	}
 	if ok {
 		ent.since = time.Now()
@@ -340,20 +344,20 @@ func (e *Engine) probed(ent *entry, ok bool) {
 	}
 	e.refuseNoWait(ent, anyHold)
 	if ent.queue.len() > ent.queue.exclusive {
-		e.later(ent, func() { e.join(ent) }) // those who are in the way may give up
+		e.later(ent, func() { e.join(ent) }) // the other waiters may give up
 	}
 }
 
-// join lets the first in the queue join those who hold the lock, if it may.
+// join starts a probe if the first request in the queue may join the holders.
 func (e *Engine) join(ent *entry) {
 	if head := ent.queue.front(); head != nil && head.mode == Shared && ent.mode == Shared {
 		e.probe(ent)
 	}
 }
 
-// release takes h off those who hold the lock. It reports whether Postgres was asked, to
-// unlock or to confirm that the lock was held to the last; h is told the answer. The next
-// holder in this process does not wait for that.
+// release removes h from the holders. It reports whether an operation was started, to
+// unlock or to confirm that the lock was held until now; h is notified of its result. The
+// next holder in this process does not wait for it.
 func (e *Engine) release(ent *entry, h *Hold) (asked bool) {
 	last := len(ent.holders) - 1
 	ent.holders[h.place] = ent.holders[last]
@@ -373,13 +377,13 @@ func (e *Engine) release(ent *entry, h *Hold) (asked bool) {
 	return true
 }
 
-// giveBack gives the lock back to Postgres. Whoever is first in Postgres' queue
-// has it then; the first in ours asks right behind.
+// giveBack unlocks the lock in Postgres, which grants it to the first session in its lock
+// queue. If requests of this process wait, a try follows the unlock directly.
 func (e *Engine) giveBack(ent *entry, releaser *Hold) {
 	ent.state, ent.releaser = releasing, releaser
 	if ent.probing {
-		// The probe holds the lock for an instant, in which another process
-		// would be refused what our caller says is free.
+		// The probe holds the lock for an instant. Another process would be refused
+		// a lock that our caller has released.
 		ent.deferred = true
 		return
 	}
@@ -390,9 +394,9 @@ func (e *Engine) giveBack(ent *entry, releaser *Hold) {
 	}
 }
 
-// unlocked is the answer to an unlock. No means that the session did not hold
-// what we thought it did: somebody unlocked behind our back, or something between
-// us and Postgres swaps sessions. Nothing that is held there can be relied on.
+// unlocked handles the result of an unlock. If ok is false, the session did not hold the
+// lock: another client unlocked it, or a pooler swaps sessions. Then nothing on this
+// session can be relied on.
 func (e *Engine) unlocked(ent *entry, c *conn, ok bool) {
 	if !ok {
 		e.lose(c, errNotOurs)
@@ -406,12 +410,13 @@ func (e *Engine) unlocked(ent *entry, c *conn, ok bool) {
 	e.answerReleaser(ent, nil)
 	if ent.retry {
 		ent.retry, ent.state, ent.conn = false, trying, c
-		return // its answer comes next
+		return // the result of the try comes next
 	}
 	e.rest(ent)
 	e.settled(ent)
 }
 
+// answerReleaser notifies the Hold whose release started the unlock, if any.
 func (e *Engine) answerReleaser(ent *entry, err error) {
 	if ent.releaser != nil {
 		e.tell(ent.releaser, err)
@@ -419,8 +424,8 @@ func (e *Engine) answerReleaser(ent *entry, err error) {
 	}
 }
 
-// abandon is called when somebody gave up. It reports whether something is still
-// under way that could bring the lock with nobody to hold it.
+// abandon handles a request that gave up. It reports whether an operation is still under
+// way that could acquire the lock for nobody.
 func (e *Engine) abandon(ent *entry) bool {
 	nobody := ent.queue.len() == 0
 	switch ent.state {
@@ -443,12 +448,12 @@ func (e *Engine) abandon(ent *entry) bool {
 			e.rest(ent)
 		}
 	case held:
-		e.join(ent) // it may have stood in the way
+		e.join(ent) // it may have blocked readers
 	}
 	return false
 }
 
-// interrupt ends the waiting in Postgres before its slice is over.
+// interrupt ends a wait in Postgres early.
 func (e *Engine) interrupt(ent *entry) {
 	if ent.state != waiting {
 		return
@@ -464,22 +469,22 @@ func (e *Engine) interrupt(ent *entry) {
 		return
 	}
 	if c.canceled != nil || time.Until(c.waitEnds) < soon {
-		return // it ends without us
+		return // it ends by itself
 	}
 	k := e.canceler(c)
 	switch {
 	case k == nil && e.closed:
-		return // it ends with its slice, for which Close waits
+		return // it ends with its slice, and Close waits for that
 	case k == nil:
-		c.kill() // there is no other session to cancel it from
+		c.kill() // no other session can cancel it
 		return
 	}
 	c.canceled = make(chan struct{})
 	k.push(op{kind: opCancel, target: c, done: c.canceled})
 }
 
-// canceler is a session from which c's waiting can be cancelled, or nil. None is
-// opened when the Engine closes.
+// canceler returns a session that can cancel c's wait, or nil. It opens none while the
+// Engine closes.
 func (e *Engine) canceler(c *conn) *conn {
 	if !e.closed {
 		if k := e.serving(c); k != nil && k.waiting == nil {
@@ -495,7 +500,7 @@ func (e *Engine) canceler(c *conn) *conn {
 	return nil
 }
 
-// uncancel takes back the order to cancel c's waiting, if that has not begun.
+// uncancel withdraws the order to cancel c's wait, if that has not begun.
 func (e *Engine) uncancel(c *conn) {
 	if c.canceled == nil {
 		return
@@ -508,10 +513,11 @@ func (e *Engine) uncancel(c *conn) {
 	}
 }
 
-// soon is a time that is not worth a round trip to shorten.
+// soon is a remaining wait that is too short to be worth canceling.
 const soon = 10 * time.Millisecond
 
-// lose is the end of a session: of what it held, and of what it was asked.
+// lose removes a lost session. It notifies the holders of its locks, and moves or fails
+// its operations.
 func (e *Engine) lose(c *conn, err error) {
 	if c.lost != nil {
 		return
@@ -534,7 +540,7 @@ func (e *Engine) lose(c *conn, err error) {
 		}
 		clear(ent.holders)
 		ent.holders = ent.holders[:0]
-		// Only Postgres' word proves that it was held until now.
+		// Only a reply of Postgres proves that it was held until now.
 		if errors.Is(err, errStillHeld) {
 			e.answerReleaser(ent, fmt.Errorf("%w: %w", ErrUnconfirmed, err))
 		} else {
@@ -556,7 +562,7 @@ func (e *Engine) lose(c *conn, err error) {
 			case (o.kind == opProbe || o.kind == opQueued) && o.ent.probing:
 				e.probed(o.ent, false)
 			case o.kind == opLook:
-				// The sessions that nobody looks after may be gone like this one.
+				// Sessions that are not checked may be gone like this one.
 				for _, waiting := range e.waitingLong() {
 					waiting.kill()
 				}
@@ -580,9 +586,9 @@ func (e *Engine) lose(c *conn, err error) {
 	c.sure, c.unsure = nil, nil
 }
 
-// again takes what was asked of a lost session to another one, unless that is of no use.
-// A session that never opened was of no use from the beginning: the others can do its
-// work.
+// again moves a request from a lost session to another one, or refuses it after too many
+// attempts. If the session never opened, the request is refused only if no other session
+// can take it.
 func (e *Engine) again(ent *entry, c *conn, err error) {
 	ent.contended = false
 	if c.open {

@@ -10,11 +10,11 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// What a session asks of Postgres, and how it finds out what came of it when
-// Postgres answers with an error. Every error that these functions return is the
-// session's end: nothing that it held can be relied on any more.
+// This file has the statements of a session, and how it finds out what took effect if
+// Postgres replies with an error. If one of these functions returns an error, the session
+// must be closed: nothing that it held can be relied on.
 
-// exchange runs the batch: tries, unlocks and probes, in one statement.
+// exchange runs the batch of tries, unlocks and probes in one statement.
 func (c *conn) exchange() error {
 	ops := c.ops
 	answer, err := c.askFor(ops)
@@ -24,8 +24,8 @@ func (c *conn) exchange() error {
 	if sqlstate.Of(err) == "" {
 		return err
 	}
-	// Some of it was done before it failed, and stays done. What was not is done
-	// one by one, so that one request that fails does not fail the others.
+	// Some operations took effect before the failure, and are kept. The others are run
+	// one by one, so that one failing request does not fail the rest.
 	has, lost := c.holds(err)
 	if lost != nil {
 		return lost
@@ -34,16 +34,16 @@ func (c *conn) exchange() error {
 		lock := advisory{o.key, o.mode}
 		switch {
 		case o.kind == opConfirm:
-			lost = c.settle(c.one(o), "1") // it answered
+			lost = c.settle(c.one(o), "1") // the session replied
 		case o.kind == opProbe && has[lock]:
 			lost = probedInHalf(err)
 		case o.kind == opTry && has[lock], o.kind == opUnlock && !has[lock]:
 			lost = c.settle(c.one(o), "1")
 		case o.kind == opTry && sqlstate.Of(err) == sqlstate.OutOfMemory:
-			lost = c.refuse(o, err) // the next one would not fit in either
+			lost = c.refuse(o, err) // the next one would not fit either
 		default:
 			lost = c.single(o)
-			delete(has, lock) // unlocked, if it was held: the next try is still to be run
+			delete(has, lock) // an unlock has run, and the next try has not
 		}
 		if lost != nil {
 			return lost
@@ -52,8 +52,8 @@ func (c *conn) exchange() error {
 	return nil
 }
 
-// single runs one try, unlock or probe, for the second time, and more often when
-// somebody cancels it.
+// single runs one try, unlock or probe that has failed before. If it is canceled again,
+// single retries it.
 func (c *conn) single(o op) error {
 	for n := 1; ; n++ {
 		answer, err := c.askFor(c.one(o))
@@ -70,7 +70,7 @@ func (c *conn) single(o op) error {
 		case o.kind == opProbe && held:
 			return probedInHalf(err)
 		case o.kind == opTry && held, o.kind == opUnlock && !held:
-			return c.settle(c.one(o), "1") // it was done, and failed then
+			return c.settle(c.one(o), "1") // it took effect before it failed
 		case n < obstinacy && sqlstate.Of(err) == sqlstate.QueryCanceled:
 			continue
 		case o.kind == opProbe:
@@ -82,22 +82,23 @@ func (c *conn) single(o op) error {
 	}
 }
 
-// errStillHeld is the end of a session that held a lock to the last, by Postgres' word,
-// and could not unlock it.
-var errStillHeld = errors.New("unlocking")
+// errStillHeld ends a session that, as Postgres reported, still held a lock that could
+// not be unlocked.
+var errStillHeld = errors.New("unlock failed")
 
-// probedInHalf is the end of a session on which a probe may have left its lock.
+// probedInHalf returns the error of a session on which a failed probe may have left its
+// lock.
 func probedInHalf(err error) error {
-	return fmt.Errorf("a lock may be left from asking who else wants it: %w", err)
+	return fmt.Errorf("a lock may be left by a check for other waiters: %w", err)
 }
 
-// one is a batch of one.
+// one returns a batch of one operation.
 func (c *conn) one(o op) []op {
 	c.lone[0] = o
 	return c.lone[:]
 }
 
-// askFor runs the statement for some ops. The answer has a 1 or 0 for each.
+// askFor runs the statement for ops. The reply has a 1 or 0 for each.
 func (c *conn) askFor(ops []op) (answer string, err error) {
 	patience := c.engine.config.Heartbeat / 2
 	if len(ops) == 1 {
@@ -118,13 +119,13 @@ func (c *conn) askFor(ops []op) (answer string, err error) {
 		answer, err = c.ask(patience, batchSQL, c.args[:]...)
 	}
 	if err == nil && len(answer) != len(ops) {
-		err = fmt.Errorf("asked about %d locks, %d answers came", len(ops), len(answer))
+		err = fmt.Errorf("%d results for %d locks", len(answer), len(ops))
 	}
 	return answer, err
 }
 
-// textOf is the key as statements have it. A lone caller unlocks what it locked,
-// so the last one is remembered.
+// textOf returns key as text. It remembers the last one, because a lone caller unlocks
+// the key that it locked.
 func (c *conn) textOf(key Key) string {
 	if c.text == "" || c.last != key {
 		c.last, c.text = key, strconv.FormatInt(key.ID, 10)
@@ -132,7 +133,7 @@ func (c *conn) textOf(key Key) string {
 	return c.text
 }
 
-// settle tells the entries the answers to the first ops of the batch.
+// settle passes the replies to the first ops of the batch to their entries.
 func (c *conn) settle(ops []op, answer string) error {
 	e := c.engine
 	e.mu.Lock()
@@ -158,7 +159,7 @@ func (c *conn) settle(ops []op, answer string) error {
 	return c.lost
 }
 
-// refuse tells the entry that its try failed with an error.
+// refuse passes the error of a failed try to its entry.
 func (c *conn) refuse(o op, err error) error {
 	e := c.engine
 	e.mu.Lock()
@@ -170,20 +171,20 @@ func (c *conn) refuse(o op, err error) error {
 	return c.lost
 }
 
-// wait waits for one lock, for a slice of time at the most.
+// wait waits for one lock, until c.waitEnds at the latest.
 func (c *conn) wait(o op) error {
 	e := c.engine
 	e.mu.Lock()
 	slice := max(time.Until(c.waitEnds), time.Millisecond)
 	e.mu.Unlock()
-	// Rounded up, since 0 would be for ever.
+	// Rounded up, since 0 would mean no timeout.
 	millis := strconv.FormatInt(int64((slice+time.Millisecond-1)/time.Millisecond), 10)
 	_, err := c.ask(slice+e.config.Heartbeat/2, waitSQL[letter(o.kind, o.key, o.mode)], c.textOf(o.key), millis)
 
-	// An order to cancel this wait that comes too late must not hit what is run
-	// next, so it is waited for. One that has not begun is taken back.
+	// A late order to cancel this wait must not hit the next statement. It is withdrawn
+	// if it has not begun, and waited for otherwise.
 	e.mu.Lock()
-	c.waitEnds = time.Time{} // and none is given any more
+	c.waitEnds = time.Time{} // so no new cancel order is given
 	e.uncancel(c)
 	canceled := c.canceled
 	e.mu.Unlock()
@@ -199,7 +200,7 @@ func (c *conn) wait(o op) error {
 		if state == "" {
 			return err
 		}
-		// The lock may have been granted at the moment when the wait ended.
+		// The lock may have been granted just as the wait ended.
 		has, lost := c.holds(err)
 		if lost != nil {
 			return lost
@@ -234,7 +235,7 @@ func (c *conn) wait(o op) error {
 	return c.lost
 }
 
-// queued asks whether somebody waits for a lock that the session holds itself.
+// queued checks whether any session waits for a lock that this session holds.
 func (c *conn) queued(o op) error {
 	e := c.engine
 	classid, objid, objsubid := o.key.columns()
@@ -251,8 +252,8 @@ func (c *conn) queued(o op) error {
 	return c.lost
 }
 
-// look asks whether somebody waits for the end of one of our statements that wait, and
-// ends that one's waiting. It closes the sessions whose backends are gone.
+// look checks whether other sessions wait for one of our waiting statements to end, and
+// ends those waits. It also closes sessions whose backends are gone.
 func (c *conn) look() error {
 	e := c.engine
 	e.mu.Lock()
@@ -296,8 +297,7 @@ func (c *conn) look() error {
 	return nil
 }
 
-// cancel ends another session's waiting. That it cannot be done is no harm: the
-// wait ends with its slice.
+// cancel cancels another session's wait. If that fails, the wait ends with its slice.
 func (c *conn) cancel(o op) error {
 	e := c.engine
 	e.mu.Lock()
@@ -305,7 +305,7 @@ func (c *conn) cancel(o op) error {
 	e.mu.Unlock()
 	_, err := c.ask(e.config.Heartbeat/2, cancelSQL, strconv.Itoa(int(pid)), start)
 	if err != nil && sqlstate.Of(err) == "" {
-		return err // lose tells the one who waits for done
+		return err // lose closes done
 	}
 	e.mu.Lock()
 	defer e.unlock()
@@ -316,11 +316,11 @@ func (c *conn) cancel(o op) error {
 	return c.lost
 }
 
-// query runs a statement that is nobody's lock.
+// query runs a statement that does not belong to a lock.
 func (c *conn) query(q *query) error {
 	answer, err := c.askAnything(c.engine.config.Heartbeat/2, q.sql, q.args...)
 	if err != nil && sqlstate.Of(err) == "" {
-		return err // lose tells the one who waits for ready
+		return err // lose closes ready
 	}
 	e := c.engine
 	e.mu.Lock()

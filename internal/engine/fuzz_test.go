@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What a session holds is read as it is told, and nonsense is nothing.
+// parseHeld reads valid results and ignores everything else.
 func FuzzParseHeld(f *testing.F) {
 	for _, s := range []string{
 		"", "0 1 1 ExclusiveLock", "4294967295 4294967295 2 ShareLock,0 0 1 ExclusiveLock", "0 1 1", "-1 1 1 ExclusiveLock", ",,,", "4294967296 0 1 ExclusiveLock", "0 1 1 ExclusiveLock ,",

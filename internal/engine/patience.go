@@ -2,33 +2,33 @@ package engine
 
 import "time"
 
-// How long a statement of ours waits in Postgres is a compromise. While it waits it holds
+// How long one statement waits in Postgres is a compromise. While it waits, it holds
 // VACUUM back, and CREATE INDEX CONCURRENTLY waits for it, which is a deadlock if the
-// holder of the lock runs that. But whenever the wait is begun anew, it goes to the end
-// of Postgres' queue, and other sessions that do not give up their places are always
-// ahead of it.
+// holder of the lock runs that. But each new wait starts at the end of Postgres' lock
+// queue, behind all sessions that keep their places.
 //
-// So a wait is short, shorter than Postgres' deadlock_timeout, as long as one session
-// holds the lock: a place in the queue is of no use then. When the lock goes from hand to
-// hand without us, waits become longer: half of all the time since the first one, until
-// we are served. Such a long wait is watched from another session, and ended as soon as
-// somebody waits for it.
+// So waits are short, shorter than Postgres' deadlock_timeout, while the same session
+// holds the lock: then a place in the queue does not help. If the lock changes holders
+// without us, waits grow to half of the time since the first one, until we get the lock.
+// A long wait is watched from another session, and ended as soon as any session waits
+// for it.
 
-// patience is how an entry has waited in Postgres so far. The zero value is: not at all.
+// A patience records how an entry has waited in Postgres so far. The zero value means not
+// at all.
 type patience struct {
-	since    time.Time // the first wait's beginning
-	waits    int       // how many have ended since, without the lock
-	cuts     int       // how many of them were ended for other keys of ours
-	turnover bool      // the lock went from hand to hand meanwhile
-	sampled  bool      // holders is known
-	holders  string    // who held it when they were asked for last
+	since    time.Time // when the first wait began
+	waits    int       // number of waits that ended since, without the lock
+	cuts     int       // number of those that were ended for other keys of this process
+	turnover bool      // the lock changed holders meanwhile
+	sampled  bool      // holders is set
+	holders  string    // the holders at the last sample
 }
 
-// ended counts a wait that ended without the lock.
+// ended records a wait that ended without the lock.
 func (p *patience) ended(why cut) {
 	switch why {
 	case awaited:
-		// Begin anew, with short waits.
+		// Start again with short waits.
 		*p = patience{since: time.Now()}
 	case forOther:
 		p.cuts++
@@ -36,9 +36,8 @@ func (p *patience) ended(why cut) {
 	p.waits++
 }
 
-// sampleDue reports whether to ask for the holders now that a wait has ended and another
-// one is to begin. It costs a reading of pg_locks, so it is done less and less often,
-// unless waits are long anyway.
+// sampleDue reports whether to query the holders between two waits. The query reads
+// pg_locks, so it is run less and less often, unless waits are long anyway.
 func (ent *entry) sampleDue() bool {
 	now := time.Now()
 	for h := ent.queue.front(); h != nil; h = h.next {
@@ -50,14 +49,14 @@ func (ent *entry) sampleDue() bool {
 	return false
 }
 
-// sample takes the holders at the end of a wait: whether they are others than before.
+// sample records the holders at the end of a wait, and whether they have changed.
 func (ent *entry) sample(holders string) {
 	p := &ent.patience
 	p.turnover = p.sampled && (holders == "" || holders != p.holders)
 	p.holders, p.sampled = holders, true
 }
 
-// length returns how long the next wait may be, if it can be watched.
+// length returns how long the next wait may be if it can be watched.
 func (p *patience) length(shortest time.Duration) time.Duration {
 	if !p.turnover {
 		return shortest
@@ -65,13 +64,13 @@ func (p *patience) length(shortest time.Duration) time.Duration {
 	return min(max(shortest, time.Since(p.since)/2), maxWait)
 }
 
-// beginWait sets how long c waits for ent: as long as the most patient request in the
-// queue, and as patience has it.
+// beginWait sets how long c waits for ent: as patience allows, but no longer than the
+// longest deadline in the queue.
 func (e *Engine) beginWait(c *conn, ent *entry) {
 	now := time.Now()
 	length := ent.patience.length(e.config.Slice)
 	if length > e.config.Slice && e.idle(c) == nil {
-		length = e.config.Slice // nobody could watch it, or end it
+		length = e.config.Slice // no session could watch it or end it
 		if e.room() {
 			e.open() // for the next time
 		}
@@ -90,7 +89,7 @@ func (e *Engine) beginWait(c *conn, ent *entry) {
 	}
 }
 
-// waitingLong returns the sessions whose waits are longer than a short one, by PID.
+// waitingLong returns the sessions in long waits by PID.
 func (e *Engine) waitingLong() map[int32]*conn {
 	long := make(map[int32]*conn)
 	for _, c := range e.conns {
@@ -101,8 +100,8 @@ func (e *Engine) waitingLong() map[int32]*conn {
 	return long
 }
 
-// watch has somebody look whether the long waits keep others waiting, from now on until
-// there is none left.
+// watch starts checking whether other sessions wait for our long waits, until no long
+// wait is left.
 func (e *Engine) watch() {
 	if !e.looking {
 		e.looking = true
@@ -110,7 +109,7 @@ func (e *Engine) watch() {
 	}
 }
 
-// looked is the end of a look, and the beginning of a pause.
+// looked handles the end of a check, and schedules the next one.
 func (e *Engine) looked(pause time.Duration) {
 	if e.closed || len(e.waitingLong()) == 0 {
 		e.looking = false
@@ -119,6 +118,7 @@ func (e *Engine) looked(pause time.Duration) {
 	e.lookIn(pause)
 }
 
+// lookIn schedules a check.
 func (e *Engine) lookIn(pause time.Duration) {
 	time.AfterFunc(pause, func() {
 		e.mu.Lock()
@@ -132,7 +132,7 @@ func (e *Engine) lookIn(pause time.Duration) {
 			c.push(op{kind: opLook})
 			return
 		}
-		// Nobody is left to look: the waits are begun anew, as short ones.
+		// No session is free to check, so the waits start again as short ones.
 		for _, c := range long {
 			c.cut = forOther
 			e.interrupt(c.waiting)
@@ -141,8 +141,8 @@ func (e *Engine) lookIn(pause time.Duration) {
 	})
 }
 
-// takeTurn ends a long wait that has had its turn, for a key that is only tried now and
-// then because no session is free to wait for it.
+// takeTurn ends a long wait that has had its turn, in favor of a key that is only polled
+// because no session is free to wait for it.
 func (e *Engine) takeTurn() {
 	for _, c := range e.conns {
 		if c.waiting == nil || c.cut != uncut || c.waitEnds.Sub(c.waitFrom) <= e.config.Slice {

@@ -18,12 +18,12 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// TestAnyProgram runs programs that are drawn at random, of several processes
-// with several goroutines each, against a server on which anything may go wrong,
-// and checks what the engine promises against what the server knows.
+// TestAnyProgram runs random programs of several processes with several goroutines each,
+// against a server on which anything may fail, and compares what the engine promises with
+// what the server knows.
 //
-// Go's scheduler is not drawn: a failure that -rapid.failfile does not bring
-// back at once comes with some more tries.
+// Go's scheduler is not reproducible: a failure that -rapid.failfile does not reproduce
+// at once may need some more tries.
 func TestAnyProgram(t *testing.T) {
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		f.Value.Set("400")
@@ -57,9 +57,9 @@ type process struct {
 	Slice, HandOver, Heartbeat time.Duration
 }
 
-// rates say how often something goes wrong, in a thousand statements.
+// rates are how often something goes wrong, per thousand statements.
 type rates struct {
-	Slow                                 time.Duration // the most that transit takes
+	Slow                                 time.Duration // the longest transit time
 	Fails, Lies, Swaps, Dies, Cuts, Open int
 }
 
@@ -144,7 +144,7 @@ func drawProgram(rt *rapid.T) program {
 	return p
 }
 
-// A world is a program under way. All of it is guarded by server.mu.
+// A world is a running program. server.mu guards all of it.
 type world struct {
 	p         program
 	server    *server
@@ -170,7 +170,7 @@ type claim struct {
 	h        *Hold
 	key      Key
 	mode     Mode
-	told     bool // by Notify, that it is lost
+	told     bool // Notify reported the loss
 	released bool
 }
 
@@ -223,7 +223,7 @@ func (p program) run() (problems, trace []string) {
 	s.mu.Lock()
 	w.calm = true
 	s.mu.Unlock()
-	// A request that gave up while its session was silent has left that to the engine.
+	// A request that gave up while its session was silent leaves the rest to the engine.
 	time.Sleep((retries+1)*openTimeout + 10*time.Second)
 	synctest.Wait()
 	w.atRest()
@@ -256,7 +256,7 @@ func (w *world) problem(format string, args ...any) {
 	w.wrong(format, args...)
 }
 
-// chance is a thing that happens a few times in a thousand. server.mu is held.
+// chance reports true for n in a thousand calls. server.mu must be held.
 func (w *world) chance(rate int) bool { return !w.calm && rate > 0 && w.rng.IntN(1000) < rate }
 
 func (w *world) transit() time.Duration {
@@ -307,7 +307,7 @@ func (w *world) refuse() (time.Duration, error) {
 	return d, nil
 }
 
-// notice is how soon the server sees that a client is gone.
+// notice returns how soon the server notices that the client is gone.
 func (w *world) notice(b *backend, cut bool) time.Duration {
 	if !cut {
 		return w.transit()
@@ -320,7 +320,7 @@ func (w *world) notice(b *backend, cut bool) time.Duration {
 	return time.Duration(w.rng.IntN(50)) * time.Millisecond
 }
 
-// owns reports whether a session that the engine relies on is b.
+// owns reports whether b belongs to a session that the engine relies on.
 func (p *running) owns(b *backend) bool {
 	p.engine.mu.Lock()
 	defer p.engine.mu.Unlock()
@@ -394,7 +394,7 @@ func (w *world) work(p *running, steps []step) {
 		cancel()
 		w.inTime(p, began, wait, s.Cancel)
 		if slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
-			time.Sleep(time.Nanosecond) // a session that is being closed is closed then
+			time.Sleep(time.Nanosecond) // lets sessions that are being closed finish
 		}
 
 		var claims []*claim
@@ -428,8 +428,8 @@ func (w *world) work(p *running, steps []step) {
 	}
 }
 
-// unnoticed returns how long a process may not know that it holds a lock no more: as long
-// as an answer is in transit, or until it is told of a loss.
+// unnoticed returns how long a process may not know that it has lost a lock: until a
+// reply in transit arrives, or until it is notified of the loss.
 func (p program) unnoticed(r *running) time.Duration {
 	const transit = 100 * time.Millisecond
 	if !p.Faults.any() {
@@ -475,7 +475,7 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 			if !wait.No && wait.For == 0 && !canceled {
 				w.wrong("it was to wait for ever, and got %v", err)
 			}
-			// A process that was not told yet of a loss believes to hold the lock itself.
+			// A process that does not know yet of a loss sees the lock as its own.
 			if w.server.locks[key] == nil && w.server.wanted[key].Before(began.Add(-w.p.unnoticed(p))) {
 				w.wrong("%v was free all the time, and somebody got %v", key, err)
 			}
@@ -492,8 +492,8 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 	c := &claim{p: p, h: h, key: key, mode: mode}
 	*claims = append(*claims, c)
 	s := w.server
-	// Notify must not be called with server.mu held: it takes Engine.mu, and
-	// so does what is called with it held. It takes no time.
+	// Notify must not be called with server.mu held: it locks Engine.mu, under which
+	// server.mu is locked. It takes no time.
 	h.Notify(func(err error) {
 		if errors.Is(err, ErrLost) {
 			c.told = true
@@ -538,7 +538,7 @@ func (w *world) released(c *claim, err error) {
 			w.wrong("told of a loss, and unlocking says %v", err)
 		}
 	case errors.Is(err, ErrLost):
-		// Who cancels what the session runs twice may hit an unlock twice.
+		// Two cancels may hit the same unlock twice.
 		if !w.p.Faults.any() && !c.p.closing && len(w.p.Events) < 2 {
 			w.wrong("nothing went wrong, and a lock was lost: %v", err)
 		}
@@ -548,8 +548,8 @@ func (w *world) released(c *claim, err error) {
 	w.over(c.p, c.key, err)
 }
 
-// over is told that a request or a Hold is over. When it was the last one of its
-// key in the process, the server must have nothing of it any more.
+// over records the end of a request or a Hold. After the last one of its key in the
+// process, the server must have no lock or waiter of it.
 func (w *world) over(p *running, key Key, err error) {
 	p.pending[key]--
 	if p.pending[key] == 0 && !p.closing {
@@ -565,18 +565,17 @@ func (w *world) nothingLeft(p *running, key Key, when string) {
 	mine := func(b *backend) bool { return !b.dead && !b.cut && !b.isClosed && p.owns(b) }
 	for b, n := range l.held {
 		if mine(b) {
-			w.wrong("%s: %d still holds %v %v, and nobody stands for it", when, b.pid, key, n)
+			w.wrong("%s: %d still holds %v %v, without a Hold", when, b.pid, key, n)
 		}
 	}
 	for _, q := range l.queue {
 		if mine(q.b) {
-			w.wrong("%s: %d still waits for %v, and nobody wants it", when, q.b.pid, key)
+			w.wrong("%s: %d still waits for %v, without a request", when, q.b.pid, key)
 		}
 	}
 }
 
-// granting checks at the moment of a grant that nobody claims to hold what
-// somebody else is given.
+// granting checks, at a grant, that no claim conflicts with it.
 func (w *world) granting(b *backend, key Key, mode Mode) {
 	for _, c := range w.claims {
 		if c.key == key && conflict(c.mode, mode) && c.h.Err() == nil && c.h.PID() != b.pid && !w.excused(c) {
@@ -595,12 +594,11 @@ func (w *world) excused(c *claim) bool {
 }
 
 func (w *world) grace(c *claim) time.Duration {
-	// A session of which nothing tells that it is lost is found out by the
-	// heartbeat; others as soon as they listen.
+	// A silent loss is found by the heartbeat, and others by Watch.
 	return c.p.Heartbeat + 50*time.Millisecond
 }
 
-// check compares what everybody believes, at a moment when nothing moves.
+// check compares all claims with the server, at a moment when nothing moves.
 func (w *world) check() {
 	s := w.server
 	s.mu.Lock()
@@ -613,12 +611,12 @@ func (w *world) check() {
 		b := s.backends[pid]
 		if b == nil {
 			if !w.excused(c) {
-				w.wrong("%v is believed to be held by %d, which is dead since %v", c.key, pid, s.dead[pid])
+				w.wrong("%v has a Hold on %d, which is dead since %v", c.key, pid, s.dead[pid])
 			}
 			continue
 		}
 		if l := s.locks[c.key]; l == nil || l.held[b][c.mode] != 1 {
-			w.wrong("%v is believed to be held by %d, which does not", c.key, pid)
+			w.wrong("%v has a Hold on %d, which does not hold it", c.key, pid)
 		}
 	}
 	for i, p := range w.processes {
@@ -628,7 +626,7 @@ func (w *world) check() {
 	}
 }
 
-// atRest checks that nothing is left when nobody wants anything.
+// atRest checks that nothing is left when nothing is wanted.
 func (w *world) atRest() {
 	s := w.server
 	s.mu.Lock()
@@ -683,8 +681,8 @@ func (w *world) dump() string {
 	return b.String()
 }
 
-// inconsistencies are what must not be in the engine's own books at a moment
-// when nothing moves.
+// inconsistencies returns contradictions in the engine's state, at a moment when nothing
+// moves.
 func (e *Engine) inconsistencies() (found []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

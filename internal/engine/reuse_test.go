@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A session may be lost while it is about to ask: the watchdog may be a moment late.
-// By the time that it asks, the entries that it was asked about may be used again for
-// other keys, at which it must not look.
+// A session may be lost just before it sends a statement, because the watchdog may be a
+// moment late. By then the entries of its operations may be reused for other keys, and it
+// must not read them.
 func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -50,29 +50,28 @@ func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 			e.unlock()
 			for _, ent := range before {
 				if !again[ent] {
-					t.Fatal("the entry is not used again, which makes this test one of nothing")
+					t.Fatal("the entry is not reused, so this test checks nothing")
 				}
 			}
 
 			if err := c.work(); err == nil {
-				t.Error("a lost session went on")
+				t.Error("a lost session continued")
 			}
 			if !strings.Contains(string(said), "71") || strings.Contains(string(said), "81") || strings.ContainsAny(string(said), "PR") {
-				t.Errorf("it asked about %q", string(said))
+				t.Errorf("it sent %q", string(said))
 			}
 		})
 	}
 }
 
-// A key may be lost and forgotten while Postgres is still asked whether others wait for
-// it. The answer must not be taken for one about the next key, whose readers would
-// overtake a writer.
+// A key may be lost and dropped while a probe for its waiters is running. The result must
+// not be applied to the next key, whose readers would overtake a writer.
 func TestAnswerToAProbeOfALostKey(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		three := Key{ID: 3}
 		e, o := t.engine(), t.outsider()
 		// Three sessions: the first holds one, the second waits for three, and the third
-		// is asked who waits for one, which takes a while.
+		// probes for waiters of one, which takes a while.
 		o.try(three, Exclusive)
 		first := t.acquire(e, one, Shared)
 		waiting := t.ask(e, three, Exclusive, Wait{})
@@ -90,12 +89,12 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 		<-waiting.done
 		t.must(waiting.err)
 		if n := e.Stats().Sessions; n != 2 {
-			t.Fatalf("%d sessions are left, which makes this test one of nothing", n)
+			t.Fatalf("%d sessions are left, so this test checks nothing", n)
 		}
 
 		reader := t.acquire(e, two, Shared)
 		if reader.PID() != waiting.hold.PID() {
-			t.Fatal("the reader's session is the one that is asked, which makes this test one of nothing")
+			t.Fatal("the reader's session is the one that probes, so this test checks nothing")
 		}
 		turn := o.wait(two, Exclusive)
 		time.Sleep(50 * time.Millisecond)
@@ -112,7 +111,7 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 	})
 }
 
-// listener is a session that says yes to what it is asked, and remembers it.
+// A listener is a session that replies yes to everything, and records the statements.
 type listener string
 
 func (a *listener) Ask(_ context.Context, sql string, args ...string) (string, error) {

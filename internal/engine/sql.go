@@ -8,8 +8,8 @@ import (
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
-// The files begin with comments, for those who read them and run them in psql. What
-// is sent, and what pg_stat_activity shows of a session, is the statement alone.
+// The statements of the files, without the comments at their beginning, which are for
+// readers and for psql: pg_stat_activity shows what is sent.
 var (
 	keepaliveSQL = handshake.WithoutComment(keepaliveFile)
 	oneSQL       = byLetter(oneFile)
@@ -46,8 +46,8 @@ var (
 	awaitedFile string
 )
 
-// byLetter are the statements of a file by the letters in the comments before them.
-// There is one for each thing to do, so that pg_stat_activity shows what that is.
+// byLetter returns the statements of a file by the letter in the comment before each.
+// Each operation has its own statement, so that pg_stat_activity shows what it does.
 func byLetter(file string) map[string]string {
 	statements := make(map[string]string)
 	var letter string
@@ -66,8 +66,7 @@ func byLetter(file string) map[string]string {
 	return statements
 }
 
-// letter is what one.sql, batch.sql and wait.sql call doing kind to the key in
-// the mode.
+// letter returns the letter of an operation in one.sql, batch.sql and wait.sql.
 func letter(kind opKind, key Key, mode Mode) string {
 	switch kind {
 	case opTry, opWait:
@@ -100,8 +99,8 @@ func letter(kind opKind, key Key, mode Mode) string {
 	}
 }
 
-// columns returns the key's classid, objid and objsubid in pg_locks, as statements have
-// them.
+// columns returns the key's classid, objid and objsubid in pg_locks, as statement
+// arguments.
 func (k Key) columns() (classid, objid, objsubid string) {
 	objsubid = "1"
 	if k.Pair {
@@ -110,14 +109,14 @@ func (k Key) columns() (classid, objid, objsubid string) {
 	return strconv.FormatUint(uint64(k.ID)>>32, 10), strconv.FormatUint(uint64(uint32(k.ID)), 10), objsubid
 }
 
-// advisory is a lock as held.sql tells of it.
+// An advisory is an advisory lock, as held.sql reports it.
 type advisory struct {
 	key  Key
 	mode Mode
 }
 
-// parseHeld reads the answer of held.sql. Locks of no form that we take are left
-// out: a function that an extension put in our way might take them.
+// parseHeld parses the result of held.sql. It skips locks of a form that pglock does not
+// take, which a function of an extension might.
 func parseHeld(answer string) map[advisory]bool {
 	held := make(map[advisory]bool)
 	for _, lock := range strings.Split(answer, ",") {
