@@ -12,13 +12,13 @@ func TestOneRefusalForBothModes(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
-		reader := t.ask(e, one, Shared, Wait{No: true})
-		writer := t.ask(e, one, Exclusive, Wait{No: true})
+		reader := t.start(e, one, Shared, Wait{No: true})
+		writer := t.start(e, one, Exclusive, Wait{No: true})
 		for _, r := range []*request{reader, writer} {
 			<-r.done
 			t.wantErr(r.err, ErrNotAcquired)
 		}
-		if s, x := t.asked("locks S1"), t.asked("locks X1"); s != 1 || x != 0 {
+		if s, x := t.count("locks S1"), t.count("locks X1"); s != 1 || x != 0 {
 			t.Errorf("%d tries for a shared lock and %d for an exclusive one", s, x)
 		}
 		o.unlock(one, Exclusive)
@@ -31,13 +31,13 @@ func TestServerProvesItselfOnce(t *testing.T) {
 		e, o := t.engine(), t.outsider()
 		h := t.acquire(e, two, Exclusive)
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(50 * time.Millisecond)
-		if hellos, proofs := t.asked("hello"), t.asked("prove"); hellos != 2 || proofs != 1 {
+		if hellos, proofs := t.count("hello"), t.count("prove"); hellos != 2 || proofs != 1 {
 			t.Errorf("%d sessions, %d proofs", hellos, proofs)
 		}
 		o.unlock(one, Exclusive)
-		t.soon(r, 10*time.Millisecond)
+		t.grantedWithin(r, 10*time.Millisecond)
 		t.must(h.Release())
 	})
 }
@@ -47,14 +47,14 @@ func TestHoldersAreAskedLessAndLessOften(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * e.config.Slice)
-		waits, asked := t.asked("waits"), t.asked("holders")
+		waits, asked := t.count("waits"), t.count("holders")
 		if waits < 90 || asked < 6 || asked > 8 {
 			t.Errorf("queried %d times in %d waits", asked, waits)
 		}
 		o.unlock(one, Exclusive)
-		t.soon(r, 10*time.Millisecond)
+		t.grantedWithin(r, 10*time.Millisecond)
 	})
 }
 
@@ -64,12 +64,12 @@ func TestOneSessionToProbeOn(t *testing.T) {
 		e := t.engine()
 		first, second := t.acquire(e, one, Shared), t.acquire(e, two, Shared)
 		time.Sleep(50 * time.Millisecond)
-		third, fourth := t.ask(e, one, Shared, Wait{}), t.ask(e, two, Shared, Wait{})
+		third, fourth := t.start(e, one, Shared, Wait{}), t.start(e, two, Shared, Wait{})
 		if n := e.Stats().Sessions; n != 2 {
 			t.Errorf("%d sessions", n)
 		}
-		t.soon(third, 50*time.Millisecond)
-		t.soon(fourth, 50*time.Millisecond)
+		t.grantedWithin(third, 50*time.Millisecond)
+		t.grantedWithin(fourth, 50*time.Millisecond)
 		t.must(first.Release())
 		t.must(second.Release())
 	})
@@ -81,16 +81,16 @@ func TestNoProbeBehindAWriter(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
 		reader := t.acquire(e, one, Shared)
-		writer := t.ask(e, one, Exclusive, Wait{})
+		writer := t.start(e, one, Exclusive, Wait{})
 		trips := e.Stats().RoundTrips
-		behind := t.ask(e, one, Shared, Wait{})
+		behind := t.start(e, one, Shared, Wait{})
 		time.Sleep(time.Second)
 		if n := e.Stats().RoundTrips - trips; n != 0 {
 			t.Errorf("%d statements", n)
 		}
 		t.must(reader.Release())
-		t.soon(writer, 10*time.Millisecond)
-		t.soon(behind, 10*time.Millisecond)
+		t.grantedWithin(writer, 10*time.Millisecond)
+		t.grantedWithin(behind, 10*time.Millisecond)
 	})
 }
 
@@ -102,30 +102,30 @@ func TestLongWaitsAreLookedAfterTogether(t *testing.T) {
 		var rs []*request
 		for _, key := range []Key{one, two} {
 			o.try(key, Exclusive)
-			rs = append(rs, t.ask(e, key, Exclusive, Wait{}))
+			rs = append(rs, t.start(e, key, Exclusive, Wait{}))
 		}
 		time.Sleep(50 * time.Millisecond)
 		e.mu.Lock()
 		for _, key := range []Key{one, two} {
-			e.entries[key].patience = patience{since: time.Now().Add(-time.Hour), turnover: true, sampled: true}
+			e.locks[key].history = waitHistory{since: time.Now().Add(-time.Hour), turnover: true, sampled: true}
 		}
 		e.mu.Unlock()
 		time.Sleep(time.Second)
 		e.mu.Lock()
-		long := len(e.waitingLong())
+		long := len(e.longWaits())
 		e.mu.Unlock()
 		if long != 2 {
 			t.Fatalf("%d long waits, so this test checks nothing", long)
 		}
 		before := t.looked()
-		time.Sleep(30 * lookInterval)
+		time.Sleep(30 * monitorInterval)
 		if n := t.looked() - before; n < 25 || n > 31 {
 			t.Errorf("checked %d times in 30 intervals", n)
 		}
 		o.unlock(one, Exclusive)
 		o.unlock(two, Exclusive)
 		for _, r := range rs {
-			t.soon(r, 10*time.Millisecond)
+			t.grantedWithin(r, 10*time.Millisecond)
 		}
 		t.must(h.Release())
 	})
@@ -134,7 +134,7 @@ func TestLongWaitsAreLookedAfterTogether(t *testing.T) {
 func (t *bench) looked() int {
 	t.server.mu.Lock()
 	defer t.server.mu.Unlock()
-	return t.looks
+	return t.monitors
 }
 
 // An order to cancel a wait that has ended by itself is withdrawn, and not waited for.
@@ -143,10 +143,10 @@ func TestCancelIsTakenBack(t *testing.T) {
 		e, o := t.engine(), t.outsider()
 		h := t.acquire(e, two, Exclusive) // on the session that should cancel
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(50 * time.Millisecond)
 		t.once(1, "locks X3", fault{takes: 500 * time.Millisecond})
-		other := t.ask(e, Key{ID: 3}, Exclusive, Wait{})
+		other := t.start(e, Key{ID: 3}, Exclusive, Wait{})
 		time.Sleep(trip)
 		r.cancel()
 		time.Sleep(trip)
@@ -154,8 +154,8 @@ func TestCancelIsTakenBack(t *testing.T) {
 		time.Sleep(3 * trip)
 		t.free(one)
 		<-r.done
-		t.soon(other, time.Second)
-		if n := t.asked("cancels"); n != 0 {
+		t.grantedWithin(other, time.Second)
+		if n := t.count("cancels"); n != 0 {
 			t.Errorf("%d cancel orders were carried out", n)
 		}
 		t.must(h.Release())
@@ -174,7 +174,7 @@ func TestSessionsAreOpenedAgain(t *testing.T) {
 			t.refuse = f
 		}
 		refuse(func() (time.Duration, error) { return 0, errSocket })
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(50 * time.Millisecond)
 		refuse(nil)
 		t.terminate(h.PID())
@@ -185,7 +185,7 @@ func TestSessionsAreOpenedAgain(t *testing.T) {
 			t.Error("no session waits in Postgres yet")
 		}
 		o.unlock(one, Exclusive)
-		t.soon(r, 50*time.Millisecond)
+		t.grantedWithin(r, 50*time.Millisecond)
 		t.must(again.Release())
 	})
 }
@@ -194,29 +194,29 @@ func TestSessionsAreOpenedAgain(t *testing.T) {
 func TestSessionAtWorkIsNotWoken(t *testing.T) {
 	t.Parallel()
 	e := New(Config{})
-	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1)}
+	s := &session{engine: e, owner: runner, busy: true, wakeup: make(chan struct{}, 1)}
 	e.mu.Lock()
-	c.push(op{kind: opTry, ent: e.entry(one)})
-	e.unlock()
-	if len(c.wake) != 0 {
+	s.push(op{kind: opTry, lock: e.localLock(one)})
+	e.unlockMu()
+	if len(s.wakeup) != 0 {
 		t.Error("a session at work is woken")
 	}
-	c.busy = false
+	s.busy = false
 	e.mu.Lock()
-	c.push(op{kind: opTry, ent: e.entry(two)})
-	e.unlock()
-	if len(c.wake) != 1 {
+	s.push(op{kind: opTry, lock: e.localLock(two)})
+	e.unlockMu()
+	if len(s.wakeup) != 1 {
 		t.Error("a session at rest is not woken")
 	}
 }
 
 // The key of repeated operations is formatted only once.
 func TestKeyIsWrittenOnce(t *testing.T) {
-	c := new(conn)
-	if n := testing.AllocsPerRun(100, func() { c.textOf(Key{ID: 4711}) }); n != 0 {
+	s := new(session)
+	if n := testing.AllocsPerRun(100, func() { s.keyText(Key{ID: 4711}) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if got := c.textOf(Key{ID: 4712}); got != "4712" {
+	if got := s.keyText(Key{ID: 4712}); got != "4712" {
 		t.Errorf("another key is %q", got)
 	}
 }
@@ -225,16 +225,16 @@ func TestKeyIsWrittenOnce(t *testing.T) {
 func TestWaitThatHasNotBegun(t *testing.T) {
 	t.Parallel()
 	e := New(Config{})
-	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1)}
+	s := &session{engine: e, owner: runner, busy: true, wakeup: make(chan struct{}, 1)}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ent, h := e.entry(one), e.newHold(Exclusive, false)
-	h.ent = ent
-	ent.queue.push(h)
-	e.waitOn(ent, c)
-	ent.queue.remove(h)
-	e.interrupt(ent)
-	if len(c.queue) != 0 || c.waiting != nil || len(e.entries) != 0 {
-		t.Errorf("left: %d statements, %d keys", len(c.queue), len(e.entries))
+	l, h := e.localLock(one), e.newHold(Exclusive, false)
+	h.lock = l
+	l.queue.push(h)
+	e.waitOn(l, s)
+	l.queue.remove(h)
+	e.interruptWait(l)
+	if len(s.queue) != 0 || s.waiting != nil || len(e.locks) != 0 {
+		t.Errorf("left: %d statements, %d keys", len(s.queue), len(e.locks))
 	}
 }

@@ -3,13 +3,14 @@
 //
 // # Structure
 //
-// An [Engine] has an entry for each key that the process holds or wants (entry.go), and a
-// few sessions (conn.go). Engine.mu guards the state of both; no goroutine blocks while
-// holding it. Each session has a goroutine that uses its connection: it takes operations
-// from its queue, runs them in Postgres, and passes the results to the entries, which
-// decide what to do next. Callers block on their own Hold meanwhile.
+// An [Engine] has a localLock for each key that the process holds or wants
+// (locallock.go), and a few sessions (session.go). Engine.mu guards the state of both; no
+// goroutine blocks while holding it. Each session has a goroutine that uses its
+// connection: it takes operations from its queue, runs them in Postgres, and passes the
+// results to the locks, which decide what to do next. Callers block on their own Hold
+// meanwhile.
 //
-// # Entry states
+// # States of a lock
 //
 //	idle ──request──> trying ──yes──> held ──last unlock──> releasing ──> idle
 //	                    │               ^ ↻ handed over within the process
@@ -18,24 +19,24 @@
 //	                 waiting ──granted──┘      (or polling, if no session is free to wait)
 //
 // A process has at most one request per key in Postgres. Other requests of the process
-// queue in the entry, first come, first served. A try never blocks, so the tries and
+// queue in the lock, first come, first served. A try never blocks, so the tries and
 // unlocks of all keys share one session, and concurrent ones share a round trip. A
 // session that waits for a lock holds nothing; it waits for a short or a long time
-// (patience.go). When the lock is granted, the session keeps it and also serves tries.
+// (wait.go). When the lock is granted, the session keeps it and also serves tries.
 //
 // # Performance
 //
 // A round trip costs far more than a lock, so operations share round trips. A session
 // takes everything that was queued during its last statement. After replying to several
 // callers, it lets them run for some microseconds first, because they are about to make
-// their next request (conn.gather). A single caller has no others to wait for, and runs
-// its statement itself (Engine.unlockAndHelp).
+// their next request (session.gather). A single caller has no others to wait for, and runs
+// its statement itself (Engine.unlockMuAndHelp).
 //
 // No goroutine is woken while Engine.mu is held: Holds with a result are put on a list
-// and notified when the mutex is unlocked (Engine.tell, Engine.giveUp).
+// and notified when the mutex is unlocked (Engine.notify, Engine.unlockMuAndNotify).
 //
 // A backend that holds very many locks is slow in everything it does, so new locks then
-// go to another one (Engine.serving).
+// go to another one (Engine.servingSession).
 //
 // # Invariants
 //
@@ -45,7 +46,7 @@
 //     its holders are notified before the same key is granted again.
 //   - The release of a Hold succeeds only after a later reply of the session that held the
 //     lock. The next holder in this process does not wait for that reply (Engine.release).
-//   - "Not acquired" is always based on a reply of Postgres (entry.contended).
+//   - "Not acquired" is always based on a reply of Postgres (localLock.contended).
 //   - After an error with an SQLSTATE, the session's locks are queried, and locks without
 //     a Hold are unlocked before any caller gets a result.
 package engine

@@ -47,12 +47,12 @@ type Config struct {
 
 // Limits and durations that nobody needs to choose.
 const (
-	// openTimeout bounds opening the only session. moreTimeout applies if there is
+	// openTimeout bounds opening the only session. extraOpenTimeout applies if there is
 	// another session, which can do the work.
-	openTimeout = 15 * time.Second
-	moreTimeout = 5 * time.Second
-	// fullPause is how long no session is opened after opening one failed.
-	fullPause = 2 * time.Second
+	openTimeout      = 15 * time.Second
+	extraOpenTimeout = 5 * time.Second
+	// openPause is how long no session is opened after opening one failed.
+	openPause = 2 * time.Second
 	// closeTimeout is how long Close waits until held locks are unlocked.
 	closeTimeout = 5 * time.Second
 	// freshTime is how long a reply proves that a session is alive, so that not every
@@ -60,22 +60,23 @@ const (
 	freshTime = 2 * time.Millisecond
 	// resetTimeout bounds resetting the settings of a pooler's session.
 	resetTimeout = 3 * time.Second
-	// hot is how long a session waits for work before it blocks in Watch, which is slower
-	// to leave.
-	hot = 10 * time.Millisecond
+	// idleSpin is how long a session waits for work before it blocks in Watch, which is
+	// slower to leave.
+	idleSpin = 10 * time.Millisecond
 	// idleTimeout is how long a session that holds nothing is kept.
 	idleTimeout = time.Minute
 	// pollInterval is the time between two tries if no session is free to wait.
 	pollInterval = 20 * time.Millisecond
 	// maxWait limits how long one statement waits for a lock.
 	maxWait = 15 * time.Minute
-	// lookInterval is the time between two checks whether other sessions wait for one of
+	// monitorInterval is the time between two checks whether other sessions wait for one of
 	// our waiting statements. It is shorter than Postgres' deadlock_timeout, 1 s by
-	// default. After a slow check the pause is lookPause times as long as the check.
-	lookInterval = 300 * time.Millisecond
-	lookPause    = 20
-	// retries is how often a request moves to another session after its session was lost.
-	retries = 2
+	// default. After a slow check the pause is monitorPause times as long as the check.
+	monitorInterval = 300 * time.Millisecond
+	monitorPause    = 20
+	// maxRetries is how often a request moves to another session after its session was
+	// lost.
+	maxRetries = 2
 )
 
 // An Engine takes advisory locks for one process.
@@ -86,22 +87,22 @@ type Engine struct {
 	wg     sync.WaitGroup // counts the goroutines of the sessions
 
 	roundTrips atomic.Uint64
-	channels   sync.Pool // unused Hold.ready channels, empty
+	readyChans sync.Pool // unused Hold.ready channels, empty
 
-	mu      sync.Mutex // guards everything below, and the guarded fields of conns, entries and Holds
-	conns   []*conn    // in the order they were opened, without lost ones
-	entries map[Key]*entry
-	unused  []*entry      // for reuse
-	pollers []*entry      // that wait for a session to wait on
-	full    time.Time     // no session is opened until then
-	looking bool          // a check of the long waits is running or scheduled
-	rung    []*conn       // that must be woken when mu is unlocked
-	woken   queue         // Holds that have a reply, to be notified when mu is unlocked
-	closed  bool          // no new locks are taken
-	held    int           // number of granted Holds
-	proved  string        // the server that has proved to have advisory locks
-	drained chan struct{} // made by Close, closed when no entry is left
-	stats   Stats
+	mu           sync.Mutex // guards everything below, and the guarded fields of sessions, localLocks and Holds
+	sessions     []*session // in the order they were opened, without lost ones
+	locks        map[Key]*localLock
+	unusedLocks  []*localLock  // for reuse
+	pollers      []*localLock  // that wait for a session to wait on
+	noOpenUntil  time.Time     // no session is opened until then
+	monitoring   bool          // a check of the long waits is running or scheduled
+	toWake       []*session    // that must be woken when mu is unlocked
+	ready        queue         // Holds that have a reply, to be notified when mu is unlocked
+	closed       bool          // no new locks are taken
+	held         int           // number of granted Holds
+	provedServer string        // the server that has proved to have advisory locks
+	drained      chan struct{} // made by Close, closed when no lock is left
+	stats        Stats
 }
 
 // Stats are counters since the Engine was created. The first three are current values
@@ -122,8 +123,8 @@ type Stats struct {
 // New returns an Engine. It opens its first session when one is needed.
 func New(config Config) *Engine {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &Engine{config: config, ctx: ctx, cancel: cancel, entries: make(map[Key]*entry)}
-	e.channels.New = func() any { return make(chan struct{}, 1) }
+	e := &Engine{config: config, ctx: ctx, cancel: cancel, locks: make(map[Key]*localLock)}
+	e.readyChans.New = func() any { return make(chan struct{}, 1) }
 	return e
 }
 
@@ -132,9 +133,9 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.stats
-	s.Sessions, s.Held, s.RoundTrips = len(e.conns), e.held, e.roundTrips.Load()
-	for _, ent := range e.entries {
-		s.Waiting += ent.queue.len()
+	s.Sessions, s.Held, s.RoundTrips = len(e.sessions), e.held, e.roundTrips.Load()
+	for _, l := range e.locks {
+		s.Waiting += l.queue.len()
 	}
 	return s
 }
@@ -154,21 +155,21 @@ type Wait struct {
 // wrap ctx's error if ctx ended the wait. Any other error is what prevented it.
 func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*Hold, error) {
 	if ctx.Err() != nil {
-		return nil, unanswered(ctx)
+		return nil, noReplyError(ctx)
 	}
 	h := e.newHold(mode, wait.No)
-	h.part = wait.Part
-	h.bound(ctx, wait)
+	h.partial = wait.Part
+	h.setDeadline(ctx, wait)
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
 		return nil, ErrClosed
 	}
-	e.ask(e.entry(key), h)
-	e.unlockAndHelp()
-	acquired, settled, err := h.await(ctx, wait)
-	if settled != nil && !settle(settled) {
-		e.hurry(h.ent, settled)
+	e.request(e.localLock(key), h)
+	e.unlockMuAndHelp()
+	acquired, settled, err := h.awaitRequest(ctx, wait)
+	if settled != nil && !awaitSettled(settled) {
+		e.killWait(h.lock, settled)
 	}
 	return acquired, err
 }
@@ -186,7 +187,7 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, lim
 		return holds, errs
 	}
 	if ctx.Err() != nil {
-		return fail(unanswered(ctx))
+		return fail(noReplyError(ctx))
 	}
 	e.mu.Lock()
 	if e.closed {
@@ -195,20 +196,20 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, lim
 	}
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
-		holds[i].bound(ctx, wait)
-		e.ask(e.entry(key), holds[i])
+		holds[i].setDeadline(ctx, wait)
+		e.request(e.localLock(key), holds[i])
 	}
-	e.unlockAndHelp()
+	e.unlockMuAndHelp()
 	var underWay []<-chan struct{}
 	for i := range holds {
 		var settled chan struct{}
-		holds[i], settled, errs[i] = holds[i].await(ctx, wait)
+		holds[i], settled, errs[i] = holds[i].awaitRequest(ctx, wait)
 		if settled != nil {
 			underWay = append(underWay, settled)
 		}
 	}
 	if underWay != nil {
-		settle(underWay...)
+		awaitSettled(underWay...)
 	}
 	return holds, errs
 }
@@ -219,12 +220,12 @@ func (e *Engine) ReleaseTogether(holds []*Hold) []error {
 	errs, asked := make([]error, len(holds)), make([]bool, len(holds))
 	e.mu.Lock()
 	for i, h := range holds {
-		asked[i], errs[i] = h.begin()
+		asked[i], errs[i] = h.beginRelease()
 	}
-	e.unlockAndHelp()
+	e.unlockMuAndHelp()
 	for i, h := range holds {
 		if asked[i] {
-			errs[i] = h.answer()
+			errs[i] = h.awaitRelease()
 		}
 	}
 	return errs
@@ -235,7 +236,7 @@ func (e *Engine) ReleaseTogether(holds []*Hold) []error {
 // half a heartbeat costs its session.
 func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string, error) {
 	if ctx.Err() != nil {
-		return "", unanswered(ctx)
+		return "", noReplyError(ctx)
 	}
 	q := &query{sql: sql, args: args, ready: make(chan struct{})}
 	e.mu.Lock()
@@ -243,13 +244,13 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 		e.mu.Unlock()
 		return "", ErrClosed
 	}
-	e.aside().push(op{kind: opQuery, query: q})
-	e.unlock()
+	e.sideSession().push(op{kind: opQuery, query: q})
+	e.unlockMu()
 	select {
 	case <-q.ready:
-		return q.answer, q.err
+		return q.reply, q.err
 	case <-ctx.Done():
-		return "", unanswered(ctx)
+		return "", noReplyError(ctx)
 	}
 }
 
@@ -258,7 +259,7 @@ func (e *Engine) Dropped(what string) {
 	e.mu.Lock()
 	closed := e.closed
 	e.stats.Dropped++
-	e.unlock()
+	e.unlockMu()
 	if !closed {
 		e.logWarn("a lock handle was dropped without Unlock: the lock stays held until the Locker is closed", "lock", what)
 	}
@@ -276,22 +277,22 @@ func (e *Engine) Close() (lost int) {
 		return 0
 	}
 	e.closed = true
-	for _, ent := range e.entries {
-		for h := ent.queue.front(); h != nil; h = ent.queue.front() {
-			ent.queue.remove(h)
+	for _, l := range e.locks {
+		for h := l.queue.front(); h != nil; h = l.queue.front() {
+			l.queue.remove(h)
 			h.refuse(ErrClosed)
 		}
-		for _, h := range ent.holders {
+		for _, h := range l.holders {
 			for _, f := range h.notify {
 				f(ErrClosed)
 			}
 		}
-		e.abandon(ent)
+		e.abandon(l)
 	}
-	if len(e.entries) > 0 {
+	if len(e.locks) > 0 {
 		e.drained = make(chan struct{})
 		drained := e.drained
-		e.unlock()
+		e.unlockMu()
 		timer := time.NewTimer(closeTimeout)
 		select {
 		case <-drained:
@@ -301,171 +302,171 @@ func (e *Engine) Close() (lost int) {
 		e.mu.Lock()
 	}
 	lost = e.held
-	for len(e.conns) > 0 {
-		if c := e.conns[0]; c.busy && (len(c.batch) > 0 || !c.open || !c.shared) {
-			c.kill() // it would not check for work before its reply arrives; a pooler's session is reset first
+	for len(e.sessions) > 0 {
+		if s := e.sessions[0]; s.busy && (len(s.batch) > 0 || !s.open || !s.shared) {
+			s.kill() // it would not check for work before its reply arrives; a pooler's session is reset first
 		}
-		e.lose(e.conns[0], ErrClosed)
+		e.sessionLost(e.sessions[0], ErrClosed)
 	}
-	e.unlock()
+	e.unlockMu()
 	e.cancel()
 	e.wg.Wait()
 	return lost
 }
 
-// entry returns the entry of key, and creates it if necessary.
-func (e *Engine) entry(key Key) *entry {
-	if ent := e.entries[key]; ent != nil {
-		return ent
+// localLock returns the lock of key, and creates it if necessary.
+func (e *Engine) localLock(key Key) *localLock {
+	if l := e.locks[key]; l != nil {
+		return l
 	}
-	var ent *entry
-	if last := len(e.unused) - 1; last >= 0 {
-		ent = e.unused[last]
-		e.unused[last] = nil
-		e.unused = e.unused[:last]
+	var l *localLock
+	if last := len(e.unusedLocks) - 1; last >= 0 {
+		l = e.unusedLocks[last]
+		e.unusedLocks[last] = nil
+		e.unusedLocks = e.unusedLocks[:last]
 	} else {
-		ent = new(entry)
+		l = new(localLock)
 	}
-	*ent = entry{key: key}
-	ent.holders = ent.first[:0]
-	e.entries[key] = ent
-	return ent
+	*l = localLock{key: key}
+	l.holders = l.first[:0]
+	e.locks[key] = l
+	return l
 }
 
-// maxUnused is how many unused entries are kept for reuse.
-const maxUnused = 1024
+// maxUnusedLocks is how many unused localLocks are kept for reuse.
+const maxUnusedLocks = 1024
 
-// drop removes an idle entry that nobody wants.
-func (e *Engine) drop(ent *entry) {
-	delete(e.entries, ent.key)
-	if !ent.probing && len(e.unused) < maxUnused { // no operation under way points to it
-		e.unused = append(e.unused, ent)
+// dropLock removes an idle lock that nobody wants.
+func (e *Engine) dropLock(l *localLock) {
+	delete(e.locks, l.key)
+	if !l.probing && len(e.unusedLocks) < maxUnusedLocks { // no operation under way points to it
+		e.unusedLocks = append(e.unusedLocks, l)
 	}
-	if len(e.entries) == 0 && e.drained != nil {
+	if len(e.locks) == 0 && e.drained != nil {
 		close(e.drained)
 		e.drained = nil
 	}
 }
 
-// laden limits how many locks a session holds before new ones go to another session. At
-// the end of every transaction Postgres walks through all locks of the backend
-// (LockReleaseAll in lock.c), so they slow down every later statement: 10,000 locks cost
-// a millisecond, 50,000 ten.
-const laden = 10_000
+// maxLocksPerSession limits how many locks a session holds before new ones go to another
+// session. At the end of every transaction Postgres walks through all locks of the
+// backend (LockReleaseAll in lock.c), so they slow down every later statement: 10,000
+// locks cost a millisecond, 50,000 ten.
+const maxLocksPerSession = 10_000
 
-// room reports whether another session may be opened.
-func (e *Engine) room() bool {
-	return len(e.conns) < e.config.Sessions && (len(e.conns) == 0 || !time.Now().Before(e.full))
+// canOpen reports whether another session may be opened.
+func (e *Engine) canOpen() bool {
+	return len(e.sessions) < e.config.Sessions && (len(e.sessions) == 0 || !time.Now().Before(e.noOpenUntil))
 }
 
-// serving returns a session other than not that is not waiting for a lock, or that will
-// soon not be. It returns nil if there is no other session.
-func (e *Engine) serving(not *conn) *conn {
-	var opening, lightest, waiting *conn
-	for _, c := range e.conns {
+// servingSession returns a session other than except that is not waiting for a lock, or
+// that will soon not be. It returns nil if there is no other session.
+func (e *Engine) servingSession(except *session) *session {
+	var opening, lightest, waiting *session
+	for _, s := range e.sessions {
 		switch {
-		case c == not:
-		case c.waiting != nil:
+		case s == except:
+		case s.waiting != nil:
 			if waiting == nil {
-				waiting = c
+				waiting = s
 			}
-		case len(c.held)+len(c.queue) >= laden:
-			if lightest == nil || len(c.held)+len(c.queue) < len(lightest.held)+len(lightest.queue) {
-				lightest = c
+		case len(s.held)+len(s.queue) >= maxLocksPerSession:
+			if lightest == nil || len(s.held)+len(s.queue) < len(lightest.held)+len(lightest.queue) {
+				lightest = s
 			}
-		case c.open:
-			return c
+		case s.open:
+			return s
 		case opening == nil:
-			opening = c
+			opening = s
 		}
 	}
 	switch {
 	case opening != nil:
 		return opening
-	case lightest != nil && len(e.conns) >= e.config.Sessions/2:
+	case lightest != nil && len(e.sessions) >= e.config.Sessions/2:
 		return lightest // the other half is for waiting
-	case e.room():
-		return e.open()
+	case e.canOpen():
+		return e.openSession()
 	case lightest != nil:
 		return lightest
 	}
 	return waiting // its queue is served between two waits
 }
 
-// idle returns an open session other than not that waits for nothing and can be used at
-// once, or nil.
-func (e *Engine) idle(not *conn) *conn {
-	for _, c := range e.conns {
-		if c != not && c.open && c.waiting == nil {
-			return c
+// idleSession returns an open session other than except that waits for nothing and can be
+// used at once, or nil.
+func (e *Engine) idleSession(except *session) *session {
+	for _, s := range e.sessions {
+		if s != except && s.open && s.waiting == nil {
+			return s
 		}
 	}
 	return nil
 }
 
-// waiter returns an open session that holds nothing and has nothing to do. If there is
+// waitSession returns an open session that holds nothing and has nothing to do. If there is
 // none, it opens one if there is room, and returns nil. If there may be more than one
 // session, it keeps one free for requests that do not wait.
-func (e *Engine) waiter() *conn {
+func (e *Engine) waitSession() *session {
 	waiting := 0
-	var idle *conn
+	var idle *session
 	opening := false
-	for _, c := range e.conns {
+	for _, s := range e.sessions {
 		switch {
-		case c.waiting != nil:
+		case s.waiting != nil:
 			waiting++
-		case !c.open:
+		case !s.open:
 			opening = true
-		case len(c.held) == 0 && len(c.queue) == 0 && len(c.batch) == 0:
-			idle = c
+		case len(s.held) == 0 && len(s.queue) == 0 && len(s.batch) == 0:
+			idle = s
 		}
 	}
 	most := e.config.Sessions
-	if !e.room() {
-		most = len(e.conns)
+	if !e.canOpen() {
+		most = len(e.sessions)
 	}
 	switch {
 	case most > 1 && waiting >= most-1:
 		return nil
 	case idle != nil:
 		return idle
-	case !opening && e.room():
-		e.open()
+	case !opening && e.canOpen():
+		e.openSession()
 	}
 	return nil
 }
 
-// opened gives work to a session that was just opened.
-func (e *Engine) opened(c *conn) {
-	if len(e.pollers) == 0 || len(c.queue) > 0 {
+// sessionOpened gives work to a session that was just opened.
+func (e *Engine) sessionOpened(s *session) {
+	if len(e.pollers) == 0 || len(s.queue) > 0 {
 		return
 	}
-	if e.waiter() == c {
-		e.waitOn(e.nextPoller(), c)
+	if e.waitSession() == s {
+		e.waitOn(e.nextPoller(), s)
 	}
 }
 
-// aside returns a session for a statement that may take long. It prefers one that holds
-// nothing, so that no lock is lost if the statement takes too long.
-func (e *Engine) aside() *conn {
-	for _, c := range e.conns {
-		if c.waiting == nil && len(c.held) == 0 {
-			return c
+// sideSession returns a session for a statement that may take long. It prefers one that
+// holds nothing, so that no lock is lost if the statement takes too long.
+func (e *Engine) sideSession() *session {
+	for _, s := range e.sessions {
+		if s.waiting == nil && len(s.held) == 0 {
+			return s
 		}
 	}
-	if e.room() {
-		return e.open()
+	if e.canOpen() {
+		return e.openSession()
 	}
-	return e.serving(nil)
+	return e.servingSession(nil)
 }
 
-// open starts a new session. Queued operations run when it is open.
-func (e *Engine) open() *conn {
-	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1), forgetBackend: func() {}}
-	e.conns = append(e.conns, c)
+// openSession starts a new session. Queued operations run when it is open.
+func (e *Engine) openSession() *session {
+	s := &session{engine: e, owner: runner, busy: true, wakeup: make(chan struct{}, 1), forgetBackend: func() {}}
+	e.sessions = append(e.sessions, s)
 	e.wg.Add(1)
-	go c.run()
-	return c
+	go s.run()
+	return s
 }
 
 func (e *Engine) logWarn(msg string, args ...any) {

@@ -124,20 +124,20 @@ func (t *bench) acquire(e *Engine, key Key, mode Mode) *Hold {
 type request struct {
 	hold   *Hold
 	err    error
-	after  time.Duration // how long it took
+	took   time.Duration // how long it took
 	done   chan struct{}
 	cancel context.CancelFunc
 }
 
-// ask starts a request and lets it run until it blocks.
-func (t *bench) ask(e *Engine, key Key, mode Mode, wait Wait) *request {
+// start starts a request and lets it run until it blocks.
+func (t *bench) start(e *Engine, key Key, mode Mode, wait Wait) *request {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &request{done: make(chan struct{}), cancel: cancel}
 	began := time.Now()
 	go func() {
 		defer close(r.done)
 		r.hold, r.err = e.Acquire(ctx, key, mode, wait)
-		r.after = time.Since(began)
+		r.took = time.Since(began)
 	}()
 	synctest.Wait()
 	return r
@@ -167,8 +167,8 @@ func (t *bench) must(err error) {
 	}
 }
 
-// soon checks that a request is granted within d, and releases the lock.
-func (t *bench) soon(r *request, d time.Duration) {
+// grantedWithin checks that a request is granted within d, and releases the lock.
+func (t *bench) grantedWithin(r *request, d time.Duration) {
 	t.Helper()
 	select {
 	case <-r.done:
@@ -267,8 +267,8 @@ func (t *bench) stats(e *Engine, held, waiting int) {
 	}
 }
 
-// asked counts the statements that start with begins.
-func (t *bench) asked(begins string) (n int) {
+// count counts the statements that start with begins.
+func (t *bench) count(begins string) (n int) {
 	t.server.mu.Lock()
 	defer t.server.mu.Unlock()
 	for _, line := range t.trace {
@@ -298,7 +298,7 @@ func TestHandOverIsBounded(t *testing.T) {
 					})
 				}
 				time.Sleep(100 * time.Millisecond)
-				before, unlocks := e.Stats(), t.asked("x1")
+				before, unlocks := e.Stats(), t.count("x1")
 				began, o := time.Now(), t.outsider()
 				took := (<-o.wait(one, Exclusive)).Sub(began)
 				if most := bound + time.Millisecond + trip + time.Millisecond; took > most {
@@ -328,7 +328,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 20 {
 			mode := Mode(i / 5 % 2)
-			r := t.ask(e, one, mode, Wait{})
+			r := t.start(e, one, mode, Wait{})
 			wg.Go(func() {
 				<-r.done
 				t.must(r.err)
@@ -362,12 +362,12 @@ func TestReadersJoin(t *testing.T) {
 		t.must(second.Release())
 		time.Sleep(30 * time.Millisecond)
 		t.must(t.acquire(e, one, Shared).Release())
-		if n := t.asked("queued"); n != 1 {
+		if n := t.count("queued"); n != 1 {
 			t.Errorf("%d queries of the waiters on the only session", n)
 		}
 		time.Sleep(30 * time.Millisecond) // now there is another session
 		t.must(t.acquire(e, one, Shared).Release())
-		if n := t.asked("locks Q1"); n != 1 {
+		if n := t.count("locks Q1"); n != 1 {
 			t.Errorf("%d probes", n)
 		}
 
@@ -376,7 +376,7 @@ func TestReadersJoin(t *testing.T) {
 		turn := o.wait(one, Exclusive)
 		_, err := e.Acquire(t.Context(), one, Shared, Wait{No: true})
 		t.wantErr(err, ErrNotAcquired)
-		late := t.ask(e, one, Shared, Wait{})
+		late := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if late.finished() {
 			t.Fatal("a reader overtook the writer")
@@ -387,7 +387,7 @@ func TestReadersJoin(t *testing.T) {
 			t.Fatal("a reader holds it together with the writer")
 		}
 		o.unlock(one, Exclusive)
-		t.soon(late, 10*time.Millisecond)
+		t.grantedWithin(late, 10*time.Millisecond)
 	})
 }
 
@@ -398,14 +398,14 @@ func TestReadersJoinWhenTheWriterGivesUp(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			e := t.engine()
 			reader := t.acquire(e, one, Shared)
-			writer := t.ask(e, one, Exclusive, Wait{})
-			behind := t.ask(e, one, Shared, Wait{})
+			writer := t.start(e, one, Exclusive, Wait{})
+			behind := t.start(e, one, Shared, Wait{})
 			time.Sleep(time.Second)
 			if behind.finished() {
 				t.Error("a reader overtook the writer")
 			}
 			writer.cancel()
-			t.soon(behind, time.Second)
+			t.grantedWithin(behind, time.Second)
 			t.must(reader.Release())
 		})
 	})
@@ -415,13 +415,13 @@ func TestReadersJoinWhenTheWriterGivesUp(t *testing.T) {
 			reader := t.acquire(e, one, Shared)
 			time.Sleep(30 * time.Millisecond)
 			o.wait(one, Exclusive)
-			behind := t.ask(e, one, Shared, Wait{})
+			behind := t.start(e, one, Shared, Wait{})
 			time.Sleep(time.Second)
 			if behind.finished() {
 				t.Error("a reader overtook the writer")
 			}
 			o.b.Close()
-			t.soon(behind, time.Second)
+			t.grantedWithin(behind, time.Second)
 			t.must(reader.Release())
 		})
 	})
@@ -437,7 +437,7 @@ func TestReadersJoinOnOneSession(t *testing.T) {
 		t.must(t.acquire(e, one, Shared).Release())
 		time.Sleep(time.Second)
 		turn := o.wait(one, Exclusive)
-		late := t.ask(e, one, Shared, Wait{})
+		late := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if late.finished() {
 			t.Fatal("a reader overtook the writer")
@@ -445,7 +445,7 @@ func TestReadersJoinOnOneSession(t *testing.T) {
 		t.must(first.Release())
 		<-turn
 		o.unlock(one, Exclusive)
-		t.soon(late, time.Second)
+		t.grantedWithin(late, time.Second)
 	})
 }
 
@@ -458,14 +458,14 @@ func TestReleaseWaitsForTheProbe(t *testing.T) {
 		t.must(t.acquire(e, one, Shared).Release()) // opens a session to probe on
 		time.Sleep(30 * time.Millisecond)
 		t.once(1, "locks Q1", fault{takes: 40 * time.Millisecond})
-		join := t.ask(e, one, Shared, Wait{})
+		join := t.start(e, one, Shared, Wait{})
 		time.Sleep(trip)
 		began := time.Now()
 		t.must(first.Release())
 		if time.Since(began) < 20*time.Millisecond {
 			t.Errorf("released after %v, while the probe was running", time.Since(began))
 		}
-		t.soon(join, 10*time.Millisecond)
+		t.grantedWithin(join, 10*time.Millisecond)
 		t.free(one)
 	})
 }
@@ -478,21 +478,21 @@ func TestNoWait(t *testing.T) {
 		h := t.acquire(e, one, Exclusive)
 		go h.Release()
 		synctest.Wait()
-		r := t.ask(e, one, Exclusive, Wait{No: true})
-		t.soon(r, 10*time.Millisecond)
+		r := t.start(e, one, Exclusive, Wait{No: true})
+		t.grantedWithin(r, 10*time.Millisecond)
 
 		// While it is tried exclusively, a reader may still get it.
 		o.try(one, Shared)
-		writer := t.ask(e, one, Exclusive, Wait{No: true})
-		reader := t.ask(e, one, Shared, Wait{No: true})
+		writer := t.start(e, one, Exclusive, Wait{No: true})
+		reader := t.start(e, one, Shared, Wait{No: true})
 		<-writer.done
 		t.wantErr(writer.err, ErrNotAcquired)
-		t.soon(reader, 10*time.Millisecond)
+		t.grantedWithin(reader, 10*time.Millisecond)
 
 		// Of two that try, one gets it.
 		o.unlock(one, Shared)
-		first := t.ask(e, one, Exclusive, Wait{No: true})
-		second := t.ask(e, one, Exclusive, Wait{No: true})
+		first := t.start(e, one, Exclusive, Wait{No: true})
+		second := t.start(e, one, Exclusive, Wait{No: true})
 		<-second.done
 		t.wantErr(second.err, ErrNotAcquired)
 		<-first.done
@@ -503,12 +503,12 @@ func TestNoWait(t *testing.T) {
 
 		// While another process holds it, no request without waiting waits.
 		o.try(one, Exclusive)
-		waiting := t.ask(e, one, Exclusive, Wait{})
+		waiting := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
 		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{No: true})
 		t.wantErr(err, ErrNotAcquired)
 		o.unlock(one, Exclusive)
-		t.soon(waiting, 10*time.Millisecond)
+		t.grantedWithin(waiting, 10*time.Millisecond)
 	})
 }
 
@@ -517,14 +517,14 @@ func TestModeChangesInTheQueue(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Shared)
-		writer := t.ask(e, one, Exclusive, Wait{})
-		reader := t.ask(e, one, Shared, Wait{})
+		writer := t.start(e, one, Exclusive, Wait{})
+		reader := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if writer.finished() || reader.finished() || t.waiters(one) != 1 {
 			t.Fatal("the writer should wait in Postgres, and the reader behind it")
 		}
 		writer.cancel()
-		t.soon(reader, 20*time.Millisecond)
+		t.grantedWithin(reader, 20*time.Millisecond)
 		<-writer.done
 		t.wantErr(writer.err, ErrNotAcquired)
 		t.wantErr(writer.err, context.Canceled)
@@ -546,7 +546,7 @@ func TestPolling(t *testing.T) {
 			key := Key{ID: int64(i)}
 			keys = append(keys, key)
 			o.try(key, Exclusive)
-			requests = append(requests, t.ask(e, key, Exclusive, Wait{}))
+			requests = append(requests, t.start(e, key, Exclusive, Wait{}))
 		}
 		waited := make(map[Key]bool)
 		for range 40 {
@@ -568,11 +568,11 @@ func TestPolling(t *testing.T) {
 		for i, r := range requests {
 			if t.waiters(keys[i]) == 0 {
 				o.unlock(keys[i], Exclusive)
-				t.soon(r, pollInterval+10*time.Millisecond)
+				t.grantedWithin(r, pollInterval+10*time.Millisecond)
 			} else {
 				defer func() {
 					o.unlock(keys[i], Exclusive)
-					t.soon(r, 10*time.Millisecond)
+					t.grantedWithin(r, 10*time.Millisecond)
 				}()
 			}
 		}
@@ -604,7 +604,7 @@ func TestWaitsGrowBesideOthers(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Second)
-		r := t.ask(e, one, Exclusive, Wait{For: time.Minute})
+		r := t.start(e, one, Exclusive, Wait{For: time.Minute})
 		<-r.done
 		close(stop)
 		t.must(r.err)
@@ -620,16 +620,16 @@ func TestLongWaitsEndWhenAwaited(t *testing.T) {
 		e, o := t.engine(), t.outsider()
 		h := t.acquire(e, two, Exclusive) // opens a session to check from
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
 		e.mu.Lock()
-		e.entries[one].patience = patience{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
+		e.locks[one].history = waitHistory{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
 		e.mu.Unlock()
 		time.Sleep(time.Second) // the next wait is a long one
 		waiter := func() (pid int32) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
-			if long := e.waitingLong(); len(long) == 1 {
+			if long := e.longWaits(); len(long) == 1 {
 				for pid = range long {
 				}
 			}
@@ -647,7 +647,7 @@ func TestLongWaitsEndWhenAwaited(t *testing.T) {
 			t.Error("the wait continues")
 		}
 		o.unlock(one, Exclusive)
-		t.soon(r, 10*time.Millisecond)
+		t.grantedWithin(r, 10*time.Millisecond)
 		t.must(h.Release())
 	})
 }
@@ -658,7 +658,7 @@ func TestPollerGivesUp(t *testing.T) {
 		e, o := t.engine(sessions(1)), t.outsider()
 		h := t.acquire(e, two, Exclusive) // so this session cannot wait
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100*time.Millisecond + pollInterval/2)
 		if t.waiters(one) != 0 {
 			t.Fatal("a session that holds a lock waits")
@@ -674,8 +674,8 @@ func TestPollerGivesUp(t *testing.T) {
 		t.must(h.Release())
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if len(e.pollers) > 0 || len(e.entries) > 0 {
-			t.Errorf("left: %d pollers, %d entries", len(e.pollers), len(e.entries))
+		if len(e.pollers) > 0 || len(e.locks) > 0 {
+			t.Errorf("left: %d pollers, %d locks", len(e.pollers), len(e.locks))
 		}
 	})
 }
@@ -686,13 +686,13 @@ func TestOneSession(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(sessions(1)), t.outsider()
 		o.try(one, Exclusive)
-		waiting := t.ask(e, one, Exclusive, Wait{})
+		waiting := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if t.waiters(one) != 1 {
 			t.Fatal("the only session should wait")
 		}
-		other := t.ask(e, two, Exclusive, Wait{})
-		t.soon(other, 750*time.Millisecond)
+		other := t.start(e, two, Exclusive, Wait{})
+		t.grantedWithin(other, 750*time.Millisecond)
 		time.Sleep(2 * time.Second)
 		pids := t.pids()
 		waiting.cancel()
@@ -714,7 +714,7 @@ func TestGivingUp(t *testing.T) {
 		e, o := t.engine(sessions(2)), t.outsider()
 		o.try(one, Exclusive)
 		for range 5 {
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			time.Sleep(100 * time.Millisecond)
 			r.cancel()
 			time.Sleep(10 * time.Millisecond)
@@ -725,11 +725,11 @@ func TestGivingUp(t *testing.T) {
 		if n := t.server.opened; n != 3 { // one is the outsider's
 			t.Errorf("%d sessions were opened", n)
 		}
-		r := t.ask(e, one, Exclusive, Wait{For: 50 * time.Millisecond})
+		r := t.start(e, one, Exclusive, Wait{For: 50 * time.Millisecond})
 		<-r.done
 		t.wantErr(r.err, ErrNotAcquired)
-		if r.after > 50*time.Millisecond+2*trip {
-			t.Errorf("it took %v", r.after)
+		if r.took > 50*time.Millisecond+2*trip {
+			t.Errorf("it took %v", r.took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
@@ -751,7 +751,7 @@ func TestLateCancel(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		t.once(1, "cancel", fault{there: 50 * time.Millisecond})
 		t.always("locks x1", fault{takes: 80 * time.Millisecond})
@@ -761,7 +761,7 @@ func TestLateCancel(t *testing.T) {
 		<-r.done
 		t.wantErr(r.err, context.Canceled)
 		t.free(one)
-		if t.asked("cancels") != 1 || t.asked("held") != 0 {
+		if t.count("cancels") != 1 || t.count("held") != 0 {
 			t.Error("the cancel request hit the unlock")
 		}
 	})
@@ -774,12 +774,12 @@ func TestNoCancelAfterTheWait(t *testing.T) {
 		o.try(one, Exclusive)
 		t.once(1, "wait", fault{err: pgError(sqlstate.DeadlockDetected)})
 		t.once(1, "held", fault{takes: 100 * time.Millisecond})
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
 		r.cancel()
 		<-r.done
 		t.wantErr(r.err, context.Canceled)
-		if t.asked("cancel") != 0 {
+		if t.count("cancel") != 0 {
 			t.Error("the query of the outcome was canceled")
 		}
 		o.unlock(one, Exclusive)
@@ -792,7 +792,7 @@ func TestCancelFromASessionThatNeverOpens(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
 		r.cancel()
@@ -820,8 +820,8 @@ func TestWaitOnASessionThatNeverOpens(t *testing.T) {
 		t.server.mu.Lock()
 		t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
 		t.server.mu.Unlock()
-		r := t.ask(e, one, Exclusive, Wait{})
-		behind := t.ask(e, one, Shared, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
+		behind := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		for _, r := range []*request{r, behind} {
 			r.cancel()
@@ -847,13 +847,13 @@ func TestBatchFails(t *testing.T) {
 					keep := t.acquire(e, Key{ID: 7}, Shared)
 					t.once(1, "locks X100", fault{takes: 10 * time.Millisecond})
 					t.once(1, "locks X1 x8 X2 S3", fault{err: pgError(state), done: done})
-					blocker := t.ask(e, Key{ID: 100}, Exclusive, Wait{})
-					requests := []*request{t.ask(e, one, Exclusive, Wait{})}
+					blocker := t.start(e, Key{ID: 100}, Exclusive, Wait{})
+					requests := []*request{t.start(e, one, Exclusive, Wait{})}
 					released := make(chan error, 1)
 					go func() { released <- give.Release() }()
 					synctest.Wait()
-					requests = append(requests, t.ask(e, two, Exclusive, Wait{}), t.ask(e, Key{ID: 3}, Shared, Wait{}))
-					t.soon(blocker, 20*time.Millisecond)
+					requests = append(requests, t.start(e, two, Exclusive, Wait{}), t.start(e, Key{ID: 3}, Shared, Wait{}))
+					t.grantedWithin(blocker, 20*time.Millisecond)
 					t.must(<-released)
 					t.free(Key{ID: 8})
 					for i, r := range requests {
@@ -873,7 +873,7 @@ func TestBatchFails(t *testing.T) {
 					for _, key := range []Key{one, two, {ID: 3}, {ID: 7}, {ID: 9}} {
 						t.free(key)
 					}
-					if t.asked("locks X1 x8 X2 S3") != 1 {
+					if t.count("locks X1 x8 X2 S3") != 1 {
 						t.Error("the batch was never sent")
 					}
 				})
@@ -891,7 +891,7 @@ func TestUnlockAndTryFailTogether(t *testing.T) {
 				inBubble(t, func(t *bench) {
 					e := t.engine(handOver(0))
 					h := t.acquire(e, one, modes[0])
-					next := t.ask(e, one, modes[1], Wait{})
+					next := t.start(e, one, modes[1], Wait{})
 					t.once(1, "locks "+letter(opUnlock, one, modes[0])+"1 ", fault{err: pgError("XX000"), done: done})
 					t.must(h.Release())
 					<-next.done
@@ -943,10 +943,10 @@ func TestStatementsFail(t *testing.T) {
 		for _, state := range []pgError{sqlstate.LockNotAvailable, sqlstate.QueryCanceled, sqlstate.OutOfMemory} {
 			o.try(one, Exclusive)
 			t.once(1, "wait", fault{err: state, done: 1})
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			time.Sleep(100 * time.Millisecond)
 			o.unlock(one, Exclusive)
-			t.soon(r, 10*time.Millisecond)
+			t.grantedWithin(r, 10*time.Millisecond)
 			if t.free(one); t.Failed() {
 				return // the rest would block for ever
 			}
@@ -959,7 +959,7 @@ func TestStatementsFail(t *testing.T) {
 			t.Error(err)
 		}
 		// It was canceled from outside: it continues.
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		for _, pid := range t.pids() {
 			t.interrupt(pid)
@@ -969,7 +969,7 @@ func TestStatementsFail(t *testing.T) {
 			t.Error("it does not wait any more")
 		}
 		o.unlock(one, Exclusive)
-		t.soon(r, 10*time.Millisecond)
+		t.grantedWithin(r, 10*time.Millisecond)
 		if e.Stats().Lost != 0 {
 			t.Error("locks were lost")
 		}
@@ -993,9 +993,9 @@ func TestProbeFailsInTheMiddle(t *testing.T) {
 		t.must(t.acquire(e, one, Shared).Release()) // opens a session to probe on
 		time.Sleep(30 * time.Millisecond)
 		t.once(1, "locks Q1", fault{err: pgError("XX000"), half: true})
-		r := t.ask(e, one, Shared, Wait{})
-		t.soon(r, time.Second)
-		if t.asked("locks Q1") == 0 {
+		r := t.start(e, one, Shared, Wait{})
+		t.grantedWithin(r, time.Second)
+		if t.count("locks Q1") == 0 {
 			t.Error("there was no probe")
 		}
 		t.must(h.Release())
@@ -1009,7 +1009,7 @@ func TestUnusedSessionsAreClosed(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
 			inBubble(t, func(t *bench) {
-				t.deaf = deaf
+				t.cannotWatch = deaf
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
 				time.Sleep(time.Hour)
@@ -1035,7 +1035,7 @@ func TestHeartbeat(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
 			inBubble(t, func(t *bench) {
-				t.deaf = deaf
+				t.cannotWatch = deaf
 				t.notice = func(*backend, bool) time.Duration { return 35 * time.Second }
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
@@ -1063,7 +1063,7 @@ func TestSilenceIsToldBeforeTheSessionIsClosed(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
 			inBubble(t, func(t *bench) {
-				t.deaf, t.closing = deaf, 20*time.Second
+				t.cannotWatch, t.closing = deaf, 20*time.Second
 				t.notice = func(*backend, bool) time.Duration { return 35 * time.Second }
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
@@ -1109,7 +1109,7 @@ func TestPreparedStatementsOfAnotherSession(t *testing.T) {
 						o.try(one, Exclusive)
 					}
 					t.once(1, kind, fault{err: pgError(state)})
-					r := t.ask(e, one, Exclusive, Wait{})
+					r := t.start(e, one, Exclusive, Wait{})
 					time.Sleep(10 * time.Second)
 					if kind == "wait X1" {
 						// It waits on a separate session, which is opened again.
@@ -1119,7 +1119,7 @@ func TestPreparedStatementsOfAnotherSession(t *testing.T) {
 							t.Errorf("%d sessions were opened", n)
 						}
 						o.unlock(one, Exclusive)
-						t.soon(r, 10*time.Millisecond)
+						t.grantedWithin(r, 10*time.Millisecond)
 						return
 					}
 					<-r.done
@@ -1161,7 +1161,7 @@ func TestTermination(t *testing.T) {
 			inBubble(t, func(t *bench) {
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
-				next := t.ask(e, one, Exclusive, Wait{})
+				next := t.start(e, one, Exclusive, Wait{})
 				var told error
 				h.Notify(func(err error) {
 					told = err
@@ -1173,7 +1173,7 @@ func TestTermination(t *testing.T) {
 				t.terminate(h.PID())
 				killed := time.Now()
 				<-h.Done()
-				if d := time.Since(killed); d > hot+time.Millisecond {
+				if d := time.Since(killed); d > idleSpin+time.Millisecond {
 					t.Errorf("noticed after %v", d)
 				}
 				t.wantErr(h.Err(), ErrLost)
@@ -1185,7 +1185,7 @@ func TestTermination(t *testing.T) {
 				if told != nil {
 					t.Error("a late Notify was not called at once")
 				}
-				t.soon(next, 10*time.Millisecond)
+				t.grantedWithin(next, 10*time.Millisecond)
 				if s := e.Stats(); s.Lost != 1 || s.Acquired != 2 {
 					t.Errorf("%+v", s)
 				}
@@ -1223,7 +1223,7 @@ func TestUnlockDenied(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine(handOver(0))
 		h, other := t.acquire(e, one, Exclusive), t.acquire(e, two, Exclusive)
-		next := t.ask(e, one, Exclusive, Wait{})
+		next := t.start(e, one, Exclusive, Wait{})
 		t.once(1, "locks x1", fault{lie: true})
 		t.wantErr(h.Release(), ErrLost)
 		t.wantErr(other.Release(), ErrLost)
@@ -1247,10 +1247,10 @@ func TestAnotherBackendAnswers(t *testing.T) {
 				}
 				t.once(1, kind, fault{swap: true})
 				other := t.acquire(e, two, Exclusive)
-				r := t.ask(e, one, Exclusive, Wait{})
+				r := t.start(e, one, Exclusive, Wait{})
 				time.Sleep(20 * time.Second)
 				o.unlock(one, Exclusive)
-				t.soon(r, 10*time.Millisecond)
+				t.grantedWithin(r, 10*time.Millisecond)
 				if kind == "ping" {
 					t.wantErr(other.Release(), ErrLost)
 					if !errors.Is(other.Err(), ErrPooler) {
@@ -1268,7 +1268,7 @@ func TestAnotherBackendAnswers(t *testing.T) {
 // number of times.
 func TestLossWhileAsking(t *testing.T) {
 	for _, kind := range []string{"wait", "locks X1"} {
-		for losses := 1; losses <= retries+2; losses++ {
+		for losses := 1; losses <= maxRetries+2; losses++ {
 			t.Run(fmt.Sprint(kind, losses), func(t *testing.T) {
 				inBubble(t, func(t *bench) {
 					e, o := t.engine(), t.outsider()
@@ -1283,21 +1283,21 @@ func TestLossWhileAsking(t *testing.T) {
 							t.once(1, kind, fault{die: before})
 						}
 					}
-					r := t.ask(e, one, Exclusive, Wait{})
+					r := t.start(e, one, Exclusive, Wait{})
 					time.Sleep(2 * time.Second)
 					if kind == "wait" {
 						o.unlock(one, Exclusive)
-						t.soon(r, 10*time.Millisecond)
+						t.grantedWithin(r, 10*time.Millisecond)
 						return
 					}
 					<-r.done
-					if losses <= retries {
+					if losses <= maxRetries {
 						t.must(r.err)
 						t.must(r.hold.Release())
 						return
 					}
 					t.wantErr(r.err, ErrUnavailable)
-					if n := t.server.opened; n != retries+2 { // including the outsider
+					if n := t.server.opened; n != maxRetries+2 { // including the outsider
 						t.Errorf("%d sessions were opened", n)
 					}
 				})
@@ -1316,20 +1316,20 @@ func TestOpenFails(t *testing.T) {
 				e := t.engine()
 				var rs []*request
 				for i := range 6 {
-					rs = append(rs, t.ask(e, Key{ID: int64(i / 3)}, Mode(i%2), Wait{No: i%3 == 2}))
+					rs = append(rs, t.start(e, Key{ID: int64(i / 3)}, Mode(i%2), Wait{No: i%3 == 2}))
 				}
-				impatient := t.ask(e, one, Exclusive, Wait{For: 500 * time.Millisecond})
+				impatient := t.start(e, one, Exclusive, Wait{For: 500 * time.Millisecond})
 				<-impatient.done
 				if after == 0 {
 					t.wantErr(impatient.err, ErrUnavailable)
-				} else if t.wantErr(impatient.err, ErrUnavailable); impatient.after != 500*time.Millisecond {
-					t.Errorf("it took %v", impatient.after)
+				} else if t.wantErr(impatient.err, ErrUnavailable); impatient.took != 500*time.Millisecond {
+					t.Errorf("it took %v", impatient.took)
 				}
 				for i, r := range rs {
 					<-r.done
 					t.wantErr(r.err, ErrUnavailable)
-					if want := min(after, openTimeout); r.after != want {
-						t.Errorf("request %d failed after %v", i, r.after)
+					if want := min(after, openTimeout); r.took != want {
+						t.Errorf("request %d failed after %v", i, r.took)
 					}
 					if state := sqlstate.Of(r.err); after < time.Hour && state != string(full) {
 						t.Errorf("request %d: %v", i, r.err)
@@ -1418,7 +1418,7 @@ func TestClose(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			e := t.engine()
 			h := t.acquire(e, one, Exclusive)
-			next := t.ask(e, one, Exclusive, Wait{})
+			next := t.start(e, one, Exclusive, Wait{})
 			h.Notify(func(error) {
 				go func() {
 					time.Sleep(time.Second)
@@ -1436,7 +1436,7 @@ func TestClose(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			e, o := t.engine(), t.outsider()
 			o.try(one, Exclusive)
-			rs := []*request{t.ask(e, one, Exclusive, Wait{}), t.ask(e, one, Shared, Wait{})}
+			rs := []*request{t.start(e, one, Exclusive, Wait{}), t.start(e, one, Shared, Wait{})}
 			time.Sleep(100 * time.Millisecond)
 			// The only session waits, so none can cancel the wait: it ends with its
 			// slice.
@@ -1457,7 +1457,7 @@ func TestClose(t *testing.T) {
 			e, o := t.engine(sessions(1)), t.outsider()
 			h := t.acquire(e, two, Exclusive)
 			o.try(one, Exclusive)
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			time.Sleep(105 * time.Millisecond)
 			h.Notify(func(error) { go h.Release() })
 			closes(t, e, 2*trip, 0)
@@ -1470,7 +1470,7 @@ func TestClose(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
 			e := t.engine()
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			closes(t, e, 0, 0)
 			<-r.done
 			t.wantErr(r.err, ErrClosed)
@@ -1482,7 +1482,7 @@ func TestClose(t *testing.T) {
 				inBubble(t, func(t *bench) {
 					t.always(kind, fault{cut: before})
 					e := t.engine()
-					r := t.ask(e, one, Exclusive, Wait{})
+					r := t.start(e, one, Exclusive, Wait{})
 					time.Sleep(100 * time.Millisecond)
 					within := trip
 					switch kind {
@@ -1513,15 +1513,15 @@ func TestCallersHelp(t *testing.T) {
 		first := t.acquire(e, two, Exclusive) // the session is open and idle
 		time.Sleep(trip)
 		t.once(1, "locks X1", fault{takes: 30 * time.Millisecond})
-		helper := t.ask(e, one, Exclusive, Wait{})
+		helper := t.start(e, one, Exclusive, Wait{})
 		e.mu.Lock()
-		if c := e.conns[0]; c.owner != caller {
-			t.Errorf("the session is %v's", c.owner)
+		if s := e.sessions[0]; s.owner != caller {
+			t.Errorf("the session is %v's", s.owner)
 		}
 		e.mu.Unlock()
 		var rs []*request
 		for i := range 20 {
-			rs = append(rs, t.ask(e, Key{ID: int64(10 + i)}, Exclusive, Wait{}))
+			rs = append(rs, t.start(e, Key{ID: int64(10 + i)}, Exclusive, Wait{}))
 		}
 		trips := e.Stats().RoundTrips
 		for _, r := range rs {
@@ -1543,11 +1543,11 @@ func TestCallersHelp(t *testing.T) {
 		if n := e.Stats().RoundTrips - trips; n != 2 {
 			t.Errorf("unlocking took %d round trips", n-1)
 		}
-		t.soon(helper, trip)
+		t.grantedWithin(helper, trip)
 
 		// A caller does not help a session in Watch, which wakes up by itself.
 		time.Sleep(time.Second)
-		t.soon(t.ask(e, one, Exclusive, Wait{}), 2*trip)
+		t.grantedWithin(t.start(e, one, Exclusive, Wait{}), 2*trip)
 		t.must(first.Release())
 	})
 }
@@ -1571,9 +1571,9 @@ func TestManyLocksOnOneSession(t *testing.T) {
 			t.must(err)
 		}
 		time.Sleep(trip)
-		c := e.conns[0]
-		for _, o := range c.spare[:cap(c.spare)] {
-			if o.ent != nil {
+		s := e.sessions[0]
+		for _, o := range s.batchBuf[:cap(s.batchBuf)] {
+			if o.lock != nil {
 				t.Fatal("a finished operation is still referenced")
 			}
 		}
@@ -1621,8 +1621,8 @@ func TestLadenSessions(t *testing.T) {
 			}
 			return holds
 		}
-		for i, step := range []struct{ locks, sessions int }{{laden, 1}, {1, 2}, {laden - 1, 2}, {1, 2}} {
-			holds := take(i*laden, step.locks)
+		for i, step := range []struct{ locks, sessions int }{{maxLocksPerSession, 1}, {1, 2}, {maxLocksPerSession - 1, 2}, {1, 2}} {
+			holds := take(i*maxLocksPerSession, step.locks)
 			if got := e.Stats().Sessions; got != step.sessions {
 				t.Errorf("step %d: %d sessions, want %d", i, got, step.sessions)
 			}
@@ -1635,10 +1635,10 @@ func TestQuery(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine(sessions(2))
 		h := t.acquire(e, one, Exclusive)
-		answer, err := e.Query(t.Context(), "SELECT", "a", "b")
+		reply, err := e.Query(t.Context(), "SELECT", "a", "b")
 		t.must(err)
-		if answer != "answer to SELECT a b" {
-			t.Error(answer)
+		if reply != "answer to SELECT a b" {
+			t.Error(reply)
 		}
 		t.once(1, "query", fault{err: pgError("42P01")})
 		if _, err = e.Query(t.Context(), "SELECT"); sqlstate.Of(err) != "42P01" {

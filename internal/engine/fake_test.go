@@ -21,19 +21,19 @@ type server struct {
 	instant bool // the caller runs statements that never wait, at once
 
 	// Set before use.
-	deaf     bool // its clients do not support Watch
-	standby  bool
-	pooled   bool                                     // its clients report another PID
-	fault    func(b *backend, st *statement) fault    // returns what goes wrong with a statement
-	refuse   func() (after time.Duration, err error)  // returns what goes wrong with opening
-	granting func(b *backend, key Key, mode Mode)     // called for each grant, with mu held
-	notice   func(b *backend, cut bool) time.Duration // how long until it notices that a client is gone
-	closing  time.Duration                            // how long a client takes to close
+	cannotWatch bool // its clients do not support Watch
+	standby     bool
+	pooled      bool                                     // its clients report another PID
+	fault       func(b *backend, st *statement) fault    // returns what goes wrong with a statement
+	refuse      func() (after time.Duration, err error)  // returns what goes wrong with opening
+	granting    func(b *backend, key Key, mode Mode)     // called for each grant, with mu held
+	notice      func(b *backend, cut bool) time.Duration // how long until it notices that a client is gone
+	closing     time.Duration                            // how long a client takes to close
 
 	mu       sync.Mutex
 	wanted   map[Key]time.Time // when it was last held or waited for
 	awaited  map[int32]bool    // backends whose end others wait for
-	looks    int               // how often awaited was queried
+	monitors int               // how often awaited was queried
 	locks    map[Key]*lock
 	backends map[int32]*backend // backends that are alive
 	dead     map[int32]time.Time
@@ -187,7 +187,7 @@ func (b *backend) leave() {
 }
 
 func (b *backend) Watch(ctx context.Context) error {
-	if b.server.deaf {
+	if b.server.cannotWatch {
 		return fmt.Errorf("fake: %w", errors.ErrUnsupported)
 	}
 	if err := b.enter("Watch"); err != nil {
@@ -201,12 +201,12 @@ func (b *backend) Watch(ctx context.Context) error {
 	case <-b.closed:
 		return errSocket
 	case <-b.broken:
-		return b.told()
+		return b.readError()
 	}
 }
 
-// told returns the error that the client reads at the session's end.
-func (b *backend) told() error {
+// readError returns the error that the client reads at the session's end.
+func (b *backend) readError() error {
 	b.server.mu.Lock()
 	defer b.server.mu.Unlock()
 	why := b.why
@@ -242,26 +242,26 @@ func (b *backend) Ask(ctx context.Context, sql string, args ...string) (string, 
 	if b.server.fault != nil {
 		f = b.server.fault(b, st)
 	}
-	type reply struct {
-		answer string
-		err    error
+	type result struct {
+		reply string
+		err   error
 	}
-	replies := make(chan reply, 1)
+	results := make(chan result, 1)
 	b.server.mu.Lock()
 	b.sent = true
 	b.server.mu.Unlock()
 	go func() {
-		if answer, err, ok := b.serve(st, f); ok {
-			replies <- reply{answer, err}
+		if reply, err, ok := b.serve(st, f); ok {
+			results <- result{reply, err}
 		}
 	}()
 	select {
-	case r := <-replies:
-		return r.answer, r.err
+	case r := <-results:
+		return r.reply, r.err
 	case <-b.closed:
 		return "", errSocket
 	case <-b.broken:
-		return "", b.told()
+		return "", b.readError()
 	case <-ctx.Done():
 		b.Close()
 		return "", ctx.Err()
@@ -270,7 +270,7 @@ func (b *backend) Ask(ctx context.Context, sql string, args ...string) (string, 
 
 // serve runs a statement on the server's side. It reports false if no reply reaches the
 // client.
-func (b *backend) serve(st *statement, f fault) (answer string, err error, ok bool) {
+func (b *backend) serve(st *statement, f fault) (reply string, err error, ok bool) {
 	s := b.server
 	if f.there > 0 {
 		time.Sleep(f.there)
@@ -296,11 +296,11 @@ func (b *backend) serve(st *statement, f fault) (answer string, err error, ok bo
 		err = b.pause(f.takes)
 	}
 	if err == nil {
-		answer, err = b.execute(st, f)
+		reply, err = b.execute(st, f)
 	}
 	b.active = false
 	if st.kind != "ping" {
-		s.logf("%d %v = %q, %v %+v", b.pid, st, answer, err, f)
+		s.logf("%d %v = %q, %v %+v", b.pid, st, reply, err, f)
 	}
 	b.accident(f, after)
 	if b.dead || b.cut {
@@ -314,7 +314,7 @@ func (b *backend) serve(st *statement, f fault) (answer string, err error, ok bo
 			return "", nil, false
 		}
 	}
-	return answer, err, true
+	return reply, err, true
 }
 
 func (b *backend) accident(f fault, when point) {
@@ -666,7 +666,7 @@ func parse(sql string, args []string) (*statement, error) {
 	case queuedSQL:
 		st.kind = "queued"
 	case awaitedSQL:
-		st.kind = "look"
+		st.kind = "monitor"
 	case batchSQL:
 		st.kind = "locks"
 		for _, text := range strings.Split(strings.Trim(args[0], "{}"), ",") {
@@ -742,8 +742,8 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 			return prefix + "0", nil
 		}
 		return prefix + "1", nil
-	case "look":
-		s.looks++
+	case "monitor":
+		s.monitors++
 		var stuck, gone []string
 		for _, pid := range strings.Split(strings.Trim(st.args[0], "{}"), ",") {
 			if s.backends[mustInt32(pid)] == nil {
@@ -773,7 +773,7 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 		return prefix + "1", f.err
 	}
 
-	answer := []byte(prefix)
+	reply := []byte(prefix)
 	for i, letter := range st.ops {
 		if f.err != nil && i == f.done {
 			if key, mode := lockOf(letter, st.keys[i]); f.half && strings.EqualFold(letter, "q") {
@@ -795,15 +795,15 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 		default:
 			ok = s.unlock(b, key, mode) && !f.lie
 		}
-		answer = append(answer, '0')
+		reply = append(reply, '0')
 		if ok {
-			answer[len(answer)-1] = '1'
+			reply[len(reply)-1] = '1'
 		}
 	}
 	if f.err != nil {
 		return "", f.err
 	}
-	return string(answer), nil
+	return string(reply), nil
 }
 
 // lockOf is the inverse of letter.

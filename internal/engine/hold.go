@@ -9,22 +9,22 @@ import (
 
 // A Hold is a request for a lock and, once granted, the held lock.
 type Hold struct {
-	engine *Engine
-	mode   Mode
-	noWait bool
-	part   bool // see Wait.Part
+	engine  *Engine
+	mode    Mode
+	noWait  bool
+	partial bool // see Wait.Part
 
 	// ready receives once when the request has its result, and once when the release has.
-	// It is one of Engine.channels, and nil while the lock is held.
+	// It is one of Engine.readyChans, and nil while the lock is held.
 	ready chan struct{}
 
 	// Guarded by Engine.mu.
 	state      holdState
-	place      int32 // index in ent.holders
-	ent        *entry
-	conn       *conn     // the session that holds or held it
+	index      int32 // index in lock.holders
+	lock       *localLock
+	session    *session  // the session that holds or held it
 	deadline   time.Time // refused at this time at the latest; zero for none
-	prev, next *Hold     // in ent.queue, later in Engine.woken
+	prev, next *Hold     // in lock.queue, later in Engine.ready
 	err        error     // the reason of a refusal, or of a failed release
 	notify     []func(error)
 	done       chan struct{} // created by Done
@@ -33,11 +33,11 @@ type Hold struct {
 type holdState uint8
 
 const (
-	asked    holdState = iota // in the entry's queue
-	refused                   // not granted
-	granted                   // held
-	released                  // was held, and has been released
-	lost                      // was held, and its session was lost
+	requested holdState = iota // in the lock's queue
+	refused                    // not granted
+	granted                    // held
+	released                   // was held, and has been released
+	lost                       // was held, and its session was lost
 )
 
 func notAcquired(cause error) error {
@@ -48,21 +48,21 @@ func notAcquired(cause error) error {
 }
 
 func (e *Engine) newHold(mode Mode, noWait bool) *Hold {
-	return &Hold{engine: e, mode: mode, noWait: noWait, ready: e.channels.Get().(chan struct{})}
+	return &Hold{engine: e, mode: mode, noWait: noWait, ready: e.readyChans.Get().(chan struct{})}
 }
 
-// tell sets the result of h, which is notified when Engine.mu is unlocked, because a
+// notify sets the result of h, which is notified when Engine.mu is unlocked, because a
 // woken goroutine needs the mutex next. Engine.mu must be held, and h must not be in a
 // queue.
-func (e *Engine) tell(h *Hold, err error) {
+func (e *Engine) notify(h *Hold, err error) {
 	h.err = err
-	e.woken.push(h)
+	e.ready.push(h)
 }
 
-// giveUp unlocks Engine.mu and notifies the Holds that have a result.
-func (e *Engine) giveUp() {
-	h := e.woken.first
-	e.woken = queue{}
+// unlockMuAndNotify unlocks Engine.mu and notifies the Holds that have a result.
+func (e *Engine) unlockMuAndNotify() {
+	h := e.ready.first
+	e.ready = queue{}
 	e.mu.Unlock()
 	for h != nil {
 		next := h.next
@@ -72,21 +72,21 @@ func (e *Engine) giveUp() {
 	}
 }
 
-// unready returns the channel to the pool until h needs it again.
-func (h *Hold) unready() {
-	h.engine.channels.Put(h.ready)
+// putReady returns the channel to the pool until h needs it again.
+func (h *Hold) putReady() {
+	h.engine.readyChans.Put(h.ready)
 	h.ready = nil
 }
 
-// answer waits for the result of the release.
-func (h *Hold) answer() error {
+// awaitRelease waits for the result of the release.
+func (h *Hold) awaitRelease() error {
 	<-h.ready // the watchdog guarantees that it comes
-	h.unready()
+	h.putReady()
 	return h.err
 }
 
-// bound sets the deadline to the earlier one of wait and ctx.
-func (h *Hold) bound(ctx context.Context, wait Wait) {
+// setDeadline sets the deadline to the earlier one of wait and ctx.
+func (h *Hold) setDeadline(ctx context.Context, wait Wait) {
 	if wait.For > 0 {
 		h.deadline = time.Now().Add(wait.For)
 	}
@@ -99,10 +99,10 @@ func (h *Hold) bound(ctx context.Context, wait Wait) {
 // for it. They take a round trip or two, unless the server is silent.
 const settleTimeout = time.Second
 
-// settle waits until no operation is under way that could acquire a lock for nobody. If
-// the server is silent, it stops waiting and returns false. The engine then unlocks
-// whatever is granted later.
-func settle(underWay ...<-chan struct{}) bool {
+// awaitSettled waits until no operation is under way that could acquire a lock for
+// nobody. If the server is silent, it stops waiting and returns false. The engine then
+// unlocks whatever is granted later.
+func awaitSettled(underWay ...<-chan struct{}) bool {
 	timer := time.NewTimer(settleTimeout)
 	defer timer.Stop()
 	for _, settled := range underWay {
@@ -115,22 +115,22 @@ func settle(underWay ...<-chan struct{}) bool {
 	return true
 }
 
-// hurry ends a wait in Postgres that nobody wants any more and that could not be canceled
-// in time. It closes the session, which holds nothing.
-func (e *Engine) hurry(ent *entry, settled chan struct{}) {
+// killWait ends a wait in Postgres that nobody wants any more and that could not be
+// canceled in time. It closes the session, which holds nothing.
+func (e *Engine) killWait(l *localLock, settled chan struct{}) {
 	e.mu.Lock()
-	defer e.unlock()
-	if slices.Contains(ent.settle, settled) && ent.state == waiting && ent.queue.len() == 0 {
-		ent.conn.kill()
+	defer e.unlockMu()
+	if slices.Contains(l.settled, settled) && l.state == waiting && l.queue.len() == 0 {
+		l.session.kill()
 	}
 }
 
-// await waits for the result of the request. If it gives up while an operation is still
-// under way, it returns a channel that is closed when that is over.
-func (h *Hold) await(ctx context.Context, wait Wait) (_ *Hold, settled chan struct{}, _ error) {
+// awaitRequest waits for the result of the request. If it gives up while an operation is
+// still under way, it returns a channel that is closed when that is over.
+func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled chan struct{}, _ error) {
 	select {
 	case <-h.ready:
-		return h.answered(ctx)
+		return h.requestResult(ctx)
 	default:
 	}
 	var timeout <-chan time.Time
@@ -141,50 +141,50 @@ func (h *Hold) await(ctx context.Context, wait Wait) (_ *Hold, settled chan stru
 	}
 	select {
 	case <-h.ready:
-		return h.answered(ctx)
+		return h.requestResult(ctx)
 	case <-ctx.Done():
 	case <-timeout:
 	}
 
 	e := h.engine
 	e.mu.Lock()
-	if h.state != asked { // the result came at the same moment
+	if h.state != requested { // the result came at the same moment
 		e.mu.Unlock()
 		<-h.ready
-		return h.answered(ctx)
+		return h.requestResult(ctx)
 	}
-	ent := h.ent
-	ent.queue.remove(h)
+	l := h.lock
+	l.queue.remove(h)
 	h.state = refused
-	if ctx.Err() != nil || !h.part {
+	if ctx.Err() != nil || !h.partial {
 		e.stats.Refused++
 	}
 	// Only Postgres can tell whether the lock is held.
 	err := notAcquired(ctx.Err())
-	if !ent.contended {
-		err = unanswered(ctx)
+	if !l.contended {
+		err = noReplyError(ctx)
 	}
-	if e.abandon(ent) {
+	if e.abandon(l) {
 		settled = make(chan struct{})
-		ent.settle = append(ent.settle, settled)
+		l.settled = append(l.settled, settled)
 	}
-	e.unlock()
-	h.unready()
+	e.unlockMu()
+	h.putReady()
 	return nil, settled, err
 }
 
-// unanswered returns the error of a request that ended before any server reported whether
+// noReplyError returns the error of a request that ended before any server reported whether
 // the lock is held.
-func unanswered(ctx context.Context) error {
+func noReplyError(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return fmt.Errorf("%w: no reply in time", ErrUnavailable)
 }
 
-// answered returns the result of a request after its notification.
-func (h *Hold) answered(ctx context.Context) (*Hold, chan struct{}, error) {
-	h.unready()
+// requestResult returns the result of a request after its notification.
+func (h *Hold) requestResult(ctx context.Context) (*Hold, chan struct{}, error) {
+	h.putReady()
 	if h.err == nil {
 		return h, nil, nil
 	}
@@ -202,22 +202,22 @@ func (h *Hold) answered(ctx context.Context) (*Hold, chan struct{}, error) {
 // refuse fails the request, which must not be in a queue. Engine.mu must be held.
 func (h *Hold) refuse(err error) {
 	h.state = refused
-	if err != errExpired || !h.part {
+	if err != errExpired || !h.partial {
 		h.engine.stats.Refused++
 	}
-	h.engine.tell(h, err)
+	h.engine.notify(h, err)
 }
 
-// lose marks the Hold as lost and calls its Notify functions. Engine.mu must be held.
-func (h *Hold) lose(err error) {
-	h.end(lost)
+// markLost marks the Hold as lost and calls its Notify functions. Engine.mu must be held.
+func (h *Hold) markLost(err error) {
+	h.markEnded(lost)
 	for _, f := range h.notify {
 		f(err)
 	}
 }
 
-// end marks the Hold as no longer held. Engine.mu must be held.
-func (h *Hold) end(state holdState) {
+// markEnded marks the Hold as no longer held. Engine.mu must be held.
+func (h *Hold) markEnded(state holdState) {
 	h.state = state
 	if h.done != nil {
 		close(h.done)
@@ -233,26 +233,26 @@ func (h *Hold) end(state holdState) {
 // so its session was closed, which releases it.
 func (h *Hold) Release() error {
 	h.engine.mu.Lock()
-	asked, err := h.begin()
-	h.engine.unlockAndHelp()
+	asked, err := h.beginRelease()
+	h.engine.unlockMuAndHelp()
 	if asked {
-		return h.answer()
+		return h.awaitRelease()
 	}
 	return err
 }
 
-// begin starts the release. It reports whether an operation was started, whose result
-// comes through ready. Otherwise err is the result. Engine.mu must be held.
-func (h *Hold) begin() (asked bool, err error) {
+// beginRelease starts the release. It reports whether an operation was started, whose
+// result comes through ready. Otherwise err is the result. Engine.mu must be held.
+func (h *Hold) beginRelease() (asked bool, err error) {
 	switch h.state {
 	case granted:
-		h.end(released)
-		if asked = h.engine.release(h.ent, h); asked {
-			h.ready = h.engine.channels.Get().(chan struct{})
+		h.markEnded(released)
+		if asked = h.engine.release(h.lock, h); asked {
+			h.ready = h.engine.readyChans.Get().(chan struct{})
 		}
 		return asked, nil
 	case lost:
-		return false, h.conn.cause
+		return false, h.session.cause
 	}
 	return false, ErrNotHeld
 }
@@ -278,7 +278,7 @@ func (h *Hold) Err() error {
 	case granted:
 		return nil
 	case lost:
-		return h.conn.cause
+		return h.session.cause
 	}
 	return ErrNotHeld
 }
@@ -287,7 +287,7 @@ func (h *Hold) Err() error {
 func (h *Hold) PID() int32 {
 	h.engine.mu.Lock()
 	defer h.engine.mu.Unlock()
-	return h.conn.pid
+	return h.session.pid
 }
 
 // Notify registers f to be called with [ErrLost] when the lock is lost, before any other
@@ -301,7 +301,7 @@ func (h *Hold) Notify(f func(error)) {
 	h.notify = append(h.notify, f)
 	switch {
 	case h.state == lost:
-		f(h.conn.cause)
+		f(h.session.cause)
 	case e.closed:
 		f(ErrClosed)
 	}

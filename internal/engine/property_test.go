@@ -44,12 +44,12 @@ func TestAnyProgram(t *testing.T) {
 
 // A program is what several processes do, and what happens to them.
 type program struct {
-	Seed      uint64
-	Processes []process
-	Faults    rates
-	Deaf      bool
-	Events    []event
-	Workers   []worker
+	Seed        uint64
+	Processes   []process
+	Faults      rates
+	CannotWatch bool
+	Events      []event
+	Workers     []worker
 }
 
 type process struct {
@@ -94,7 +94,7 @@ func drawProgram(rt *rapid.T) program {
 	millis := func(label string, most int) time.Duration {
 		return time.Duration(rapid.IntRange(0, most).Draw(rt, label)) * time.Millisecond
 	}
-	p := program{Seed: rapid.Uint64().Draw(rt, "seed"), Deaf: rapid.Bool().Draw(rt, "deaf")}
+	p := program{Seed: rapid.Uint64().Draw(rt, "seed"), CannotWatch: rapid.Bool().Draw(rt, "deaf")}
 	keys := rapid.IntRange(1, len(testKeys)).Draw(rt, "keys")
 	for range rapid.IntRange(1, 3).Draw(rt, "processes") {
 		p.Processes = append(p.Processes, process{
@@ -183,7 +183,7 @@ func (w *world) wrong(format string, args ...any) {
 func (p program) run() (problems, trace []string) {
 	s := newServer()
 	w := &world{p: p, server: s, rng: rand.New(rand.NewPCG(p.Seed, 0))}
-	s.deaf = p.Deaf
+	s.cannotWatch = p.CannotWatch
 	s.fault, s.refuse, s.granting, s.notice = w.fault, w.refuse, w.granting, w.notice
 	for _, pr := range p.Processes {
 		w.processes = append(w.processes, &running{process: pr, pending: make(map[Key]int), engine: New(Config{
@@ -224,7 +224,7 @@ func (p program) run() (problems, trace []string) {
 	w.calm = true
 	s.mu.Unlock()
 	// A request that gave up while its session was silent leaves the rest to the engine.
-	time.Sleep((retries+1)*openTimeout + 10*time.Second)
+	time.Sleep((maxRetries+1)*openTimeout + 10*time.Second)
 	synctest.Wait()
 	w.atRest()
 	for _, pr := range w.processes {
@@ -324,7 +324,7 @@ func (w *world) notice(b *backend, cut bool) time.Duration {
 func (p *running) owns(b *backend) bool {
 	p.engine.mu.Lock()
 	defer p.engine.mu.Unlock()
-	return slices.ContainsFunc(p.engine.conns, func(c *conn) bool { return c.s == Conn(b) })
+	return slices.ContainsFunc(p.engine.sessions, func(s *session) bool { return s.conn == Conn(b) })
 }
 
 func (w *world) happen(ev event) {
@@ -440,25 +440,25 @@ func (p program) unnoticed(r *running) time.Duration {
 
 // inTime checks that a request did not take longer than it may.
 func (w *world) inTime(p *running, began time.Time, wait Wait, cancel time.Duration) {
-	patience := time.Duration(-1)
+	timeout := time.Duration(-1)
 	if wait.No {
-		patience = 0
+		timeout = 0
 	}
 	if wait.For > 0 {
-		patience = wait.For
+		timeout = wait.For
 	}
-	if cancel > 0 && (patience < 0 || cancel < patience) {
-		patience = cancel
+	if cancel > 0 && (timeout < 0 || cancel < timeout) {
+		timeout = cancel
 	}
-	if patience < 0 {
+	if timeout < 0 {
 		return
 	}
-	most := patience + p.Slice + 2*p.Heartbeat + time.Second
+	most := timeout + p.Slice + 2*p.Heartbeat + time.Second
 	if w.p.Faults.any() {
-		most += (retries + 1) * (openTimeout + p.Heartbeat)
+		most += (maxRetries + 1) * (openTimeout + p.Heartbeat)
 	}
 	if took := time.Since(began); took > most {
-		w.problem("a request with %v took %v, more than %v", patience, took, most)
+		w.problem("a request with %v took %v, more than %v", timeout, took, most)
 	}
 }
 
@@ -642,8 +642,8 @@ func (w *world) atRest() {
 				w.nothingLeft(p, key, "at rest")
 			}
 			p.engine.mu.Lock()
-			if n := len(p.engine.entries); n > 0 {
-				w.wrong("process %d: %d entries are left", i, n)
+			if n := len(p.engine.locks); n > 0 {
+				w.wrong("process %d: %d locks are left", i, n)
 			}
 			p.engine.mu.Unlock()
 		}
@@ -661,13 +661,13 @@ func (w *world) dump() string {
 	var b strings.Builder
 	for i, p := range w.processes {
 		p.engine.mu.Lock()
-		for _, ent := range p.engine.entries {
-			fmt.Fprintf(&b, "process %d: %v: %v, %d queued, %d hold, retry %v probing %v deferred %v\n", i, ent.key, ent.state,
-				ent.queue.len(), len(ent.holders), ent.retry, ent.probing, ent.deferred)
+		for _, l := range p.engine.locks {
+			fmt.Fprintf(&b, "process %d: %v: %v, %d queued, %d hold, retry %v probing %v deferred %v\n", i, l.key, l.state,
+				l.queue.len(), len(l.holders), l.retry, l.probing, l.deferred)
 		}
-		for _, c := range p.engine.conns {
+		for _, s := range p.engine.sessions {
 			fmt.Fprintf(&b, "process %d: session %d open %v owner %v busy %v, %d queued, %d in batch, holds %d, waiting %v\n",
-				i, c.pid, c.open, c.owner, c.busy, len(c.queue), len(c.batch), len(c.held), c.waiting != nil)
+				i, s.pid, s.open, s.owner, s.busy, len(s.queue), len(s.batch), len(s.held), s.waiting != nil)
 		}
 		p.engine.mu.Unlock()
 	}
@@ -687,100 +687,100 @@ func (e *Engine) inconsistencies() (found []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	wrong := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
-	if len(e.conns) > e.config.Sessions {
-		wrong("%d sessions", len(e.conns))
+	if len(e.sessions) > e.config.Sessions {
+		wrong("%d sessions", len(e.sessions))
 	}
-	under := make(map[*entry]map[opKind]int) // way
-	for _, c := range e.conns {
-		if c.lost != nil {
+	under := make(map[*localLock]map[opKind]int) // way
+	for _, s := range e.sessions {
+		if s.lost != nil {
 			wrong("a lost session is in use")
 		}
-		for _, ops := range [][]op{c.batch, c.queue} {
+		for _, ops := range [][]op{s.batch, s.queue} {
 			for _, o := range ops {
-				if o.ent == nil {
+				if o.lock == nil {
 					continue
 				}
-				if under[o.ent] == nil {
-					under[o.ent] = make(map[opKind]int)
+				if under[o.lock] == nil {
+					under[o.lock] = make(map[opKind]int)
 				}
-				under[o.ent][o.kind]++
-				if o.kind != opProbe && o.kind != opQueued && o.ent.conn != c {
-					wrong("%v: its session is not the one that is asked", o.ent.key)
+				under[o.lock][o.kind]++
+				if o.kind != opProbe && o.kind != opQueued && o.lock.session != s {
+					wrong("%v: its session is not the one that is asked", o.lock.key)
 				}
 			}
 		}
-		for slot, ent := range c.held {
-			if ent.conn != c || ent.slot != slot || ent.state != held && ent.state != releasing {
-				wrong("%v: %v in the books of a session that does not hold it", ent.key, ent.state)
+		for slot, l := range s.held {
+			if l.session != s || l.slot != slot || l.state != held && l.state != releasing {
+				wrong("%v: %v in the books of a session that does not hold it", l.key, l.state)
 			}
 		}
-		if c.waiting != nil && c.waiting.conn != c {
+		if s.waiting != nil && s.waiting.session != s {
 			wrong("a session waits for what waits elsewhere")
 		}
-		if len(c.queue) > 0 && !c.busy {
-			wrong("a session rests with %d things to do", len(c.queue))
+		if len(s.queue) > 0 && !s.busy {
+			wrong("a session rests with %d things to do", len(s.queue))
 		}
 	}
 	holders := 0
-	for key, ent := range e.entries {
+	for key, l := range e.locks {
 		n, exclusive := 0, 0
-		for h := ent.queue.front(); h != nil; h = h.next {
+		for h := l.queue.front(); h != nil; h = h.next {
 			n++
 			if h.mode == Exclusive {
 				exclusive++
 			}
-			if h.state != asked {
+			if h.state != requested {
 				wrong("%v: one in its queue is %v", key, h.state)
 			}
 		}
-		if n != ent.queue.n || exclusive != ent.queue.exclusive {
+		if n != l.queue.n || exclusive != l.queue.exclusive {
 			wrong("%v: its queue is miscounted", key)
 		}
-		holders += len(ent.holders)
-		ops := under[ent]
-		switch ent.state {
+		holders += len(l.holders)
+		ops := under[l]
+		switch l.state {
 		case idle:
-			wrong("%v: an idle entry is kept", key)
+			wrong("%v: an idle lock is kept", key)
 		case trying:
 			if ops[opTry] != 1 {
 				wrong("%v: trying without a try", key)
 			}
 		case waiting:
-			if ops[opWait] != 1 || ent.conn.waiting != ent {
+			if ops[opWait] != 1 || l.session.waiting != l {
 				wrong("%v: waiting without a wait", key)
 			}
 		case polling:
-			if ent.timer == nil || !slices.Contains(e.pollers, ent) || n == 0 && !e.closed {
+			if l.timer == nil || !slices.Contains(e.pollers, l) || n == 0 && !e.closed {
 				wrong("%v: polling for nothing", key)
 			}
 		case held:
-			if !slices.Contains(ent.conn.held, ent) || len(ent.holders) == 0 {
+			if !slices.Contains(l.session.held, l) || len(l.holders) == 0 {
 				wrong("%v: held by nobody", key)
 			}
-			if ent.mode == Exclusive && len(ent.holders) > 1 {
-				wrong("%v: held by %d exclusively", key, len(ent.holders))
+			if l.mode == Exclusive && len(l.holders) > 1 {
+				wrong("%v: held by %d exclusively", key, len(l.holders))
 			}
 		case releasing:
-			if !slices.Contains(ent.conn.held, ent) || len(ent.holders) > 0 || ops[opUnlock] != 1 && !ent.deferred {
+			if !slices.Contains(l.session.held, l) || len(l.holders) > 0 || ops[opUnlock] != 1 && !l.deferred {
 				wrong("%v: releasing what is not held", key)
 			}
 		}
-		if ent.probing != (ops[opProbe]+ops[opQueued] == 1) {
-			wrong("%v: probing %v with %d probes", key, ent.probing, ops[opProbe])
+		if l.probing != (ops[opProbe]+ops[opQueued] == 1) {
+			wrong("%v: probing %v with %d probes", key, l.probing, ops[opProbe])
 		}
-		if ent.state == trying && ops[opUnlock] > 0 || ent.state != trying && ent.state != releasing && ops[opTry] > 0 {
-			wrong("%v: %v with ops %v", key, ent.state, ops)
+		if l.state == trying && ops[opUnlock] > 0 || l.state != trying && l.state != releasing && ops[opTry] > 0 {
+			wrong("%v: %v with ops %v", key, l.state, ops)
 		}
-		if len(ent.settle) > 0 && (ent.state == held || ent.state == polling) {
-			wrong("%v: %v, and somebody waits for it to settle", key, ent.state)
+		if len(l.settled) > 0 && (l.state == held || l.state == polling) {
+			wrong("%v: %v, and somebody waits for it to settle", key, l.state)
 		}
 	}
 	if holders != e.held {
 		wrong("%d hold, %d are counted", holders, e.held)
 	}
-	for _, ent := range e.pollers {
-		if ent.state != polling || e.entries[ent.key] != ent {
-			wrong("%v: among those who poll, but %v", ent.key, ent.state)
+	for _, l := range e.pollers {
+		if l.state != polling || e.locks[l.key] != l {
+			wrong("%v: among those who poll, but %v", l.key, l.state)
 		}
 	}
 	return found

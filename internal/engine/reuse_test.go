@@ -8,7 +8,7 @@ import (
 )
 
 // A session may be lost just before it sends a statement, because the watchdog may be a
-// moment late. By then the entries of its operations may be reused for other keys, and it
+// moment late. By then the locks of its operations may be reused for other keys, and it
 // must not read them.
 func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 	t.Parallel()
@@ -24,37 +24,37 @@ func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 			t.Parallel()
 			e := New(Config{Heartbeat: time.Hour, Slice: time.Second})
 			var said listener
-			c := &conn{
-				engine: e, s: &said, prefix: "1:", wake: make(chan struct{}, 1),
-				dog: time.AfterFunc(time.Hour, func() {}), waitEnds: time.Now(),
+			s := &session{
+				engine: e, conn: &said, prefix: "1:", wakeup: make(chan struct{}, 1),
+				watchdog: time.AfterFunc(time.Hour, func() {}), waitEnd: time.Now(),
 			}
-			defer c.dog.Stop()
+			defer s.watchdog.Stop()
 
 			e.mu.Lock()
-			var before []*entry
+			var before []*localLock
 			for i, o := range test.ops {
-				o.ent = e.entry(Key{ID: int64(71 + i)})
-				o.ent.state, o.ent.conn = trying, c
-				before = append(before, o.ent)
-				c.push(o)
+				o.lock = e.localLock(Key{ID: int64(71 + i)})
+				o.lock.state, o.lock.session = trying, s
+				before = append(before, o.lock)
+				s.push(o)
 			}
 			if test.ops[0].kind == opWait {
-				before[0].state, c.waiting = waiting, before[0]
+				before[0].state, s.waiting = waiting, before[0]
 			}
-			c.takeBatch()
-			e.lose(c, errSilent)
-			again := make(map[*entry]bool)
+			s.fillBatch()
+			e.sessionLost(s, errSilent)
+			again := make(map[*localLock]bool)
 			for i := range before {
-				again[e.entry(Key{ID: int64(81 + i), Pair: true})] = true
+				again[e.localLock(Key{ID: int64(81 + i), Pair: true})] = true
 			}
-			e.unlock()
-			for _, ent := range before {
-				if !again[ent] {
-					t.Fatal("the entry is not reused, so this test checks nothing")
+			e.unlockMu()
+			for _, l := range before {
+				if !again[l] {
+					t.Fatal("the lock is not reused, so this test checks nothing")
 				}
 			}
 
-			if err := c.work(); err == nil {
+			if err := s.runBatch(); err == nil {
 				t.Error("a lost session continued")
 			}
 			if !strings.Contains(string(said), "71") || strings.Contains(string(said), "81") || strings.ContainsAny(string(said), "PR") {
@@ -74,12 +74,12 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 		// probes for waiters of one, which takes a while.
 		o.try(three, Exclusive)
 		first := t.acquire(e, one, Shared)
-		waiting := t.ask(e, three, Exclusive, Wait{})
+		waiting := t.start(e, three, Exclusive, Wait{})
 		time.Sleep(50 * time.Millisecond)
 		t.must(t.acquire(e, one, Shared).Release())
 		time.Sleep(50 * time.Millisecond)
 		t.once(1, "locks Q1", fault{takes: time.Second})
-		late := t.ask(e, one, Shared, Wait{})
+		late := t.start(e, one, Shared, Wait{})
 		time.Sleep(trip)
 		late.cancel()
 		<-late.done
@@ -98,7 +98,7 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 		}
 		turn := o.wait(two, Exclusive)
 		time.Sleep(50 * time.Millisecond)
-		late = t.ask(e, two, Shared, Wait{})
+		late = t.start(e, two, Shared, Wait{})
 		time.Sleep(2 * time.Second)
 		if late.finished() {
 			t.Fatal("a reader overtook the writer")
@@ -106,7 +106,7 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 		t.must(reader.Release())
 		<-turn
 		o.unlock(two, Exclusive)
-		t.soon(late, 10*time.Millisecond)
+		t.grantedWithin(late, 10*time.Millisecond)
 		t.must(waiting.hold.Release())
 	})
 }

@@ -12,9 +12,9 @@ import (
 // readers and for psql: pg_stat_activity shows what is sent.
 var (
 	keepaliveSQL = handshake.WithoutComment(keepaliveFile)
-	oneSQL       = byLetter(oneFile)
+	oneSQL       = statementsByLetter(oneFile)
 	batchSQL     = handshake.WithoutComment(batchFile)
-	waitSQL      = byLetter(waitFile)
+	waitSQL      = statementsByLetter(waitFile)
 	heldSQL      = handshake.WithoutComment(heldFile)
 	cancelSQL    = handshake.WithoutComment(cancelFile)
 	pingSQL      = handshake.WithoutComment(pingFile)
@@ -46,9 +46,10 @@ var (
 	awaitedFile string
 )
 
-// byLetter returns the statements of a file by the letter in the comment before each.
-// Each operation has its own statement, so that pg_stat_activity shows what it does.
-func byLetter(file string) map[string]string {
+// statementsByLetter returns the statements of a file by the letter in the comment before
+// each. Each operation has its own statement, so that pg_stat_activity shows what it
+// does.
+func statementsByLetter(file string) map[string]string {
 	statements := make(map[string]string)
 	var letter string
 	for line := range strings.Lines(file) {
@@ -109,17 +110,17 @@ func (k Key) columns() (classid, objid, objsubid string) {
 	return strconv.FormatUint(uint64(k.ID)>>32, 10), strconv.FormatUint(uint64(uint32(k.ID)), 10), objsubid
 }
 
-// An advisory is an advisory lock, as held.sql reports it.
-type advisory struct {
+// A heldLock is an advisory lock, as held.sql reports it.
+type heldLock struct {
 	key  Key
 	mode Mode
 }
 
 // parseHeld parses the result of held.sql. It skips locks of a form that pglock does not
 // take, which a function of an extension might.
-func parseHeld(answer string) map[advisory]bool {
-	held := make(map[advisory]bool)
-	for _, lock := range strings.Split(answer, ",") {
+func parseHeld(reply string) map[heldLock]bool {
+	held := make(map[heldLock]bool)
+	for _, lock := range strings.Split(reply, ",") {
 		fields := strings.Fields(lock)
 		if len(fields) != 4 {
 			continue
@@ -129,7 +130,7 @@ func parseHeld(answer string) map[advisory]bool {
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		a := advisory{key: Key{ID: int64(classid<<32 | objid), Pair: fields[2] == "2"}}
+		a := heldLock{key: Key{ID: int64(classid<<32 | objid), Pair: fields[2] == "2"}}
 		if fields[3] == "ShareLock" {
 			a.mode = Shared
 		}
