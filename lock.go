@@ -112,7 +112,7 @@ func newSeveral(engine *engine.Engine, holds []*engine.Hold) *several {
 
 func (s *several) Release() error {
 	var errs []error
-	for _, err := range s.engine.ReleaseTogether(s.holds) {
+	for _, err := range s.engine.ReleaseAll(s.holds) {
 		if err != nil && !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
 			errs = append(errs, err)
 		}

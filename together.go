@@ -77,7 +77,7 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	for err == nil && slices.ContainsFunc(held, func(h *engine.Hold) bool { return h.Err() != nil }) {
 		// A session ended while others were waited for: to begin anew is what the
 		// caller would do.
-		l.engine.ReleaseTogether(held)
+		l.engine.ReleaseAll(held)
 		held, err = l.takeAll(ctx, op, keys, r, deadline)
 	}
 	if err != nil {
@@ -99,7 +99,7 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*engine.Hold, err error) {
 	defer func() {
 		if err != nil {
-			l.engine.ReleaseTogether(held)
+			l.engine.ReleaseAll(held)
 		}
 	}()
 	numbers := make([]engine.Key, len(keys))
@@ -111,14 +111,14 @@ func (l *Locker) takeAll(ctx context.Context, op string, keys []Key, r request, 
 		if !deadline.IsZero() {
 			limit = max(time.Until(deadline), time.Nanosecond)
 		}
-		holds, errs := l.engine.AcquireTogether(ctx, numbers[len(held):], r.mode(), limit)
+		holds, errs := l.engine.AcquireAll(ctx, numbers[len(held):], r.mode(), limit)
 		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
 		if n < 0 {
 			return append(held, holds...), nil
 		}
 		// Nothing behind the one that is waited for may be held.
 		held = append(held, holds[:n]...)
-		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *engine.Hold) bool { return h == nil }))
+		l.engine.ReleaseAll(slices.DeleteFunc(holds[n:], func(h *engine.Hold) bool { return h == nil }))
 		key := keys[len(held)]
 		if !errors.Is(errs[n], ErrNotAcquired) || ctx.Err() != nil {
 			return held, newError(op, []Key{key}, errs[n])

@@ -174,10 +174,10 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 	return acquired, err
 }
 
-// AcquireTogether tries to acquire several locks in shared round trips, without waiting
+// AcquireAll tries to acquire several locks in shared round trips, without waiting
 // for locks that are held. It returns a Hold or an error for each key. If limit is not 0,
 // it bounds the whole call.
-func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, limit time.Duration) ([]*Hold, []error) {
+func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit time.Duration) ([]*Hold, []error) {
 	wait := Wait{No: true, For: limit}
 	holds, errs := make([]*Hold, len(keys)), make([]error, len(keys))
 	fail := func(err error) ([]*Hold, []error) {
@@ -214,9 +214,9 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, lim
 	return holds, errs
 }
 
-// ReleaseTogether releases several locks in shared round trips, and returns the error of
+// ReleaseAll releases several locks in shared round trips, and returns the error of
 // each Release.
-func (e *Engine) ReleaseTogether(holds []*Hold) []error {
+func (e *Engine) ReleaseAll(holds []*Hold) []error {
 	errs, asked := make([]error, len(holds)), make([]bool, len(holds))
 	e.mu.Lock()
 	for i, h := range holds {

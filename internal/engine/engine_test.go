@@ -738,7 +738,7 @@ func TestGivingUp(t *testing.T) {
 		t.wantErr(err, context.DeadlineExceeded)
 		_, err = e.Acquire(ctx, two, Exclusive, Wait{}) // ctx is done
 		t.wantErr(err, context.DeadlineExceeded)
-		_, errs := e.AcquireTogether(ctx, []Key{one, two}, Exclusive, 0)
+		_, errs := e.AcquireAll(ctx, []Key{one, two}, Exclusive, 0)
 		t.wantErr(errs[0], context.DeadlineExceeded)
 		t.wantErr(errs[1], context.DeadlineExceeded)
 		t.stats(e, 0, 0)
@@ -1379,7 +1379,7 @@ func TestClose(t *testing.T) {
 		}
 		_, err := e.Acquire(t.Context(), one, Exclusive, Wait{})
 		t.wantErr(err, ErrClosed)
-		_, errs := e.AcquireTogether(t.Context(), []Key{one}, Exclusive, 0)
+		_, errs := e.AcquireAll(t.Context(), []Key{one}, Exclusive, 0)
 		t.wantErr(errs[0], ErrClosed)
 		_, err = e.Query(t.Context(), "SELECT 1")
 		t.wantErr(err, ErrClosed)
@@ -1535,7 +1535,7 @@ func TestCallersHelp(t *testing.T) {
 		for _, r := range rs {
 			holds = append(holds, r.hold)
 		}
-		for _, err := range e.ReleaseTogether(append(holds, holds[0])) {
+		for _, err := range e.ReleaseAll(append(holds, holds[0])) {
 			if err != nil && !errors.Is(err, ErrNotHeld) {
 				t.Error(err)
 			}
@@ -1559,7 +1559,7 @@ func TestManyLocksOnOneSession(t *testing.T) {
 		for i := range keys {
 			keys[i] = Key{ID: int64(i)}
 		}
-		holds, errs := e.AcquireTogether(t.Context(), append(keys, keys[0]), Exclusive, 0)
+		holds, errs := e.AcquireAll(t.Context(), append(keys, keys[0]), Exclusive, 0)
 		t.wantErr(errs[len(keys)], ErrNotAcquired)
 		for _, err := range errs[:len(keys)] {
 			t.must(err)
@@ -1567,7 +1567,7 @@ func TestManyLocksOnOneSession(t *testing.T) {
 		if s := e.Stats(); s.Sessions != 1 || s.Held != len(keys) || s.RoundTrips > 10 {
 			t.Errorf("%+v", s)
 		}
-		for _, err := range e.ReleaseTogether(holds[:len(keys)]) {
+		for _, err := range e.ReleaseAll(holds[:len(keys)]) {
 			t.must(err)
 		}
 		time.Sleep(trip)
@@ -1615,7 +1615,7 @@ func TestLadenSessions(t *testing.T) {
 			for i := range keys {
 				keys[i] = Key{ID: int64(from + i)}
 			}
-			holds, errs := e.AcquireTogether(t.Context(), keys, Exclusive, 0)
+			holds, errs := e.AcquireAll(t.Context(), keys, Exclusive, 0)
 			for _, err := range errs {
 				t.must(err)
 			}
@@ -1626,7 +1626,7 @@ func TestLadenSessions(t *testing.T) {
 			if got := e.Stats().Sessions; got != step.sessions {
 				t.Errorf("step %d: %d sessions, want %d", i, got, step.sessions)
 			}
-			defer e.ReleaseTogether(holds)
+			defer e.ReleaseAll(holds)
 		}
 	})
 }
