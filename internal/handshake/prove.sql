@@ -1,8 +1,8 @@
--- Does the server have advisory locks, or does it only say so? Some servers that speak
--- the protocol answer true to every lock and unlock. Of $1, a random key: is it locked,
--- is it in pg_locks then, is it unlocked, and is it gone from there? Each step needs the
--- one before it, so that they happen in this order. (That a second unlock answers false
--- would tell as much, but each time leave a warning in the server's log.)
+-- Does the server have advisory locks, or only claim to? Some servers that speak the
+-- protocol return true for every lock and unlock. For a random key $1: is it locked, is it
+-- in pg_locks then, is it unlocked, and is it gone from pg_locks? Each step needs the one
+-- before it, which forces their order. (A second unlock that returns false would prove as
+-- much, but would leave a warning in the server's log each time.)
 WITH
 taken AS MATERIALIZED (
     SELECT pg_catalog.pg_try_advisory_lock(CAST($1 AS pg_catalog.int8)) AS yes
