@@ -342,7 +342,7 @@ func (s *session) setUp(ctx context.Context) error {
 		return ErrPooler
 	case hello.Path == handshake.Unknown && !e.config.AllowPooler:
 		return fmt.Errorf("%w: %w", ErrPooler, errUnknownPath)
-	case hello.Mark != "":
+	case hello.Token != "":
 		return fmt.Errorf("%w: another Locker uses this session", ErrPooler)
 	case hello.Standby:
 		return ErrStandby
@@ -358,7 +358,7 @@ func (s *session) setUp(ctx context.Context) error {
 
 	err = e.retryCanceled(ctx, func() error {
 		return hello.SetUp(ctx, s.conn, handshake.Settings{
-			Mark: s.token, PlanCacheMode: "force_generic_plan", ApplicationName: "pglock",
+			Token: s.token, PlanCacheMode: "force_generic_plan", ApplicationName: "pglock",
 		})
 	})
 	if err != nil {

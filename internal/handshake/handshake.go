@@ -38,7 +38,7 @@ type Session interface {
 type Hello struct {
 	PID        int32       `json:"pid"`
 	Start      string      `json:"start"` // when the backend started, in UTC, to the microsecond
-	Mark       string      `json:"mark"`  // set by an earlier SetUp; "" for none
+	Token      string      `json:"token"` // set by an earlier SetUp; "" for none
 	Standby    bool        `json:"standby"`
 	Version    string      `json:"version"`
 	Boot       json.Number `json:"boot"` // when the server started
@@ -70,18 +70,18 @@ func (h Hello) StartTime() (time.Time, error) {
 // settings, and prepares no statement. The error is the driver's, or reports an invalid
 // reply.
 func Greet(ctx context.Context, s Conn) (Hello, error) {
-	answer, err := s.AskSimple(ctx, HelloSQL)
+	reply, err := s.AskSimple(ctx, HelloSQL)
 	if err != nil {
 		return Hello{}, err
 	}
 	var h Hello
-	if err := json.Unmarshal([]byte(answer), &h); err != nil {
+	if err := json.Unmarshal([]byte(reply), &h); err != nil {
 		return Hello{}, fmt.Errorf("invalid reply of the session: %w", err)
 	}
-	switch told := s.PID(); {
-	case told == 0:
+	switch pid := s.PID(); {
+	case pid == 0:
 		h.Path = Unknown
-	case told == uint32(h.PID):
+	case pid == uint32(h.PID):
 		h.Path = Direct
 	default:
 		h.Path = Pooled
@@ -92,7 +92,7 @@ func Greet(ctx context.Context, s Conn) (Hello, error) {
 // Settings are the settings that differ between the sessions of pglock. All others are in
 // settings.sql.
 type Settings struct {
-	Mark             string        // identifies the session as unchanged; "" for none
+	Token            string        // identifies the session as unchanged; "" for none
 	StatementTimeout time.Duration // 0 for none
 	LockTimeout      time.Duration // 0 for none
 	PlanCacheMode    string        // "" for auto
@@ -109,7 +109,7 @@ func (s Settings) sql(local bool) string {
 	if mode == "" {
 		mode = "auto"
 	}
-	return Inline(SettingsSQL, s.Mark, millis(s.StatementTimeout), millis(s.LockTimeout), mode,
+	return Inline(SettingsSQL, s.Token, millis(s.StatementTimeout), millis(s.LockTimeout), mode,
 		s.ApplicationName, strconv.FormatBool(s.Rename), strconv.FormatBool(s.KeepSearchPath), strconv.FormatBool(local))
 }
 
@@ -156,14 +156,14 @@ func literal(s string) string {
 	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(s)) + "', 'hex'), 'UTF8')"
 }
 
-// maxCancels is how often a statement is run if it is canceled each time.
-const maxCancels = 5
+// maxCancelRetries is how often a statement is run if it is canceled each time.
+const maxCancelRetries = 5
 
 // Persist calls f, which runs a statement, and calls it again if the statement is
 // canceled. A role's statement_timeout of a millisecond does that, for instance, until it
 // is turned off.
 func Persist(ctx context.Context, f func() error) (err error) {
-	for range maxCancels {
+	for range maxCancelRetries {
 		if err = f(); sqlstate.Of(err) != sqlstate.QueryCanceled || ctx.Err() != nil {
 			break
 		}
@@ -228,8 +228,8 @@ func InTransaction(ctx context.Context, conn interface {
 func Prove(ctx context.Context, s Session) (bool, error) {
 	var key [8]byte
 	rand.Read(key[:])
-	answer, err := s.Ask(ctx, ProveSQL, strconv.FormatInt(int64(binary.LittleEndian.Uint64(key[:])), 10))
-	return answer == "yes", err
+	reply, err := s.Ask(ctx, ProveSQL, strconv.FormatInt(int64(binary.LittleEndian.Uint64(key[:])), 10))
+	return reply == "yes", err
 }
 
 var (

@@ -2,7 +2,7 @@
 -- server, the database, the role or PGOPTIONS, none of our statements may wait, fail or
 -- change its meaning. This is the only list of them. Settings that this major version does
 -- not have are skipped.
--- $1 is the session's mark, or ''. $2 is statement_timeout, and also limits idle time in a
+-- $1 is the session's token, or ''. $2 is statement_timeout, and also limits idle time in a
 -- transaction. $3 is lock_timeout. $4 is plan_cache_mode. $5 is the application_name if
 -- none is set, or in any case if $6 is true. If $7 is true, search_path is not changed. If
 -- $8 is true, all settings are for the transaction.
