@@ -77,9 +77,9 @@ func (f *finder) find(ctx context.Context) (Binaries, error) {
 	return f.fetch(ctx)
 }
 
-// suits reports whether binaries have a usable version.
-func (f *finder) suits(bin Binaries) bool {
-	return bin.Major >= oldest && (f.Major == 0 || bin.Major == f.Major)
+// matches reports whether binaries have a usable version.
+func (f *finder) matches(bin Binaries) bool {
+	return bin.Major >= oldestMajor && (f.Major == 0 || bin.Major == f.Major)
 }
 
 // newest returns the newest matching binaries in dirs.
@@ -92,7 +92,7 @@ func (f *finder) newest(ctx context.Context, dirs []string) (best Binaries, ok b
 		}
 		seen[dir] = true
 		bin, err := f.examine(ctx, dir)
-		if err == nil && f.suits(bin) && (!ok || newer(bin.Version, best.Version)) {
+		if err == nil && f.matches(bin) && (!ok || newer(bin.Version, best.Version)) {
 			best, ok = bin, true
 		}
 	}

@@ -12,8 +12,8 @@ import (
 
 // maintenance returns the database from which others are created and dropped.
 func (s *Server) maintenance() string {
-	if s.ready != "" {
-		return s.ready
+	if s.existingDB != "" {
+		return s.existingDB
 	}
 	return "postgres"
 }

@@ -80,7 +80,7 @@ func debianMajors(names string, wanted int) []int {
 	var majors []int
 	for _, match := range serverPackage.FindAllStringSubmatch(names, -1) {
 		major, err := strconv.Atoi(match[1])
-		if err == nil && major >= oldest && (wanted == 0 || major == wanted) {
+		if err == nil && major >= oldestMajor && (wanted == 0 || major == wanted) {
 			majors = append(majors, major)
 		}
 	}

@@ -33,7 +33,7 @@ func (f *finder) cached(ctx context.Context) (best Binaries, ok bool) {
 	roots, _ := filepath.Glob(filepath.Join(f.cache.dir, "bin", "*")) // fails only on a bad pattern
 	for _, root := range roots {
 		bin, err := f.unpacked(ctx, root)
-		if err == nil && f.suits(bin) && (!ok || newer(bin.Version, best.Version)) {
+		if err == nil && f.matches(bin) && (!ok || newer(bin.Version, best.Version)) {
 			best, ok = bin, true
 		}
 	}

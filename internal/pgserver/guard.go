@@ -22,10 +22,10 @@ var guardScript string
 type guard struct {
 	cmd *exec.Cmd
 
-	mu      sync.Mutex // held during one request and its reply
-	ask     *os.File   // closing it ends the server
-	replies *os.File
-	reader  *bufio.Reader
+	mu       sync.Mutex // held during one request and its reply
+	requests *os.File   // closing it ends the server
+	replies  *os.File
+	reader   *bufio.Reader
 }
 
 // startGuard starts a guard, which creates folder and removes it at the end.
@@ -48,7 +48,7 @@ func startGuard(id identity, env []string, folder string, server ...string) (*gu
 	err = cmd.Start()
 	askEnd.Close()
 	replyEnd.Close()
-	g := &guard{cmd: cmd, ask: ask, replies: replies, reader: bufio.NewReader(replies)}
+	g := &guard{cmd: cmd, requests: ask, replies: replies, reader: bufio.NewReader(replies)}
 	if err != nil {
 		ask.Close()
 		replies.Close()
@@ -74,45 +74,45 @@ func (g *guard) reply() (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
-// tell sends the guard one line and returns its reply.
-func (g *guard) tell(line string) (string, error) {
+// send sends the guard one line and returns its reply.
+func (g *guard) send(line string) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ask == nil {
+	if g.requests == nil {
 		return "", errors.New("the server has been stopped")
 	}
-	if _, err := g.ask.WriteString(line + "\n"); err != nil {
+	if _, err := g.requests.WriteString(line + "\n"); err != nil {
 		return "", fmt.Errorf("the guard process of the server is gone: %w", err)
 	}
-	answer, err := g.reply()
+	reply, err := g.reply()
 	if err != nil {
 		return "", fmt.Errorf("the guard process of the server does not reply: %w", err)
 	}
-	return answer, nil
+	return reply, nil
 }
 
 func (g *guard) start() (pid int, err error) {
-	answer, err := g.tell("start")
+	reply, err := g.send("start")
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(answer)
+	return strconv.Atoi(reply)
 }
 
 func (g *guard) running() (bool, error) {
-	answer, err := g.tell("running")
-	return answer == "yes", err
+	reply, err := g.send("running")
+	return reply == "yes", err
 }
 
 // end makes the guard end the server and remove its folder, and waits for it.
 func (g *guard) end() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ask == nil {
+	if g.requests == nil {
 		return nil
 	}
-	g.ask.Close()
-	g.ask = nil
+	g.requests.Close()
+	g.requests = nil
 	g.replies.Close()
 	return g.cmd.Wait()
 }

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// oldest is the oldest major version that pglock works with.
-const oldest = 12
+// oldestMajor is the oldest major version that pglock works with.
+const oldestMajor = 12
 
 // Options describe the server to start. The zero value means a server of the newest
 // available version, on a Unix socket.
@@ -53,8 +53,8 @@ func FromEnv() (Options, error) {
 	}
 	if v := os.Getenv("PGLOCK_TEST_POSTGRES"); v != "" {
 		major, err := strconv.Atoi(v)
-		if err != nil || major < oldest {
-			return Options{}, fmt.Errorf("PGLOCK_TEST_POSTGRES=%s is not a major version of at least %d, such as 17", v, oldest)
+		if err != nil || major < oldestMajor {
+			return Options{}, fmt.Errorf("PGLOCK_TEST_POSTGRES=%s is not a major version of at least %d, such as 17", v, oldestMajor)
 		}
 		o.Major = major
 	}
@@ -68,8 +68,8 @@ func (o Options) logf(format string, args ...any) {
 }
 
 func (o Options) validate() error {
-	if o.Major != 0 && o.Major < oldest {
-		return fmt.Errorf("pgserver: major version %d is older than %d", o.Major, oldest)
+	if o.Major != 0 && o.Major < oldestMajor {
+		return fmt.Errorf("pgserver: major version %d is older than %d", o.Major, oldestMajor)
 	}
 	for name, value := range o.Settings {
 		if !settingName.MatchString(name) {

@@ -167,7 +167,7 @@ func (p Program) Start(ctx context.Context, setup func(folder string) (files map
 			return nil, err
 		}
 		folder := filepath.Join(parent, name)
-		if len(folder) > 60 || !plainPath.MatchString(parent) {
+		if len(folder) > 60 || !safePath.MatchString(parent) {
 			continue
 		}
 		files, args := setup(folder)
@@ -211,6 +211,6 @@ func (p *Process) Logs() string {
 // Stop ends the process and removes its folder. A second Stop does nothing.
 func (p *Process) Stop() error {
 	// Postgres does not need this signal. end reports whether the process has ended.
-	_, _ = p.guard.tell("signal TERM")
+	_, _ = p.guard.send("signal TERM")
 	return p.guard.end()
 }

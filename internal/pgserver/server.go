@@ -21,9 +21,9 @@ import (
 // A Server is a throwaway Postgres server, or an existing one (see [Options.Database]).
 // It is safe for concurrent use.
 type Server struct {
-	options Options
-	address address
-	ready   string // the database in an existing server's connection string
+	options    Options
+	address    address
+	existingDB string // the database in an existing server's connection string
 
 	// Unset for an existing server.
 	bin    Binaries
@@ -35,7 +35,7 @@ type Server struct {
 	pid int
 }
 
-var errNotOurs = errors.New("pgserver: cannot stop or start an existing server; use one that Start started")
+var errExistingServer = errors.New("pgserver: cannot stop or start an existing server; use one that Start started")
 
 // Start starts a server, or connects to the one of [Options.Database], and returns when
 // it accepts connections. ctx covers only the start: the server lives until Stop, or
@@ -125,7 +125,7 @@ func (s *Server) makeFolder(port int) error {
 			return err
 		}
 		s.folder = filepath.Join(parent, name)
-		if socket := fmt.Sprintf("%s/.s.PGSQL.%d.lock", s.folder, port); len(socket) > 103 || !plainPath.MatchString(parent) {
+		if socket := fmt.Sprintf("%s/.s.PGSQL.%d.lock", s.folder, port); len(socket) > 103 || !safePath.MatchString(parent) {
 			continue
 		}
 		s.guard, err = startGuard(s.id, s.bin.Env, s.folder,
@@ -144,8 +144,8 @@ func folderParents() []string {
 	return []string{os.Getenv("TMPDIR"), memoryDir(), "/tmp", "/var/tmp"}
 }
 
-// plainPath matches paths that need no quoting in postgresql.conf and connection strings.
-var plainPath = regexp.MustCompile(`^/[A-Za-z0-9._/+-]*$`)
+// safePath matches paths that need no quoting in postgresql.conf and connection strings.
+var safePath = regexp.MustCompile(`^/[A-Za-z0-9._/+-]*$`)
 
 func randomName(prefix string) (string, error) {
 	var b [5]byte
@@ -276,9 +276,9 @@ const (
 // its end.
 func (s *Server) Shutdown(ctx context.Context, mode Mode) error {
 	if s.guard == nil {
-		return errNotOurs
+		return errExistingServer
 	}
-	if _, err := s.guard.tell("signal " + string(mode)); err != nil {
+	if _, err := s.guard.send("signal " + string(mode)); err != nil {
 		return fmt.Errorf("pgserver: shutting down: %w", err)
 	}
 	ticker := time.NewTicker(5 * time.Millisecond)
@@ -304,9 +304,9 @@ func (s *Server) Shutdown(ctx context.Context, mode Mode) error {
 // Restart. It also kills the sessions, if the system can list them.
 func (s *Server) Kill() error {
 	if s.guard == nil {
-		return errNotOurs
+		return errExistingServer
 	}
-	if _, err := s.guard.tell("kill"); err != nil {
+	if _, err := s.guard.send("kill"); err != nil {
 		return fmt.Errorf("pgserver: killing the server: %w", err)
 	}
 	s.setPID(0)
@@ -317,7 +317,7 @@ func (s *Server) Kill() error {
 // if it runs.
 func (s *Server) Restart(ctx context.Context) error {
 	if s.guard == nil {
-		return errNotOurs
+		return errExistingServer
 	}
 	if err := s.Shutdown(ctx, Fast); err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 // a Base Backup Using the Low Level API").
 func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	if s.guard == nil {
-		return nil, errNotOurs
+		return nil, errExistingServer
 	}
 	standby := &Server{options: s.options, bin: s.bin, id: s.id}
 	port := 5432 // only names the socket, unless TCP is set

@@ -74,7 +74,8 @@ var (
 	// secretSetting matches the setting of a secret and its value.
 	secretSetting = regexp.MustCompile(secretStart.String() + `('(?:[^'\\]|\\.)*'?|[^\s&]+)`)
 
-	// secretStart matches up to the start of a secret, in key=value form or in the query of a URI.
+	// secretStart matches up to the start of a secret, in key=value form or in the query
+	// of a URI.
 	secretStart = regexp.MustCompile(`(?i)((?:password|passfile|secret|scram_client_key|scram_server_key)\s*=\s*)`)
 
 	// quoted matches a quoted value. The secret may continue after it.

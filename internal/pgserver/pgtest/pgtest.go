@@ -174,7 +174,7 @@ func stopAfter(t testing.TB, server *pgserver.Server) {
 }
 
 // start starts a server with the options of o and of the environment.
-func start(o pgserver.Options, ready bool) (*pgserver.Server, error) {
+func start(o pgserver.Options, shared bool) (*pgserver.Server, error) {
 	env, err := pgserver.FromEnv()
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func start(o pgserver.Options, ready bool) (*pgserver.Server, error) {
 	if o.Major == 0 && o.BinDir == "" {
 		o.Major, o.BinDir = env.Major, env.BinDir
 	}
-	if ready {
+	if shared {
 		o.Database = env.Database
 	}
 	if o.Log == nil {

@@ -16,9 +16,9 @@ func connectTo(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("pgserver: the connection string of the existing server: %w", err)
 	}
 	s := &Server{
-		options: o,
-		address: address{host: config.Host, port: int(config.Port), user: config.User, password: config.Password},
-		ready:   config.Database,
+		options:    o,
+		address:    address{host: config.Host, port: int(config.Port), user: config.User, password: config.Password},
+		existingDB: config.Database,
 	}
 	conn, err := s.connect(ctx, s.maintenance())
 	if err != nil {
