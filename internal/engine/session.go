@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	errUnlockDenied = errors.New("Postgres reported that the session did not hold the lock to release")
+	errUnlockDenied = errors.New("the server reported that the session did not hold the lock to release")
 	errSwapped      = fmt.Errorf("%w: another backend replied", ErrPooler)
 	errReset        = fmt.Errorf("%w: the session was reset", ErrPooler)
 	errSilent       = errors.New("no answer within the heartbeat")
