@@ -112,7 +112,7 @@ func newMultiLock(engine *engine.Engine, holds []*engine.Hold) *multiLock {
 
 func (m *multiLock) Release() error {
 	var errs []error
-	for _, err := range m.engine.ReleaseTogether(m.holds) {
+	for _, err := range m.engine.ReleaseAll(m.holds) {
 		if err != nil && !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
 			errs = append(errs, err)
 		}

@@ -75,7 +75,7 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	for err == nil && slices.ContainsFunc(held, func(h *engine.Hold) bool { return h.Err() != nil }) {
 		// A session ended while LockAll waited for other locks. Start again, as the
 		// caller would.
-		l.engine.ReleaseTogether(held)
+		l.engine.ReleaseAll(held)
 		held, err = l.acquireInOrder(ctx, op, keys, r, deadline)
 	}
 	if err != nil {
@@ -97,7 +97,7 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 func (l *Locker) acquireInOrder(ctx context.Context, op string, keys []Key, r request, deadline time.Time) (held []*engine.Hold, err error) {
 	defer func() {
 		if err != nil {
-			l.engine.ReleaseTogether(held)
+			l.engine.ReleaseAll(held)
 		}
 	}()
 	engineKeys := make([]engine.Key, len(keys))
@@ -109,14 +109,14 @@ func (l *Locker) acquireInOrder(ctx context.Context, op string, keys []Key, r re
 		if !deadline.IsZero() {
 			limit = max(time.Until(deadline), time.Nanosecond)
 		}
-		holds, errs := l.engine.AcquireTogether(ctx, engineKeys[len(held):], r.mode(), limit)
+		holds, errs := l.engine.AcquireAll(ctx, engineKeys[len(held):], r.mode(), limit)
 		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })
 		if n < 0 {
 			return append(held, holds...), nil
 		}
 		// No lock after the one to wait for may be held.
 		held = append(held, holds[:n]...)
-		l.engine.ReleaseTogether(slices.DeleteFunc(holds[n:], func(h *engine.Hold) bool { return h == nil }))
+		l.engine.ReleaseAll(slices.DeleteFunc(holds[n:], func(h *engine.Hold) bool { return h == nil }))
 		key := keys[len(held)]
 		if !errors.Is(errs[n], ErrNotAcquired) || ctx.Err() != nil {
 			return held, newError(op, []Key{key}, errs[n])

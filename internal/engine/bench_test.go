@@ -11,8 +11,8 @@ import (
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
-// yes is a session that says yes to everything at once, so that what is measured
-// is the engine.
+// yes is a Conn that replies yes to everything at once, so that only the engine is
+// measured.
 type yes struct{}
 
 func (y yes) AskSimple(ctx context.Context, sql string) (string, error) {

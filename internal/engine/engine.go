@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// A Key is an advisory lock's number. Pair says that it is two 32-bit numbers,
-// the first one in the upper half.
+// A Key is the number of an advisory lock. If Pair is set, it is two 32-bit numbers, the
+// first in the upper half.
 type Key struct {
 	ID   int64
 	Pair bool
 }
 
-// Mode is how a lock is held.
+// A Mode is how a lock is held.
 type Mode uint8
 
 const (
@@ -23,7 +23,7 @@ const (
 	Shared
 )
 
-// A Conn is what the engine needs of a session. The root package's Session says
+// A Conn is one connection, as the engine needs it. The root package's Session documents
 // what each method promises.
 type Conn interface {
 	AskSimple(ctx context.Context, sql string) (string, error)
@@ -34,150 +34,150 @@ type Conn interface {
 	Close() error
 }
 
-// Config is what an Engine is made of. Every field must be set.
+// A Config configures an Engine. Every field except Log must be set.
 type Config struct {
 	Open        func(context.Context) (Conn, error)
-	Sessions    int           // the most sessions at a time
-	Slice       time.Duration // the first wait in one statement
-	HandOver    time.Duration // how long a lock goes from hand to hand within the process
-	Heartbeat   time.Duration // within which a silent loss is noticed
+	Sessions    int           // the maximum number of sessions
+	Slice       time.Duration // how long the first wait in Postgres lasts
+	HandOver    time.Duration // how long a lock is handed over within the process
+	Heartbeat   time.Duration // a silent loss is noticed within this time
 	AllowPooler bool
 	Log         *slog.Logger
 }
 
-// How long things may take that nobody needs to choose.
+// Limits and durations that nobody needs to choose.
 const (
-	// openTimeout bounds the opening of a session; if there is another one, which can
-	// do its work, moreTimeout does.
-	openTimeout = 15 * time.Second
-	moreTimeout = 5 * time.Second
-	// fullPause is how long no further session is opened after one was not to be had.
-	fullPause = 2 * time.Second
-	// closeTimeout is how long Close waits for what is held to be unlocked.
+	// openTimeout bounds opening the only session. extraOpenTimeout applies if there is
+	// another session, which can do the work.
+	openTimeout      = 15 * time.Second
+	extraOpenTimeout = 5 * time.Second
+	// openPause is how long no session is opened after opening one failed.
+	openPause = 2 * time.Second
+	// closeTimeout is how long Close waits until held locks are unlocked.
 	closeTimeout = 5 * time.Second
-	// freshTime is for how long an answer of a session proves that it is there, so that
-	// locks that go from hand to hand within the process need not be confirmed each time.
+	// freshTime is how long a reply proves that a session is alive, so that not every
+	// hand-over within the process needs a confirmation.
 	freshTime = 2 * time.Millisecond
-	// resetTimeout bounds the taking back of settings on a pooler's session.
+	// resetTimeout bounds resetting the settings of a pooler's session.
 	resetTimeout = 3 * time.Second
-	// hot is how long a session waits for more work before it listens for its
-	// loss, which costs more to be called back from.
-	hot = 10 * time.Millisecond
-	// idleTimeout is how long a session is kept that holds nothing.
+	// idleSpin is how long a session waits for work before it blocks in Watch, which is
+	// slower to leave.
+	idleSpin = 10 * time.Millisecond
+	// idleTimeout is how long a session that holds nothing is kept.
 	idleTimeout = time.Minute
-	// pollInterval is between two tries when no session is free to wait.
+	// pollInterval is the time between two tries if no session is free to wait.
 	pollInterval = 20 * time.Millisecond
-	// maxWait is the longest that one statement waits for a lock.
+	// maxWait limits how long one statement waits for a lock.
 	maxWait = 15 * time.Minute
-	// lookInterval is between two looks whether others wait for a statement of ours that
-	// waits: shorter than Postgres' deadlock_timeout, 1 s by default. A look that takes
-	// long is followed by a pause of lookPause times as long.
-	lookInterval = 300 * time.Millisecond
-	lookPause    = 20
-	// retries is how often a request is taken to another session after the
-	// one that it was on was lost.
-	retries = 2
+	// monitorInterval is the time between two checks whether other sessions wait for one of
+	// our waiting statements. It is shorter than Postgres' deadlock_timeout, 1 s by
+	// default. After a slow check the pause is monitorPause times as long as the check.
+	monitorInterval = 300 * time.Millisecond
+	monitorPause    = 20
+	// maxRetries is how often a request moves to another session after its session was
+	// lost.
+	maxRetries = 2
 )
 
 // An Engine takes advisory locks for one process.
 type Engine struct {
 	config Config
-	ctx    context.Context // ends when the sessions must
+	ctx    context.Context // ends when the sessions must end
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // the goroutines of the sessions
+	wg     sync.WaitGroup // counts the goroutines of the sessions
 
 	roundTrips atomic.Uint64
-	channels   sync.Pool // for Holds to be told by, empty
+	readyChans sync.Pool // unused Hold.ready channels, empty
 
-	mu      sync.Mutex // guards everything below, and the insides of conns, entries and Holds
-	conns   []*conn    // in the order of their opening, none that is lost
-	entries map[Key]*entry
-	unused  []*entry      // to be used again
-	pollers []*entry      // that wait for a session to wait on
-	full    time.Time     // until when no further session is opened
-	looking bool          // a look is under way or due
-	rung    []*conn       // that have something new in their queues
-	woken   queue         // Holds that have an answer, to be told once mu is given up
-	closed  bool          // no new locks
-	held    int           // Holds that are granted
-	proved  string        // the server that proved to have advisory locks
-	drained chan struct{} // made by Close, closed when there is no entry any more
-	stats   Stats
+	mu           sync.Mutex // guards everything below, and the guarded fields of sessions, localLocks and Holds
+	sessions     []*session // in the order they were opened, without lost ones
+	locks        map[Key]*localLock
+	unusedLocks  []*localLock  // for reuse
+	pollers      []*localLock  // that wait for a session to wait on
+	noOpenUntil  time.Time     // no session is opened until then
+	monitoring   bool          // a check of the long waits is running or scheduled
+	toWake       []*session    // that must be woken when mu is unlocked
+	ready        queue         // Holds that have a reply, to be notified when mu is unlocked
+	closed       bool          // no new locks are taken
+	held         int           // number of granted Holds
+	provedServer string        // the server that has proved to have advisory locks
+	drained      chan struct{} // made by Close, closed when no lock is left
+	stats        Stats
 }
 
-// Stats are counts since the Engine was made, but for the first three, which are
-// of now.
+// Stats are counters since the Engine was created. The first three are current values
+// instead.
 type Stats struct {
-	Sessions int // sessions that are open or being opened
+	Sessions int // open sessions, and those being opened
 	Held     int // locks held
-	Waiting  int // requests that wait for a lock
+	Waiting  int // requests waiting for a lock
 
 	Acquired   uint64 // locks granted
 	Refused    uint64 // requests that ended without the lock
 	Lost       uint64 // locks lost with their session
-	Dropped    uint64 // locks whose handle was dropped, and that are still held
-	HandOvers  uint64 // locks that went from one holder to the next without Postgres
+	Dropped    uint64 // locks still held whose handle was dropped
+	HandOvers  uint64 // locks passed from one holder to the next without Postgres
 	RoundTrips uint64 // statements run
 }
 
-// New makes an Engine. It opens no session before one is needed.
+// New returns an Engine. It opens its first session when one is needed.
 func New(config Config) *Engine {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &Engine{config: config, ctx: ctx, cancel: cancel, entries: make(map[Key]*entry)}
-	e.channels.New = func() any { return make(chan struct{}, 1) }
+	e := &Engine{config: config, ctx: ctx, cancel: cancel, locks: make(map[Key]*localLock)}
+	e.readyChans.New = func() any { return make(chan struct{}, 1) }
 	return e
 }
 
-// Stats tells how things stand.
+// Stats returns the current statistics.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.stats
-	s.Sessions, s.Held, s.RoundTrips = len(e.conns), e.held, e.roundTrips.Load()
-	for _, ent := range e.entries {
-		s.Waiting += ent.queue.len()
+	s.Sessions, s.Held, s.RoundTrips = len(e.sessions), e.held, e.roundTrips.Load()
+	for _, l := range e.locks {
+		s.Waiting += l.queue.len()
 	}
 	return s
 }
 
-// Wait says how long a request may take. The zero value is as long as its ctx.
+// A Wait limits how long a request may take. The zero value means until its ctx is done.
 type Wait struct {
-	No  bool          // not to wait for a lock that is held
-	For time.Duration // for the whole request, connecting included, if not 0
+	No  bool          // do not wait for a lock that is held
+	For time.Duration // limits the whole request, including connecting, if not 0
 
-	// Part says that the request goes on, as another one, when For is over: that it was
-	// refused by then is not counted.
+	// Part means that the caller continues the request as another one when For is over,
+	// so that running into For does not count as a refusal.
 	Part bool
 }
 
-// Acquire gets the lock or returns why not: [ErrNotAcquired] if a server said that the
-// lock is held, [ErrUnavailable] if none could say, both with ctx's error if that ended
-// the wait, or what else prevents it. In that case nothing is held.
+// Acquire acquires the lock. On error nothing is held. The error is [ErrNotAcquired] if a
+// server reported that the lock is held, and [ErrUnavailable] if no server replied; both
+// wrap ctx's error if ctx ended the wait. Any other error is what prevented it.
 func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*Hold, error) {
 	if ctx.Err() != nil {
-		return nil, unanswered(ctx)
+		return nil, noReplyError(ctx)
 	}
 	h := e.newHold(mode, wait.No)
-	h.part = wait.Part
-	h.bound(ctx, wait)
+	h.partial = wait.Part
+	h.setDeadline(ctx, wait)
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
 		return nil, ErrClosed
 	}
-	e.ask(e.entry(key), h)
-	e.unlockAndHelp()
-	acquired, settled, err := h.await(ctx, wait)
-	if settled != nil && !settle(settled) {
-		e.hurry(h.ent, settled)
+	e.request(e.localLock(key), h)
+	e.unlockMuAndHelp()
+	acquired, settled, err := h.awaitRequest(ctx, wait)
+	if settled != nil && !awaitSettled(settled) {
+		e.killWait(h.lock, settled)
 	}
 	return acquired, err
 }
 
-// AcquireTogether is Acquire without waiting for locks that are held, for several keys
-// at once, which travel together. It returns a Hold or an error for each, within limit
-// if that is not 0.
-func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, limit time.Duration) ([]*Hold, []error) {
+// AcquireAll tries to acquire several locks in shared round trips, without waiting
+// for locks that are held. It returns a Hold or an error for each key. If limit is not 0,
+// it bounds the whole call.
+func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit time.Duration) ([]*Hold, []error) {
 	wait := Wait{No: true, For: limit}
 	holds, errs := make([]*Hold, len(keys)), make([]error, len(keys))
 	fail := func(err error) ([]*Hold, []error) {
@@ -187,7 +187,7 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, lim
 		return holds, errs
 	}
 	if ctx.Err() != nil {
-		return fail(unanswered(ctx))
+		return fail(noReplyError(ctx))
 	}
 	e.mu.Lock()
 	if e.closed {
@@ -196,46 +196,47 @@ func (e *Engine) AcquireTogether(ctx context.Context, keys []Key, mode Mode, lim
 	}
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
-		holds[i].bound(ctx, wait)
-		e.ask(e.entry(key), holds[i])
+		holds[i].setDeadline(ctx, wait)
+		e.request(e.localLock(key), holds[i])
 	}
-	e.unlockAndHelp()
+	e.unlockMuAndHelp()
 	var underWay []<-chan struct{}
 	for i := range holds {
 		var settled chan struct{}
-		holds[i], settled, errs[i] = holds[i].await(ctx, wait)
+		holds[i], settled, errs[i] = holds[i].awaitRequest(ctx, wait)
 		if settled != nil {
 			underWay = append(underWay, settled)
 		}
 	}
 	if underWay != nil {
-		settle(underWay...)
+		awaitSettled(underWay...)
 	}
 	return holds, errs
 }
 
-// ReleaseTogether is Release for several, which travel together.
-func (e *Engine) ReleaseTogether(holds []*Hold) []error {
+// ReleaseAll releases several locks in shared round trips, and returns the error of
+// each Release.
+func (e *Engine) ReleaseAll(holds []*Hold) []error {
 	errs, asked := make([]error, len(holds)), make([]bool, len(holds))
 	e.mu.Lock()
 	for i, h := range holds {
-		asked[i], errs[i] = h.begin()
+		asked[i], errs[i] = h.beginRelease()
 	}
-	e.unlockAndHelp()
+	e.unlockMuAndHelp()
 	for i, h := range holds {
 		if asked[i] {
-			errs[i] = h.answer()
+			errs[i] = h.awaitRelease()
 		}
 	}
 	return errs
 }
 
-// Query runs a statement of one text value on a session that is not waiting, and
-// returns its answer. ctx bounds the waiting for it. A statement that takes longer
-// than half a heartbeat costs its session.
+// Query runs a statement that returns one text value, on a session that is not waiting
+// for a lock. ctx bounds only the wait for the result. A statement that takes longer than
+// half a heartbeat costs its session.
 func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string, error) {
 	if ctx.Err() != nil {
-		return "", unanswered(ctx)
+		return "", noReplyError(ctx)
 	}
 	q := &query{sql: sql, args: args, ready: make(chan struct{})}
 	e.mu.Lock()
@@ -243,31 +244,31 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 		e.mu.Unlock()
 		return "", ErrClosed
 	}
-	e.aside().push(op{kind: opQuery, query: q})
-	e.unlock()
+	e.sideSession().push(op{kind: opQuery, query: q})
+	e.unlockMu()
 	select {
 	case <-q.ready:
-		return q.answer, q.err
+		return q.reply, q.err
 	case <-ctx.Done():
-		return "", unanswered(ctx)
+		return "", noReplyError(ctx)
 	}
 }
 
-// Dropped says that the handle of a lock was dropped that is still held.
+// Dropped records and logs that the handle of a held lock was dropped.
 func (e *Engine) Dropped(what string) {
 	e.mu.Lock()
 	closed := e.closed
 	e.stats.Dropped++
-	e.unlock()
+	e.unlockMu()
 	if !closed {
-		e.logWarn("the handle of a lock was dropped without Unlock: it is held until the Locker is closed", "lock", what)
+		e.logWarn("a lock handle was dropped without Unlock: the lock stays held until the Locker is closed", "lock", what)
 	}
 }
 
-// Close takes no new locks, ends all waiting with [ErrClosed], tells those who
-// asked to be told (see [Hold.Notify]), waits for what is held to be unlocked,
-// for five seconds at the most, and ends the sessions. What is held even then is
-// lost. It returns how many locks that were.
+// Close ends the Engine. It takes no new locks, ends all waiting with [ErrClosed], calls
+// the functions given to [Hold.Notify], waits up to five seconds until held locks are
+// unlocked, and closes the sessions. Locks that are still held then are lost. Close
+// returns their number.
 func (e *Engine) Close() (lost int) {
 	e.mu.Lock()
 	if e.closed {
@@ -276,22 +277,22 @@ func (e *Engine) Close() (lost int) {
 		return 0
 	}
 	e.closed = true
-	for _, ent := range e.entries {
-		for h := ent.queue.front(); h != nil; h = ent.queue.front() {
-			ent.queue.remove(h)
+	for _, l := range e.locks {
+		for h := l.queue.front(); h != nil; h = l.queue.front() {
+			l.queue.remove(h)
 			h.refuse(ErrClosed)
 		}
-		for _, h := range ent.holders {
+		for _, h := range l.holders {
 			for _, f := range h.notify {
 				f(ErrClosed)
 			}
 		}
-		e.abandon(ent)
+		e.abandon(l)
 	}
-	if len(e.entries) > 0 {
+	if len(e.locks) > 0 {
 		e.drained = make(chan struct{})
 		drained := e.drained
-		e.unlock()
+		e.unlockMu()
 		timer := time.NewTimer(closeTimeout)
 		select {
 		case <-drained:
@@ -301,171 +302,171 @@ func (e *Engine) Close() (lost int) {
 		e.mu.Lock()
 	}
 	lost = e.held
-	for len(e.conns) > 0 {
-		if c := e.conns[0]; c.busy && (len(c.batch) > 0 || !c.open || !c.shared) {
-			c.kill() // it would not look up before it has its answer; one that is lent is reset first
+	for len(e.sessions) > 0 {
+		if s := e.sessions[0]; s.busy && (len(s.batch) > 0 || !s.open || !s.shared) {
+			s.kill() // it would not check for work before its reply arrives; a pooler's session is reset first
 		}
-		e.lose(e.conns[0], ErrClosed)
+		e.sessionLost(e.sessions[0], ErrClosed)
 	}
-	e.unlock()
+	e.unlockMu()
 	e.cancel()
 	e.wg.Wait()
 	return lost
 }
 
-// entry finds the key's entry or makes one.
-func (e *Engine) entry(key Key) *entry {
-	if ent := e.entries[key]; ent != nil {
-		return ent
+// localLock returns the lock of key, and creates it if necessary.
+func (e *Engine) localLock(key Key) *localLock {
+	if l := e.locks[key]; l != nil {
+		return l
 	}
-	var ent *entry
-	if last := len(e.unused) - 1; last >= 0 {
-		ent = e.unused[last]
-		e.unused[last] = nil
-		e.unused = e.unused[:last]
+	var l *localLock
+	if last := len(e.unusedLocks) - 1; last >= 0 {
+		l = e.unusedLocks[last]
+		e.unusedLocks[last] = nil
+		e.unusedLocks = e.unusedLocks[:last]
 	} else {
-		ent = new(entry)
+		l = new(localLock)
 	}
-	*ent = entry{key: key}
-	ent.holders = ent.first[:0]
-	e.entries[key] = ent
-	return ent
+	*l = localLock{key: key}
+	l.holders = l.first[:0]
+	e.locks[key] = l
+	return l
 }
 
-// maxUnused is how many entries are kept to be used again.
-const maxUnused = 1024
+// maxUnusedLocks is how many unused localLocks are kept for reuse.
+const maxUnusedLocks = 1024
 
-// drop takes away an entry that is idle and wanted by nobody.
-func (e *Engine) drop(ent *entry) {
-	delete(e.entries, ent.key)
-	if !ent.probing && len(e.unused) < maxUnused { // nothing that is under way points to it
-		e.unused = append(e.unused, ent)
+// dropLock removes an idle lock that nobody wants.
+func (e *Engine) dropLock(l *localLock) {
+	delete(e.locks, l.key)
+	if !l.probing && len(e.unusedLocks) < maxUnusedLocks { // no operation under way points to it
+		e.unusedLocks = append(e.unusedLocks, l)
 	}
-	if len(e.entries) == 0 && e.drained != nil {
+	if len(e.locks) == 0 && e.drained != nil {
 		close(e.drained)
 		e.drained = nil
 	}
 }
 
-// laden is how many locks a session takes before new ones go to another. Whenever
-// a transaction ends, Postgres walks through all locks that its backend holds
-// (LockReleaseAll in lock.c), which are an expense to every later statement: with
-// 10,000 it is a millisecond, with 50,000 ten.
-const laden = 10_000
+// maxLocksPerSession limits how many locks a session holds before new ones go to another
+// session. At the end of every transaction Postgres walks through all locks of the
+// backend (LockReleaseAll in lock.c), so they slow down every later statement: 10,000
+// locks cost a millisecond, 50,000 ten.
+const maxLocksPerSession = 10_000
 
-// room reports whether a further session may be opened.
-func (e *Engine) room() bool {
-	return len(e.conns) < e.config.Sessions && (len(e.conns) == 0 || !time.Now().Before(e.full))
+// canOpen reports whether another session may be opened.
+func (e *Engine) canOpen() bool {
+	return len(e.sessions) < e.config.Sessions && (len(e.sessions) == 0 || !time.Now().Before(e.noOpenUntil))
 }
 
-// serving returns a session that is not waiting for a lock, or that soon will not be;
-// other than not, and nil if there is no other.
-func (e *Engine) serving(not *conn) *conn {
-	var opening, lightest, waiting *conn
-	for _, c := range e.conns {
+// servingSession returns a session other than except that is not waiting for a lock, or
+// that will soon not be. It returns nil if there is no other session.
+func (e *Engine) servingSession(except *session) *session {
+	var opening, lightest, waiting *session
+	for _, s := range e.sessions {
 		switch {
-		case c == not:
-		case c.waiting != nil:
+		case s == except:
+		case s.waiting != nil:
 			if waiting == nil {
-				waiting = c
+				waiting = s
 			}
-		case len(c.held)+len(c.queue) >= laden:
-			if lightest == nil || len(c.held)+len(c.queue) < len(lightest.held)+len(lightest.queue) {
-				lightest = c
+		case len(s.held)+len(s.queue) >= maxLocksPerSession:
+			if lightest == nil || len(s.held)+len(s.queue) < len(lightest.held)+len(lightest.queue) {
+				lightest = s
 			}
-		case c.open:
-			return c
+		case s.open:
+			return s
 		case opening == nil:
-			opening = c
+			opening = s
 		}
 	}
 	switch {
 	case opening != nil:
 		return opening
-	case lightest != nil && len(e.conns) >= e.config.Sessions/2:
-		return lightest // the other half is for those who wait
-	case e.room():
-		return e.open()
+	case lightest != nil && len(e.sessions) >= e.config.Sessions/2:
+		return lightest // the other half is for waiting
+	case e.canOpen():
+		return e.openSession()
 	case lightest != nil:
 		return lightest
 	}
 	return waiting // its queue is served between two waits
 }
 
-// idle returns an open session other than not that waits for nothing and can be asked
-// at once, or nil.
-func (e *Engine) idle(not *conn) *conn {
-	for _, c := range e.conns {
-		if c != not && c.open && c.waiting == nil {
-			return c
+// idleSession returns an open session other than except that waits for nothing and can be
+// used at once, or nil.
+func (e *Engine) idleSession(except *session) *session {
+	for _, s := range e.sessions {
+		if s != except && s.open && s.waiting == nil {
+			return s
 		}
 	}
 	return nil
 }
 
-// waiter returns an open session that holds nothing and has nothing to do, or nil; then
-// one is being opened, if there is room. It leaves one session to those who do not wait,
-// if there may be more than one.
-func (e *Engine) waiter() *conn {
+// waitSession returns an open session that holds nothing and has nothing to do. If there is
+// none, it opens one if there is room, and returns nil. If there may be more than one
+// session, it keeps one free for requests that do not wait.
+func (e *Engine) waitSession() *session {
 	waiting := 0
-	var idle *conn
+	var idle *session
 	opening := false
-	for _, c := range e.conns {
+	for _, s := range e.sessions {
 		switch {
-		case c.waiting != nil:
+		case s.waiting != nil:
 			waiting++
-		case !c.open:
+		case !s.open:
 			opening = true
-		case len(c.held) == 0 && len(c.queue) == 0 && len(c.batch) == 0:
-			idle = c
+		case len(s.held) == 0 && len(s.queue) == 0 && len(s.batch) == 0:
+			idle = s
 		}
 	}
 	most := e.config.Sessions
-	if !e.room() {
-		most = len(e.conns)
+	if !e.canOpen() {
+		most = len(e.sessions)
 	}
 	switch {
 	case most > 1 && waiting >= most-1:
 		return nil
 	case idle != nil:
 		return idle
-	case !opening && e.room():
-		e.open()
+	case !opening && e.canOpen():
+		e.openSession()
 	}
 	return nil
 }
 
-// opened gives a session that has just been opened something to do.
-func (e *Engine) opened(c *conn) {
-	if len(e.pollers) == 0 || len(c.queue) > 0 {
+// sessionOpened gives work to a session that was just opened.
+func (e *Engine) sessionOpened(s *session) {
+	if len(e.pollers) == 0 || len(s.queue) > 0 {
 		return
 	}
-	if e.waiter() == c {
-		e.waitOn(e.nextPoller(), c)
+	if e.waitSession() == s {
+		e.waitOn(e.nextPoller(), s)
 	}
 }
 
-// aside returns a session for a statement that may take long: one that holds nothing,
-// so that no lock is lost if it takes too long, unless there is no room for one.
-func (e *Engine) aside() *conn {
-	for _, c := range e.conns {
-		if c.waiting == nil && len(c.held) == 0 {
-			return c
+// sideSession returns a session for a statement that may take long. It prefers one that
+// holds nothing, so that no lock is lost if the statement takes too long.
+func (e *Engine) sideSession() *session {
+	for _, s := range e.sessions {
+		if s.waiting == nil && len(s.held) == 0 {
+			return s
 		}
 	}
-	if e.room() {
-		return e.open()
+	if e.canOpen() {
+		return e.openSession()
 	}
-	return e.serving(nil)
+	return e.servingSession(nil)
 }
 
-// open begins a session. What is queued for it runs once it is there.
-func (e *Engine) open() *conn {
-	c := &conn{engine: e, owner: runner, busy: true, wake: make(chan struct{}, 1), forgetBackend: func() {}}
-	e.conns = append(e.conns, c)
+// openSession starts a new session. Queued operations run when it is open.
+func (e *Engine) openSession() *session {
+	s := &session{engine: e, owner: runner, busy: true, wakeup: make(chan struct{}, 1), forgetBackend: func() {}}
+	e.sessions = append(e.sessions, s)
 	e.wg.Add(1)
-	go c.run()
-	return c
+	go s.run()
+	return s
 }
 
 func (e *Engine) logWarn(msg string, args ...any) {

@@ -15,12 +15,12 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// A bench is a fake server with transit of half a millisecond each way, inside a
-// synctest bubble, and what can be done with it.
+// A bench is a fake server with a transit time of half a millisecond each way, in a
+// synctest bubble, with helpers for tests.
 type bench struct {
 	*testing.T
 	*server
-	faults []func(b *backend, st *statement) (fault, bool) // the first that applies
+	faults []func(b *backend, st *statement) (fault, bool) // the first that applies is used
 }
 
 const (
@@ -72,8 +72,8 @@ func (t *bench) faultOf(b *backend, st *statement) fault {
 	return f
 }
 
-// once makes the n-th statement from now on (the first is 1) go wrong that
-// begins so, as [statement.String] shows it.
+// once injects f into the n-th statement from now on (the first is 1) whose
+// [statement.String] starts with begins.
 func (t *bench) once(n int, begins string, f fault) {
 	t.server.mu.Lock()
 	defer t.server.mu.Unlock()
@@ -94,7 +94,7 @@ func (t *bench) always(begins string, f fault) {
 	})
 }
 
-// engine is one process.
+// engine returns a new Engine, which stands for one process.
 func (t *bench) engine(change ...func(*Config)) *Engine {
 	config := Config{
 		Open: t.open, Sessions: 8, Slice: 750 * time.Millisecond, HandOver: 25 * time.Millisecond, Heartbeat: 10 * time.Second,
@@ -110,7 +110,7 @@ func (t *bench) engine(change ...func(*Config)) *Engine {
 func sessions(n int) func(*Config)           { return func(c *Config) { c.Sessions = n } }
 func handOver(d time.Duration) func(*Config) { return func(c *Config) { c.HandOver = d } }
 
-// acquire waits as long as it takes.
+// acquire acquires the lock without a time limit.
 func (t *bench) acquire(e *Engine, key Key, mode Mode) *Hold {
 	t.Helper()
 	h, err := e.Acquire(t.Context(), key, mode, Wait{})
@@ -120,24 +120,24 @@ func (t *bench) acquire(e *Engine, key Key, mode Mode) *Hold {
 	return h
 }
 
-// A request is an Acquire under way.
+// A request is a running Acquire.
 type request struct {
 	hold   *Hold
 	err    error
-	after  time.Duration // from the asking to the answer
+	took   time.Duration // how long it took
 	done   chan struct{}
 	cancel context.CancelFunc
 }
 
-// ask begins a request and lets it come as far as it comes at once.
-func (t *bench) ask(e *Engine, key Key, mode Mode, wait Wait) *request {
+// start starts a request and lets it run until it blocks.
+func (t *bench) start(e *Engine, key Key, mode Mode, wait Wait) *request {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &request{done: make(chan struct{}), cancel: cancel}
 	began := time.Now()
 	go func() {
 		defer close(r.done)
 		r.hold, r.err = e.Acquire(ctx, key, mode, wait)
-		r.after = time.Since(began)
+		r.took = time.Since(began)
 	}()
 	synctest.Wait()
 	return r
@@ -167,8 +167,8 @@ func (t *bench) must(err error) {
 	}
 }
 
-// soon checks that a request is granted within d, and unlocks.
-func (t *bench) soon(r *request, d time.Duration) {
+// grantedWithin checks that a request is granted within d, and releases the lock.
+func (t *bench) grantedWithin(r *request, d time.Duration) {
 	t.Helper()
 	select {
 	case <-r.done:
@@ -183,7 +183,7 @@ func (t *bench) soon(r *request, d time.Duration) {
 	}
 }
 
-// An outsider is another process, with a session that is used as it comes.
+// An outsider is another process, with one session that does not use the engine.
 type outsider struct {
 	t *bench
 	b *backend
@@ -212,7 +212,7 @@ func (o *outsider) unlock(key Key, mode Mode) {
 	}
 }
 
-// wait begins to wait, and says when it was granted.
+// wait starts to wait for the lock, and sends the time of the grant.
 func (o *outsider) wait(key Key, mode Mode) (granted chan time.Time) {
 	granted = make(chan time.Time, 1)
 	go func() {
@@ -227,7 +227,7 @@ func (o *outsider) wait(key Key, mode Mode) (granted chan time.Time) {
 	return granted
 }
 
-// held is who holds the key, and in which mode.
+// held returns the PIDs of the backends that hold the key.
 func (t *bench) held(key Key) (pids []int32) {
 	t.server.mu.Lock()
 	defer t.server.mu.Unlock()
@@ -249,7 +249,7 @@ func (t *bench) waiters(key Key) int {
 	return 0
 }
 
-// free checks that another process can have the key.
+// free checks that another process can acquire the key.
 func (t *bench) free(key Key) {
 	t.Helper()
 	o := t.outsider()
@@ -267,8 +267,8 @@ func (t *bench) stats(e *Engine, held, waiting int) {
 	}
 }
 
-// asked counts the statements that begin so.
-func (t *bench) asked(begins string) (n int) {
+// count counts the statements that start with begins.
+func (t *bench) count(begins string) (n int) {
 	t.server.mu.Lock()
 	defer t.server.mu.Unlock()
 	for _, line := range t.trace {
@@ -279,8 +279,8 @@ func (t *bench) asked(begins string) (n int) {
 	return n
 }
 
-// Within the process a lock goes from hand to hand, until the time for that is
-// over: then others have their turn, and lose it in the same way.
+// Within the process, a lock is handed over until HandOver is over. Then other processes
+// get their turn, and lose it in the same way.
 func TestHandOverIsBounded(t *testing.T) {
 	for _, bound := range []time.Duration{0, 5 * time.Millisecond, 25 * time.Millisecond} {
 		t.Run(bound.String(), func(t *testing.T) {
@@ -298,7 +298,7 @@ func TestHandOverIsBounded(t *testing.T) {
 					})
 				}
 				time.Sleep(100 * time.Millisecond)
-				before, unlocks := e.Stats(), t.asked("x1")
+				before, unlocks := e.Stats(), t.count("x1")
 				began, o := time.Now(), t.outsider()
 				took := (<-o.wait(one, Exclusive)).Sub(began)
 				if most := bound + time.Millisecond + trip + time.Millisecond; took > most {
@@ -306,8 +306,8 @@ func TestHandOverIsBounded(t *testing.T) {
 				}
 				o.unlock(one, Exclusive)
 				wg.Wait()
-				// Nobody else wanted it for 100 ms: that cost a round trip with
-				// an unlock for each bound that was over, five to begin the session, and no turn.
+				// No other process wanted it for 100 ms: that cost a round trip with an
+				// unlock at the end of each bound, five to open the session, and no turn.
 				if most := int(100*time.Millisecond/(bound+2*time.Millisecond)) + 8; unlocks > most {
 					t.Errorf("%d unlocks in 100 ms, with %d hand-overs", unlocks, before.HandOvers)
 				}
@@ -328,7 +328,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 20 {
 			mode := Mode(i / 5 % 2)
-			r := t.ask(e, one, mode, Wait{})
+			r := t.start(e, one, mode, Wait{})
 			wg.Go(func() {
 				<-r.done
 				t.must(r.err)
@@ -348,8 +348,8 @@ func TestFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-// Readers join those who hold a lock shared: without asking for a while, and
-// then after asking whether that keeps anybody waiting.
+// Readers join the holders of a shared lock: at first without a probe, later after a
+// probe whether that keeps other sessions waiting.
 func TestReadersJoin(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
@@ -362,21 +362,21 @@ func TestReadersJoin(t *testing.T) {
 		t.must(second.Release())
 		time.Sleep(30 * time.Millisecond)
 		t.must(t.acquire(e, one, Shared).Release())
-		if n := t.asked("queued"); n != 1 {
-			t.Errorf("%d questions to the only session there is", n)
+		if n := t.count("queued"); n != 1 {
+			t.Errorf("%d queries of the waiters on the only session", n)
 		}
-		time.Sleep(30 * time.Millisecond) // and there is another one
+		time.Sleep(30 * time.Millisecond) // now there is another session
 		t.must(t.acquire(e, one, Shared).Release())
-		if n := t.asked("locks Q1"); n != 1 {
+		if n := t.count("locks Q1"); n != 1 {
 			t.Errorf("%d probes", n)
 		}
 
-		// A writer elsewhere: it has its turn before those who come now.
+		// A writer in another process gets its turn before later readers.
 		time.Sleep(30 * time.Millisecond)
 		turn := o.wait(one, Exclusive)
 		_, err := e.Acquire(t.Context(), one, Shared, Wait{No: true})
 		t.wantErr(err, ErrNotAcquired)
-		late := t.ask(e, one, Shared, Wait{})
+		late := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if late.finished() {
 			t.Fatal("a reader overtook the writer")
@@ -384,28 +384,28 @@ func TestReadersJoin(t *testing.T) {
 		t.must(first.Release())
 		<-turn
 		if late.finished() {
-			t.Fatal("a reader holds it with the writer")
+			t.Fatal("a reader holds it together with the writer")
 		}
 		o.unlock(one, Exclusive)
-		t.soon(late, 10*time.Millisecond)
+		t.grantedWithin(late, 10*time.Millisecond)
 	})
 }
 
-// A writer that waited may give up, here or elsewhere: who stood behind it joins
-// those who hold the lock all the while.
+// A waiting writer may give up, in this process or in another. The readers behind it then
+// join the holders.
 func TestReadersJoinWhenTheWriterGivesUp(t *testing.T) {
 	t.Run("here", func(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			e := t.engine()
 			reader := t.acquire(e, one, Shared)
-			writer := t.ask(e, one, Exclusive, Wait{})
-			behind := t.ask(e, one, Shared, Wait{})
+			writer := t.start(e, one, Exclusive, Wait{})
+			behind := t.start(e, one, Shared, Wait{})
 			time.Sleep(time.Second)
 			if behind.finished() {
 				t.Error("a reader overtook the writer")
 			}
 			writer.cancel()
-			t.soon(behind, time.Second)
+			t.grantedWithin(behind, time.Second)
 			t.must(reader.Release())
 		})
 	})
@@ -415,20 +415,20 @@ func TestReadersJoinWhenTheWriterGivesUp(t *testing.T) {
 			reader := t.acquire(e, one, Shared)
 			time.Sleep(30 * time.Millisecond)
 			o.wait(one, Exclusive)
-			behind := t.ask(e, one, Shared, Wait{})
+			behind := t.start(e, one, Shared, Wait{})
 			time.Sleep(time.Second)
 			if behind.finished() {
 				t.Error("a reader overtook the writer")
 			}
 			o.b.Close()
-			t.soon(behind, time.Second)
+			t.grantedWithin(behind, time.Second)
 			t.must(reader.Release())
 		})
 	})
 }
 
-// With one session there is no other to ask on: the one that holds the lock is asked
-// whether somebody waits, and a writer elsewhere has its turn all the same.
+// With one session there is no other to probe on. The session that holds the lock queries
+// the waiters, and a writer in another process still gets its turn.
 func TestReadersJoinOnOneSession(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(sessions(1)), t.outsider()
@@ -437,7 +437,7 @@ func TestReadersJoinOnOneSession(t *testing.T) {
 		t.must(t.acquire(e, one, Shared).Release())
 		time.Sleep(time.Second)
 		turn := o.wait(one, Exclusive)
-		late := t.ask(e, one, Shared, Wait{})
+		late := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if late.finished() {
 			t.Fatal("a reader overtook the writer")
@@ -445,27 +445,27 @@ func TestReadersJoinOnOneSession(t *testing.T) {
 		t.must(first.Release())
 		<-turn
 		o.unlock(one, Exclusive)
-		t.soon(late, time.Second)
+		t.grantedWithin(late, time.Second)
 	})
 }
 
-// A probe takes the lock for an instant: Release answers only when that is over.
+// A probe takes the lock for an instant. Release returns only after that.
 func TestReleaseWaitsForTheProbe(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
 		first := t.acquire(e, one, Shared)
 		time.Sleep(30 * time.Millisecond)
-		t.must(t.acquire(e, one, Shared).Release()) // and a session to probe on is opened
+		t.must(t.acquire(e, one, Shared).Release()) // opens a session to probe on
 		time.Sleep(30 * time.Millisecond)
 		t.once(1, "locks Q1", fault{takes: 40 * time.Millisecond})
-		join := t.ask(e, one, Shared, Wait{})
+		join := t.start(e, one, Shared, Wait{})
 		time.Sleep(trip)
 		began := time.Now()
 		t.must(first.Release())
 		if time.Since(began) < 20*time.Millisecond {
-			t.Errorf("released after %v, while the probe was under way", time.Since(began))
+			t.Errorf("released after %v, while the probe was running", time.Since(began))
 		}
-		t.soon(join, 10*time.Millisecond)
+		t.grantedWithin(join, 10*time.Millisecond)
 		t.free(one)
 	})
 }
@@ -474,25 +474,25 @@ func TestNoWait(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 
-		// While the lock is being given back it will be free in a moment.
+		// While the lock is being unlocked, it will be free in a moment.
 		h := t.acquire(e, one, Exclusive)
 		go h.Release()
 		synctest.Wait()
-		r := t.ask(e, one, Exclusive, Wait{No: true})
-		t.soon(r, 10*time.Millisecond)
+		r := t.start(e, one, Exclusive, Wait{No: true})
+		t.grantedWithin(r, 10*time.Millisecond)
 
-		// While it is tried exclusively, a reader may still have it.
+		// While it is tried exclusively, a reader may still get it.
 		o.try(one, Shared)
-		writer := t.ask(e, one, Exclusive, Wait{No: true})
-		reader := t.ask(e, one, Shared, Wait{No: true})
+		writer := t.start(e, one, Exclusive, Wait{No: true})
+		reader := t.start(e, one, Shared, Wait{No: true})
 		<-writer.done
 		t.wantErr(writer.err, ErrNotAcquired)
-		t.soon(reader, 10*time.Millisecond)
+		t.grantedWithin(reader, 10*time.Millisecond)
 
-		// Of two who try, one has it.
+		// Of two that try, one gets it.
 		o.unlock(one, Shared)
-		first := t.ask(e, one, Exclusive, Wait{No: true})
-		second := t.ask(e, one, Exclusive, Wait{No: true})
+		first := t.start(e, one, Exclusive, Wait{No: true})
+		second := t.start(e, one, Exclusive, Wait{No: true})
 		<-second.done
 		t.wantErr(second.err, ErrNotAcquired)
 		<-first.done
@@ -501,30 +501,30 @@ func TestNoWait(t *testing.T) {
 		t.wantErr(err, ErrNotAcquired)
 		t.must(first.hold.Release())
 
-		// Nobody waits while another process is waited for.
+		// While another process holds it, no request without waiting waits.
 		o.try(one, Exclusive)
-		waiting := t.ask(e, one, Exclusive, Wait{})
+		waiting := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
 		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{No: true})
 		t.wantErr(err, ErrNotAcquired)
 		o.unlock(one, Exclusive)
-		t.soon(waiting, 10*time.Millisecond)
+		t.grantedWithin(waiting, 10*time.Millisecond)
 	})
 }
 
-// The first in the queue gives up, and who comes next wants it otherwise.
+// The first request in the queue gives up, and the next one wants another mode.
 func TestModeChangesInTheQueue(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Shared)
-		writer := t.ask(e, one, Exclusive, Wait{})
-		reader := t.ask(e, one, Shared, Wait{})
+		writer := t.start(e, one, Exclusive, Wait{})
+		reader := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if writer.finished() || reader.finished() || t.waiters(one) != 1 {
 			t.Fatal("the writer should wait in Postgres, and the reader behind it")
 		}
 		writer.cancel()
-		t.soon(reader, 20*time.Millisecond)
+		t.grantedWithin(reader, 20*time.Millisecond)
 		<-writer.done
 		t.wantErr(writer.err, ErrNotAcquired)
 		t.wantErr(writer.err, context.Canceled)
@@ -536,7 +536,7 @@ func TestModeChangesInTheQueue(t *testing.T) {
 	})
 }
 
-// More keys are waited for than there are sessions to wait on: they take turns.
+// If more keys have waiting requests than there are sessions to wait on, they take turns.
 func TestPolling(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(sessions(2)), t.outsider()
@@ -546,7 +546,7 @@ func TestPolling(t *testing.T) {
 			key := Key{ID: int64(i)}
 			keys = append(keys, key)
 			o.try(key, Exclusive)
-			requests = append(requests, t.ask(e, key, Exclusive, Wait{}))
+			requests = append(requests, t.start(e, key, Exclusive, Wait{}))
 		}
 		waited := make(map[Key]bool)
 		for range 40 {
@@ -559,7 +559,7 @@ func TestPolling(t *testing.T) {
 				}
 			}
 			if waiting > 1 {
-				t.Errorf("%d sessions wait, and none is left for those who do not", waiting)
+				t.Errorf("%d sessions wait, and none is left for other requests", waiting)
 			}
 		}
 		if len(waited) != len(keys) {
@@ -568,20 +568,20 @@ func TestPolling(t *testing.T) {
 		for i, r := range requests {
 			if t.waiters(keys[i]) == 0 {
 				o.unlock(keys[i], Exclusive)
-				t.soon(r, pollInterval+10*time.Millisecond)
+				t.grantedWithin(r, pollInterval+10*time.Millisecond)
 			} else {
 				defer func() {
 					o.unlock(keys[i], Exclusive)
-					t.soon(r, 10*time.Millisecond)
+					t.grantedWithin(r, 10*time.Millisecond)
 				}()
 			}
 		}
 	})
 }
 
-// Two others pass the lock to each other and never leave Postgres' queue. A wait that is
-// begun anew loses its place there, so waits grow until this process gets its turn; a wait
-// that keeps somebody else waiting is ended and begun anew.
+// Two other processes pass the lock to each other and never leave Postgres' lock queue. A
+// new wait loses its place there, so waits grow until this process gets its turn. A wait
+// that keeps another session waiting is ended and started again.
 func TestWaitsGrowBesideOthers(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
@@ -604,7 +604,7 @@ func TestWaitsGrowBesideOthers(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Second)
-		r := t.ask(e, one, Exclusive, Wait{For: time.Minute})
+		r := t.start(e, one, Exclusive, Wait{For: time.Minute})
 		<-r.done
 		close(stop)
 		t.must(r.err)
@@ -613,23 +613,23 @@ func TestWaitsGrowBesideOthers(t *testing.T) {
 	})
 }
 
-// Somebody waits for the end of a statement of ours that waits long, as CREATE INDEX
-// CONCURRENTLY does: it is ended within Postgres' deadlock_timeout.
+// Another session waits for the end of our long wait, as CREATE INDEX CONCURRENTLY does.
+// The wait ends within Postgres' deadlock_timeout.
 func TestLongWaitsEndWhenAwaited(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
-		h := t.acquire(e, two, Exclusive) // so that there is a session to look from
+		h := t.acquire(e, two, Exclusive) // opens a session to check from
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
 		e.mu.Lock()
-		e.entries[one].patience = patience{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
+		e.locks[one].history = waitHistory{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
 		e.mu.Unlock()
 		time.Sleep(time.Second) // the next wait is a long one
 		waiter := func() (pid int32) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
-			if long := e.waitingLong(); len(long) == 1 {
+			if long := e.longWaits(); len(long) == 1 {
 				for pid = range long {
 				}
 			}
@@ -637,28 +637,28 @@ func TestLongWaitsEndWhenAwaited(t *testing.T) {
 		}
 		pid := waiter()
 		if pid == 0 {
-			t.Fatal("no wait is long, which makes this test one of nothing")
+			t.Fatal("no wait is long, so this test checks nothing")
 		}
 		t.server.mu.Lock()
 		t.awaited = map[int32]bool{pid: true}
 		t.server.mu.Unlock()
 		time.Sleep(time.Second)
 		if waiter() != 0 {
-			t.Error("the wait goes on")
+			t.Error("the wait continues")
 		}
 		o.unlock(one, Exclusive)
-		t.soon(r, 10*time.Millisecond)
+		t.grantedWithin(r, 10*time.Millisecond)
 		t.must(h.Release())
 	})
 }
 
-// One who polls gives up, and nothing of it is left.
+// A polling request gives up, and leaves nothing behind.
 func TestPollerGivesUp(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(sessions(1)), t.outsider()
-		h := t.acquire(e, two, Exclusive) // so that the session is none to wait on
+		h := t.acquire(e, two, Exclusive) // so this session cannot wait
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100*time.Millisecond + pollInterval/2)
 		if t.waiters(one) != 0 {
 			t.Fatal("a session that holds a lock waits")
@@ -674,71 +674,71 @@ func TestPollerGivesUp(t *testing.T) {
 		t.must(h.Release())
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if len(e.pollers) > 0 || len(e.entries) > 0 {
-			t.Errorf("left: %d pollers, %d entries", len(e.pollers), len(e.entries))
+		if len(e.pollers) > 0 || len(e.locks) > 0 {
+			t.Errorf("left: %d pollers, %d locks", len(e.pollers), len(e.locks))
 		}
 	})
 }
 
-// With one session, a wait delays the others until the end of its slice, and
-// giving up ends the session.
+// With one session, a wait delays other requests until the end of its slice, and giving
+// up ends the session.
 func TestOneSession(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(sessions(1)), t.outsider()
 		o.try(one, Exclusive)
-		waiting := t.ask(e, one, Exclusive, Wait{})
+		waiting := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		if t.waiters(one) != 1 {
 			t.Fatal("the only session should wait")
 		}
-		other := t.ask(e, two, Exclusive, Wait{})
-		t.soon(other, 750*time.Millisecond)
+		other := t.start(e, two, Exclusive, Wait{})
+		t.grantedWithin(other, 750*time.Millisecond)
 		time.Sleep(2 * time.Second)
 		pids := t.pids()
 		waiting.cancel()
 		<-waiting.done
 		t.wantErr(waiting.err, context.Canceled)
 		o.unlock(one, Exclusive)
-		time.Sleep(trip) // the server may grant it before it sees that the client is gone
+		time.Sleep(trip) // the server may grant it before it notices that the client is gone
 		t.free(one)
 		t.must(t.acquire(e, two, Exclusive).Release())
 		if slices.Equal(pids, t.pids()) {
-			t.Error("how was the wait ended?")
+			t.Error("the wait was not ended by a signal")
 		}
 	})
 }
 
-// With several sessions giving up costs none.
+// With several sessions, giving up does not cost a session.
 func TestGivingUp(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(sessions(2)), t.outsider()
 		o.try(one, Exclusive)
 		for range 5 {
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			time.Sleep(100 * time.Millisecond)
 			r.cancel()
 			time.Sleep(10 * time.Millisecond)
 			if !r.finished() || t.waiters(one) != 0 {
-				t.Fatal("the wait goes on")
+				t.Fatal("the wait continues")
 			}
 		}
 		if n := t.server.opened; n != 3 { // one is the outsider's
 			t.Errorf("%d sessions were opened", n)
 		}
-		r := t.ask(e, one, Exclusive, Wait{For: 50 * time.Millisecond})
+		r := t.start(e, one, Exclusive, Wait{For: 50 * time.Millisecond})
 		<-r.done
 		t.wantErr(r.err, ErrNotAcquired)
-		if r.after > 50*time.Millisecond+2*trip {
-			t.Errorf("it took %v", r.after)
+		if r.took > 50*time.Millisecond+2*trip {
+			t.Errorf("it took %v", r.took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := e.Acquire(ctx, one, Exclusive, Wait{})
 		t.wantErr(err, ErrNotAcquired)
 		t.wantErr(err, context.DeadlineExceeded)
-		_, err = e.Acquire(ctx, two, Exclusive, Wait{}) // it is over
+		_, err = e.Acquire(ctx, two, Exclusive, Wait{}) // ctx is done
 		t.wantErr(err, context.DeadlineExceeded)
-		_, errs := e.AcquireTogether(ctx, []Key{one, two}, Exclusive, 0)
+		_, errs := e.AcquireAll(ctx, []Key{one, two}, Exclusive, 0)
 		t.wantErr(errs[0], context.DeadlineExceeded)
 		t.wantErr(errs[1], context.DeadlineExceeded)
 		t.stats(e, 0, 0)
@@ -746,55 +746,53 @@ func TestGivingUp(t *testing.T) {
 	})
 }
 
-// An order to cancel a wait that comes when the wait is over must not hit what
-// the session runs next.
+// An order to cancel a wait that comes after its end must not hit the next statement.
 func TestLateCancel(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		t.once(1, "cancel", fault{there: 50 * time.Millisecond})
 		t.always("locks x1", fault{takes: 80 * time.Millisecond})
 		r.cancel()
-		time.Sleep(10 * time.Millisecond) // there is a session to cancel from
+		time.Sleep(10 * time.Millisecond) // now there is a session to cancel from
 		o.unlock(one, Exclusive)
 		<-r.done
 		t.wantErr(r.err, context.Canceled)
 		t.free(one)
-		if t.asked("cancels") != 1 || t.asked("held") != 0 {
+		if t.count("cancels") != 1 || t.count("held") != 0 {
 			t.Error("the cancel request hit the unlock")
 		}
 	})
 }
 
-// No order is given to cancel a wait whose end is known, while it is asked what
-// came of it.
+// No cancel order is given for a wait that has ended, while its outcome is being queried.
 func TestNoCancelAfterTheWait(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
 		t.once(1, "wait", fault{err: pgError(sqlstate.DeadlockDetected)})
 		t.once(1, "held", fault{takes: 100 * time.Millisecond})
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
 		r.cancel()
 		<-r.done
 		t.wantErr(r.err, context.Canceled)
-		if t.asked("cancel") != 0 {
-			t.Error("what came of the wait was canceled")
+		if t.count("cancel") != 0 {
+			t.Error("the query of the outcome was canceled")
 		}
 		o.unlock(one, Exclusive)
 	})
 }
 
-// The session that should cancel a wait does not open: the session that waits, which
-// holds nothing, is closed.
+// The session that should cancel a wait does not open. The waiting session, which holds
+// nothing, is closed.
 func TestCancelFromASessionThatNeverOpens(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
-		r := t.ask(e, one, Exclusive, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
 		r.cancel()
@@ -812,7 +810,8 @@ func TestCancelFromASessionThatNeverOpens(t *testing.T) {
 	})
 }
 
-// Neither does the session that is to wait: who gives up does so at once.
+// The session that should wait does not open either. A request that gives up returns at
+// once.
 func TestWaitOnASessionThatNeverOpens(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e, o := t.engine(), t.outsider()
@@ -821,13 +820,13 @@ func TestWaitOnASessionThatNeverOpens(t *testing.T) {
 		t.server.mu.Lock()
 		t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
 		t.server.mu.Unlock()
-		r := t.ask(e, one, Exclusive, Wait{})
-		behind := t.ask(e, one, Shared, Wait{})
+		r := t.start(e, one, Exclusive, Wait{})
+		behind := t.start(e, one, Shared, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		for _, r := range []*request{r, behind} {
 			r.cancel()
 			if !r.finished() {
-				t.Error("giving up takes time")
+				t.Error("giving up took time")
 			}
 		}
 		o.unlock(one, Exclusive)
@@ -835,7 +834,8 @@ func TestWaitOnASessionThatNeverOpens(t *testing.T) {
 	})
 }
 
-// A batch fails in the middle: what was done is kept, what was not is done.
+// A batch fails in the middle. Operations that took effect are kept, and the others are
+// run.
 func TestBatchFails(t *testing.T) {
 	for _, state := range []string{sqlstate.OutOfMemory, sqlstate.QueryCanceled, "XX000"} {
 		for done := range 5 {
@@ -847,13 +847,13 @@ func TestBatchFails(t *testing.T) {
 					keep := t.acquire(e, Key{ID: 7}, Shared)
 					t.once(1, "locks X100", fault{takes: 10 * time.Millisecond})
 					t.once(1, "locks X1 x8 X2 S3", fault{err: pgError(state), done: done})
-					blocker := t.ask(e, Key{ID: 100}, Exclusive, Wait{})
-					requests := []*request{t.ask(e, one, Exclusive, Wait{})}
+					blocker := t.start(e, Key{ID: 100}, Exclusive, Wait{})
+					requests := []*request{t.start(e, one, Exclusive, Wait{})}
 					released := make(chan error, 1)
 					go func() { released <- give.Release() }()
 					synctest.Wait()
-					requests = append(requests, t.ask(e, two, Exclusive, Wait{}), t.ask(e, Key{ID: 3}, Shared, Wait{}))
-					t.soon(blocker, 20*time.Millisecond)
+					requests = append(requests, t.start(e, two, Exclusive, Wait{}), t.start(e, Key{ID: 3}, Shared, Wait{}))
+					t.grantedWithin(blocker, 20*time.Millisecond)
 					t.must(<-released)
 					t.free(Key{ID: 8})
 					for i, r := range requests {
@@ -873,8 +873,8 @@ func TestBatchFails(t *testing.T) {
 					for _, key := range []Key{one, two, {ID: 3}, {ID: 7}, {ID: 9}} {
 						t.free(key)
 					}
-					if t.asked("locks X1 x8 X2 S3") != 1 {
-						t.Error("there was no such batch")
+					if t.count("locks X1 x8 X2 S3") != 1 {
+						t.Error("the batch was never sent")
 					}
 				})
 			})
@@ -882,8 +882,8 @@ func TestBatchFails(t *testing.T) {
 	}
 }
 
-// The unlock and the next try of one key fail together, which leaves three ways
-// in which it may be held.
+// The unlock and the next try of a key fail together, which leaves three ways in which it
+// may be held.
 func TestUnlockAndTryFailTogether(t *testing.T) {
 	for _, modes := range [][2]Mode{{Exclusive, Exclusive}, {Exclusive, Shared}, {Shared, Exclusive}} {
 		for done := range 3 {
@@ -891,7 +891,7 @@ func TestUnlockAndTryFailTogether(t *testing.T) {
 				inBubble(t, func(t *bench) {
 					e := t.engine(handOver(0))
 					h := t.acquire(e, one, modes[0])
-					next := t.ask(e, one, modes[1], Wait{})
+					next := t.start(e, one, modes[1], Wait{})
 					t.once(1, "locks "+letter(opUnlock, one, modes[0])+"1 ", fault{err: pgError("XX000"), done: done})
 					t.must(h.Release())
 					<-next.done
@@ -911,7 +911,7 @@ func TestUnlockAndTryFailTogether(t *testing.T) {
 	}
 }
 
-// Statements fail before or after they had their effect.
+// Statements fail before or after they took effect.
 func TestStatementsFail(t *testing.T) {
 	fails := pgError("XX000")
 	inBubble(t, func(t *bench) {
@@ -924,7 +924,7 @@ func TestStatementsFail(t *testing.T) {
 			t.free(one)
 		}
 
-		// Twice is too often: the one who tries hears of it, with nothing held.
+		// Twice is too often: the request fails, and nothing is held.
 		t.once(1, "locks X1", fault{err: fails})
 		t.once(1, "locks X1", fault{err: fails})
 		_, err := e.Acquire(t.Context(), one, Exclusive, Wait{})
@@ -933,48 +933,48 @@ func TestStatementsFail(t *testing.T) {
 		}
 		t.free(one)
 
-		// It fails again, but had its effect.
+		// It fails again, but took effect.
 		t.once(1, "locks X1", fault{err: fails})
 		t.once(1, "locks X1", fault{err: fails, done: 1})
 		t.must(t.acquire(e, one, Exclusive).Release())
 		t.free(one)
 
-		// The lock was granted, and the wait failed then.
+		// The lock was granted, and then the wait failed.
 		for _, state := range []pgError{sqlstate.LockNotAvailable, sqlstate.QueryCanceled, sqlstate.OutOfMemory} {
 			o.try(one, Exclusive)
 			t.once(1, "wait", fault{err: state, done: 1})
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			time.Sleep(100 * time.Millisecond)
 			o.unlock(one, Exclusive)
-			t.soon(r, 10*time.Millisecond)
+			t.grantedWithin(r, 10*time.Millisecond)
 			if t.free(one); t.Failed() {
-				return // what follows would wait for ever
+				return // the rest would block for ever
 			}
 		}
-		// It failed for another reason than time.
+		// It failed, but not because of the timeout.
 		o.try(one, Exclusive)
 		t.once(1, "wait", fault{err: pgError(sqlstate.DeadlockDetected)})
 		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{})
 		if sqlstate.Of(err) != sqlstate.DeadlockDetected {
 			t.Error(err)
 		}
-		// Somebody canceled it: it goes on.
-		r := t.ask(e, one, Exclusive, Wait{})
+		// It was canceled from outside: it continues.
+		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(100 * time.Millisecond)
 		for _, pid := range t.pids() {
 			t.interrupt(pid)
 		}
 		time.Sleep(100 * time.Millisecond)
 		if t.waiters(one) != 1 {
-			t.Error("it waits no longer")
+			t.Error("it does not wait any more")
 		}
 		o.unlock(one, Exclusive)
-		t.soon(r, 10*time.Millisecond)
+		t.grantedWithin(r, 10*time.Millisecond)
 		if e.Stats().Lost != 0 {
 			t.Error("locks were lost")
 		}
 
-		// An unlock fails twice: the lock ends with its session.
+		// An unlock fails twice: the session is closed, which releases the lock.
 		h := t.acquire(e, one, Exclusive)
 		t.always("locks x1", fault{err: fails})
 		t.wantErr(h.Release(), ErrUnconfirmed)
@@ -984,18 +984,18 @@ func TestStatementsFail(t *testing.T) {
 	})
 }
 
-// A probe fails between taking the lock and giving it back.
+// A probe fails between acquiring the lock and releasing it.
 func TestProbeFailsInTheMiddle(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
 		h := t.acquire(e, one, Shared)
 		time.Sleep(30 * time.Millisecond)
-		t.must(t.acquire(e, one, Shared).Release()) // and a session to probe on is opened
+		t.must(t.acquire(e, one, Shared).Release()) // opens a session to probe on
 		time.Sleep(30 * time.Millisecond)
 		t.once(1, "locks Q1", fault{err: pgError("XX000"), half: true})
-		r := t.ask(e, one, Shared, Wait{})
-		t.soon(r, time.Second)
-		if t.asked("locks Q1") == 0 {
+		r := t.start(e, one, Shared, Wait{})
+		t.grantedWithin(r, time.Second)
+		if t.count("locks Q1") == 0 {
 			t.Error("there was no probe")
 		}
 		t.must(h.Release())
@@ -1009,7 +1009,7 @@ func TestUnusedSessionsAreClosed(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
 			inBubble(t, func(t *bench) {
-				t.deaf = deaf
+				t.cannotWatch = deaf
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
 				time.Sleep(time.Hour)
@@ -1029,13 +1029,13 @@ func TestUnusedSessionsAreClosed(t *testing.T) {
 	}
 }
 
-// The server is asked for a sign of life as often as that needs, and a silent
-// loss is noticed within the heartbeat.
+// The server is pinged no more than necessary, and a silent loss is noticed within the
+// heartbeat.
 func TestHeartbeat(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
 			inBubble(t, func(t *bench) {
-				t.deaf = deaf
+				t.cannotWatch = deaf
 				t.notice = func(*backend, bool) time.Duration { return 35 * time.Second }
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
@@ -1057,13 +1057,13 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-// Closing a connection to a server that is silent may take long: the holders are told of
-// the loss before it begins.
+// Closing a connection to a silent server may take long. The holders are notified of the
+// loss before that.
 func TestSilenceIsToldBeforeTheSessionIsClosed(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		t.Run(fmt.Sprint(deaf), func(t *testing.T) {
 			inBubble(t, func(t *bench) {
-				t.deaf, t.closing = deaf, 20*time.Second
+				t.cannotWatch, t.closing = deaf, 20*time.Second
 				t.notice = func(*backend, bool) time.Duration { return 35 * time.Second }
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
@@ -1078,8 +1078,8 @@ func TestSilenceIsToldBeforeTheSessionIsClosed(t *testing.T) {
 	}
 }
 
-// A pooler that resets the session has released its locks, though the backend is still
-// the same: the holders are told with the next ping.
+// A pooler that resets the session has released its locks, although the backend is the
+// same. The holders are notified after the next ping.
 func TestSessionIsReset(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
@@ -1095,8 +1095,8 @@ func TestSessionIsReset(t *testing.T) {
 	})
 }
 
-// Prepared statements that are gone, or that exist already, were prepared in another
-// session. Nothing that this one holds can be relied on, and no request is refused
+// Prepared statements that are missing, or that exist already, were prepared in another
+// session. Nothing that this session holds can be relied on, and no request is refused
 // because of it.
 func TestPreparedStatementsOfAnotherSession(t *testing.T) {
 	for _, state := range []string{sqlstate.InvalidStatementName, sqlstate.DuplicateStatement} {
@@ -1109,17 +1109,17 @@ func TestPreparedStatementsOfAnotherSession(t *testing.T) {
 						o.try(one, Exclusive)
 					}
 					t.once(1, kind, fault{err: pgError(state)})
-					r := t.ask(e, one, Exclusive, Wait{})
+					r := t.start(e, one, Exclusive, Wait{})
 					time.Sleep(10 * time.Second)
 					if kind == "wait X1" {
-						// It waits on a session of its own, of which there is a new one.
+						// It waits on a separate session, which is opened again.
 						t.must(other.Err())
 						t.must(other.Release())
 						if n := t.server.opened; n != 4 { // one is the outsider's
 							t.Errorf("%d sessions were opened", n)
 						}
 						o.unlock(one, Exclusive)
-						t.soon(r, 10*time.Millisecond)
+						t.grantedWithin(r, 10*time.Millisecond)
 						return
 					}
 					<-r.done
@@ -1139,8 +1139,8 @@ func TestPreparedStatementsOfAnotherSession(t *testing.T) {
 	}
 }
 
-// What Postgres says as it ends a session is the reason of the loss, also when it
-// is the answer to something else.
+// The error with which Postgres ends a session is the cause of the loss, even if it is
+// the reply to another statement.
 func TestTerminationIsTheReason(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
@@ -1154,26 +1154,26 @@ func TestTerminationIsTheReason(t *testing.T) {
 	})
 }
 
-// What the server tells of is noticed at once, by those who can listen.
+// A loss that the server reports is noticed at once if the driver supports Watch.
 func TestTermination(t *testing.T) {
 	for _, after := range []time.Duration{0, 5 * time.Millisecond, time.Second, time.Minute} {
 		t.Run(after.String(), func(t *testing.T) {
 			inBubble(t, func(t *bench) {
 				e := t.engine()
 				h := t.acquire(e, one, Exclusive)
-				next := t.ask(e, one, Exclusive, Wait{})
+				next := t.start(e, one, Exclusive, Wait{})
 				var told error
 				h.Notify(func(err error) {
 					told = err
 					if next.hold != nil {
-						t.Error("somebody else had it before")
+						t.Error("another request acquired it before")
 					}
 				})
 				time.Sleep(after)
 				t.terminate(h.PID())
 				killed := time.Now()
 				<-h.Done()
-				if d := time.Since(killed); d > hot+time.Millisecond {
+				if d := time.Since(killed); d > idleSpin+time.Millisecond {
 					t.Errorf("noticed after %v", d)
 				}
 				t.wantErr(h.Err(), ErrLost)
@@ -1183,9 +1183,9 @@ func TestTermination(t *testing.T) {
 				}
 				h.Notify(func(err error) { told = nil })
 				if told != nil {
-					t.Error("who asks to be told later is told at once")
+					t.Error("a late Notify was not called at once")
 				}
-				t.soon(next, 10*time.Millisecond)
+				t.grantedWithin(next, 10*time.Millisecond)
 				if s := e.Stats(); s.Lost != 1 || s.Acquired != 2 {
 					t.Errorf("%+v", s)
 				}
@@ -1194,7 +1194,7 @@ func TestTermination(t *testing.T) {
 	}
 }
 
-// The server hangs while a lock is given back, or the session dies.
+// The server hangs while a lock is released, or the session dies.
 func TestLossWhileReleasing(t *testing.T) {
 	for name, f := range map[string]fault{
 		"silence before": {cut: before}, "silence after": {cut: after}, "death before": {die: before}, "death after": {die: after},
@@ -1206,7 +1206,7 @@ func TestLossWhileReleasing(t *testing.T) {
 				h, other := t.acquire(e, one, Exclusive), t.acquire(e, two, Exclusive)
 				t.once(1, "locks x1", f)
 				began := time.Now()
-				t.wantErr(h.Release(), ErrLost) // nobody knows since when
+				t.wantErr(h.Release(), ErrLost) // it is not known when
 				if d := time.Since(began); d > 5*time.Second+trip {
 					t.Errorf("it took %v", d)
 				}
@@ -1223,7 +1223,7 @@ func TestUnlockDenied(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine(handOver(0))
 		h, other := t.acquire(e, one, Exclusive), t.acquire(e, two, Exclusive)
-		next := t.ask(e, one, Exclusive, Wait{})
+		next := t.start(e, one, Exclusive, Wait{})
 		t.once(1, "locks x1", fault{lie: true})
 		t.wantErr(h.Release(), ErrLost)
 		t.wantErr(other.Release(), ErrLost)
@@ -1247,10 +1247,10 @@ func TestAnotherBackendAnswers(t *testing.T) {
 				}
 				t.once(1, kind, fault{swap: true})
 				other := t.acquire(e, two, Exclusive)
-				r := t.ask(e, one, Exclusive, Wait{})
+				r := t.start(e, one, Exclusive, Wait{})
 				time.Sleep(20 * time.Second)
 				o.unlock(one, Exclusive)
-				t.soon(r, 10*time.Millisecond)
+				t.grantedWithin(r, 10*time.Millisecond)
 				if kind == "ping" {
 					t.wantErr(other.Release(), ErrLost)
 					if !errors.Is(other.Err(), ErrPooler) {
@@ -1264,17 +1264,17 @@ func TestAnotherBackendAnswers(t *testing.T) {
 	}
 }
 
-// A session is lost while it is waited or tried on: another one takes over, but
-// not for ever.
+// A session is lost during a wait or a try. Another one takes over, but only a limited
+// number of times.
 func TestLossWhileAsking(t *testing.T) {
 	for _, kind := range []string{"wait", "locks X1"} {
-		for losses := 1; losses <= retries+2; losses++ {
+		for losses := 1; losses <= maxRetries+2; losses++ {
 			t.Run(fmt.Sprint(kind, losses), func(t *testing.T) {
 				inBubble(t, func(t *bench) {
 					e, o := t.engine(), t.outsider()
 					if kind == "wait" {
 						o.try(one, Exclusive)
-						// Each new session tries first, and is not lost then.
+						// Each new session tries first, and is not lost by that.
 						for n := range losses {
 							t.once(1, "wait", fault{die: point(1 + n%2)})
 						}
@@ -1283,21 +1283,21 @@ func TestLossWhileAsking(t *testing.T) {
 							t.once(1, kind, fault{die: before})
 						}
 					}
-					r := t.ask(e, one, Exclusive, Wait{})
+					r := t.start(e, one, Exclusive, Wait{})
 					time.Sleep(2 * time.Second)
 					if kind == "wait" {
 						o.unlock(one, Exclusive)
-						t.soon(r, 10*time.Millisecond)
+						t.grantedWithin(r, 10*time.Millisecond)
 						return
 					}
 					<-r.done
-					if losses <= retries {
+					if losses <= maxRetries {
 						t.must(r.err)
 						t.must(r.hold.Release())
 						return
 					}
 					t.wantErr(r.err, ErrUnavailable)
-					if n := t.server.opened; n != retries+2 { // and the outsider
+					if n := t.server.opened; n != maxRetries+2 { // including the outsider
 						t.Errorf("%d sessions were opened", n)
 					}
 				})
@@ -1306,7 +1306,7 @@ func TestLossWhileAsking(t *testing.T) {
 	}
 }
 
-// All who ask for a key hear it when there is no session to be had.
+// If no session can be opened, all requests for a key fail.
 func TestOpenFails(t *testing.T) {
 	full := pgError(sqlstate.TooManyConnections)
 	for name, after := range map[string]time.Duration{"at once": 0, "after a while": time.Second, "never": time.Hour} {
@@ -1316,20 +1316,20 @@ func TestOpenFails(t *testing.T) {
 				e := t.engine()
 				var rs []*request
 				for i := range 6 {
-					rs = append(rs, t.ask(e, Key{ID: int64(i / 3)}, Mode(i%2), Wait{No: i%3 == 2}))
+					rs = append(rs, t.start(e, Key{ID: int64(i / 3)}, Mode(i%2), Wait{No: i%3 == 2}))
 				}
-				impatient := t.ask(e, one, Exclusive, Wait{For: 500 * time.Millisecond})
+				impatient := t.start(e, one, Exclusive, Wait{For: 500 * time.Millisecond})
 				<-impatient.done
 				if after == 0 {
 					t.wantErr(impatient.err, ErrUnavailable)
-				} else if t.wantErr(impatient.err, ErrUnavailable); impatient.after != 500*time.Millisecond {
-					t.Errorf("it took %v", impatient.after)
+				} else if t.wantErr(impatient.err, ErrUnavailable); impatient.took != 500*time.Millisecond {
+					t.Errorf("it took %v", impatient.took)
 				}
 				for i, r := range rs {
 					<-r.done
 					t.wantErr(r.err, ErrUnavailable)
-					if want := min(after, openTimeout); r.after != want {
-						t.Errorf("request %d heard of it after %v", i, r.after)
+					if want := min(after, openTimeout); r.took != want {
+						t.Errorf("request %d failed after %v", i, r.took)
 					}
 					if state := sqlstate.Of(r.err); after < time.Hour && state != string(full) {
 						t.Errorf("request %d: %v", i, r.err)
@@ -1364,7 +1364,7 @@ func TestNotFitForLocks(t *testing.T) {
 	})
 }
 
-// Every way to be under way when Close comes.
+// Close comes in every state of a request.
 func TestClose(t *testing.T) {
 	closes := func(t *bench, e *Engine, within time.Duration, lost int) {
 		t.Helper()
@@ -1372,14 +1372,14 @@ func TestClose(t *testing.T) {
 		second := make(chan int)
 		go func() { second <- e.Close() }()
 		if n := e.Close() + <-second; n != lost {
-			t.Errorf("Close says that %d locks were lost, not %d", n, lost)
+			t.Errorf("Close returned %d lost locks, not %d", n, lost)
 		}
 		if d := time.Since(began); d > within {
 			t.Errorf("Close took %v", d)
 		}
 		_, err := e.Acquire(t.Context(), one, Exclusive, Wait{})
 		t.wantErr(err, ErrClosed)
-		_, errs := e.AcquireTogether(t.Context(), []Key{one}, Exclusive, 0)
+		_, errs := e.AcquireAll(t.Context(), []Key{one}, Exclusive, 0)
 		t.wantErr(errs[0], ErrClosed)
 		_, err = e.Query(t.Context(), "SELECT 1")
 		t.wantErr(err, ErrClosed)
@@ -1409,7 +1409,7 @@ func TestClose(t *testing.T) {
 			t.wantErr(h.Err(), ErrLost)
 			t.wantErr(h.Release(), ErrLost)
 			if len(told) != 2 || !errors.Is(told[0], ErrClosed) || errors.Is(told[0], ErrLost) || !errors.Is(told[1], ErrLost) {
-				t.Errorf("told of %v", told)
+				t.Errorf("notified of %v", told)
 			}
 			t.free(one)
 		})
@@ -1418,7 +1418,7 @@ func TestClose(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			e := t.engine()
 			h := t.acquire(e, one, Exclusive)
-			next := t.ask(e, one, Exclusive, Wait{})
+			next := t.start(e, one, Exclusive, Wait{})
 			h.Notify(func(error) {
 				go func() {
 					time.Sleep(time.Second)
@@ -1436,10 +1436,10 @@ func TestClose(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			e, o := t.engine(), t.outsider()
 			o.try(one, Exclusive)
-			rs := []*request{t.ask(e, one, Exclusive, Wait{}), t.ask(e, one, Shared, Wait{})}
+			rs := []*request{t.start(e, one, Exclusive, Wait{}), t.start(e, one, Shared, Wait{})}
 			time.Sleep(100 * time.Millisecond)
-			// The only session waits, so there is none to cancel that from: its
-			// slice ends it.
+			// The only session waits, so none can cancel the wait: it ends with its
+			// slice.
 			closes(t, e, e.config.Slice, 0)
 			for _, r := range rs {
 				<-r.done
@@ -1457,7 +1457,7 @@ func TestClose(t *testing.T) {
 			e, o := t.engine(sessions(1)), t.outsider()
 			h := t.acquire(e, two, Exclusive)
 			o.try(one, Exclusive)
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			time.Sleep(105 * time.Millisecond)
 			h.Notify(func(error) { go h.Release() })
 			closes(t, e, 2*trip, 0)
@@ -1470,7 +1470,7 @@ func TestClose(t *testing.T) {
 		inBubble(t, func(t *bench) {
 			t.refuse = func() (time.Duration, error) { return time.Hour, errSocket }
 			e := t.engine()
-			r := t.ask(e, one, Exclusive, Wait{})
+			r := t.start(e, one, Exclusive, Wait{})
 			closes(t, e, 0, 0)
 			<-r.done
 			t.wantErr(r.err, ErrClosed)
@@ -1482,7 +1482,7 @@ func TestClose(t *testing.T) {
 				inBubble(t, func(t *bench) {
 					t.always(kind, fault{cut: before})
 					e := t.engine()
-					r := t.ask(e, one, Exclusive, Wait{})
+					r := t.start(e, one, Exclusive, Wait{})
 					time.Sleep(100 * time.Millisecond)
 					within := trip
 					switch kind {
@@ -1505,23 +1505,23 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// Whoever asks a session that rests does it itself; whoever comes meanwhile finds
-// its request taken along by the next batch.
+// The caller runs an operation itself if the session is idle. Requests that come
+// meanwhile share the next batch.
 func TestCallersHelp(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine()
-		first := t.acquire(e, two, Exclusive) // the session is open, and at rest
+		first := t.acquire(e, two, Exclusive) // the session is open and idle
 		time.Sleep(trip)
 		t.once(1, "locks X1", fault{takes: 30 * time.Millisecond})
-		helper := t.ask(e, one, Exclusive, Wait{})
+		helper := t.start(e, one, Exclusive, Wait{})
 		e.mu.Lock()
-		if c := e.conns[0]; c.owner != caller {
-			t.Errorf("the session is %v's", c.owner)
+		if s := e.sessions[0]; s.owner != caller {
+			t.Errorf("the session is %v's", s.owner)
 		}
 		e.mu.Unlock()
 		var rs []*request
 		for i := range 20 {
-			rs = append(rs, t.ask(e, Key{ID: int64(10 + i)}, Exclusive, Wait{}))
+			rs = append(rs, t.start(e, Key{ID: int64(10 + i)}, Exclusive, Wait{}))
 		}
 		trips := e.Stats().RoundTrips
 		for _, r := range rs {
@@ -1535,19 +1535,19 @@ func TestCallersHelp(t *testing.T) {
 		for _, r := range rs {
 			holds = append(holds, r.hold)
 		}
-		for _, err := range e.ReleaseTogether(append(holds, holds[0])) {
+		for _, err := range e.ReleaseAll(append(holds, holds[0])) {
 			if err != nil && !errors.Is(err, ErrNotHeld) {
 				t.Error(err)
 			}
 		}
 		if n := e.Stats().RoundTrips - trips; n != 2 {
-			t.Errorf("and unlocking took %d", n-1)
+			t.Errorf("unlocking took %d round trips", n-1)
 		}
-		t.soon(helper, trip)
+		t.grantedWithin(helper, trip)
 
-		// A caller does not help a session that listens, which comes by itself.
+		// A caller does not help a session in Watch, which wakes up by itself.
 		time.Sleep(time.Second)
-		t.soon(t.ask(e, one, Exclusive, Wait{}), 2*trip)
+		t.grantedWithin(t.start(e, one, Exclusive, Wait{}), 2*trip)
 		t.must(first.Release())
 	})
 }
@@ -1559,7 +1559,7 @@ func TestManyLocksOnOneSession(t *testing.T) {
 		for i := range keys {
 			keys[i] = Key{ID: int64(i)}
 		}
-		holds, errs := e.AcquireTogether(t.Context(), append(keys, keys[0]), Exclusive, 0)
+		holds, errs := e.AcquireAll(t.Context(), append(keys, keys[0]), Exclusive, 0)
 		t.wantErr(errs[len(keys)], ErrNotAcquired)
 		for _, err := range errs[:len(keys)] {
 			t.must(err)
@@ -1567,25 +1567,26 @@ func TestManyLocksOnOneSession(t *testing.T) {
 		if s := e.Stats(); s.Sessions != 1 || s.Held != len(keys) || s.RoundTrips > 10 {
 			t.Errorf("%+v", s)
 		}
-		for _, err := range e.ReleaseTogether(holds[:len(keys)]) {
+		for _, err := range e.ReleaseAll(holds[:len(keys)]) {
 			t.must(err)
 		}
 		time.Sleep(trip)
-		c := e.conns[0]
-		for _, o := range c.spare[:cap(c.spare)] {
-			if o.ent != nil {
-				t.Fatal("what is over is still pointed to")
+		s := e.sessions[0]
+		for _, o := range s.batchBuf[:cap(s.batchBuf)] {
+			if o.lock != nil {
+				t.Fatal("a finished operation is still referenced")
 			}
 		}
 	})
 }
 
-// Those who ask again and again travel together, all of them, and not in turns.
+// Callers that repeat their requests all share the same round trips, and do not take
+// turns.
 func TestTravelTogether(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		const askers, pairs = 16, 50
 		e := t.engine()
-		t.must(t.acquire(e, one, Exclusive).Release()) // there is a session
+		t.must(t.acquire(e, one, Exclusive).Release()) // opens a session
 		before := e.Stats().RoundTrips
 		var wg sync.WaitGroup
 		for i := range askers {
@@ -1596,14 +1597,14 @@ func TestTravelTogether(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		// In two halves it would be twice as many round trips as each of them needs.
+		// Two halves that take turns would need twice as many round trips.
 		if trips := e.Stats().RoundTrips - before; trips > 2*pairs*3/2 {
 			t.Errorf("%d round trips for %d pairs of each of %d", trips, pairs, askers)
 		}
 	})
 }
 
-// A session that holds many locks is slow: new ones go to another one, but no more
+// A session that holds many locks is slow, so new ones go to another session. No more
 // than half of the sessions are opened for that.
 func TestLadenSessions(t *testing.T) {
 	inBubble(t, func(t *bench) {
@@ -1614,18 +1615,18 @@ func TestLadenSessions(t *testing.T) {
 			for i := range keys {
 				keys[i] = Key{ID: int64(from + i)}
 			}
-			holds, errs := e.AcquireTogether(t.Context(), keys, Exclusive, 0)
+			holds, errs := e.AcquireAll(t.Context(), keys, Exclusive, 0)
 			for _, err := range errs {
 				t.must(err)
 			}
 			return holds
 		}
-		for i, step := range []struct{ locks, sessions int }{{laden, 1}, {1, 2}, {laden - 1, 2}, {1, 2}} {
-			holds := take(i*laden, step.locks)
+		for i, step := range []struct{ locks, sessions int }{{maxLocksPerSession, 1}, {1, 2}, {maxLocksPerSession - 1, 2}, {1, 2}} {
+			holds := take(i*maxLocksPerSession, step.locks)
 			if got := e.Stats().Sessions; got != step.sessions {
 				t.Errorf("step %d: %d sessions, want %d", i, got, step.sessions)
 			}
-			defer e.ReleaseTogether(holds)
+			defer e.ReleaseAll(holds)
 		}
 	})
 }
@@ -1634,10 +1635,10 @@ func TestQuery(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		e := t.engine(sessions(2))
 		h := t.acquire(e, one, Exclusive)
-		answer, err := e.Query(t.Context(), "SELECT", "a", "b")
+		reply, err := e.Query(t.Context(), "SELECT", "a", "b")
 		t.must(err)
-		if answer != "answer to SELECT a b" {
-			t.Error(answer)
+		if reply != "answer to SELECT a b" {
+			t.Error(reply)
 		}
 		t.once(1, "query", fault{err: pgError("42P01")})
 		if _, err = e.Query(t.Context(), "SELECT"); sqlstate.Of(err) != "42P01" {
@@ -1654,7 +1655,7 @@ func TestQuery(t *testing.T) {
 		_, err = e.Query(ctx, "SELECT")
 		t.wantErr(err, context.Canceled)
 		time.Sleep(time.Minute)
-		t.must(h.Err()) // that a query hangs costs no lock
+		t.must(h.Err()) // a hanging query does not cost a lock
 		t.must(h.Release())
 	})
 }

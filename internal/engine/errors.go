@@ -2,18 +2,17 @@ package engine
 
 import "errors"
 
-// The outcomes that a user of pglock decides by. The root package gives them
-// their documentation and makes them public.
+// The errors that callers decide by. The root package documents and exports them.
 var (
 	ErrNotAcquired = errors.New("lock not acquired")
 	ErrLost        = errors.New("lock lost")
 	ErrNotHeld     = errors.New("lock not held")
 	ErrUnconfirmed = errors.New("unlock not confirmed")
 	ErrClosed      = errors.New("locker closed")
-	ErrPooler      = errors.New("a connection pooler stands between pglock and Postgres: " +
-		"connect to Postgres directly, or lock in a transaction; AllowPooler() is for poolers of whole sessions")
-	ErrStandby = errors.New("the server is a standby, where a lock keeps out nobody who works on the primary: " +
-		"connect to the primary; target_session_attrs=read-write finds it among several hosts")
-	ErrNoAdvisoryLocks = errors.New("the server has no advisory locks: what it claims to lock is not locked")
-	ErrUnavailable     = errors.New("the server could not be asked")
+	ErrPooler      = errors.New("a connection pooler is between pglock and Postgres: " +
+		"connect to Postgres directly, or lock in a transaction; for a session pooler, use AllowPooler()")
+	ErrStandby = errors.New("the server is a standby, whose locks do not block sessions on the primary: " +
+		"connect to the primary; with several hosts, use target_session_attrs=read-write")
+	ErrNoAdvisoryLocks = errors.New("the server has no advisory locks: it reports locks that it did not take")
+	ErrUnavailable     = errors.New("server unavailable")
 )

@@ -14,33 +14,32 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// A server stands in for Postgres: it has advisory locks as Postgres has them,
-// and it can be told to be slow, to fail, and to fall silent, at any point. It
-// understands the statements of the folder sql and no others. Inside a synctest
-// bubble all that it does takes fake time.
+// A server is a fake Postgres. It has advisory locks like Postgres, and can be slow, fail
+// or fall silent at any point. It understands only the statements of the folder sql. In a
+// synctest bubble, everything it does takes fake time.
 type server struct {
-	instant bool // statements that never wait are run by the caller, at once
+	instant bool // the caller runs statements that never wait, at once
 
-	// Set before it is used.
-	deaf     bool                                     // its clients cannot listen
-	standby  bool                                     //
-	pooled   bool                                     // its clients were told another pid
-	fault    func(b *backend, st *statement) fault    // what goes wrong with a statement
-	refuse   func() (after time.Duration, err error)  // what goes wrong with opening
-	granting func(b *backend, key Key, mode Mode)     // told of each lock that is granted, mu held
-	notice   func(b *backend, cut bool) time.Duration // until it sees that a client is gone
-	closing  time.Duration                            // how long a client takes to close its end
+	// Set before use.
+	cannotWatch bool // its clients do not support Watch
+	standby     bool
+	pooled      bool                                     // its clients report another PID
+	fault       func(b *backend, st *statement) fault    // returns what goes wrong with a statement
+	refuse      func() (after time.Duration, err error)  // returns what goes wrong with opening
+	granting    func(b *backend, key Key, mode Mode)     // called for each grant, with mu held
+	notice      func(b *backend, cut bool) time.Duration // how long until it notices that a client is gone
+	closing     time.Duration                            // how long a client takes to close
 
 	mu       sync.Mutex
-	wanted   map[Key]time.Time // when somebody held it, or waited for it, last
-	awaited  map[int32]bool    // whose end somebody waits for
-	looks    int               // how often that was asked
+	wanted   map[Key]time.Time // when it was last held or waited for
+	awaited  map[int32]bool    // backends whose end others wait for
+	monitors int               // how often awaited was queried
 	locks    map[Key]*lock
-	backends map[int32]*backend // those that live
+	backends map[int32]*backend // backends that are alive
 	dead     map[int32]time.Time
 	lastPID  int32
 	opened   int
-	wrongs   []string // what clients did that they must not
+	wrongs   []string // misuse by clients
 	trace    []string
 	quiet    bool // no trace
 }
@@ -51,27 +50,27 @@ func newServer() *server {
 
 // A fault is what goes wrong with one statement.
 type fault struct {
-	there, back time.Duration // in transit
-	takes       time.Duration // to run it, which a cancel request ends
-	err         error         // the server's answer instead
-	done        int           // how many of the statement's parts are done before err
-	half        bool          // a probe that fails there has taken its lock
-	lie         bool          // unlocks are said to have failed
-	swap        bool          // another backend's answer
-	reset       bool          // a ping finds that the session's settings are gone
+	there, back time.Duration // transit times
+	takes       time.Duration // how long it runs, unless it is canceled
+	err         error         // the error that the server sends
+	done        int           // number of the statement's parts that take effect before err
+	half        bool          // a probe that fails has taken its lock
+	lie         bool          // unlocks report failure
+	swap        bool          // another backend replies
+	reset       bool          // a ping finds the session's settings gone
 	die, cut    point
 }
 
-// point is when a session ends, or its network falls silent.
+// A point is when a session ends, or its network falls silent.
 type point int
 
 const (
 	never  point = iota
-	before       // before the statement has been run
-	after        // after it, before the answer
+	before       // before the statement runs
+	after        // after it runs, before the reply
 )
 
-// pgError is an error that the server sends.
+// A pgError is an error that the server sends.
 type pgError string
 
 func (e pgError) Error() string    { return "server says " + string(e) }
@@ -81,7 +80,7 @@ var errSocket = errors.New("socket closed")
 
 // A lock is a row of the lock table.
 type lock struct {
-	held  map[*backend][2]int // by mode, how often
+	held  map[*backend][2]int // how often, by mode
 	queue []*waiter
 }
 
@@ -93,30 +92,30 @@ type waiter struct {
 
 func conflict(a, b Mode) bool { return a == Exclusive || b == Exclusive }
 
-// A backend is the server's side of a session, and the client's: it is the Conn.
+// A backend is both the server's side of a session and its client, a Conn.
 type backend struct {
 	server *server
 	pid    int32
 	start  string
 
 	closed chan struct{} // the client closed its end
-	broken chan struct{} // the client is told that the session has ended
+	broken chan struct{} // the client sees that the session has ended
 	ended  chan struct{} // the server has ended the session
-	cancel chan struct{} // has room for a cancel request
+	cancel chan struct{} // holds at most one cancel request
 
 	// Guarded by server.mu.
-	using    string // the method that the client is in
-	sent     bool   // a statement is under way, or run
-	active   bool   // one is run, and can be canceled
-	hungUp   bool   // the client is known to be gone
-	cut      bool   // nothing gets through any more
+	using    string // the method that the client is calling
+	sent     bool   // a statement is in transit or running
+	active   bool   // a statement is running, and can be canceled
+	hungUp   bool   // the server knows that the client is gone
+	cut      bool   // the network passes nothing any more
 	dead     bool
-	why      error // what the client is told
+	why      error // the error that the client gets
 	isClosed bool
 	timeout  time.Duration // lock_timeout
 }
 
-// open is Config.Open.
+// open implements Config.Open.
 func (s *server) open(ctx context.Context) (Conn, error) {
 	s.mu.Lock()
 	refuse := s.refuse
@@ -171,7 +170,7 @@ func (b *backend) enter(method string) error {
 		return errSocket
 	case b.why != nil:
 		select {
-		case <-b.broken: // what it said at its end is read first
+		case <-b.broken: // the error of the session's end is read first
 			why := b.why
 			b.why = errSocket
 			return why
@@ -188,7 +187,7 @@ func (b *backend) leave() {
 }
 
 func (b *backend) Watch(ctx context.Context) error {
-	if b.server.deaf {
+	if b.server.cannotWatch {
 		return fmt.Errorf("fake: %w", errors.ErrUnsupported)
 	}
 	if err := b.enter("Watch"); err != nil {
@@ -202,12 +201,12 @@ func (b *backend) Watch(ctx context.Context) error {
 	case <-b.closed:
 		return errSocket
 	case <-b.broken:
-		return b.told()
+		return b.readError()
 	}
 }
 
-// told is what the client reads at the session's end.
-func (b *backend) told() error {
+// readError returns the error that the client reads at the session's end.
+func (b *backend) readError() error {
 	b.server.mu.Lock()
 	defer b.server.mu.Unlock()
 	why := b.why
@@ -215,10 +214,10 @@ func (b *backend) told() error {
 	return why
 }
 
-// AskSimple is how a session begins.
+// AskSimple runs the statements that set up a session.
 func (b *backend) AskSimple(ctx context.Context, sql string) (string, error) { return b.Ask(ctx, sql) }
 
-// Exec is how a session that a pooler lends is given back.
+// Exec resets a pooler's session.
 func (b *backend) Exec(ctx context.Context, sql string, _ ...any) error {
 	_, err := b.Ask(ctx, sql)
 	return err
@@ -243,35 +242,35 @@ func (b *backend) Ask(ctx context.Context, sql string, args ...string) (string, 
 	if b.server.fault != nil {
 		f = b.server.fault(b, st)
 	}
-	type reply struct {
-		answer string
-		err    error
+	type result struct {
+		reply string
+		err   error
 	}
-	replies := make(chan reply, 1)
+	results := make(chan result, 1)
 	b.server.mu.Lock()
 	b.sent = true
 	b.server.mu.Unlock()
 	go func() {
-		if answer, err, ok := b.serve(st, f); ok {
-			replies <- reply{answer, err}
+		if reply, err, ok := b.serve(st, f); ok {
+			results <- result{reply, err}
 		}
 	}()
 	select {
-	case r := <-replies:
-		return r.answer, r.err
+	case r := <-results:
+		return r.reply, r.err
 	case <-b.closed:
 		return "", errSocket
 	case <-b.broken:
-		return "", b.told()
+		return "", b.readError()
 	case <-ctx.Done():
 		b.Close()
 		return "", ctx.Err()
 	}
 }
 
-// serve runs a statement on the server's side. It reports false when no answer
-// gets to the client.
-func (b *backend) serve(st *statement, f fault) (answer string, err error, ok bool) {
+// serve runs a statement on the server's side. It reports false if no reply reaches the
+// client.
+func (b *backend) serve(st *statement, f fault) (reply string, err error, ok bool) {
 	s := b.server
 	if f.there > 0 {
 		time.Sleep(f.there)
@@ -297,11 +296,11 @@ func (b *backend) serve(st *statement, f fault) (answer string, err error, ok bo
 		err = b.pause(f.takes)
 	}
 	if err == nil {
-		answer, err = b.execute(st, f)
+		reply, err = b.execute(st, f)
 	}
 	b.active = false
 	if st.kind != "ping" {
-		s.logf("%d %v = %q, %v %+v", b.pid, st, answer, err, f)
+		s.logf("%d %v = %q, %v %+v", b.pid, st, reply, err, f)
 	}
 	b.accident(f, after)
 	if b.dead || b.cut {
@@ -315,7 +314,7 @@ func (b *backend) serve(st *statement, f fault) (answer string, err error, ok bo
 			return "", nil, false
 		}
 	}
-	return answer, err, true
+	return reply, err, true
 }
 
 func (b *backend) accident(f fault, when point) {
@@ -327,7 +326,7 @@ func (b *backend) accident(f fault, when point) {
 	}
 }
 
-// Close ends the client's side. What it had sent is still run by the server.
+// Close closes the client's side. The server still runs what was sent.
 func (b *backend) Close() error {
 	s := b.server
 	s.mu.Lock()
@@ -350,7 +349,7 @@ func (b *backend) Close() error {
 	return nil
 }
 
-// gone has the server see in a while that its client is gone.
+// gone makes the server notice, after some time, that its client is gone.
 func (b *backend) gone() {
 	s := b.server
 	var d time.Duration
@@ -378,7 +377,7 @@ func (b *backend) gone() {
 	}()
 }
 
-// end ends the session at the server, and the client gets to know in a moment.
+// end ends the session at the server. The client learns of it a moment later.
 func (b *backend) end(why error) {
 	if b.dead {
 		return
@@ -408,7 +407,7 @@ func (b *backend) end(why error) {
 	}()
 }
 
-// fallSilent is the end of the network between the client and the server.
+// fallSilent cuts the network between the client and the server.
 func (b *backend) fallSilent() {
 	if b.cut || b.dead {
 		return
@@ -444,7 +443,7 @@ func (s *server) interrupt(pid int32) {
 	}
 }
 
-// signal is pg_cancel_backend.
+// signal implements pg_cancel_backend.
 func (b *backend) signal() {
 	if !b.active {
 		return
@@ -455,7 +454,7 @@ func (b *backend) signal() {
 	}
 }
 
-// pids are the sessions that live, oldest first.
+// pids returns the PIDs of the sessions that are alive, oldest first.
 func (s *server) pids() []int32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -467,7 +466,7 @@ func (s *server) pids() []int32 {
 	return pids
 }
 
-// lock is the row of the key.
+// lock returns the lock of the key.
 func (s *server) lock(key Key) *lock {
 	l := s.locks[key]
 	if l == nil {
@@ -477,7 +476,7 @@ func (s *server) lock(key Key) *lock {
 	return l
 }
 
-// try is pg_try_advisory_lock: refused also when a conflicting waiter is queued.
+// try implements pg_try_advisory_lock. It also fails if a conflicting waiter is queued.
 func (s *server) try(b *backend, key Key, mode Mode) bool {
 	l := s.lock(key)
 	if l.held[b][mode] == 0 {
@@ -513,7 +512,7 @@ func (s *server) grant(b *backend, key Key, l *lock, mode Mode) {
 	}
 }
 
-// unlock is pg_advisory_unlock.
+// unlock implements pg_advisory_unlock.
 func (s *server) unlock(b *backend, key Key, mode Mode) bool {
 	l := s.lock(key)
 	n := l.held[b]
@@ -530,8 +529,7 @@ func (s *server) unlock(b *backend, key Key, mode Mode) bool {
 	return true
 }
 
-// wakeUp grants the lock to those in the queue who can have it, in their order,
-// and to nobody past one who conflicts and cannot.
+// wakeUp grants the lock to queued waiters in order, up to the first that cannot have it.
 func (s *server) wakeUp(key Key, l *lock) {
 	var left []*waiter
 	for _, w := range l.queue {
@@ -549,7 +547,7 @@ func (s *server) wakeUp(key Key, l *lock) {
 	}
 }
 
-// pause is pg_sleep. server.mu is held, and given up meanwhile.
+// pause implements pg_sleep. server.mu must be held, and is unlocked meanwhile.
 func (b *backend) pause(d time.Duration) (err error) {
 	b.server.mu.Unlock()
 	defer b.server.mu.Lock()
@@ -563,7 +561,7 @@ func (b *backend) pause(d time.Duration) (err error) {
 	return nil
 }
 
-// wait is pg_advisory_lock. server.mu is held, and given up meanwhile.
+// wait implements pg_advisory_lock. server.mu must be held, and is unlocked meanwhile.
 func (b *backend) wait(key Key, mode Mode) error {
 	s := b.server
 	if s.try(b, key, mode) {
@@ -591,10 +589,10 @@ func (b *backend) wait(key Key, mode Mode) error {
 		l.queue = slices.Delete(l.queue, i, i+1)
 		s.wakeUp(key, l)
 	}
-	return err // also when it was granted at the same moment
+	return err // even if it was granted at the same time
 }
 
-// A statement is what was asked.
+// A statement is a parsed statement.
 type statement struct {
 	kind string
 	ops  []string // letters
@@ -615,7 +613,7 @@ func (st *statement) String() string {
 	return fmt.Sprint(st.kind, st.args)
 }
 
-// letterOf is the letter of a statement of one.sql or wait.sql, or "".
+// letterOf returns the letter of a statement of one.sql or wait.sql, or "".
 func letterOf(statements map[string]string, sql string) string {
 	for letter, statement := range statements {
 		if statement == sql {
@@ -668,7 +666,7 @@ func parse(sql string, args []string) (*statement, error) {
 	case queuedSQL:
 		st.kind = "queued"
 	case awaitedSQL:
-		st.kind = "look"
+		st.kind = "monitor"
 	case batchSQL:
 		st.kind = "locks"
 		for _, text := range strings.Split(strings.Trim(args[0], "{}"), ",") {
@@ -689,7 +687,7 @@ func parse(sql string, args []string) (*statement, error) {
 	return st, nil
 }
 
-// execute runs a statement. server.mu is held, and given up while waiting.
+// execute runs a statement. server.mu must be held, and is unlocked while waiting.
 func (b *backend) execute(st *statement, f fault) (string, error) {
 	s := b.server
 	prefix := strconv.Itoa(int(b.pid)) + ":"
@@ -744,8 +742,8 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 			return prefix + "0", nil
 		}
 		return prefix + "1", nil
-	case "look":
-		s.looks++
+	case "monitor":
+		s.monitors++
 		var stuck, gone []string
 		for _, pid := range strings.Split(strings.Trim(st.args[0], "{}"), ",") {
 			if s.backends[mustInt32(pid)] == nil {
@@ -775,7 +773,7 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 		return prefix + "1", f.err
 	}
 
-	answer := []byte(prefix)
+	reply := []byte(prefix)
 	for i, letter := range st.ops {
 		if f.err != nil && i == f.done {
 			if key, mode := lockOf(letter, st.keys[i]); f.half && strings.EqualFold(letter, "q") {
@@ -797,18 +795,18 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 		default:
 			ok = s.unlock(b, key, mode) && !f.lie
 		}
-		answer = append(answer, '0')
+		reply = append(reply, '0')
 		if ok {
-			answer[len(answer)-1] = '1'
+			reply[len(reply)-1] = '1'
 		}
 	}
 	if f.err != nil {
 		return "", f.err
 	}
-	return string(answer), nil
+	return string(reply), nil
 }
 
-// lockOf is the reverse of letter.
+// lockOf is the inverse of letter.
 func lockOf(letter string, id int64) (Key, Mode) {
 	switch letter {
 	case "X", "x":
@@ -825,7 +823,7 @@ func lockOf(letter string, id int64) (Key, Mode) {
 	panic("no such letter: " + letter)
 }
 
-// keyOf is the reverse of Key.columns.
+// keyOf is the inverse of Key.columns.
 func keyOf(columns []string) Key {
 	classid, err1 := strconv.ParseUint(columns[0], 10, 32)
 	objid, err2 := strconv.ParseUint(columns[1], 10, 32)

@@ -7,37 +7,37 @@ import (
 	"time"
 )
 
-// A Hold is one request for a lock and, once granted, the lock.
+// A Hold is a request for a lock and, once granted, the held lock.
 type Hold struct {
-	engine *Engine
-	mode   Mode
-	noWait bool
-	part   bool // of a request that goes on when the time of this one is over
+	engine  *Engine
+	mode    Mode
+	noWait  bool
+	partial bool // see Wait.Part
 
-	// Told once when asking has its answer, and once when unlocking has, which is
-	// in err then. One of Engine.channels, and nil while held.
+	// ready receives once when the request has its result, and once when the release has.
+	// It is one of Engine.readyChans, and nil while the lock is held.
 	ready chan struct{}
 
 	// Guarded by Engine.mu.
 	state      holdState
-	place      int32 // in ent.holders
-	ent        *entry
-	conn       *conn     // that holds it, or held it
-	deadline   time.Time // when it is refused at the latest, zero for never
-	prev, next *Hold     // in ent.queue, and then in Engine.woken
-	err        error     // why it was refused, or not unlocked
+	index      int32 // index in lock.holders
+	lock       *localLock
+	session    *session  // the session that holds or held it
+	deadline   time.Time // refused at this time at the latest; zero for none
+	prev, next *Hold     // in lock.queue, later in Engine.ready
+	err        error     // the reason of a refusal, or of a failed release
 	notify     []func(error)
-	done       chan struct{} // made when asked for
+	done       chan struct{} // created by Done
 }
 
 type holdState uint8
 
 const (
-	asked    holdState = iota // in the entry's queue
-	refused                   // has its answer, which is no
-	granted                   // held
-	released                  // was held, and was unlocked
-	lost                      // was held, and its session was lost
+	requested holdState = iota // in the lock's queue
+	refused                    // not granted
+	granted                    // held
+	released                   // was held, and has been released
+	lost                       // was held, and its session was lost
 )
 
 func notAcquired(cause error) error {
@@ -48,44 +48,45 @@ func notAcquired(cause error) error {
 }
 
 func (e *Engine) newHold(mode Mode, noWait bool) *Hold {
-	return &Hold{engine: e, mode: mode, noWait: noWait, ready: e.channels.Get().(chan struct{})}
+	return &Hold{engine: e, mode: mode, noWait: noWait, ready: e.readyChans.Get().(chan struct{})}
 }
 
-// tell gives h its answer, of which it hears once Engine.mu is given up: those who
-// wake up want it next. Engine.mu is held, and h is in no queue any more.
-func (e *Engine) tell(h *Hold, err error) {
+// notify sets the result of h, which is notified when Engine.mu is unlocked, because a
+// woken goroutine needs the mutex next. Engine.mu must be held, and h must not be in a
+// queue.
+func (e *Engine) notify(h *Hold, err error) {
 	h.err = err
-	e.woken.push(h)
+	e.ready.push(h)
 }
 
-// giveUp gives up Engine.mu and wakes those who have been told something.
-func (e *Engine) giveUp() {
-	h := e.woken.first
-	e.woken = queue{}
+// unlockMuAndNotify unlocks Engine.mu and notifies the Holds that have a result.
+func (e *Engine) unlockMuAndNotify() {
+	h := e.ready.first
+	e.ready = queue{}
 	e.mu.Unlock()
 	for h != nil {
 		next := h.next
 		h.prev, h.next = nil, nil
-		h.ready <- struct{}{} // has room, and from here on h is its owner's
+		h.ready <- struct{}{} // has room; from here on h belongs to its caller
 		h = next
 	}
 }
 
-// unready gives back the channel, which is of no use until h asks again.
-func (h *Hold) unready() {
-	h.engine.channels.Put(h.ready)
+// putReady returns the channel to the pool until h needs it again.
+func (h *Hold) putReady() {
+	h.engine.readyChans.Put(h.ready)
 	h.ready = nil
 }
 
-// answer waits for the answer to unlocking, which is the last one.
-func (h *Hold) answer() error {
-	<-h.ready // the watchdog sees to it that it comes
-	h.unready()
+// awaitRelease waits for the result of the release.
+func (h *Hold) awaitRelease() error {
+	<-h.ready // the watchdog guarantees that it comes
+	h.putReady()
 	return h.err
 }
 
-// bound sets the deadline to the earlier one of what wait and ctx say.
-func (h *Hold) bound(ctx context.Context, wait Wait) {
+// setDeadline sets the deadline to the earlier one of wait and ctx.
+func (h *Hold) setDeadline(ctx context.Context, wait Wait) {
 	if wait.For > 0 {
 		h.deadline = time.Now().Add(wait.For)
 	}
@@ -94,14 +95,14 @@ func (h *Hold) bound(ctx context.Context, wait Wait) {
 	}
 }
 
-// settleTimeout is how long a caller who gave up waits for what is under way on its
-// behalf to end: a round trip or two, unless the server is silent.
+// settleTimeout is how long a caller that gave up waits for operations still under way
+// for it. They take a round trip or two, unless the server is silent.
 const settleTimeout = time.Second
 
-// settle waits until nothing is under way any more that could bring a lock with nobody
-// to hold it. If the server is silent it does not wait for long, and returns false: the
-// engine gives back what comes later.
-func settle(underWay ...<-chan struct{}) bool {
+// awaitSettled waits until no operation is under way that could acquire a lock for
+// nobody. If the server is silent, it stops waiting and returns false. The engine then
+// unlocks whatever is granted later.
+func awaitSettled(underWay ...<-chan struct{}) bool {
 	timer := time.NewTimer(settleTimeout)
 	defer timer.Stop()
 	for _, settled := range underWay {
@@ -114,22 +115,22 @@ func settle(underWay ...<-chan struct{}) bool {
 	return true
 }
 
-// hurry ends a wait in Postgres that nobody wants any more and that could not be
-// canceled in time: it closes the session, which holds nothing.
-func (e *Engine) hurry(ent *entry, settled chan struct{}) {
+// killWait ends a wait in Postgres that nobody wants any more and that could not be
+// canceled in time. It closes the session, which holds nothing.
+func (e *Engine) killWait(l *localLock, settled chan struct{}) {
 	e.mu.Lock()
-	defer e.unlock()
-	if slices.Contains(ent.settle, settled) && ent.state == waiting && ent.queue.len() == 0 {
-		ent.conn.kill()
+	defer e.unlockMu()
+	if slices.Contains(l.settled, settled) && l.state == waiting && l.queue.len() == 0 {
+		l.session.kill()
 	}
 }
 
-// await waits for the answer. If it gives up, settled is closed when nothing is under
-// way any more on its behalf; nil says that nothing is.
-func (h *Hold) await(ctx context.Context, wait Wait) (_ *Hold, settled chan struct{}, _ error) {
+// awaitRequest waits for the result of the request. If it gives up while an operation is
+// still under way, it returns a channel that is closed when that is over.
+func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled chan struct{}, _ error) {
 	select {
 	case <-h.ready:
-		return h.answered(ctx)
+		return h.requestResult(ctx)
 	default:
 	}
 	var timeout <-chan time.Time
@@ -140,55 +141,56 @@ func (h *Hold) await(ctx context.Context, wait Wait) (_ *Hold, settled chan stru
 	}
 	select {
 	case <-h.ready:
-		return h.answered(ctx)
+		return h.requestResult(ctx)
 	case <-ctx.Done():
 	case <-timeout:
 	}
 
 	e := h.engine
 	e.mu.Lock()
-	if h.state != asked { // the answer came at the same moment
+	if h.state != requested { // the result came at the same moment
 		e.mu.Unlock()
 		<-h.ready
-		return h.answered(ctx)
+		return h.requestResult(ctx)
 	}
-	ent := h.ent
-	ent.queue.remove(h)
+	l := h.lock
+	l.queue.remove(h)
 	h.state = refused
-	if ctx.Err() != nil || !h.part {
+	if ctx.Err() != nil || !h.partial {
 		e.stats.Refused++
 	}
-	// Whether the lock is held is for Postgres to say.
+	// Only Postgres can tell whether the lock is held.
 	err := notAcquired(ctx.Err())
-	if !ent.contended {
-		err = unanswered(ctx)
+	if !l.contended {
+		err = noReplyError(ctx)
 	}
-	if e.abandon(ent) {
+	if e.abandon(l) {
 		settled = make(chan struct{})
-		ent.settle = append(ent.settle, settled)
+		l.settled = append(l.settled, settled)
 	}
-	e.unlock()
-	h.unready()
+	e.unlockMu()
+	h.putReady()
 	return nil, settled, err
 }
 
-// unanswered returns the error of a request that ended before any server said whether
+// noReplyError returns the error of a request that ended before any server reported whether
 // the lock is held.
-func unanswered(ctx context.Context) error {
+func noReplyError(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return fmt.Errorf("%w: no answer in time", ErrUnavailable)
+	return fmt.Errorf("%w: no reply in time", ErrUnavailable)
 }
 
-func (h *Hold) answered(ctx context.Context) (*Hold, chan struct{}, error) {
-	h.unready()
+// requestResult returns the result of a request after its notification.
+func (h *Hold) requestResult(ctx context.Context) (*Hold, chan struct{}, error) {
+	h.putReady()
 	if h.err == nil {
 		return h, nil, nil
 	}
 	err := h.err
 	if err == errExpired {
-		// Postgres was told to wait no longer than ctx: the two end together.
+		// The wait in Postgres is limited by ctx's deadline, so both end together.
 		err = ErrNotAcquired
 		if d, ok := ctx.Deadline(); ok && !d.After(h.deadline) {
 			err = notAcquired(context.DeadlineExceeded)
@@ -197,26 +199,25 @@ func (h *Hold) answered(ctx context.Context) (*Hold, chan struct{}, error) {
 	return nil, nil, err
 }
 
-// refuse answers no. The Hold is in no queue any more. Engine.mu is held.
+// refuse fails the request, which must not be in a queue. Engine.mu must be held.
 func (h *Hold) refuse(err error) {
 	h.state = refused
-	if err != errExpired || !h.part {
+	if err != errExpired || !h.partial {
 		h.engine.stats.Refused++
 	}
-	h.engine.tell(h, err)
+	h.engine.notify(h, err)
 }
 
-// lose tells everyone who has to do with the Hold that it is held no longer.
-// Engine.mu is held.
-func (h *Hold) lose(err error) {
-	h.end(lost)
+// markLost marks the Hold as lost and calls its Notify functions. Engine.mu must be held.
+func (h *Hold) markLost(err error) {
+	h.markEnded(lost)
 	for _, f := range h.notify {
 		f(err)
 	}
 }
 
-// end makes the Hold one that is not held. Engine.mu is held.
-func (h *Hold) end(state holdState) {
+// markEnded marks the Hold as no longer held. Engine.mu must be held.
+func (h *Hold) markEnded(state holdState) {
 	h.state = state
 	if h.done != nil {
 		close(h.done)
@@ -224,38 +225,39 @@ func (h *Hold) end(state holdState) {
 	h.engine.held--
 }
 
-// Release gives the lock back, to the next in this process or to Postgres. Nil means
-// that the lock was held until now, by Postgres' word (of a lock that others in this
-// process hold on: until freshTime ago at the least), and that somebody else can have it. Otherwise Release returns why it was not held any more ([ErrNotHeld], [ErrLost]),
-// or [ErrUnconfirmed]: it was held until now, but could not be unlocked, so its session
-// was closed, which frees it.
+// Release passes the lock on to the next Hold in this process, or unlocks it in Postgres.
+// Nil means that Postgres confirmed that the lock was held until now, and that others can
+// acquire it. (If the lock stays with this process, a confirmation up to freshTime old is
+// enough.) Otherwise Release returns why the lock was not held any more ([ErrNotHeld],
+// [ErrLost]), or [ErrUnconfirmed]: the lock was held until now but could not be unlocked,
+// so its session was closed, which releases it.
 func (h *Hold) Release() error {
 	h.engine.mu.Lock()
-	asked, err := h.begin()
-	h.engine.unlockAndHelp()
+	asked, err := h.beginRelease()
+	h.engine.unlockMuAndHelp()
 	if asked {
-		return h.answer()
+		return h.awaitRelease()
 	}
 	return err
 }
 
-// begin begins to give the lock back. It reports whether Postgres was asked, whose
-// answer comes through ready; otherwise err is the outcome. Engine.mu is held.
-func (h *Hold) begin() (asked bool, err error) {
+// beginRelease starts the release. It reports whether an operation was started, whose
+// result comes through ready. Otherwise err is the result. Engine.mu must be held.
+func (h *Hold) beginRelease() (asked bool, err error) {
 	switch h.state {
 	case granted:
-		h.end(released)
-		if asked = h.engine.release(h.ent, h); asked {
-			h.ready = h.engine.channels.Get().(chan struct{})
+		h.markEnded(released)
+		if asked = h.engine.release(h.lock, h); asked {
+			h.ready = h.engine.readyChans.Get().(chan struct{})
 		}
 		return asked, nil
 	case lost:
-		return false, h.conn.cause
+		return false, h.session.cause
 	}
 	return false, ErrNotHeld
 }
 
-// Done is closed when the lock is not held any more, lost or released.
+// Done returns a channel that is closed when the lock is lost or released.
 func (h *Hold) Done() <-chan struct{} {
 	h.engine.mu.Lock()
 	defer h.engine.mu.Unlock()
@@ -268,7 +270,7 @@ func (h *Hold) Done() <-chan struct{} {
 	return h.done
 }
 
-// Err is nil while the lock is held, and then why it is not.
+// Err returns nil while the lock is held, and otherwise why it is not.
 func (h *Hold) Err() error {
 	h.engine.mu.Lock()
 	defer h.engine.mu.Unlock()
@@ -276,22 +278,22 @@ func (h *Hold) Err() error {
 	case granted:
 		return nil
 	case lost:
-		return h.conn.cause
+		return h.session.cause
 	}
 	return ErrNotHeld
 }
 
-// PID is the backend that holds the lock, or held it.
+// PID returns the PID of the backend that holds or held the lock.
 func (h *Hold) PID() int32 {
 	h.engine.mu.Lock()
 	defer h.engine.mu.Unlock()
-	return h.conn.pid
+	return h.session.pid
 }
 
-// Notify has f called with [ErrLost] at the moment when the lock is lost, before
-// anybody else in this process can get it, and with [ErrClosed] when the Engine
-// begins to close. f must return at once and must not use the Engine. It is
-// called now when the lock is lost already.
+// Notify registers f to be called with [ErrLost] when the lock is lost, before any other
+// goroutine of this process can acquire it, and with [ErrClosed] when the Engine begins
+// to close. If that has already happened, f is called at once. f must not block and must
+// not use the Engine.
 func (h *Hold) Notify(f func(error)) {
 	e := h.engine
 	e.mu.Lock()
@@ -299,17 +301,17 @@ func (h *Hold) Notify(f func(error)) {
 	h.notify = append(h.notify, f)
 	switch {
 	case h.state == lost:
-		f(h.conn.cause)
+		f(h.session.cause)
 	case e.closed:
 		f(ErrClosed)
 	}
 }
 
-// queue is a list of Holds, first come first served.
+// A queue is a first-in, first-out list of Holds.
 type queue struct {
 	first, last *Hold
 	n           int
-	exclusive   int // how many of them are
+	exclusive   int // number of exclusive Holds in it
 }
 
 func (q *queue) front() *Hold { return q.first }

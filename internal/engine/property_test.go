@@ -18,12 +18,12 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// TestAnyProgram runs programs that are drawn at random, of several processes
-// with several goroutines each, against a server on which anything may go wrong,
-// and checks what the engine promises against what the server knows.
+// TestAnyProgram runs random programs of several processes with several goroutines each,
+// against a server on which anything may fail, and compares what the engine promises with
+// what the server knows.
 //
-// Go's scheduler is not drawn: a failure that -rapid.failfile does not bring
-// back at once comes with some more tries.
+// Go's scheduler is not reproducible: a failure that -rapid.failfile does not reproduce
+// at once may need some more tries.
 func TestAnyProgram(t *testing.T) {
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		f.Value.Set("400")
@@ -44,12 +44,12 @@ func TestAnyProgram(t *testing.T) {
 
 // A program is what several processes do, and what happens to them.
 type program struct {
-	Seed      uint64
-	Processes []process
-	Faults    rates
-	Deaf      bool
-	Events    []event
-	Workers   []worker
+	Seed        uint64
+	Processes   []process
+	Faults      rates
+	CannotWatch bool
+	Events      []event
+	Workers     []worker
 }
 
 type process struct {
@@ -57,9 +57,9 @@ type process struct {
 	Slice, HandOver, Heartbeat time.Duration
 }
 
-// rates say how often something goes wrong, in a thousand statements.
+// rates are how often something goes wrong, per thousand statements.
 type rates struct {
-	Slow                                 time.Duration // the most that transit takes
+	Slow                                 time.Duration // the longest transit time
 	Fails, Lies, Swaps, Dies, Cuts, Open int
 }
 
@@ -94,7 +94,7 @@ func drawProgram(rt *rapid.T) program {
 	millis := func(label string, most int) time.Duration {
 		return time.Duration(rapid.IntRange(0, most).Draw(rt, label)) * time.Millisecond
 	}
-	p := program{Seed: rapid.Uint64().Draw(rt, "seed"), Deaf: rapid.Bool().Draw(rt, "deaf")}
+	p := program{Seed: rapid.Uint64().Draw(rt, "seed"), CannotWatch: rapid.Bool().Draw(rt, "deaf")}
 	keys := rapid.IntRange(1, len(testKeys)).Draw(rt, "keys")
 	for range rapid.IntRange(1, 3).Draw(rt, "processes") {
 		p.Processes = append(p.Processes, process{
@@ -144,7 +144,7 @@ func drawProgram(rt *rapid.T) program {
 	return p
 }
 
-// A world is a program under way. All of it is guarded by server.mu.
+// A world is a running program. server.mu guards all of it.
 type world struct {
 	p         program
 	server    *server
@@ -170,7 +170,7 @@ type claim struct {
 	h        *Hold
 	key      Key
 	mode     Mode
-	told     bool // by Notify, that it is lost
+	told     bool // Notify reported the loss
 	released bool
 }
 
@@ -183,7 +183,7 @@ func (w *world) wrong(format string, args ...any) {
 func (p program) run() (problems, trace []string) {
 	s := newServer()
 	w := &world{p: p, server: s, rng: rand.New(rand.NewPCG(p.Seed, 0))}
-	s.deaf = p.Deaf
+	s.cannotWatch = p.CannotWatch
 	s.fault, s.refuse, s.granting, s.notice = w.fault, w.refuse, w.granting, w.notice
 	for _, pr := range p.Processes {
 		w.processes = append(w.processes, &running{process: pr, pending: make(map[Key]int), engine: New(Config{
@@ -223,8 +223,8 @@ func (p program) run() (problems, trace []string) {
 	s.mu.Lock()
 	w.calm = true
 	s.mu.Unlock()
-	// A request that gave up while its session was silent has left that to the engine.
-	time.Sleep((retries+1)*openTimeout + 10*time.Second)
+	// A request that gave up while its session was silent leaves the rest to the engine.
+	time.Sleep((maxRetries+1)*openTimeout + 10*time.Second)
 	synctest.Wait()
 	w.atRest()
 	for _, pr := range w.processes {
@@ -256,7 +256,7 @@ func (w *world) problem(format string, args ...any) {
 	w.wrong(format, args...)
 }
 
-// chance is a thing that happens a few times in a thousand. server.mu is held.
+// chance reports true for n in a thousand calls. server.mu must be held.
 func (w *world) chance(rate int) bool { return !w.calm && rate > 0 && w.rng.IntN(1000) < rate }
 
 func (w *world) transit() time.Duration {
@@ -307,7 +307,7 @@ func (w *world) refuse() (time.Duration, error) {
 	return d, nil
 }
 
-// notice is how soon the server sees that a client is gone.
+// notice returns how soon the server notices that the client is gone.
 func (w *world) notice(b *backend, cut bool) time.Duration {
 	if !cut {
 		return w.transit()
@@ -320,11 +320,11 @@ func (w *world) notice(b *backend, cut bool) time.Duration {
 	return time.Duration(w.rng.IntN(50)) * time.Millisecond
 }
 
-// owns reports whether a session that the engine relies on is b.
+// owns reports whether b belongs to a session that the engine relies on.
 func (p *running) owns(b *backend) bool {
 	p.engine.mu.Lock()
 	defer p.engine.mu.Unlock()
-	return slices.ContainsFunc(p.engine.conns, func(c *conn) bool { return c.s == Conn(b) })
+	return slices.ContainsFunc(p.engine.sessions, func(s *session) bool { return s.conn == Conn(b) })
 }
 
 func (w *world) happen(ev event) {
@@ -386,7 +386,7 @@ func (w *world) work(p *running, steps []step) {
 		wait := s.Wait
 		if len(keys) > 1 {
 			wait.No = true
-			holds, errs = p.engine.AcquireTogether(ctx, keys, s.Mode, 0)
+			holds, errs = p.engine.AcquireAll(ctx, keys, s.Mode, 0)
 		} else {
 			h, err := p.engine.Acquire(ctx, keys[0], s.Mode, s.Wait)
 			holds, errs = []*Hold{h}, []error{err}
@@ -394,7 +394,7 @@ func (w *world) work(p *running, steps []step) {
 		cancel()
 		w.inTime(p, began, wait, s.Cancel)
 		if slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
-			time.Sleep(time.Nanosecond) // a session that is being closed is closed then
+			time.Sleep(time.Nanosecond) // lets sessions that are being closed finish
 		}
 
 		var claims []*claim
@@ -419,7 +419,7 @@ func (w *world) work(p *running, steps []step) {
 				for _, c := range claims {
 					hs = append(hs, c.h)
 				}
-				errs = p.engine.ReleaseTogether(hs)
+				errs = p.engine.ReleaseAll(hs)
 			}
 			for i, c := range claims {
 				w.released(c, errs[i])
@@ -428,8 +428,8 @@ func (w *world) work(p *running, steps []step) {
 	}
 }
 
-// unnoticed returns how long a process may not know that it holds a lock no more: as long
-// as an answer is in transit, or until it is told of a loss.
+// unnoticed returns how long a process may not know that it has lost a lock: until a
+// reply in transit arrives, or until it is notified of the loss.
 func (p program) unnoticed(r *running) time.Duration {
 	const transit = 100 * time.Millisecond
 	if !p.Faults.any() {
@@ -440,25 +440,25 @@ func (p program) unnoticed(r *running) time.Duration {
 
 // inTime checks that a request did not take longer than it may.
 func (w *world) inTime(p *running, began time.Time, wait Wait, cancel time.Duration) {
-	patience := time.Duration(-1)
+	timeout := time.Duration(-1)
 	if wait.No {
-		patience = 0
+		timeout = 0
 	}
 	if wait.For > 0 {
-		patience = wait.For
+		timeout = wait.For
 	}
-	if cancel > 0 && (patience < 0 || cancel < patience) {
-		patience = cancel
+	if cancel > 0 && (timeout < 0 || cancel < timeout) {
+		timeout = cancel
 	}
-	if patience < 0 {
+	if timeout < 0 {
 		return
 	}
-	most := patience + p.Slice + 2*p.Heartbeat + time.Second
+	most := timeout + p.Slice + 2*p.Heartbeat + time.Second
 	if w.p.Faults.any() {
-		most += (retries + 1) * (openTimeout + p.Heartbeat)
+		most += (maxRetries + 1) * (openTimeout + p.Heartbeat)
 	}
 	if took := time.Since(began); took > most {
-		w.problem("a request with %v took %v, more than %v", patience, took, most)
+		w.problem("a request with %v took %v, more than %v", timeout, took, most)
 	}
 }
 
@@ -475,7 +475,7 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 			if !wait.No && wait.For == 0 && !canceled {
 				w.wrong("it was to wait for ever, and got %v", err)
 			}
-			// A process that was not told yet of a loss believes to hold the lock itself.
+			// A process that does not know yet of a loss sees the lock as its own.
 			if w.server.locks[key] == nil && w.server.wanted[key].Before(began.Add(-w.p.unnoticed(p))) {
 				w.wrong("%v was free all the time, and somebody got %v", key, err)
 			}
@@ -492,8 +492,8 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 	c := &claim{p: p, h: h, key: key, mode: mode}
 	*claims = append(*claims, c)
 	s := w.server
-	// Notify must not be called with server.mu held: it takes Engine.mu, and
-	// so does what is called with it held. It takes no time.
+	// Notify must not be called with server.mu held: it locks Engine.mu, under which
+	// server.mu is locked. It takes no time.
 	h.Notify(func(err error) {
 		if errors.Is(err, ErrLost) {
 			c.told = true
@@ -538,7 +538,7 @@ func (w *world) released(c *claim, err error) {
 			w.wrong("told of a loss, and unlocking says %v", err)
 		}
 	case errors.Is(err, ErrLost):
-		// Who cancels what the session runs twice may hit an unlock twice.
+		// Two cancels may hit the same unlock twice.
 		if !w.p.Faults.any() && !c.p.closing && len(w.p.Events) < 2 {
 			w.wrong("nothing went wrong, and a lock was lost: %v", err)
 		}
@@ -548,8 +548,8 @@ func (w *world) released(c *claim, err error) {
 	w.over(c.p, c.key, err)
 }
 
-// over is told that a request or a Hold is over. When it was the last one of its
-// key in the process, the server must have nothing of it any more.
+// over records the end of a request or a Hold. After the last one of its key in the
+// process, the server must have no lock or waiter of it.
 func (w *world) over(p *running, key Key, err error) {
 	p.pending[key]--
 	if p.pending[key] == 0 && !p.closing {
@@ -565,18 +565,17 @@ func (w *world) nothingLeft(p *running, key Key, when string) {
 	mine := func(b *backend) bool { return !b.dead && !b.cut && !b.isClosed && p.owns(b) }
 	for b, n := range l.held {
 		if mine(b) {
-			w.wrong("%s: %d still holds %v %v, and nobody stands for it", when, b.pid, key, n)
+			w.wrong("%s: %d still holds %v %v, without a Hold", when, b.pid, key, n)
 		}
 	}
 	for _, q := range l.queue {
 		if mine(q.b) {
-			w.wrong("%s: %d still waits for %v, and nobody wants it", when, q.b.pid, key)
+			w.wrong("%s: %d still waits for %v, without a request", when, q.b.pid, key)
 		}
 	}
 }
 
-// granting checks at the moment of a grant that nobody claims to hold what
-// somebody else is given.
+// granting checks, at a grant, that no claim conflicts with it.
 func (w *world) granting(b *backend, key Key, mode Mode) {
 	for _, c := range w.claims {
 		if c.key == key && conflict(c.mode, mode) && c.h.Err() == nil && c.h.PID() != b.pid && !w.excused(c) {
@@ -595,12 +594,11 @@ func (w *world) excused(c *claim) bool {
 }
 
 func (w *world) grace(c *claim) time.Duration {
-	// A session of which nothing tells that it is lost is found out by the
-	// heartbeat; others as soon as they listen.
+	// A silent loss is found by the heartbeat, and others by Watch.
 	return c.p.Heartbeat + 50*time.Millisecond
 }
 
-// check compares what everybody believes, at a moment when nothing moves.
+// check compares all claims with the server, at a moment when nothing moves.
 func (w *world) check() {
 	s := w.server
 	s.mu.Lock()
@@ -613,12 +611,12 @@ func (w *world) check() {
 		b := s.backends[pid]
 		if b == nil {
 			if !w.excused(c) {
-				w.wrong("%v is believed to be held by %d, which is dead since %v", c.key, pid, s.dead[pid])
+				w.wrong("%v has a Hold on %d, which is dead since %v", c.key, pid, s.dead[pid])
 			}
 			continue
 		}
 		if l := s.locks[c.key]; l == nil || l.held[b][c.mode] != 1 {
-			w.wrong("%v is believed to be held by %d, which does not", c.key, pid)
+			w.wrong("%v has a Hold on %d, which does not hold it", c.key, pid)
 		}
 	}
 	for i, p := range w.processes {
@@ -628,7 +626,7 @@ func (w *world) check() {
 	}
 }
 
-// atRest checks that nothing is left when nobody wants anything.
+// atRest checks that nothing is left when nothing is wanted.
 func (w *world) atRest() {
 	s := w.server
 	s.mu.Lock()
@@ -644,8 +642,8 @@ func (w *world) atRest() {
 				w.nothingLeft(p, key, "at rest")
 			}
 			p.engine.mu.Lock()
-			if n := len(p.engine.entries); n > 0 {
-				w.wrong("process %d: %d entries are left", i, n)
+			if n := len(p.engine.locks); n > 0 {
+				w.wrong("process %d: %d locks are left", i, n)
 			}
 			p.engine.mu.Unlock()
 		}
@@ -663,13 +661,13 @@ func (w *world) dump() string {
 	var b strings.Builder
 	for i, p := range w.processes {
 		p.engine.mu.Lock()
-		for _, ent := range p.engine.entries {
-			fmt.Fprintf(&b, "process %d: %v: %v, %d queued, %d hold, retry %v probing %v deferred %v\n", i, ent.key, ent.state,
-				ent.queue.len(), len(ent.holders), ent.retry, ent.probing, ent.deferred)
+		for _, l := range p.engine.locks {
+			fmt.Fprintf(&b, "process %d: %v: %v, %d queued, %d hold, retry %v probing %v deferred %v\n", i, l.key, l.state,
+				l.queue.len(), len(l.holders), l.retry, l.probing, l.deferred)
 		}
-		for _, c := range p.engine.conns {
+		for _, s := range p.engine.sessions {
 			fmt.Fprintf(&b, "process %d: session %d open %v owner %v busy %v, %d queued, %d in batch, holds %d, waiting %v\n",
-				i, c.pid, c.open, c.owner, c.busy, len(c.queue), len(c.batch), len(c.held), c.waiting != nil)
+				i, s.pid, s.open, s.owner, s.busy, len(s.queue), len(s.batch), len(s.held), s.waiting != nil)
 		}
 		p.engine.mu.Unlock()
 	}
@@ -683,106 +681,106 @@ func (w *world) dump() string {
 	return b.String()
 }
 
-// inconsistencies are what must not be in the engine's own books at a moment
-// when nothing moves.
+// inconsistencies returns contradictions in the engine's state, at a moment when nothing
+// moves.
 func (e *Engine) inconsistencies() (found []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	wrong := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
-	if len(e.conns) > e.config.Sessions {
-		wrong("%d sessions", len(e.conns))
+	if len(e.sessions) > e.config.Sessions {
+		wrong("%d sessions", len(e.sessions))
 	}
-	under := make(map[*entry]map[opKind]int) // way
-	for _, c := range e.conns {
-		if c.lost != nil {
+	under := make(map[*localLock]map[opKind]int) // way
+	for _, s := range e.sessions {
+		if s.lost != nil {
 			wrong("a lost session is in use")
 		}
-		for _, ops := range [][]op{c.batch, c.queue} {
+		for _, ops := range [][]op{s.batch, s.queue} {
 			for _, o := range ops {
-				if o.ent == nil {
+				if o.lock == nil {
 					continue
 				}
-				if under[o.ent] == nil {
-					under[o.ent] = make(map[opKind]int)
+				if under[o.lock] == nil {
+					under[o.lock] = make(map[opKind]int)
 				}
-				under[o.ent][o.kind]++
-				if o.kind != opProbe && o.kind != opQueued && o.ent.conn != c {
-					wrong("%v: its session is not the one that is asked", o.ent.key)
+				under[o.lock][o.kind]++
+				if o.kind != opProbe && o.kind != opQueued && o.lock.session != s {
+					wrong("%v: its session is not the one that is asked", o.lock.key)
 				}
 			}
 		}
-		for slot, ent := range c.held {
-			if ent.conn != c || ent.slot != slot || ent.state != held && ent.state != releasing {
-				wrong("%v: %v in the books of a session that does not hold it", ent.key, ent.state)
+		for slot, l := range s.held {
+			if l.session != s || l.slot != slot || l.state != held && l.state != releasing {
+				wrong("%v: %v in the books of a session that does not hold it", l.key, l.state)
 			}
 		}
-		if c.waiting != nil && c.waiting.conn != c {
+		if s.waiting != nil && s.waiting.session != s {
 			wrong("a session waits for what waits elsewhere")
 		}
-		if len(c.queue) > 0 && !c.busy {
-			wrong("a session rests with %d things to do", len(c.queue))
+		if len(s.queue) > 0 && !s.busy {
+			wrong("a session rests with %d things to do", len(s.queue))
 		}
 	}
 	holders := 0
-	for key, ent := range e.entries {
+	for key, l := range e.locks {
 		n, exclusive := 0, 0
-		for h := ent.queue.front(); h != nil; h = h.next {
+		for h := l.queue.front(); h != nil; h = h.next {
 			n++
 			if h.mode == Exclusive {
 				exclusive++
 			}
-			if h.state != asked {
+			if h.state != requested {
 				wrong("%v: one in its queue is %v", key, h.state)
 			}
 		}
-		if n != ent.queue.n || exclusive != ent.queue.exclusive {
+		if n != l.queue.n || exclusive != l.queue.exclusive {
 			wrong("%v: its queue is miscounted", key)
 		}
-		holders += len(ent.holders)
-		ops := under[ent]
-		switch ent.state {
+		holders += len(l.holders)
+		ops := under[l]
+		switch l.state {
 		case idle:
-			wrong("%v: an idle entry is kept", key)
+			wrong("%v: an idle lock is kept", key)
 		case trying:
 			if ops[opTry] != 1 {
 				wrong("%v: trying without a try", key)
 			}
 		case waiting:
-			if ops[opWait] != 1 || ent.conn.waiting != ent {
+			if ops[opWait] != 1 || l.session.waiting != l {
 				wrong("%v: waiting without a wait", key)
 			}
 		case polling:
-			if ent.timer == nil || !slices.Contains(e.pollers, ent) || n == 0 && !e.closed {
+			if l.timer == nil || !slices.Contains(e.pollers, l) || n == 0 && !e.closed {
 				wrong("%v: polling for nothing", key)
 			}
 		case held:
-			if !slices.Contains(ent.conn.held, ent) || len(ent.holders) == 0 {
+			if !slices.Contains(l.session.held, l) || len(l.holders) == 0 {
 				wrong("%v: held by nobody", key)
 			}
-			if ent.mode == Exclusive && len(ent.holders) > 1 {
-				wrong("%v: held by %d exclusively", key, len(ent.holders))
+			if l.mode == Exclusive && len(l.holders) > 1 {
+				wrong("%v: held by %d exclusively", key, len(l.holders))
 			}
 		case releasing:
-			if !slices.Contains(ent.conn.held, ent) || len(ent.holders) > 0 || ops[opUnlock] != 1 && !ent.deferred {
+			if !slices.Contains(l.session.held, l) || len(l.holders) > 0 || ops[opUnlock] != 1 && !l.deferred {
 				wrong("%v: releasing what is not held", key)
 			}
 		}
-		if ent.probing != (ops[opProbe]+ops[opQueued] == 1) {
-			wrong("%v: probing %v with %d probes", key, ent.probing, ops[opProbe])
+		if l.probing != (ops[opProbe]+ops[opQueued] == 1) {
+			wrong("%v: probing %v with %d probes", key, l.probing, ops[opProbe])
 		}
-		if ent.state == trying && ops[opUnlock] > 0 || ent.state != trying && ent.state != releasing && ops[opTry] > 0 {
-			wrong("%v: %v with ops %v", key, ent.state, ops)
+		if l.state == trying && ops[opUnlock] > 0 || l.state != trying && l.state != releasing && ops[opTry] > 0 {
+			wrong("%v: %v with ops %v", key, l.state, ops)
 		}
-		if len(ent.settle) > 0 && (ent.state == held || ent.state == polling) {
-			wrong("%v: %v, and somebody waits for it to settle", key, ent.state)
+		if len(l.settled) > 0 && (l.state == held || l.state == polling) {
+			wrong("%v: %v, and somebody waits for it to settle", key, l.state)
 		}
 	}
 	if holders != e.held {
 		wrong("%d hold, %d are counted", holders, e.held)
 	}
-	for _, ent := range e.pollers {
-		if ent.state != polling || e.entries[ent.key] != ent {
-			wrong("%v: among those who poll, but %v", ent.key, ent.state)
+	for _, l := range e.pollers {
+		if l.state != polling || e.locks[l.key] != l {
+			wrong("%v: among those who poll, but %v", l.key, l.state)
 		}
 	}
 	return found

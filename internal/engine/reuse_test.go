@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A session may be lost while it is about to ask: the watchdog may be a moment late.
-// By the time that it asks, the entries that it was asked about may be used again for
-// other keys, at which it must not look.
+// A session may be lost just before it sends a statement, because the watchdog may be a
+// moment late. By then the locks of its operations may be reused for other keys, and it
+// must not read them.
 func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -24,63 +24,62 @@ func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 			t.Parallel()
 			e := New(Config{Heartbeat: time.Hour, Slice: time.Second})
 			var said listener
-			c := &conn{
-				engine: e, s: &said, prefix: "1:", wake: make(chan struct{}, 1),
-				dog: time.AfterFunc(time.Hour, func() {}), waitEnds: time.Now(),
+			s := &session{
+				engine: e, conn: &said, prefix: "1:", wakeup: make(chan struct{}, 1),
+				watchdog: time.AfterFunc(time.Hour, func() {}), waitEnd: time.Now(),
 			}
-			defer c.dog.Stop()
+			defer s.watchdog.Stop()
 
 			e.mu.Lock()
-			var before []*entry
+			var before []*localLock
 			for i, o := range test.ops {
-				o.ent = e.entry(Key{ID: int64(71 + i)})
-				o.ent.state, o.ent.conn = trying, c
-				before = append(before, o.ent)
-				c.push(o)
+				o.lock = e.localLock(Key{ID: int64(71 + i)})
+				o.lock.state, o.lock.session = trying, s
+				before = append(before, o.lock)
+				s.push(o)
 			}
 			if test.ops[0].kind == opWait {
-				before[0].state, c.waiting = waiting, before[0]
+				before[0].state, s.waiting = waiting, before[0]
 			}
-			c.takeBatch()
-			e.lose(c, errSilent)
-			again := make(map[*entry]bool)
+			s.fillBatch()
+			e.sessionLost(s, errSilent)
+			again := make(map[*localLock]bool)
 			for i := range before {
-				again[e.entry(Key{ID: int64(81 + i), Pair: true})] = true
+				again[e.localLock(Key{ID: int64(81 + i), Pair: true})] = true
 			}
-			e.unlock()
-			for _, ent := range before {
-				if !again[ent] {
-					t.Fatal("the entry is not used again, which makes this test one of nothing")
+			e.unlockMu()
+			for _, l := range before {
+				if !again[l] {
+					t.Fatal("the lock is not reused, so this test checks nothing")
 				}
 			}
 
-			if err := c.work(); err == nil {
-				t.Error("a lost session went on")
+			if err := s.runBatch(); err == nil {
+				t.Error("a lost session continued")
 			}
 			if !strings.Contains(string(said), "71") || strings.Contains(string(said), "81") || strings.ContainsAny(string(said), "PR") {
-				t.Errorf("it asked about %q", string(said))
+				t.Errorf("it sent %q", string(said))
 			}
 		})
 	}
 }
 
-// A key may be lost and forgotten while Postgres is still asked whether others wait for
-// it. The answer must not be taken for one about the next key, whose readers would
-// overtake a writer.
+// A key may be lost and dropped while a probe for its waiters is running. The result must
+// not be applied to the next key, whose readers would overtake a writer.
 func TestAnswerToAProbeOfALostKey(t *testing.T) {
 	inBubble(t, func(t *bench) {
 		three := Key{ID: 3}
 		e, o := t.engine(), t.outsider()
 		// Three sessions: the first holds one, the second waits for three, and the third
-		// is asked who waits for one, which takes a while.
+		// probes for waiters of one, which takes a while.
 		o.try(three, Exclusive)
 		first := t.acquire(e, one, Shared)
-		waiting := t.ask(e, three, Exclusive, Wait{})
+		waiting := t.start(e, three, Exclusive, Wait{})
 		time.Sleep(50 * time.Millisecond)
 		t.must(t.acquire(e, one, Shared).Release())
 		time.Sleep(50 * time.Millisecond)
 		t.once(1, "locks Q1", fault{takes: time.Second})
-		late := t.ask(e, one, Shared, Wait{})
+		late := t.start(e, one, Shared, Wait{})
 		time.Sleep(trip)
 		late.cancel()
 		<-late.done
@@ -90,16 +89,16 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 		<-waiting.done
 		t.must(waiting.err)
 		if n := e.Stats().Sessions; n != 2 {
-			t.Fatalf("%d sessions are left, which makes this test one of nothing", n)
+			t.Fatalf("%d sessions are left, so this test checks nothing", n)
 		}
 
 		reader := t.acquire(e, two, Shared)
 		if reader.PID() != waiting.hold.PID() {
-			t.Fatal("the reader's session is the one that is asked, which makes this test one of nothing")
+			t.Fatal("the reader's session is the one that probes, so this test checks nothing")
 		}
 		turn := o.wait(two, Exclusive)
 		time.Sleep(50 * time.Millisecond)
-		late = t.ask(e, two, Shared, Wait{})
+		late = t.start(e, two, Shared, Wait{})
 		time.Sleep(2 * time.Second)
 		if late.finished() {
 			t.Fatal("a reader overtook the writer")
@@ -107,12 +106,12 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 		t.must(reader.Release())
 		<-turn
 		o.unlock(two, Exclusive)
-		t.soon(late, 10*time.Millisecond)
+		t.grantedWithin(late, 10*time.Millisecond)
 		t.must(waiting.hold.Release())
 	})
 }
 
-// listener is a session that says yes to what it is asked, and remembers it.
+// A listener is a session that replies yes to everything, and records the statements.
 type listener string
 
 func (a *listener) Ask(_ context.Context, sql string, args ...string) (string, error) {

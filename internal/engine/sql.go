@@ -8,13 +8,13 @@ import (
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
-// The files begin with comments, for those who read them and run them in psql. What
-// is sent, and what pg_stat_activity shows of a session, is the statement alone.
+// The statements of the files, without the comments at their beginning, which are for
+// readers and for psql: pg_stat_activity shows what is sent.
 var (
 	keepaliveSQL = handshake.WithoutComment(keepaliveFile)
-	oneSQL       = byLetter(oneFile)
+	oneSQL       = statementsByLetter(oneFile)
 	batchSQL     = handshake.WithoutComment(batchFile)
-	waitSQL      = byLetter(waitFile)
+	waitSQL      = statementsByLetter(waitFile)
 	heldSQL      = handshake.WithoutComment(heldFile)
 	cancelSQL    = handshake.WithoutComment(cancelFile)
 	pingSQL      = handshake.WithoutComment(pingFile)
@@ -46,9 +46,10 @@ var (
 	awaitedFile string
 )
 
-// byLetter are the statements of a file by the letters in the comments before them.
-// There is one for each thing to do, so that pg_stat_activity shows what that is.
-func byLetter(file string) map[string]string {
+// statementsByLetter returns the statements of a file by the letter in the comment before
+// each. Each operation has its own statement, so that pg_stat_activity shows what it
+// does.
+func statementsByLetter(file string) map[string]string {
 	statements := make(map[string]string)
 	var letter string
 	for line := range strings.Lines(file) {
@@ -66,8 +67,7 @@ func byLetter(file string) map[string]string {
 	return statements
 }
 
-// letter is what one.sql, batch.sql and wait.sql call doing kind to the key in
-// the mode.
+// letter returns the letter of an operation in one.sql, batch.sql and wait.sql.
 func letter(kind opKind, key Key, mode Mode) string {
 	switch kind {
 	case opTry, opWait:
@@ -100,8 +100,8 @@ func letter(kind opKind, key Key, mode Mode) string {
 	}
 }
 
-// columns returns the key's classid, objid and objsubid in pg_locks, as statements have
-// them.
+// columns returns the key's classid, objid and objsubid in pg_locks, as statement
+// arguments.
 func (k Key) columns() (classid, objid, objsubid string) {
 	objsubid = "1"
 	if k.Pair {
@@ -110,17 +110,17 @@ func (k Key) columns() (classid, objid, objsubid string) {
 	return strconv.FormatUint(uint64(k.ID)>>32, 10), strconv.FormatUint(uint64(uint32(k.ID)), 10), objsubid
 }
 
-// advisory is a lock as held.sql tells of it.
-type advisory struct {
+// A heldLock is an advisory lock, as held.sql reports it.
+type heldLock struct {
 	key  Key
 	mode Mode
 }
 
-// parseHeld reads the answer of held.sql. Locks of no form that we take are left
-// out: a function that an extension put in our way might take them.
-func parseHeld(answer string) map[advisory]bool {
-	held := make(map[advisory]bool)
-	for _, lock := range strings.Split(answer, ",") {
+// parseHeld parses the result of held.sql. It skips locks of a form that pglock does not
+// take, which a function of an extension might.
+func parseHeld(reply string) map[heldLock]bool {
+	held := make(map[heldLock]bool)
+	for _, lock := range strings.Split(reply, ",") {
 		fields := strings.Fields(lock)
 		if len(fields) != 4 {
 			continue
@@ -130,7 +130,7 @@ func parseHeld(answer string) map[advisory]bool {
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		a := advisory{key: Key{ID: int64(classid<<32 | objid), Pair: fields[2] == "2"}}
+		a := heldLock{key: Key{ID: int64(classid<<32 | objid), Pair: fields[2] == "2"}}
 		if fields[3] == "ShareLock" {
 			a.mode = Shared
 		}

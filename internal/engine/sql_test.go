@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Every letter that is asked for has its statement, and nothing else than that.
+// Every letter in use has its statement, and there are no others.
 func TestStatementsByLetter(t *testing.T) {
 	var one, wait []string
 	for _, pair := range []bool{false, true} {
@@ -16,11 +16,11 @@ func TestStatementsByLetter(t *testing.T) {
 			wait = append(wait, letter(opWait, key, mode))
 			if got := oneSQL[letter(opTry, key, mode)]; strings.Contains(got, "_shared(") != (mode == Shared) ||
 				strings.Contains(got, ">> 32") != pair || !strings.Contains(got, "pg_try_advisory_lock") {
-				t.Errorf("pair %v, mode %v: taken by %s", pair, mode, got)
+				t.Errorf("pair %v, mode %v: acquired by %s", pair, mode, got)
 			}
 			if got := oneSQL[letter(opUnlock, key, mode)]; strings.Contains(got, "_shared(") != (mode == Shared) ||
 				strings.Contains(got, ">> 32") != pair || !strings.Contains(got, "pg_advisory_unlock") {
-				t.Errorf("pair %v, mode %v: given back by %s", pair, mode, got)
+				t.Errorf("pair %v, mode %v: released by %s", pair, mode, got)
 			}
 			if got := waitSQL[letter(opWait, key, mode)]; strings.Contains(got, "_shared(") != (mode == Shared) ||
 				strings.Contains(got, ">> 32") != pair || !strings.Contains(got, "pg_catalog.pg_advisory_lock") {

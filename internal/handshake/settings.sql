@@ -1,29 +1,28 @@
--- The settings of a session that is known to be pglock's own: whatever the server, the
--- database, the role or PGOPTIONS say, none of our statements may wait, fail or mean
--- something else because of it. This is the one list of them. Settings that this major
--- does not have are left out.
--- $1 is the session's mark, or ''. $2 is statement_timeout, $3 is lock_timeout; in a
--- transaction the session is never idle for longer than $2. $4 is plan_cache_mode.
--- $5 is the application_name if nobody gave one, or whatever others gave if $6 is true.
--- search_path stays as it is if $7 is true. If $8 is true, all of it is for the
--- transaction.
+-- The settings of a session that is pglock's own: regardless of the settings of the
+-- server, the database, the role or PGOPTIONS, none of our statements may wait, fail or
+-- change its meaning. This is the only list of them. Settings that this major version does
+-- not have are skipped.
+-- $1 is the session's token, or ''. $2 is statement_timeout, and also limits idle time in a
+-- transaction. $3 is lock_timeout. $4 is plan_cache_mode. $5 is the application_name if
+-- none is set, or in any case if $6 is true. If $7 is true, search_path is not changed. If
+-- $8 is true, all settings are for the transaction.
 SELECT CAST(pg_catalog.count(pg_catalog.set_config(s.name, s.value, CAST($8 AS pg_catalog.bool))) AS pg_catalog.text)
 FROM (VALUES
     ('pglock.session', CAST($1 AS pg_catalog.text)),
-    -- what a name or an operator means
+    -- the meaning of names and operators
     ('search_path', CASE WHEN CAST($7 AS pg_catalog.bool)
         THEN pg_catalog.current_setting('search_path') ELSE 'pg_catalog, pg_temp' END),
-    -- what ends a session or a statement
+    -- limits that end a session or a statement
     ('statement_timeout', CAST($2 AS pg_catalog.text)),
     ('lock_timeout', CAST($3 AS pg_catalog.text)),
     ('idle_in_transaction_session_timeout', CAST($2 AS pg_catalog.text)),
     ('idle_session_timeout', '0'),
     ('transaction_timeout', '0'),
     ('exit_on_error', 'off'),
-    -- what a statement waits for, or fails with
+    -- waits and failures of statements
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_deferrable', 'off'),
-    -- how values are written and read
+    -- formats of values
     ('standard_conforming_strings', 'on'),
     ('transform_null_equals', 'off'),
     ('array_nulls', 'on'),
@@ -32,16 +31,16 @@ FROM (VALUES
     ('IntervalStyle', 'postgres'),
     ('bytea_output', 'hex'),
     ('extra_float_digits', '1'),
-    -- a query that is not UTF-8 would fail a whole answer, where the database has no
-    -- encoding
+    -- in a database without an encoding, a query that is not UTF-8 would fail the whole
+    -- result
     ('client_encoding', CASE
         WHEN pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END),
-    -- what makes a short statement slow
+    -- features that make short statements slow
     ('jit', 'off'),
     ('force_parallel_mode', 'off'),
     ('debug_parallel_query', 'off'),
     ('plan_cache_mode', CAST($4 AS pg_catalog.text)),
-    -- who we are
+    -- identification
     ('application_name', CASE
         WHEN NOT CAST($6 AS pg_catalog.bool) AND pg_catalog.current_setting('application_name') OPERATOR(pg_catalog.<>) ''
         THEN pg_catalog.current_setting('application_name') ELSE CAST($5 AS pg_catalog.text) END)

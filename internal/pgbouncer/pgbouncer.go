@@ -1,7 +1,7 @@
-// Package pgbouncer puts a throwaway PgBouncer before a Postgres server, for
-// tests: on a Unix socket, as the same user, stopped and removed at the end of
-// the test. Where the machine has none, Debian's package is unpacked into the
-// cache of package pgserver, and not installed.
+// Package pgbouncer runs a throwaway PgBouncer in front of a Postgres server, for tests.
+// It listens on a Unix socket, runs as the server's user, and is stopped and removed at
+// the end of the test. If the machine has no PgBouncer, Debian's package is unpacked into
+// the cache of package pgserver, without installing it.
 package pgbouncer
 
 import (
@@ -17,30 +17,30 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// Mode is what a client has a session for: PgBouncer's pool_mode.
+// A Mode is PgBouncer's pool_mode: how long a client keeps a session.
 type Mode string
 
-// The modes of PgBouncer: a client's own session for as long as it is connected,
-// or any session for the length of a transaction or of a statement.
+// The modes of PgBouncer: a client keeps its session until it disconnects, until the end
+// of a transaction, or until the end of a statement.
 const (
 	Session     Mode = "session"
 	Transaction Mode = "transaction"
 	Statement   Mode = "statement"
 )
 
-// Bouncer is a PgBouncer that runs.
+// A Bouncer is a running PgBouncer.
 type Bouncer struct {
 	server  *pgserver.Server
 	process *pgserver.Process
 }
 
-const port = 6432 // only the name of the socket
+const port = 6432 // only names the socket
 
-// Start starts a PgBouncer before server, for the length of a test. Settings go
-// into its configuration over the defaults of this package.
+// Start starts a PgBouncer in front of server, until the end of the test. Each setting is
+// a line of its configuration and overrides the defaults of this package.
 func Start(t testing.TB, server *pgserver.Server, mode Mode, settings ...string) *Bouncer {
 	t.Helper()
-	// Not the test's own time: the first time may have to download.
+	// Not the test's ctx: the first start may have to download.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	program, err := pgserver.FindProgram(ctx, "pgbouncer", os.Stderr)
@@ -82,18 +82,18 @@ query_wait_timeout = 20
 			return b
 		}
 		if !process.Running() || time.Now().After(deadline) {
-			t.Fatalf("PgBouncer does not answer: %v; its log:\n%s", err, process.Logs())
+			t.Fatalf("PgBouncer does not accept connections: %v; its log:\n%s", err, process.Logs())
 		}
 	}
 }
 
-// ConnString is the connection string for a database of the server, by way of
-// the pooler. The database pgbouncer is the pooler's own console.
+// ConnString returns the connection string of a database of the server, through the
+// pooler. The database pgbouncer is the pooler's own console.
 func (b *Bouncer) ConnString(database string) string {
 	return fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable", b.process.Folder(), port, database)
 }
 
-// Console runs a command on the pooler's console, such as RECONNECT or KILL.
+// Console runs a command, such as RECONNECT or KILL, on the pooler's console.
 func (b *Bouncer) Console(t testing.TB, command string) {
 	t.Helper()
 	conn, err := pgconn.Connect(t.Context(), b.ConnString("pgbouncer"))

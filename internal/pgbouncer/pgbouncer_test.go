@@ -12,8 +12,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// What pglock finds a pooler out by: the pid that the protocol tells is not that
-// of the backend.
+// pglock detects a pooler because the PID in the protocol is not that of the backend.
 func TestPIDs(t *testing.T) {
 	server := pgtest.Server(t)
 	for _, mode := range []pgbouncer.Mode{pgbouncer.Session, pgbouncer.Transaction, pgbouncer.Statement} {
@@ -27,8 +26,8 @@ func TestPIDs(t *testing.T) {
 		if err := conn.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 			t.Errorf("%s: %v", mode, err)
 		}
-		if told := conn.PgConn().PID(); told == pid {
-			t.Errorf("%s: the protocol tells the backend's own pid, %d", mode, pid)
+		if reported := conn.PgConn().PID(); reported == pid {
+			t.Errorf("%s: the protocol reports the backend's own PID, %d", mode, pid)
 		}
 		conn.Close(context.Background())
 		bouncer.Console(t, "SHOW POOLS")

@@ -18,11 +18,11 @@ type Binaries struct {
 	Dir     string   // the folder with postgres and initdb
 	Major   int      // such as 17
 	Version string   // such as 17.10
-	Env     []string // what they need in their environment
+	Env     []string // needed in their environment
 }
 
-// Find returns the binaries that o asks for, and fetches them when the machine
-// does not have them. The package comment says where it looks.
+// Find returns the binaries that match o, and fetches them if the machine does not have
+// them. The package comment lists the places.
 func Find(ctx context.Context, o Options) (Binaries, error) {
 	f, err := newFinder(o)
 	if err != nil {
@@ -31,14 +31,14 @@ func Find(ctx context.Context, o Options) (Binaries, error) {
 	return f.find(ctx)
 }
 
-// finder is one search for binaries.
+// A finder is a search for binaries.
 type finder struct {
 	Options
 	id    identity
 	cache cache
-	// places lists the folders of this machine that may hold binaries.
+	// places returns the folders of this machine that may have binaries.
 	places func() []string
-	// lookPath finds the programs that download.
+	// lookPath finds the programs used for downloads.
 	lookPath func(name string) (string, error)
 }
 
@@ -61,10 +61,10 @@ func (f *finder) find(ctx context.Context) (Binaries, error) {
 	if f.BinDir != "" {
 		bin, err := f.examine(ctx, f.BinDir)
 		if err != nil {
-			return Binaries{}, fmt.Errorf("pgserver: the folder asked for has no usable server: %w", err)
+			return Binaries{}, fmt.Errorf("pgserver: the folder has no usable server: %w", err)
 		}
 		if f.Major != 0 && bin.Major != f.Major {
-			return Binaries{}, fmt.Errorf("pgserver: %s holds Postgres %s, but %d was asked for", f.BinDir, bin.Version, f.Major)
+			return Binaries{}, fmt.Errorf("pgserver: %s has Postgres %s, not %d", f.BinDir, bin.Version, f.Major)
 		}
 		return bin, nil
 	}
@@ -77,12 +77,12 @@ func (f *finder) find(ctx context.Context) (Binaries, error) {
 	return f.fetch(ctx)
 }
 
-// suits tells whether binaries are of a version that may be used.
-func (f *finder) suits(bin Binaries) bool {
-	return bin.Major >= oldest && (f.Major == 0 || bin.Major == f.Major)
+// matches reports whether binaries have a usable version.
+func (f *finder) matches(bin Binaries) bool {
+	return bin.Major >= oldestMajor && (f.Major == 0 || bin.Major == f.Major)
 }
 
-// newest returns the newest binaries in dirs that suit.
+// newest returns the newest matching binaries in dirs.
 func (f *finder) newest(ctx context.Context, dirs []string) (best Binaries, ok bool) {
 	seen := map[string]bool{}
 	for _, dir := range dirs {
@@ -92,15 +92,15 @@ func (f *finder) newest(ctx context.Context, dirs []string) (best Binaries, ok b
 		}
 		seen[dir] = true
 		bin, err := f.examine(ctx, dir)
-		if err == nil && f.suits(bin) && (!ok || newer(bin.Version, best.Version)) {
+		if err == nil && f.matches(bin) && (!ok || newer(bin.Version, best.Version)) {
 			best, ok = bin, true
 		}
 	}
 	return best, ok
 }
 
-// realDir is the folder that really holds the binaries: /usr/local/bin/postgres
-// may be a link into another one.
+// realDir returns the folder with the binaries after symbolic links:
+// /usr/local/bin/postgres may be a link.
 func realDir(dir string) (string, error) {
 	path, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 	if err != nil {
@@ -111,7 +111,8 @@ func realDir(dir string) (string, error) {
 
 var versionOutput = regexp.MustCompile(`\(PostgreSQL\) ((\d+)[^ \n]*)`)
 
-// examine runs the binaries in dir, as the user whom the server will run as.
+// examine runs the binaries in dir as the user that will run the server, and returns
+// their version.
 func (f *finder) examine(ctx context.Context, dir string) (Binaries, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -127,7 +128,7 @@ func (f *finder) examine(ctx context.Context, dir string) (Binaries, error) {
 			return Binaries{}, err
 		}
 		if version = versionOutput.FindStringSubmatch(out); version == nil {
-			return Binaries{}, fmt.Errorf("%s --version says %q", filepath.Join(dir, name), strings.TrimSpace(out))
+			return Binaries{}, fmt.Errorf("%s --version printed %q", filepath.Join(dir, name), strings.TrimSpace(out))
 		}
 	}
 	major, err := strconv.Atoi(version[2])
@@ -139,7 +140,7 @@ func (f *finder) examine(ctx context.Context, dir string) (Binaries, error) {
 
 var digits = regexp.MustCompile(`\d+`)
 
-// newer compares versions such as 15.18 and 18beta1.
+// newer reports whether version a is newer than b. Versions are like 15.18 and 18beta1.
 func newer(a, b string) bool {
 	numbers := func(s string) (n []int) {
 		for _, d := range digits.FindAllString(s, -1) {
@@ -151,7 +152,7 @@ func newer(a, b string) bool {
 	return slices.Compare(numbers(a), numbers(b)) > 0
 }
 
-// machinePlaces lists where Postgres usually is.
+// machinePlaces returns the folders where Postgres usually is.
 func machinePlaces() []string {
 	var dirs []string
 	for _, pattern := range []string{

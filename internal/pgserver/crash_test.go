@@ -17,8 +17,8 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// childEnv makes this test binary be a program that starts a server and ends
-// without stopping it.
+// childEnv makes this test binary a program that starts a server and ends without
+// stopping it.
 const childEnv = "PGSERVER_TEST_CHILD"
 
 func child(how string) {
@@ -31,8 +31,8 @@ func child(how string) {
 	if err != nil {
 		panic(err)
 	}
-	// A program of its own that inherits all it can and outlives it must not
-	// keep the server up.
+	// A child that inherits everything and outlives the program must not keep the
+	// server running.
 	sleeper := exec.Command("sleep", "60")
 	if err := sleeper.Start(); err != nil {
 		panic(err)
@@ -85,7 +85,7 @@ func program(t *testing.T, how string) (cmd *exec.Cmd, stdin io.Closer, folder s
 	return cmd, stdin, folder
 }
 
-// A program may handle Ctrl-C itself, and then still needs its server.
+// A program may handle Ctrl-C itself, and still needs its server then.
 func TestCtrlCDoesNotReachTheServer(t *testing.T) {
 	cmd, stdin, _ := program(t, "SIGINT ignored")
 	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
@@ -119,7 +119,7 @@ func TestTheServerEndsWithItsProgram(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := cmd.Wait(); err == nil {
-				t.Error("the program ended well")
+				t.Error("the program succeeded")
 			}
 			await(t, "the folder to go", func() bool {
 				_, err := os.Lstat(folder)

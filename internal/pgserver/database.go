@@ -11,15 +11,15 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// maintenance is the database to make and drop others from.
+// maintenance returns the database from which others are created and dropped.
 func (s *Server) maintenance() string {
-	if s.ready != "" {
-		return s.ready
+	if s.existingDB != "" {
+		return s.existingDB
 	}
 	return "postgres"
 }
 
-// CreateDatabase makes an empty database and returns its name.
+// CreateDatabase creates an empty database and returns its name.
 func (s *Server) CreateDatabase(ctx context.Context) (string, error) {
 	name, err := randomName("pglock_test_")
 	if err != nil {
@@ -35,7 +35,7 @@ func (s *Server) CreateDatabase(ctx context.Context) (string, error) {
 		return conn.Exec(ctx, sql).Close()
 	})
 	if err != nil {
-		return "", fmt.Errorf("pgserver: making a database: %w", err)
+		return "", fmt.Errorf("pgserver: creating a database: %w", err)
 	}
 	return name, nil
 }
@@ -48,20 +48,20 @@ func canChooseStrategy(version string) bool {
 	return err == nil && major >= 15
 }
 
-// LeftoverError is a database that somebody was still connected to when it was
+// A LeftoverError reports a database that sessions were still connected to when it was
 // dropped.
 type LeftoverError struct {
 	Database string
-	Sessions []string // one line each: who it is and what it does
+	Sessions []string // one line each
 }
 
 func (e *LeftoverError) Error() string {
 	return fmt.Sprintf("sessions were left connected to %s; close them:\n  %s", e.Database, strings.Join(e.Sessions, "\n  "))
 }
 
-// DropDatabase drops a database that CreateDatabase made. Sessions get a few
-// seconds to leave; those that do not are ended and told in a *LeftoverError,
-// though the database is dropped all the same.
+// DropDatabase drops a database that CreateDatabase created. Sessions get a few seconds
+// to disconnect. Those that do not are terminated and reported in a *LeftoverError, but
+// the database is dropped anyway.
 func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	var leftover *LeftoverError
 	err := s.maintain(ctx, func(conn *pgconn.PgConn) error {
@@ -89,8 +89,8 @@ func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	return err
 }
 
-// awaitEmpty waits until no session is connected to a database, and returns
-// those that are there when the time is up.
+// awaitEmpty waits until no session is connected to the database. On timeout it returns
+// the remaining sessions.
 func (s *Server) awaitEmpty(ctx context.Context, conn *pgconn.PgConn, name string, patience time.Duration) ([]string, error) {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
@@ -116,7 +116,7 @@ func (s *Server) awaitEmpty(ctx context.Context, conn *pgconn.PgConn, name strin
 	}
 }
 
-// maintain runs fn on a connection of its own.
+// maintain runs fn on a new connection.
 func (s *Server) maintain(ctx context.Context, fn func(*pgconn.PgConn) error) error {
 	conn, err := s.connect(ctx, s.maintenance())
 	if err != nil {

@@ -12,23 +12,22 @@ import (
 	"strings"
 )
 
-// fetchDebian downloads the packages of the newest server that Debian or Ubuntu
-// has and unpacks them. Nothing is installed: that would start a server on port
-// 5432.
+// fetchDebian downloads the packages of the newest server of Debian or Ubuntu and unpacks
+// them. It does not install them, which would start a server on port 5432.
 func (f *finder) fetchDebian(ctx context.Context, temp, root string) (string, error) {
 	apt, archives, err := f.apt(ctx, temp)
 	if err != nil {
 		return "", err
 	}
-	f.logf("no %s on this machine; asking Debian's package lists for one", f.wanted())
-	_, updateErr := apt("apt-get", "--quiet", "update") // a part may fail and the rest do
+	f.logf("no %s on this machine; updating Debian's package lists", f.wanted())
+	_, updateErr := apt("apt-get", "--quiet", "update") // the update may fail in part and still be usable
 	names, err := apt("apt-cache", "pkgnames", "postgresql-")
 	if err != nil {
 		return "", errors.Join(updateErr, err)
 	}
 	majors := debianMajors(names, f.Major)
 	if len(majors) == 0 {
-		return "", errors.Join(updateErr, errors.New("the package lists have no server that suits"))
+		return "", errors.Join(updateErr, errors.New("the package lists have no matching server"))
 	}
 	failures := []error{updateErr}
 	for _, major := range majors {
@@ -43,10 +42,9 @@ func (f *finder) fetchDebian(ctx context.Context, temp, root string) (string, er
 	return "", errors.Join(failures...)
 }
 
-// apt returns what runs apt's programs, and the folder that their downloads go
-// to. apt keeps its lists and downloads in temp, so this neither needs root nor
-// changes the machine, but it reads which packages are installed, and so fetches
-// only what is missing.
+// apt returns a function that runs apt's programs, and their download folder. apt keeps
+// its lists and downloads in temp, so it neither needs root nor changes the machine. It
+// does read which packages are installed, and fetches only what is missing.
 func (f *finder) apt(ctx context.Context, temp string) (run func(name string, args ...string) (string, error), archives string, err error) {
 	for _, name := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
 		if _, err := f.lookPath(name); err != nil {
@@ -82,7 +80,7 @@ func debianMajors(names string, wanted int) []int {
 	var majors []int
 	for _, match := range serverPackage.FindAllStringSubmatch(names, -1) {
 		major, err := strconv.Atoi(match[1])
-		if err == nil && major >= oldest && (wanted == 0 || major == wanted) {
+		if err == nil && major >= oldestMajor && (wanted == 0 || major == wanted) {
 			majors = append(majors, major)
 		}
 	}
@@ -97,10 +95,10 @@ func (f *finder) unpackDebs(ctx context.Context, archives, root string) error {
 		return err
 	}
 	if len(debs) == 0 {
-		return errors.New("apt-get downloaded nothing, so the package is installed already, but no server was found in it")
+		return errors.New("apt-get downloaded nothing: the package is installed, but has no server")
 	}
 	for _, deb := range debs {
-		// The loader of the machine works only with the C library of the machine.
+		// The machine's loader works only with the machine's C library.
 		if strings.HasPrefix(filepath.Base(deb), "libc6_") || strings.HasPrefix(filepath.Base(deb), "libc-bin_") {
 			continue
 		}
@@ -113,8 +111,8 @@ func (f *finder) unpackDebs(ctx context.Context, archives, root string) error {
 
 var unpackedBin = regexp.MustCompile(`^(.+)/usr/lib/postgresql/[^/]+/bin$`)
 
-// libraryEnv makes programs find their libraries, if dir is in a folder into
-// which Debian's packages were unpacked.
+// libraryEnv returns the environment with which programs find their libraries, if dir is
+// in a folder of unpacked Debian packages.
 func libraryEnv(dir string) []string {
 	match := unpackedBin.FindStringSubmatch(dir)
 	if match == nil {
@@ -123,8 +121,8 @@ func libraryEnv(dir string) []string {
 	return unpackedLibraries(match[1])
 }
 
-// unpackedLibraries makes programs find their libraries in a folder into which
-// Debian's packages were unpacked.
+// unpackedLibraries returns the environment with which programs find their libraries in a
+// folder of unpacked Debian packages.
 func unpackedLibraries(root string) []string {
 	var dirs []string
 	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {

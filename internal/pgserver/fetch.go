@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// source is a place to fetch binaries from.
+// A source is a place to fetch binaries from.
 type source struct {
 	name string
-	// fetch unpacks a server into root, using temp for what it downloads, and
-	// returns a name for it in the cache.
+	// fetch unpacks a server into root, downloads to temp, and returns a name for the
+	// server in the cache.
 	fetch func(f *finder, ctx context.Context, temp, root string) (name string, err error)
 }
 
@@ -27,20 +27,20 @@ func sources() []source {
 	}
 }
 
-// cached returns the newest suitable binaries among those fetched earlier. One
-// that no longer runs is passed over, and so fetched again.
+// cached returns the newest matching binaries that were fetched earlier. Binaries that do
+// not run any more are skipped, and so fetched again.
 func (f *finder) cached(ctx context.Context) (best Binaries, ok bool) {
 	roots, _ := filepath.Glob(filepath.Join(f.cache.dir, "bin", "*")) // fails only on a bad pattern
 	for _, root := range roots {
 		bin, err := f.unpacked(ctx, root)
-		if err == nil && f.suits(bin) && (!ok || newer(bin.Version, best.Version)) {
+		if err == nil && f.matches(bin) && (!ok || newer(bin.Version, best.Version)) {
 			best, ok = bin, true
 		}
 	}
 	return best, ok
 }
 
-// unpacked examines what a source has unpacked into root.
+// unpacked examines what a source unpacked into root.
 func (f *finder) unpacked(ctx context.Context, root string) (Binaries, error) {
 	if dirs, _ := filepath.Glob(filepath.Join(root, "usr/lib/postgresql/*/bin")); len(dirs) > 0 {
 		return f.examine(ctx, dirs[0])
@@ -48,8 +48,8 @@ func (f *finder) unpacked(ctx context.Context, root string) (Binaries, error) {
 	return f.examine(ctx, filepath.Join(root, "native/bin"))
 }
 
-// fetch downloads binaries into the cache. Processes take turns, and the later
-// ones find what the first has fetched.
+// fetch downloads binaries into the cache. Concurrent processes take turns, so that later
+// ones find what the first one fetched.
 func (f *finder) fetch(ctx context.Context) (Binaries, error) {
 	unlock, err := f.cache.lock(ctx, f.Options)
 	if err != nil {
@@ -70,7 +70,7 @@ func (f *finder) fetch(ctx context.Context) (Binaries, error) {
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", source.name, err))
 	}
-	return Binaries{}, fmt.Errorf("pgserver: no %s on this machine, and none could be fetched.\n%s\nWhat was tried:\n%w", f.wanted(), f.advice(), errors.Join(failures...))
+	return Binaries{}, fmt.Errorf("pgserver: no %s on this machine, and none could be fetched.\n%s\nAttempts:\n%w", f.wanted(), f.advice(), errors.Join(failures...))
 }
 
 func (f *finder) fetchFrom(ctx context.Context, s source) (Binaries, error) {
@@ -89,7 +89,7 @@ func (f *finder) fetchFrom(ctx context.Context, s source) (Binaries, error) {
 		return Binaries{}, err
 	}
 	if _, err := f.unpacked(ctx, root); err != nil {
-		return Binaries{}, fmt.Errorf("what was fetched does not run here: %w", err)
+		return Binaries{}, fmt.Errorf("the fetched server does not run here: %w", err)
 	}
 	final := filepath.Join(f.cache.dir, "bin", name)
 	if err := f.cache.publish(root, final); err != nil {
@@ -103,7 +103,7 @@ func (f *finder) fetchFrom(ctx context.Context, s source) (Binaries, error) {
 	return bin, nil
 }
 
-// wanted names what is looked for.
+// wanted returns a name for what is searched for.
 func (f *finder) wanted() string {
 	if f.Major == 0 {
 		return "Postgres"
@@ -111,7 +111,7 @@ func (f *finder) wanted() string {
 	return fmt.Sprintf("Postgres %d", f.Major)
 }
 
-// advice says how to get a server by hand.
+// advice returns instructions for installing a server by hand.
 func (f *finder) advice() string {
 	of := func(text string) string {
 		if f.Major == 0 {
@@ -137,8 +137,8 @@ func (f *finder) advice() string {
 	return b.String()
 }
 
-// download runs a program of the machine with the caller's own environment,
-// which may name proxies.
+// download runs a program of the machine with the caller's environment, which may define
+// proxies.
 func (f *finder) download(ctx context.Context, dir, name string, args ...string) (string, error) {
 	path, err := f.lookPath(name)
 	if err != nil {

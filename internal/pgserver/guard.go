@@ -17,18 +17,18 @@ import (
 //go:embed guard.sh
 var guardScript string
 
-// guard is the shell process that is the parent of a server: see guard.sh. It
-// needs no goroutine here, so a server does not disturb tests that count them.
+// A guard is the shell process that is the parent of a server: see guard.sh. It needs no
+// goroutine here, so a server does not disturb tests that count goroutines.
 type guard struct {
 	cmd *exec.Cmd
 
-	mu      sync.Mutex // one question at a time
-	ask     *os.File   // its closing ends the server
-	replies *os.File
-	reader  *bufio.Reader
+	mu       sync.Mutex // held during one request and its reply
+	requests *os.File   // closing it ends the server
+	replies  *os.File
+	reader   *bufio.Reader
 }
 
-// startGuard starts a guard that makes folder and removes it at the end.
+// startGuard starts a guard, which creates folder and removes it at the end.
 func startGuard(id identity, env []string, folder string, server ...string) (*guard, error) {
 	askEnd, ask, err := os.Pipe()
 	if err != nil {
@@ -40,15 +40,15 @@ func startGuard(id identity, env []string, folder string, server ...string) (*gu
 		ask.Close()
 		return nil, err
 	}
-	// It outlives every context, for it is what cleans up.
-	// The script goes through the environment to keep the output of ps readable.
+	// The guard outlives every context, because it cleans up. The script is passed in the
+	// environment to keep the output of ps readable.
 	args := append([]string{"-c", `eval "$PGLOCK_GUARD"`, "pglock-guard", folder}, server...)
 	cmd := id.command(context.Background(), append([]string{"PGLOCK_GUARD=" + guardScript}, env...), "/bin/sh", args...)
 	cmd.Stdin, cmd.Stdout = askEnd, replyEnd
 	err = cmd.Start()
 	askEnd.Close()
 	replyEnd.Close()
-	g := &guard{cmd: cmd, ask: ask, replies: replies, reader: bufio.NewReader(replies)}
+	g := &guard{cmd: cmd, requests: ask, replies: replies, reader: bufio.NewReader(replies)}
 	if err != nil {
 		ask.Close()
 		replies.Close()
@@ -56,13 +56,13 @@ func startGuard(id identity, env []string, folder string, server ...string) (*gu
 	}
 	if _, err := g.reply(); err != nil {
 		g.end()
-		return nil, fmt.Errorf("making the folder %s as %s: %w", folder, id.name, err)
+		return nil, fmt.Errorf("creating the folder %s as %s: %w", folder, id.name, err)
 	}
 	return g, nil
 }
 
-// reply reads one line from the guard, which answers at once. It does not heed
-// the caller's context: an answer that nobody reads would be taken for the next.
+// reply reads one line from the guard, which replies at once. It does not use the
+// caller's ctx, because a reply that is not read would be taken for the next one.
 func (g *guard) reply() (string, error) {
 	if err := g.replies.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return "", err
@@ -74,45 +74,45 @@ func (g *guard) reply() (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
-// tell sends the guard one line and returns its answer.
-func (g *guard) tell(line string) (string, error) {
+// send sends the guard one line and returns its reply.
+func (g *guard) send(line string) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ask == nil {
+	if g.requests == nil {
 		return "", errors.New("the server has been stopped")
 	}
-	if _, err := g.ask.WriteString(line + "\n"); err != nil {
-		return "", fmt.Errorf("the process that guards the server is gone: %w", err)
+	if _, err := g.requests.WriteString(line + "\n"); err != nil {
+		return "", fmt.Errorf("the guard process of the server is gone: %w", err)
 	}
-	answer, err := g.reply()
+	reply, err := g.reply()
 	if err != nil {
-		return "", fmt.Errorf("the process that guards the server does not answer: %w", err)
+		return "", fmt.Errorf("the guard process of the server does not reply: %w", err)
 	}
-	return answer, nil
+	return reply, nil
 }
 
 func (g *guard) start() (pid int, err error) {
-	answer, err := g.tell("start")
+	reply, err := g.send("start")
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(answer)
+	return strconv.Atoi(reply)
 }
 
 func (g *guard) running() (bool, error) {
-	answer, err := g.tell("running")
-	return answer == "yes", err
+	reply, err := g.send("running")
+	return reply == "yes", err
 }
 
-// end lets the guard end the server and remove its folder, and waits for it.
+// end makes the guard end the server and remove its folder, and waits for it.
 func (g *guard) end() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ask == nil {
+	if g.requests == nil {
 		return nil
 	}
-	g.ask.Close()
-	g.ask = nil
+	g.requests.Close()
+	g.requests = nil
 	g.replies.Close()
 	return g.cmd.Wait()
 }

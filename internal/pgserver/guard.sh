@@ -1,10 +1,10 @@
 # guard.sh FOLDER POSTGRES [ARGUMENT...]
-# The parent of a throwaway server. It makes FOLDER, does what the lines on its
-# standard input say, and when that input ends it ends the server and removes
-# FOLDER. Only the Go process holds the other end of that pipe, so the input
-# also ends when the Go process panics, exits or is killed.
-# Being the parent makes the process id sure: it cannot be used again before
-# this shell has waited for it.
+# The parent of a throwaway server. It creates FOLDER, runs the commands on its
+# standard input, and at the end of that input ends the server and removes FOLDER.
+# Only the Go process holds the other end of the pipe, so the input also ends if
+# the Go process panics, exits or is killed.
+# As the parent it can rely on the PID, which is not reused before this shell has
+# waited for it.
 unset PGLOCK_GUARD
 trap '' HUP INT QUIT TERM PIPE
 umask 077
@@ -24,8 +24,8 @@ running() {
 	return 1
 }
 
-# Kill the server, and on Linux all that still works in its data folder: the
-# sessions of a killed server end only when they next look at it.
+# Kill the server, and on Linux every process in its data folder: the sessions of a
+# killed server do not end before they next check for it.
 kill_all() {
 	running && kill -KILL "$server"
 	left=yes
@@ -64,8 +64,8 @@ while read -r verb word; do
 	esac
 done
 
-# Immediate shutdown. Asked again each time, for one that is only starting does
-# not listen yet.
+# Immediate shutdown. The signal is repeated, because a server that is starting
+# ignores it.
 tries=0
 while running && [ $tries -lt 400 ]; do
 	kill -QUIT "$server" 2>/dev/null
@@ -74,8 +74,8 @@ while running && [ $tries -lt 400 ]; do
 done
 kill_all
 
-# A killed server leaves its small segment of System V memory: line 7 of its
-# pid file is "key id".
+# A killed server leaves its small segment of System V shared memory: line 7 of its
+# PID file is "key id".
 if [ -f "$folder/data/postmaster.pid" ]; then
 	segment=$(sed -n '7s/.* //p' "$folder/data/postmaster.pid")
 	[ -n "$segment" ] && ipcrm -m "$segment" >/dev/null 2>&1

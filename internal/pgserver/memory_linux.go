@@ -2,9 +2,9 @@ package pgserver
 
 import "syscall"
 
-// memoryDir is a file system in memory with ample room, or "". A data folder is
-// a thousand small files, and each database three hundred more: on some disks
-// that makes a second of a tenth.
+// memoryDir returns a file system in memory with enough room, or "". A data folder has a
+// thousand small files, and each database three hundred more, which on some disks takes
+// ten times as long.
 func memoryDir() string {
 	const dir, tmpfs, ample = "/dev/shm", 0x01021994, 1 << 30
 	var fs syscall.Statfs_t

@@ -2,5 +2,5 @@
 
 package pgserver
 
-// memoryDir is a file system in memory with ample room: none is known here.
+// memoryDir returns "", since no file system in memory is known here.
 func memoryDir() string { return "" }

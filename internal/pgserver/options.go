@@ -11,41 +11,41 @@ import (
 	"strings"
 )
 
-// oldest is the oldest major version that pglock works with.
-const oldest = 12
+// oldestMajor is the oldest major version that pglock works with.
+const oldestMajor = 12
 
-// Options say which server to start. The zero value is valid: a server of the
-// newest version that there is, on a Unix socket.
+// Options describe the server to start. The zero value means a server of the newest
+// available version, on a Unix socket.
 type Options struct {
-	// Major is the major version to use, such as 17. Zero is the newest.
+	// Major is the major version, such as 17. Zero means the newest.
 	Major int
 
-	// BinDir is the folder that holds postgres and initdb. Empty is to find it.
+	// BinDir is the folder with postgres and initdb. If empty, it is searched for.
 	BinDir string
 
-	// CacheDir is where fetched binaries and the fresh data folders are kept.
-	// Empty is the usual place.
+	// CacheDir is the folder for fetched binaries and fresh data folders. If empty, it is
+	// the default cache.
 	CacheDir string
 
-	// Settings go into postgresql.conf, over the defaults of this package.
+	// Settings are added to postgresql.conf, and override the defaults of this package.
 	Settings map[string]string
 
-	// HBA are lines of pg_hba.conf to try before the one that trusts everybody.
+	// HBA are lines of pg_hba.conf that precede the one that trusts everybody.
 	HBA []string
 
 	// TCP makes the server also listen on a free port of 127.0.0.1.
 	TCP bool
 
-	// Database is the connection string of a server that is already there, to be
-	// used in place of a new one. Everything else is then ignored.
+	// Database is the connection string of an existing server to use instead of a new
+	// one. All other options are then ignored.
 	Database string
 
-	// Log is told what takes long, such as a download. Nil is nobody.
+	// Log receives messages about slow steps, such as a download. It may be nil.
 	Log io.Writer
 }
 
-// FromEnv returns options as the environment asks; the package comment lists
-// the variables.
+// FromEnv returns the options set in the environment. The package comment lists the
+// variables.
 func FromEnv() (Options, error) {
 	o := Options{
 		BinDir:   os.Getenv("PGLOCK_TEST_POSTGRES_BIN"),
@@ -53,8 +53,8 @@ func FromEnv() (Options, error) {
 	}
 	if v := os.Getenv("PGLOCK_TEST_POSTGRES"); v != "" {
 		major, err := strconv.Atoi(v)
-		if err != nil || major < oldest {
-			return Options{}, fmt.Errorf("PGLOCK_TEST_POSTGRES=%s is not a major version, such as 17; the oldest is %d", v, oldest)
+		if err != nil || major < oldestMajor {
+			return Options{}, fmt.Errorf("PGLOCK_TEST_POSTGRES=%s is not a major version of at least %d, such as 17", v, oldestMajor)
 		}
 		o.Major = major
 	}
@@ -68,8 +68,8 @@ func (o Options) logf(format string, args ...any) {
 }
 
 func (o Options) validate() error {
-	if o.Major != 0 && o.Major < oldest {
-		return fmt.Errorf("pgserver: major version %d is older than %d", o.Major, oldest)
+	if o.Major != 0 && o.Major < oldestMajor {
+		return fmt.Errorf("pgserver: major version %d is older than %d", o.Major, oldestMajor)
 	}
 	for name, value := range o.Settings {
 		if !settingName.MatchString(name) {
@@ -79,7 +79,7 @@ func (o Options) validate() error {
 			return fmt.Errorf("pgserver: the value of %s spans lines", name)
 		}
 		if slices.Contains([]string{"port", "listen_addresses", "unix_socket_directories", "hba_file"}, name) {
-			return errors.New("pgserver: " + name + " is not for the caller to set")
+			return errors.New("pgserver: " + name + " cannot be set")
 		}
 	}
 	return nil
@@ -87,7 +87,7 @@ func (o Options) validate() error {
 
 var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 
-// config is what postgresql.conf gets at its end.
+// config returns the lines to append to postgresql.conf.
 func (o Options) config(socket string, port int, hba string) string {
 	listen := ""
 	if o.TCP {
@@ -99,7 +99,7 @@ func (o Options) config(socket string, port int, hba string) string {
 		"port":                    strconv.Itoa(port),
 		"hba_file":                hba,
 
-		// Nothing here has to survive a crash of the machine.
+		// Nothing needs to survive a crash of the machine.
 		"fsync":              "off",
 		"synchronous_commit": "off",
 		"full_page_writes":   "off",
@@ -107,10 +107,10 @@ func (o Options) config(socket string, port int, hba string) string {
 
 		"max_connections":           "100",
 		"max_prepared_transactions": "20",
-		"password_encryption":       "scram-sha-256", // as newer versions do
+		"password_encryption":       "scram-sha-256", // the default of newer versions
 		// A killed server must leave nothing outside its folder.
 		"dynamic_shared_memory_type": "mmap",
-		// The one zone that Postgres knows where the machine has no list of them.
+		// The only zone that Postgres knows if the machine has no time zone database.
 		"timezone":     "GMT",
 		"log_timezone": "GMT",
 	}

@@ -7,17 +7,16 @@ import (
 	"net"
 )
 
-// The ports that [FreePort] chooses from: below those that systems give to outgoing
-// connections (from 32768 on on Linux, 49152 on others). So the port of a server that
-// is stopped for a while is not somebody's when it starts again.
+// FreePort chooses from firstPort to lastPort, below the ports of outgoing connections
+// (from 32768 on Linux, from 49152 on others). So the port of a stopped server stays free
+// until it starts again.
 const (
 	firstPort = 10_000
 	lastPort  = 29_999
 )
 
-// FreePort finds a port of 127.0.0.1 that nobody listens on, for a server or a proxy
-// that may be stopped and started again. Nothing keeps it free. ctx covers the
-// looking.
+// FreePort returns a port of 127.0.0.1 that is not in use, for a server or a proxy that
+// may be stopped and started again. The port is not reserved. ctx covers the search.
 func FreePort(ctx context.Context) (int, error) {
 	var err error
 	for range 100 {

@@ -13,15 +13,15 @@ import (
 	"strings"
 )
 
-// A Program is one that tests need besides Postgres' server: one that stands before
-// it, such as a pooler, or one that talks to it, such as psql.
+// A Program is a program that tests need in addition to the Postgres server, such as a
+// pooler or psql.
 type Program struct {
 	Path string
 	env  []string
 	id   identity
 }
 
-// debianPackage is the package that has a program.
+// debianPackage returns the Debian package of a program.
 func debianPackage(program string) string {
 	switch program {
 	case "psql":
@@ -32,9 +32,8 @@ func debianPackage(program string) string {
 	return program
 }
 
-// FindProgram finds a program by its name: what the machine has, what came with the
-// servers that were fetched, else Debian's package, unpacked into the cache and not
-// installed.
+// FindProgram finds a program by name: on the machine, with the fetched servers, or in
+// Debian's package, which it unpacks into the cache without installing it.
 func FindProgram(ctx context.Context, name string, log io.Writer) (Program, error) {
 	f, err := newFinder(Options{Log: log})
 	if err != nil {
@@ -47,7 +46,7 @@ func (f *finder) program(ctx context.Context, name string) (Program, error) {
 	if path, err := f.lookPath(name); err == nil {
 		return Program{Path: path, id: f.id}, nil
 	}
-	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} { // not in everybody's PATH
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} { // not in every PATH
 		if path := filepath.Join(dir, name); exists(path) {
 			return Program{Path: path, id: f.id}, nil
 		}
@@ -78,7 +77,7 @@ func (f *finder) program(ctx context.Context, name string) (Program, error) {
 	return Program{}, fmt.Errorf("pgserver: Debian's package %s has no program %s", debianPackage(name), name)
 }
 
-// besideServers finds a program of Postgres' own beside the servers that are there.
+// besideServers finds a program of Postgres beside the available servers.
 func (f *finder) besideServers(ctx context.Context, name string) (path string, env []string, ok bool) {
 	dirs := f.places()
 	if bin, ok := f.cached(ctx); ok {
@@ -95,8 +94,7 @@ func (f *finder) besideServers(ctx context.Context, name string) (path string, e
 func (f *finder) unpackedProgram(root, name string) (Program, bool) {
 	dirs := []string{"usr/sbin", "usr/bin"}
 	if name == "psql" {
-		// What is in usr/bin is a script that looks for the real one in places of the
-		// machine.
+		// The one in usr/bin is a script that searches the machine for the real one.
 		dirs, _ = filepath.Glob(filepath.Join(root, "usr/lib/postgresql/*/bin")) // fails only on a bad pattern
 		for i, dir := range dirs {
 			dirs[i] = strings.TrimPrefix(dir, root)
@@ -110,8 +108,8 @@ func (f *finder) unpackedProgram(root, name string) (Program, bool) {
 	return Program{}, false
 }
 
-// Command is the program with arguments, to be run as the current user. Of the
-// environment it has all but what would lead it to another server.
+// Command returns a command that runs the program as the current user. Its environment
+// omits the PG variables, which would lead it to another server.
 func (p Program) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, p.Path, args...)
 	for _, v := range append(os.Environ(), p.env...) {
@@ -122,11 +120,11 @@ func (p Program) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Env is what the program needs in its environment besides.
+// Env returns the variables that the program needs in addition to the environment.
 func (p Program) Env() []string { return slices.Clone(p.env) }
 
-// fetchProgram unpacks a Debian package, and what it needs and the machine does
-// not have, into final. Only for the holder of the cache's lock.
+// fetchProgram unpacks a Debian package, and the dependencies that the machine does not
+// have, into final. The caller must hold the cache's lock.
 func (f *finder) fetchProgram(ctx context.Context, name, final string) error {
 	temp, err := f.cache.temp()
 	if err != nil {
@@ -142,7 +140,7 @@ func (f *finder) fetchProgram(ctx context.Context, name, final string) error {
 		return err
 	}
 	f.logf("fetching Debian's %s (not installing it)", debianPackage(name))
-	_, updateErr := apt("apt-get", "--quiet", "update") // a part may fail and the rest do
+	_, updateErr := apt("apt-get", "--quiet", "update") // the update may fail in part and still be usable
 	if _, err := apt("apt-get", "--quiet", "--yes", "--no-install-recommends", "--download-only", "install", debianPackage(name)); err != nil {
 		return errors.Join(updateErr, err)
 	}
@@ -152,15 +150,15 @@ func (f *finder) fetchProgram(ctx context.Context, name, final string) error {
 	return f.cache.publish(root, final)
 }
 
-// A Process is a [Program] that runs: as the user whom servers run as, in a folder
-// of its own, and no longer than this process.
+// A Process is a running [Program]. It runs as the user that runs servers, in its own
+// folder, and no longer than this process.
 type Process struct {
 	folder string
 	guard  *guard
 }
 
-// Start runs the program once its files are in its folder. setup says, for the
-// folder, what these are and which arguments the program gets.
+// Start creates a folder with the program's files and runs the program. setup returns,
+// for the folder, the files and the program's arguments.
 func (p Program) Start(ctx context.Context, setup func(folder string) (files map[string]string, args []string)) (*Process, error) {
 	var failures []error
 	for _, parent := range folderParents() {
@@ -169,7 +167,7 @@ func (p Program) Start(ctx context.Context, setup func(folder string) (files map
 			return nil, err
 		}
 		folder := filepath.Join(parent, name)
-		if len(folder) > 60 || !plainPath.MatchString(parent) {
+		if len(folder) > 60 || !safePath.MatchString(parent) {
 			continue
 		}
 		files, args := setup(folder)
@@ -192,16 +190,16 @@ func (p Program) Start(ctx context.Context, setup func(folder string) (files map
 	return nil, fmt.Errorf("pgserver: no folder for %s: %w", p.Path, errors.Join(failures...))
 }
 
-// Folder is the folder of the process.
+// Folder returns the folder of the process.
 func (p *Process) Folder() string { return p.folder }
 
-// Running reports whether the process has not ended by itself.
+// Running reports whether the process is still running.
 func (p *Process) Running() bool {
 	running, err := p.guard.running()
 	return running && err == nil
 }
 
-// Logs is what the process wrote.
+// Logs returns the output of the process.
 func (p *Process) Logs() string {
 	b, err := os.ReadFile(filepath.Join(p.folder, "log"))
 	if err != nil {
@@ -212,7 +210,7 @@ func (p *Process) Logs() string {
 
 // Stop ends the process and removes its folder. A second Stop does nothing.
 func (p *Process) Stop() error {
-	// A signal more than Postgres needs. What it brings is found out by end.
-	_, _ = p.guard.tell("signal TERM")
+	// Postgres does not need this signal. end reports whether the process has ended.
+	_, _ = p.guard.send("signal TERM")
 	return p.guard.end()
 }

@@ -18,14 +18,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Server is a throwaway Postgres server, or one that was already there (see
-// [Options.Database]). It is safe for concurrent use.
+// A Server is a throwaway Postgres server, or an existing one (see [Options.Database]).
+// It is safe for concurrent use.
 type Server struct {
-	options Options
-	address address
-	ready   string // the database that a server that was already there was given with
+	options    Options
+	address    address
+	existingDB string // the database in an existing server's connection string
 
-	// Not for a server that was already there.
+	// Unset for an existing server.
 	bin    Binaries
 	id     identity
 	folder string
@@ -35,11 +35,11 @@ type Server struct {
 	pid int
 }
 
-var errNotOurs = errors.New("pgserver: this server was already there, so it is not ours to stop or start; use one that Start made")
+var errExistingServer = errors.New("pgserver: cannot stop or start an existing server; use one that Start started")
 
-// Start starts a server, or connects to the one that [Options.Database] names,
-// and returns when it answers. ctx bounds the start only: the server lives until
-// Stop, or until this process ends.
+// Start starts a server, or connects to the one of [Options.Database], and returns when
+// it accepts connections. ctx covers only the start: the server lives until Stop, or
+// until this process ends.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Database != "" {
 		return connectTo(ctx, o)
@@ -56,7 +56,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Between finding a free port and using it somebody else may take it.
+	// Another program may take the free port before the server does.
 	for try := 1; ; try++ {
 		s, err := startOwn(ctx, f, bin, template)
 		if err == nil || try == 5 || !o.TCP || !strings.Contains(err.Error(), "Address already in use") {
@@ -65,8 +65,8 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 }
 
-// Prepare finds or fetches the binaries and makes the data folder that Start
-// copies, so that a later Start is quick.
+// Prepare finds or fetches the binaries and creates the data folder that Start copies, so
+// that a later Start is quick.
 func Prepare(ctx context.Context, o Options) (Binaries, error) {
 	f, err := newFinder(o)
 	if err != nil {
@@ -82,7 +82,7 @@ func Prepare(ctx context.Context, o Options) (Binaries, error) {
 
 func startOwn(ctx context.Context, f *finder, bin Binaries, template string) (_ *Server, err error) {
 	s := &Server{options: f.Options, bin: bin, id: f.id}
-	port := 5432 // only the name of the socket, unless TCP is asked for
+	port := 5432 // only names the socket, unless TCP is set
 	if s.options.TCP {
 		if port, err = FreePort(ctx); err != nil {
 			return nil, err
@@ -114,9 +114,9 @@ func startOwn(ctx context.Context, f *finder, bin Binaries, template string) (_ 
 	return s, nil
 }
 
-// makeFolder starts the guard, which makes the server's folder: where TMPDIR
-// says, else in memory, else in /tmp. It must be short, because the path of a
-// socket is at most 107 bytes, on macOS 103.
+// makeFolder starts the guard, which creates the server's folder: in TMPDIR if set, else
+// in memory, else in /tmp. Its path must be short, because the path of a socket is
+// limited to 107 bytes, on macOS to 103.
 func (s *Server) makeFolder(port int) error {
 	var failures []error
 	for _, parent := range folderParents() {
@@ -125,7 +125,7 @@ func (s *Server) makeFolder(port int) error {
 			return err
 		}
 		s.folder = filepath.Join(parent, name)
-		if socket := fmt.Sprintf("%s/.s.PGSQL.%d.lock", s.folder, port); len(socket) > 103 || !plainPath.MatchString(parent) {
+		if socket := fmt.Sprintf("%s/.s.PGSQL.%d.lock", s.folder, port); len(socket) > 103 || !safePath.MatchString(parent) {
 			continue
 		}
 		s.guard, err = startGuard(s.id, s.bin.Env, s.folder,
@@ -139,13 +139,13 @@ func (s *Server) makeFolder(port int) error {
 	return fmt.Errorf("pgserver: no folder for the server; set TMPDIR to a short path that %s can write to: %w", s.id.name, errors.Join(failures...))
 }
 
-// folderParents are the places for the folder of a server, best first.
+// folderParents returns the candidates for the parent of a server's folder, best first.
 func folderParents() []string {
 	return []string{os.Getenv("TMPDIR"), memoryDir(), "/tmp", "/var/tmp"}
 }
 
-// plainPath is what postgresql.conf and connection strings take as it is.
-var plainPath = regexp.MustCompile(`^/[A-Za-z0-9._/+-]*$`)
+// safePath matches paths that need no quoting in postgresql.conf and connection strings.
+var safePath = regexp.MustCompile(`^/[A-Za-z0-9._/+-]*$`)
 
 func randomName(prefix string) (string, error) {
 	var b [5]byte
@@ -155,9 +155,9 @@ func randomName(prefix string) (string, error) {
 	return prefix + hex.EncodeToString(b[:]), nil
 }
 
-// launch starts the server process and waits until it answers.
+// launch starts the server process and waits until it accepts connections.
 func (s *Server) launch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it did not answer within a minute"))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it did not accept connections within a minute"))
 	defer cancel()
 	pid, err := s.guard.start()
 	if err != nil {
@@ -194,26 +194,24 @@ func (s *Server) setPID(pid int) {
 	s.pid = pid
 }
 
-// Stop ends the server, whatever its sessions do, and removes its folder. A
-// second Stop does nothing. A server that was already there is left alone.
+// Stop ends the server, regardless of its sessions, and removes its folder. A second Stop
+// does nothing. An existing server is not stopped.
 func (s *Server) Stop() error {
 	if s.guard == nil {
 		return nil
 	}
 	err := s.guard.end()
 	if exists(s.folder) {
-		return fmt.Errorf("pgserver: the process that guards the server did not clean up (%v); end process %d and remove %s", err, s.PID(), s.folder)
+		return fmt.Errorf("pgserver: the guard process did not clean up (%v); end process %d and remove %s", err, s.PID(), s.folder)
 	}
 	s.setPID(0)
 	return nil
 }
 
-// Binaries returns what the server runs from; none for a server that was
-// already there.
+// Binaries returns the server's binaries, or the zero value for an existing server.
 func (s *Server) Binaries() Binaries { return s.bin }
 
-// PID returns the process id of the server's first process, or 0 when it does
-// not run.
+// PID returns the PID of the postmaster, or 0 if it does not run.
 func (s *Server) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,8 +221,8 @@ func (s *Server) PID() int {
 // Folder returns the folder that holds the server's data, log and socket.
 func (s *Server) Folder() string { return s.folder }
 
-// Host returns what to connect to: the folder of the socket, or the host of a
-// server that was already there.
+// Host returns the host to connect to: the folder of the socket, or the host of an
+// existing server.
 func (s *Server) Host() string { return s.address.host }
 
 // Port returns the port, which also names the socket.
@@ -238,19 +236,19 @@ func (s *Server) ConnString(database string) string {
 	return s.address.connString(database)
 }
 
-// TCPConnString is ConnString through TCP. Only for a server started with
-// [Options.TCP].
+// TCPConnString returns the connection string for a database through TCP. The server must
+// have been started with [Options.TCP].
 func (s *Server) TCPConnString(database string) string {
 	a := s.address
 	a.host = "127.0.0.1"
 	return a.connString(database)
 }
 
-// Env returns the PG variables that lead a child process to a database of the
+// Env returns the PG variables that make a child process connect to a database of the
 // server.
 func (s *Server) Env(database string) []string { return s.address.env(database) }
 
-// Logs returns the end of the server's log, or "" when it cannot be read.
+// Logs returns the end of the server's log, or "" if it cannot be read.
 func (s *Server) Logs() string {
 	b, err := os.ReadFile(filepath.Join(s.folder, "log"))
 	if err != nil {
@@ -263,24 +261,24 @@ func (s *Server) Logs() string {
 	return string(b)
 }
 
-// Mode is how a server shuts down.
+// A Mode is how a server shuts down.
 type Mode string
 
-// The modes of Postgres: smart waits for sessions to end, fast ends them,
-// immediate does not even tidy up and needs recovery at the next start.
+// The modes of Postgres: smart waits until the sessions end, fast ends them, and
+// immediate skips the checkpoint and needs recovery at the next start.
 const (
 	Smart     Mode = "TERM"
 	Fast      Mode = "INT"
 	Immediate Mode = "QUIT"
 )
 
-// Shutdown shuts the server down and keeps its data for Restart. ctx bounds the
-// wait for its end.
+// Shutdown shuts the server down and keeps its data for Restart. ctx covers the wait for
+// its end.
 func (s *Server) Shutdown(ctx context.Context, mode Mode) error {
 	if s.guard == nil {
-		return errNotOurs
+		return errExistingServer
 	}
-	if _, err := s.guard.tell("signal " + string(mode)); err != nil {
+	if _, err := s.guard.send("signal " + string(mode)); err != nil {
 		return fmt.Errorf("pgserver: shutting down: %w", err)
 	}
 	ticker := time.NewTicker(5 * time.Millisecond)
@@ -302,25 +300,24 @@ func (s *Server) Shutdown(ctx context.Context, mode Mode) error {
 	}
 }
 
-// Kill kills the server as a crash of its machine would (SIGKILL), its sessions
-// included where the system tells which they are, and keeps its data for
-// Restart.
+// Kill kills the server like a crash of its machine (SIGKILL), and keeps its data for
+// Restart. It also kills the sessions, if the system can list them.
 func (s *Server) Kill() error {
 	if s.guard == nil {
-		return errNotOurs
+		return errExistingServer
 	}
-	if _, err := s.guard.tell("kill"); err != nil {
+	if _, err := s.guard.send("kill"); err != nil {
 		return fmt.Errorf("pgserver: killing the server: %w", err)
 	}
 	s.setPID(0)
 	return nil
 }
 
-// Restart starts the server again, at the same address and with the same data,
-// after a fast shutdown if it runs.
+// Restart starts the server again, with the same address and data, after a fast shutdown
+// if it runs.
 func (s *Server) Restart(ctx context.Context) error {
 	if s.guard == nil {
-		return errNotOurs
+		return errExistingServer
 	}
 	if err := s.Shutdown(ctx, Fast); err != nil {
 		return err
@@ -334,7 +331,7 @@ func (s *Server) connect(ctx context.Context, database string) (*pgconn.PgConn, 
 	return pgconn.Connect(ctx, s.ConnString(database))
 }
 
-// address is where a server listens.
+// An address is where a server listens.
 type address struct {
 	host           string
 	port           int

@@ -108,8 +108,7 @@ func TestTCPOnlyWhenAskedFor(t *testing.T) {
 	}
 }
 
-// listening returns the TCP ports that a process listens on. Known on Linux
-// only.
+// listening returns the TCP ports that a process listens on. It works only on Linux.
 func listening(t *testing.T, pid int) []int {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -184,7 +183,7 @@ func TestHBA(t *testing.T) {
 func TestAServerThatDoesNotStartSaysWhy(t *testing.T) {
 	for setting, want := range map[string]string{
 		"no_such_setting": "unrecognized configuration parameter",
-		"port":            "not for the caller to set",
+		"port":            "cannot be set",
 		"no such setting": "not the name of a setting",
 	} {
 		o, err := pgserver.FromEnv()
@@ -205,7 +204,7 @@ func TestAServerThatDoesNotStartSaysWhy(t *testing.T) {
 
 func TestStopRemovesEverything(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{})
-	connect(t, server.ConnString("postgres")) // a session does not delay it
+	connect(t, server.ConnString("postgres")) // a session does not delay Stop
 	pid, folder := server.PID(), server.Folder()
 	if pid == 0 || len(processes(folder)) == 0 && runtime.GOOS == "linux" {
 		t.Fatalf("process %d, processes %v", pid, processes(folder))
@@ -229,8 +228,8 @@ func TestStopRemovesEverything(t *testing.T) {
 	}
 }
 
-// processes returns the processes that work in a folder or name it in their
-// arguments. Known on Linux only.
+// processes returns the processes that run in a folder or name it in their arguments.
+// It works only on Linux.
 func processes(folder string) []string {
 	var found []string
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -272,7 +271,7 @@ func TestDataOutlivesShutdownsAndKills(t *testing.T) {
 		}
 		if way != "restart" {
 			if _, err := pgx.Connect(t.Context(), address); err == nil || server.PID() != 0 {
-				t.Errorf("%s: it still answers, or has a PID: %d", way, server.PID())
+				t.Errorf("%s: it still accepts connections, or has a PID: %d", way, server.PID())
 			}
 		}
 		if err := server.Restart(t.Context()); err != nil {
@@ -302,11 +301,11 @@ func TestASmartShutdownIsBoundedByItsContext(t *testing.T) {
 
 func TestKillEndsSessionsAndLeavesNoMemory(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only on Linux is it known which processes are the server's")
+		t.Skip("the server's processes are known only on Linux")
 	}
 	server := pgtest.Own(t, pgserver.Options{})
 	conn := connect(t, server.ConnString("postgres"))
-	// A session that does not look whether its server lives: it computes.
+	// A session that computes, and does not check whether its server is alive.
 	busy := connect(t, server.ConnString("postgres")+" application_name=busy")
 	done := make(chan error, 1)
 	go func() {
@@ -331,7 +330,7 @@ func TestKillEndsSessionsAndLeavesNoMemory(t *testing.T) {
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
-		t.Error("the busy session went on")
+		t.Error("the busy session continued")
 	}
 	left := slices.DeleteFunc(processes(server.Folder()), func(p string) bool { return strings.Contains(p, "pglock-guard") })
 	if len(left) > 0 {
@@ -385,7 +384,7 @@ func TestManyServersFromAnEmptyCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Found in the usual cache, so that nothing is fetched again.
+	// Use the binaries of the default cache, so that nothing is fetched again.
 	bin, err := pgserver.Find(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -471,7 +470,7 @@ func TestAServerThatIsAlreadyThere(t *testing.T) {
 			"Shutdown": server.Shutdown(t.Context(), pgserver.Fast),
 		} {
 			if err == nil {
-				t.Errorf("%s did something to a server that is not ours", what)
+				t.Errorf("%s changed an existing server", what)
 			}
 		}
 		if err := server.Stop(); err != nil {

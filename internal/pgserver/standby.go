@@ -11,20 +11,19 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Standby starts a second server that streams from this one, and returns when it
-// answers and streams. It is a server like any other, with a folder, an address
-// and a Stop of its own; [Server.Promote] makes a primary of it. ctx bounds the
-// start only.
+// Standby starts a second server that streams from this one, and returns when it accepts
+// connections and streams. It has its own folder, address and Stop. [Server.Promote]
+// makes it a primary. ctx covers only the start.
 //
-// It is made as pg_basebackup makes one, which not all binaries come with: the data
-// folder is copied between the start and the stop of a backup (PostgreSQL manual,
-// 26.3.3 "Making a Base Backup Using the Low Level API").
+// It is created like pg_basebackup does, which not all binaries include: the data folder
+// is copied between the start and the stop of a backup (PostgreSQL manual, 26.3.3 "Making
+// a Base Backup Using the Low Level API").
 func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	if s.guard == nil {
-		return nil, errNotOurs
+		return nil, errExistingServer
 	}
 	standby := &Server{options: s.options, bin: s.bin, id: s.id}
-	port := 5432 // only the name of the socket, unless TCP is asked for
+	port := 5432 // only names the socket, unless TCP is set
 	if s.options.TCP {
 		if port, err = FreePort(ctx); err != nil {
 			return nil, err
@@ -44,7 +43,7 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.copyTo(ctx, standby, slot); err != nil {
-		return nil, fmt.Errorf("pgserver: making a standby: %w", err)
+		return nil, fmt.Errorf("pgserver: creating a standby: %w", err)
 	}
 	if err := standby.launch(ctx); err != nil {
 		return nil, err
@@ -56,7 +55,8 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	return standby, nil
 }
 
-// copyTo fills the folder of a standby. The slot keeps what it will stream first.
+// copyTo fills the data folder of a standby. The slot keeps the WAL that it will stream
+// first.
 func (s *Server) copyTo(ctx context.Context, standby *Server, slot string) error {
 	conn, err := s.connect(ctx, "postgres")
 	if err != nil {
@@ -79,8 +79,8 @@ func (s *Server) copyTo(ctx context.Context, standby *Server, slot string) error
 	config := standby.options.config(standby.folder, standby.address.port, filepath.Join(standby.folder, "pg_hba.conf")) +
 		fmt.Sprintf("primary_conninfo = 'host=%s port=%d user=%s application_name=%s'\nprimary_slot_name = '%s'\n",
 			s.folder, s.address.port, s.address.user, slot, slot)
-	// Files come and go under tar, of which it complains with a 1: what matters of
-	// them is in the WAL.
+	// Files change while tar reads them, for which it exits with 1. Their changes are in
+	// the WAL.
 	const script = `
 		mkdir -m 700 "$2" && cp "$3" "$2/../pg_hba.conf" && cd "$1" && {
 			tar -cf - --exclude='./postmaster.*' --exclude='./pg_wal/*' --exclude='./pg_replslot/*' --exclude='./pg_dynshmem/*' . ||
@@ -99,9 +99,9 @@ func (s *Server) copyTo(ctx context.Context, standby *Server, slot string) error
 	return err
 }
 
-// awaitStreaming waits until a standby has all that was written before.
+// awaitStreaming waits until the standby streams.
 func (s *Server) awaitStreaming(ctx context.Context, slot string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("it did not stream within a minute"))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the standby did not stream within a minute"))
 	defer cancel()
 	return s.maintain(ctx, func(conn *pgconn.PgConn) error {
 		ticker := time.NewTicker(10 * time.Millisecond)
@@ -121,13 +121,13 @@ func (s *Server) awaitStreaming(ctx context.Context, slot string) error {
 	})
 }
 
-// Promote makes a primary of a standby, and returns when it is one. What it
-// streamed from is left alone: if that still runs, there are two primaries then.
+// Promote makes a standby a primary, and returns when it is one. The former primary is
+// not changed: if it still runs, there are two primaries.
 func (s *Server) Promote(ctx context.Context) error {
 	return s.maintain(ctx, func(conn *pgconn.PgConn) error {
 		results, err := conn.Exec(ctx, "SELECT pg_catalog.pg_promote(true, 60)::text").ReadAll()
 		if err == nil && string(results[0].Rows[0][0]) != "true" {
-			err = errors.New("it was not promoted within a minute")
+			err = errors.New("the standby was not promoted within a minute")
 		}
 		if err != nil {
 			return fmt.Errorf("pgserver: promoting: %w", err)

@@ -23,10 +23,10 @@ func TestStandby(t *testing.T) {
 		return ask(t, standby.ConnString("postgres"), "SELECT pg_is_in_recovery() AND to_regclass('before') IS NOT NULL AND to_regclass('after') IS NOT NULL")
 	})
 	if !ask(t, standby.TCPConnString("postgres"), "SELECT pg_is_in_recovery()") {
-		t.Error("the standby's own port leads elsewhere")
+		t.Error("the standby's port leads to another server")
 	}
 
-	// With its primary alive, and with it dead.
+	// With its primary running, and with it dead.
 	other := pgtest.Standby(t, primary)
 	if err := standby.Promote(t.Context()); err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestStandby(t *testing.T) {
 	run(t, standby.ConnString("postgres"), "CREATE TABLE promoted ()")
 	run(t, primary.ConnString("postgres"), "CREATE TABLE apart ()")
 	if ask(t, standby.ConnString("postgres"), "SELECT to_regclass('apart') IS NOT NULL") {
-		t.Error("the promoted server still follows")
+		t.Error("the promoted server is still a standby")
 	}
 	if err := primary.Kill(); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// template returns a data folder as initdb makes it, for servers to copy.
+// template returns a data folder fresh from initdb, for servers to copy.
 func (c cache) template(ctx context.Context, bin Binaries, id identity, o Options) (string, error) {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%d\n%s", bin.Dir, bin.Version, id.uid, strings.Join(initdbArgs, " ")))
 	final := filepath.Join(c.dir, "data", bin.Version+"-"+hex.EncodeToString(sum[:6]))
@@ -48,10 +48,10 @@ func (c cache) template(ctx context.Context, bin Binaries, id identity, o Option
 
 var initdbArgs = []string{
 	"--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync",
-	"--wal-segsize=1", // small segments make a small folder, so copies are quick
+	"--wal-segsize=1", // smaller segments are quicker to copy
 }
 
-// initdb fills an empty folder. A fresh machine may have no locale but C.
+// initdb initializes an empty data folder. A fresh machine may have no locale except C.
 func (b Binaries) initdb(ctx context.Context, id identity, data string) error {
 	var err error
 	for _, locale := range []string{"C.UTF-8", "C"} {
@@ -61,7 +61,7 @@ func (b Binaries) initdb(ctx context.Context, id identity, data string) error {
 		}
 	}
 	if err != nil && strings.Contains(err.Error(), "could not look up effective user ID") {
-		return fmt.Errorf("pgserver: Postgres runs only as a user whom /etc/passwd lists; run this as another user: %w", err)
+		return fmt.Errorf("pgserver: Postgres runs only as a user in /etc/passwd; run this as another user: %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("pgserver: %w", err)

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// identity is the user whom the server and all that touches its files run as.
+// An identity is the user that runs the server and everything that touches its files.
 type identity struct {
 	name     string
 	uid, gid uint32
-	switches bool // the current user is root, so children change to this one
+	switches bool // the current user is root, so children switch to this user
 }
 
-// command prepares a child that runs as id, in a clean environment and in a
-// session of its own, which the terminal's Ctrl-C does not reach.
+// command returns a child process that runs as id, with a clean environment, and in its
+// own session, which the terminal's Ctrl-C does not reach.
 func (id identity) command(ctx context.Context, env []string, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = "/"
@@ -29,8 +29,7 @@ func (id identity) command(ctx context.Context, env []string, name string, args 
 	return cmd
 }
 
-// run runs a child to its end and returns what it wrote. A failure carries that
-// output.
+// run runs a child and returns its output. An error includes that output.
 func (id identity) run(ctx context.Context, env []string, stdin io.Reader, name string, args ...string) (string, error) {
 	var out bytes.Buffer
 	cmd := id.command(ctx, env, name, args...)
@@ -46,7 +45,7 @@ func (id identity) run(ctx context.Context, env []string, stdin io.Reader, name 
 	return out.String(), nil
 }
 
-// commandError is the failure of a child, with what it wrote.
+// A commandError is the failure of a child, with its output.
 type commandError struct {
 	name   string
 	err    error
@@ -62,8 +61,8 @@ func (e *commandError) Error() string {
 
 func (e *commandError) Unwrap() error { return e.err }
 
-// cleanEnv is the environment for the server and initdb: only what they need,
-// so that no PG* variable and no locale of the caller changes what they do.
+// cleanEnv returns the environment for the server and initdb. It has only what they need,
+// so that the caller's PG variables and locale have no effect.
 func cleanEnv() []string {
 	env := []string{"LC_ALL=C", "HOME=/"}
 	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-var errUnsupported = errors.New("pgserver: no throwaway server can be started on " + runtime.GOOS +
-	"; start one yourself and name it: PGLOCK_TEST_DATABASE=postgres://user@host/db")
+var errUnsupported = errors.New("pgserver: cannot start a throwaway server on " + runtime.GOOS +
+	"; start one yourself and set PGLOCK_TEST_DATABASE=postgres://user@host/db")
 
 func serverIdentity() (identity, error) { return identity{}, errUnsupported }
 

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// serverIdentity is the current user, or for root the first of the users that
-// every machine has.
+// serverIdentity returns the current user, or if that is root, the first existing one of
+// postgres and nobody.
 func serverIdentity() (identity, error) {
 	if uid := os.Geteuid(); uid != 0 {
 		return identity{name: "uid " + strconv.Itoa(uid), uid: uint32(uid), gid: uint32(os.Getegid())}, nil
@@ -35,16 +35,16 @@ func serverIdentity() (identity, error) {
 	return identity{}, errors.New("pgserver: Postgres refuses to run as root, and there is no user postgres or nobody to run it as; add one: useradd --system postgres")
 }
 
-// attributes puts a child in a session of its own, as this user.
+// attributes makes a child run as id in its own session.
 func (id identity) attributes() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if id.switches {
-		attr.Credential = &syscall.Credential{Uid: id.uid, Gid: id.gid} // and no other group
+		attr.Credential = &syscall.Credential{Uid: id.uid, Gid: id.gid} // without supplementary groups
 	}
 	return attr
 }
 
-// own gives a file or folder that this process made to the identity.
+// own changes the owner of a file or folder to id.
 func (id identity) own(path string) error {
 	if !id.switches {
 		return nil
@@ -52,7 +52,7 @@ func (id identity) own(path string) error {
 	return os.Chown(path, int(id.uid), int(id.gid))
 }
 
-// checkOwner refuses a folder that somebody else made or can write to.
+// checkOwner returns an error if another user owns the folder or can write to it.
 func checkOwner(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -70,7 +70,7 @@ func checkOwner(path string) error {
 	return nil
 }
 
-// lockFile locks a file against other processes, without waiting.
+// lockFile tries to lock a file against other processes.
 func lockFile(f *os.File) (bool, error) {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {

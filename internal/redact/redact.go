@@ -1,6 +1,5 @@
-// Package redact keeps passwords out of errors. What a driver says of a connection
-// string that it cannot read quotes from it, and cannot know which part of it was
-// meant to be the password.
+// Package redact keeps passwords out of errors. A driver that cannot parse a connection
+// string quotes from it, and cannot know which part was meant as the password.
 package redact
 
 import (
@@ -12,9 +11,9 @@ import (
 	"strings"
 )
 
-// Hide is err, or, when its text has something of the connection string's password
-// in it, an error with the rest of that text. That one wraps nothing, since what is
-// wrapped could be asked for its text.
+// Hide returns err, or, if its text contains part of the connection string's password, an
+// error with the masked text. That error does not wrap err, whose text could be read
+// otherwise.
 func Hide(err error, connString string) error {
 	if err == nil {
 		return nil
@@ -29,18 +28,18 @@ func Hide(err error, connString string) error {
 const (
 	mask = "xxxxx"
 
-	// least is how long a piece of a password must be to be looked for: shorter ones
-	// are in every text.
-	least = 3
+	// minPiece is the minimum length of a piece of a password to mask. Shorter ones are in
+	// every text.
+	minPiece = 3
 )
 
-// Mask is the text without the connection string, and without what of it may be a
-// password or a part of one.
+// Mask replaces the connection string in text, and anything in text that may be part of
+// its password.
 func Mask(text, connString string) string {
 	if strings.TrimSpace(connString) == "" {
 		return text
 	}
-	if len(connString) >= least {
+	if len(connString) >= minPiece {
 		text = strings.ReplaceAll(text, connString, "(the connection string)")
 	}
 	for _, piece := range pieces(connString) {
@@ -51,8 +50,8 @@ func Mask(text, connString string) string {
 	return text
 }
 
-// Redact is the connection string with xxxxx in place of what is, or may have been
-// meant to be, a password or another secret.
+// Redact returns the connection string with xxxxx in place of everything that is or may
+// be a password or another secret.
 func Redact(connString string) string {
 	text := connString
 	if scheme, rest, ok := strings.Cut(text, "://"); ok {
@@ -62,7 +61,7 @@ func Redact(connString string) string {
 			}
 		}
 	}
-	text = value.ReplaceAllString(text, "${1}"+mask)
+	text = secretSetting.ReplaceAllString(text, "${1}"+mask)
 	for _, piece := range pieces(connString) {
 		if !strings.Contains(mask, piece) {
 			text = strings.ReplaceAll(text, piece, mask)
@@ -72,22 +71,23 @@ func Redact(connString string) string {
 }
 
 var (
-	// value is a secret's setting with its value.
-	value = regexp.MustCompile(setting.String() + `('(?:[^'\\]|\\.)*'?|[^\s&]+)`)
+	// secretSetting matches the setting of a secret and its value.
+	secretSetting = regexp.MustCompile(secretStart.String() + `('(?:[^'\\]|\\.)*'?|[^\s&]+)`)
 
-	// setting is where a secret begins, in a key=value string or after the ? of a URI.
-	setting = regexp.MustCompile(`(?i)((?:password|passfile|secret|scram_client_key|scram_server_key)\s*=\s*)`)
+	// secretStart matches up to the start of a secret, in key=value form or in the query
+	// of a URI.
+	secretStart = regexp.MustCompile(`(?i)((?:password|passfile|secret|scram_client_key|scram_server_key)\s*=\s*)`)
 
-	// quoted is a value in quotes, which may not be the end of it.
+	// quoted matches a quoted value. The secret may continue after it.
 	quoted = regexp.MustCompile(`^'(?:[^'\\]|\\.)*'`)
 
-	// following and other are a setting where the secret ought to have ended.
-	following = regexp.MustCompile(`\s[a-z_]+\s*=`)
-	other     = regexp.MustCompile(`^[a-z_]+=`)
+	// nextSetting and otherSetting match a setting that follows the secret.
+	nextSetting  = regexp.MustCompile(`\s[a-z_]+\s*=`)
+	otherSetting = regexp.MustCompile(`^[a-z_]+=`)
 )
 
-// pieces are what may be a password in a connection string, which may be broken
-// in any way: the longest first.
+// pieces returns all strings that may be a password in a connection string, or a part of
+// one, the longest first. The connection string may be malformed in any way.
 func pieces(connString string) []string {
 	var regions []string
 	start := 0
@@ -96,18 +96,18 @@ func pieces(connString string) []string {
 		start = i + len("://")
 	}
 	if at := strings.LastIndex(connString, "@"); at > start {
-		// A password with a / or an @ in it is all of it up to the last @.
+		// A password that contains / or @ extends to the last @.
 		if _, password, ok := strings.Cut(connString[start:at], ":"); ok {
 			regions = append(regions, password)
 		}
 	}
-	for _, m := range setting.FindAllStringIndex(connString, -1) {
+	for _, m := range secretStart.FindAllStringIndex(connString, -1) {
 		region := connString[m[1]:]
 		if i >= 0 {
 			region, _, _ = strings.Cut(region, "&")
 		}
 		regions = append(regions, region)
-		if next := following.FindStringIndex(region); next != nil {
+		if next := nextSetting.FindStringIndex(region); next != nil {
 			regions = append(regions, region[:next[0]])
 		}
 		if value := quoted.FindString(region); value != "" {
@@ -118,7 +118,7 @@ func pieces(connString string) []string {
 	add := func(s string) {
 		inner := strings.TrimSuffix(strings.TrimPrefix(s, "'"), "'")
 		for _, form := range []string{s, inner, strings.Trim(s, `'"`), strings.ReplaceAll(s, `\`, ""), strings.ReplaceAll(inner, `\`, "")} {
-			if len(form) >= least && !slices.Contains(found, form) {
+			if len(form) >= minPiece && !slices.Contains(found, form) {
 				found = append(found, form)
 			}
 		}
@@ -133,7 +133,7 @@ func pieces(connString string) []string {
 		for _, form := range forms {
 			add(form)
 			for word := range strings.FieldsSeq(form) {
-				if other.MatchString(word) {
+				if otherSetting.MatchString(word) {
 					continue
 				}
 				add(word)

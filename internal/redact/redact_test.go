@@ -42,14 +42,14 @@ func TestHide(t *testing.T) {
 	}
 }
 
-// Wherever a password stands, a text that quotes the string, or the part of it from
-// some place on, does not tell it.
+// Wherever the password is in a connection string, a text that quotes the string, or a
+// tail of it, does not show it after Mask.
 func FuzzMask(f *testing.F) {
 	for i, password := range []string{"hunter2", "a b c d", "p@ss:w/rd", "it's", `back\slash`, "%zz%41", "x&y=z", "münchen", "'quoted'"} {
 		f.Add(password, i)
 	}
 	f.Fuzz(func(t *testing.T, password string, form int) {
-		if len(password) < least || strings.TrimSpace(password) != password || strings.Contains(mask+"(the connection string)", password) {
+		if len(password) < minPiece || strings.TrimSpace(password) != password || strings.Contains(mask+"(the connection string)", password) {
 			return
 		}
 		forms := []string{
@@ -61,12 +61,12 @@ func FuzzMask(f *testing.F) {
 		}
 		dsn := forms[form%len(forms)]
 		if strings.Count(dsn, password) != 1 && strings.Contains(dsn, password) {
-			return // it is in the rest of the string, too
+			return // the rest of the string contains it, too
 		}
 		for _, text := range []string{"cannot parse " + dsn + ": no", "parse \"" + dsn + "\"", "after \"" + password + "\""} {
 			got := Mask(text, dsn)
 			if strings.Contains(got, password) && !strings.Contains(Mask("cannot parse : no parse after \"\"", dsn), password) {
-				t.Errorf("%q: %q tells %q", dsn, got, password)
+				t.Errorf("%q: %q contains %q", dsn, got, password)
 			}
 		}
 	})

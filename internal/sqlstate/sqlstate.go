@@ -1,10 +1,10 @@
-// Package sqlstate classifies what Postgres reports by its SQLSTATE, never by
-// the text of a message, which is translated and changes.
+// Package sqlstate classifies errors of Postgres by SQLSTATE, never by message text,
+// which is translated and changes between versions.
 package sqlstate
 
 import "errors"
 
-// The codes that pglock tells apart (PostgreSQL manual, Appendix A).
+// The codes that pglock handles (PostgreSQL manual, Appendix A).
 const (
 	FeatureNotSupported      = "0A000"
 	InvalidRegularExpression = "2201B"
@@ -31,8 +31,8 @@ const (
 	CannotConnectNow         = "57P03"
 )
 
-// Of is the SQLSTATE of an error that Postgres sent, or "" for any other error.
-// The errors of pgx and of lib/pq both have the method that it looks for.
+// Of returns the SQLSTATE of an error that Postgres sent, or "" for any other error. The
+// errors of pgx and lib/pq both have an SQLState method.
 func Of(err error) string {
 	var state interface{ SQLState() string }
 	if errors.As(err, &state) {

@@ -1,8 +1,7 @@
-// Package termtext makes text that comes from elsewhere fit to be shown to a person:
-// whatever is in it, a terminal that it is written to only prints. What a terminal
-// may obey, and what hides text or turns its direction, is written as \x1b or
-// \u202e. A backslash stays as it is, so this is for looking at, not for reading
-// back.
+// Package termtext makes text from elsewhere safe to show on a terminal. Characters that
+// a terminal might obey, and characters that hide text or change its direction, are
+// escaped as \x1b or \u202e. Backslashes are not escaped, so the result is for people and
+// cannot be parsed back.
 package termtext
 
 import (
@@ -12,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// Line makes one line of s: spaces of all kinds become one space, and there are
-// none at its ends.
+// Line returns s as one line: each run of white space becomes one space, and white space
+// at both ends is removed.
 func Line(s string) string {
 	if isPlain(s) {
 		return s
@@ -37,9 +36,9 @@ func Line(s string) string {
 	return b.String()
 }
 
-// isPlain reports whether Line has nothing to do; most text is like that.
+// isPlain reports whether Line returns s unchanged, as it does most text.
 func isPlain(s string) bool {
-	space := true // as if one came before
+	space := true // as if a space came before
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' || s[i] == ' ' && space {
 			return false
@@ -49,7 +48,7 @@ func isPlain(s string) bool {
 	return s == "" || !space
 }
 
-// Lines keeps the line breaks and tabs of s.
+// Lines returns s with its line breaks, tabs and spaces, and escapes the rest like Line.
 func Lines(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -69,11 +68,11 @@ func Lines(s string) string {
 	return b.String()
 }
 
-// Shows reports whether r is shown as it is: it is no control character, and no
-// format character such as those that turn the direction of text.
+// Shows reports whether r is shown unescaped. Control characters and format characters,
+// such as those that change the text direction, are not.
 func Shows(r rune) bool { return !unicode.IsControl(r) && !unicode.Is(unicode.Cf, r) }
 
-// escape is a character, whose bytes are raw, or what stands for it.
+// escape returns the character, whose bytes are raw, or its escape sequence.
 func escape(r rune, raw string) string {
 	switch {
 	case r == utf8.RuneError && len(raw) == 1:

@@ -45,27 +45,27 @@ func TestLines(t *testing.T) {
 	}
 }
 
-func FuzzPlain(f *testing.F) {
+func FuzzLine(f *testing.F) {
 	for _, s := range []string{"", "a b", "\x1b[2J", "\u009b0m\u202e\u2066", "\xff\xc3(", "a\r\n\tb\u2028c", "\u00ad\U000e0001 日"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		for name, got := range map[string]string{"Line": Line(s), "Lines": Lines(s)} {
 			if !utf8.ValidString(got) {
-				t.Errorf("%s(%q) is no UTF-8: %q", name, s, got)
+				t.Errorf("%s(%q) is not UTF-8: %q", name, s, got)
 			}
 			if i := strings.IndexFunc(got, func(r rune) bool {
 				return (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) && (name == "Line" || r != '\n' && r != '\t')
 			}); i >= 0 {
-				t.Errorf("%s(%q) has something a terminal obeys: %q", name, s, got)
+				t.Errorf("%s(%q) contains what a terminal may obey: %q", name, s, got)
 			}
 		}
 		line := Line(s)
 		if strings.ContainsAny(line, "\n\t\u2028\u2029") || strings.Contains(line, "  ") || line != strings.TrimSpace(line) {
-			t.Errorf("Line(%q) is no line: %q", s, line)
+			t.Errorf("Line(%q) is not one line: %q", s, line)
 		}
 		if Line(line) != line {
-			t.Errorf("Line(%q) is not the end of it: %q", s, line)
+			t.Errorf("Line(%q) changes when applied again: %q", s, line)
 		}
 	})
 }

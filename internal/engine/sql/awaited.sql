@@ -1,11 +1,11 @@
--- Which of our sessions keep others waiting for the end of their transactions, as
--- CREATE INDEX CONCURRENTLY waits for everybody who has a snapshot, and so for those
--- who wait for a lock? And which of them are gone, though nobody told us? $1 are our
--- backends' pids, as an array. The answer is the backend's pid, a colon, the pids of
--- those that are waited for, a semicolon, and the pids of those that are gone.
+-- Which of our backends do other sessions wait for to end their transactions, and which
+-- of them are gone? CREATE INDEX CONCURRENTLY waits for every session with a snapshot, and
+-- so for our sessions that wait for a lock. $1 is the array of our PIDs. The result is the
+-- backend's PID, a colon, the PIDs that are waited for, a semicolon, and the PIDs that are
+-- gone.
 --
--- pg_locks is only read if a session waits for such an end, or if what it waits for is
--- hidden from our role: what backends report of themselves costs far less.
+-- pg_locks is read only if a session waits for a transaction's end, or if what it waits
+-- for is hidden from our role: reading what backends report of themselves costs far less.
 WITH activity AS MATERIALIZED (
     SELECT a.pid, a.wait_event, a.query FROM pg_catalog.pg_stat_get_activity(NULL) a
 )

@@ -1,8 +1,7 @@
--- Many locks and unlocks that never wait, in the order in which they stand, in
--- one round trip. $1 are the keys, $2 a letter for each, as in one.sql. The
--- answer is the backend's pid, a colon, and a 1 or 0 for each. The arrays are
--- unnested where they are selected: in FROM, Postgres would write all of them down
--- first, which makes the statement a third slower.
+-- Many locks and unlocks that never wait, in order, in one round trip. $1 is the array of
+-- keys, $2 a letter for each, as in one.sql. The result is the backend's PID, a colon, and
+-- a 1 or 0 for each. The arrays are unnested in the SELECT list: in FROM, Postgres would
+-- materialize them first, which makes the statement a third slower.
 SELECT pg_catalog.pg_backend_pid()::text || ':' || pg_catalog.string_agg(CASE WHEN CASE a.op
     WHEN 'X' THEN pg_catalog.pg_try_advisory_lock(a.key)
     WHEN 'x' THEN pg_catalog.pg_advisory_unlock(a.key)

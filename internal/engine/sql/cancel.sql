@@ -1,5 +1,5 @@
--- Ends the waiting of another session of ours. $1 is its pid and $2 its start,
--- so that nobody else is meant who got the same pid since.
+-- Cancels the wait of another session of ours. $1 is its PID and $2 its start, so that a
+-- later backend with the same PID is not hit.
 SELECT pg_catalog.pg_backend_pid()::text || ':' || coalesce((
     SELECT pg_catalog.pg_cancel_backend($1::int)::int
     FROM pg_catalog.pg_stat_get_activity($1::int) a

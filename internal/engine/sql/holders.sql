@@ -1,5 +1,5 @@
--- Which sessions hold a lock now? $1, $2 and $3 are its classid, objid and objsubid. The
--- answer is the backend's pid, a colon, and the pids of the holders, sorted.
+-- The sessions that hold a lock. $1, $2 and $3 are its classid, objid and objsubid. The
+-- result is the backend's PID, a colon, and the PIDs of the holders, sorted.
 SELECT pg_catalog.pg_backend_pid()::text || ':' || coalesce(pg_catalog.string_agg(l.pid::text, ',' ORDER BY l.pid), '')
 FROM pg_catalog.pg_locks l
 WHERE l.locktype = 'advisory' AND l.granted

@@ -1,8 +1,8 @@
--- How soon the server notices that the client is gone, and frees its locks:
--- $1 milliseconds between looks while a statement runs, $2 seconds of silence
--- until the first probe, $3 seconds between probes, $4 probes without an answer,
--- $5 milliseconds until sent data must be acknowledged. Not every system has all
--- of these, so that this may fail and the session is good all the same.
+-- How soon the server notices that the client is gone, and releases its locks: $1 is the
+-- milliseconds between checks while a statement runs, $2 the seconds of silence before the
+-- first probe, $3 the seconds between probes, $4 the number of probes without a reply, and
+-- $5 the milliseconds until sent data must be acknowledged. Not every system supports all
+-- of these, so this may fail on a good session.
 SELECT pg_catalog.count(pg_catalog.set_config(s.name, s.value, false))::text
 FROM (VALUES
     ('client_connection_check_interval', $1::text),

@@ -1,7 +1,8 @@
--- One lock or unlock that never waits, of the key $1. What the letters before the
--- statements stand for: X S take a number exclusively, shared; x s give it back;
--- P R p r do the same to a pair; Q asks whether a shared lock could be had, q the
--- same for a pair; C only asks whether the session is there. The answer is the backend's pid, a colon, and 1 or 0.
+-- One lock or unlock that never waits, of the key $1. The letters before the statements:
+-- X and S acquire a number exclusively and shared; x and s release it; P, R, p and r do the
+-- same to a pair; Q checks whether a shared lock could be acquired, and q does for a pair;
+-- C only checks that the session is there. The result is the backend's PID, a colon, and
+-- 1 or 0.
 
 -- X
 SELECT pg_catalog.pg_backend_pid()::text || ':' || pg_catalog.pg_try_advisory_lock($1::bigint)::int::text;

@@ -1,6 +1,6 @@
--- Does nobody wait for a lock? $1, $2 and $3 are its classid, objid and objsubid. It is
--- for a session that holds the lock itself, which would be granted it again whoever
--- waits. The answer is the backend's pid, a colon, and 1 if nobody waits, else 0.
+-- Does no session wait for a lock? $1, $2 and $3 are its classid, objid and objsubid. This
+-- is for a session that holds the lock itself, which would be granted it again regardless
+-- of waiters. The result is the backend's PID, a colon, and 1 if no session waits, else 0.
 SELECT pg_catalog.pg_backend_pid()::text || ':' || CASE WHEN EXISTS (
     SELECT FROM pg_catalog.pg_locks l
     WHERE l.locktype = 'advisory' AND NOT l.granted

@@ -1,7 +1,7 @@
--- Waits for one lock, for a time. $1 is the key, $2 the lock_timeout in milliseconds,
--- which is the session's from here on: nothing else that the session runs ever
--- waits for a lock. The letters are those of one.sql. The CASE sees to it that the
--- timeout is set before the lock is asked for.
+-- Waits for one lock, for a limited time. $1 is the key, $2 the lock_timeout in
+-- milliseconds, which stays in effect for the session: no other statement of it waits for
+-- a lock. The letters are those of one.sql. The CASE makes sure that the timeout is set
+-- before the lock is requested.
 
 -- X
 SELECT CASE WHEN pg_catalog.set_config('lock_timeout', $2::text, false) IS NOT NULL

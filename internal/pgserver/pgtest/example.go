@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// An Example is as much of a test as a database needs, for examples, which have none.
-// What goes wrong is printed, so that the output is another one, or ends the example.
+// An Example implements as much of testing.TB as a database needs, for examples. Error
+// prints, which changes the example's output; Fatal ends the example.
 type Example struct {
 	testing.TB
 	atEnd []func()
@@ -22,7 +22,7 @@ func (e *Example) Errorf(f string, args ...any) { fmt.Printf(f, args...) }
 func (e *Example) Fatal(args ...any)            { log.Panic(args...) }
 func (e *Example) Fatalf(f string, args ...any) { log.Panicf(f, args...) }
 
-// Done ends the example: what Cleanup was given runs, the last first.
+// Done ends the example and runs the functions given to Cleanup, the last one first.
 func (e *Example) Done() {
 	for i := len(e.atEnd) - 1; i >= 0; i-- {
 		e.atEnd[i]()

@@ -6,10 +6,10 @@
 //		conn, err := pgx.Connect(t.Context(), pgtest.Database(t))
 //
 // The tests of one package share a server, which starts when the first of them
-// asks for it, and each has a database of its own. There is no skipping: a
-// server that cannot be had is a failure that says what to install.
+// needs it, and each has its own database. No test is skipped: if there is no
+// server, the test fails and reports what to install.
 //
-// It stands apart from pgserver so that the demo does not link testing.
+// It is separate from pgserver so that the demo does not link testing.
 package pgtest
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// servers is what this test binary started. It is the one variable of the
+// servers are the servers that this test binary started. This is the only global of the
 // package, because [testing] offers no other way from TestMain to a test.
 var servers struct {
 	mu     sync.Mutex
@@ -34,9 +34,9 @@ var servers struct {
 	own    map[*pgserver.Server]string
 }
 
-// Main runs the tests, stops the server they shared, and checks that they left
-// neither a server nor a goroutine, but those that leaks allows, which another
-// module is to blame for. It is for TestMain and, like it, ends the process.
+// Main runs the tests, stops their shared server, and checks that no server and no
+// goroutine is left. Goroutines that match leaks are ignored; they are for faults of
+// other modules. Main is for TestMain and, like it, ends the process.
 func Main(m *testing.M, leaks ...goleak.Option) {
 	code := m.Run()
 	if err := finish(); err != nil {
@@ -52,7 +52,7 @@ func Main(m *testing.M, leaks ...goleak.Option) {
 	os.Exit(code)
 }
 
-// finish stops the shared server and tells of servers that a test did not stop.
+// finish stops the shared server and reports servers that a test did not stop.
 func finish() error {
 	servers.mu.Lock()
 	defer servers.mu.Unlock()
@@ -74,8 +74,8 @@ func finish() error {
 	return left
 }
 
-// Server returns the server that the tests of this binary share. Do not change
-// what other tests may notice, such as its settings or roles; see [Own].
+// Server returns the server that the tests of this binary share. Tests must not change
+// anything that others may notice, such as settings or roles; see [Own].
 func Server(t testing.TB) *pgserver.Server {
 	t.Helper()
 	servers.mu.Lock()
@@ -89,17 +89,17 @@ func Server(t testing.TB) *pgserver.Server {
 	return servers.shared
 }
 
-// Database makes a database for this test on the shared server and returns its
-// connection string. At the end of the test, after the test's own clean-up, it
-// is dropped; sessions that are still connected then fail the test.
+// Database creates a database for this test on the shared server and returns its
+// connection string. The database is dropped after the test's own cleanup. Sessions that
+// are still connected then fail the test.
 func Database(t testing.TB) string {
 	t.Helper()
 	server := Server(t)
 	return server.ConnString(DatabaseOn(t, server))
 }
 
-// DatabaseOn makes a database for this test on the given server and returns its
-// name. It ends as that of [Database] does.
+// DatabaseOn creates a database for this test on server and returns its name. It is
+// dropped like that of [Database].
 func DatabaseOn(t testing.TB, server *pgserver.Server) string {
 	t.Helper()
 	name, err := server.CreateDatabase(t.Context())
@@ -116,10 +116,9 @@ func DatabaseOn(t testing.TB, server *pgserver.Server) string {
 	return name
 }
 
-// Driver is the name, for database/sql, of the driver that PGLOCK_TEST_DRIVER says:
-// "pgx", which is also what it is when that is empty, or "postgres", which is lib/pq.
-// It is for tests that would go through pgx alone; those that are about drivers go
-// through all of them, whatever it says.
+// Driver returns the database/sql name of the driver that PGLOCK_TEST_DRIVER selects:
+// "pgx", also if it is empty, or "postgres" for lib/pq. It is for tests that need any one
+// driver. Tests about drivers use all of them, regardless of it.
 func Driver(t testing.TB) string {
 	t.Helper()
 	driver := os.Getenv("PGLOCK_TEST_DRIVER")
@@ -133,8 +132,8 @@ func Driver(t testing.TB) string {
 	return ""
 }
 
-// Own starts a server for this test alone, which may then be killed, restarted
-// or set differently. It is stopped at the end of the test.
+// Own starts a server for this test alone, which the test may kill, restart or configure.
+// It is stopped at the end of the test.
 func Own(t testing.TB, o pgserver.Options) *pgserver.Server {
 	t.Helper()
 	server, err := start(o, false)
@@ -145,8 +144,7 @@ func Own(t testing.TB, o pgserver.Options) *pgserver.Server {
 	return server
 }
 
-// Standby starts a standby of a server that [Own] started. It is stopped at the
-// end of the test.
+// Standby starts a standby of a server of [Own]. It is stopped at the end of the test.
 func Standby(t testing.TB, primary *pgserver.Server) *pgserver.Server {
 	t.Helper()
 	standby, err := primary.Standby(t.Context())
@@ -175,8 +173,8 @@ func stopAfter(t testing.TB, server *pgserver.Server) {
 	})
 }
 
-// start starts a server as o and the environment say.
-func start(o pgserver.Options, ready bool) (*pgserver.Server, error) {
+// start starts a server with the options of o and of the environment.
+func start(o pgserver.Options, shared bool) (*pgserver.Server, error) {
 	env, err := pgserver.FromEnv()
 	if err != nil {
 		return nil, err
@@ -184,13 +182,13 @@ func start(o pgserver.Options, ready bool) (*pgserver.Server, error) {
 	if o.Major == 0 && o.BinDir == "" {
 		o.Major, o.BinDir = env.Major, env.BinDir
 	}
-	if ready {
+	if shared {
 		o.Database = env.Database
 	}
 	if o.Log == nil {
 		o.Log = os.Stderr
 	}
-	// Not the test's own time: a first start may have to download.
+	// Not the test's ctx: the first start may have to download.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	return pgserver.Start(ctx, o)

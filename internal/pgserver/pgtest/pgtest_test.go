@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// recorder is a test whose failures are wanted.
+// A recorder is a testing.TB that records failures.
 type recorder struct {
 	testing.TB
 	cleanups []func()

@@ -11,14 +11,13 @@ import (
 //go:embed shadow.sql
 var shadowSQL string
 
-// ShadowPath is a search_path that finds the traps of [Shadow] before what
-// Postgres has.
+// ShadowPath is a search_path that finds the traps of [Shadow] before pg_catalog.
 const ShadowPath = "shadow,pg_catalog,public"
 
-// Shadow puts a schema into the database that has a trap in place of each
-// function, operator, type and relation of pg_catalog. Sessions with [ShadowPath]
-// for a search_path fall into it, and what they run fails. The test fails at its
-// end if any did, whatever became of the error.
+// Shadow creates a schema with a trap in place of each function, operator, type and
+// relation of pg_catalog. In a session with [ShadowPath] as its search_path, a statement
+// that reaches a trap fails. If any did, the test fails at its end, even if the error was
+// handled.
 func Shadow(t testing.TB, dsn string) {
 	t.Helper()
 	run := func(ctx context.Context, f func(*pgx.Conn) error) {
@@ -29,7 +28,7 @@ func Shadow(t testing.TB, dsn string) {
 			err = f(conn)
 		}
 		if err != nil {
-			t.Fatal("the traps in pg_catalog's shadow: ", err)
+			t.Fatal("setting traps for pg_catalog: ", err)
 		}
 	}
 	run(t.Context(), func(conn *pgx.Conn) error {
@@ -37,7 +36,7 @@ func Shadow(t testing.TB, dsn string) {
 		if _, err := conn.Exec(ctx, shadowSQL); err != nil {
 			return err
 		}
-		// Each kind of them works: nothing else fails like this.
+		// Check that each kind of trap works.
 		for _, sql := range []string{"SELECT now()", "SELECT 'a'::text", "SELECT 1 = 1", "SELECT * FROM pg_locks"} {
 			if _, err := conn.Exec(ctx, "BEGIN; SET LOCAL search_path = "+ShadowPath+"; "+sql+"; COMMIT"); err == nil {
 				t.Fatalf("%s calls no trap", sql)
@@ -56,7 +55,7 @@ func Shadow(t testing.TB, dsn string) {
 				return err
 			}
 			if called {
-				t.Error("something of pg_catalog was looked for in search_path, and a trap was called")
+				t.Error("a name of pg_catalog was looked up in search_path, and reached a trap")
 			}
 			return nil
 		})

@@ -1,12 +1,12 @@
--- A schema in which nearly all that pg_catalog has is there once more, as a trap:
--- what calls it is counted, and fails. With shadow before pg_catalog in
--- search_path, a statement that leaves anything to search_path falls into it.
+-- A schema with a trap for nearly everything in pg_catalog. A call of a trap is
+-- counted, and fails. With shadow before pg_catalog in search_path, a statement
+-- that depends on search_path reaches a trap.
 CREATE SCHEMA shadow;
 CREATE SEQUENCE shadow.calls;
 
 CREATE FUNCTION shadow.trap(what pg_catalog.text) RETURNS pg_catalog.bool LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_catalog.nextval('shadow.calls'); -- which no rollback takes back
+    PERFORM pg_catalog.nextval('shadow.calls'); -- not undone by a rollback
     RAISE 'a trap was called: %', what;
 END $$;
 
@@ -14,7 +14,7 @@ DO $$
 DECLARE
     x record;
 BEGIN
-    -- Types are domains whose check is the trap.
+    -- Types are domains with a trap as their check.
     FOR x IN
         SELECT t.typname AS name
         FROM pg_type AS t
@@ -29,7 +29,7 @@ BEGIN
     LOOP
         EXECUTE format('CREATE VIEW shadow.%I AS SELECT shadow.trap(%L) AS trap', x.name, 'relation ' || x.name);
     END LOOP;
-    -- A function of our own can take anything but "any"; an anyelement is as near.
+    -- A plpgsql function cannot take "any"; anyelement is the nearest.
     FOR x IN
         SELECT DISTINCT p.proname AS name, a.types
         FROM pg_proc AS p
@@ -43,11 +43,11 @@ BEGIN
         BEGIN
             EXECUTE format('CREATE FUNCTION shadow.%I(%s) RETURNS pg_catalog.bool LANGUAGE plpgsql AS %L',
                 x.name, x.types, format('BEGIN RETURN shadow.trap(%L); END', format('function %s(%s)', x.name, x.types)));
-        EXCEPTION WHEN feature_not_supported THEN NULL; -- a type of its argument is none for us
+        EXCEPTION WHEN feature_not_supported THEN NULL; -- an argument type that plpgsql does not support
         END;
     END LOOP;
-    -- Operators: Postgres' own, and for pairs of types that it has none for and
-    -- finds one by a cast, where ours would be the better match.
+    -- Operators: those of Postgres, and those for pairs of types for which Postgres
+    -- finds one only by a cast, so that ours is the better match.
     FOR x IN
         SELECT row_number() OVER () AS n, o.*
         FROM (

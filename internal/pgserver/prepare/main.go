@@ -1,5 +1,5 @@
-// Command prepare gets the Postgres server that the tests will use, and the other
-// programs that some of them need, and shows what it does meanwhile: inside of go test a download would be silent.
+// Command prepare gets the Postgres server and the other programs for the tests, and
+// shows its progress: within go test, a download would be silent.
 package main
 
 import (
@@ -29,7 +29,7 @@ func prepare(out io.Writer) error {
 	}
 	o.Log = out
 	if o.Database != "" {
-		// It must answer, and some tests need a server of their own besides.
+		// It must accept connections. Some tests also need their own server.
 		server, err := pgserver.Start(ctx, o)
 		if err != nil {
 			return err
@@ -48,7 +48,7 @@ func prepare(out io.Writer) error {
 	bin := server.Binaries()
 	for _, name := range []string{"psql", "pgbouncer", "python3"} {
 		if _, err := pgserver.FindProgram(ctx, name, out); err != nil {
-			// The tests that need it will fail, and the others need not wait for it.
+			// Only the tests that need it will fail.
 			fmt.Fprintln(out, err)
 		}
 	}

@@ -9,25 +9,25 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// connectTo returns the server that was already there.
+// connectTo returns an existing server.
 func connectTo(ctx context.Context, o Options) (*Server, error) {
 	config, err := pgconn.ParseConfig(o.Database)
 	if err != nil {
-		return nil, fmt.Errorf("pgserver: the connection string of the given server: %w", err)
+		return nil, fmt.Errorf("pgserver: the connection string of the existing server: %w", err)
 	}
 	s := &Server{
-		options: o,
-		address: address{host: config.Host, port: int(config.Port), user: config.User, password: config.Password},
-		ready:   config.Database,
+		options:    o,
+		address:    address{host: config.Host, port: int(config.Port), user: config.User, password: config.Password},
+		existingDB: config.Database,
 	}
 	conn, err := s.connect(ctx, s.maintenance())
 	if err != nil {
-		return nil, fmt.Errorf("pgserver: the given server does not answer: %w", err)
+		return nil, fmt.Errorf("pgserver: the existing server does not accept connections: %w", err)
 	}
 	return s, conn.Close(ctx)
 }
 
-// withDatabase names another database in a connection string.
+// withDatabase returns the connection string with another database.
 func withDatabase(connString, database string) string {
 	if u, err := url.Parse(connString); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
 		u.Path = "/" + database
@@ -37,6 +37,6 @@ func withDatabase(connString, database string) string {
 		u.RawQuery = query.Encode()
 		return u.String()
 	}
-	// The last of two keys counts.
+	// If a key occurs twice, the last one counts.
 	return connString + " dbname='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(database) + "'"
 }
