@@ -11,10 +11,10 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/peer"
 )
 
-// What a lock costs at the least: its two statements, on a connection that does
-// nothing else.
+// The lower bound for a lock: its two statements, on a connection that does nothing
+// else.
 
-// bare sends them through pgconn, beneath pgx.
+// A bare is a peer that sends the two statements through pgconn, below pgx.
 type bare struct {
 	conn *pgconn.PgConn
 	args [1][]byte
@@ -36,7 +36,7 @@ func openBare(ctx context.Context, dsn string) (*bare, error) {
 	return &bare{conn: conn}, nil
 }
 
-var errAnswer = errors.New("the answer of Postgres is no")
+var errAnswer = errors.New("Postgres returned false")
 
 func (b *bare) ask(ctx context.Context, name string, key int64) error {
 	b.args[0] = strconv.AppendInt(b.args[0][:0], key, 10)
@@ -72,7 +72,7 @@ func (b *bare) Close() error                                              { retu
 
 func (h bareHeld) Unlock() error { return h.b.ask(context.Background(), "unlock", h.key) }
 
-// pgxAlone is what a program writes with pgx.
+// A pgxAlone is a peer that sends the two statements through pgx.
 type pgxAlone struct{ conn *pgx.Conn }
 
 type pgxAloneHeld struct {
