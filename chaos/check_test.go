@@ -14,7 +14,7 @@ import (
 
 const ms = int64(time.Millisecond)
 
-// hold is an operation that held "k" from got to giving.
+// hold returns an operation that held "k" from got to giving.
 func hold(worker string, id, got, giving int64, shared bool) *op {
 	return &op{
 		worker: worker, id: id, verb: "Lock", keys: []string{"k"}, shared: shared,
@@ -22,7 +22,7 @@ func hold(worker string, id, got, giving int64, shared bool) *op {
 	}
 }
 
-// lostAt makes it one that was told of its loss.
+// lostAt makes o an operation that was notified of its loss.
 func (o *op) lostAt(told int64, text string) *op {
 	o.told, o.giving, o.given, o.outcome, o.toldText = told, told+1, told+2, outLost, text
 	return o
@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 		ops      []*op
 		faults   []fault
 		rests    []int64
-		wrong    string // part of what is wrong, "" for nothing
+		wrong    string // part of the error; "" means none
 		overlaps int
 		losses   int
 	}{
@@ -68,19 +68,19 @@ func TestCheck(t *testing.T) {
 			ops:   []*op{hold("a", 1, 10*ms, 30*ms, true), hold("b", 1, 20*ms, 40*ms, false)},
 			wrong: "two held k",
 		},
-		"lost by a fault, and taken at once": {
+		"lost by a fault, then acquired at once": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{terminated}, overlaps: 1, losses: 1,
 		},
-		"lost by a fault, but taken before it": {
+		"lost by a fault, but acquired before it": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 15*ms, 50*ms, false)},
 			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "two held k",
 		},
-		"given back without an error, though a fault was near": {
+		"released without an error after a fault": {
 			ops:    []*op{hold("a", 1, 10*ms, 80*ms, false), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{terminated}, wrong: "two held k",
 		},
-		"shared and given back without asking": {
+		"shared and released without a statement": {
 			ops:    []*op{hold("a", 1, 10*ms, 80*ms, true), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{terminated}, overlaps: 1,
 		},
@@ -96,39 +96,39 @@ func TestCheck(t *testing.T) {
 			ops:    []*op{hold("a", 1, 30*ms, 0, false).lostAt(60*ms, told), hold("b", 1, 40*ms, 50*ms, false)},
 			faults: []fault{terminated}, rests: []int64{25 * ms}, losses: 1, wrong: "two held k",
 		},
-		"a black hole: told before it is free": {
+		"a black hole: notified before it is free": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence), hold("b", 1, 41*ms, 50*ms, false)},
 			faults: []fault{hole}, losses: 1,
 		},
-		"a black hole: free before it is told": {
+		"a black hole: free before it is notified": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence), hold("b", 1, 30*ms, 50*ms, false)},
 			faults: []fault{hole}, losses: 1, wrong: "two held k",
 		},
-		"lost for no reason":          {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told)}, losses: 1, wrong: "nothing was done to it"},
+		"lost for no reason":          {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told)}, losses: 1, wrong: "without a fault"},
 		"lost to a machine that hung": {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence)}, losses: 1},
 		"deaf": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(5000*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
-			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "a holder went on",
+			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "a holder continued",
 		},
 		"asleep": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(9001*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{asleep}, overlaps: 1, losses: 1,
 		},
-		"killed, and taken since":   {ops: []*op{killed, hold("b", 1, 35*ms, 50*ms, false)}},
-		"killed, but taken before":  {ops: []*op{killed, hold("b", 1, 29*ms, 50*ms, false)}, wrong: "two held k"},
+		"killed, then acquired":     {ops: []*op{killed, hold("b", 1, 35*ms, 50*ms, false)}},
+		"killed, acquired before":   {ops: []*op{killed, hold("b", 1, 29*ms, 50*ms, false)}, wrong: "two held k"},
 		"a transaction that failed": {ops: []*op{tx, hold("b", 1, 25*ms, 50*ms, false)}, faults: []fault{terminated}, losses: 1},
 		"a transaction that committed": {
 			ops: []*op{txDone, hold("b", 1, 25*ms, 50*ms, false)}, faults: []fault{terminated}, wrong: "two held k",
 		},
-		"an error of no known kind": {ops: []*op{other}, wrong: "no known kind"},
-		"without an end":            {ops: []*op{endless}, wrong: "never ended"},
+		"an unexpected error": {ops: []*op{other}, wrong: "unexpected error"},
+		"without an end":      {ops: []*op{endless}, wrong: "never stopped holding"},
 		"granted while another certainly held, and lost at once": {
-			// Not even for an instant may it have been granted.
+			// It must not be granted even for an instant.
 			ops: []*op{
 				{worker: "a", id: 1, verb: "Lock", keys: []string{"k"}, ask: 24 * ms, got: 30 * ms, told: 31 * ms, giving: 32 * ms, given: 33 * ms, outcome: outLost, toldText: told},
 				hold("b", 1, 21*ms, 50*ms, false),
 			},
-			faults: []fault{terminated}, losses: 1, overlaps: 1, wrong: "not that of a lock",
+			faults: []fault{terminated}, losses: 1, overlaps: 1, wrong: "not linearizable",
 		},
 	} {
 		r := record{ops: test.ops, faults: test.faults, rests: append(test.rests, 1<<40), notice: 3 * time.Second}
@@ -143,7 +143,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Two checkers, which know nothing of each other, agree about random histories.
+// Two independent checkers agree about random histories.
 func TestCheckersAgree(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -173,6 +173,6 @@ func TestCheckersAgree(t *testing.T) {
 		}
 	}
 	if good < 100 || bad < 100 {
-		t.Errorf("%d right and %d wrong histories: that shows little", good, bad)
+		t.Errorf("only %d right and %d wrong histories", good, bad)
 	}
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// A verb is a way to take locks.
+// A verb is a way to acquire locks.
 type verb struct {
 	name    string
-	several bool // takes several locks
+	several bool // acquires several locks
 	waits   bool // may wait
 	run     func(*attempt)
 }
 
-// verbs are all ways.
+// verbs returns all verbs.
 func verbs() []verb {
 	return []verb{
 		{"Lock", false, true, (*attempt).lock},
@@ -32,10 +32,10 @@ func verbs() []verb {
 	}
 }
 
-// isTx reports whether the verb takes locks in a transaction.
+// isTx reports whether the verb acquires locks in a transaction.
 func isTx(verb string) bool { return strings.HasSuffix(verb, "Tx") }
 
-// outcomeOf is what an error of a Locker stands for.
+// outcomeOf classifies an error of a Locker.
 func outcomeOf(err error) outcome {
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func outcomeOf(err error) outcome {
 	return outOther
 }
 
-// outcomeOfTx is the same for a transaction, which may break in any way.
+// outcomeOfTx classifies an error of a transaction, which may fail in any way.
 func outcomeOfTx(ctx context.Context, err error) outcome {
 	switch o := outcomeOf(err); {
 	case o != outOther:
@@ -82,7 +82,7 @@ func (a *attempt) lockAll() {
 	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.LockAll(ctx, a.keys, a.opts...) })
 }
 
-// handle takes locks in the form that has a handle.
+// handle acquires locks with a function that returns a handle.
 func (a *attempt) handle(take func(context.Context) (*pglock.Lock, error)) {
 	ctx, cancel := context.WithTimeout(context.Background(), a.limit)
 	defer cancel()
@@ -98,21 +98,21 @@ func (a *attempt) handle(take func(context.Context) (*pglock.Lock, error)) {
 	}
 	pid := lock.PID()
 	if len(a.keys) > 1 {
-		pid = 0 // the others may be on other sessions
+		pid = 0 // the locks may be on several sessions
 	}
 	a.hold(pid, lock.Done(), lock.Err)
 	err = lock.Unlock()
 	a.gave(outcomeOf(err), err)
 }
 
-// do takes locks in the form that runs a function.
+// do acquires locks with Do or DoAll.
 func (a *attempt) do() {
 	ctx, stop := a.waiting()
 	defer stop()
 	ran := false
 	work := func(ctx context.Context) error {
 		if !stop() {
-			return context.Canceled // it ends at the moment of the grant
+			return context.Canceled // canceled at the moment of the grant
 		}
 		ran = true
 		a.hold(0, ctx.Done(), func() error { return context.Cause(ctx) })
@@ -128,7 +128,7 @@ func (a *attempt) do() {
 	case ran:
 		a.gave(outcomeOf(err), err)
 	case err == nil:
-		a.no(outOther, errors.New("nil from Do, which did not run its function"))
+		a.no(outOther, errors.New("Do returned nil without running its function"))
 	case errors.Is(err, context.Canceled):
 		a.no(outCancelled, err)
 	default:
@@ -136,14 +136,14 @@ func (a *attempt) do() {
 	}
 }
 
-// lockTx takes locks in a transaction of its own.
+// lockTx acquires locks in a new transaction.
 func (a *attempt) lockTx() {
 	tx, err := a.adapter.begin(context.Background())
 	if err != nil {
 		a.no(outBroken, fmt.Errorf("begin: %w", err))
 		return
 	}
-	// Nothing is to be done about a rollback that fails: the connection is gone.
+	// If the rollback fails, the connection is gone anyway.
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	ctx, cancel := context.WithTimeout(context.Background(), a.limit)
 	defer cancel()

@@ -12,16 +12,16 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// cut is a cable that is pulled: between the server and its clients nothing gets
-// through any more, and nobody says so. It needs a network of its own, so it is done
-// by a child that has one.
+// A cut simulates a pulled cable: the server and its clients cannot reach each other,
+// and neither is notified. It needs a separate network namespace, so a child process
+// runs it.
 type cut struct {
 	Beat    time.Duration
 	Trials  int
-	Holders int // of each driver
+	Holders int // for each driver
 }
 
-// cutHere is the child.
+// cutHere runs the cut in the child.
 func cutHere() error {
 	var c cut
 	if err := json.NewDecoder(os.Stdin).Decode(&c); err != nil {
@@ -34,8 +34,8 @@ func cutHere() error {
 	return json.NewEncoder(os.Stdout).Encode(rows)
 }
 
-// here measures both sides of the cut at once: until the holders are told, and until
-// their locks are others'. The order of the two is the promise that matters.
+// here measures both sides of the cut at once: when the holders are notified, and when
+// others acquire their locks. pglock promises that the first comes before the second.
 func (c cut) here(ctx context.Context) (rows []row, err error) {
 	o, err := pgserver.FromEnv()
 	if err != nil {
@@ -72,7 +72,7 @@ func (c cut) once(ctx context.Context, server *pgserver.Server, told, free []row
 		h      *holder
 		w      *waiter
 	}
-	// They begin one after the other, so that the cut finds each at another moment
+	// Start them one after another, so that the cut hits each at a different moment
 	// between two pings.
 	var pairs []pair
 	defer func() {
@@ -89,7 +89,7 @@ func (c cut) once(ctx context.Context, server *pgserver.Server, told, free []row
 		if err != nil {
 			return err
 		}
-		// The waiter stays where nothing is cut: on a unix socket.
+		// The waiter uses a Unix socket, which is not cut.
 		w, err := await(ctx, server.ConnString("postgres"), key)
 		if err != nil {
 			h.close()
@@ -120,7 +120,7 @@ func (c cut) once(ctx context.Context, server *pgserver.Server, told, free []row
 				return
 			}
 			if !lost.Before(granted) {
-				errs = append(errs, fmt.Errorf("%s: another had the lock after %v, of which the holder was told after %v",
+				errs = append(errs, fmt.Errorf("%s: another session acquired the lock after %v, but its holder was notified after %v",
 					drivers()[p.driver].name, granted.Sub(began), lost.Sub(began)))
 			}
 			told[p.driver].Took = append(told[p.driver].Took, lost.Sub(began))

@@ -7,7 +7,7 @@ import (
 	"errors"
 )
 
-var errNoNetwork = errors.New("only Linux gives a process a network of its own, to be cut")
+var errNoNetwork = errors.New("network namespaces need Linux")
 
 func (c cut) inWorldOfItsOwn(context.Context) ([]row, error) { return nil, errNoNetwork }
 

@@ -1,6 +1,6 @@
-// Command loss measures how long it takes until a loss is known: until a holder of
-// a lock hears that it holds it no more, and until the lock of a holder that is gone
-// is free for others. It writes the table of docs/reliability.md. See make loss.
+// Command loss measures how long it takes until the holder of a lost lock is notified,
+// and until the lock of a dead holder is free for others. It writes the table of
+// docs/reliability.md. See make loss.
 package main
 
 import (
@@ -33,8 +33,8 @@ func exit(err error) {
 
 func run(args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("loss", flag.ContinueOnError)
-	trials := flags.Int("n", 30, "how often each thing is made to happen")
-	write := flags.String("write", "", "the file to write the table into, between its markers")
+	trials := flags.Int("n", 30, "number of trials for each fault")
+	write := flags.String("write", "", "file to write the table into, between its markers")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func run(args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	options.Database = "" // it will be killed
+	options.Database = "" // start a server that can be killed
 	options.Log = progress
 	rows, version, err := measureAll(ctx, options, *trials, progress)
 	if err != nil {
@@ -61,7 +61,7 @@ func run(args []string, out, progress io.Writer) error {
 	return writeBetween(*write, "loss", text)
 }
 
-// measureAll measures every row of the table, on one server after the other.
+// measureAll measures every row of the table.
 func measureAll(ctx context.Context, o pgserver.Options, trials int, progress io.Writer) (rows []row, version string, err error) {
 	began := time.Now()
 	say := func(what string) {

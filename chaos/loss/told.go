@@ -11,16 +11,15 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// patience is how long anything may take here before it is an error. It is far more
-// than what is promised, so that what takes too long is measured and shown.
+// patience limits every measurement. It is far more than what is promised, so that slow
+// reactions are measured and shown.
 const patience = 2 * time.Minute
 
-// fault is something that costs a holder its lock, of which somebody tells: the
-// server, or the operating system.
+// A fault makes a holder lose its lock, and closes its socket.
 type fault struct {
 	what string
-	// strike makes it happen to the backend of a holder. admin is a session that may
-	// be used for that.
+	// strike causes the fault for the backend of a holder. admin is a session that it may
+	// use.
 	strike func(ctx context.Context, server *pgserver.Server, admin *pgx.Conn, pid int32) error
 	// mend undoes it.
 	mend func(ctx context.Context, server *pgserver.Server) error
@@ -56,7 +55,7 @@ func faults() []fault {
 	}
 }
 
-// untilTold measures how long it takes until the ctx of a holder is cancelled.
+// untilTold measures how long it takes until the ctx of a holder is canceled.
 func (f fault) untilTold(ctx context.Context, server *pgserver.Server, beat time.Duration, trials int) ([]row, error) {
 	var rows []row
 	for _, d := range drivers() {
@@ -103,7 +102,7 @@ func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, beat
 		return 0, err
 	}
 	if !d.listen {
-		// It depends on the pings: somewhere between two of them.
+		// The result depends on the pings: strike at some moment between two of them.
 		select {
 		case <-time.After(phase(int(key), beat/2)):
 		case <-ctx.Done():
@@ -120,7 +119,8 @@ func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, beat
 	return at.Sub(began), f.mend(ctx, server)
 }
 
-// phase spreads the i-th of many evenly over a time, without any order.
+// phase returns the i-th of many points that are spread evenly over a time, in no
+// particular order.
 func phase(i int, over time.Duration) time.Duration {
 	const golden = 0.6180339887498949
 	x := float64(i) * golden
