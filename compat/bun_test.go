@@ -14,14 +14,14 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// Order has its table in Bun's tag.
+// An Order names its table in Bun's tag.
 type Order struct {
 	bun.BaseModel `bun:"table:shop_orders"`
 
 	ID int64 `bun:",pk,autoincrement"`
 }
 
-// bunTable is the table that Bun has for a model.
+// bunTable returns the table that Bun uses for a model.
 func bunTable(db *bun.DB, model any) string {
 	return db.Table(reflect.TypeOf(model)).Name
 }

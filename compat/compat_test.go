@@ -22,7 +22,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// other is another session of the database.
+// other opens another session of the database.
 func other(t *testing.T, dsn string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
@@ -31,7 +31,7 @@ func other(t *testing.T, dsn string) *pgx.Conn {
 	return conn
 }
 
-// mayLock checks from another session whether a table is free to be locked.
+// mayLock checks whether another session can lock a table.
 func mayLock(t *testing.T, conn *pgx.Conn, table string, want bool) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
@@ -43,7 +43,7 @@ func mayLock(t *testing.T, conn *pgx.Conn, table string, want bool) {
 	}
 }
 
-// mayTake checks from another session whether an advisory lock is free.
+// mayTake checks whether another session can acquire an advisory lock.
 func mayTake(t *testing.T, conn *pgx.Conn, key pglock.Key, want bool) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
@@ -51,6 +51,6 @@ func mayTake(t *testing.T, conn *pgx.Conn, key pglock.Key, want bool) {
 	defer tx.Rollback(context.Background())
 	err = pglock.TryLockTx(t.Context(), pgxlock.Tx(tx), key)
 	if (err == nil) != want || err != nil && !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Fatalf("another session may take %v: %v, want %v", key, err, want)
+		t.Fatalf("another session may acquire %v: %v, want %v", key, err, want)
 	}
 }
