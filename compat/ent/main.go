@@ -69,7 +69,8 @@ func closeMonth(ctx context.Context, client *ent.Client) (total int64, err error
 	return total, tx.Commit()
 }
 
-// remind is called on every machine, but runs on one at a time: the others skip it.
+// remind counts the open invoices. Every machine calls it, but only one at a time runs it;
+// the others skip it.
 func remind(ctx context.Context, client *ent.Client) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(client), pglock.Name("reminders"), func(ctx context.Context, tx *ent.Tx) error {
 		invoices, err = tx.Invoice.Query().Where(invoice.Closed(false)).Count(ctx)

@@ -58,7 +58,8 @@ func closeMonth(ctx context.Context, db *gorm.DB) (total int64, err error) {
 	return total, err
 }
 
-// remind is called on every machine, but runs on one at a time: the others skip it.
+// remind counts the open invoices. Every machine calls it, but only one at a time runs it;
+// the others skip it.
 func remind(ctx context.Context, db *gorm.DB) (invoices int64, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(_ context.Context, tx *gorm.DB) error {
 		return tx.Model(&Invoice{}).Where("NOT closed").Count(&invoices).Error

@@ -62,7 +62,8 @@ func closeMonth(ctx context.Context, db *sqlx.DB) (total int64, err error) {
 	return total, tx.Commit()
 }
 
-// remind is called on every machine, but runs on one at a time: the others skip it.
+// remind counts the open invoices. Every machine calls it, but only one at a time runs it;
+// the others skip it.
 func remind(ctx context.Context, db *sqlx.DB) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(ctx context.Context, tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &invoices, `SELECT count(*) FROM invoices WHERE NOT closed`)
