@@ -86,7 +86,7 @@ func bestPeer(m *Measured) *Row {
 	var best *Row
 	for i := range m.Rows {
 		r := &m.Rows[i]
-		if r.Name == m.Ours || r.Aside || len(r.Rounds) == 0 {
+		if r.Name == m.Ours || r.Variant || len(r.Rounds) == 0 {
 			continue
 		}
 		if best == nil || better(m.Metrics[0], r.summary(0), best.summary(0)) {

@@ -22,22 +22,22 @@ import (
 // The scenarios in which many locks are held at the same time.
 
 func heldLocks(s scale) []scenario {
-	return []scenario{holding(s), oneMore(0), oneMore(s.Held), oneMore(s.Most), memory(s)}
+	return []scenario{acquireMany(s), oneMore(0), oneMore(s.Held), oneMore(s.Most), memory(s)}
 }
 
 // unknown is the value of what this machine does not report.
 const unknown = -1
 
-// takers is the number of goroutines that acquire many locks.
-const takers = 1024
+// acquirers is the number of goroutines that acquire many locks.
+const acquirers = 1024
 
-// many calls do with 0 to n-1, from several goroutines, until one call fails.
-func many(n int, do func(i int) error) error {
+// inParallel calls do with 0 to n-1, from several goroutines, until one call fails.
+func inParallel(n int, do func(i int) error) error {
 	var next atomic.Int64
 	var once sync.Once
 	var failed error
 	var wg sync.WaitGroup
-	for range min(takers, n) {
+	for range min(acquirers, n) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				if err := do(i); err != nil {
@@ -51,11 +51,11 @@ func many(n int, do func(i int) error) error {
 	return failed
 }
 
-// holding acquires and releases many locks.
-func holding(s scale) scenario {
+// acquireMany acquires and releases many locks.
+func acquireMany(s scale) scenario {
 	return scenario{
 		name: "held", group: "held", title: fmt.Sprintf("%s locks held at the same time", thousands(s.Held)),
-		what: fmt.Sprintf("%s goroutines acquire all locks, each one at a time. When all are held, they are released the same way.", thousands(takers)),
+		what: fmt.Sprintf("%s goroutines acquire all locks, each one at a time. When all are held, they are released the same way.", thousands(acquirers)),
 		metrics: []Metric{
 			{"acquired per second", "/s", "more"},
 			{"released per second", "/s", "more"},
@@ -74,7 +74,9 @@ func holding(s scale) scenario {
 			at.Postgres = big.ConnString("postgres")
 			n := e.scale.Held
 			all, err := peers(at, []string{"pglock", "pgx", "pq", "redsync", "redislock", "etcd"},
-				func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) { return takeAndGive(ctx, p, n) })
+				func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) {
+					return acquireAndRelease(ctx, p, n)
+				})
 			if err != nil {
 				return nil, nil, err
 			}
@@ -84,7 +86,7 @@ func holding(s scale) scenario {
 				}
 			}
 			more := []contender{
-				{name: "lockall", label: "pglock, one LockAll", aside: true, measure: func(ctx context.Context) ([]float64, error) {
+				{name: "lockall", label: "pglock, one LockAll", variant: true, measure: func(ctx context.Context) ([]float64, error) {
 					return lockAll(ctx, at.Postgres, n)
 				}},
 				{name: "byhand", label: "pgx, one connection, sequentially", measure: func(ctx context.Context) (_ []float64, err error) {
@@ -101,7 +103,7 @@ func holding(s scale) scenario {
 	}
 }
 
-func takeAndGive(ctx context.Context, p peer.Peer, n int) ([]float64, error) {
+func acquireAndRelease(ctx context.Context, p peer.Peer, n int) ([]float64, error) {
 	l, err := p.Locker(ctx, false)
 	if err != nil {
 		return nil, err
@@ -113,7 +115,7 @@ func takeAndGive(ctx context.Context, p peer.Peer, n int) ([]float64, error) {
 	}
 	held := make([]peer.Held, n)
 	began := time.Now()
-	if err := many(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
+	if err := inParallel(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
 		return nil, err
 	}
 	taken := time.Since(began)
@@ -125,7 +127,7 @@ func takeAndGive(ctx context.Context, p peer.Peer, n int) ([]float64, error) {
 		connections = float64(p.Connections())
 	}
 	began = time.Now()
-	if err := many(n, func(i int) error { return held[i].Unlock() }); err != nil {
+	if err := inParallel(n, func(i int) error { return held[i].Unlock() }); err != nil {
 		return nil, err
 	}
 	return []float64{float64(n) / taken.Seconds(), float64(n) / time.Since(began).Seconds(), connections}, nil
@@ -210,7 +212,7 @@ func oneMore(held int) scenario {
 			}
 			locks := make([]peer.Held, held)
 			teardown := func() error {
-				err := many(held, func(i int) error {
+				err := inParallel(held, func(i int) error {
 					if locks[i] == nil {
 						return nil
 					}
@@ -222,16 +224,16 @@ func oneMore(held int) scenario {
 			if err != nil {
 				return nil, nil, errors.Join(err, teardown())
 			}
-			if err := many(held, func(i int) (err error) { locks[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
+			if err := inParallel(held, func(i int) (err error) { locks[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
 				return nil, nil, errors.Join(err, teardown())
 			}
-			const theirs = 10_000_000
-			if err := b.conn.Exec(ctx, fmt.Sprintf("SELECT pg_advisory_lock(%d + i) FROM generate_series(1, %d) AS i", theirs, held)).Close(); err != nil {
+			const bareKey = 10_000_000
+			if err := b.conn.Exec(ctx, fmt.Sprintf("SELECT pg_advisory_lock(%d + i) FROM generate_series(1, %d) AS i", bareKey, held)).Close(); err != nil {
 				return nil, nil, errors.Join(err, teardown())
 			}
 			return []contender{
 				timePairs(e, "pglock", "pglock", l, 0),
-				timePairs(e, "bare", "two bare round trips", b, theirs),
+				timePairs(e, "bare", "two bare round trips", b, bareKey),
 			}, teardown, nil
 		},
 	}
@@ -332,7 +334,7 @@ func heldMemory(ctx context.Context, p peer.Peer, n int, server func(context.Con
 	}
 	// Open all connections and grow all buffers before measuring.
 	held := make([]peer.Held, n)
-	if err := many(n/10, func(i int) error {
+	if err := inParallel(n/10, func(i int) error {
 		h, err := l.Lock(ctx, -1-int64(i))
 		if err != nil {
 			return err
@@ -341,12 +343,12 @@ func heldMemory(ctx context.Context, p peer.Peer, n int, server func(context.Con
 	}); err != nil {
 		return nil, err
 	}
-	theirs, err := server(ctx)
+	serverBefore, err := server(ctx)
 	if err != nil {
 		return nil, err
 	}
 	before := heap()
-	if err := many(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
+	if err := inParallel(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
 		return nil, err
 	}
 	client := heap() - before
@@ -354,12 +356,12 @@ func heldMemory(ctx context.Context, p peer.Peer, n int, server func(context.Con
 	if err != nil {
 		return nil, err
 	}
-	if err := many(n, func(i int) error { return held[i].Unlock() }); err != nil {
+	if err := inParallel(n, func(i int) error { return held[i].Unlock() }); err != nil {
 		return nil, err
 	}
 	values := []float64{float64(max(client, 0)) / float64(n), unknown}
-	if theirs != unknown && after != unknown {
-		values[1] = float64(max(after-theirs, 0)) / float64(n)
+	if serverBefore != unknown && after != unknown {
+		values[1] = float64(max(after-serverBefore, 0)) / float64(n)
 	}
 	return values, nil
 }

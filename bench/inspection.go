@@ -36,15 +36,15 @@ func snapshots(s scale) []scenario {
 				if err != nil {
 					return nil, nil, err
 				}
-				eye, err := pgx.Connect(ctx, dsn)
+				observer, err := pgx.Connect(ctx, dsn)
 				if err != nil {
 					return nil, nil, errors.Join(err, holder.Close(ctx))
 				}
-				teardown := func() error { return errors.Join(eye.Close(ctx), holder.Close(ctx)) }
+				teardown := func() error { return errors.Join(observer.Close(ctx), holder.Close(ctx)) }
 				if err := holder.Exec(ctx, fmt.Sprintf("SELECT pg_advisory_lock(i) FROM generate_series(1, %d) AS i", n)).Close(); err != nil {
 					return nil, nil, errors.Join(err, teardown())
 				}
-				q := pgxlock.Conn(eye)
+				q := pgxlock.Conn(observer)
 				enough := func(got int, err error) error {
 					if err == nil && got < n {
 						err = fmt.Errorf("got %d rows, want at least %d", got, n)
@@ -59,7 +59,7 @@ func snapshots(s scale) []scenario {
 						}
 						return enough(len(s.Locks), nil)
 					}),
-					asideContender(timed(e, "locks", "inspect.Locks", func(ctx context.Context) error {
+					variantContender(timed(e, "locks", "inspect.Locks", func(ctx context.Context) error {
 						locks, err := inspect.Locks(ctx, q)
 						return enough(len(locks), err)
 					})),
@@ -73,8 +73,8 @@ func snapshots(s scale) []scenario {
 	return all
 }
 
-func asideContender(c contender) contender {
-	c.aside = true
+func variantContender(c contender) contender {
+	c.variant = true
 	return c
 }
 
@@ -135,7 +135,7 @@ func blocked(s scale) scenario {
 			if err != nil {
 				return nil, nil, err
 			}
-			q := pgxlock.Conn(scene.eye)
+			q := pgxlock.Conn(scene.observer)
 			return []contender{
 				timed(e, "blocked", "inspect.Blocked", func(ctx context.Context) error {
 					pairs, err := inspect.Blocked(ctx, q)
@@ -170,10 +170,10 @@ func blocked(s scale) scenario {
 
 // A queueScene is a set of sessions that wait for each other.
 type queueScene struct {
-	eye     *pgx.Conn
-	holder  *pgconn.PgConn
-	waiters []*pgconn.PgConn
-	waits   chan error
+	observer *pgx.Conn
+	holder   *pgconn.PgConn
+	waiters  []*pgconn.PgConn
+	waits    chan error
 }
 
 // queue starts n sessions that wait for a table that another session has locked.
@@ -184,7 +184,7 @@ func queue(ctx context.Context, dsn string, n int) (s *queueScene, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.eye, err = pgx.Connect(ctx, dsn); err != nil {
+	if s.observer, err = pgx.Connect(ctx, dsn); err != nil {
 		return s, err
 	}
 	if s.holder, err = pgconn.Connect(ctx, dsn); err != nil {
@@ -203,7 +203,7 @@ func queue(ctx context.Context, dsn string, n int) (s *queueScene, err error) {
 		s.waiters = append(s.waiters, c)
 		go func() { s.waits <- c.Exec(context.WithoutCancel(ctx), "BEGIN; LOCK TABLE bench_queue").Close() }()
 	}
-	err = until(ctx, s.eye, "SELECT count(*) = $1 FROM pg_locks WHERE NOT granted AND relation = 'bench_queue'::regclass", n)
+	err = until(ctx, s.observer, "SELECT count(*) = $1 FROM pg_locks WHERE NOT granted AND relation = 'bench_queue'::regclass", n)
 	if len(s.waits) > 0 {
 		why := <-s.waits
 		s.waits <- why // close receives one for each waiter
@@ -217,9 +217,9 @@ func (s *queueScene) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var errs []error
-	if s.eye != nil {
+	if s.observer != nil {
 		// Otherwise each waiter would still acquire the table in turn.
-		if _, err := s.eye.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = to_regclass('bench_queue')"); err != nil {
+		if _, err := s.observer.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = to_regclass('bench_queue')"); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -232,8 +232,8 @@ func (s *queueScene) close() error {
 	if s.holder != nil {
 		errs = append(errs, s.holder.Close(ctx))
 	}
-	if s.eye != nil {
-		errs = append(errs, s.eye.Close(ctx))
+	if s.observer != nil {
+		errs = append(errs, s.observer.Close(ctx))
 	}
 	return errors.Join(errs...)
 }

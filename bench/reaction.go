@@ -88,7 +88,7 @@ func clearing() scenario {
 			}
 			return []contender{
 				repeat("terminate", "prioritize.Run, Terminate; blocker idle in transaction", false, run(prioritize.Terminate())),
-				asideContender(repeat("cancel", "prioritize.Run, Cancel; blocker running a statement", true, run(prioritize.Cancel()))),
+				variantContender(repeat("cancel", "prioritize.Run, Cancel; blocker running a statement", true, run(prioritize.Cancel()))),
 				repeat("byhand", "by hand, pg_terminate_backend", false, func(ctx context.Context, blocker *pgconn.PgConn) (time.Duration, error) {
 					third, err := pgx.Connect(ctx, dsn)
 					if err != nil {
@@ -122,9 +122,9 @@ func block(ctx context.Context, dsn string, runs bool) (_ *pgconn.PgConn, free f
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Exec(ctx, "SELECT pg_sleep(1000) FROM bench_clear").Close() }()
-	eye, err := pgx.Connect(ctx, dsn)
+	observer, err := pgx.Connect(ctx, dsn)
 	if err == nil {
-		err = errors.Join(until(ctx, eye, "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'bench_clear'::regclass AND pid = $1)", c.PID()), eye.Close(ctx))
+		err = errors.Join(until(ctx, observer, "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'bench_clear'::regclass AND pid = $1)", c.PID()), observer.Close(ctx))
 	}
 	return c, func() error {
 		_ = c.CancelRequest(ctx) // in case it still runs
@@ -171,7 +171,7 @@ func loss() scenario {
 			}
 			return []contender{
 				ours("pgx", "pglock, pgxlock", pgxlock.ConnString(dsn)),
-				asideContender(ours("sql", "pglock, sqllock with pgx", sqllock.ConnString("pgx", dsn))),
+				variantContender(ours("sql", "pglock, sqllock with pgx", sqllock.ConnString("pgx", dsn))),
 				{name: "bare", label: "a listening pgx connection", measure: func(ctx context.Context) ([]float64, error) {
 					return repeated(ctx, e.scale.Reps, func(ctx context.Context) (time.Duration, error) {
 						c, err := pgx.Connect(ctx, dsn)
@@ -179,17 +179,17 @@ func loss() scenario {
 							return 0, err
 						}
 						defer c.Close(ctx)
-						heard := make(chan time.Time, 1)
+						noticed := make(chan time.Time, 1)
 						go func() {
 							_, _ = c.WaitForNotification(ctx) // returns with an error
-							heard <- time.Now()
+							noticed <- time.Now()
 						}()
 						time.Sleep(5 * time.Millisecond) // until it listens
 						began := time.Now()
 						if err := kill(ctx, int32(c.PgConn().PID())); err != nil {
 							return 0, err
 						}
-						return (<-heard).Sub(began), nil
+						return (<-noticed).Sub(began), nil
 					})
 				}},
 			}, func() error { return killer.Close(context.Background()) }, nil

@@ -84,14 +84,14 @@ func goalsBlock(r *Results) string {
 	b.WriteString("| work | goal | measured | |\n|---|---|---|---|\n")
 	for _, g := range goals(r.Settings) {
 		v := g.verdict(r)
-		said, measured := "**not met**", v.measured
+		status, measured := "**not met**", v.measured
 		switch {
 		case v.unknown:
-			said, measured = "not measured", ""
+			status, measured = "not measured", ""
 		case v.met:
-			said = "met"
+			status = "met"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.work, g.want, measured, said)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.work, g.want, measured, status)
 	}
 	return b.String()
 }
@@ -111,7 +111,7 @@ func behindBlock(r *Results) string {
 			}
 			for k := range m.Rows {
 				row := &m.Rows[k]
-				if row.Name == m.Ours || row.Aside || len(row.Rounds) == 0 {
+				if row.Name == m.Ours || row.Variant || len(row.Rounds) == 0 {
 					continue
 				}
 				theirs, ours := row.summary(j), m.row(m.Ours).summary(j)
@@ -193,7 +193,7 @@ func table(m *Measured, what bool) string {
 // comparison compares ours with a row, by the first metric.
 func comparison(m *Measured, row *Row) string {
 	times := m.times(row, 0).Median
-	if row.Name == m.Ours || row.Aside || math.IsNaN(times) || m.Metrics[0].Unit == "B" && row.summary(0).Median == unknown {
+	if row.Name == m.Ours || row.Variant || math.IsNaN(times) || m.Metrics[0].Unit == "B" && row.summary(0).Median == unknown {
 		return ""
 	}
 	if m.Metrics[0].Unit == "B" {
@@ -249,7 +249,7 @@ func panel(m *Measured, metric int, goal float64) plot.Panel {
 	p := plot.Panel{Title: m.Title, Goal: goal}
 	for i := range m.Rows {
 		row := &m.Rows[i]
-		r := plot.Row{Label: row.Label, Missing: row.Missing, Ours: row.Name == m.Ours, Unpaired: row.Aside}
+		r := plot.Row{Label: row.Label, Missing: row.Missing, Ours: row.Name == m.Ours, Variant: row.Variant}
 		if len(row.Rounds) > 0 {
 			s := row.summary(metric)
 			r.Value, r.Low, r.High = s.Median, s.Min, s.Max

@@ -105,7 +105,7 @@ func TestFairnessGoal(t *testing.T) {
 func TestBestPeer(t *testing.T) {
 	m := &Measured{Ours: "pglock", Metrics: []Metric{{"rate", "/s", "more"}}, Rows: []Row{
 		{Name: "pglock", Rounds: [][]float64{{100}}},
-		{Name: "pglock-2", Aside: true, Rounds: [][]float64{{300}}},
+		{Name: "pglock-2", Variant: true, Rounds: [][]float64{{300}}},
 		{Name: "a", Rounds: [][]float64{{20}}},
 		{Name: "b", Rounds: [][]float64{{30}}},
 		{Name: "c", Missing: "no"},

@@ -42,7 +42,7 @@ type Measured struct {
 // A Row is a contender with its measurements: in each round, a value for each metric.
 type Row struct {
 	Name, Label string
-	Aside       bool        `json:",omitempty"`
+	Variant     bool        `json:",omitempty"`
 	Missing     string      `json:",omitempty"`
 	Rounds      [][]float64 `json:",omitempty"`
 }

@@ -27,7 +27,7 @@ func run(ctx context.Context, e *env, s scenario) (_ Measured, err error) {
 		}()
 	}
 	for _, c := range contenders {
-		m.Rows = append(m.Rows, Row{Name: c.name, Label: c.label, Missing: c.missing, Aside: c.aside})
+		m.Rows = append(m.Rows, Row{Name: c.name, Label: c.label, Missing: c.missing, Variant: c.variant})
 	}
 	for round := range e.scale.Rounds {
 		for i := range contenders {

@@ -28,7 +28,7 @@ type contender struct {
 	name    string // stable
 	label   string // for people
 	missing string // why it cannot take part; then measure is nil
-	aside   bool   // shown but not compared: another way to use pglock
+	variant bool   // shown but not compared: another way to use pglock
 
 	// measure does the work once and returns a value for each metric.
 	measure func(ctx context.Context) ([]float64, error)

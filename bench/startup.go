@@ -40,10 +40,10 @@ func startUp() scenario {
 					times, err := sample(ctx, 2*e.scale.Once, func(ctx context.Context) error {
 						cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 						cmd.Env, cmd.Dir = environment, dir
-						var said strings.Builder
-						cmd.Stderr = &said
+						var stderr strings.Builder
+						cmd.Stderr = &stderr
 						if err := cmd.Run(); err != nil {
-							return errors.Join(err, errors.New(said.String()))
+							return errors.Join(err, errors.New(stderr.String()))
 						}
 						return nil
 					})
@@ -56,7 +56,7 @@ func startUp() scenario {
 			}
 			all := []contender{
 				command("ls", "pglock ls", binary, "ls"),
-				asideContender(command("key", "pglock key", binary, "key", "nightly-report")),
+				variantContender(command("key", "pglock key", binary, "key", "nightly-report")),
 			}
 			psql, err := exec.LookPath("psql")
 			if err != nil {

@@ -117,17 +117,17 @@ func ownKeys() []scenario {
 						}
 						return rateValues(r), nil
 					})
-				return aside(c, "pglock"), nil, err
+				return markVariants(c, "pglock"), nil, err
 			},
 		})
 	}
 	return all
 }
 
-// aside marks contenders that are other ways to use pglock.
-func aside(all []contender, names ...string) []contender {
+// markVariants marks contenders that are other ways to use pglock.
+func markVariants(all []contender, names ...string) []contender {
 	for i := range all {
-		all[i].aside = slices.Contains(names, all[i].name)
+		all[i].variant = slices.Contains(names, all[i].name)
 	}
 	return all
 }
@@ -280,7 +280,7 @@ func slowNetwork() []scenario {
 							c[i].measure, c[i].missing = nil, "not measured: with 20 connections, a lock and its unlock take 10 s"
 						}
 					}
-					return aside(c, "pglock"), func() error { stop(); return nil }, err
+					return markVariants(c, "pglock"), func() error { stop(); return nil }, err
 				},
 			})
 		}
@@ -342,7 +342,7 @@ func refused(s scale) scenario {
 			if err != nil {
 				return nil, nil, err
 			}
-			same[0].name, same[0].label, same[0].aside = "pglock-same", "pglock, from the same process", true
+			same[0].name, same[0].label, same[0].variant = "pglock-same", "pglock, from the same process", true
 			return slices.Insert(all, 1, same[0]), nil, nil
 		},
 	}

@@ -59,25 +59,25 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // kills processes that have not exited
 	type process struct {
-		cmd  *exec.Cmd
-		in   io.WriteCloser
-		out  *json.Decoder
-		said *strings.Builder // standard error; read after the process has exited
+		cmd    *exec.Cmd
+		in     io.WriteCloser
+		out    *json.Decoder
+		stderr *strings.Builder // standard error; read after the process has exited
 	}
 	var all []process
 	defer func() {
 		cancel()
 		for _, p := range all { // killed, if something else failed before
-			if e := p.cmd.Wait(); e != nil && p.said.Len() > 0 {
-				err = errors.Join(err, fmt.Errorf("a worker: %w: %s", e, p.said))
+			if e := p.cmd.Wait(); e != nil && p.stderr.Len() > 0 {
+				err = errors.Join(err, fmt.Errorf("a worker: %w: %s", e, p.stderr))
 			}
 		}
 	}()
 	for range n {
 		cmd := exec.CommandContext(ctx, e.self[0], e.self[1:]...)
 		cmd.Env = append(os.Environ(), workerEnv+"=yes")
-		said := new(strings.Builder)
-		cmd.Stderr = said
+		stderr := new(strings.Builder)
+		cmd.Stderr = stderr
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return nil, err
@@ -89,7 +89,7 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, er
 		if err := cmd.Start(); err != nil {
 			return nil, err
 		}
-		all = append(all, process{cmd, in, json.NewDecoder(bufio.NewReader(out)), said})
+		all = append(all, process{cmd, in, json.NewDecoder(bufio.NewReader(out)), stderr})
 		if err := json.NewEncoder(in).Encode(j); err != nil {
 			return nil, err
 		}
@@ -117,7 +117,7 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, er
 		p := all[0]
 		all = all[1:]
 		if err := p.cmd.Wait(); err != nil {
-			return nil, fmt.Errorf("a worker: %w: %s", err, p.said)
+			return nil, fmt.Errorf("a worker: %w: %s", err, p.stderr)
 		}
 	}
 	return &sum, nil

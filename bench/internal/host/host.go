@@ -126,7 +126,7 @@ func (h *Host) startRedis(ctx context.Context) error {
 	h.closers = append(h.closers, h.redis.Stop)
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
 	defer client.Close()
-	if err := answers(ctx, h.redis, func(ctx context.Context) error { return client.Ping(ctx).Err() }); err != nil {
+	if err := waitReady(ctx, h.redis, func(ctx context.Context) error { return client.Ping(ctx).Err() }); err != nil {
 		return fmt.Errorf("host: Redis does not respond: %w; its log:\n%s", err, h.redis.Logs())
 	}
 	info, err := client.InfoMap(ctx, "server").Result()
@@ -181,7 +181,7 @@ func (h *Host) startEtcd(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	if err := answers(ctx, h.etcd, func(ctx context.Context) error {
+	if err := waitReady(ctx, h.etcd, func(ctx context.Context) error {
 		status, err := c.Status(ctx, address)
 		if err == nil {
 			h.setVersion(peer.Etcd, status.Version)
@@ -194,8 +194,8 @@ func (h *Host) startEtcd(ctx context.Context) error {
 	return nil
 }
 
-// answers calls ask until it succeeds, which means that the server is ready.
-func answers(ctx context.Context, p *pgserver.Process, ask func(context.Context) error) error {
+// waitReady calls ask until it succeeds, which means that the server is ready.
+func waitReady(ctx context.Context, p *pgserver.Process, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {

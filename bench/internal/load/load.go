@@ -16,14 +16,14 @@ import (
 
 // A Plan describes a run. It can be sent to another process.
 type Plan struct {
-	Goroutines   int
-	Warm         time.Duration // warm-up, not counted: connects and prepares; extended until there are as many pairs as goroutines
-	Time         time.Duration // counted
-	Key          int64         // the first key
-	Keys         int           // how many keys all goroutines choose from; 0 means that each has its own
-	Skew         float64       // exponent of Zipf's law for the choice of keys; 0 means uniform
-	SharedOfTen  int           // how many of ten locks are shared
-	StopPatience time.Duration // limit for the last locks after Time; 0 means 30 s
+	Goroutines  int
+	Warm        time.Duration // warm-up, not counted: connects and prepares; extended until there are as many pairs as goroutines
+	Time        time.Duration // counted
+	Key         int64         // the first key
+	Keys        int           // how many keys all goroutines choose from; 0 means that each has its own
+	Skew        float64       // exponent of Zipf's law for the choice of keys; 0 means uniform
+	SharedOfTen int           // how many of ten locks are shared
+	StopTimeout time.Duration // limit for the last locks after Time; 0 means 30 s
 }
 
 // contended reports whether goroutines want the same keys.
@@ -78,11 +78,11 @@ const (
 
 // Run executes a plan.
 func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
-	patience := plan.StopPatience
-	if patience == 0 {
-		patience = 30 * time.Second
+	timeout := plan.StopTimeout
+	if timeout == 0 {
+		timeout = 30 * time.Second
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, plan.Warm+warmMost+plan.Time+patience, fmt.Errorf("the last locks did not end within %v", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, plan.Warm+warmMost+plan.Time+timeout, fmt.Errorf("the last locks did not end within %v", timeout))
 	defer cancel()
 	var lockers []peer.Locker
 	for range plan.Goroutines {

@@ -29,15 +29,15 @@ type Panel struct {
 
 // A Row is one contender.
 type Row struct {
-	Label          string
-	Value          float64
-	Low, High      float64
-	Ours, Unpaired bool   // Ours has the accent color, Unpaired a paler one
-	Missing        string // why there is no value
+	Label         string
+	Value         float64
+	Low, High     float64
+	Ours, Variant bool   // Ours has the accent color, Unpaired a paler one
+	Missing       string // why there is no value
 }
 
 // A theme is a set of colors.
-type theme struct{ text, muted, grid, ours, aside, other, goal string }
+type theme struct{ text, muted, grid, ours, variant, other, goal string }
 
 func themeOf(dark bool) theme {
 	if dark {
@@ -123,12 +123,12 @@ func (c Chart) row(r Row, t theme, y, left float64, x func(float64) float64,
 	write func(x, y float64, anchor, fill, extra, text string),
 	line func(x1, y1, x2, y2 float64, stroke string, w float64, extra string), b *strings.Builder,
 ) {
-	colour, weight := t.other, ""
+	color, weight := t.other, ""
 	switch {
 	case r.Ours:
-		colour, weight = t.ours, ` font-weight="600"`
-	case r.Unpaired:
-		colour = t.aside
+		color, weight = t.ours, ` font-weight="600"`
+	case r.Variant:
+		color = t.variant
 	}
 	write(left-10, y+4, "end", t.text, weight, r.Label)
 	if r.Missing != "" {
@@ -136,10 +136,10 @@ func (c Chart) row(r Row, t theme, y, left float64, x func(float64) float64,
 		return
 	}
 	if c.Log {
-		line(x(r.Low), y, x(r.High), y, colour, 2, ` stroke-opacity="0.6"`)
-		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="4.5" fill="%s"/>`+"\n", x(r.Value), y, colour)
+		line(x(r.Low), y, x(r.High), y, color, 2, ` stroke-opacity="0.6"`)
+		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="4.5" fill="%s"/>`+"\n", x(r.Value), y, color)
 	} else {
-		fmt.Fprintf(b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="2" fill="%s"/>`+"\n", left, y-6, max(x(max(r.Value, 0))-left, 1), 12, colour)
+		fmt.Fprintf(b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="2" fill="%s"/>`+"\n", left, y-6, max(x(max(r.Value, 0))-left, 1), 12, color)
 		line(x(max(r.Low, 0)), y, x(r.High), y, t.text, 1, "")
 	}
 	write(x(max(r.High, r.Value))+9, y+4, "start", t.text, weight, c.Format(r.Value))

@@ -83,10 +83,10 @@ func TestAllIsSaid(t *testing.T) {
 	for _, log := range []bool{true, false} {
 		for _, dark := range []bool{true, false} {
 			all := parse(t, example(log).SVG(dark))
-			said := texts(all)
+			found := texts(all)
 			for _, want := range []string{"Pairs a second & <more>", "64 goroutines", "1 goroutine", "ours", "theirs", "200!", "20!", "no etcd here", "goal: 100!"} {
-				if !slices.Contains(said, want) {
-					t.Errorf("log %v, dark %v: no text %q, only %q", log, dark, want, said)
+				if !slices.Contains(found, want) {
+					t.Errorf("log %v, dark %v: no text %q, only %q", log, dark, want, found)
 				}
 			}
 			height := number(t, all[0], "height")
