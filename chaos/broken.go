@@ -22,12 +22,12 @@ const (
 	yesSayer broken = "yes-sayer"
 	// forgetful does not unlock, but acts as if it had.
 	forgetful broken = "forgetful"
-	// deaf continues to hold after it was notified that the lock is lost.
-	deaf broken = "deaf"
+	// ignoring continues to hold after it was notified that the lock is lost.
+	ignoring broken = "ignoring"
 )
 
-// deafFor is how much longer a deaf worker holds each lock.
-const deafFor = 4 * time.Second
+// ignoringFor is how much longer an ignoring worker holds each lock.
+const ignoringFor = 4 * time.Second
 
 // wrap breaks the sessions of a source.
 func (b broken) wrap(source pglock.Source) pglock.Source {

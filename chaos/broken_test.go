@@ -27,7 +27,7 @@ func TestBrokenLocksAreFound(t *testing.T) {
 		{lawless, []string{"none"}, "two held"},
 		{yesSayer, []string{"none"}, "two held"},
 		{forgetful, []string{"none"}, "left behind"},
-		{deaf, []string{"backend terminated"}, "a holder went on"},
+		{ignoring, []string{"backend terminated"}, "a holder went on"},
 	} {
 		t.Run(string(test.broken), func(t *testing.T) {
 			t.Parallel()
@@ -72,7 +72,7 @@ func TestLeftBehind(t *testing.T) {
 	}
 	want := func(what string, n int) {
 		t.Helper()
-		left, err := r.awaitNothingLeft(t.Context())
+		left, err := r.awaitNoLeftovers(t.Context())
 		if err != nil || len(left) != n {
 			t.Errorf("%s: left behind: %q, %v; want %d", what, left, err, n)
 		}

@@ -62,17 +62,17 @@ type record struct {
 
 // A claim is the time in which an operation claimed to hold a lock.
 type claim struct {
-	op    *op
-	key   string
-	got   int64 // the lock was certainly held from here
-	free  int64 // the lock may have been free from here
-	until int64 // the holder claimed the lock until here
-	freed int64 // the lock was certainly free from here
-	cause *fault
+	op       *op
+	key      string
+	acquired int64 // the lock was certainly held from here
+	free     int64 // the lock may have been free from here
+	until    int64 // the holder claimed the lock until here
+	freed    int64 // the lock was certainly free from here
+	cause    *fault
 }
 
 func (c *claim) String() string {
-	s := fmt.Sprintf("%s, key %s, held from %d, perhaps until %d, claimed until %d", c.op, c.key, c.got, c.free, c.until)
+	s := fmt.Sprintf("%s, key %s, held from %d, perhaps until %d, claimed until %d", c.op, c.key, c.acquired, c.free, c.until)
 	if c.cause != nil {
 		s += fmt.Sprintf(", because of %q at %d", c.cause.Name, c.cause.Ends)
 	}
@@ -137,11 +137,11 @@ func (r *record) claims(v *verdict) []*claim {
 		if o.outcome == outOther {
 			v.wrong = append(v.wrong, fmt.Sprintf("%s returned an unexpected error: %s", o, o.text))
 		}
-		if o.got == 0 {
+		if o.acquired == 0 {
 			continue // it never held a lock
 		}
-		c := claim{op: o, got: o.got, freed: o.given}
-		for _, t := range []int64{o.told, o.giving, o.died} {
+		c := claim{op: o, acquired: o.acquired, freed: o.released}
+		for _, t := range []int64{o.notified, o.releasing, o.died} {
 			if t != 0 && (c.until == 0 || t < c.until) {
 				c.until = t
 			}
@@ -151,7 +151,7 @@ func (r *record) claims(v *verdict) []*claim {
 			continue
 		}
 		c.free = c.until
-		if o.told != 0 || o.given == 0 || o.outcome != outOK {
+		if o.notified != 0 || o.released == 0 || o.outcome != outOK {
 			c.freed = r.restAfter(c.until)
 			if c.cause = r.ended(o, c.until); c.cause != nil {
 				c.free = min(c.free, c.cause.Ends)
@@ -162,10 +162,10 @@ func (r *record) claims(v *verdict) []*claim {
 		} else if c.cause = r.unnoticed(o); c.cause != nil {
 			c.free = c.cause.Ends
 		}
-		if o.told != 0 || o.outcome == outLost || o.outcome == outUnconfirmed || o.outcome == outBroken {
+		if o.notified != 0 || o.outcome == outLost || o.outcome == outUnconfirmed || o.outcome == outBroken {
 			l := loss{op: o, cause: r.explain(o)}
 			v.losses = append(v.losses, l)
-			text := o.toldText + o.text
+			text := o.notifiedText + o.text
 			if l.cause == nil && !strings.Contains(text, silence) {
 				v.wrong = append(v.wrong, fmt.Sprintf("%s lost its locks without a fault: %s", o, text))
 			}
@@ -203,8 +203,8 @@ func (r *record) unnoticed(o *op) *fault {
 	for i := range r.faults {
 		f := &r.faults[i]
 		switch {
-		case o.transaction(), f.Ends == 0, f.Ends > o.giving, !r.reaches(f, o):
-		case !o.shared && f.End < o.giving-int64(maxHandOver):
+		case o.transaction(), f.Ends == 0, f.Ends > o.releasing, !r.reaches(f, o):
+		case !o.shared && f.End < o.releasing-int64(maxHandOver):
 			// Locks that Postgres granted longer ago are not handed over.
 		case first == nil || f.Ends < first.Ends:
 			first = f
@@ -250,11 +250,11 @@ func (r *record) touches(f *fault, o *op, late int64) bool {
 	}
 	// At a rest, all locks had been released by living sessions.
 	for _, rest := range r.rests {
-		if f.End < rest && rest < o.ask {
+		if f.End < rest && rest < o.requested {
 			return false
 		}
 	}
-	return o.ask-f.End <= late
+	return o.requested-f.End <= late
 }
 
 // restAfter returns the first rest after t, when all locks were certainly free.
@@ -278,13 +278,13 @@ func byKey(claims []*claim) map[string][]*claim {
 // conflicts returns the pairs of claims that exclude each other and were held together.
 func conflicts(history []*claim) (pairs [][2]*claim) {
 	history = slices.Clone(history)
-	slices.SortFunc(history, func(a, b *claim) int { return int(a.got - b.got) })
+	slices.SortFunc(history, func(a, b *claim) int { return int(a.acquired - b.acquired) })
 	var held []*claim
 	for _, c := range history {
-		if c.free < c.got { // it may have ended before its holder learned of the grant
+		if c.free < c.acquired { // it may have ended before its holder learned of the grant
 			continue
 		}
-		held = slices.DeleteFunc(held, func(h *claim) bool { return h.free <= c.got })
+		held = slices.DeleteFunc(held, func(h *claim) bool { return h.free <= c.acquired })
 		for _, h := range held {
 			if h.conflicts(c) {
 				pairs = append(pairs, [2]*claim{h, c})
@@ -299,13 +299,13 @@ func conflicts(history []*claim) (pairs [][2]*claim) {
 // while another operation held the lock.
 func (r *record) overlapping(history []*claim, v *verdict) (overlaps []overlap) {
 	history = slices.Clone(history)
-	slices.SortFunc(history, func(a, b *claim) int { return int(a.got - b.got) })
+	slices.SortFunc(history, func(a, b *claim) int { return int(a.acquired - b.acquired) })
 	for i, c := range history {
 		for _, d := range history[i+1:] {
-			if d.got >= c.until {
+			if d.acquired >= c.until {
 				break
 			}
-			begin, end := d.got, min(c.until, d.until)
+			begin, end := d.acquired, min(c.until, d.until)
 			if !c.conflicts(d) || begin >= end {
 				continue
 			}
@@ -342,7 +342,7 @@ func (r *record) awake(c *claim) int64 {
 func (r *record) segments(history []*claim) [][]*claim {
 	segments := make([][]*claim, len(r.rests)+1)
 	for _, c := range history {
-		n, _ := slices.BinarySearch(r.rests, c.got)
+		n, _ := slices.BinarySearch(r.rests, c.acquired)
 		segments[n] = append(segments[n], c)
 	}
 	return segments
@@ -361,9 +361,9 @@ func operations(claims []*claim) []porcupine.Operation {
 	for i, c := range claims {
 		ops = append(
 			ops,
-			porcupine.Operation{ClientId: i, Input: step{c, i + 1, true}, Call: c.op.ask, Return: c.got},
+			porcupine.Operation{ClientId: i, Input: step{c, i + 1, true}, Call: c.op.requested, Return: c.acquired},
 			// A lock may end before its holder learns of the grant; the end is still recorded after it.
-			porcupine.Operation{ClientId: i, Input: step{c, i + 1, false}, Call: max(c.free, c.op.ask), Return: max(c.freed, c.free, c.got)},
+			porcupine.Operation{ClientId: i, Input: step{c, i + 1, false}, Call: max(c.free, c.op.requested), Return: max(c.freed, c.free, c.acquired)},
 		)
 	}
 	return ops

@@ -117,16 +117,16 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 	eachDriver(t, func(c *cluster) {
 		const lockers, goroutines, keys = 3, 4, 4
 		var (
-			inside   [keys]atomic.Int32 // holders of the key that have not been notified
-			together atomic.Int32       // how often there were two
-			stop     atomic.Bool
-			begun    atomic.Bool // there is a new primary
-			before   atomic.Int32
-			after    atomic.Int32
-			first    atomic.Int64 // when the first lock was acquired there, in Unix nanoseconds
-			mu       sync.Mutex
-			outcomes = map[string]int{}
-			wg       sync.WaitGroup
+			inside         [keys]atomic.Int32 // holders of the key that have not been notified
+			conflicts      atomic.Int32       // how often there were two
+			stop           atomic.Bool
+			promotionBegun atomic.Bool // there is a new primary
+			before         atomic.Int32
+			after          atomic.Int32
+			first          atomic.Int64 // when the first lock was acquired there, in Unix nanoseconds
+			mu             sync.Mutex
+			outcomes       = map[string]int{}
+			wg             sync.WaitGroup
 		)
 		defer wg.Wait()
 		defer stop.Store(true)
@@ -136,10 +136,10 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 				i++
 				err := locker.Do(c.t.Context(), pglock.Int(int64(n)), func(ctx context.Context) error {
 					if inside[n].Add(1) > 1 {
-						together.Add(1)
+						conflicts.Add(1)
 					}
 					defer inside[n].Add(-1)
-					if begun.Load() {
+					if promotionBegun.Load() {
 						first.CompareAndSwap(0, time.Now().UnixNano())
 						after.Add(1)
 					} else {
@@ -190,7 +190,7 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 		killed := time.Now()
 		c.must(c.primary.Kill())
 		<-held.Done() // before any promotion
-		told := time.Since(killed)
+		notified := time.Since(killed)
 		c.want(held.Err(), pglock.ErrLost)
 		c.want(<-waiting, pglock.ErrUnavailable)
 		_, err := holder.TryLock(c.t.Context(), pglock.Name("another"))
@@ -200,7 +200,7 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 		}
 
 		promoting := time.Now()
-		begun.Store(true)
+		promotionBegun.Store(true)
 		c.promote()
 		promoted := time.Since(promoting)
 		again := c.lock(waiter, long)
@@ -211,7 +211,7 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 		c.must(again.Unlock())
 		stop.Store(true)
 		wg.Wait()
-		if n := together.Load(); n > 0 {
+		if n := conflicts.Load(); n > 0 {
 			c.t.Errorf("two held the same lock %d times", n)
 		}
 		for n := range keys {
@@ -220,7 +220,7 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 			}
 		}
 		c.t.Logf("notified %v after the kill; promotion took %v, the first lock was acquired %v after its start; %v",
-			told, promoted, time.Unix(0, first.Load()).Sub(promoting), outcomes)
+			notified, promoted, time.Unix(0, first.Load()).Sub(promoting), outcomes)
 	})
 }
 

@@ -27,27 +27,27 @@ type event struct {
 	Kind eventKind `json:"e"`
 	Op   int64     `json:"op,omitempty"` // the number of the operation in its worker
 
-	// For ask.
+	// For request.
 	Verb   string   `json:"verb,omitempty"`
 	Keys   []string `json:"keys,omitempty"`
 	Shared bool     `json:"shared,omitempty"`
 	Cancel bool     `json:"cancel,omitempty"` // its ctx will be canceled while it waits
 
-	PID     int32   `json:"pid,omitempty"`     // for got: the backend that holds the locks, if known
-	Outcome outcome `json:"outcome,omitempty"` // for no and given
-	Text    string  `json:"text,omitempty"`    // for no, told, given and wrong: the error
+	PID     int32   `json:"pid,omitempty"`     // for acquired: the backend that holds the locks, if known
+	Outcome outcome `json:"outcome,omitempty"` // for failed and released
+	Text    string  `json:"text,omitempty"`    // for failed, notified, released and wrong: the error
 }
 
 type eventKind string
 
 const (
-	evAsk    eventKind = "ask"    // about to ask for locks
-	evGot    eventKind = "got"    // acquired
-	evNo     eventKind = "no"     // not acquired
-	evTold   eventKind = "told"   // the holder was notified that the locks are lost
-	evGiving eventKind = "giving" // about to release them
-	evGiven  eventKind = "given"  // the release returned
-	evWrong  eventKind = "wrong"  // the worker saw a broken promise
+	evRequest   eventKind = "request"   // about to ask for locks
+	evAcquired  eventKind = "acquired"  // acquired
+	evFailed    eventKind = "failed"    // not acquired
+	evNotified  eventKind = "notified"  // the holder was notified that the locks are lost
+	evReleasing eventKind = "releasing" // about to release them
+	evReleased  eventKind = "released"  // the release returned
+	evWrong     eventKind = "wrong"     // the worker saw a broken promise
 )
 
 // An outcome classifies an error.
@@ -56,7 +56,7 @@ type outcome string
 const (
 	outOK          outcome = "ok"
 	outHeld        outcome = "held"        // another operation holds the lock
-	outCancelled   outcome = "canceled"    // ctx ended the wait
+	outCanceled    outcome = "canceled"    // ctx ended the wait
 	outDown        outcome = "unavailable" // no session could be opened
 	outFull        outcome = "full"        // the lock table is full
 	outDeadlock    outcome = "deadlock"
@@ -110,23 +110,23 @@ func (r *recorder) close() error {
 // An op is an operation of a worker: it acquires, holds and releases some locks. The
 // times of events that did not happen are 0.
 type op struct {
-	worker   string
-	id       int64
-	verb     string
-	keys     []string
-	shared   bool
-	cancel   bool
-	pid      int32
-	ask      int64
-	got      int64
-	told     int64
-	giving   int64
-	given    int64 // with the result in outcome
-	no       int64 // with the result in outcome
-	outcome  outcome
-	text     string
-	toldText string
-	died     int64 // when its worker was killed during the operation
+	worker       string
+	id           int64
+	verb         string
+	keys         []string
+	shared       bool
+	cancel       bool
+	pid          int32
+	requested    int64
+	acquired     int64
+	notified     int64
+	releasing    int64
+	released     int64 // with the result in outcome
+	failed       int64 // with the result in outcome
+	outcome      outcome
+	text         string
+	notifiedText string
+	died         int64 // when its worker was killed during the operation
 }
 
 // transaction reports whether a transaction holds the locks. It is not notified of a
@@ -134,7 +134,7 @@ type op struct {
 func (o *op) transaction() bool { return isTx(o.verb) }
 
 // over returns when the operation ended or its worker died, or 0.
-func (o *op) over() int64 { return max(o.no, o.given, o.died) }
+func (o *op) over() int64 { return max(o.failed, o.released, o.died) }
 
 func (o *op) String() string {
 	mode := "exclusive"
@@ -160,7 +160,7 @@ func readHistory(dir string, lives []life) (ops []*op, wrong []string, err error
 		}
 		ops, wrong = append(ops, o...), append(wrong, w...)
 	}
-	slices.SortFunc(ops, func(a, b *op) int { return int(a.ask - b.ask) })
+	slices.SortFunc(ops, func(a, b *op) int { return int(a.requested - b.requested) })
 	return ops, wrong, nil
 }
 
@@ -194,24 +194,24 @@ func readLife(path string, l life) (ops []*op, wrong []string, err error) {
 			continue
 		}
 		o := byID[e.Op]
-		if (o == nil) != (e.Kind == evAsk) {
+		if (o == nil) != (e.Kind == evRequest) {
 			return nil, nil, fmt.Errorf("chaos: %s: %q does not fit the lines before it", path, lines.Text())
 		}
 		switch e.Kind {
-		case evAsk:
-			o = &op{worker: l.worker, id: e.Op, verb: e.Verb, keys: e.Keys, shared: e.Shared, cancel: e.Cancel, ask: e.Time}
+		case evRequest:
+			o = &op{worker: l.worker, id: e.Op, verb: e.Verb, keys: e.Keys, shared: e.Shared, cancel: e.Cancel, requested: e.Time}
 			byID[e.Op] = o
 			ops = append(ops, o)
-		case evGot:
-			o.got, o.pid = e.Time, e.PID
-		case evNo:
-			o.no, o.outcome, o.text = e.Time, e.Outcome, e.Text
-		case evTold:
-			o.told, o.toldText = e.Time, e.Text
-		case evGiving:
-			o.giving = e.Time
-		case evGiven:
-			o.given, o.outcome, o.text = e.Time, e.Outcome, e.Text
+		case evAcquired:
+			o.acquired, o.pid = e.Time, e.PID
+		case evFailed:
+			o.failed, o.outcome, o.text = e.Time, e.Outcome, e.Text
+		case evNotified:
+			o.notified, o.notifiedText = e.Time, e.Text
+		case evReleasing:
+			o.releasing = e.Time
+		case evReleased:
+			o.released, o.outcome, o.text = e.Time, e.Outcome, e.Text
 		default:
 			return nil, nil, fmt.Errorf("chaos: %s: %q is not an event", path, lines.Text())
 		}

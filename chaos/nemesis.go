@@ -153,7 +153,7 @@ func (n *nemesis) end(ctx context.Context, b backend, f fault) error {
 func (n *nemesis) terminate(ctx context.Context, r *rand.Rand) error {
 	whose := "w"
 	if n.broken != "" {
-		whose += fmt.Sprint(theBroken) // the worker to detect
+		whose += fmt.Sprint(brokenWorker) // the worker to detect
 	}
 	for range 4 + r.IntN(8) {
 		all, err := n.backends(ctx, whose)

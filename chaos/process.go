@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// patience limits how long a worker may take for a command. Every operation is bounded
+// commandTimeout limits how long a worker may take for a command. Every operation is bounded
 // by a few seconds; the rest is for busy machines.
-const patience = time.Minute
+const commandTimeout = time.Minute
 
 // A process is a running worker.
 type process struct {
@@ -80,8 +80,8 @@ func startWorker(c workerConfig) (*process, error) {
 	return p, nil
 }
 
-// tell sends a command to the worker, and waits until it is done.
-func (p *process) tell(word string) error {
+// send sends a command to the worker, and waits until it is done.
+func (p *process) send(word string) error {
 	if _, err := fmt.Fprintln(p.in, word); err != nil {
 		return p.failure(word, err)
 	}
@@ -89,7 +89,7 @@ func (p *process) tell(word string) error {
 }
 
 func (p *process) expect(word string) error {
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(commandTimeout)
 	defer timer.Stop()
 	select {
 	case line, ok := <-p.lines:
@@ -133,7 +133,7 @@ func (p *process) end() error {
 	if p.stopped && p.killed == 0 {
 		_ = p.signal(syscall.SIGCONT)
 	}
-	hung := time.AfterFunc(patience, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
+	hung := time.AfterFunc(commandTimeout, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
 	defer hung.Stop()
 	for range p.lines {
 	}

@@ -56,10 +56,10 @@ type Result struct {
 
 // The configuration of the workers.
 const (
-	workers    = 4
-	goroutines = 6
-	heartbeat  = time.Second
-	theBroken  = 1 // the index of the broken worker, if there is one
+	workers      = 4
+	goroutines   = 6
+	heartbeat    = time.Second
+	brokenWorker = 1 // the index of the broken worker, if there is one
 	// notice is how long a loss may go unnoticed: a heartbeat, and more on a busy
 	// machine.
 	notice = heartbeat + 5*time.Second
@@ -74,7 +74,7 @@ type round struct {
 	proxies   []*Proxy
 	processes []*process
 	adapters  []string
-	born      []int  // how many processes each worker has had
+	starts    []int  // how many processes each worker has had
 	lives     []life // of worker processes that have ended
 	rests     []int64
 	resting   bool
@@ -110,17 +110,17 @@ func (o Round) Run(ctx context.Context) (_ *Result, err error) {
 	if err := r.begin(ctx); err != nil {
 		return nil, err
 	}
-	phases, err := n.rage(ctx)
+	phases, err := n.runFaults(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// The processes still run, but have closed their Lockers: otherwise their exit would
 	// hide what they left open.
-	if err := r.tellAll("close"); err != nil {
+	if err := r.sendAll("close"); err != nil {
 		r.wrong = append(r.wrong, err.Error())
 	}
 	r.closed = true
-	left, err := r.awaitNothingLeft(ctx)
+	left, err := r.awaitNoLeftovers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (o Round) Run(ctx context.Context) (_ *Result, err error) {
 	if err := r.end(); err != nil {
 		return nil, err
 	}
-	return n.judge(phases)
+	return n.evaluate(phases)
 }
 
 // begin starts the server, the proxies and the workers.
@@ -161,7 +161,7 @@ func (r *round) begin(ctx context.Context) error {
 	if r.Random == 0 {
 		r.adapters = []string{names[4], names[1], names[2], names[6]}
 	}
-	r.born = make([]int, workers)
+	r.starts = make([]int, workers)
 	r.processes = make([]*process, workers)
 	r.resting = true
 	for i := range workers {
@@ -181,20 +181,20 @@ func (r *round) begin(ctx context.Context) error {
 func (r *round) start(i int) error {
 	choose := rand.New(rand.NewPCG(r.Seed, uint64(100+i)))
 	c := workerConfig{
-		Name:       fmt.Sprintf("w%d-%d", i, r.born[i]),
+		Name:       fmt.Sprintf("w%d-%d", i, r.starts[i]),
 		Dir:        r.dir,
-		Seed:       r.Seed + uint64(1000*i+r.born[i]),
+		Seed:       r.Seed + uint64(1000*i+r.starts[i]),
 		Adapter:    r.adapters[i],
 		Goroutines: goroutines,
 		Sessions:   []int{8, 3, 1, 4}[(i+choose.IntN(2))%4],
 		Heartbeat:  r.heartbeat,
 		HandOver:   []time.Duration{maxHandOver, maxHandOver, 0, 5 * time.Millisecond}[choose.IntN(4)],
 	}
-	if i == theBroken {
+	if i == brokenWorker {
 		c.Broken = r.broken
 	}
 	c.DSN = r.proxies[i].ConnString(r.server.TCPConnString("postgres")) + " application_name=" + applicationPrefix + c.Name
-	r.born[i]++
+	r.starts[i]++
 	p, err := startWorker(c)
 	if err != nil {
 		return err
@@ -203,11 +203,11 @@ func (r *round) start(i int) error {
 	if r.resting {
 		return nil
 	}
-	return p.tell("go")
+	return p.send("go")
 }
 
-// rage causes the faults, with a rest from time to time.
-func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
+// runFaults causes the faults, with a rest from time to time.
+func (n *nemesis) runFaults(ctx context.Context) ([]phase, error) {
 	plan := rand.New(rand.NewPCG(n.Seed, 2))
 	all := kinds()
 	if n.Round.kinds != nil {
@@ -220,7 +220,7 @@ func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
 			steps = append(steps, all[plan.IntN(len(all))])
 		}
 	}
-	if err := n.goOn(); err != nil {
+	if err := n.resume(); err != nil {
 		return nil, err
 	}
 	var phases []phase
@@ -256,7 +256,7 @@ func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
 		}
 		since = len(phases)
 		if i < len(steps)-1 {
-			if err := n.goOn(); err != nil {
+			if err := n.resume(); err != nil {
 				return nil, err
 			}
 		}
@@ -270,42 +270,42 @@ func (r *round) logf(format string, args ...any) {
 	}
 }
 
-// tellAll sends a command to all workers at once.
-func (r *round) tellAll(word string) error {
+// sendAll sends a command to all workers at once.
+func (r *round) sendAll(word string) error {
 	errs := make([]error, len(r.processes))
 	var wg sync.WaitGroup
 	for i, p := range r.processes {
-		wg.Go(func() { errs[i] = p.tell(word) })
+		wg.Go(func() { errs[i] = p.send(word) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-func (r *round) goOn() error {
+func (r *round) resume() error {
 	r.resting = false
-	return r.tellAll("go")
+	return r.sendAll("go")
 }
 
 // rest makes the workers release everything, and returns what Postgres has left.
 func (r *round) rest(ctx context.Context) (left []string, err error) {
 	r.resting = true
-	if err := r.tellAll("rest"); err != nil {
+	if err := r.sendAll("rest"); err != nil {
 		return nil, err
 	}
-	left, err = r.awaitNothingLeft(ctx)
+	left, err = r.awaitNoLeftovers(ctx)
 	r.rests = append(r.rests, now())
 	return left, err
 }
 
-// awaitNothingLeft waits for leftovers to disappear, and returns those that do not.
-func (r *round) awaitNothingLeft(ctx context.Context) (left []string, err error) {
+// awaitNoLeftovers waits for leftovers to disappear, and returns those that do not.
+func (r *round) awaitNoLeftovers(ctx context.Context) (left []string, err error) {
 	linger := r.linger
 	if linger == 0 {
-		linger = patience / 2
+		linger = commandTimeout / 2
 	}
 	deadline := time.Now().Add(linger)
 	for {
-		if left, err = r.leftBehind(ctx); err != nil || len(left) == 0 || time.Now().After(deadline) {
+		if left, err = r.leftovers(ctx); err != nil || len(left) == 0 || time.Now().After(deadline) {
 			return left, err
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
@@ -314,9 +314,9 @@ func (r *round) awaitNothingLeft(ctx context.Context) (left []string, err error)
 	}
 }
 
-// leftBehind returns what must not exist in Postgres while the workers rest: locks, open
+// leftovers returns what must not exist in Postgres while the workers rest: locks, open
 // transactions, and sessions of workers that have exited or closed their Lockers.
-func (r *round) leftBehind(ctx context.Context) ([]string, error) {
+func (r *round) leftovers(ctx context.Context) ([]string, error) {
 	admin, err := r.admin(ctx)
 	if err != nil {
 		return nil, err
@@ -385,8 +385,8 @@ func (r *round) end() error {
 	return errors.Join(errs...)
 }
 
-// judge reads and checks the history, and counts the operations.
-func (n *nemesis) judge(phases []phase) (*Result, error) {
+// evaluate reads and checks the history, and counts the operations.
+func (n *nemesis) evaluate(phases []phase) (*Result, error) {
 	ops, wrong, err := readHistory(n.dir, n.lives)
 	if err != nil {
 		return nil, err

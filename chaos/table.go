@@ -27,7 +27,7 @@ type Row struct {
 // The rows for conditions that are not faults.
 const (
 	noFault   = "(none: slow machine)"
-	cancelled = "ctx canceled while waiting (always)"
+	canceled  = "ctx canceled while waiting (always)"
 	poolOfOne = "pools of one connection (always)"
 )
 
@@ -52,12 +52,12 @@ func count(phases []phase, faults []fault, ops []*op, v verdict, lives []life, a
 	}
 	for _, o := range ops {
 		for _, p := range phases {
-			if p.begin <= o.ask && o.ask <= p.end {
+			if p.begin <= o.requested && o.requested <= p.end {
 				row(p.name).operation(o)
 			}
 		}
 		if o.cancel {
-			r := row(cancelled)
+			r := row(canceled)
 			r.Times++
 			r.operation(o)
 		}
@@ -90,11 +90,11 @@ func count(phases []phase, faults []fault, ops []*op, v verdict, lives []life, a
 func (r *Row) operation(o *op) {
 	r.Operations++
 	switch {
-	case o.got != 0:
+	case o.acquired != 0:
 		r.Held++
-	case o.outcome == outHeld, o.outcome == outCancelled:
+	case o.outcome == outHeld, o.outcome == outCanceled:
 		r.Refused++
-	case o.no != 0:
+	case o.failed != 0:
 		r.NoSession++
 	}
 }
@@ -124,7 +124,7 @@ func Add(rows, more []Row) []Row {
 // sorted returns the rows in the order of the kinds, followed by those that are not
 // faults.
 func sorted(rows []Row, order []string) []Row {
-	order = append(slices.Clone(order), cancelled, poolOfOne, noFault)
+	order = append(slices.Clone(order), canceled, poolOfOne, noFault)
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		return slices.Index(order, a.Fault) - slices.Index(order, b.Fault)

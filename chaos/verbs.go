@@ -13,10 +13,10 @@ import (
 
 // A verb is a way to acquire locks.
 type verb struct {
-	name    string
-	several bool // acquires several locks
-	waits   bool // may wait
-	run     func(*attempt)
+	name  string
+	multi bool // acquires several locks
+	waits bool // may wait
+	run   func(*attempt)
 }
 
 // verbs returns all verbs.
@@ -46,7 +46,7 @@ func outcomeOf(err error) outcome {
 		return outUnconfirmed
 	case errors.Is(err, pglock.ErrNotAcquired):
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-			return outCancelled
+			return outCanceled
 		}
 		return outHeld
 	case errors.Is(err, pglock.ErrLockTableFull):
@@ -65,7 +65,7 @@ func outcomeOfTx(ctx context.Context, err error) outcome {
 	case o != outOther:
 		return o
 	case ctx.Err() != nil:
-		return outCancelled
+		return outCanceled
 	}
 	return outBroken
 }
@@ -86,14 +86,14 @@ func (a *attempt) lockAll() {
 func (a *attempt) handle(take func(context.Context) (*pglock.Lock, error)) {
 	ctx, cancel := context.WithTimeout(context.Background(), a.limit)
 	defer cancel()
-	if !a.dated {
+	if !a.hasDeadline {
 		var stop func() bool
 		ctx, stop = a.waiting()
 		defer stop()
 	}
 	lock, err := take(ctx)
 	if err != nil {
-		a.no(outcomeOf(err), err)
+		a.recordFailure(outcomeOf(err), err)
 		return
 	}
 	pid := lock.PID()
@@ -102,7 +102,7 @@ func (a *attempt) handle(take func(context.Context) (*pglock.Lock, error)) {
 	}
 	a.hold(pid, lock.Done(), lock.Err)
 	err = lock.Unlock()
-	a.gave(outcomeOf(err), err)
+	a.recordRelease(outcomeOf(err), err)
 }
 
 // do acquires locks with Do or DoAll.
@@ -126,13 +126,13 @@ func (a *attempt) do() {
 	}
 	switch {
 	case ran:
-		a.gave(outcomeOf(err), err)
+		a.recordRelease(outcomeOf(err), err)
 	case err == nil:
-		a.no(outOther, errors.New("Do returned nil without running its function"))
+		a.recordFailure(outOther, errors.New("Do returned nil without running its function"))
 	case errors.Is(err, context.Canceled):
-		a.no(outCancelled, err)
+		a.recordFailure(outCanceled, err)
 	default:
-		a.no(outcomeOf(err), err)
+		a.recordFailure(outcomeOf(err), err)
 	}
 }
 
@@ -140,7 +140,7 @@ func (a *attempt) do() {
 func (a *attempt) lockTx() {
 	tx, err := a.adapter.begin(context.Background())
 	if err != nil {
-		a.no(outBroken, fmt.Errorf("begin: %w", err))
+		a.recordFailure(outBroken, fmt.Errorf("begin: %w", err))
 		return
 	}
 	// If the rollback fails, the connection is gone anyway.
@@ -153,13 +153,13 @@ func (a *attempt) lockTx() {
 		err = pglock.LockTx(ctx, tx.Conn, a.keys[0], a.opts...)
 	}
 	if err != nil {
-		a.no(outcomeOfTx(ctx, err), err)
+		a.recordFailure(outcomeOfTx(ctx, err), err)
 		return
 	}
 	a.hold(0, nil, nil)
 	if err = tx.Commit(context.Background()); err != nil {
-		a.gave(outBroken, err)
+		a.recordRelease(outBroken, err)
 		return
 	}
-	a.gave(outOK, nil)
+	a.recordRelease(outOK, nil)
 }

@@ -168,14 +168,14 @@ func (w *worker) loop(ctx context.Context, r *rand.Rand) {
 // An attempt is an operation in progress.
 type attempt struct {
 	*worker
-	op     int64
-	names  []string
-	keys   []pglock.Key
-	shared bool
-	opts   []pglock.Option
-	limit  time.Duration // how long the ctx of the wait lasts
-	dated  bool          // whether that ctx has a deadline, or is canceled without one
-	work   time.Duration // how long to hold
+	op          int64
+	names       []string
+	keys        []pglock.Key
+	shared      bool
+	opts        []pglock.Option
+	limit       time.Duration // how long the ctx of the wait lasts
+	hasDeadline bool          // whether that ctx has a deadline, or is canceled without one
+	work        time.Duration // how long to hold
 }
 
 // operate runs one operation, chosen by r.
@@ -184,12 +184,12 @@ func (w *worker) operate(r *rand.Rand) {
 	verb := all[r.IntN(len(all))]
 	a := &attempt{
 		worker: w, op: w.rec.op(), shared: r.IntN(3) == 0, work: duration(r),
-		limit: 1500 * time.Millisecond, dated: r.IntN(2) == 0,
+		limit: 1500 * time.Millisecond, hasDeadline: r.IntN(2) == 0,
 	}
 	names := slices.Sorted(maps.Keys(w.keys))
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	n := 1
-	if verb.several {
+	if verb.multi {
 		n = 2 + r.IntN(3)
 	}
 	a.names = names[:n]
@@ -199,7 +199,7 @@ func (w *worker) operate(r *rand.Rand) {
 	if a.shared {
 		a.opts = append(a.opts, pglock.Shared())
 	}
-	e := event{Kind: evAsk, Op: a.op, Verb: verb.name, Keys: a.names, Shared: a.shared}
+	e := event{Kind: evRequest, Op: a.op, Verb: verb.name, Keys: a.names, Shared: a.shared}
 	if verb.waits {
 		switch r.IntN(6) {
 		case 0:
@@ -235,10 +235,10 @@ func (a *attempt) waiting() (ctx context.Context, stop func() bool) {
 	return ctx, time.AfterFunc(a.limit, cancel).Stop
 }
 
-// no records that the locks were not acquired.
-func (a *attempt) no(o outcome, err error) {
-	a.rec.write(event{Time: now(), Kind: evNo, Op: a.op, Outcome: o, Text: err.Error()})
-	if o != outHeld && o != outCancelled {
+// recordFailure records that the locks were not acquired.
+func (a *attempt) recordFailure(o outcome, err error) {
+	a.rec.write(event{Time: now(), Kind: evFailed, Op: a.op, Outcome: o, Text: err.Error()})
+	if o != outHeld && o != outCanceled {
 		time.Sleep(20 * time.Millisecond) // as a real program would
 	}
 }
@@ -247,29 +247,29 @@ func (a *attempt) no(o outcome, err error) {
 // is closed because they are lost; then why returns the error. A transaction is not
 // notified.
 func (a *attempt) hold(pid int32, done <-chan struct{}, why func() error) {
-	a.rec.write(event{Time: now(), Kind: evGot, Op: a.op, PID: pid})
+	a.rec.write(event{Time: now(), Kind: evAcquired, Op: a.op, PID: pid})
 	h := &holder{a.op, a.shared, func() bool { return why() != nil }}
 	if done != nil {
 		a.enter(h)
 	}
 	work := a.work
-	if a.config.Broken == deaf {
-		done, work = nil, work+deafFor
+	if a.config.Broken == ignoring {
+		done, work = nil, work+ignoringFor
 	}
 	timer := time.NewTimer(work)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-done:
-		a.rec.write(event{Time: now(), Kind: evTold, Op: a.op, Text: why().Error()})
+		a.rec.write(event{Time: now(), Kind: evNotified, Op: a.op, Text: why().Error()})
 	}
 	a.leave(h)
-	a.rec.write(event{Time: now(), Kind: evGiving, Op: a.op})
+	a.rec.write(event{Time: now(), Kind: evReleasing, Op: a.op})
 }
 
-// gave records the result of the release.
-func (a *attempt) gave(o outcome, err error) {
-	e := event{Time: now(), Kind: evGiven, Op: a.op, Outcome: o}
+// recordRelease records the result of the release.
+func (a *attempt) recordRelease(o outcome, err error) {
+	e := event{Time: now(), Kind: evReleased, Op: a.op, Outcome: o}
 	if err != nil {
 		e.Text = err.Error()
 	}

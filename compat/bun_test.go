@@ -46,12 +46,12 @@ func TestBun(t *testing.T) {
 		if err := pglock.LockTx(ctx, sqllock.Tx(tx), key); err != nil {
 			return err
 		}
-		mayLock(t, second, "shop_orders", false)
-		mayTake(t, second, key, false)
+		canLock(t, second, "shop_orders", false)
+		canAcquire(t, second, key, false)
 		_, err := tx.NewInsert().Model(&Order{}).Exec(ctx)
 		return err
 	})
 	must(t, err)
-	mayLock(t, second, "shop_orders", true)
-	mayTake(t, second, key, true)
+	canLock(t, second, "shop_orders", true)
+	canAcquire(t, second, key, true)
 }

@@ -57,9 +57,9 @@ func TestGORM(t *testing.T) {
 			if err := pglock.LockTx(t.Context(), conn, key); err != nil {
 				return err
 			}
-			mayLock(t, second, "invoices", false)
-			mayLock(t, second, "billing.line_items", false)
-			mayTake(t, second, key, false)
+			canLock(t, second, "invoices", false)
+			canLock(t, second, "billing.line_items", false)
+			canAcquire(t, second, key, false)
 
 			// A lock that is not acquired leaves GORM's transaction usable.
 			_, err := second.Exec(t.Context(), "SELECT pg_advisory_lock(42)")
@@ -77,9 +77,9 @@ func TestGORM(t *testing.T) {
 		if !errors.Is(err, outcome) {
 			t.Fatal(err)
 		}
-		mayLock(t, second, "invoices", true)
-		mayLock(t, second, "billing.line_items", true)
-		mayTake(t, second, key, true)
+		canLock(t, second, "invoices", true)
+		canLock(t, second, "billing.line_items", true)
+		canAcquire(t, second, key, true)
 	}
 	var n int64
 	must(t, db.Model(&Invoice{}).Count(&n).Error)

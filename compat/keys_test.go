@@ -53,8 +53,8 @@ type dialogue struct {
 	out *bufio.Reader
 }
 
-// talk starts a program, which exits at the end of the test, when its input ends.
-func talk(t *testing.T, program pgserver.Program, args ...string) *dialogue {
+// start starts a program, which exits at the end of the test, when its input ends.
+func start(t *testing.T, program pgserver.Program, args ...string) *dialogue {
 	t.Helper()
 	cmd := program.Command(context.Background(), args...)
 	in, err := cmd.StdinPipe()
@@ -74,16 +74,16 @@ func talk(t *testing.T, program pgserver.Program, args ...string) *dialogue {
 	return d
 }
 
-func (d *dialogue) say(line string) {
+func (d *dialogue) send(line string) {
 	d.t.Helper()
 	if _, err := io.WriteString(d.in, line+"\n"); err != nil {
 		d.t.Fatal(err)
 	}
 }
 
-func (d *dialogue) ask(line string) string {
+func (d *dialogue) call(line string) string {
 	d.t.Helper()
-	d.say(line)
+	d.send(line)
 	answer, err := d.out.ReadString('\n')
 	if err != nil {
 		d.t.Fatalf("%s: %v", line, err)
@@ -94,12 +94,12 @@ func (d *dialogue) ask(line string) string {
 // A name is the same lock in Go and in Python.
 func TestNamesInPython(t *testing.T) {
 	t.Parallel()
-	python := talk(t, find(t, "python3"), "-c", pythonHash)
+	python := start(t, find(t, "python3"), "-c", pythonHash)
 	check := func(t interface {
 		Fatalf(string, ...any)
 	}, name string,
 	) {
-		answer := python.ask(base64.StdEncoding.EncodeToString([]byte(name)))
+		answer := python.call(base64.StdEncoding.EncodeToString([]byte(name)))
 		if number, err := strconv.ParseInt(answer, 10, 64); err != nil || number != pglock.Name(name).ID() {
 			t.Fatalf("Python returns %s for %.100q, Go %d", answer, name, pglock.Name(name).ID())
 		}
@@ -131,7 +131,7 @@ func TestLocksInPsql(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
 	database := pgtest.DatabaseOn(t, server)
-	psql := talk(t, find(t, "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", server.ConnString(database))
+	psql := start(t, find(t, "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", server.ConnString(database))
 	source := pgxlock.ConnString(server.ConnString(database))
 	locker, err := pglock.New(source)
 	must(t, err)
@@ -157,7 +157,7 @@ func TestLocksInPsql(t *testing.T) {
 				args = fmt.Sprintf("%d, %d", class, object)
 			}
 			// psql holds it.
-			if answer := psql.ask("SELECT 'locked' FROM pg_advisory_lock(" + args + ");"); answer != "locked" {
+			if answer := psql.call("SELECT 'locked' FROM pg_advisory_lock(" + args + ");"); answer != "locked" {
 				t.Fatalf("psql returned %q", answer)
 			}
 			if _, err := locker.TryLock(t.Context(), key); !errors.Is(err, pglock.ErrNotAcquired) {
@@ -172,20 +172,20 @@ func TestLocksInPsql(t *testing.T) {
 				result <- err
 			}()
 			pglocktest.Key(t, source, key).AwaitWaiters(1)
-			if answer := psql.ask("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
+			if answer := psql.call("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
 				t.Fatalf("psql: unlock returned %q", answer)
 			}
 			must(t, <-result)
 
 			// We hold it.
-			if answer := psql.ask("SELECT pg_try_advisory_lock(" + args + ");"); answer != "f" {
+			if answer := psql.call("SELECT pg_try_advisory_lock(" + args + ");"); answer != "f" {
 				t.Errorf("psql acquired %v while we hold it: %q", key, answer)
 			}
 			must(t, lock.Unlock())
-			if answer := psql.ask("SELECT pg_try_advisory_lock(" + args + ");"); answer != "t" {
+			if answer := psql.call("SELECT pg_try_advisory_lock(" + args + ");"); answer != "t" {
 				t.Errorf("psql did not acquire %v although it is free: %q", key, answer)
 			}
-			if answer := psql.ask("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
+			if answer := psql.call("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
 				t.Fatalf("psql: unlock returned %q", answer)
 			}
 		})
@@ -197,9 +197,9 @@ func TestPairsAreNoNumbersInPsql(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
 	database := pgtest.DatabaseOn(t, server)
-	psql := talk(t, find(t, "psql"), "-X", "-A", "-t", "-q", server.ConnString(database))
+	psql := start(t, find(t, "psql"), "-X", "-A", "-t", "-q", server.ConnString(database))
 	pair := pglock.Pair(7, -9)
-	if answer := psql.ask(fmt.Sprintf("SELECT 'locked' FROM pg_advisory_lock(%d);", pair.ID())); answer != "locked" {
+	if answer := psql.call(fmt.Sprintf("SELECT 'locked' FROM pg_advisory_lock(%d);", pair.ID())); answer != "locked" {
 		t.Fatalf("psql returned %q", answer)
 	}
 	pglocktest.Key(t, pgxlock.ConnString(server.ConnString(database)), pair).WantFree()

@@ -14,14 +14,14 @@ import (
 // capNetAdmin is the capability to change the network (capabilities(7)).
 const capNetAdmin = 12
 
-// errNoNetwork means that the user may not create a network namespace on this machine.
-var errNoNetwork = errors.New("cannot create a network namespace: run as root, or allow unprivileged user namespaces")
+// errNoNamespace means that the user may not create a network namespace on this machine.
+var errNoNamespace = errors.New("cannot create a network namespace: run as root, or allow unprivileged user namespaces")
 
-// inWorldOfItsOwn runs the cut in a child with its own network namespace. The namespace
+// inNamespace runs the cut in a child with its own network namespace. The namespace
 // has only a loopback device, which is the cable: when it goes down, nothing gets through
 // and no side is notified. A proxy that drops everything would not do, because the
 // proxy's machine would still answer the server's keepalives.
-func (c cut) inWorldOfItsOwn(ctx context.Context) ([]row, error) {
+func (c cut) inNamespace(ctx context.Context) ([]row, error) {
 	cmd, err := command(ctx, "cut")
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (c cut) inWorldOfItsOwn(ctx context.Context) ([]row, error) {
 		cmd.SysProcAttr.AmbientCaps = []uintptr{capNetAdmin}
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoNetwork, err)
+		return nil, fmt.Errorf("%w: %w", errNoNamespace, err)
 	}
 	if err := cmd.Wait(); err != nil {
 		return nil, fmt.Errorf("the process in the network namespace: %w", err)

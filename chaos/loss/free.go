@@ -26,7 +26,7 @@ func child() (done bool, err error) {
 	case "hold":
 		return true, holdUntilKilled()
 	case "cut":
-		return true, cutHere()
+		return true, runCut()
 	}
 	return true, fmt.Errorf("%s=%s", childEnv, os.Getenv(childEnv))
 }
@@ -44,22 +44,22 @@ func command(ctx context.Context, what string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// A holding is the lock that a child acquires.
-type holding struct {
-	Driver int // index into drivers()
-	DSN    string
-	Key    int64
-	Beat   time.Duration
+// A holdTask is the lock that a child acquires.
+type holdTask struct {
+	Driver    int // index into drivers()
+	DSN       string
+	Key       int64
+	Heartbeat time.Duration
 }
 
 // holdUntilKilled runs in the child: it acquires a lock, reports that, and returns when
 // its input ends.
 func holdUntilKilled() error {
-	var what holding
+	var what holdTask
 	if err := json.NewDecoder(os.Stdin).Decode(&what); err != nil {
 		return err
 	}
-	h, err := hold(context.Background(), drivers()[what.Driver].source(what.DSN), what.Key, what.Beat)
+	h, err := hold(context.Background(), drivers()[what.Driver].source(what.DSN), what.Key, what.Heartbeat)
 	if err != nil {
 		return err
 	}
@@ -71,16 +71,16 @@ func holdUntilKilled() error {
 
 // untilFree measures how long it takes until another session acquires the lock of a
 // killed process.
-func untilFree(ctx context.Context, server *pgserver.Server, beat time.Duration, trials int) ([]row, error) {
+func untilFree(ctx context.Context, server *pgserver.Server, heartbeat time.Duration, trials int) ([]row, error) {
 	var rows []row
 	for i, d := range drivers() {
 		for _, way := range []struct{ name, dsn string }{
 			{"TCP", server.TCPConnString("postgres")},
 			{"unix socket", server.ConnString("postgres")},
 		} {
-			r := row{Fault: processKilled, Until: lockFree, Driver: d.name + ", " + way.name, Beat: beat, Bound: freeAtOnce}
+			r := row{Fault: processKilled, Until: lockFree, Driver: d.name + ", " + way.name, Heartbeat: heartbeat, Bound: freeAtOnce}
 			for n := range trials {
-				took, err := killHolder(ctx, server, holding{i, way.dsn, int64(n), beat})
+				took, err := killHolder(ctx, server, holdTask{i, way.dsn, int64(n), heartbeat})
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", r.Driver, err)
 				}
@@ -92,8 +92,8 @@ func untilFree(ctx context.Context, server *pgserver.Server, beat time.Duration,
 	return rows, nil
 }
 
-func killHolder(ctx context.Context, server *pgserver.Server, what holding) (took time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func killHolder(ctx context.Context, server *pgserver.Server, what holdTask) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	cmd, err := command(ctx, "hold")
 	if err != nil {

@@ -32,25 +32,25 @@ func drivers() []driver {
 
 // A holder holds a lock on its own session.
 type holder struct {
-	told   chan time.Time // when its ctx was canceled because the lock was lost
-	ended  chan error     // the result of Do
-	locker *pglock.Locker
+	notified chan time.Time // when its ctx was canceled because the lock was lost
+	ended    chan error     // the result of Do
+	locker   *pglock.Locker
 }
 
 // hold acquires a lock and returns when it is held. ctx bounds the wait.
-func hold(ctx context.Context, source pglock.Source, key int64, beat time.Duration) (*holder, error) {
-	locker, err := pglock.New(source, pglock.Heartbeat(beat))
+func hold(ctx context.Context, source pglock.Source, key int64, heartbeat time.Duration) (*holder, error) {
+	locker, err := pglock.New(source, pglock.Heartbeat(heartbeat))
 	if err != nil {
 		return nil, err
 	}
-	h := &holder{told: make(chan time.Time, 1), ended: make(chan error, 1), locker: locker}
+	h := &holder{notified: make(chan time.Time, 1), ended: make(chan error, 1), locker: locker}
 	held := make(chan struct{})
 	go func() {
 		h.ended <- locker.Do(ctx, pglock.Int(key), func(inside context.Context) error {
 			close(held)
 			<-inside.Done()
 			if errors.Is(context.Cause(inside), pglock.ErrLost) {
-				h.told <- time.Now()
+				h.notified <- time.Now()
 			}
 			return nil
 		})
@@ -68,10 +68,10 @@ func hold(ctx context.Context, source pglock.Source, key int64, beat time.Durati
 func (h *holder) loss(ctx context.Context) (time.Time, error) {
 	select {
 	case err := <-h.ended:
-		if len(h.told) == 0 || !errors.Is(err, pglock.ErrLost) {
+		if len(h.notified) == 0 || !errors.Is(err, pglock.ErrLost) {
 			return time.Time{}, fmt.Errorf("the holder was not notified: %w", err)
 		}
-		return <-h.told, nil
+		return <-h.notified, nil
 	case <-ctx.Done():
 		return time.Time{}, fmt.Errorf("the holder was not notified: %w", context.Cause(ctx))
 	}

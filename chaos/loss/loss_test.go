@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // because a machine may be slow; make loss shows the rest.
 func (r row) within(t *testing.T, most time.Duration) {
 	t.Helper()
-	t.Logf("%s, %s, until %s: %v of %v", r.Fault, r.Driver, r.Until, r.Took, r.Bound.within(r.Beat))
+	t.Logf("%s, %s, until %s: %v of %v", r.Fault, r.Driver, r.Until, r.Took, r.Bound.within(r.Heartbeat))
 	if len(r.Took) == 0 {
 		t.Errorf("%s: nothing was measured", r.Driver)
 	} else if worst := r.worst(); worst > most {
@@ -42,11 +42,11 @@ func TestTold(t *testing.T) {
 			t.Parallel()
 			server := pgtest.Own(t, pgserver.Options{TCP: true})
 			for _, d := range drivers() {
-				beat, most := 2*time.Minute, 30*time.Second
+				heartbeat, most := 2*time.Minute, 30*time.Second
 				if !d.listen {
-					beat, most = time.Second, 10*time.Second
+					heartbeat, most = time.Second, 10*time.Second
 				}
-				r, err := f.untilToldBy(t.Context(), server, d, beat, 2)
+				r, err := f.untilNotifiedBy(t.Context(), server, d, heartbeat, 2)
 				if err != nil {
 					t.Fatalf("%s: %v", d.name, err)
 				}
@@ -73,9 +73,9 @@ func TestProcessKilled(t *testing.T) {
 // server free the lock. That order is checked for each holder.
 func TestCablePulled(t *testing.T) {
 	t.Parallel()
-	const beat = time.Second
-	rows, err := cut{Beat: beat, Trials: 1, Holders: 4}.inWorldOfItsOwn(t.Context())
-	if errors.Is(err, errNoNetwork) && os.Getenv("CI") != "true" {
+	const heartbeat = time.Second
+	rows, err := cut{Heartbeat: heartbeat, Trials: 1, Holders: 4}.inNamespace(t.Context())
+	if errors.Is(err, errNoNamespace) && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -85,7 +85,7 @@ func TestCablePulled(t *testing.T) {
 		t.Fatalf("%d rows", len(rows))
 	}
 	for _, r := range rows {
-		r.within(t, 5*r.Bound.within(beat))
+		r.within(t, 5*r.Bound.within(heartbeat))
 	}
 }
 
@@ -103,8 +103,8 @@ func TestBlackHole(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer proxy.Close()
-			const beat = time.Second
-			h, err := hold(t.Context(), d.source(proxy.ConnString(server.TCPConnString("postgres"))), int64(i), beat)
+			const heartbeat = time.Second
+			h, err := hold(t.Context(), d.source(proxy.ConnString(server.TCPConnString("postgres"))), int64(i), heartbeat)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +118,7 @@ func TestBlackHole(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			row{"black hole", holderTold, d.name, beat, toldByBeat, []time.Duration{at.Sub(began)}}.within(t, 10*beat)
+			row{"black hole", holderNotified, d.name, heartbeat, notifiedByHeartbeat, []time.Duration{at.Sub(began)}}.within(t, 10*heartbeat)
 		})
 	}
 }

@@ -74,25 +74,25 @@ func measureAll(ctx context.Context, o pgserver.Options, trials int, progress io
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	version = server.Binaries().Version
-	const beat = 2 * time.Second
+	const heartbeat = 2 * time.Second
 	add := func(more []row, err error) error {
 		rows = append(rows, more...)
 		return err
 	}
 	for _, f := range faults() {
 		say(f.what)
-		if err := add(f.untilTold(ctx, server, beat, trials)); err != nil {
+		if err := add(f.untilNotified(ctx, server, heartbeat, trials)); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", f.what, err)
 		}
 	}
 	say(processKilled)
-	if err := add(untilFree(ctx, server, beat, trials)); err != nil {
+	if err := add(untilFree(ctx, server, heartbeat, trials)); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", processKilled, err)
 	}
-	for _, beat := range []time.Duration{beat, 10 * time.Second} {
-		say(fmt.Sprintf("%s, with a heartbeat of %v", cablePulled, beat))
-		c := cut{Beat: beat, Trials: 3, Holders: max(trials/3, 1)}
-		if err := add(c.inWorldOfItsOwn(ctx)); err != nil {
+	for _, heartbeat := range []time.Duration{heartbeat, 10 * time.Second} {
+		say(fmt.Sprintf("%s, with a heartbeat of %v", cablePulled, heartbeat))
+		c := cut{Heartbeat: heartbeat, Trials: 3, Holders: max(trials/3, 1)}
+		if err := add(c.inNamespace(ctx)); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", cablePulled, err)
 		}
 	}

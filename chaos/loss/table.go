@@ -14,33 +14,33 @@ const (
 	processKilled = "holder's process killed (-9)"
 	cablePulled   = "cable pulled"
 
-	holderTold = "the holder's ctx is canceled"
-	lockFree   = "another session acquires the lock"
+	holderNotified = "the holder's ctx is canceled"
+	lockFree       = "another session acquires the lock"
 )
 
 // A bound is a promised limit, named for what it depends on.
 type bound int
 
 const (
-	toldAtOnce   bound = iota // the socket is closed, and the driver listens
-	toldByPing                // the socket is closed, but the driver does not listen
-	toldByBeat                // the socket stays open
-	freeAtOnce                // the operating system closes the server's socket
-	freeByServer              // the server's socket stays open
+	notifiedAtOnce      bound = iota // the socket is closed, and the driver listens
+	notifiedByPing                   // the socket is closed, but the driver does not listen
+	notifiedByHeartbeat              // the socket stays open
+	freeAtOnce                       // the operating system closes the server's socket
+	freeByServer                     // the server's socket stays open
 )
 
 // within returns the promised limit for a heartbeat. "At once" is not a number, so it
 // allows a tenth of a second for the machine and its scheduler.
-func (b bound) within(beat time.Duration) time.Duration {
+func (b bound) within(heartbeat time.Duration) time.Duration {
 	switch b {
-	case toldByPing:
-		return beat/2 + atOnce
-	case toldByBeat:
-		return beat + atOnce
+	case notifiedByPing:
+		return heartbeat/2 + atOnce
+	case notifiedByHeartbeat:
+		return heartbeat + atOnce
 	case freeByServer:
 		// Three keepalives: the first after two heartbeats, then one every half heartbeat.
 		// The server's machine counts in whole seconds.
-		return 2*beat + 3*max(beat/2, time.Second) + atOnce
+		return 2*heartbeat + 3*max(heartbeat/2, time.Second) + atOnce
 	}
 	return atOnce
 }
@@ -49,18 +49,18 @@ const atOnce = 100 * time.Millisecond
 
 func (b bound) String() string {
 	return map[bound]string{
-		toldAtOnce:   "at once: the socket is closed",
-		toldByPing:   "½ heartbeat: the driver does not listen, so the next ping fails",
-		toldByBeat:   "1 heartbeat: an unanswered ping",
-		freeAtOnce:   "at once: the kernel closes the socket",
-		freeByServer: "3½ heartbeats: `tcp_keepalives_*`, `tcp_user_timeout`",
+		notifiedAtOnce:      "at once: the socket is closed",
+		notifiedByPing:      "½ heartbeat: the driver does not listen, so the next ping fails",
+		notifiedByHeartbeat: "1 heartbeat: an unanswered ping",
+		freeAtOnce:          "at once: the kernel closes the socket",
+		freeByServer:        "3½ heartbeats: `tcp_keepalives_*`, `tcp_user_timeout`",
 	}[b]
 }
 
 // A row is one line of the table.
 type row struct {
 	Fault, Until, Driver string
-	Beat                 time.Duration
+	Heartbeat            time.Duration
 	Bound                bound
 	Took                 []time.Duration
 }
@@ -77,13 +77,13 @@ func (r row) worst() time.Duration { return slices.Max(r.Took) }
 func table(rows []row, version string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Postgres %s; times in milliseconds.\n", version)
-	for _, until := range []string{holderTold, lockFree} {
+	for _, until := range []string{holderNotified, lockFree} {
 		fmt.Fprintf(&b, "\nUntil %s:\n\n", until)
 		b.WriteString("| fault | driver | heartbeat | n | median | 95 % | longest | bounded by |\n")
 		b.WriteString("|---|---|---|---|---|---|---|---|\n")
 		for _, r := range rows {
 			if r.Until == until {
-				fmt.Fprintf(&b, "| %s | %s | %v | %d | %s | %s | %s | %v |\n", r.Fault, r.Driver, r.Beat, len(r.Took),
+				fmt.Fprintf(&b, "| %s | %s | %v | %d | %s | %s | %s | %v |\n", r.Fault, r.Driver, r.Heartbeat, len(r.Took),
 					millis(r.quantile(0.5)), millis(r.quantile(0.95)), millis(r.worst()), r.Bound)
 			}
 		}

@@ -11,18 +11,18 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// patience limits every measurement. It is far more than what is promised, so that slow
+// trialTimeout limits every measurement. It is far more than what is promised, so that slow
 // reactions are measured and shown.
-const patience = 2 * time.Minute
+const trialTimeout = 2 * time.Minute
 
 // A fault makes a holder lose its lock, and closes its socket.
 type fault struct {
 	what string
-	// strike causes the fault for the backend of a holder. admin is a session that it may
+	// inject causes the fault for the backend of a holder. admin is a session that it may
 	// use.
-	strike func(ctx context.Context, server *pgserver.Server, admin *pgx.Conn, pid int32) error
-	// mend undoes it.
-	mend func(ctx context.Context, server *pgserver.Server) error
+	inject func(ctx context.Context, server *pgserver.Server, admin *pgx.Conn, pid int32) error
+	// undo undoes it.
+	undo func(ctx context.Context, server *pgserver.Server) error
 }
 
 func faults() []fault {
@@ -30,7 +30,7 @@ func faults() []fault {
 	return []fault{
 		{
 			what: "backend terminated",
-			strike: func(ctx context.Context, _ *pgserver.Server, admin *pgx.Conn, pid int32) error {
+			inject: func(ctx context.Context, _ *pgserver.Server, admin *pgx.Conn, pid int32) error {
 				var sent bool
 				err := admin.QueryRow(ctx, "SELECT pg_terminate_backend($1)", pid).Scan(&sent)
 				if err == nil && !sent {
@@ -38,28 +38,28 @@ func faults() []fault {
 				}
 				return err
 			},
-			mend: func(context.Context, *pgserver.Server) error { return nil },
+			undo: func(context.Context, *pgserver.Server) error { return nil },
 		},
 		{
 			what: "server stopped (fast)",
-			strike: func(ctx context.Context, s *pgserver.Server, _ *pgx.Conn, _ int32) error {
+			inject: func(ctx context.Context, s *pgserver.Server, _ *pgx.Conn, _ int32) error {
 				return s.Shutdown(ctx, pgserver.Fast)
 			},
-			mend: restart,
+			undo: restart,
 		},
 		{
 			what:   "server killed (-9)",
-			strike: func(_ context.Context, s *pgserver.Server, _ *pgx.Conn, _ int32) error { return s.Kill() },
-			mend:   restart,
+			inject: func(_ context.Context, s *pgserver.Server, _ *pgx.Conn, _ int32) error { return s.Kill() },
+			undo:   restart,
 		},
 	}
 }
 
-// untilTold measures how long it takes until the ctx of a holder is canceled.
-func (f fault) untilTold(ctx context.Context, server *pgserver.Server, beat time.Duration, trials int) ([]row, error) {
+// untilNotified measures how long it takes until the ctx of a holder is canceled.
+func (f fault) untilNotified(ctx context.Context, server *pgserver.Server, heartbeat time.Duration, trials int) ([]row, error) {
 	var rows []row
 	for _, d := range drivers() {
-		r, err := f.untilToldBy(ctx, server, d, beat, trials)
+		r, err := f.untilNotifiedBy(ctx, server, d, heartbeat, trials)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", d.name, err)
 		}
@@ -68,13 +68,13 @@ func (f fault) untilTold(ctx context.Context, server *pgserver.Server, beat time
 	return rows, nil
 }
 
-func (f fault) untilToldBy(ctx context.Context, server *pgserver.Server, d driver, beat time.Duration, trials int) (row, error) {
-	r := row{Fault: f.what, Until: holderTold, Driver: d.name, Beat: beat, Bound: toldAtOnce}
+func (f fault) untilNotifiedBy(ctx context.Context, server *pgserver.Server, d driver, heartbeat time.Duration, trials int) (row, error) {
+	r := row{Fault: f.what, Until: holderNotified, Driver: d.name, Heartbeat: heartbeat, Bound: notifiedAtOnce}
 	if !d.listen {
-		r.Bound = toldByPing
+		r.Bound = notifiedByPing
 	}
 	for i := range trials {
-		took, err := f.once(ctx, server, d, beat, int64(i))
+		took, err := f.once(ctx, server, d, heartbeat, int64(i))
 		if err != nil {
 			return row{}, err
 		}
@@ -83,10 +83,10 @@ func (f fault) untilToldBy(ctx context.Context, server *pgserver.Server, d drive
 	return r, nil
 }
 
-func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, beat time.Duration, key int64) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, heartbeat time.Duration, key int64) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
-	h, err := hold(ctx, d.source(server.TCPConnString("postgres")), key, beat)
+	h, err := hold(ctx, d.source(server.TCPConnString("postgres")), key, heartbeat)
 	if err != nil {
 		return 0, err
 	}
@@ -104,19 +104,19 @@ func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, beat
 	if !d.listen {
 		// The result depends on the pings: strike at some moment between two of them.
 		select {
-		case <-time.After(phase(int(key), beat/2)):
+		case <-time.After(phase(int(key), heartbeat/2)):
 		case <-ctx.Done():
 		}
 	}
 	began := time.Now()
-	if err := f.strike(ctx, server, admin, pid); err != nil {
+	if err := f.inject(ctx, server, admin, pid); err != nil {
 		return 0, err
 	}
 	at, err := h.loss(ctx)
 	if err != nil {
 		return 0, err
 	}
-	return at.Sub(began), f.mend(ctx, server)
+	return at.Sub(began), f.undo(ctx, server)
 }
 
 // phase returns the i-th of many points that are spread evenly over a time, in no
