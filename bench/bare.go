@@ -36,7 +36,7 @@ func openBare(ctx context.Context, dsn string) (*bare, error) {
 	return &bare{conn: conn}, nil
 }
 
-var errFalse = errors.New("Postgres returned false")
+var errFalse = errors.New("the lock function returned false")
 
 func (b *bare) call(ctx context.Context, name string, key int64) error {
 	b.args[0] = strconv.AppendInt(b.args[0][:0], key, 10)

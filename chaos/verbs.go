@@ -128,7 +128,7 @@ func (a *attempt) do() {
 	case ran:
 		a.recordRelease(outcomeOf(err), err)
 	case err == nil:
-		a.recordFailure(outOther, errors.New("Do returned nil without running its function"))
+		a.recordFailure(outOther, errors.New("no error from Do, but its function did not run"))
 	case errors.Is(err, context.Canceled):
 		a.recordFailure(outCanceled, err)
 	default:
