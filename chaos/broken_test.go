@@ -27,7 +27,7 @@ func TestBrokenLocksAreFound(t *testing.T) {
 		{lawless, []string{"none"}, "two held"},
 		{yesSayer, []string{"none"}, "two held"},
 		{forgetful, []string{"none"}, "left behind"},
-		{ignoring, []string{"backend terminated"}, "a holder went on"},
+		{ignoring, []string{"backend terminated"}, "a holder continued"},
 	} {
 		t.Run(string(test.broken), func(t *testing.T) {
 			t.Parallel()
@@ -52,7 +52,7 @@ func TestBrokenLocksAreFound(t *testing.T) {
 					return
 				}
 			}
-			t.Errorf("a %s lock was not reported: %q", test.broken, wrong)
+			t.Errorf("a lock that is %s was not reported: %q", test.broken, wrong)
 		})
 	}
 }
