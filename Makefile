@@ -4,44 +4,43 @@
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build ## See pglock at work on a throwaway server, which it gets by itself
+demo: build ## Run a demo of pglock on a temporary server, which it starts itself
 	bin/pglock demo
 
-test: ## Run every test of every module, on a server that it gets by itself
+test: ## Run every test of every module, on a server that it starts itself
 	scripts/test
 
-test-all: ## Run every test on every major of Postgres, through both drivers; takes an hour
+test-all: ## Run every test on every major of Postgres with both drivers; takes an hour
 	scripts/test-all
 
-bench: ## Measure it beside its peers, and write docs/performance.md (Q=1 quickly, S=NAME one scenario: these only print)
+bench: ## Compare pglock with its peers and write docs/performance.md (Q=1 quick run, S=NAME one scenario: these only print)
 	scripts/bench $(if $(Q)$(S),$(if $(Q),-quick) $(if $(S),-only $(S)))
 
-bench-compare: ## Tell whether this is slower than another version (BASE=main)
+bench-compare: ## Check whether this version is slower than another (BASE=main)
 	scripts/bench-compare
 
 .PHONY: soak
-soak: ## Break things at random for D=10m, or as SEED= broke them, and check the locks
+soak: ## Cause random faults for D=10m, or those of SEED=, and check the locks
 	scripts/soak
 
-loss: ## Measure how long a loss takes to be known, and write it into docs/reliability.md
+loss: ## Measure how soon a loss is noticed, and write it into docs/reliability.md
 	scripts/loss
 
 .PHONY: bare
-bare: ## Try make demo and make test on a bare Debian (needs root; takes half an hour)
+bare: ## Run make demo and make test on a bare Debian (needs root; takes half an hour)
 	scripts/bare
 
 .PHONY: mutate
-mutate: ## Break the code in small ways and see that a test fails each time (M=NAME: one)
+mutate: ## Make small faults in the code and check that a test catches each (M=NAME: one)
 	scripts/mutate
-
 
 fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
 
-picture: ## Draw the README's pictures anew
+picture: ## Redraw the README's pictures
 	go test ./docs/internal/doctest -count=1 -run TestPicture -picture
 
-newcomer: ## Follow the README and the quick start from top to bottom
+newcomer: ## Run the steps of the README and the quick start from top to bottom
 	scripts/newcomer
 
 lint: ## Check format, vet, staticcheck and spelling
@@ -59,14 +58,14 @@ generate: ## Write the generated files
 build: ## Build bin/pglock
 	scripts/build
 
-dist: ## Build what a release consists of into dist/
+dist: ## Build the files of a release into dist/
 	scripts/dist
 
 release: ## Make a release: make release VERSION=v1.2.3
 	scripts/release "$(VERSION)"
 
-ci: ## Run all that must hold of a commit
+ci: ## Run everything that a commit must pass
 	bash .ci/run
 
-clean: ## Remove what was built
+clean: ## Remove build results and caches
 	rm -rf bin dist .cache

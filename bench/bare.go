@@ -11,10 +11,10 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/peer"
 )
 
-// What a lock costs at the least: its two statements, on a connection that does
-// nothing else.
+// The lower bound for a lock: its two statements, on a connection that does nothing
+// else.
 
-// bare sends them through pgconn, beneath pgx.
+// A bare is a peer that sends the two statements through pgconn, below pgx.
 type bare struct {
 	conn *pgconn.PgConn
 	args [1][]byte
@@ -36,9 +36,9 @@ func openBare(ctx context.Context, dsn string) (*bare, error) {
 	return &bare{conn: conn}, nil
 }
 
-var errAnswer = errors.New("the answer of Postgres is no")
+var errFalse = errors.New("the lock function returned false")
 
-func (b *bare) ask(ctx context.Context, name string, key int64) error {
+func (b *bare) call(ctx context.Context, name string, key int64) error {
 	b.args[0] = strconv.AppendInt(b.args[0][:0], key, 10)
 	result := b.conn.ExecPrepared(ctx, name, b.args[:], nil, nil)
 	yes := false
@@ -49,7 +49,7 @@ func (b *bare) ask(ctx context.Context, name string, key int64) error {
 		return err
 	}
 	if !yes {
-		return errAnswer
+		return errFalse
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ type bareHeld struct {
 }
 
 func (b *bare) Lock(ctx context.Context, key int64) (peer.Held, error) {
-	if err := b.ask(ctx, "lock", key); err != nil {
+	if err := b.call(ctx, "lock", key); err != nil {
 		return nil, err
 	}
 	return bareHeld{b, key}, nil
@@ -70,9 +70,9 @@ func (b *bare) TryLock(ctx context.Context, key int64) (peer.Held, error) { retu
 func (b *bare) Locker(context.Context, bool) (peer.Locker, error)         { return b, nil }
 func (b *bare) Close() error                                              { return b.conn.Close(context.Background()) }
 
-func (h bareHeld) Unlock() error { return h.b.ask(context.Background(), "unlock", h.key) }
+func (h bareHeld) Unlock() error { return h.b.call(context.Background(), "unlock", h.key) }
 
-// pgxAlone is what a program writes with pgx.
+// A pgxAlone is a peer that sends the two statements through pgx.
 type pgxAlone struct{ conn *pgx.Conn }
 
 type pgxAloneHeld struct {
@@ -80,19 +80,19 @@ type pgxAloneHeld struct {
 	key int64
 }
 
-func (p pgxAlone) ask(ctx context.Context, sql string, key int64) error {
+func (p pgxAlone) call(ctx context.Context, sql string, key int64) error {
 	var yes bool
 	if err := p.conn.QueryRow(ctx, sql, key).Scan(&yes); err != nil {
 		return err
 	}
 	if !yes {
-		return errAnswer
+		return errFalse
 	}
 	return nil
 }
 
 func (p pgxAlone) Lock(ctx context.Context, key int64) (peer.Held, error) {
-	if err := p.ask(ctx, "SELECT pg_try_advisory_lock($1)", key); err != nil {
+	if err := p.call(ctx, "SELECT pg_try_advisory_lock($1)", key); err != nil {
 		return nil, err
 	}
 	return pgxAloneHeld{p, key}, nil
@@ -103,5 +103,5 @@ func (p pgxAlone) Locker(context.Context, bool) (peer.Locker, error)         { r
 func (p pgxAlone) Close() error                                              { return p.conn.Close(context.Background()) }
 
 func (h pgxAloneHeld) Unlock() error {
-	return h.p.ask(context.Background(), "SELECT pg_advisory_unlock($1)", h.key)
+	return h.p.call(context.Background(), "SELECT pg_advisory_unlock($1)", h.key)
 }

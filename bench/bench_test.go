@@ -16,8 +16,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// The benchmarks of Go's own harness, for make bench-compare: pglock alone, on a real
-// server. Beside its peers it is measured by make bench.
+// Go benchmarks for make bench-compare: pglock alone, on a real server. make bench
+// compares it with its peers.
 
 func benchLocker(b *testing.B, dsn string, opts ...pglock.LockerOption) *pglock.Locker {
 	locker, err := newLocker(dsn, opts...)
@@ -29,7 +29,7 @@ func benchLocker(b *testing.B, dsn string, opts ...pglock.LockerOption) *pglock.
 			b.Error(err)
 		}
 	})
-	// It is connected, and its statements are prepared, before anything counts.
+	// Connect and prepare the statements before measuring.
 	for range 10 {
 		lockOnce(b, locker, pglock.Int(0))
 	}
@@ -46,7 +46,7 @@ func lockOnce(b *testing.B, locker *pglock.Locker, key pglock.Key, opts ...pgloc
 	}
 }
 
-// share has goroutines do b.N times what one does, between them.
+// share calls do b.N times in total, from the given number of goroutines.
 func share(b *testing.B, goroutines int, do func(goroutine, i int)) {
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -77,7 +77,7 @@ func BenchmarkOneKey(b *testing.B) {
 	share(b, 16, func(int, int) { lockOnce(b, locker, pglock.Int(1)) })
 }
 
-// Two Lockers are as two processes.
+// Two Lockers behave like two processes.
 func BenchmarkTwoLockersOneKey(b *testing.B) {
 	dsn := pgtest.Database(b)
 	lockers := []*pglock.Locker{benchLocker(b, dsn), benchLocker(b, dsn)}
@@ -104,9 +104,10 @@ func BenchmarkDo(b *testing.B) {
 	})
 }
 
-// BenchmarkWhileHeld is a pair of one goroutine while the Locker holds many.
+// BenchmarkWhileHeld locks and unlocks from one goroutine while the Locker holds many
+// locks.
 func BenchmarkWhileHeld(b *testing.B) {
-	const held = 1000 // what a server takes as it comes
+	const held = 1000 // fits a server with default settings
 	locker := benchLocker(b, pgtest.Database(b))
 	keys := make([]pglock.Key, held)
 	for i := range keys {
@@ -125,7 +126,7 @@ func BenchmarkWhileHeld(b *testing.B) {
 	}
 }
 
-// BenchmarkTake10000 is a whole snapshot of 10,000 locks.
+// BenchmarkTake10000 takes a full snapshot of 10,000 locks.
 func BenchmarkTake10000(b *testing.B) {
 	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{"max_locks_per_transaction": "300"}})
 	conn, err := pgx.Connect(b.Context(), server.ConnString("postgres"))

@@ -1,10 +1,10 @@
-// Command bench measures pglock beside its peers, in turn, on the same machine in
-// the same run, and writes what came of it into docs/performance.md. It is run by
-// make bench; see scripts/bench.
+// Command bench measures pglock and its peers in turn, on the same machine in the same
+// run, and writes the results into docs/performance.md. It is run by make bench; see
+// scripts/bench.
 //
-// A scenario (scenario.go) is one kind of work, and its contenders those who do it.
-// The runner (run.go) has them take turns, round by round, and keeps every
-// measurement; the report (report.go) makes tables and plots of them, and goals.go
-// says of each goal whether it is met. Nothing in between is done by hand: what was
-// measured is in docs/performance.json, from which the report can be made anew.
+// A scenario (scenario.go) is one kind of work, and its contenders are the libraries
+// that do it. The runner (run.go) gives each contender a turn in every round and keeps
+// every measurement. The report (report.go) turns them into tables and plots, and
+// goals.go decides whether each goal is met. No step is manual: the measurements are in
+// docs/performance/results.json, from which the report can be written again.
 package main

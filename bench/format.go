@@ -10,11 +10,10 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/stats"
 )
 
-// formatValue writes a value for people: as exact as it is worth, never more than
-// three digits.
+// formatValue formats a value for people, with at most three significant digits.
 func formatValue(v float64, unit string) string {
 	if math.IsNaN(v) || v == unknown {
-		return "not known"
+		return "unknown"
 	}
 	switch unit {
 	case "/s":
@@ -45,7 +44,7 @@ func formatNumber(v float64) string {
 	return thousands(int(math.Round(math.Round(v/magnitude) * magnitude)))
 }
 
-// threeDigits writes a number below 1,000.
+// threeDigits formats a number below 1,000.
 func threeDigits(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 99.95 || v == math.Trunc(v) && a >= 1:
@@ -77,7 +76,7 @@ func formatDuration(seconds float64) string {
 	return sign + threeDigits(seconds*1e9) + " ns"
 }
 
-// thousands writes a whole number with commas.
+// thousands formats an integer with commas.
 func thousands(n int) string {
 	if n < 0 {
 		return "−" + thousands(-n)
@@ -89,21 +88,21 @@ func thousands(n int) string {
 	return s
 }
 
-// formatSummary is the median, and the range where there is one.
+// formatSummary formats the median, and the range if there is one.
 func formatSummary(s stats.Summary, unit string) string {
 	median := formatValue(s.Median, unit)
 	low, high := formatValue(s.Min, unit), formatValue(s.Max, unit)
 	if s.N < 2 || low == high {
 		return median
 	}
-	// The unit once is enough.
+	// Name the unit once.
 	if a, b, ok := strings.Cut(low, " "); ok && strings.HasSuffix(high, " "+b) {
 		low = a
 	}
 	return fmt.Sprintf("%s (%s–%s)", median, low, high)
 }
 
-// formatTimes is how many times as good something is.
+// formatTimes formats a ratio, such as 4.8×.
 func formatTimes(v float64) string {
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):

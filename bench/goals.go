@@ -7,46 +7,45 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/stats"
 )
 
-// A goal is something that pglock is to reach, and a program can tell whether it
-// does.
+// A goal is a target for pglock that a program can check.
 type goal struct {
 	work, want string
 	scenario   string
 	check      func(m *Measured) verdict
 }
 
-// A verdict is what came of a goal.
+// A verdict is the result of a goal.
 type verdict struct {
 	measured string
 	met      bool
 	unknown  bool // it was not measured
 }
 
-// goals are all that there are.
+// goals returns all goals.
 func goals(s scale) []goal {
 	most := fmt.Sprintf("snapshot-%d", s.Most)
 	return []goal{
 		{"64 goroutines, own keys, one connection", "4 times the best peer on 20 connections", "own-64", atLeastBest(4)},
-		{"1,024 goroutines, likewise", "8 times the best peer", "own-1024", atLeastBest(8)},
+		{"1,024 goroutines, the same", "8 times the best peer", "own-1024", atLeastBest(8)},
 		{"one goroutine", "0.9 of two bare round trips", "lone", func(m *Measured) verdict { return atLeast(m, "bare", 0, 0.9) }},
-		{thousands(s.Held) + " locks held", "1 session, 100,000 taken a second", "held", func(m *Measured) verdict {
+		{thousands(s.Held) + " locks held", "1 session, 100,000 acquired per second", "held", func(m *Measured) verdict {
 			r := m.row(m.Ours)
 			if r == nil {
 				return verdict{unknown: true}
 			}
 			rate, sessions := r.summary(0), r.summary(2)
 			return verdict{
-				measured: fmt.Sprintf("%s session, %s a second", formatSummary(sessions, "count"), formatSummary(rate, "/s")),
+				measured: fmt.Sprintf("%s session, %s per second", formatSummary(sessions, "count"), formatSummary(rate, "/s")),
 				met:      sessions.Max == 1 && rate.Median >= 100_000,
 			}
 		}},
 		{"16 goroutines of one process, one key", "20 times a raw pool; the slowest gets 0.8 of the fastest", "one-key", fair(20, 0.8)},
 		{"4 processes with 4 goroutines, one key", "no slower than a raw pool; the slowest gets 0.5 of the fastest", "processes", fair(1, 0.5)},
-		{thousands(s.Most) + " rows in pg_locks, the whole snapshot", "1.3 times `SELECT * FROM pg_locks`", most, atMost("take", "bare", 1.3)},
+		{thousands(s.Most) + " rows in pg_locks, the full snapshot", "1.3 times `SELECT * FROM pg_locks`", most, atMost("take", "bare", 1.3)},
 		{fmt.Sprintf("%d sessions queued on one table, who blocks whom", s.Waiters), "2 times bare `pg_blocking_pids`", "blocked", atMost("blocked", "bare", 2)},
-		{"a blocker past its grace, until the statement has run on", "25 ms", "clear", within("terminate", 0.025)},
-		{"a backend killed, until the holder's ctx is cancelled", "50 ms", "loss", within("pgx", 0.050)},
-		{"`pglock ls` on a quiet server, the whole process", "40 ms", "startup", within("ls", 0.040)},
+		{"from the wait limit to the end of the prioritized statement", "25 ms", "clear", within("terminate", 0.025)},
+		{"from killing a backend to the holder's canceled ctx", "50 ms", "loss", within("pgx", 0.050)},
+		{"`pglock ls` on an idle server, from start to exit", "40 ms", "startup", within("ls", 0.040)},
 	}
 }
 
@@ -58,7 +57,7 @@ func (g goal) verdict(r *Results) verdict {
 	return g.check(m)
 }
 
-// atLeast is ours against one row, by a metric of which more is better.
+// atLeast compares ours with one row, by a metric of which more is better.
 func atLeast(m *Measured, row string, metric int, want float64) verdict {
 	r := m.row(row)
 	if r == nil || m.row(m.Ours) == nil {
@@ -71,7 +70,7 @@ func atLeast(m *Measured, row string, metric int, want float64) verdict {
 	}
 }
 
-// atLeastBest is ours against the best of the peers.
+// atLeastBest compares ours with the best of the peers.
 func atLeastBest(want float64) func(*Measured) verdict {
 	return func(m *Measured) verdict {
 		best := bestPeer(m)
@@ -82,12 +81,12 @@ func atLeastBest(want float64) func(*Measured) verdict {
 	}
 }
 
-// bestPeer is the best by the first metric that is not ours.
+// bestPeer returns the row that is best by the first metric, other than ours.
 func bestPeer(m *Measured) *Row {
 	var best *Row
 	for i := range m.Rows {
 		r := &m.Rows[i]
-		if r.Name == m.Ours || r.Aside || len(r.Rounds) == 0 {
+		if r.Name == m.Ours || r.Variant || len(r.Rounds) == 0 {
 			continue
 		}
 		if best == nil || better(m.Metrics[0], r.summary(0), best.summary(0)) {
@@ -104,7 +103,7 @@ func better(metric Metric, a, b stats.Summary) bool {
 	return a.Median > b.Median
 }
 
-// fair is ours against the raw pool, and among its own goroutines.
+// fair compares ours with the raw pool, and its slowest goroutine with its fastest.
 func fair(times, slowest float64) func(*Measured) verdict {
 	return func(m *Measured) verdict {
 		v := atLeast(m, "pgx", 0, times)
@@ -118,7 +117,7 @@ func fair(times, slowest float64) func(*Measured) verdict {
 	}
 }
 
-// atMost is how many times as long ours takes.
+// atMost compares how long ours takes with how long the other row takes.
 func atMost(ours, other string, want float64) func(*Measured) verdict {
 	return func(m *Measured) verdict {
 		a, b := m.row(ours), m.row(other)
@@ -133,7 +132,7 @@ func atMost(ours, other string, want float64) func(*Measured) verdict {
 	}
 }
 
-// within is a time, in seconds.
+// within compares a time with a limit in seconds.
 func within(row string, want float64) func(*Measured) verdict {
 	return func(m *Measured) verdict {
 		r := m.row(row)

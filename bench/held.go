@@ -19,25 +19,25 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/stats"
 )
 
-// The scenarios in which many locks are held at a time.
+// The scenarios in which many locks are held at the same time.
 
 func heldLocks(s scale) []scenario {
-	return []scenario{holding(s), oneMore(0), oneMore(s.Held), oneMore(s.Most), memory(s)}
+	return []scenario{acquireMany(s), oneMore(0), oneMore(s.Held), oneMore(s.Most), memory(s)}
 }
 
-// unknown is the value of what this machine does not tell.
+// unknown is the value of what this machine does not report.
 const unknown = -1
 
-// takers is how many goroutines take many locks.
-const takers = 1024
+// acquirers is the number of goroutines that acquire many locks.
+const acquirers = 1024
 
-// many calls do for 0 to n-1, from several goroutines.
-func many(n int, do func(i int) error) error {
+// inParallel calls do with 0 to n-1, from several goroutines, until one call fails.
+func inParallel(n int, do func(i int) error) error {
 	var next atomic.Int64
 	var once sync.Once
 	var failed error
 	var wg sync.WaitGroup
-	for range min(takers, n) {
+	for range min(acquirers, n) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				if err := do(i); err != nil {
@@ -51,14 +51,14 @@ func many(n int, do func(i int) error) error {
 	return failed
 }
 
-// holding is the taking and the giving back of many locks.
-func holding(s scale) scenario {
+// acquireMany acquires and releases many locks.
+func acquireMany(s scale) scenario {
 	return scenario{
 		name: "held", group: "held", title: fmt.Sprintf("%s locks held at the same time", thousands(s.Held)),
-		what: fmt.Sprintf("%s goroutines take them all, one each at a time; then all are held; then they are given back likewise.", thousands(takers)),
+		what: fmt.Sprintf("%s goroutines acquire all locks, each one at a time. When all are held, they are released the same way.", thousands(acquirers)),
 		metrics: []Metric{
-			{"taken a second", "/s", "more"},
-			{"given back a second", "/s", "more"},
+			{"acquired per second", "/s", "more"},
+			{"released per second", "/s", "more"},
 			{"connections", "count", "less"},
 		},
 		ours: "pglock",
@@ -74,20 +74,22 @@ func holding(s scale) scenario {
 			at.Postgres = big.ConnString("postgres")
 			n := e.scale.Held
 			all, err := peers(at, []string{"pglock", "pgx", "pq", "redsync", "redislock", "etcd"},
-				func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) { return takeAndGive(ctx, p, n) })
+				func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) {
+					return acquireAndRelease(ctx, p, n)
+				})
 			if err != nil {
 				return nil, nil, err
 			}
 			for i := range all {
 				if all[i].name == "pgx" || all[i].name == "pq" {
-					all[i].measure, all[i].missing = nil, "a connection for each lock: a pool of 20 holds 20"
+					all[i].measure, all[i].missing = nil, "needs a connection for each lock, so a pool of 20 holds 20"
 				}
 			}
 			more := []contender{
-				{name: "lockall", label: "pglock, one LockAll", aside: true, measure: func(ctx context.Context) ([]float64, error) {
+				{name: "lockall", label: "pglock, one LockAll", variant: true, measure: func(ctx context.Context) ([]float64, error) {
 					return lockAll(ctx, at.Postgres, n)
 				}},
-				{name: "byhand", label: "pgx, one connection, one after the other", measure: func(ctx context.Context) (_ []float64, err error) {
+				{name: "byhand", label: "pgx, one connection, sequentially", measure: func(ctx context.Context) (_ []float64, err error) {
 					conn, err := pgx.Connect(ctx, at.Postgres)
 					if err != nil {
 						return nil, err
@@ -101,19 +103,19 @@ func holding(s scale) scenario {
 	}
 }
 
-func takeAndGive(ctx context.Context, p peer.Peer, n int) ([]float64, error) {
+func acquireAndRelease(ctx context.Context, p peer.Peer, n int) ([]float64, error) {
 	l, err := p.Locker(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	if h, err := l.Lock(ctx, 0); err != nil { // connected, before the time counts
+	if h, err := l.Lock(ctx, 0); err != nil { // connect before measuring
 		return nil, err
 	} else if err := h.Unlock(); err != nil {
 		return nil, err
 	}
 	held := make([]peer.Held, n)
 	began := time.Now()
-	if err := many(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
+	if err := inParallel(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
 		return nil, err
 	}
 	taken := time.Since(began)
@@ -125,7 +127,7 @@ func takeAndGive(ctx context.Context, p peer.Peer, n int) ([]float64, error) {
 		connections = float64(p.Connections())
 	}
 	began = time.Now()
-	if err := many(n, func(i int) error { return held[i].Unlock() }); err != nil {
+	if err := inParallel(n, func(i int) error { return held[i].Unlock() }); err != nil {
 		return nil, err
 	}
 	return []float64{float64(n) / taken.Seconds(), float64(n) / time.Since(began).Seconds(), connections}, nil
@@ -179,17 +181,17 @@ func byHand(ctx context.Context, conn *pgx.Conn, n int) ([]float64, error) {
 	return []float64{float64(n) / taken.Seconds(), float64(n) / time.Since(began).Seconds(), 1}, nil
 }
 
-// oneMore is what a lock costs when there are many already.
+// oneMore measures the cost of a lock while many others are held.
 func oneMore(held int) scenario {
-	title := fmt.Sprintf("One more lock, when %s are held", thousands(held))
+	title := fmt.Sprintf("One more lock while %s are held", thousands(held))
 	if held == 0 {
-		title = "One more lock, when none is held"
+		title = "One more lock while none is held"
 	}
 	return scenario{
 		name: fmt.Sprintf("more-%d", held), group: "held", title: title,
-		what:    "One goroutine locks and unlocks another key, while its Locker, or the same bare connection, holds the others.",
-		metrics: []Metric{{"a lock and its unlock", "s", "less"}}, ours: "pglock",
-		behind: "Two bare round trips are what a lock is made of; what the Locker adds is its registry, the handle, and the reading of every answer.",
+		what:    "One goroutine locks and unlocks another key while its Locker, or the same bare connection, holds the others.",
+		metrics: []Metric{{"lock and unlock", "s", "less"}}, ours: "pglock",
+		behind: "A lock consists of two round trips; the Locker adds its registry, the handle and the check of every result.",
 		setup: func(ctx context.Context, e *env) (_ []contender, _ func() error, err error) {
 			server, err := e.host.Big(ctx)
 			if err != nil {
@@ -210,7 +212,7 @@ func oneMore(held int) scenario {
 			}
 			locks := make([]peer.Held, held)
 			teardown := func() error {
-				err := many(held, func(i int) error {
+				err := inParallel(held, func(i int) error {
 					if locks[i] == nil {
 						return nil
 					}
@@ -222,16 +224,16 @@ func oneMore(held int) scenario {
 			if err != nil {
 				return nil, nil, errors.Join(err, teardown())
 			}
-			if err := many(held, func(i int) (err error) { locks[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
+			if err := inParallel(held, func(i int) (err error) { locks[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
 				return nil, nil, errors.Join(err, teardown())
 			}
-			const theirs = 10_000_000
-			if err := b.conn.Exec(ctx, fmt.Sprintf("SELECT pg_advisory_lock(%d + i) FROM generate_series(1, %d) AS i", theirs, held)).Close(); err != nil {
+			const bareKey = 10_000_000
+			if err := b.conn.Exec(ctx, fmt.Sprintf("SELECT pg_advisory_lock(%d + i) FROM generate_series(1, %d) AS i", bareKey, held)).Close(); err != nil {
 				return nil, nil, errors.Join(err, teardown())
 			}
 			return []contender{
 				timePairs(e, "pglock", "pglock", l, 0),
-				timePairs(e, "bare", "two bare round trips", b, theirs),
+				timePairs(e, "bare", "two bare round trips", b, bareKey),
 			}, teardown, nil
 		},
 	}
@@ -253,11 +255,11 @@ func timePairs(e *env, name, label string, l peer.Locker, key int64) contender {
 	}}
 }
 
-// memory is what a held lock takes of the client's and of the server's.
+// memory measures the memory of a held lock in the client and in the server.
 func memory(s scale) scenario {
 	return scenario{
 		name: "memory", group: "held", title: "Memory for each held lock",
-		what: fmt.Sprintf("The growth of the client's heap and of the server's process, divided by the number of locks (%s; for the connections of pgx, 20). A lock in Postgres also has its place in a table that the server allocates when it starts; what of it was touched for the first time is counted.", thousands(s.Held)),
+		what: fmt.Sprintf("Growth of the client's heap and of the server process, divided by the number of locks (%s; 20 for the connections of pgx). Postgres keeps locks in a table that it allocates at startup; the pages touched for the first time are counted.", thousands(s.Held)),
 		metrics: []Metric{
 			{"client", "B", "less"},
 			{"server", "B", "less"},
@@ -291,7 +293,7 @@ func memory(s scale) scenario {
 			if err != nil {
 				return nil, nil, err
 			}
-			return slices.Insert(all, 1, contender{name: "pgx", label: "pgx, a connection for each lock", measure: func(ctx context.Context) ([]float64, error) {
+			return slices.Insert(all, 1, contender{name: "pgx", label: "pgx, one connection for each lock", measure: func(ctx context.Context) ([]float64, error) {
 				return connectionMemory(ctx, at.Postgres, 20)
 			}}), nil, nil
 		},
@@ -306,16 +308,16 @@ func firstLock(ctx context.Context, p peer.Peer) (peer.Held, error) {
 	return l.Lock(ctx, 0)
 }
 
-// heap is what the program's data takes.
+// heap returns the size of the program's live heap objects, in bytes.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what finalizers let go of
+	runtime.GC() // frees what finalizers released
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
 
-// processMemory is what a process of the server takes, or unknown.
+// processMemory returns the memory of a server process in bytes, or unknown.
 func processMemory(pid int) int64 {
 	own, shared, ok := host.Memory(pid)
 	if !ok {
@@ -324,15 +326,15 @@ func processMemory(pid int) int64 {
 	return own + shared
 }
 
-// heldMemory is the growth of both sides by n locks, for each of them.
+// heldMemory returns the growth of the client and of the server for each of n locks.
 func heldMemory(ctx context.Context, p peer.Peer, n int, server func(context.Context) (int64, error)) ([]float64, error) {
 	l, err := p.Locker(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	// All connections are open, and buffers have their size, before it counts.
+	// Open all connections and grow all buffers before measuring.
 	held := make([]peer.Held, n)
-	if err := many(n/10, func(i int) error {
+	if err := inParallel(n/10, func(i int) error {
 		h, err := l.Lock(ctx, -1-int64(i))
 		if err != nil {
 			return err
@@ -341,12 +343,12 @@ func heldMemory(ctx context.Context, p peer.Peer, n int, server func(context.Con
 	}); err != nil {
 		return nil, err
 	}
-	theirs, err := server(ctx)
+	serverBefore, err := server(ctx)
 	if err != nil {
 		return nil, err
 	}
 	before := heap()
-	if err := many(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
+	if err := inParallel(n, func(i int) (err error) { held[i], err = l.Lock(ctx, int64(1+i)); return err }); err != nil {
 		return nil, err
 	}
 	client := heap() - before
@@ -354,17 +356,17 @@ func heldMemory(ctx context.Context, p peer.Peer, n int, server func(context.Con
 	if err != nil {
 		return nil, err
 	}
-	if err := many(n, func(i int) error { return held[i].Unlock() }); err != nil {
+	if err := inParallel(n, func(i int) error { return held[i].Unlock() }); err != nil {
 		return nil, err
 	}
 	values := []float64{float64(max(client, 0)) / float64(n), unknown}
-	if theirs != unknown && after != unknown {
-		values[1] = float64(max(after-theirs, 0)) / float64(n)
+	if serverBefore != unknown && after != unknown {
+		values[1] = float64(max(after-serverBefore, 0)) / float64(n)
 	}
 	return values, nil
 }
 
-// connectionMemory is that of n locks with a connection for each.
+// connectionMemory returns the same for n locks with a connection each.
 func connectionMemory(ctx context.Context, dsn string, n int) (_ []float64, err error) {
 	before := heap()
 	config, err := pgxpool.ParseConfig(dsn)

@@ -16,17 +16,16 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// The scenarios of package inspect, beside what anybody would ask Postgres on the
-// same connection.
+// The scenarios of package inspect, compared with plain SQL on the same connection.
 
 func snapshots(s scale) []scenario {
 	var all []scenario
 	for _, n := range []int{100, s.Held, s.Most} {
 		all = append(all, scenario{
 			name: fmt.Sprintf("snapshot-%d", n), group: "inspect", title: fmt.Sprintf("%s rows in pg_locks", thousands(n)),
-			what:    "`inspect.Take` gives all locks with their sessions and who blocks whom, `inspect.Locks` the locks alone; the bare statement gives rows, which are read into strings. One session holds all the locks.",
+			what:    "`inspect.Take` returns all locks with their sessions and who blocks whom, `inspect.Locks` only the locks; the rows of the bare statement are read into strings. One session holds all the locks.",
 			metrics: []Metric{{"median", "s", "less"}}, ours: "take",
-			behind: "Take reads more than the bare statement: the sessions, the names of tables and who blocks whom, in one picture. A few locks are read so quickly that this is what counts.",
+			behind: "Take reads more than the bare statement: the sessions, the names of tables and who blocks whom, in one snapshot. With few locks, this dominates.",
 			setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 				server, err := e.host.Big(ctx)
 				if err != nil {
@@ -37,18 +36,18 @@ func snapshots(s scale) []scenario {
 				if err != nil {
 					return nil, nil, err
 				}
-				eye, err := pgx.Connect(ctx, dsn)
+				observer, err := pgx.Connect(ctx, dsn)
 				if err != nil {
 					return nil, nil, errors.Join(err, holder.Close(ctx))
 				}
-				teardown := func() error { return errors.Join(eye.Close(ctx), holder.Close(ctx)) }
+				teardown := func() error { return errors.Join(observer.Close(ctx), holder.Close(ctx)) }
 				if err := holder.Exec(ctx, fmt.Sprintf("SELECT pg_advisory_lock(i) FROM generate_series(1, %d) AS i", n)).Close(); err != nil {
 					return nil, nil, errors.Join(err, teardown())
 				}
-				q := pgxlock.Conn(eye)
+				q := pgxlock.Conn(observer)
 				enough := func(got int, err error) error {
 					if err == nil && got < n {
-						err = fmt.Errorf("%d rows, of %d", got, n)
+						err = fmt.Errorf("got %d rows, want at least %d", got, n)
 					}
 					return err
 				}
@@ -60,7 +59,7 @@ func snapshots(s scale) []scenario {
 						}
 						return enough(len(s.Locks), nil)
 					}),
-					asideContender(timed(e, "locks", "inspect.Locks", func(ctx context.Context) error {
+					variantContender(timed(e, "locks", "inspect.Locks", func(ctx context.Context) error {
 						locks, err := inspect.Locks(ctx, q)
 						return enough(len(locks), err)
 					})),
@@ -74,12 +73,12 @@ func snapshots(s scale) []scenario {
 	return all
 }
 
-func asideContender(c contender) contender {
-	c.aside = true
+func variantContender(c contender) contender {
+	c.variant = true
 	return c
 }
 
-// timed takes the median of repeated calls.
+// timed returns a contender that measures the median of repeated calls.
 func timed(e *env, name, label string, do func(context.Context) error) contender {
 	return contender{name: name, label: label, measure: func(ctx context.Context) ([]float64, error) {
 		times, err := sample(ctx, e.scale.Once, do)
@@ -90,14 +89,14 @@ func timed(e *env, name, label string, do func(context.Context) error) contender
 	}}
 }
 
-// readAll reads rows as anybody would, and counts them.
+// readAll reads all rows into strings and counts them.
 func readAll(ctx context.Context, q pglock.Querier, query string) (int, error) {
 	rows, err := q.Query(ctx, query)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
-	values := make([]sql.NullString, 16) // as many as pg_locks has from 14 on
+	values := make([]sql.NullString, 16) // the columns of pg_locks since Postgres 14
 	dest := make([]any, len(values))
 	for i := range values {
 		dest[i] = &values[i]
@@ -106,7 +105,7 @@ func readAll(ctx context.Context, q pglock.Querier, query string) (int, error) {
 	for rows.Next() {
 		err := rows.Scan(dest...)
 		if err != nil && first {
-			dest = dest[:15] // before 14
+			dest = dest[:15] // before Postgres 14
 			err = rows.Scan(dest...)
 		}
 		if err != nil {
@@ -118,13 +117,13 @@ func readAll(ctx context.Context, q pglock.Querier, query string) (int, error) {
 	return n, rows.Err()
 }
 
-// blocked is who blocks whom in one long queue.
+// blocked measures who blocks whom in one long queue.
 func blocked(s scale) scenario {
 	return scenario{
 		name: "blocked", group: "inspect", title: fmt.Sprintf("%d sessions queued on one table: who blocks whom", s.Waiters),
-		what:    "`inspect.Blocked` gives each pair, as values with all that is known of both sides; the bare statement gives `pg_blocking_pids` for each session that waits.",
+		what:    "`inspect.Blocked` returns each pair with the details of both sides; the bare statement returns `pg_blocking_pids` for each waiting session.",
 		metrics: []Metric{{"median", "s", "less"}}, ours: "blocked",
-		behind: "The bare statement gives numbers. Blocked reads the locks and the sessions of both sides besides, tells who holds from who only stands ahead, and makes a value of each pair: everybody in a queue waits for all those before him, which of n sessions makes n(n+1)/2 pairs.",
+		behind: "The bare statement returns only PIDs. Blocked also reads the locks and the sessions of both sides, distinguishes holders from waiters ahead in the queue, and builds a value for each pair. Each session in a queue waits for all those ahead of it, so n sessions make n(n+1)/2 pairs.",
 		setup: func(ctx context.Context, e *env) (_ []contender, _ func() error, err error) {
 			server, err := e.host.Big(ctx)
 			if err != nil {
@@ -136,12 +135,12 @@ func blocked(s scale) scenario {
 			if err != nil {
 				return nil, nil, err
 			}
-			q := pgxlock.Conn(scene.eye)
+			q := pgxlock.Conn(scene.observer)
 			return []contender{
 				timed(e, "blocked", "inspect.Blocked", func(ctx context.Context) error {
 					pairs, err := inspect.Blocked(ctx, q)
 					if err == nil && len(pairs) != n*(n+1)/2 {
-						err = fmt.Errorf("%d pairs, not %d", len(pairs), n*(n+1)/2)
+						err = fmt.Errorf("got %d pairs, want %d", len(pairs), n*(n+1)/2)
 					}
 					return err
 				}),
@@ -160,7 +159,7 @@ func blocked(s scale) scenario {
 						}
 					}
 					if got != n {
-						return fmt.Errorf("%d sessions wait, not %d: %w", got, n, rows.Err())
+						return fmt.Errorf("%d sessions are waiting, want %d: %w", got, n, rows.Err())
 					}
 					return rows.Err()
 				}),
@@ -169,15 +168,15 @@ func blocked(s scale) scenario {
 	}
 }
 
-// A queueScene is sessions that wait for one another.
+// A queueScene is a set of sessions that wait for each other.
 type queueScene struct {
-	eye     *pgx.Conn
-	holder  *pgconn.PgConn
-	waiters []*pgconn.PgConn
-	waits   chan error
+	observer *pgx.Conn
+	holder   *pgconn.PgConn
+	waiters  []*pgconn.PgConn
+	waits    chan error
 }
 
-// queue has n sessions wait for a table that another holds.
+// queue starts n sessions that wait for a table that another session has locked.
 func queue(ctx context.Context, dsn string, n int) (s *queueScene, err error) {
 	s = &queueScene{waits: make(chan error, n)}
 	defer func() {
@@ -185,7 +184,7 @@ func queue(ctx context.Context, dsn string, n int) (s *queueScene, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.eye, err = pgx.Connect(ctx, dsn); err != nil {
+	if s.observer, err = pgx.Connect(ctx, dsn); err != nil {
 		return s, err
 	}
 	if s.holder, err = pgconn.Connect(ctx, dsn); err != nil {
@@ -204,28 +203,28 @@ func queue(ctx context.Context, dsn string, n int) (s *queueScene, err error) {
 		s.waiters = append(s.waiters, c)
 		go func() { s.waits <- c.Exec(context.WithoutCancel(ctx), "BEGIN; LOCK TABLE bench_queue").Close() }()
 	}
-	err = until(ctx, s.eye, "SELECT count(*) = $1 FROM pg_locks WHERE NOT granted AND relation = 'bench_queue'::regclass", n)
+	err = until(ctx, s.observer, "SELECT count(*) = $1 FROM pg_locks WHERE NOT granted AND relation = 'bench_queue'::regclass", n)
 	if len(s.waits) > 0 {
 		why := <-s.waits
-		s.waits <- why // close counts them
-		err = errors.Join(err, fmt.Errorf("a session does not wait: %w", why))
+		s.waits <- why // close receives one for each waiter
+		err = errors.Join(err, fmt.Errorf("a session is not waiting: %w", why))
 	}
 	return s, err
 }
 
-// close ends the holder, then the others one after the other.
+// close ends all sessions, the waiters first.
 func (s *queueScene) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var errs []error
-	if s.eye != nil {
-		// Those who wait would each get the table, in vain.
-		if _, err := s.eye.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = to_regclass('bench_queue')"); err != nil {
+	if s.observer != nil {
+		// Otherwise each waiter would still acquire the table in turn.
+		if _, err := s.observer.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = to_regclass('bench_queue')"); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	for range s.waiters {
-		<-s.waits // an error, as it should be
+		<-s.waits // an error, as expected
 	}
 	for _, c := range s.waiters {
 		_ = c.Close(ctx) // the server has closed it
@@ -233,13 +232,13 @@ func (s *queueScene) close() error {
 	if s.holder != nil {
 		errs = append(errs, s.holder.Close(ctx))
 	}
-	if s.eye != nil {
-		errs = append(errs, s.eye.Close(ctx))
+	if s.observer != nil {
+		errs = append(errs, s.observer.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// until waits until a query answers true.
+// until waits until a query returns true.
 func until(ctx context.Context, conn *pgx.Conn, query string, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -29,27 +29,27 @@ func main() {
 	}
 }
 
-// command is all of the program.
+// command runs the program.
 func command(ctx context.Context, args []string, in io.Reader, out, log io.Writer) error {
 	if os.Getenv(workerEnv) != "" {
 		return work(ctx, in, out)
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(log)
-	fast := flags.Bool("quick", false, "measure for about two minutes, not ten")
-	only := flags.String("only", "", "measure only the scenarios whose names are given, with commas, or begin so: own, held")
+	fast := flags.Bool("quick", false, "measure for about two minutes instead of ten")
+	only := flags.String("only", "", "measure only these scenarios: comma-separated names, groups or prefixes, such as own,held")
 	list := flags.Bool("list", false, "list the scenarios")
-	render := flags.Bool("render", false, "measure nothing: write the document anew from what was measured last")
-	regress := flags.Bool("regress", false, "read benchstat's CSV from standard input, and fail when something became slower")
-	most := flags.Float64("most", 10, "with -regress: from how many per cent on slower is too slow")
-	rounds := flags.Int("rounds", 0, "how often each contender gets its turn; 0 is as many as usual")
-	document := flags.String("document", "", "write the report into this document, and what was measured beside it")
-	commit := flags.String("commit", "", "the version of pglock that is measured, for the report")
+	render := flags.Bool("render", false, "measure nothing; write the document from the last results")
+	regress := flags.Bool("regress", false, "read benchstat's CSV from standard input, and fail if a benchmark became slower")
+	most := flags.Float64("most", 10, "with -regress: how many percent slower is still accepted")
+	rounds := flags.Int("rounds", 0, "number of turns for each contender; 0 means the default")
+	document := flags.String("document", "", "write the report into this document, and the results next to it")
+	commit := flags.String("commit", "", "version of pglock, for the report")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("nothing is known of %q; a scenario is named with -only", flags.Arg(0))
+		return fmt.Errorf("unexpected argument %q; select scenarios with -only", flags.Arg(0))
 	}
 	s := full()
 	if *fast {
@@ -78,7 +78,7 @@ func command(ctx context.Context, args []string, in io.Reader, out, log io.Write
 		return err
 	}
 	if *document != "" && *only != "" {
-		return errors.New("-document takes a whole run, and -only is a part of one")
+		return errors.New("-document needs a full run: omit -only")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -98,7 +98,7 @@ func command(ctx context.Context, args []string, in io.Reader, out, log io.Write
 	return err
 }
 
-// choose returns the scenarios that are named.
+// choose returns the scenarios that only selects.
 func choose(all []scenario, only string) ([]scenario, error) {
 	if only == "" {
 		return all, nil
@@ -116,13 +116,13 @@ func choose(all []scenario, only string) ([]scenario, error) {
 			for _, s := range all {
 				names = append(names, s.name)
 			}
-			return nil, fmt.Errorf("no scenario is called %q; there are %s", name, strings.Join(names, ", "))
+			return nil, fmt.Errorf("no scenario %q; use one of %s", name, strings.Join(names, ", "))
 		}
 	}
 	return chosen, nil
 }
 
-// measure runs scenarios, and stops what it started.
+// measure runs scenarios, and stops the servers that it started.
 func measure(ctx context.Context, s scale, chosen []scenario, self []string, commit string, out, log io.Writer) (_ *Results, err error) {
 	r := &Results{
 		Began: time.Now(), Commit: commit, Machine: host.ThisMachine(), BusyFrom: host.Busy(),
@@ -139,7 +139,7 @@ func measure(ctx context.Context, s scale, chosen []scenario, self []string, com
 			return nil, err
 		}
 		if err != nil {
-			// The others may well work; the report says what is missing.
+			// The others may still work; the report lists what failed.
 			fmt.Fprintln(log, "FAILED:", err)
 			r.Failed = append(r.Failed, err.Error())
 		}
@@ -159,7 +159,7 @@ func measure(ctx context.Context, s scale, chosen []scenario, self []string, com
 	return r, nil
 }
 
-// libraries are the versions of the drivers and peers in this program.
+// libraries returns the versions of the drivers and peers in this program.
 func libraries() map[string]string {
 	short := map[string]string{
 		"github.com/jackc/pgx/v5": "pgx", "github.com/lib/pq": "lib/pq",
@@ -180,7 +180,7 @@ func libraries() map[string]string {
 	return found
 }
 
-// resultsFile is where what was measured for a document is.
+// resultsFile returns the path of the results for a document.
 func resultsFile(document string) string {
 	return filepath.Join(strings.TrimSuffix(document, ".md"), "results.json")
 }

@@ -17,13 +17,13 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// The scenarios that time how soon something is noticed.
+// The scenarios that measure how soon something is noticed.
 
 func reactionMetrics() []Metric {
 	return []Metric{{"median", "s", "less"}, {"longest", "s", "less"}}
 }
 
-// repeated times something several times over; it returns the median and the longest.
+// repeated measures one n times, and returns the median and the longest time.
 func repeated(ctx context.Context, n int, one func(context.Context) (time.Duration, error)) ([]float64, error) {
 	var times []float64
 	for range n {
@@ -37,14 +37,14 @@ func repeated(ctx context.Context, n int, one func(context.Context) (time.Durati
 	return []float64{s.Median, s.Max}, nil
 }
 
-// clearing is how soon a statement that is blocked runs on, once its blocker is past
-// its grace.
+// clearing measures how soon a blocked statement continues after the wait limit of
+// prioritize.
 func clearing() scenario {
 	return scenario{
-		name: "clear", group: "reaction", title: "A blocker past its grace, until the prioritized statement has run on",
-		what:    "A session holds a table, another wants it and is prioritized. The time is that of its `BEGIN; LOCK TABLE; ROLLBACK`, less the grace. By hand is a third session that knows whom to end and when, and so does it at that moment.",
+		name: "clear", group: "reaction", title: "From the wait limit to the end of the prioritized statement",
+		what:    "One session holds a table lock, another waits for it and is prioritized. The time is that of its `BEGIN; LOCK TABLE; ROLLBACK`, minus the wait limit. By hand means that a third session knows the blocker in advance and terminates it at that moment.",
 		metrics: reactionMetrics(), ours: "terminate",
-		behind: "Who knows beforehand whom to end, and when, has nothing to look for. The watcher asks who is in the way, and makes sure in the statement that signals that it ends nobody else.",
+		behind: "A session that knows the blocker and the moment in advance has nothing to find. The watcher has to find the blockers, and the statement that signals them checks that it ends no other session.",
 		setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 			server, err := e.host.Plain(ctx)
 			if err != nil {
@@ -87,8 +87,8 @@ func clearing() scenario {
 				}
 			}
 			return []contender{
-				repeat("terminate", "prioritize.Run, Terminate; blocker idle in a transaction", false, run(prioritize.Terminate())),
-				asideContender(repeat("cancel", "prioritize.Run, Cancel; blocker runs a statement", true, run(prioritize.Cancel()))),
+				repeat("terminate", "prioritize.Run, Terminate; blocker idle in transaction", false, run(prioritize.Terminate())),
+				variantContender(repeat("cancel", "prioritize.Run, Cancel; blocker running a statement", true, run(prioritize.Cancel()))),
 				repeat("byhand", "by hand, pg_terminate_backend", false, func(ctx context.Context, blocker *pgconn.PgConn) (time.Duration, error) {
 					third, err := pgx.Connect(ctx, dsn)
 					if err != nil {
@@ -107,8 +107,8 @@ func clearing() scenario {
 	}
 }
 
-// block has a new session hold the table, by a transaction that does nothing or by
-// a statement that runs.
+// block starts a session that holds the table, with an idle transaction or, if runs is
+// true, with a running statement.
 func block(ctx context.Context, dsn string, runs bool) (_ *pgconn.PgConn, free func() error, err error) {
 	c, err := pgconn.Connect(ctx, dsn)
 	if err != nil {
@@ -118,28 +118,28 @@ func block(ctx context.Context, dsn string, runs bool) (_ *pgconn.PgConn, free f
 		if err := c.Exec(ctx, "BEGIN; SELECT FROM bench_clear").Close(); err != nil {
 			return nil, nil, errors.Join(err, c.Close(ctx))
 		}
-		return c, func() error { _ = c.Close(ctx); return nil }, nil // it may have been ended
+		return c, func() error { _ = c.Close(ctx); return nil }, nil // it may have been terminated
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Exec(ctx, "SELECT pg_sleep(1000) FROM bench_clear").Close() }()
-	eye, err := pgx.Connect(ctx, dsn)
+	observer, err := pgx.Connect(ctx, dsn)
 	if err == nil {
-		err = errors.Join(until(ctx, eye, "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'bench_clear'::regclass AND pid = $1)", c.PID()), eye.Close(ctx))
+		err = errors.Join(until(ctx, observer, "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'bench_clear'::regclass AND pid = $1)", c.PID()), observer.Close(ctx))
 	}
 	return c, func() error {
-		_ = c.CancelRequest(ctx) // if it runs still
+		_ = c.CancelRequest(ctx) // in case it still runs
 		<-ended
 		return c.Close(ctx)
 	}, err
 }
 
-// loss is how soon the holder of a lock hears that its backend was killed.
+// loss measures how soon the holder of a lock is notified that its backend was killed.
 func loss() scenario {
 	return scenario{
-		name: "loss", group: "reaction", title: "A backend is killed, until the holder's ctx is cancelled",
-		what:    "From before `pg_terminate_backend` is sent, to when the ctx inside `Locker.Do` is over. A raw connection hears nothing until it is used; here one listens, as `WaitForNotification` does, which is as soon as can be. The peers in Redis and the raw pools do not tell at all.",
+		name: "loss", group: "reaction", title: "From killing a backend to the holder's canceled ctx",
+		what:    "From just before `pg_terminate_backend` is sent until the ctx inside `Locker.Do` is done. A raw connection notices nothing until it is used; here one listens with `WaitForNotification`, which is the earliest possible. The Redis peers and the raw pools do not notify the holder at all.",
 		metrics: reactionMetrics(), ours: "pgx",
-		behind: "A connection that listens has nothing else to do when it hears; the Locker tells every holder first.",
+		behind: "A connection that only listens has nothing else to do; the Locker notifies every holder first.",
 		setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 			server, err := e.host.Plain(ctx)
 			if err != nil {
@@ -171,25 +171,25 @@ func loss() scenario {
 			}
 			return []contender{
 				ours("pgx", "pglock, pgxlock", pgxlock.ConnString(dsn)),
-				asideContender(ours("sql", "pglock, sqllock with pgx", sqllock.ConnString("pgx", dsn))),
-				{name: "bare", label: "a pgx connection that listens", measure: func(ctx context.Context) ([]float64, error) {
+				variantContender(ours("sql", "pglock, sqllock with pgx", sqllock.ConnString("pgx", dsn))),
+				{name: "bare", label: "a listening pgx connection", measure: func(ctx context.Context) ([]float64, error) {
 					return repeated(ctx, e.scale.Reps, func(ctx context.Context) (time.Duration, error) {
 						c, err := pgx.Connect(ctx, dsn)
 						if err != nil {
 							return 0, err
 						}
 						defer c.Close(ctx)
-						heard := make(chan time.Time, 1)
+						noticed := make(chan time.Time, 1)
 						go func() {
-							_, _ = c.WaitForNotification(ctx) // its error is what is waited for
-							heard <- time.Now()
+							_, _ = c.WaitForNotification(ctx) // returns with an error
+							noticed <- time.Now()
 						}()
 						time.Sleep(5 * time.Millisecond) // until it listens
 						began := time.Now()
 						if err := kill(ctx, int32(c.PgConn().PID())); err != nil {
 							return 0, err
 						}
-						return (<-heard).Sub(began), nil
+						return (<-noticed).Sub(began), nil
 					})
 				}},
 			}, func() error { return killer.Close(context.Background()) }, nil
@@ -197,17 +197,17 @@ func loss() scenario {
 	}
 }
 
-// loseLock has the backend of a held lock killed, and returns how soon the ctx of
-// the work is over.
+// loseLock kills the backend of a held lock, and returns how soon the ctx of the work
+// is done.
 func loseLock(ctx context.Context, locker *pglock.Locker, kill func(context.Context, int32) error) (took time.Duration, err error) {
 	key := pglock.Int(6000)
-	lock, err := locker.Lock(ctx, pglock.Int(6001)) // on the same session, to know its number
+	lock, err := locker.Lock(ctx, pglock.Int(6001)) // on the same session, to learn its PID
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = lock.Unlock() }() // it is lost with the other
+	defer func() { _ = lock.Unlock() }() // it is lost too
 	err = locker.Do(ctx, key, func(ctx context.Context) error {
-		time.Sleep(5 * time.Millisecond) // until the session has nothing to do but listen
+		time.Sleep(5 * time.Millisecond) // until the session is idle and listens
 		began := time.Now()
 		if err := kill(context.WithoutCancel(ctx), lock.PID()); err != nil {
 			return err

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// checkRegress reads what benchstat -format csv says of two versions, repeats what
-// differs, and is an error when something became worse by more than most per cent.
-// benchstat says nothing of a difference that may be chance.
+// checkRegress reads the output of benchstat -format csv for two versions and prints
+// the differences. It returns an error if a benchmark became worse by more than most
+// percent. benchstat reports only differences that are statistically significant.
 func checkRegress(in io.Reader, out io.Writer, most float64) error {
 	var worse []string
 	compared := 0
@@ -26,7 +26,7 @@ func checkRegress(in io.Reader, out io.Writer, most float64) error {
 		}
 		fields, err := csv.NewReader(strings.NewReader(line)).Read()
 		if err != nil || len(fields) < 7 {
-			continue // goos: linux and the like
+			continue // for example goos: linux
 		}
 		// ,sec/op,CI,sec/op,CI,vs base,P and below it NAME,1e-05,2%,2e-05,3%,+100.00%,p=0.001 n=10
 		if fields[0] == "" {
@@ -42,7 +42,7 @@ func checkRegress(in io.Reader, out io.Writer, most float64) error {
 		compared++
 		percent, err := strconv.ParseFloat(strings.TrimSuffix(change, "%"), 64)
 		if err != nil {
-			continue // ~, which may be chance
+			continue // ~, which is not significant
 		}
 		is := "better"
 		if bad := percent > 0; bad != moreIsBetter(unit) {
@@ -57,7 +57,7 @@ func checkRegress(in io.Reader, out io.Writer, most float64) error {
 		return err
 	}
 	if compared == 0 {
-		return errors.New("nothing was compared: the two versions have no benchmark in common")
+		return errors.New("nothing was compared: the versions have no benchmark in common")
 	}
 	fmt.Fprintf(out, "%d comparisons\n", compared)
 	if len(worse) > 0 {
@@ -66,5 +66,5 @@ func checkRegress(in io.Reader, out io.Writer, most float64) error {
 	return nil
 }
 
-// moreIsBetter tells units like pairs/s from units like ns/op.
+// moreIsBetter reports whether more is better, as for pairs/s, unlike for ns/op.
 func moreIsBetter(unit string) bool { return strings.HasSuffix(unit, "/s") }

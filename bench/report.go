@@ -13,11 +13,11 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/plot"
 )
 
-// groups are the sections of the report that have scenarios, in order.
+// groups returns the sections of the report that have scenarios, in order.
 func groups() []string { return []string{"own", "contended", "slow", "held", "inspect", "reaction"} }
 
-// blocks are the parts of docs/performance.md that are written by this program, by
-// the names of their marks.
+// blocks returns the generated parts of docs/performance.md, by the names of their
+// markers.
 func blocks(r *Results) map[string]string {
 	all := map[string]string{"run": runBlock(r), "peers": peersBlock(), "goals": goalsBlock(r), "behind": behindBlock(r)}
 	for _, g := range groups() {
@@ -43,7 +43,7 @@ func runBlock(r *Results) string {
 			fmt.Fprintf(&b, "| %s | %s |\n", name, value)
 		}
 	}
-	row("begun", r.Began.UTC().Format("2006-01-02 15:04 UTC")+", took "+formatTook(r.Took))
+	row("started", r.Began.UTC().Format("2006-01-02 15:04 UTC")+", took "+formatTook(r.Took))
 	row("pglock", r.Commit)
 	machine := fmt.Sprintf("%s, %d cores", r.Machine.CPU, r.Machine.Cores)
 	if r.Machine.Memory != "" {
@@ -52,7 +52,7 @@ func runBlock(r *Results) string {
 	row("machine", strings.TrimPrefix(machine, ", "))
 	row("system", r.Machine.System+", "+r.Machine.Go)
 	if r.BusyFrom != "" {
-		row("load average", fmt.Sprintf("%s when it began; below 1, nothing else was going on", r.BusyFrom))
+		row("load average", fmt.Sprintf("%s at the start; below 1, the machine was idle", r.BusyFrom))
 	}
 	var versions []string
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
@@ -60,7 +60,7 @@ func runBlock(r *Results) string {
 	}
 	row("versions", strings.Join(versions, ", "))
 	s := r.Settings
-	row("settings", fmt.Sprintf("%s: %d rounds, in each of which every contender has a turn of %v (after %v that do not count)", s.Name, s.Rounds, s.Time, s.Warm))
+	row("settings", fmt.Sprintf("%s: %d rounds, each with a turn of %v for every contender (after %v of warm-up)", s.Name, s.Rounds, s.Time, s.Warm))
 	for _, name := range slices.Sorted(maps.Keys(r.LeftOut)) {
 		row("left out", name+": "+strings.Join(strings.Fields(r.LeftOut[name]), " "))
 	}
@@ -84,19 +84,19 @@ func goalsBlock(r *Results) string {
 	b.WriteString("| work | goal | measured | |\n|---|---|---|---|\n")
 	for _, g := range goals(r.Settings) {
 		v := g.verdict(r)
-		said, measured := "**not met**", v.measured
+		status, measured := "**not met**", v.measured
 		switch {
 		case v.unknown:
-			said, measured = "not measured", ""
+			status, measured = "not measured", ""
 		case v.met:
-			said = "met"
+			status = "met"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.work, g.want, measured, said)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.work, g.want, measured, status)
 	}
 	return b.String()
 }
 
-// behindBlock lists where a peer is better, whatever is measured.
+// behindBlock lists every measurement in which a peer is better.
 func behindBlock(r *Results) string {
 	var b strings.Builder
 	for i := range r.Scenarios {
@@ -111,7 +111,7 @@ func behindBlock(r *Results) string {
 			}
 			for k := range m.Rows {
 				row := &m.Rows[k]
-				if row.Name == m.Ours || row.Aside || len(row.Rounds) == 0 {
+				if row.Name == m.Ours || row.Variant || len(row.Rounds) == 0 {
 					continue
 				}
 				theirs, ours := row.summary(j), m.row(m.Ours).summary(j)
@@ -136,8 +136,8 @@ func behindBlock(r *Results) string {
 	return b.String()
 }
 
-// ahead says whether theirs is better by more than a twentieth, which in one run
-// may be chance.
+// ahead reports whether theirs is better by more than 5 %; a smaller difference may be
+// chance.
 func ahead(m Metric, theirs, ours float64) bool {
 	if theirs == unknown || ours == unknown {
 		return false
@@ -148,7 +148,7 @@ func ahead(m Metric, theirs, ours float64) bool {
 	return theirs > ours*1.05
 }
 
-// table is a scenario in Markdown.
+// table formats a scenario in Markdown.
 func table(m *Measured, what bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s**", m.Title)
@@ -190,10 +190,10 @@ func table(m *Measured, what bool) string {
 	return b.String() + "\n"
 }
 
-// comparison says how ours does beside a row, by the first metric.
+// comparison compares ours with a row, by the first metric.
 func comparison(m *Measured, row *Row) string {
 	times := m.times(row, 0).Median
-	if row.Name == m.Ours || row.Aside || math.IsNaN(times) || m.Metrics[0].Unit == "B" && row.summary(0).Median == unknown {
+	if row.Name == m.Ours || row.Variant || math.IsNaN(times) || m.Metrics[0].Unit == "B" && row.summary(0).Median == unknown {
 		return ""
 	}
 	if m.Metrics[0].Unit == "B" {
@@ -202,13 +202,13 @@ func comparison(m *Measured, row *Row) string {
 	return formatTimes(times) + " as fast"
 }
 
-// A picture is a chart that has a file.
+// A picture is a chart with the name of its file.
 type picture struct {
 	name  string
 	chart plot.Chart
 }
 
-// charts are the pictures of a group.
+// charts returns the pictures of a group.
 func charts(r *Results, group string) []picture {
 	seconds := func(v float64) string { return formatDuration(v) }
 	var all []picture
@@ -225,22 +225,22 @@ func charts(r *Results, group string) []picture {
 	}
 	switch group {
 	case "own":
-		add("own", plot.Chart{Title: "Locks and unlocks a second, a key of its own for each goroutine", Format: formatNumber, Log: true}, 0, nil)
+		add("own", plot.Chart{Title: "Locks and unlocks per second, each goroutine with its own key", Format: formatNumber, Log: true}, 0, nil)
 	case "contended":
-		add("contended", plot.Chart{Title: "Locks and unlocks a second, where goroutines want the same keys", Format: formatNumber, Log: true}, 0, nil)
+		add("contended", plot.Chart{Title: "Locks and unlocks per second, goroutines contending for keys", Format: formatNumber, Log: true}, 0, nil)
 		add("fairness", plot.Chart{
-			Title: "Fairness: what the slowest goroutine got of what the fastest got", Top: 1,
+			Title: "Fairness: the slowest goroutine compared with the fastest", Top: 1,
 			Format: func(v float64) string { return formatValue(v, "ratio") },
 		}, 1, nil)
-		add("longest", plot.Chart{Title: "The longest that a goroutine waited for its lock", Format: seconds, Log: true}, 4, nil)
+		add("longest", plot.Chart{Title: "Longest wait for a lock", Format: seconds, Log: true}, 4, nil)
 	case "slow":
-		add("slow", plot.Chart{Title: "Locks and unlocks a second, across a slow network", Format: formatNumber, Log: true}, 0, nil)
+		add("slow", plot.Chart{Title: "Locks and unlocks per second, over a slow network", Format: formatNumber, Log: true}, 0, nil)
 	case "held":
-		add("more", plot.Chart{Title: "A lock and its unlock, when others are held", Format: seconds, Log: true}, 0, nil, "more-")
+		add("more", plot.Chart{Title: "Lock and unlock while other locks are held", Format: seconds, Log: true}, 0, nil, "more-")
 	case "inspect":
 		add("inspect", plot.Chart{Title: "Reading locks", Format: seconds, Log: true}, 0, nil)
 	case "reaction":
-		add("reaction", plot.Chart{Title: "How soon", Format: seconds, Log: true}, 0, map[string]float64{"clear": 0.025, "loss": 0.050, "startup": 0.040})
+		add("reaction", plot.Chart{Title: "Reaction times", Format: seconds, Log: true}, 0, map[string]float64{"clear": 0.025, "loss": 0.050, "startup": 0.040})
 	}
 	return all
 }
@@ -249,7 +249,7 @@ func panel(m *Measured, metric int, goal float64) plot.Panel {
 	p := plot.Panel{Title: m.Title, Goal: goal}
 	for i := range m.Rows {
 		row := &m.Rows[i]
-		r := plot.Row{Label: row.Label, Missing: row.Missing, Ours: row.Name == m.Ours, Unpaired: row.Aside}
+		r := plot.Row{Label: row.Label, Missing: row.Missing, Ours: row.Name == m.Ours, Variant: row.Variant}
 		if len(row.Rounds) > 0 {
 			s := row.summary(metric)
 			r.Value, r.Low, r.High = s.Median, s.Min, s.Max
@@ -261,8 +261,8 @@ func panel(m *Measured, metric int, goal float64) plot.Panel {
 	return p
 }
 
-// writeReport writes the blocks into the document, which must have their marks, and
-// the pictures beside it.
+// writeReport writes the blocks between their markers in the document, and the pictures
+// next to it.
 func writeReport(document string, r *Results) error {
 	old, err := os.ReadFile(document)
 	if err != nil {
@@ -289,7 +289,7 @@ func writeReport(document string, r *Results) error {
 	return os.WriteFile(document, []byte(text), 0o644)
 }
 
-// replaceBlocks puts each block between its marks, <!-- bench NAME --> and
+// replaceBlocks puts each block between its markers, <!-- bench NAME --> and
 // <!-- /bench NAME -->.
 func replaceBlocks(text string, blocks map[string]string) (string, error) {
 	for _, name := range slices.Sorted(maps.Keys(blocks)) {
@@ -297,7 +297,7 @@ func replaceBlocks(text string, blocks map[string]string) (string, error) {
 		before, rest, ok := strings.Cut(text, begin)
 		_, after, ok2 := strings.Cut(rest, end)
 		if !ok || !ok2 || strings.Contains(after, begin) {
-			return "", fmt.Errorf("there must be %s and %s, once", begin, end)
+			return "", fmt.Errorf("markers %s and %s must occur exactly once", begin, end)
 		}
 		text = before + begin + "\n" + strings.TrimRight(blocks[name], "\n") + "\n" + end + after
 	}

@@ -27,9 +27,9 @@ func TestFormat(t *testing.T) {
 		{0.8, "ratio", "0.80"},
 		{620, "B", "620 B"},
 		{3_170_000, "B", "3,170 kB"},
-		{unknown, "B", "not known"},
+		{unknown, "B", "unknown"},
 		{10_000, "count", "10,000"},
-		{math.NaN(), "/s", "not known"},
+		{math.NaN(), "/s", "unknown"},
 	} {
 		if got := formatValue(test.v, test.unit); got != test.want {
 			t.Errorf("%v %s: %q, not %q", test.v, test.unit, got, test.want)
@@ -45,7 +45,7 @@ func TestFormat(t *testing.T) {
 func result(ours, bare [][]float64) *Results {
 	return &Results{Settings: full(), Scenarios: []Measured{{
 		Name: "lone", Group: "own", Title: "One goroutine", Ours: "pglock", Behind: "It cannot be.",
-		Metrics: []Metric{{"pairs a second", "/s", "more"}, {"median", "s", "less"}},
+		Metrics: []Metric{{"pairs per second", "/s", "more"}, {"median", "s", "less"}},
 		Rows: []Row{
 			{Name: "pglock", Label: "pglock", Rounds: ours},
 			{Name: "bare", Label: "bare", Rounds: bare},
@@ -68,7 +68,7 @@ func TestGoals(t *testing.T) {
 			v := g.verdict(r)
 			if g.scenario != "lone" {
 				if !v.unknown || v.met {
-					t.Errorf("%s was not measured, but %+v", g.work, v)
+					t.Errorf("%s was not measured, but is %+v", g.work, v)
 				}
 				continue
 			}
@@ -81,7 +81,7 @@ func TestGoals(t *testing.T) {
 			want = "| met |"
 		}
 		if block := goalsBlock(r); strings.Count(block, want) != 1 {
-			t.Errorf("not once %q:\n%s", want, block)
+			t.Errorf("want %q exactly once:\n%s", want, block)
 		}
 	}
 }
@@ -105,7 +105,7 @@ func TestFairnessGoal(t *testing.T) {
 func TestBestPeer(t *testing.T) {
 	m := &Measured{Ours: "pglock", Metrics: []Metric{{"rate", "/s", "more"}}, Rows: []Row{
 		{Name: "pglock", Rounds: [][]float64{{100}}},
-		{Name: "pglock-2", Aside: true, Rounds: [][]float64{{300}}},
+		{Name: "pglock-2", Variant: true, Rounds: [][]float64{{300}}},
 		{Name: "a", Rounds: [][]float64{{20}}},
 		{Name: "b", Rounds: [][]float64{{30}}},
 		{Name: "c", Missing: "no"},
@@ -118,13 +118,13 @@ func TestBestPeer(t *testing.T) {
 		t.Errorf("%+v", best)
 	}
 	if v := atLeastBest(4)(&Measured{Ours: "pglock", Rows: m.Rows[:1]}); !v.unknown {
-		t.Errorf("better than nobody: %+v", v)
+		t.Errorf("without peers: %+v", v)
 	}
 }
 
 func TestBehind(t *testing.T) {
 	r := result([][]float64{{90, 2}}, [][]float64{{100, 1}})
-	if got := behindBlock(r); !strings.Contains(got, "pairs a second: bare 100, pglock 90; median: bare 1 s, pglock 2 s. It cannot be.") {
+	if got := behindBlock(r); !strings.Contains(got, "pairs per second: bare 100, pglock 90; median: bare 1 s, pglock 2 s. It cannot be.") {
 		t.Error(got)
 	}
 	r = result([][]float64{{99, 1}}, [][]float64{{100, 1}})
@@ -137,7 +137,7 @@ func TestTable(t *testing.T) {
 	r := result([][]float64{{200, 1}, {100, 1}, {300, 1}}, [][]float64{{100, 1}, {50, 1}, {100, 1}})
 	want := `**One goroutine**
 
-| | pairs a second | median | pglock is |
+| | pairs per second | median | pglock is |
 |---|---:|---:|---:|
 | **pglock** | 200 (100–300) | 1 s |  |
 | bare | 100 (50–100) | 1 s | 2.0× as fast |
@@ -157,7 +157,7 @@ func TestReplaceBlocks(t *testing.T) {
 	}
 	for _, text := range []string{"", "<!-- bench a -->", "<!-- /bench a --> <!-- bench a -->", text + text} {
 		if _, err := replaceBlocks(text, map[string]string{"a": ""}); err == nil {
-			t.Errorf("%q is no document", text)
+			t.Errorf("%q was accepted as a document", text)
 		}
 	}
 }
@@ -166,7 +166,7 @@ func TestRegress(t *testing.T) {
 	const header = "goos: linux\n,old.txt,,new.txt,,,\n,sec/op,CI,sec/op,CI,vs base,P\n"
 	for _, test := range []struct {
 		csv  string
-		fail string // part of the error; "" is none
+		fail string // part of the error; "" means no error
 		said string
 	}{
 		{header + "Pair-2,1e-05,2%,1.2e-05,3%,+20.00%,p=0.001 n=10\n", "Pair-2 sec/op +20.00%", "worse: Pair-2"},
@@ -183,7 +183,7 @@ func TestRegress(t *testing.T) {
 			t.Errorf("%s: %v", test.csv, err)
 		}
 		if !strings.Contains(out.String(), test.said) {
-			t.Errorf("%s says %s", test.csv, &out)
+			t.Errorf("%s: output is %s", test.csv, &out)
 		}
 	}
 }

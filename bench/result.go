@@ -7,30 +7,30 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/stats"
 )
 
-// Results are all that a run measured, as docs/performance.json has them.
+// Results holds the measurements of a run, as in docs/performance/results.json.
 type Results struct {
 	Began    time.Time
 	Took     time.Duration
 	Commit   string // of pglock
 	Machine  host.Machine
-	BusyFrom string // how many processes wanted to run when it began, and at its end
+	BusyFrom string // the load average at the start, and at the end
 	BusyTo   string
 	Settings scale
 	Versions map[string]string // of servers, drivers and peers
-	LeftOut  map[string]string // what could not take part, and why
-	Failed   []string          `json:",omitempty"` // what went wrong
+	LeftOut  map[string]string // servers that could not be started, and why
+	Failed   []string          `json:",omitempty"` // errors of scenarios
 
 	Scenarios []Measured
 }
 
-// A Metric is what is measured.
+// A Metric is one measured quantity.
 type Metric struct {
 	Name   string
 	Unit   string // see formatValue
-	Better string // more or less; "" is neither
+	Better string // more or less; "" means neither
 }
 
-// Measured is a scenario that was run.
+// Measured is the result of a scenario.
 type Measured struct {
 	Name, Group, Title, What string
 	Metrics                  []Metric
@@ -39,16 +39,15 @@ type Measured struct {
 	Rows                     []Row
 }
 
-// A Row is a contender and what was measured of it: for each round a value for each
-// metric.
+// A Row is a contender with its measurements: in each round, a value for each metric.
 type Row struct {
 	Name, Label string
-	Aside       bool        `json:",omitempty"`
+	Variant     bool        `json:",omitempty"`
 	Missing     string      `json:",omitempty"`
 	Rounds      [][]float64 `json:",omitempty"`
 }
 
-// values are those of one metric, round by round.
+// values returns the values of one metric, round by round.
 func (r *Row) values(metric int) []float64 {
 	var v []float64
 	for _, round := range r.Rounds {
@@ -61,7 +60,7 @@ func (r *Row) values(metric int) []float64 {
 
 func (r *Row) summary(metric int) stats.Summary { return stats.Summarize(r.values(metric)) }
 
-// find returns the scenario of a name, or nil.
+// find returns the scenario with the given name, or nil.
 func (r *Results) find(name string) *Measured {
 	for i := range r.Scenarios {
 		if r.Scenarios[i].Name == name {
@@ -71,7 +70,7 @@ func (r *Results) find(name string) *Measured {
 	return nil
 }
 
-// row returns the row of a contender that was measured, or nil.
+// row returns the row of a contender, or nil if it was not measured.
 func (m *Measured) row(name string) *Row {
 	for i := range m.Rows {
 		if m.Rows[i].Name == name && len(m.Rows[i].Rounds) > 0 {
@@ -81,7 +80,8 @@ func (m *Measured) row(name string) *Row {
 	return nil
 }
 
-// times is how many times as good as the row ours is, by a metric: as fast, say.
+// times returns how many times better than r ours is by a metric, for example how many
+// times faster.
 func (m *Measured) times(r *Row, metric int) stats.Summary {
 	ours := m.row(m.Ours)
 	if ours == nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// run measures one scenario. The contenders take turns, each round in another order,
-// so that none always comes after the same one.
+// run measures one scenario. The contenders take turns, in a different order each round,
+// so that none always follows the same one.
 func run(ctx context.Context, e *env, s scenario) (_ Measured, err error) {
 	m := Measured{
 		Name: s.name, Group: s.group, Title: s.title, What: s.what,
@@ -27,7 +27,7 @@ func run(ctx context.Context, e *env, s scenario) (_ Measured, err error) {
 		}()
 	}
 	for _, c := range contenders {
-		m.Rows = append(m.Rows, Row{Name: c.name, Label: c.label, Missing: c.missing, Aside: c.aside})
+		m.Rows = append(m.Rows, Row{Name: c.name, Label: c.label, Missing: c.missing, Variant: c.variant})
 	}
 	for round := range e.scale.Rounds {
 		for i := range contenders {
@@ -39,7 +39,7 @@ func run(ctx context.Context, e *env, s scenario) (_ Measured, err error) {
 			if c.measure == nil {
 				continue
 			}
-			runtime.GC() // what another left behind
+			runtime.GC() // collects the garbage of other contenders
 			values, err := c.measure(ctx)
 			if err != nil {
 				return m, fmt.Errorf("%s: %s: %w", s.name, c.name, err)
@@ -53,7 +53,7 @@ func run(ctx context.Context, e *env, s scenario) (_ Measured, err error) {
 	return m, nil
 }
 
-// sample repeats do for d, at least once, and returns how long each took.
+// sample repeats do for d, at least once, and returns how long each call took.
 func sample(ctx context.Context, d time.Duration, do func(context.Context) error) ([]float64, error) {
 	var times []float64
 	for begin := time.Now(); len(times) == 0 || time.Since(begin) < d; {

@@ -11,30 +11,30 @@ import (
 // A scenario is one kind of work.
 type scenario struct {
 	name  string // for the command line
-	group string // the section of the report it is in
+	group string // the section of the report
 	title string
 	what  string // what is done, in a sentence
 
-	metrics []Metric // the first is what contenders are compared by
+	metrics []Metric // contenders are compared by the first
 	ours    string   // the contender that the others are compared with
-	behind  string   // why pglock is not ahead where it is not; "" when there is nothing to explain
+	behind  string   // why a peer is ahead of pglock; "" if there is nothing to explain
 
-	// setup makes ready what all contenders need, until teardown, which may be nil.
+	// setup prepares what all contenders need until teardown, which may be nil.
 	setup func(ctx context.Context, e *env) (contenders []contender, teardown func() error, err error)
 }
 
-// A contender is one of those who do the work of a scenario.
+// A contender is a library that does the work of a scenario.
 type contender struct {
-	name    string // a stable one
+	name    string // stable
 	label   string // for people
 	missing string // why it cannot take part; then measure is nil
-	aside   bool   // shown, but no peer to be compared with: another way to use pglock
+	variant bool   // shown but not compared: another way to use pglock
 
 	// measure does the work once and returns a value for each metric.
 	measure func(ctx context.Context) ([]float64, error)
 }
 
-// An env is what scenarios run in.
+// An env is the environment of a scenario.
 type env struct {
 	host  *host.Host
 	log   io.Writer
@@ -45,16 +45,16 @@ type env struct {
 // A scale is how thorough a run is.
 type scale struct {
 	Name       string
-	Rounds     int           // how often each contender gets its turn
-	Time       time.Duration // how long each turn counts, where work is counted
-	Warm       time.Duration // and how long it is not counted before
-	Once       time.Duration // how long each turn lasts where single times are taken
-	Reps       int           // how many reactions are timed in each turn
-	Grace      time.Duration // of prioritize
+	Rounds     int           // turns of each contender
+	Time       time.Duration // length of a turn that counts operations
+	Warm       time.Duration // warm-up before it, not counted
+	Once       time.Duration // length of a turn that measures single durations
+	Reps       int           // reactions measured in each turn
+	Grace      time.Duration // the wait limit of prioritize
 	Held, Most int           // how many locks "many" and "very many" are
-	Waiters    int           // how many sessions wait in one queue
-	Queue      int           // how many goroutines wait while tries are refused
-	AtMost     int           `json:",omitempty"` // goroutines, whatever a scenario says; 0 is no limit
+	Waiters    int           // sessions that wait in one queue
+	Queue      int           // goroutines that wait while TryLock fails
+	AtMost     int           `json:",omitempty"` // limit on goroutines of every scenario; 0 means no limit
 }
 
 func full() scale {
@@ -72,7 +72,7 @@ func quick() scale {
 	return s
 }
 
-// smoke is for the tests: everything once, and little of it.
+// smoke returns a scale for tests: everything runs once, and briefly.
 func smoke() scale {
 	return scale{
 		Name: "smoke", Rounds: 1, Time: 20 * time.Millisecond,
@@ -81,7 +81,7 @@ func smoke() scale {
 	}
 }
 
-// scenarios are all that there are, in the order of the report.
+// scenarios returns all scenarios, in the order of the report.
 func scenarios(s scale) []scenario {
 	var all []scenario
 	all = append(all, ownKeys()...)

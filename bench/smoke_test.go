@@ -14,7 +14,7 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/peer"
 )
 
-// A test binary is its own worker, as the program is.
+// The test binary starts itself as a worker, as the program does.
 func TestMain(m *testing.M) {
 	if os.Getenv(workerEnv) == "" {
 		os.Exit(m.Run())
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// Every scenario, a few operations each, on real servers; then the whole report. It
-// says nothing of how fast anything is.
+// TestSmoke runs every scenario with a few operations on real servers, and writes the
+// whole report. Its figures mean nothing.
 func TestSmoke(t *testing.T) {
 	var out, log bytes.Buffer
 	s := smoke()
@@ -41,9 +41,9 @@ func TestSmoke(t *testing.T) {
 	t.Log(log.String())
 	for server, why := range r.LeftOut {
 		if os.Getenv("CI") == "true" {
-			t.Errorf("in CI there must be %s: %s", server, why)
+			t.Errorf("CI needs %s: %s", server, why)
 		}
-		t.Logf("LEFT OUT: what needs %s: %s", server, why)
+		t.Logf("SKIPPED: peers that need %s: %s", server, why)
 	}
 	for _, failed := range r.Failed {
 		t.Error(failed)
@@ -56,7 +56,7 @@ func TestSmoke(t *testing.T) {
 	}
 	for _, g := range goals(s) {
 		if g.scenario != all[0].name && r.find(g.scenario) == nil {
-			t.Errorf("the goal %q is about a scenario %s, which there is not", g.work, g.scenario)
+			t.Errorf("the goal %q names the scenario %s, which does not exist", g.work, g.scenario)
 		}
 		if v := g.verdict(r); v.unknown && len(r.LeftOut) == 0 {
 			t.Errorf("the goal %q was not measured: %+v", g.work, v)
@@ -66,7 +66,7 @@ func TestSmoke(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 
-	// The document with its marks is the real one.
+	// Use the real document, with its markers.
 	document := filepath.Join(t.TempDir(), "performance.md")
 	text, err := os.ReadFile("../docs/performance.md")
 	if err != nil {
@@ -103,19 +103,19 @@ func TestSmoke(t *testing.T) {
 		}
 	}
 
-	// Made anew from what was kept, it is the same.
+	// Rendering the stored results again gives the same document.
 	if err := command(t.Context(), []string{"-render", "-document", document}, strings.NewReader(""), &out, &log); err != nil {
 		t.Fatal(err)
 	}
 	if second, err := os.ReadFile(document); err != nil || !bytes.Equal(first, second) {
-		t.Errorf("-render makes another document: %v", err)
+		t.Errorf("-render writes a different document: %v", err)
 	}
 }
 
 func checkScenario(t *testing.T, r *Results, m *Measured) {
 	t.Helper()
 	if m.row(m.Ours) == nil {
-		t.Errorf("%s: nothing was measured of %s", m.Name, m.Ours)
+		t.Errorf("%s: %s was not measured", m.Name, m.Ours)
 	}
 	if !slices.Contains(groups(), m.Group) {
 		t.Errorf("%s: the report has no section %s", m.Name, m.Group)
@@ -147,7 +147,7 @@ func TestChoose(t *testing.T) {
 		}
 	}
 	if _, err := choose(all, "own-6"); err == nil || !strings.Contains(err.Error(), "own-64") {
-		t.Errorf("a scenario that there is not: %v", err)
+		t.Errorf("an unknown scenario: %v", err)
 	}
 }
 

@@ -12,13 +12,13 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/stats"
 )
 
-// startUp is what the command takes, from its start to its end.
+// startUp measures the command from start to exit.
 func startUp() scenario {
 	return scenario{
-		name: "startup", group: "reaction", title: "The command on a quiet server, the whole process",
-		what:    "From the start of the process to its end, with its output thrown away. `pglock key` does not connect: it is what any process of that size takes.",
+		name: "startup", group: "reaction", title: "The command on an idle server, from start to exit",
+		what:    "From the start of the process to its exit, with its output discarded. `pglock key` does not connect, so it shows what any process of that size takes.",
 		metrics: []Metric{{"median", "s", "less"}, {"longest", "s", "less"}}, ours: "ls",
-		behind: "psql is a smaller program, and asks a simpler question.",
+		behind: "psql is a smaller program and runs a simpler query.",
 		setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 			server, err := e.host.Plain(ctx)
 			if err != nil {
@@ -40,10 +40,10 @@ func startUp() scenario {
 					times, err := sample(ctx, 2*e.scale.Once, func(ctx context.Context) error {
 						cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 						cmd.Env, cmd.Dir = environment, dir
-						var said strings.Builder
-						cmd.Stderr = &said
+						var stderr strings.Builder
+						cmd.Stderr = &stderr
 						if err := cmd.Run(); err != nil {
-							return errors.Join(err, errors.New(said.String()))
+							return errors.Join(err, errors.New(stderr.String()))
 						}
 						return nil
 					})
@@ -56,18 +56,18 @@ func startUp() scenario {
 			}
 			all := []contender{
 				command("ls", "pglock ls", binary, "ls"),
-				asideContender(command("key", "pglock key", binary, "key", "nightly-report")),
+				variantContender(command("key", "pglock key", binary, "key", "nightly-report")),
 			}
 			psql, err := exec.LookPath("psql")
 			if err != nil {
-				return append(all, contender{name: "psql", label: "psql", missing: "no psql here"}), nil, nil
+				return append(all, contender{name: "psql", label: "psql", missing: "psql is not installed"}), nil, nil
 			}
 			return append(all, command("psql", "psql -c 'SELECT * FROM pg_locks'", psql, "-X", "-c", "SELECT * FROM pg_locks")), nil, nil
 		},
 	}
 }
 
-// withoutPG is an environment that leads to no server.
+// withoutPG returns the environment without the variables that select a server.
 func withoutPG(environment []string) []string {
 	var kept []string
 	for _, v := range environment {

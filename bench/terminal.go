@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 )
 
-// printMeasured writes a scenario to a terminal.
+// printMeasured prints a scenario to a terminal.
 func printMeasured(w io.Writer, m *Measured) {
 	fmt.Fprintf(w, "\n%s (%s)\n", m.Title, m.Name)
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
@@ -37,7 +37,7 @@ func printMeasured(w io.Writer, m *Measured) {
 	_ = t.Flush() // to a terminal
 }
 
-// printGoals writes the goals that were measured.
+// printGoals prints the goals that were measured.
 func printGoals(w io.Writer, r *Results) {
 	fmt.Fprintln(w, "\nGoals")
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)

@@ -16,11 +16,11 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// The scenarios in which goroutines lock and unlock for a time.
+// The scenarios in which goroutines lock and unlock for a while.
 
 func rateMetrics() []Metric {
 	return []Metric{
-		{"pairs a second", "/s", "more"},
+		{"pairs per second", "/s", "more"},
 		{"median", "s", "less"},
 		{"99th percentile", "s", "less"},
 	}
@@ -35,7 +35,7 @@ func rateValues(r *load.Result) []float64 {
 
 func fairMetrics() []Metric {
 	return []Metric{
-		{"pairs a second", "/s", "more"},
+		{"pairs per second", "/s", "more"},
 		{"slowest of fastest", "ratio", "more"},
 		{"median wait", "s", "less"},
 		{"99th percentile", "s", "less"},
@@ -49,7 +49,7 @@ func fairValues(r *load.Result) []float64 {
 	}
 }
 
-// peers makes contenders of the kinds named; do measures an open one.
+// peers returns contenders for the named kinds; do measures an open peer.
 func peers(at peer.Addresses, names []string, do func(ctx context.Context, k peer.Kind, p peer.Peer) ([]float64, error)) ([]contender, error) {
 	var all []contender
 	for _, name := range names {
@@ -68,7 +68,7 @@ func peers(at peer.Addresses, names []string, do func(ctx context.Context, k pee
 				return do(ctx, k, p)
 			}
 		} else {
-			c.missing = fmt.Sprintf("no %s here", k.Server)
+			c.missing = fmt.Sprintf("%s is not available", k.Server)
 		}
 		all = append(all, c)
 	}
@@ -87,19 +87,19 @@ func (s scale) plan(p load.Plan) load.Plan {
 	return p
 }
 
-// ownKeys is work where nobody wants what another has.
+// ownKeys returns the scenarios in which each goroutine has its own key.
 func ownKeys() []scenario {
 	var all []scenario
 	for _, n := range []int{1, 64, 1024} {
-		title := fmt.Sprintf("%s goroutines, a key of its own for each", thousands(n))
+		title := fmt.Sprintf("%s goroutines, each with its own key", thousands(n))
 		if n == 1 {
 			title = "One goroutine"
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("own-%d", n), group: "own", title: title,
-			what:    "Each goroutine locks and unlocks its own key, over and over; times are those of a lock and its unlock together.",
+			what:    "Each goroutine repeatedly locks and unlocks its own key; times are those of a lock and its unlock together.",
 			metrics: rateMetrics(), ours: "pglock-1",
-			behind: "One goroutine alone has nothing to share a round trip with: it pays for two of them, as everybody does, and for the bookkeeping besides.",
+			behind: "A single goroutine cannot share round trips: it pays for two, as with every library, and for the bookkeeping.",
 			setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 				at, err := e.host.Addresses(ctx)
 				if err != nil {
@@ -107,7 +107,7 @@ func ownKeys() []scenario {
 				}
 				plan := e.scale.plan(load.Plan{Goroutines: n, Key: 1000})
 				if n > 1000 {
-					plan.Time = min(4*plan.Time, max(plan.Time, time.Second)) // each goroutine a few pairs
+					plan.Time = min(4*plan.Time, max(plan.Time, time.Second)) // time for a few pairs of each goroutine
 				}
 				c, err := peers(at, []string{"pglock-1", "pglock", "pgx", "pq", "redsync", "redislock", "etcd"},
 					func(ctx context.Context, _ peer.Kind, p peer.Peer) ([]float64, error) {
@@ -117,28 +117,28 @@ func ownKeys() []scenario {
 						}
 						return rateValues(r), nil
 					})
-				return aside(c, "pglock"), nil, err
+				return markVariants(c, "pglock"), nil, err
 			},
 		})
 	}
 	return all
 }
 
-// aside marks a contender as another way to use pglock.
-func aside(all []contender, names ...string) []contender {
+// markVariants marks contenders that are other ways to use pglock.
+func markVariants(all []contender, names ...string) []contender {
 	for i := range all {
-		all[i].aside = slices.Contains(names, all[i].name)
+		all[i].variant = slices.Contains(names, all[i].name)
 	}
 	return all
 }
 
-// lone is one goroutine beside two bare round trips.
+// lone compares one goroutine with two bare round trips.
 func lone() scenario {
 	return scenario{
-		name: "lone", group: "own", title: "One goroutine, beside two bare round trips",
-		what:    "A lock and an unlock, as two statements that are prepared and run on a connection of one's own: by pgx, and by pgconn beneath it, which is as little as can be done in Go.",
+		name: "lone", group: "own", title: "One goroutine, compared with two bare round trips",
+		what:    "A lock and an unlock as two prepared statements on a dedicated connection: through pgx, and through pgconn below it, which is the minimum in Go.",
 		metrics: rateMetrics(), ours: "pglock",
-		behind: "Two bare round trips are what a lock is made of; what the Locker adds is its registry, the handle, and the reading of every answer.",
+		behind: "A lock consists of two round trips; the Locker adds its registry, the handle and the check of every result.",
 		setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 			at, err := e.host.Addresses(ctx)
 			if err != nil {
@@ -185,7 +185,7 @@ func lone() scenario {
 	}
 }
 
-// sharedKeys is work where goroutines want the same keys.
+// sharedKeys returns the scenarios in which goroutines want the same keys.
 func sharedKeys() []scenario {
 	everybody := []string{"pglock", "pgx", "pq", "redsync", "redsync-eager", "redislock", "redislock-eager", "etcd"}
 	one := func(name, title, what string, names []string, behind string, do func(ctx context.Context, e *env, at peer.Addresses, k peer.Kind, p peer.Peer) (*load.Result, error)) scenario {
@@ -213,34 +213,34 @@ func sharedKeys() []scenario {
 			return load.Run(ctx, p, e.scale.plan(plan))
 		}
 	}
-	const polling = "The Redis libraries poll: who has just unlocked asks again first, and has the lock again, which is fast and lets others starve; see the column of the slowest."
+	const polling = "The Redis libraries poll: the client that has just unlocked is the first to ask again and gets the lock again, which is fast but starves the others; see the column of the slowest."
 	return []scenario{
-		one("one-key", "16 goroutines of one process want one key",
-			"Each locks and unlocks it over and over.", everybody, "",
+		one("one-key", "16 goroutines of one process contend for one key",
+			"Each repeatedly locks and unlocks it.", everybody, "",
 			inProcess(load.Plan{Goroutines: 16, Key: 3000, Keys: 1})),
-		one("processes", "4 processes with 4 goroutines each want one key",
-			"Likewise; each process has its own Locker, pool or client.", everybody, polling,
+		one("processes", "4 processes with 4 goroutines each contend for one key",
+			"The same; each process has its own Locker, pool or client.", everybody, polling,
 			func(ctx context.Context, e *env, at peer.Addresses, k peer.Kind, _ peer.Peer) (*load.Result, error) {
 				plan := e.scale.plan(load.Plan{Goroutines: 4, Key: 3100, Keys: 1})
-				plan.Time *= 2 // the lock goes from process to process, a few times a second
+				plan.Time *= 2 // the lock changes processes only a few times per second
 				processes := 4
 				if e.scale.Name == "smoke" {
 					processes = 2
 				}
 				return runProcesses(ctx, e, processes, job{k.Name, at, plan})
 			}),
-		one("skewed", "64 goroutines choose among 10,000 keys, some of which are much liked",
-			"The keys are chosen by Zipf's law (s = 1.1): one lock in six is of the same key.",
+		one("skewed", "64 goroutines choose among 10,000 keys, some of them far more often",
+			"The keys follow Zipf's law (s = 1.1): one lock in six is for the same key.",
 			everybody, polling,
 			inProcess(load.Plan{Goroutines: 64, Key: 10_000, Keys: 10_000, Skew: 1.1})),
-		one("mixed", "16 goroutines want one key, nine times of ten shared",
-			"The peers in Redis and etcd have no shared locks.",
+		one("mixed", "16 goroutines contend for one key, nine of ten times shared",
+			"The Redis and etcd peers have no shared locks.",
 			[]string{"pglock", "pgx", "pq"}, "",
 			inProcess(load.Plan{Goroutines: 16, Key: 3200, Keys: 1, SharedOfTen: 9})),
 	}
 }
 
-// slowNetwork is the same work as ownKeys where each round trip takes its time.
+// slowNetwork returns the scenarios of ownKeys over a slow network.
 func slowNetwork() []scenario {
 	var all []scenario
 	for _, delay := range []time.Duration{5 * time.Millisecond, 50 * time.Millisecond} {
@@ -251,9 +251,9 @@ func slowNetwork() []scenario {
 			}
 			all = append(all, scenario{
 				name: fmt.Sprintf("slow-%d-%d", delay.Milliseconds(), n), group: "slow", title: title,
-				what:    "Own keys, as above, through a proxy (toxiproxy) that delays all that passes.",
+				what:    "Own keys, as above, through a proxy (toxiproxy) that delays all traffic.",
 				metrics: rateMetrics(), ours: "pglock-1",
-				behind: "Every contender waits for two round trips, and for nothing else.",
+				behind: "Every contender waits for two round trips and nothing else.",
 				setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 					at, stop, err := e.host.Slow(ctx, delay)
 					if err != nil {
@@ -261,7 +261,7 @@ func slowNetwork() []scenario {
 					}
 					plan := e.scale.plan(load.Plan{Goroutines: n, Key: 4000})
 					if e.scale.Name != "smoke" {
-						plan.Time = max(plan.Time, 40*delay) // ten pairs, of one goroutine
+						plan.Time = max(plan.Time, 40*delay) // ten pairs of one goroutine
 						if n > 1000 {
 							plan.Time = max(plan.Time, time.Second)
 						}
@@ -275,12 +275,12 @@ func slowNetwork() []scenario {
 							return rateValues(r), nil
 						})
 					for i := range c {
-						// All lock before any unlocks, since go-redis serves who asks first, first.
+						// go-redis serves requests in order, so all lock before any unlocks.
 						if c[i].name == "redislock" && n > 1000 && delay > 10*time.Millisecond {
-							c[i].measure, c[i].missing = nil, "with 20 connections, a lock and its unlock take 10 s: not measured"
+							c[i].measure, c[i].missing = nil, "not measured: with 20 connections, a lock and its unlock take 10 s"
 						}
 					}
-					return aside(c, "pglock"), func() error { stop(); return nil }, err
+					return markVariants(c, "pglock"), func() error { stop(); return nil }, err
 				},
 			})
 		}
@@ -288,13 +288,13 @@ func slowNetwork() []scenario {
 	return all
 }
 
-// refused is how long a try takes to be refused while many wait.
+// refused measures how long a failing TryLock takes while many goroutines wait.
 func refused(s scale) scenario {
 	return scenario{
-		name: "refused", group: "held", title: fmt.Sprintf("A try is refused while %s goroutines wait for the lock", thousands(s.Queue)),
-		what:    "One goroutine holds the lock, the others wait for it. The time is that of one more who tries without waiting, from another process's Locker, connection or client.",
+		name: "refused", group: "held", title: fmt.Sprintf("A try fails while %s goroutines wait for the lock", thousands(s.Queue)),
+		what:    "One goroutine holds the lock and the others wait for it. The time is that of one more that tries without waiting, with another process's Locker, connection or client.",
 		metrics: []Metric{{"median", "s", "less"}, {"99th percentile", "s", "less"}}, ours: "pglock",
-		behind: "A try is one round trip, whoever asks.",
+		behind: "A try is one round trip for every contender.",
 		setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 			at, err := e.host.Addresses(ctx)
 			if err != nil {
@@ -323,7 +323,7 @@ func refused(s scale) scenario {
 					times, err := sample(ctx, e.scale.Once, func(ctx context.Context) error {
 						h, err := l.TryLock(ctx, key)
 						if h != nil {
-							return errors.New("a lock that is held was granted")
+							return errors.New("a held lock was granted")
 						}
 						return err
 					})
@@ -342,13 +342,13 @@ func refused(s scale) scenario {
 			if err != nil {
 				return nil, nil, err
 			}
-			same[0].name, same[0].label, same[0].aside = "pglock-same", "pglock, from the same process", true
+			same[0].name, same[0].label, same[0].variant = "pglock-same", "pglock, from the same process", true
 			return slices.Insert(all, 1, same[0]), nil, nil
 		},
 	}
 }
 
-// occupy holds a lock and has others wait for it, until free is called.
+// occupy holds a lock while waiters goroutines wait for it, until free is called.
 func occupy(ctx context.Context, p peer.Peer, key int64, waiters int) (free func() error, err error) {
 	l, err := p.Locker(ctx, true)
 	if err != nil {
@@ -366,12 +366,12 @@ func occupy(ctx context.Context, p peer.Peer, key int64, waiters int) (free func
 			if err == nil {
 				err = h.Unlock()
 			} else if waiting.Err() != nil {
-				err = nil // as it should
+				err = nil // as expected
 			}
 			ends <- err
 		}()
 	}
-	// Until all have asked: there is nobody who could be asked about that.
+	// Until all are waiting: not every peer can report that.
 	time.Sleep(150 * time.Millisecond)
 	return func() error {
 		cancel()
@@ -383,7 +383,7 @@ func occupy(ctx context.Context, p peer.Peer, key int64, waiters int) (free func
 	}, nil
 }
 
-// newLocker is a Locker for what only pglock does.
+// newLocker returns a Locker for scenarios that only pglock supports.
 func newLocker(dsn string, opts ...pglock.LockerOption) (*pglock.Locker, error) {
 	return pglock.New(pgxlock.ConnString(dsn), opts...)
 }

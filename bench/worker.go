@@ -15,15 +15,15 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/peer"
 )
 
-// A job is what another process of this program does.
+// A job is the work of another process of this program.
 type job struct {
 	Kind string
 	At   peer.Addresses
 	Plan load.Plan
 }
 
-// work does the job that in tells: it says when it is ready, begins when told to,
-// and writes the result.
+// work reads a job from in, reports that it is ready, waits for the signal to begin, and
+// writes the result.
 func work(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	lines := json.NewDecoder(in)
 	var j job
@@ -44,7 +44,7 @@ func work(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	}
 	var begin string
 	if err := lines.Decode(&begin); err != nil {
-		return err // the one who started it is gone
+		return err // the parent is gone
 	}
 	r, err := load.Run(ctx, p, j.Plan)
 	if err != nil {
@@ -53,31 +53,31 @@ func work(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	return json.NewEncoder(out).Encode(r)
 }
 
-// runProcesses has n processes do the same job at the same time, and adds up what
-// came of it.
+// runProcesses runs the same job in n processes at the same time, and merges the
+// results.
 func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // kills who has not ended
+	defer cancel() // kills processes that have not exited
 	type process struct {
-		cmd  *exec.Cmd
-		in   io.WriteCloser
-		out  *json.Decoder
-		said *strings.Builder // to standard error; to be read when it has ended
+		cmd    *exec.Cmd
+		in     io.WriteCloser
+		out    *json.Decoder
+		stderr *strings.Builder // standard error; read after the process has exited
 	}
 	var all []process
 	defer func() {
 		cancel()
-		for _, p := range all { // killed, where something else went wrong before
-			if e := p.cmd.Wait(); e != nil && p.said.Len() > 0 {
-				err = errors.Join(err, fmt.Errorf("a worker: %w: %s", e, p.said))
+		for _, p := range all { // killed, if something else failed before
+			if e := p.cmd.Wait(); e != nil && p.stderr.Len() > 0 {
+				err = errors.Join(err, fmt.Errorf("a worker: %w: %s", e, p.stderr))
 			}
 		}
 	}()
 	for range n {
 		cmd := exec.CommandContext(ctx, e.self[0], e.self[1:]...)
 		cmd.Env = append(os.Environ(), workerEnv+"=yes")
-		said := new(strings.Builder)
-		cmd.Stderr = said
+		stderr := new(strings.Builder)
+		cmd.Stderr = stderr
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return nil, err
@@ -89,7 +89,7 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, er
 		if err := cmd.Start(); err != nil {
 			return nil, err
 		}
-		all = append(all, process{cmd, in, json.NewDecoder(bufio.NewReader(out)), said})
+		all = append(all, process{cmd, in, json.NewDecoder(bufio.NewReader(out)), stderr})
 		if err := json.NewEncoder(in).Encode(j); err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, er
 	for _, p := range all {
 		var ready string
 		if err := p.out.Decode(&ready); err != nil {
-			return nil, fmt.Errorf("a worker did not get ready: %w", err)
+			return nil, fmt.Errorf("a worker did not become ready: %w", err)
 		}
 	}
 	for _, p := range all {
@@ -109,7 +109,7 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, er
 	for _, p := range all {
 		var r load.Result
 		if err := p.out.Decode(&r); err != nil {
-			return nil, fmt.Errorf("a worker said nothing: %w", err)
+			return nil, fmt.Errorf("a worker wrote no result: %w", err)
 		}
 		sum.Merge(&r)
 	}
@@ -117,11 +117,11 @@ func runProcesses(ctx context.Context, e *env, n int, j job) (_ *load.Result, er
 		p := all[0]
 		all = all[1:]
 		if err := p.cmd.Wait(); err != nil {
-			return nil, fmt.Errorf("a worker: %w: %s", err, p.said)
+			return nil, fmt.Errorf("a worker: %w: %s", err, p.stderr)
 		}
 	}
 	return &sum, nil
 }
 
-// workerEnv tells a process of this program that it is a worker.
+// workerEnv is the environment variable that makes this program a worker.
 const workerEnv = "PGLOCK_BENCH_WORKER"

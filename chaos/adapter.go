@@ -19,16 +19,16 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// An adapter is a way to Postgres: for a Locker's sessions, and for transactions of
-// the worker's own.
+// An adapter connects a worker to Postgres, for the sessions of its Locker and for its
+// own transactions.
 type adapter struct {
 	source pglock.Source
 	begin  func(context.Context) (pglock.Transaction[any], error)
 	close  func()
 }
 
-// adapterNames are the ways that there are. Those with One have a pool of a single
-// connection.
+// adapterNames returns the names of all adapters. Those that end in One have a pool of
+// a single connection.
 func adapterNames() []string {
 	return []string{
 		"pgxlock.Pool", "sqllock.DB/lib/pq", "pgxlock.ConnString", "sqllock.DB/pgx",
@@ -70,7 +70,7 @@ func newAdapter(c workerConfig) (*adapter, error) {
 			return nil, err
 		}
 		db.SetMaxOpenConns(connections)
-		db.SetConnMaxLifetime(3 * time.Second) // which must not concern a Locker
+		db.SetConnMaxLifetime(3 * time.Second) // must not affect a Locker
 		a.close = func() { _ = db.Close() }
 		a.begin = anyTx(sqllock.Begin(db, nil))
 		a.source = sqllock.DB(db)
@@ -78,13 +78,13 @@ func newAdapter(c workerConfig) (*adapter, error) {
 			a.source = sqllock.ConnString(driver, c.DSN)
 		}
 	default:
-		return nil, fmt.Errorf("no adapter is called %q", c.Adapter)
+		return nil, fmt.Errorf("unknown adapter %q", c.Adapter)
 	}
 	a.source = c.Broken.wrap(a.source)
 	return a, nil
 }
 
-// anyTx forgets what the driver calls a transaction.
+// anyTx erases the driver's transaction type.
 func anyTx[T any](begin pglock.Beginner[T]) func(context.Context) (pglock.Transaction[any], error) {
 	return func(ctx context.Context) (pglock.Transaction[any], error) {
 		tx, err := begin(ctx)

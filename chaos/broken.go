@@ -11,23 +11,23 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// Broken says in which way a worker's locks are broken, so that it can be seen that
-// the checker notices.
+// A broken is a way in which a worker's locks are broken on purpose, to test that the
+// checker notices.
 type broken string
 
 const (
-	// lawless takes no locks at all, and believes to have them.
+	// lawless acquires no locks, but acts as if it held them.
 	lawless broken = "lawless"
-	// yesSayer asks, but takes every false of Postgres' for a true.
+	// yesSayer sends its statements, but reads every false from Postgres as true.
 	yesSayer broken = "yes-sayer"
-	// forgetful does not unlock, and believes to have done so.
+	// forgetful does not unlock, but acts as if it had.
 	forgetful broken = "forgetful"
-	// deaf goes on holding when it is told that the lock is lost.
-	deaf broken = "deaf"
+	// ignoring continues to hold after it was notified that the lock is lost.
+	ignoring broken = "ignoring"
 )
 
-// deafFor is how long a deaf worker holds each lock.
-const deafFor = 4 * time.Second
+// ignoringFor is how much longer an ignoring worker holds each lock.
+const ignoringFor = 4 * time.Second
 
 // wrap breaks the sessions of a source.
 func (b broken) wrap(source pglock.Source) pglock.Source {
@@ -61,7 +61,7 @@ func (s brokenSession) Ask(ctx context.Context, sql string, args ...string) (str
 	unlocks := strings.Contains(sql, "advisory_unlock")
 	one := !strings.Contains(sql, "unnest")
 	pid := strconv.FormatUint(uint64(s.PID()), 10) + ":"
-	if !locks && !unlocks || strings.Contains(sql, "pg_locks") { // nor the proof at a session's beginning
+	if !locks && !unlocks || strings.Contains(sql, "pg_locks") { // and not the check when a session is opened
 		return s.Session.Ask(ctx, sql, args...)
 	}
 	switch {

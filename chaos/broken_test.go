@@ -15,8 +15,8 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
-// A checker that cannot fail is worth nothing: one worker of the four has broken
-// locks, and that comes to light, by what is named here.
+// A checker that cannot fail is worth nothing: one of the four workers has broken locks,
+// and the checker must report what is named here.
 func TestBrokenLocksAreFound(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -27,12 +27,11 @@ func TestBrokenLocksAreFound(t *testing.T) {
 		{lawless, []string{"none"}, "two held"},
 		{yesSayer, []string{"none"}, "two held"},
 		{forgetful, []string{"none"}, "left behind"},
-		{deaf, []string{"backend terminated"}, "a holder went on"},
+		{ignoring, []string{"backend terminated"}, "a holder continued"},
 	} {
 		t.Run(string(test.broken), func(t *testing.T) {
 			t.Parallel()
-			// What comes to light depends on who holds what when it breaks: not every
-			// round has to show it.
+			// It depends on timing whether a round shows the fault, so several are run.
 			var wrong string
 			for seed := range uint64(6) {
 				round := Round{
@@ -47,18 +46,18 @@ func TestBrokenLocksAreFound(t *testing.T) {
 					continue
 				}
 				if _, err := os.Stat(result.Dir); result.Dir == "" || err != nil {
-					t.Errorf("the history is gone: %v", err)
+					t.Errorf("the history was removed: %v", err)
 				}
 				if strings.Contains(wrong, test.want) {
 					return
 				}
 			}
-			t.Errorf("a %s lock was not found out: %q", test.broken, wrong)
+			t.Errorf("a lock that is %s was not reported: %q", test.broken, wrong)
 		})
 	}
 }
 
-// What is left behind is seen: a lock, a transaction, a session of nobody's.
+// Everything left behind is reported: a lock, a transaction, a session without an owner.
 func TestLeftBehind(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{})
@@ -73,16 +72,16 @@ func TestLeftBehind(t *testing.T) {
 	}
 	want := func(what string, n int) {
 		t.Helper()
-		left, err := r.awaitNothingLeft(t.Context())
+		left, err := r.awaitNoLeftovers(t.Context())
 		if err != nil || len(left) != n {
-			t.Errorf("%s: left behind are %q, %v; want %d", what, left, err, n)
+			t.Errorf("%s: left behind: %q, %v; want %d", what, left, err, n)
 		}
 	}
 	alive, killed := connect("chaos-w0-1"), connect("chaos-w0-0")
 	want("a session of a process that was killed", 1)
 	killed.Close(t.Context())
 	r.linger = time.Minute
-	want("a session of a worker that lives", 0)
+	want("a session of a living worker", 0)
 	r.linger = time.Millisecond
 	for _, sql := range []string{"BEGIN", "SELECT pg_advisory_lock(1)"} {
 		if _, err := alive.Exec(t.Context(), sql); err != nil {

@@ -12,86 +12,87 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// How a history is judged.
+// How a history is checked.
 //
-// Each key has a history of its own: locks taken and given back, each at some
-// moment between the call and the return of what did it. porcupine looks for an
-// order of these moments in which no exclusive lock is taken while another is
-// held, nor a shared one beside an exclusive one.
+// Each key has its own history of locks that were acquired and released, each at some
+// moment between the call and its return. porcupine searches for an order of these
+// moments in which no exclusive lock is acquired while the key is locked, and no shared
+// lock while it is locked exclusively.
 //
-// A lock is held until its holder gives it back or is told that it is lost. That
-// cannot be kept where Postgres ends a session: it frees the locks at once, and
-// the holder hears of it a moment later (or, asleep, much later). So a lock that
-// was lost, and only such a one, may have ended as soon as a fault began that
-// ends sessions of its worker. How long two claimed to hold the same lock because
-// of that is measured and reported, and it is wrong when it took longer than the
-// holder may take to notice.
+// A lock is held until its holder releases it or is notified that it is lost. Postgres
+// can break this rule: when it ends a session, it frees the locks at once, and the
+// holder is notified a moment later, or much later if it is suspended. So a lost lock,
+// and only a lost lock, may have ended as soon as a fault began that ends sessions of
+// its worker. The time in which two operations claimed the same lock for this reason is
+// measured and reported. It is an error if it exceeds the time that the holder has to
+// notice.
 //
-// The same goes for a lock that was given back without asking Postgres: a shared one
-// that others in the process still hold, and one that went on to the next in the
-// process. Nobody knew yet, so Unlock had no error to return.
+// The same applies to a lock that was released without a statement: a shared lock that
+// others in the process still hold, and a lock that was handed over within the process.
+// The loss was not yet known, so Unlock had no error to return.
 //
-// Black holes, slow networks and sleeping processes are no such faults: there it is
-// the client who gives up, and it tells its holders before it lets go.
+// Black holes, slow networks and suspended processes do not end sessions: in these cases
+// the client gives up, and it notifies its holders before it closes the session.
 
-// A fault is something that was done to the system.
+// A fault is something that the nemesis did to the system.
 type fault struct {
 	Name  string `json:"name"`
 	Begin int64  `json:"begin"`
 	End   int64  `json:"end"`
 
-	// Ends says that it ends sessions, and when it began to; 0 that it does not.
+	// Ends is when the fault began to end sessions, or 0 if it does not end any.
 	Ends   int64  `json:"ends,omitempty"`
-	Worker string `json:"worker,omitempty"` // whose sessions, "" for everybody's
-	PID    int32  `json:"pid,omitempty"`    // only this one, 0 for all of them
+	Worker string `json:"worker,omitempty"` // the affected worker; "" means all
+	PID    int32  `json:"pid,omitempty"`    // the affected session; 0 means all of Worker
 
-	// Asleep is until when the worker was stopped and could not notice anything.
+	// Asleep is the end of the time in which the worker was stopped and could not
+	// notice anything.
 	Asleep int64 `json:"asleep,omitempty"`
-	// Part says that it belongs to the one before, and does not count as another.
+	// Part means that the fault is a part of the previous one, and is not counted.
 	Part bool `json:"part,omitempty"`
 }
 
-// A record is all that is known of a round.
+// A record is everything that is known about a round.
 type record struct {
 	ops    []*op
 	faults []fault
-	rests  []int64       // moments when nobody held anything, as Postgres confirmed
-	notice time.Duration // within which a holder who is awake must notice a loss
+	rests  []int64       // moments when no lock was held, as confirmed by Postgres
+	notice time.Duration // limit for a running holder to notice a loss
 }
 
-// A claim is the time in which somebody said to hold a lock.
+// A claim is the time in which an operation claimed to hold a lock.
 type claim struct {
-	op    *op
-	key   string
-	got   int64 // since when for certain
-	free  int64 // from when on the lock may have been free
-	until int64 // when the holder stopped saying so
-	freed int64 // by when it was free for certain
-	cause *fault
+	op       *op
+	key      string
+	acquired int64 // the lock was certainly held from here
+	free     int64 // the lock may have been free from here
+	until    int64 // the holder claimed the lock until here
+	freed    int64 // the lock was certainly free from here
+	cause    *fault
 }
 
 func (c *claim) String() string {
-	s := fmt.Sprintf("%s, key %s, held from %d, perhaps until %d, said to be until %d", c.op, c.key, c.got, c.free, c.until)
+	s := fmt.Sprintf("%s, key %s, held from %d, perhaps until %d, claimed until %d", c.op, c.key, c.acquired, c.free, c.until)
 	if c.cause != nil {
 		s += fmt.Sprintf(", because of %q at %d", c.cause.Name, c.cause.Ends)
 	}
 	return s
 }
 
-// conflicts reports whether the two may not hold at the same time.
+// conflicts reports whether the two claims exclude each other.
 func (c *claim) conflicts(d *claim) bool {
 	return c.key == d.key && c.op != d.op && (!c.op.shared || !d.op.shared)
 }
 
-// A verdict is what the checker found.
+// A verdict is the result of a check.
 type verdict struct {
 	wrong    []string
 	overlaps []overlap
 	losses   []loss
 }
 
-// An overlap is a time in which two said to hold one lock, because the first had
-// lost it and did not know yet.
+// An overlap is a time in which two operations claimed the same lock, because the first
+// had lost it and was not notified yet.
 type overlap struct {
 	cause *fault
 	long  time.Duration
@@ -100,16 +101,15 @@ type overlap struct {
 // A loss is an operation that lost its locks.
 type loss struct {
 	op    *op
-	cause *fault // nil when nothing was done that explains it
+	cause *fault // nil if no fault explains it
 }
 
-// check judges a round. Where a history is wrong it draws it into dir.
+// check checks a round. It draws each wrong history into dir.
 func (r *record) check(dir string) verdict {
 	var v verdict
 	claims := r.claims(&v)
 	for key, history := range byKey(claims) {
-		// Two ways to the same answer: one finds the pair that is wrong, the
-		// other is not ours.
+		// Check twice: conflicts names the wrong pair, and porcupine is independent.
 		pairs := conflicts(history)
 		for _, pair := range pairs {
 			v.wrong = append(v.wrong, fmt.Sprintf("two held %s at the same time:\n    %v\n    %v", key, pair[0], pair[1]))
@@ -123,51 +123,51 @@ func (r *record) check(dir string) verdict {
 			if err := porcupine.VisualizePath(lockModel(), info, path); err != nil {
 				path = err.Error()
 			}
-			v.wrong = append(v.wrong, fmt.Sprintf("the history of %s is not that of a lock (%s): see %s", key, result, path))
+			v.wrong = append(v.wrong, fmt.Sprintf("the history of %s is not linearizable (%s); see %s", key, result, path))
 		}
 		v.overlaps = append(v.overlaps, r.overlapping(history, &v)...)
 	}
 	return v
 }
 
-// claims makes claims of the operations, and looks at what came of each.
+// claims turns the operations into claims, and checks the outcome of each.
 func (r *record) claims(v *verdict) []*claim {
 	var claims []*claim
 	for _, o := range r.ops {
 		if o.outcome == outOther {
-			v.wrong = append(v.wrong, fmt.Sprintf("%s ended with an error of no known kind: %s", o, o.text))
+			v.wrong = append(v.wrong, fmt.Sprintf("%s returned an unexpected error: %s", o, o.text))
 		}
-		if o.got == 0 {
-			continue // nobody ever said to hold it
+		if o.acquired == 0 {
+			continue // it never held a lock
 		}
-		c := claim{op: o, got: o.got, freed: o.given}
-		for _, t := range []int64{o.told, o.giving, o.died} {
+		c := claim{op: o, acquired: o.acquired, freed: o.released}
+		for _, t := range []int64{o.notified, o.releasing, o.died} {
 			if t != 0 && (c.until == 0 || t < c.until) {
 				c.until = t
 			}
 		}
 		if c.until == 0 {
-			v.wrong = append(v.wrong, fmt.Sprintf("%s: its holding never ended", o))
+			v.wrong = append(v.wrong, fmt.Sprintf("%s never stopped holding", o))
 			continue
 		}
 		c.free = c.until
-		if o.told != 0 || o.given == 0 || o.outcome != outOK {
+		if o.notified != 0 || o.released == 0 || o.outcome != outOK {
 			c.freed = r.restAfter(c.until)
 			if c.cause = r.ended(o, c.until); c.cause != nil {
 				c.free = min(c.free, c.cause.Ends)
 			}
 			if o.transaction() {
-				c.until = c.free // what it did since is undone
+				c.until = c.free // its later work was rolled back
 			}
 		} else if c.cause = r.unnoticed(o); c.cause != nil {
 			c.free = c.cause.Ends
 		}
-		if o.told != 0 || o.outcome == outLost || o.outcome == outUnconfirmed || o.outcome == outBroken {
+		if o.notified != 0 || o.outcome == outLost || o.outcome == outUnconfirmed || o.outcome == outBroken {
 			l := loss{op: o, cause: r.explain(o)}
 			v.losses = append(v.losses, l)
-			text := o.toldText + o.text
+			text := o.notifiedText + o.text
 			if l.cause == nil && !strings.Contains(text, silence) {
-				v.wrong = append(v.wrong, fmt.Sprintf("%s was lost though nothing was done to it: %s", o, text))
+				v.wrong = append(v.wrong, fmt.Sprintf("%s lost its locks without a fault: %s", o, text))
 			}
 		}
 		for _, key := range o.keys {
@@ -179,12 +179,12 @@ func (r *record) claims(v *verdict) []*claim {
 	return claims
 }
 
-// silence is what a loss says when the server did not answer in time. That also
-// happens when the machine has too much to do, and the promise is kept then.
+// silence is the error text of a loss because the server did not respond in time. It
+// also happens on an overloaded machine, which does not break a promise.
 const silence = "no answer within the heartbeat"
 
-// ended is the first fault that may have ended the session that held o's locks by
-// the time until.
+// ended returns the first fault that may have ended the session that held o's locks, at
+// or before the time until.
 func (r *record) ended(o *op, until int64) *fault {
 	var first *fault
 	for i := range r.faults {
@@ -196,16 +196,16 @@ func (r *record) ended(o *op, until int64) *fault {
 	return first
 }
 
-// unnoticed is the first fault that may have ended the session that held o's locks
-// although they were given back without an error.
+// unnoticed returns the first fault that may have ended the session that held o's locks
+// although they were released without an error.
 func (r *record) unnoticed(o *op) *fault {
 	var first *fault
 	for i := range r.faults {
 		f := &r.faults[i]
 		switch {
-		case o.transaction(), f.Ends == 0, f.Ends > o.giving, !r.reaches(f, o):
-		case !o.shared && f.End < o.giving-int64(maxHandOver):
-			// Locks that Postgres granted longer ago do not go from hand to hand.
+		case o.transaction(), f.Ends == 0, f.Ends > o.releasing, !r.reaches(f, o):
+		case !o.shared && f.End < o.releasing-int64(maxHandOver):
+			// Locks that Postgres granted longer ago are not handed over.
 		case first == nil || f.Ends < first.Ends:
 			first = f
 		}
@@ -213,10 +213,10 @@ func (r *record) unnoticed(o *op) *fault {
 	return first
 }
 
-// maxHandOver is the longest HandOver that a worker has.
+// maxHandOver is the longest HandOver of a worker.
 const maxHandOver = 25 * time.Millisecond
 
-// explain is the last fault that may be why o lost its locks.
+// explain returns the last fault that may have made o lose its locks.
 func (r *record) explain(o *op) *fault {
 	var last *fault
 	for i := range r.faults {
@@ -230,9 +230,8 @@ func (r *record) explain(o *op) *fault {
 
 // reaches reports whether f can have ended the session that held o's locks.
 func (r *record) reaches(f *fault, o *op) bool {
-	// Within a process a lock goes from hand to hand, also when its session is gone
-	// and nobody knows: an exclusive one for as long as HandOver says, a shared one
-	// until it is noticed.
+	// Within a process, a lock can be handed over after its session ended, until that
+	// is noticed: an exclusive lock for HandOver, a shared one without that limit.
 	late := int64(maxHandOver)
 	if o.shared {
 		late = int64(r.notice)
@@ -240,8 +239,8 @@ func (r *record) reaches(f *fault, o *op) bool {
 	return r.touches(f, o, late)
 }
 
-// touches reports whether f was done to what o works with, no more than late before
-// o asked.
+// touches reports whether f affected the worker and session of o, at most late before o
+// began.
 func (r *record) touches(f *fault, o *op, late int64) bool {
 	if f.Worker != "" && f.Worker != o.worker {
 		return false
@@ -249,16 +248,16 @@ func (r *record) touches(f *fault, o *op, late int64) bool {
 	if f.PID != 0 && o.pid != 0 && f.PID != o.pid {
 		return false
 	}
-	// At a rest all had been given back, to sessions that were alive.
+	// At a rest, all locks had been released by living sessions.
 	for _, rest := range r.rests {
-		if f.End < rest && rest < o.ask {
+		if f.End < rest && rest < o.requested {
 			return false
 		}
 	}
-	return o.ask-f.End <= late
+	return o.requested-f.End <= late
 }
 
-// restAfter is when everything was free for certain.
+// restAfter returns the first rest after t, when all locks were certainly free.
 func (r *record) restAfter(t int64) int64 {
 	for _, rest := range r.rests {
 		if rest > t {
@@ -276,16 +275,16 @@ func byKey(claims []*claim) map[string][]*claim {
 	return keys
 }
 
-// conflicts are the pairs of claims that exclude each other and were both held.
+// conflicts returns the pairs of claims that exclude each other and were held together.
 func conflicts(history []*claim) (pairs [][2]*claim) {
 	history = slices.Clone(history)
-	slices.SortFunc(history, func(a, b *claim) int { return int(a.got - b.got) })
+	slices.SortFunc(history, func(a, b *claim) int { return int(a.acquired - b.acquired) })
 	var held []*claim
 	for _, c := range history {
-		if c.free < c.got { // it may have been over before its holder knew that it had it
+		if c.free < c.acquired { // it may have ended before its holder learned of the grant
 			continue
 		}
-		held = slices.DeleteFunc(held, func(h *claim) bool { return h.free <= c.got })
+		held = slices.DeleteFunc(held, func(h *claim) bool { return h.free <= c.acquired })
 		for _, h := range held {
 			if h.conflicts(c) {
 				pairs = append(pairs, [2]*claim{h, c})
@@ -296,22 +295,22 @@ func conflicts(history []*claim) (pairs [][2]*claim) {
 	return pairs
 }
 
-// overlapping are the times in which a claim went on after its lock was lost,
-// while somebody else had it.
+// overlapping returns the times in which a claim continued after its lock was lost,
+// while another operation held the lock.
 func (r *record) overlapping(history []*claim, v *verdict) (overlaps []overlap) {
 	history = slices.Clone(history)
-	slices.SortFunc(history, func(a, b *claim) int { return int(a.got - b.got) })
+	slices.SortFunc(history, func(a, b *claim) int { return int(a.acquired - b.acquired) })
 	for i, c := range history {
 		for _, d := range history[i+1:] {
-			if d.got >= c.until {
+			if d.acquired >= c.until {
 				break
 			}
-			begin, end := d.got, min(c.until, d.until)
+			begin, end := d.acquired, min(c.until, d.until)
 			if !c.conflicts(d) || begin >= end {
 				continue
 			}
-			// Who came first has lost the lock, unless that is out of the question:
-			// then these two are a conflict, too.
+			// The first has lost the lock, unless no fault explains that: then these two
+			// are also a conflict.
 			loser, other := c, d
 			if c.cause == nil {
 				loser, other = d, c
@@ -321,14 +320,14 @@ func (r *record) overlapping(history []*claim, v *verdict) (overlaps []overlap) 
 			}
 			overlaps = append(overlaps, overlap{loser.cause, time.Duration(end - begin)})
 			if late := time.Duration(loser.until - r.awake(loser)); late > r.notice {
-				v.wrong = append(v.wrong, fmt.Sprintf("a holder went on for %v after it could know of its loss, while another held the lock:\n    %v\n    %v", late, loser, other))
+				v.wrong = append(v.wrong, fmt.Sprintf("a holder continued for %v after it could know of its loss, while another held the lock:\n    %v\n    %v", late, loser, other))
 			}
 		}
 	}
 	return overlaps
 }
 
-// awake is from when on the holder could know of its loss.
+// awake returns when the holder was first able to know of its loss.
 func (r *record) awake(c *claim) int64 {
 	awake := c.cause.Ends
 	for _, f := range r.faults {
@@ -339,44 +338,45 @@ func (r *record) awake(c *claim) int64 {
 	return awake
 }
 
-// segments cuts the history of a key at the rests, where nobody holds it.
+// segments cuts the history of a key at the rests, when the key is not locked.
 func (r *record) segments(history []*claim) [][]*claim {
 	segments := make([][]*claim, len(r.rests)+1)
 	for _, c := range history {
-		n, _ := slices.BinarySearch(r.rests, c.got)
+		n, _ := slices.BinarySearch(r.rests, c.acquired)
 		segments[n] = append(segments[n], c)
 	}
 	return segments
 }
 
-// A step is what porcupine gets to see: the taking of a lock, or its end.
+// A step is an operation for porcupine: the acquisition of a lock, or its end.
 type step struct {
 	claim *claim
 	id    int
 	take  bool
 }
 
-// operations are the steps of the claims of one key.
+// operations returns the steps of the claims of one key.
 func operations(claims []*claim) []porcupine.Operation {
 	ops := make([]porcupine.Operation, 0, 2*len(claims))
 	for i, c := range claims {
 		ops = append(
 			ops,
-			porcupine.Operation{ClientId: i, Input: step{c, i + 1, true}, Call: c.op.ask, Return: c.got},
-			// The end of what ended before its holder knew that it had it stands behind that all the same.
-			porcupine.Operation{ClientId: i, Input: step{c, i + 1, false}, Call: max(c.free, c.op.ask), Return: max(c.freed, c.free, c.got)},
+			porcupine.Operation{ClientId: i, Input: step{c, i + 1, true}, Call: c.op.requested, Return: c.acquired},
+			// A lock may end before its holder learns of the grant; the end is still recorded after it.
+			porcupine.Operation{ClientId: i, Input: step{c, i + 1, false}, Call: max(c.free, c.op.requested), Return: max(c.freed, c.free, c.acquired)},
 		)
 	}
 	return ops
 }
 
-// A lockState is who holds a lock: one exclusively, or some shared.
+// A lockState holds the holders of a lock: one exclusive, or any number shared.
 type lockState struct {
 	exclusive int
 	shared    []int // sorted
 }
 
-// lockModel is a lock that one may hold exclusively or any number shared.
+// lockModel returns the model of a lock with one exclusive or any number of shared
+// holders.
 func lockModel() porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return lockState{} },
@@ -395,7 +395,7 @@ func lockModel() porcupine.Model {
 			case !shared && s.exclusive == in.id:
 				return true, lockState{}
 			}
-			return false, s // what is not held cannot end
+			return false, s // a lock that is not held cannot end
 		},
 		Equal: func(a, b any) bool {
 			x, y := a.(lockState), b.(lockState)

@@ -14,29 +14,29 @@ import (
 
 const ms = int64(time.Millisecond)
 
-// hold is an operation that held "k" from got to giving.
-func hold(worker string, id, got, giving int64, shared bool) *op {
+// hold returns an operation that held "k" from got to giving.
+func hold(worker string, id, acquired, releasing int64, shared bool) *op {
 	return &op{
 		worker: worker, id: id, verb: "Lock", keys: []string{"k"}, shared: shared,
-		ask: got - 1*ms, got: got, giving: giving, given: giving + 1*ms, outcome: outOK,
+		requested: acquired - 1*ms, acquired: acquired, releasing: releasing, released: releasing + 1*ms, outcome: outOK,
 	}
 }
 
-// lostAt makes it one that was told of its loss.
-func (o *op) lostAt(told int64, text string) *op {
-	o.told, o.giving, o.given, o.outcome, o.toldText = told, told+1, told+2, outLost, text
+// lostAt makes o an operation that was notified of its loss.
+func (o *op) lostAt(notified int64, text string) *op {
+	o.notified, o.releasing, o.released, o.outcome, o.notifiedText = notified, notified+1, notified+2, outLost, text
 	return o
 }
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	const told = "lock lost: terminated"
+	const reason = "lock lost: terminated"
 	terminated := fault{Name: "backend terminated", Begin: 20 * ms, End: 22 * ms, Ends: 20 * ms, Worker: "a"}
 	hole := fault{Name: "black hole", Begin: 20 * ms, End: 90 * ms, Ends: 80 * ms, Worker: "a"}
 	asleep := terminated
 	asleep.Asleep = 9000 * ms
 	killed := hold("a", 1, 10*ms, 0, false)
-	killed.giving, killed.given, killed.outcome, killed.died = 0, 0, "", 30*ms
+	killed.releasing, killed.released, killed.outcome, killed.died = 0, 0, "", 30*ms
 	tx := hold("a", 1, 10*ms, 50*ms, false)
 	tx.verb, tx.outcome, tx.text = "LockTx", outBroken, "EOF"
 	txDone := hold("a", 1, 10*ms, 50*ms, false)
@@ -44,8 +44,8 @@ func TestCheck(t *testing.T) {
 	other := hold("a", 1, 10*ms, 30*ms, false)
 	other.outcome, other.text = outOther, "what?"
 	endless := hold("a", 1, 10*ms, 0, false)
-	endless.giving, endless.given = 0, 0
-	byPID := hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told)
+	endless.releasing, endless.released = 0, 0
+	byPID := hold("a", 1, 10*ms, 0, false).lostAt(40*ms, reason)
 	byPID.pid = 7
 	elsewhere := terminated
 	elsewhere.PID = 8
@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 		ops      []*op
 		faults   []fault
 		rests    []int64
-		wrong    string // part of what is wrong, "" for nothing
+		wrong    string // part of the error; "" means none
 		overlaps int
 		losses   int
 	}{
@@ -68,24 +68,24 @@ func TestCheck(t *testing.T) {
 			ops:   []*op{hold("a", 1, 10*ms, 30*ms, true), hold("b", 1, 20*ms, 40*ms, false)},
 			wrong: "two held k",
 		},
-		"lost by a fault, and taken at once": {
-			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
+		"lost by a fault, then acquired at once": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, reason), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{terminated}, overlaps: 1, losses: 1,
 		},
-		"lost by a fault, but taken before it": {
-			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 15*ms, 50*ms, false)},
+		"lost by a fault, but acquired before it": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, reason), hold("b", 1, 15*ms, 50*ms, false)},
 			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "two held k",
 		},
-		"given back without an error, though a fault was near": {
+		"released without an error after a fault": {
 			ops:    []*op{hold("a", 1, 10*ms, 80*ms, false), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{terminated}, wrong: "two held k",
 		},
-		"shared and given back without asking": {
+		"shared and released without a statement": {
 			ops:    []*op{hold("a", 1, 10*ms, 80*ms, true), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{terminated}, overlaps: 1,
 		},
 		"a fault of another worker": {
-			ops:    []*op{hold("c", 1, 10*ms, 0, false).lostAt(40*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
+			ops:    []*op{hold("c", 1, 10*ms, 0, false).lostAt(40*ms, reason), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{terminated}, losses: 1, wrong: "two held k",
 		},
 		"a fault of another session": {
@@ -93,42 +93,42 @@ func TestCheck(t *testing.T) {
 			faults: []fault{elsewhere}, losses: 1, wrong: "two held k",
 		},
 		"a fault before a rest": {
-			ops:    []*op{hold("a", 1, 30*ms, 0, false).lostAt(60*ms, told), hold("b", 1, 40*ms, 50*ms, false)},
+			ops:    []*op{hold("a", 1, 30*ms, 0, false).lostAt(60*ms, reason), hold("b", 1, 40*ms, 50*ms, false)},
 			faults: []fault{terminated}, rests: []int64{25 * ms}, losses: 1, wrong: "two held k",
 		},
-		"a black hole: told before it is free": {
+		"a black hole: notified before it is free": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence), hold("b", 1, 41*ms, 50*ms, false)},
 			faults: []fault{hole}, losses: 1,
 		},
-		"a black hole: free before it is told": {
+		"a black hole: free before it is notified": {
 			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence), hold("b", 1, 30*ms, 50*ms, false)},
 			faults: []fault{hole}, losses: 1, wrong: "two held k",
 		},
-		"lost for no reason":          {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, told)}, losses: 1, wrong: "nothing was done to it"},
+		"lost for no reason":          {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, reason)}, losses: 1, wrong: "without a fault"},
 		"lost to a machine that hung": {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, silence)}, losses: 1},
-		"deaf": {
-			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(5000*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
-			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "a holder went on",
+		"ignoring the loss": {
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(5000*ms, reason), hold("b", 1, 25*ms, 50*ms, false)},
+			faults: []fault{terminated}, overlaps: 1, losses: 1, wrong: "a holder continued",
 		},
 		"asleep": {
-			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(9001*ms, told), hold("b", 1, 25*ms, 50*ms, false)},
+			ops:    []*op{hold("a", 1, 10*ms, 0, false).lostAt(9001*ms, reason), hold("b", 1, 25*ms, 50*ms, false)},
 			faults: []fault{asleep}, overlaps: 1, losses: 1,
 		},
-		"killed, and taken since":   {ops: []*op{killed, hold("b", 1, 35*ms, 50*ms, false)}},
-		"killed, but taken before":  {ops: []*op{killed, hold("b", 1, 29*ms, 50*ms, false)}, wrong: "two held k"},
+		"killed, then acquired":     {ops: []*op{killed, hold("b", 1, 35*ms, 50*ms, false)}},
+		"killed, acquired before":   {ops: []*op{killed, hold("b", 1, 29*ms, 50*ms, false)}, wrong: "two held k"},
 		"a transaction that failed": {ops: []*op{tx, hold("b", 1, 25*ms, 50*ms, false)}, faults: []fault{terminated}, losses: 1},
 		"a transaction that committed": {
 			ops: []*op{txDone, hold("b", 1, 25*ms, 50*ms, false)}, faults: []fault{terminated}, wrong: "two held k",
 		},
-		"an error of no known kind": {ops: []*op{other}, wrong: "no known kind"},
-		"without an end":            {ops: []*op{endless}, wrong: "never ended"},
+		"an unexpected error": {ops: []*op{other}, wrong: "unexpected error"},
+		"without an end":      {ops: []*op{endless}, wrong: "never stopped holding"},
 		"granted while another certainly held, and lost at once": {
-			// Not even for an instant may it have been granted.
+			// It must not be granted even for an instant.
 			ops: []*op{
-				{worker: "a", id: 1, verb: "Lock", keys: []string{"k"}, ask: 24 * ms, got: 30 * ms, told: 31 * ms, giving: 32 * ms, given: 33 * ms, outcome: outLost, toldText: told},
+				{worker: "a", id: 1, verb: "Lock", keys: []string{"k"}, requested: 24 * ms, acquired: 30 * ms, notified: 31 * ms, releasing: 32 * ms, released: 33 * ms, outcome: outLost, notifiedText: reason},
 				hold("b", 1, 21*ms, 50*ms, false),
 			},
-			faults: []fault{terminated}, losses: 1, overlaps: 1, wrong: "not that of a lock",
+			faults: []fault{terminated}, losses: 1, overlaps: 1, wrong: "not linearizable",
 		},
 	} {
 		r := record{ops: test.ops, faults: test.faults, rests: append(test.rests, 1<<40), notice: 3 * time.Second}
@@ -143,7 +143,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Two checkers, which know nothing of each other, agree about random histories.
+// Two independent checkers agree about random histories.
 func TestCheckersAgree(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -152,17 +152,17 @@ func TestCheckersAgree(t *testing.T) {
 	for range 5000 {
 		var history []*claim
 		for i := range 2 + r.IntN(6) {
-			ask := r.Int64N(40)
-			got := ask + r.Int64N(6)
-			free := got + 1 + r.Int64N(10)
+			requested := r.Int64N(40)
+			acquired := requested + r.Int64N(6)
+			free := acquired + 1 + r.Int64N(10)
 			freed := free + r.Int64N(20)
-			o := &op{worker: fmt.Sprint(i), ask: ask, got: got, shared: r.IntN(2) == 0}
-			history = append(history, &claim{op: o, key: "k", got: got, free: free, until: free, freed: freed})
+			o := &op{worker: fmt.Sprint(i), requested: requested, acquired: acquired, shared: r.IntN(2) == 0}
+			history = append(history, &claim{op: o, key: "k", acquired: acquired, free: free, until: free, freed: freed})
 		}
 		pairs := conflicts(history)
 		if porcupine.CheckOperations(lockModel(), operations(history)) != (len(pairs) == 0) {
 			for _, c := range history {
-				t.Logf("%+v asked %d shared %v", c, c.op.ask, c.op.shared)
+				t.Logf("%+v asked %d shared %v", c, c.op.requested, c.op.shared)
 			}
 			t.Fatalf("seed %d: porcupine does not agree with %v", seed, pairs)
 		}
@@ -173,6 +173,6 @@ func TestCheckersAgree(t *testing.T) {
 		}
 	}
 	if good < 100 || bad < 100 {
-		t.Errorf("%d right and %d wrong histories: that shows little", good, bad)
+		t.Errorf("only %d right and %d wrong histories", good, bad)
 	}
 }

@@ -1,14 +1,13 @@
-// Package chaos proves that locks stay locks while things break: processes take and
-// release them under faults, every operation is recorded, and a checker decides
-// whether the history is one of correct locks.
+// Package chaos tests locks under faults: processes acquire and release locks while
+// faults happen, every operation is recorded, and a checker decides whether the history
+// is that of correct locks.
 //
-// A [Round] starts a server, a proxy for each of a few workers, and the workers: this
-// program again, as other processes (worker.go), which take and give back locks in all
-// ways (verbs.go) and write that down (history.go). Then it does harm, step by step
-// (nemesis.go). Now and then all give back what they have, and Postgres is asked what
-// is left. In the end the histories are judged (check.go, which says how) and counted
-// (table.go).
+// A [Round] starts a server, a few workers, and a proxy for each of them. A worker is
+// this program in another process (worker.go). It acquires and releases locks in every
+// way that pglock has (verbs.go), and records what it does (history.go). The round then
+// causes faults, one after another (nemesis.go). From time to time, all workers release
+// their locks, and Postgres must have none left. At the end, the histories are checked
+// (check.go explains how) and counted (table.go).
 //
-// The tests run each fault once; the program soak runs them at random for as long as
-// it is told.
+// The tests run each fault once; the program soak runs random faults for a given time.
 package chaos

@@ -21,14 +21,14 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// cluster is a primary with a standby, and clients that go to either by a driver.
+// A cluster is a primary with a standby, and the driver that connects to them.
 type cluster struct {
 	t                *testing.T
 	primary, standby *pgserver.Server
 	source           func(dsn string) pglock.Source
 }
 
-// eachDriver runs a test on a cluster of its own for each driver.
+// eachDriver runs a test on a new cluster for each driver.
 func eachDriver(t *testing.T, test func(c *cluster)) {
 	t.Parallel()
 	for name, source := range map[string]func(string) pglock.Source{
@@ -46,7 +46,8 @@ func eachDriver(t *testing.T, test func(c *cluster)) {
 	}
 }
 
-// either names both servers, and asks for the one that takes writes.
+// either returns a connection string with both servers that selects the one that
+// accepts writes.
 func either(first, second *pgserver.Server) string {
 	return fmt.Sprintf("host=%s,%s port=%d,%d user=postgres dbname=postgres sslmode=disable target_session_attrs=read-write",
 		first.Host(), second.Host(), first.Port(), second.Port())
@@ -70,7 +71,7 @@ func (c *cluster) must(err error) {
 func (c *cluster) want(err, want error) {
 	c.t.Helper()
 	if !errors.Is(err, want) {
-		c.t.Fatalf("the error is %v, not %v", err, want)
+		c.t.Fatalf("got error %v, want %v", err, want)
 	}
 }
 
@@ -81,7 +82,7 @@ func (c *cluster) lock(locker *pglock.Locker, key pglock.Key, opts ...pglock.Opt
 	return lock
 }
 
-// heldOn tells whether a server has the lock in its memory.
+// heldOn reports whether the lock is held on a server.
 func (c *cluster) heldOn(server *pgserver.Server, key pglock.Key) (held bool) {
 	c.t.Helper()
 	conn, err := pgx.Connect(c.t.Context(), server.ConnString("postgres"))
@@ -91,7 +92,7 @@ func (c *cluster) heldOn(server *pgserver.Server, key pglock.Key) (held bool) {
 	return held
 }
 
-// pings waits until a Locker has had n more answers from its server.
+// pings waits until a Locker has received n more responses from its server.
 func (c *cluster) pings(locker *pglock.Locker, n uint64) {
 	c.t.Helper()
 	for before := locker.Stats().RoundTrips; locker.Stats().RoundTrips < before+n+1; {
@@ -108,24 +109,24 @@ func (c *cluster) promote() {
 	c.must(c.standby.Promote(c.t.Context()))
 }
 
-// The primary is killed under load and the standby promoted. Whoever held a lock is
-// told by the death of the primary, whoever asks for one gets ErrUnavailable until
-// there is a primary again, and goes on there; nobody ever holds what another holds
-// who has not been told.
+// The primary is killed under load and the standby promoted. Holders are notified when
+// the primary dies. Requests fail with ErrUnavailable until there is a primary again,
+// and then succeed there. A lock is never granted while another holder has not been
+// notified.
 func TestFailoverOfAKilledPrimary(t *testing.T) {
 	eachDriver(t, func(c *cluster) {
 		const lockers, goroutines, keys = 3, 4, 4
 		var (
-			inside   [keys]atomic.Int32 // who holds the key, as far as they know
-			together atomic.Int32       // how often two did
-			stop     atomic.Bool
-			begun    atomic.Bool // there is a new primary
-			before   atomic.Int32
-			after    atomic.Int32
-			first    atomic.Int64 // when the first lock was had there, in Unix nanoseconds
-			mu       sync.Mutex
-			outcomes = map[string]int{}
-			wg       sync.WaitGroup
+			inside         [keys]atomic.Int32 // holders of the key that have not been notified
+			conflicts      atomic.Int32       // how often there were two
+			stop           atomic.Bool
+			promotionBegun atomic.Bool // there is a new primary
+			before         atomic.Int32
+			after          atomic.Int32
+			first          atomic.Int64 // when the first lock was acquired there, in Unix nanoseconds
+			mu             sync.Mutex
+			outcomes       = map[string]int{}
+			wg             sync.WaitGroup
 		)
 		defer wg.Wait()
 		defer stop.Store(true)
@@ -135,10 +136,10 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 				i++
 				err := locker.Do(c.t.Context(), pglock.Int(int64(n)), func(ctx context.Context) error {
 					if inside[n].Add(1) > 1 {
-						together.Add(1)
+						conflicts.Add(1)
 					}
 					defer inside[n].Add(-1)
-					if begun.Load() {
+					if promotionBegun.Load() {
 						first.CompareAndSwap(0, time.Now().UnixNano())
 						after.Add(1)
 					} else {
@@ -188,18 +189,18 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 
 		killed := time.Now()
 		c.must(c.primary.Kill())
-		<-held.Done() // and no promotion is needed for that
-		told := time.Since(killed)
+		<-held.Done() // before any promotion
+		notified := time.Since(killed)
 		c.want(held.Err(), pglock.ErrLost)
 		c.want(<-waiting, pglock.ErrUnavailable)
 		_, err := holder.TryLock(c.t.Context(), pglock.Name("another"))
 		c.want(err, pglock.ErrUnavailable)
-		for _, locker := range all { // and so is everybody else
-			reach(c, "all to be told", func() bool { return locker.Stats().Held == 0 })
+		for _, locker := range all { // and so are all other holders
+			reach(c, "all holders to be notified", func() bool { return locker.Stats().Held == 0 })
 		}
 
 		promoting := time.Now()
-		begun.Store(true)
+		promotionBegun.Store(true)
 		c.promote()
 		promoted := time.Since(promoting)
 		again := c.lock(waiter, long)
@@ -210,21 +211,21 @@ func TestFailoverOfAKilledPrimary(t *testing.T) {
 		c.must(again.Unlock())
 		stop.Store(true)
 		wg.Wait()
-		if n := together.Load(); n > 0 {
-			c.t.Errorf("%d times two held the same lock", n)
+		if n := conflicts.Load(); n > 0 {
+			c.t.Errorf("two held the same lock %d times", n)
 		}
 		for n := range keys {
 			if c.heldOn(c.standby, pglock.Int(int64(n))) {
 				c.t.Errorf("lock %d is left", n)
 			}
 		}
-		c.t.Logf("told %v after the kill; promoting took %v, the first lock was had %v after its beginning; %v",
-			told, promoted, time.Unix(0, first.Load()).Sub(promoting), outcomes)
+		c.t.Logf("notified %v after the kill; promotion took %v, the first lock was acquired %v after its start; %v",
+			notified, promoted, time.Unix(0, first.Load()).Sub(promoting), outcomes)
 	})
 }
 
-// The standby is promoted while the primary goes on: two servers grant the same
-// lock, and nobody is told, until somebody stops the old one.
+// The standby is promoted while the primary keeps running: two servers grant the same
+// lock, and no holder is notified until the old primary is stopped.
 func TestFailoverWhileThePrimaryLives(t *testing.T) {
 	eachDriver(t, func(c *cluster) {
 		key := pglock.Name("job")
@@ -235,23 +236,23 @@ func TestFailoverWhileThePrimaryLives(t *testing.T) {
 		newLock := c.lock(newer, key, pglock.NoWait())
 		c.pings(old, 3)
 		if err := errors.Join(oldLock.Err(), newLock.Err()); err != nil {
-			c.t.Fatal("somebody was told:", err)
+			c.t.Fatal("a holder was notified:", err)
 		}
 		if !c.heldOn(c.primary, key) || !c.heldOn(c.standby, key) {
 			c.t.Fatal("the lock is not held twice")
 		}
-		// A Locker stays with the server that it is connected to, and who names both
-		// servers gets the one named first: neither keeps out the old primary.
+		// A Locker stays with the server that it is connected to, and a connection string
+		// with both servers selects the first: neither avoids the old primary.
 		other := pglock.Name("other")
 		stale := c.lock(old, other)
 		late := c.lock(c.locker(either(c.primary, c.standby)), pglock.Name("late"))
 		if !c.heldOn(c.primary, other) || c.heldOn(c.standby, other) || !c.heldOn(c.primary, late.Key()) {
-			c.t.Fatal("they are not on the old primary")
+			c.t.Fatal("the locks are not on the old primary")
 		}
 		c.must(late.Unlock())
 		c.must(stale.Unlock())
 
-		// Fencing the old primary is what ends it.
+		// Only fencing the old primary ends this.
 		c.must(c.primary.Kill())
 		<-oldLock.Done()
 		c.want(oldLock.Err(), pglock.ErrLost)
@@ -263,9 +264,9 @@ func TestFailoverWhileThePrimaryLives(t *testing.T) {
 	})
 }
 
-// The machine of the primary is cut off and the standby promoted. The holder is told
-// by its heartbeat and not before, whatever the promotion takes: with a heartbeat
-// that is longer than that, two hold the same lock meanwhile.
+// The machine of the primary is cut off and the standby promoted. The holder is notified
+// by its heartbeat and not before. If the heartbeat is longer than the promotion takes,
+// two hold the same lock in the meantime.
 func TestFailoverOfAPrimaryThatIsCutOff(t *testing.T) {
 	eachDriver(t, func(c *cluster) {
 		proxy, err := chaos.NewProxy(fmt.Sprintf("127.0.0.1:%d", c.primary.Port()))
@@ -286,10 +287,10 @@ func TestFailoverOfAPrimaryThatIsCutOff(t *testing.T) {
 		c.must(taken.Err())
 		<-quick.Done()
 		c.want(quick.Err(), pglock.ErrLost)
-		c.t.Logf("after the cut: the same lock granted by the promoted server: %v; told by a heartbeat of 1s: %v", granted, time.Since(cut))
+		c.t.Logf("after the cut: the promoted server granted the same lock: %v; notified by a heartbeat of 1s: %v", granted, time.Since(cut))
 		c.must(c.lock(newer, quickKey).Unlock())
 		c.must(taken.Unlock())
-		// The network is back, and with it what it had swallowed is gone.
+		// The network is back, but what it dropped is lost.
 		proxy.Heal()
 		if err := slow.Unlock(); !errors.Is(err, pglock.ErrLost) && !errors.Is(err, pglock.ErrUnconfirmed) {
 			c.t.Errorf("unlocking on a session that was cut off: %v", err)
@@ -297,8 +298,8 @@ func TestFailoverOfAPrimaryThatIsCutOff(t *testing.T) {
 	})
 }
 
-// A standby grants no locks, however they are asked for, and does once it is
-// promoted, to the same Locker.
+// A standby grants no locks in any way. Once promoted, it grants them to the same
+// Locker.
 func TestFailoverOfALockerAtTheStandby(t *testing.T) {
 	eachDriver(t, func(c *cluster) {
 		key := pglock.Name("job")
@@ -315,7 +316,7 @@ func TestFailoverOfALockerAtTheStandby(t *testing.T) {
 		_, err = picky.Lock(c.t.Context(), key)
 		c.want(err, pglock.ErrUnavailable)
 		if c.heldOn(c.standby, key) {
-			c.t.Fatal("the standby has the lock")
+			c.t.Fatal("the lock is held on the standby")
 		}
 		c.promote()
 		held := c.lock(locker, key)
@@ -326,7 +327,7 @@ func TestFailoverOfALockerAtTheStandby(t *testing.T) {
 	})
 }
 
-// reach waits until something is so. The test's own time bounds it.
+// reach waits until reached returns true. The time limit of the test bounds the wait.
 func reach(c *cluster, what string, reached func() bool) {
 	c.t.Helper()
 	for !reached() {

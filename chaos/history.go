@@ -14,63 +14,63 @@ import (
 	"sync/atomic"
 )
 
-// A history is a folder with a file for each worker, and one for what was done to
-// them. A file has an event on each line, written with a single write before the
-// worker goes on: what the kernel has been given outlives a kill -9. What a worker
-// is about to do is written before it does it, and what came of it afterwards; so
-// of a worker that was killed nothing is believed but what it had written.
+// A history is a directory with a file for each worker, and one for the faults. A file
+// has an event on each line, written with a single write before the worker continues:
+// what was passed to the kernel survives a kill -9. A worker writes what it is about to
+// do before it does it, and the outcome afterwards. So a killed worker is judged only by
+// what it had written.
 
 // An event is one line of a history. Times are in nanoseconds of the machine's
 // monotonic clock, which is the same for all processes.
 type event struct {
 	Time int64     `json:"t"`
 	Kind eventKind `json:"e"`
-	Op   int64     `json:"op,omitempty"` // which operation of the worker's
+	Op   int64     `json:"op,omitempty"` // the number of the operation in its worker
 
-	// Of ask.
+	// For request.
 	Verb   string   `json:"verb,omitempty"`
 	Keys   []string `json:"keys,omitempty"`
 	Shared bool     `json:"shared,omitempty"`
-	Cancel bool     `json:"cancel,omitempty"` // its ctx is to be cancelled while it waits
+	Cancel bool     `json:"cancel,omitempty"` // its ctx will be canceled while it waits
 
-	PID     int32   `json:"pid,omitempty"`     // of got: the backend that holds it, where that is known
-	Outcome outcome `json:"outcome,omitempty"` // of no and given
-	Text    string  `json:"text,omitempty"`    // of no, told, given and wrong: what was said
+	PID     int32   `json:"pid,omitempty"`     // for acquired: the backend that holds the locks, if known
+	Outcome outcome `json:"outcome,omitempty"` // for failed and released
+	Text    string  `json:"text,omitempty"`    // for failed, notified, released and wrong: the error
 }
 
 type eventKind string
 
 const (
-	evAsk    eventKind = "ask"    // about to ask for locks
-	evGot    eventKind = "got"    // they are had
-	evNo     eventKind = "no"     // they are not
-	evTold   eventKind = "told"   // the holder was told that they are lost
-	evGiving eventKind = "giving" // about to give them back
-	evGiven  eventKind = "given"  // that has returned
-	evWrong  eventKind = "wrong"  // the worker saw a promise broken
+	evRequest   eventKind = "request"   // about to ask for locks
+	evAcquired  eventKind = "acquired"  // acquired
+	evFailed    eventKind = "failed"    // not acquired
+	evNotified  eventKind = "notified"  // the holder was notified that the locks are lost
+	evReleasing eventKind = "releasing" // about to release them
+	evReleased  eventKind = "released"  // the release returned
+	evWrong     eventKind = "wrong"     // the worker saw a broken promise
 )
 
-// An outcome is what an error stands for.
+// An outcome classifies an error.
 type outcome string
 
 const (
 	outOK          outcome = "ok"
-	outHeld        outcome = "held"        // another holds it
-	outCancelled   outcome = "cancelled"   // ctx ended the wait
-	outDown        outcome = "unavailable" // no session to be had
-	outFull        outcome = "full"        // the lock table is
+	outHeld        outcome = "held"        // another operation holds the lock
+	outCanceled    outcome = "canceled"    // ctx ended the wait
+	outDown        outcome = "unavailable" // no session could be opened
+	outFull        outcome = "full"        // the lock table is full
 	outDeadlock    outcome = "deadlock"
-	outBroken      outcome = "broken" // the connection of a transaction of the worker's own
+	outBroken      outcome = "broken" // the connection of the worker's transaction broke
 	outLost        outcome = "lost"
 	outUnconfirmed outcome = "unconfirmed"
-	outOther       outcome = "other" // which is wrong
+	outOther       outcome = "other" // an unexpected error
 )
 
 // A recorder writes the history of a worker.
 type recorder struct {
 	lastOp atomic.Int64
 
-	mu   sync.Mutex // one line at a time
+	mu   sync.Mutex // serializes lines; guards err
 	file *os.File
 	err  error // the first failure
 }
@@ -83,7 +83,7 @@ func newRecorder(path string) (*recorder, error) {
 	return &recorder{file: file}, nil
 }
 
-// op is the number of a new operation.
+// op returns the number of a new operation.
 func (r *recorder) op() int64 { return r.lastOp.Add(1) }
 
 func (r *recorder) write(e event) {
@@ -96,7 +96,7 @@ func (r *recorder) write(e event) {
 	r.err = errors.Join(r.err, err)
 }
 
-// wrong records a promise that the worker saw broken.
+// wrong records a broken promise.
 func (r *recorder) wrong(op int64, format string, args ...any) {
 	r.write(event{Time: now(), Kind: evWrong, Op: op, Text: fmt.Sprintf(format, args...)})
 }
@@ -107,34 +107,34 @@ func (r *recorder) close() error {
 	return errors.Join(r.err, r.file.Close())
 }
 
-// An op is an operation of a worker: the taking of some locks, the holding, and
-// the giving back. Times that did not come are 0.
+// An op is an operation of a worker: it acquires, holds and releases some locks. The
+// times of events that did not happen are 0.
 type op struct {
-	worker   string
-	id       int64
-	verb     string
-	keys     []string
-	shared   bool
-	cancel   bool
-	pid      int32
-	ask      int64
-	got      int64
-	told     int64
-	giving   int64
-	given    int64 // with what came of it in outcome
-	no       int64 // likewise
-	outcome  outcome
-	text     string
-	toldText string
-	died     int64 // when its worker was killed, if the operation was not over
+	worker       string
+	id           int64
+	verb         string
+	keys         []string
+	shared       bool
+	cancel       bool
+	pid          int32
+	requested    int64
+	acquired     int64
+	notified     int64
+	releasing    int64
+	released     int64 // with the result in outcome
+	failed       int64 // with the result in outcome
+	outcome      outcome
+	text         string
+	notifiedText string
+	died         int64 // when its worker was killed during the operation
 }
 
-// transaction reports whether the locks are a transaction's: those are not told
-// of a loss, and what they guard is undone by it.
+// transaction reports whether a transaction holds the locks. It is not notified of a
+// loss; the loss rolls back what it did.
 func (o *op) transaction() bool { return isTx(o.verb) }
 
-// over is when the operation ended, or since when it cannot go on.
-func (o *op) over() int64 { return max(o.no, o.given, o.died) }
+// over returns when the operation ended or its worker died, or 0.
+func (o *op) over() int64 { return max(o.failed, o.released, o.died) }
 
 func (o *op) String() string {
 	mode := "exclusive"
@@ -144,13 +144,14 @@ func (o *op) String() string {
 	return fmt.Sprintf("%s#%d %s %v %s", o.worker, o.id, o.verb, o.keys, mode)
 }
 
-// A life is a worker process, from its beginning to its end.
+// A life is a worker process, from its start to its exit.
 type life struct {
 	worker string
-	killed int64 // when it was about to be killed, 0 for never
+	killed int64 // just before it was killed; 0 if it was not
 }
 
-// readHistory reads the operations of the workers, and what they saw broken.
+// readHistory returns the operations of the workers, and the broken promises that they
+// saw.
 func readHistory(dir string, lives []life) (ops []*op, wrong []string, err error) {
 	for _, l := range lives {
 		o, w, err := readLife(filepath.Join(dir, l.worker+".jsonl"), l)
@@ -159,7 +160,7 @@ func readHistory(dir string, lives []life) (ops []*op, wrong []string, err error
 		}
 		ops, wrong = append(ops, o...), append(wrong, w...)
 	}
-	slices.SortFunc(ops, func(a, b *op) int { return int(a.ask - b.ask) })
+	slices.SortFunc(ops, func(a, b *op) int { return int(a.requested - b.requested) })
 	return ops, wrong, nil
 }
 
@@ -175,7 +176,7 @@ func readLife(path string, l life) (ops []*op, wrong []string, err error) {
 	byID := make(map[int64]*op)
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
-	var torn error // a line that was cut off, which can only be the last one of a killed worker
+	var torn error // an incomplete line, allowed only as the last line of a killed worker
 	for lines.Scan() {
 		if torn != nil {
 			return nil, nil, torn
@@ -193,26 +194,26 @@ func readLife(path string, l life) (ops []*op, wrong []string, err error) {
 			continue
 		}
 		o := byID[e.Op]
-		if (o == nil) != (e.Kind == evAsk) {
-			return nil, nil, fmt.Errorf("chaos: %s: %q does not fit what stands before it", path, lines.Text())
+		if (o == nil) != (e.Kind == evRequest) {
+			return nil, nil, fmt.Errorf("chaos: %s: %q does not fit the lines before it", path, lines.Text())
 		}
 		switch e.Kind {
-		case evAsk:
-			o = &op{worker: l.worker, id: e.Op, verb: e.Verb, keys: e.Keys, shared: e.Shared, cancel: e.Cancel, ask: e.Time}
+		case evRequest:
+			o = &op{worker: l.worker, id: e.Op, verb: e.Verb, keys: e.Keys, shared: e.Shared, cancel: e.Cancel, requested: e.Time}
 			byID[e.Op] = o
 			ops = append(ops, o)
-		case evGot:
-			o.got, o.pid = e.Time, e.PID
-		case evNo:
-			o.no, o.outcome, o.text = e.Time, e.Outcome, e.Text
-		case evTold:
-			o.told, o.toldText = e.Time, e.Text
-		case evGiving:
-			o.giving = e.Time
-		case evGiven:
-			o.given, o.outcome, o.text = e.Time, e.Outcome, e.Text
+		case evAcquired:
+			o.acquired, o.pid = e.Time, e.PID
+		case evFailed:
+			o.failed, o.outcome, o.text = e.Time, e.Outcome, e.Text
+		case evNotified:
+			o.notified, o.notifiedText = e.Time, e.Text
+		case evReleasing:
+			o.releasing = e.Time
+		case evReleased:
+			o.released, o.outcome, o.text = e.Time, e.Outcome, e.Text
 		default:
-			return nil, nil, fmt.Errorf("chaos: %s: %q is no event", path, lines.Text())
+			return nil, nil, fmt.Errorf("chaos: %s: %q is not an event", path, lines.Text())
 		}
 	}
 	for _, o := range ops {

@@ -17,14 +17,13 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// A kind of fault. act does it, and returns when what it did is undone, if that is
-// to be.
+// A kind is a kind of fault. act causes the fault and returns after it is over.
 type kind struct {
 	name string
 	act  func(*nemesis, context.Context, *rand.Rand) error
 }
 
-// kinds are all faults, in the order of a deterministic round.
+// kinds returns all kinds of faults, in the order of a deterministic round.
 func kinds() []kind {
 	return []kind{
 		{"none", (*nemesis).nothing},
@@ -54,7 +53,8 @@ func kinds() []kind {
 	}
 }
 
-// KindNames are the names of all faults, in the order of a deterministic round.
+// KindNames returns the names of all kinds of faults, in the order of a deterministic
+// round.
 func KindNames() []string {
 	var names []string
 	for _, k := range kinds() {
@@ -63,7 +63,7 @@ func KindNames() []string {
 	return names
 }
 
-// A nemesis does harm, and keeps a record of it.
+// A nemesis causes faults and records them.
 type nemesis struct {
 	*round
 	faults []fault
@@ -71,15 +71,15 @@ type nemesis struct {
 
 func (n *nemesis) record(f fault) { n.faults = append(n.faults, f) }
 
-// pick is one of the workers.
+// pick returns the index of a random worker.
 func (n *nemesis) pick(r *rand.Rand) int { return r.IntN(len(n.processes)) }
 
-// between is a time from least to least+spread.
+// between returns a random time from least to least+spread.
 func between(r *rand.Rand, least, spread time.Duration) time.Duration {
 	return least + time.Duration(r.Int64N(int64(spread)+1))
 }
 
-// sleep waits, or returns why it need not.
+// sleep waits for d. It returns the cause if ctx is done before.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -97,14 +97,14 @@ func (n *nemesis) nothing(ctx context.Context, r *rand.Rand) error {
 	return err
 }
 
-// A backend is a session of a worker's.
+// A backend is a session of a worker.
 type backend struct {
 	pid    int32
 	worker string
 }
 
-// backends are the sessions of one worker, or of all with "w": those that hold locks
-// first.
+// backends returns the sessions of the workers whose names begin with worker, those that
+// hold locks first.
 func (n *nemesis) backends(ctx context.Context, worker string) ([]backend, error) {
 	admin, err := n.admin(ctx)
 	if err != nil {
@@ -153,7 +153,7 @@ func (n *nemesis) end(ctx context.Context, b backend, f fault) error {
 func (n *nemesis) terminate(ctx context.Context, r *rand.Rand) error {
 	whose := "w"
 	if n.broken != "" {
-		whose += fmt.Sprint(theBroken) // who is to be found out
+		whose += fmt.Sprint(brokenWorker) // the worker to detect
 	}
 	for range 4 + r.IntN(8) {
 		all, err := n.backends(ctx, whose)
@@ -226,8 +226,8 @@ func (n *nemesis) slow(ctx context.Context, r *rand.Rand) error {
 	return err
 }
 
-// blackHole swallows what a worker and the server say to each other. The end of it
-// closes the connections that are still there.
+// blackHole drops all traffic between a worker and the server. When it ends, it closes
+// the connections that are still open.
 func (n *nemesis) blackHole(ctx context.Context, r *rand.Rand, name string, least, spread time.Duration) error {
 	worker := n.pick(r)
 	f := fault{Name: name, Begin: now(), Worker: n.processes[worker].config.Name}
@@ -262,14 +262,14 @@ func (n *nemesis) pause(ctx context.Context, r *rand.Rand) error {
 	return n.paused(ctx, r, "process paused (SIGSTOP)", func(backend) error { return nil })
 }
 
-// pauseAndTerminate ends the sessions of a worker that cannot notice.
+// pauseAndTerminate ends the sessions of a stopped worker, which cannot notice.
 func (n *nemesis) pauseAndTerminate(ctx context.Context, r *rand.Rand) error {
 	const name = "process paused, its backends terminated"
 	return n.paused(ctx, r, name, func(b backend) error { return n.end(ctx, b, fault{Name: name, Part: true}) })
 }
 
-// paused stops a worker for longer than its heartbeat, and does something to each
-// of its backends meanwhile.
+// paused stops a worker for longer than its heartbeat, and calls each for each of its
+// backends during that time.
 func (n *nemesis) paused(ctx context.Context, r *rand.Rand, name string, each func(backend) error) error {
 	p := n.processes[n.pick(r)]
 	at := len(n.faults)
@@ -295,10 +295,10 @@ func (n *nemesis) paused(ctx context.Context, r *rand.Rand, name string, each fu
 	return err
 }
 
-// useUpConnections takes all connections that the server has, and those that a
-// worker has to give up.
+// useUpConnections opens all connections that the server allows, including those that
+// it takes from a worker.
 func (n *nemesis) useUpConnections(ctx context.Context, r *rand.Rand) error {
-	if _, err := n.admin(ctx); err != nil { // while there is one
+	if _, err := n.admin(ctx); err != nil { // before none is left
 		return err
 	}
 	f := fault{Name: "connections used up", Begin: now()}
@@ -340,7 +340,7 @@ func (n *nemesis) useUpConnections(ctx context.Context, r *rand.Rand) error {
 	return nil
 }
 
-// fillLockTable takes locks until the server has no room for more.
+// fillLockTable acquires locks until the server's lock table is full.
 func (n *nemesis) fillLockTable(ctx context.Context, r *rand.Rand) error {
 	f := fault{Name: "lock table full", Begin: now()}
 	conn, err := pgx.Connect(ctx, n.server.ConnString("postgres")+" application_name=chaos-nemesis")
@@ -355,15 +355,15 @@ func (n *nemesis) fillLockTable(ctx context.Context, r *rand.Rand) error {
 	const many = 10_000
 	base := 0
 	fill := func() error {
-		base += many // those that it has already would be granted again
+		base += many // locks that it already holds would be granted again
 		_, err := conn.Exec(ctx, `SELECT count(pg_advisory_lock(n)) FROM generate_series($1::int, $1 + $2::int) n`, base, many)
 		var pgErr *pgconn.PgError
 		if errors.As(err, &pgErr) && pgErr.Code == "53200" {
-			return nil // and those that it got it keeps
+			return nil // it keeps the locks that it acquired
 		}
-		return fmt.Errorf("the lock table does not get full: %w", err)
+		return fmt.Errorf("the lock table did not become full: %w", err)
 	}
-	// What others give back meanwhile is taken, too.
+	// Also acquire what others release in the meantime.
 	for range 10 {
 		if err := fill(); err != nil {
 			return err

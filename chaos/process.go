@@ -16,22 +16,22 @@ import (
 	"time"
 )
 
-// patience is how long a worker may take to do what it is told. Every operation is
-// bounded by a few seconds; the rest is for a machine that has other things to do.
-const patience = time.Minute
+// commandTimeout limits how long a worker may take for a command. Every operation is bounded
+// by a few seconds; the rest is for busy machines.
+const commandTimeout = time.Minute
 
-// A process is a worker that runs.
+// A process is a running worker.
 type process struct {
 	config  workerConfig
 	cmd     *exec.Cmd
 	in      *os.File
-	lines   chan string // what it says, closed when it says no more
-	log     string      // where its standard error goes
-	killed  int64       // when it was about to be killed
+	lines   chan string // its standard output, closed at the end
+	log     string      // the file with its standard error
+	killed  int64       // just before it was killed, or 0
 	stopped bool        // by SIGSTOP
 }
 
-// startWorker starts this program again, as a worker, which begins at the first "go".
+// startWorker starts this program again as a worker, which waits for the first "go".
 func startWorker(c workerConfig) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -53,12 +53,12 @@ func startWorker(c workerConfig) (*process, error) {
 	}
 	defer inEnd.Close()
 	p.in = in
-	// It ends when its input does, so it needs no ctx.
+	// It exits when its input ends, so it needs no ctx.
 	p.cmd = exec.CommandContext(context.Background(), self)
 	p.cmd.Env = append(os.Environ(), workerEnv+"="+string(text))
 	p.cmd.Stdin, p.cmd.Stderr = inEnd, log
-	// Should this program be killed while a worker is stopped, the kernel wakes and
-	// ends it if it is in a process group of its own.
+	// If this program is killed while a worker is stopped, the kernel continues and ends
+	// the worker, provided that it has its own process group.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {
@@ -80,8 +80,8 @@ func startWorker(c workerConfig) (*process, error) {
 	return p, nil
 }
 
-// tell tells the worker something, and waits until it has done it.
-func (p *process) tell(word string) error {
+// send sends a command to the worker, and waits until it is done.
+func (p *process) send(word string) error {
 	if _, err := fmt.Fprintln(p.in, word); err != nil {
 		return p.failure(word, err)
 	}
@@ -89,27 +89,27 @@ func (p *process) tell(word string) error {
 }
 
 func (p *process) expect(word string) error {
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(commandTimeout)
 	defer timer.Stop()
 	select {
 	case line, ok := <-p.lines:
 		switch {
 		case !ok:
-			return p.failure(word, errors.New("it has ended"))
+			return p.failure(word, errors.New("it exited"))
 		case line != word:
-			return p.failure(word, fmt.Errorf("it said %q", line))
+			return p.failure(word, fmt.Errorf("it replied %q", line))
 		}
 		return nil
 	case <-timer.C:
-		_ = p.signal(syscall.SIGQUIT) // what its goroutines do goes into its log
+		_ = p.signal(syscall.SIGQUIT) // writes its goroutines into its log
 		for range p.lines {
 		}
-		return p.failure(word, errors.New("it did not answer"))
+		return p.failure(word, errors.New("no reply"))
 	}
 }
 
 func (p *process) failure(word string, err error) error {
-	return fmt.Errorf("worker %s, told to %q: %w; see %s", p.config.Name, word, err, p.log)
+	return fmt.Errorf("worker %s: command %q: %w; see %s", p.config.Name, word, err, p.log)
 }
 
 func (p *process) signal(s syscall.Signal) error {
@@ -117,7 +117,7 @@ func (p *process) signal(s syscall.Signal) error {
 	return p.cmd.Process.Signal(s)
 }
 
-// kill ends the worker with a kill -9.
+// kill ends the worker with SIGKILL.
 func (p *process) kill() error {
 	p.killed = now()
 	if err := p.signal(syscall.SIGKILL); err != nil {
@@ -126,14 +126,14 @@ func (p *process) kill() error {
 	return p.end()
 }
 
-// end ends the worker, however it stands with it, and returns how it ended if that
-// was not as it should be.
+// end ends the worker in any state, and returns an error if it failed or wrote to its
+// standard error.
 func (p *process) end() error {
 	p.in.Close()
 	if p.stopped && p.killed == 0 {
 		_ = p.signal(syscall.SIGCONT)
 	}
-	hung := time.AfterFunc(patience, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
+	hung := time.AfterFunc(commandTimeout, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
 	defer hung.Stop()
 	for range p.lines {
 	}
@@ -143,12 +143,12 @@ func (p *process) end() error {
 	}
 	said, readErr := os.ReadFile(p.log)
 	if err != nil || readErr != nil || len(said) > 0 {
-		return fmt.Errorf("worker %s: %w; it said:\n%s", p.config.Name, errors.Join(err, readErr), tail(string(said)))
+		return fmt.Errorf("worker %s: %w; its standard error:\n%s", p.config.Name, errors.Join(err, readErr), tail(string(said)))
 	}
 	return nil
 }
 
-// tail is the end of what a worker said: enough for a data race or a panic.
+// tail returns the end of s, long enough for a data race or a panic.
 func tail(s string) string {
 	const most = 8 << 10
 	if len(s) > most {

@@ -15,13 +15,13 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// A Proxy stands between clients and a server, on a port of 127.0.0.1, and harms
-// what passes. Its methods are for one goroutine at a time.
+// A Proxy forwards connections from a port of 127.0.0.1 to a server, and can disturb
+// them. Its methods must not be called concurrently.
 type Proxy struct {
 	proxy *toxiproxy.Proxy
 }
 
-// NewProxy begins to listen on a free port and to pass on to upstream, such as
+// NewProxy listens on a free port and forwards connections to upstream, for example
 // "127.0.0.1:5432". Close ends it.
 func NewProxy(upstream string) (*Proxy, error) {
 	toxics.Register(holeName, new(hole))
@@ -32,55 +32,52 @@ func NewProxy(upstream string) (*Proxy, error) {
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	p := &Proxy{toxiproxy.NewProxy(server, "postgres", fmt.Sprintf("127.0.0.1:%d", port), upstream)}
 	if err := p.proxy.Start(); err != nil {
-		return nil, fmt.Errorf("chaos: starting a proxy before %s: %w", upstream, err)
+		return nil, fmt.Errorf("chaos: starting a proxy for %s: %w", upstream, err)
 	}
 	return p, nil
 }
 
-// Port is where it listens. It stays the same as long as the Proxy lives.
+// Port returns the port that the proxy listens on. It never changes.
 func (p *Proxy) Port() int {
 	p.proxy.Lock()
 	defer p.proxy.Unlock()
 	_, port, _ := net.SplitHostPort(p.proxy.Listen)
-	n, _ := strconv.Atoi(port) // it came from a listener
+	n, _ := strconv.Atoi(port) // a listener's port is a number
 	return n
 }
 
-// ConnString is dsn, in libpq's key=value form, through the proxy: what stands
-// last counts.
+// ConnString returns dsn, which is in libpq's key=value form, with the address of the
+// proxy. The last value of a key counts.
 func (p *Proxy) ConnString(dsn string) string {
 	return fmt.Sprintf("%s host=127.0.0.1 port=%d", dsn, p.Port())
 }
 
-// Cut closes all connections, on both sides at once. New ones are possible
-// straight away.
+// Cut closes all connections on both sides at once. It accepts new ones immediately.
 func (p *Proxy) Cut() error {
 	p.Refuse()
 	return p.Accept()
 }
 
-// Refuse closes all connections, on both sides at once, and refuses new ones.
+// Refuse closes all connections on both sides at once, and refuses new ones.
 func (p *Proxy) Refuse() { p.proxy.Stop() }
 
-// Accept ends what Refuse began.
+// Accept accepts connections again after Refuse.
 func (p *Proxy) Accept() error { return p.proxy.Start() }
 
-// BlackHole swallows all that is sent, in both directions, without a word, as a
-// network does whose cable is pulled: neither side is told. New connections are
-// accepted, and as silent. One difference remains: when one side closes its
-// connection, the other is told.
+// BlackHole silently drops everything that is sent in either direction, like a pulled
+// cable: neither side is notified. New connections are accepted, and are just as silent.
+// Unlike with a pulled cable, if one side closes its connection, so does the other.
 func (p *Proxy) BlackHole() error {
 	return p.add(holeName, `{}`)
 }
 
-// Slow delays what is sent, in each direction, by latency, and by up to jitter
-// more or less.
+// Slow delays what is sent in each direction by latency, plus or minus up to jitter.
 func (p *Proxy) Slow(latency, jitter time.Duration) error {
 	return p.add("latency", fmt.Sprintf(`{"latency": %d, "jitter": %d}`, latency.Milliseconds(), jitter.Milliseconds()))
 }
 
-// Heal ends BlackHole and Slow. What was swallowed stays lost: connections that
-// were in the black hole are closed.
+// Heal ends BlackHole and Slow. Dropped data stays lost, and connections that were in
+// the black hole are closed.
 func (p *Proxy) Heal() { p.proxy.Toxics.ResetToxics(context.Background()) }
 
 // Close ends the proxy and all connections through it.
@@ -99,13 +96,13 @@ func (p *Proxy) add(kind, attributes string) error {
 	return nil
 }
 
-// hole is the toxic behind BlackHole. The timeout toxic of toxiproxy does the same,
-// but leaves a goroutine behind, for ever, when it is taken away while data comes.
+// A hole is the toxic behind BlackHole. The timeout toxic of toxiproxy does the same, but
+// leaks a goroutine if it is removed while data arrives.
 type hole struct{}
 
 const holeName = "hole"
 
-// Pipe drops all that comes.
+// Pipe drops all data.
 func (*hole) Pipe(stub *toxics.ToxicStub) {
 	for {
 		select {
@@ -120,7 +117,7 @@ func (*hole) Pipe(stub *toxics.ToxicStub) {
 	}
 }
 
-// Cleanup closes the connection, and takes what still comes until both sides know.
+// Cleanup closes the connection, and drains it until both sides have noticed.
 func (*hole) Cleanup(stub *toxics.ToxicStub) {
 	stub.Close()
 	go func() {

@@ -44,7 +44,7 @@ func TestProxy(t *testing.T) {
 
 	conn := connect()
 	if err := ask(conn, long); err != nil {
-		t.Fatal("a proxy that does no harm does:", err)
+		t.Fatal("through an undisturbed proxy:", err)
 	}
 
 	if err := proxy.Slow(200*time.Millisecond, 0); err != nil {
@@ -55,7 +55,7 @@ func TestProxy(t *testing.T) {
 		t.Fatal("slow:", err)
 	}
 	if d := time.Since(began); d < 400*time.Millisecond {
-		t.Errorf("slow: there and back took %v", d)
+		t.Errorf("slow: a round trip took %v", d)
 	}
 	proxy.Heal()
 	if err := ask(conn, long); err != nil {
@@ -95,8 +95,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// A black hole may end while something is falling into it. Main finds what is left
-// of that.
+// A black hole may end while data arrives. pgtest.Main finds leaked goroutines.
 func TestProxyHealsWhileDataComes(t *testing.T) {
 	t.Parallel()
 	sink, err := net.Listen("tcp", "127.0.0.1:0")
@@ -128,7 +127,7 @@ func TestProxyHealsWhileDataComes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil { // it is through
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil { // connected through the proxy
 			t.Fatal(err)
 		}
 		done := make(chan struct{})

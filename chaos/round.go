@@ -21,52 +21,51 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// applicationPrefix begins the application_name of all workers.
+// applicationPrefix is the prefix of the application_name of all workers.
 const applicationPrefix = "chaos-"
 
-// A Round is a server, some workers, and what is done to them. The program that
-// runs it must call [WorkerMain].
+// A Round runs some workers against a server, and causes faults. The program that runs
+// it must call [WorkerMain].
 type Round struct {
-	// Seed decides all that is chosen: how the workers are, what they do, and,
-	// with Random, which faults there are in which order. Not how it all falls
-	// together in time: so the same seed is the same plan, and may need several
-	// tries to fail in the same way.
+	// Seed determines every random choice: the configuration of the workers, what they
+	// do and, with Random, the order of faults. It does not determine the timing, so the
+	// same seed may need several tries to fail in the same way.
 	Seed uint64
 
-	// Random is how many faults to choose; 0 is all of them, each once.
+	// Random is the number of random faults; 0 means every kind once.
 	Random int
 
-	// Dir is where the history is written; it is removed if nothing is wrong.
+	// Dir is the directory for the history, which is removed if nothing is wrong.
 	Dir string
 
-	// Log is told what is done. Nil is nobody.
+	// Log receives progress messages, unless it is nil.
 	Log io.Writer
 
-	broken broken        // how one of the workers is broken
-	kinds  []string      // which faults, in place of all
-	notice time.Duration // 0 for the usual
-	linger time.Duration // how long what is left behind may take to go; 0 for the usual
+	broken broken        // how one of the workers is broken, or ""
+	kinds  []string      // the kinds of faults to use; nil means all
+	notice time.Duration // limit for noticing a loss; 0 means the default
+	linger time.Duration // limit for leftovers to disappear; 0 means the default
 }
 
-// A Result is what came of a [Round].
+// A Result is the result of a [Round].
 type Result struct {
 	Faults []Row    // a row for each kind of fault
-	Wrong  []string // each promise that was broken
-	Dir    string   // where the history is, if something is wrong
+	Wrong  []string // the broken promises
+	Dir    string   // the directory with the history, if something is wrong
 }
 
-// The workers, and how they are.
+// The configuration of the workers.
 const (
-	workers    = 4
-	goroutines = 6
-	heartbeat  = time.Second
-	theBroken  = 1 // which worker is, where one is
-	// notice is how long a loss may go unnoticed: for a heartbeat, and on a
-	// machine that is busy.
+	workers      = 4
+	goroutines   = 6
+	heartbeat    = time.Second
+	brokenWorker = 1 // the index of the broken worker, if there is one
+	// notice is how long a loss may go unnoticed: a heartbeat, and more on a busy
+	// machine.
 	notice = heartbeat + 5*time.Second
 )
 
-// A round is a Round that runs.
+// A round is a running Round.
 type round struct {
 	Round
 	dir       string
@@ -75,24 +74,24 @@ type round struct {
 	proxies   []*Proxy
 	processes []*process
 	adapters  []string
-	born      []int  // how many processes each worker has been
-	lives     []life // of workers that have ended
+	starts    []int  // how many processes each worker has had
+	lives     []life // of worker processes that have ended
 	rests     []int64
 	resting   bool
-	closed    bool      // all workers have closed what they had
-	conn      *pgx.Conn // of admin
+	closed    bool      // all workers have closed their Lockers
+	conn      *pgx.Conn // used by admin
 	wrong     []string
 }
 
-// A phase is the time in which one kind of fault was acted.
+// A phase is the time in which one kind of fault happened.
 type phase struct {
 	name       string
 	begin, end int64
 	left       int // what was left behind
 }
 
-// Run runs the round. Its error means that it could not be run to its end, which is
-// not the locks' fault; broken promises are in the Result.
+// Run runs the round. An error means that the round could not be completed, which says
+// nothing about the locks; broken promises are in the Result.
 func (o Round) Run(ctx context.Context) (_ *Result, err error) {
 	n := &nemesis{round: &round{Round: o, heartbeat: heartbeat}}
 	r := n.round
@@ -111,28 +110,28 @@ func (o Round) Run(ctx context.Context) (_ *Result, err error) {
 	if err := r.begin(ctx); err != nil {
 		return nil, err
 	}
-	phases, err := n.rage(ctx)
+	phases, err := n.runFaults(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// The processes are there still, but no Locker of theirs: what they left open
-	// must not seem to be closed because they ended.
-	if err := r.tellAll("close"); err != nil {
+	// The processes still run, but have closed their Lockers: otherwise their exit would
+	// hide what they left open.
+	if err := r.sendAll("close"); err != nil {
 		r.wrong = append(r.wrong, err.Error())
 	}
 	r.closed = true
-	left, err := r.awaitNothingLeft(ctx)
+	left, err := r.awaitNoLeftovers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if len(left) > 0 {
-		r.wrong = append(r.wrong, "left behind when all was closed: "+strings.Join(left, "; "))
+		r.wrong = append(r.wrong, "left behind after all Lockers were closed: "+strings.Join(left, "; "))
 	}
 	ended = true
 	if err := r.end(); err != nil {
 		return nil, err
 	}
-	return n.judge(phases)
+	return n.evaluate(phases)
 }
 
 // begin starts the server, the proxies and the workers.
@@ -141,7 +140,7 @@ func (r *round) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options.Database = "" // a server of our own, to be killed
+	options.Database = "" // start a server that can be killed
 	options.TCP = true
 	options.Log = r.Log
 	options.Settings = map[string]string{
@@ -152,7 +151,7 @@ func (r *round) begin(ctx context.Context) error {
 	}
 	choose := rand.New(rand.NewPCG(r.Seed, 1))
 	names := adapterNames()
-	// Each driver once, for certain.
+	// Use each driver at least once.
 	r.adapters = slices.Clone(names[:workers])
 	for i := range r.adapters {
 		if choose.IntN(2) == 0 {
@@ -162,7 +161,7 @@ func (r *round) begin(ctx context.Context) error {
 	if r.Random == 0 {
 		r.adapters = []string{names[4], names[1], names[2], names[6]}
 	}
-	r.born = make([]int, workers)
+	r.starts = make([]int, workers)
 	r.processes = make([]*process, workers)
 	r.resting = true
 	for i := range workers {
@@ -178,24 +177,24 @@ func (r *round) begin(ctx context.Context) error {
 	return nil
 }
 
-// start starts a worker, or the next process of one.
+// start starts the next process of a worker.
 func (r *round) start(i int) error {
 	choose := rand.New(rand.NewPCG(r.Seed, uint64(100+i)))
 	c := workerConfig{
-		Name:       fmt.Sprintf("w%d-%d", i, r.born[i]),
+		Name:       fmt.Sprintf("w%d-%d", i, r.starts[i]),
 		Dir:        r.dir,
-		Seed:       r.Seed + uint64(1000*i+r.born[i]),
+		Seed:       r.Seed + uint64(1000*i+r.starts[i]),
 		Adapter:    r.adapters[i],
 		Goroutines: goroutines,
 		Sessions:   []int{8, 3, 1, 4}[(i+choose.IntN(2))%4],
 		Heartbeat:  r.heartbeat,
 		HandOver:   []time.Duration{maxHandOver, maxHandOver, 0, 5 * time.Millisecond}[choose.IntN(4)],
 	}
-	if i == theBroken {
+	if i == brokenWorker {
 		c.Broken = r.broken
 	}
 	c.DSN = r.proxies[i].ConnString(r.server.TCPConnString("postgres")) + " application_name=" + applicationPrefix + c.Name
-	r.born[i]++
+	r.starts[i]++
 	p, err := startWorker(c)
 	if err != nil {
 		return err
@@ -204,11 +203,11 @@ func (r *round) start(i int) error {
 	if r.resting {
 		return nil
 	}
-	return p.tell("go")
+	return p.send("go")
 }
 
-// rage does the harm, and lets everybody rest now and then.
-func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
+// runFaults causes the faults, with a rest from time to time.
+func (n *nemesis) runFaults(ctx context.Context) ([]phase, error) {
 	plan := rand.New(rand.NewPCG(n.Seed, 2))
 	all := kinds()
 	if n.Round.kinds != nil {
@@ -221,7 +220,7 @@ func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
 			steps = append(steps, all[plan.IntN(len(all))])
 		}
 	}
-	if err := n.goOn(); err != nil {
+	if err := n.resume(); err != nil {
 		return nil, err
 	}
 	var phases []phase
@@ -234,7 +233,7 @@ func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
 		if err := k.act(n, ctx, r); err != nil {
 			return nil, fmt.Errorf("chaos: %s: %w", k.name, err)
 		}
-		// What is under way then comes to its end.
+		// Let operations in progress end.
 		if err := sleep(ctx, between(r, 100*time.Millisecond, 300*time.Millisecond)); err != nil {
 			return nil, err
 		}
@@ -257,7 +256,7 @@ func (n *nemesis) rage(ctx context.Context) ([]phase, error) {
 		}
 		since = len(phases)
 		if i < len(steps)-1 {
-			if err := n.goOn(); err != nil {
+			if err := n.resume(); err != nil {
 				return nil, err
 			}
 		}
@@ -271,43 +270,42 @@ func (r *round) logf(format string, args ...any) {
 	}
 }
 
-// tellAll tells all workers at once.
-func (r *round) tellAll(word string) error {
+// sendAll sends a command to all workers at once.
+func (r *round) sendAll(word string) error {
 	errs := make([]error, len(r.processes))
 	var wg sync.WaitGroup
 	for i, p := range r.processes {
-		wg.Go(func() { errs[i] = p.tell(word) })
+		wg.Go(func() { errs[i] = p.send(word) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-func (r *round) goOn() error {
+func (r *round) resume() error {
 	r.resting = false
-	return r.tellAll("go")
+	return r.sendAll("go")
 }
 
-// rest has the workers give back everything, and asks Postgres what is left.
+// rest makes the workers release everything, and returns what Postgres has left.
 func (r *round) rest(ctx context.Context) (left []string, err error) {
 	r.resting = true
-	if err := r.tellAll("rest"); err != nil {
+	if err := r.sendAll("rest"); err != nil {
 		return nil, err
 	}
-	left, err = r.awaitNothingLeft(ctx)
+	left, err = r.awaitNoLeftovers(ctx)
 	r.rests = append(r.rests, now())
 	return left, err
 }
 
-// awaitNothingLeft gives what is left behind some time to go, and returns what does
-// not.
-func (r *round) awaitNothingLeft(ctx context.Context) (left []string, err error) {
+// awaitNoLeftovers waits for leftovers to disappear, and returns those that do not.
+func (r *round) awaitNoLeftovers(ctx context.Context) (left []string, err error) {
 	linger := r.linger
 	if linger == 0 {
-		linger = patience / 2
+		linger = commandTimeout / 2
 	}
 	deadline := time.Now().Add(linger)
 	for {
-		if left, err = r.leftBehind(ctx); err != nil || len(left) == 0 || time.Now().After(deadline) {
+		if left, err = r.leftovers(ctx); err != nil || len(left) == 0 || time.Now().After(deadline) {
 			return left, err
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
@@ -316,14 +314,14 @@ func (r *round) awaitNothingLeft(ctx context.Context) (left []string, err error)
 	}
 }
 
-// leftBehind is what there must not be while the workers rest, as Postgres has it:
-// locks, open transactions, and sessions of workers that are no more, or closed.
-func (r *round) leftBehind(ctx context.Context) ([]string, error) {
+// leftovers returns what must not exist in Postgres while the workers rest: locks, open
+// transactions, and sessions of workers that have exited or closed their Lockers.
+func (r *round) leftovers(ctx context.Context) ([]string, error) {
 	admin, err := r.admin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	alive := []string{} // not nil, which is NULL
+	alive := []string{} // nil would be NULL
 	for _, p := range r.processes {
 		if !r.closed {
 			alive = append(alive, applicationPrefix+p.config.Name)
@@ -344,7 +342,7 @@ func (r *round) leftBehind(ctx context.Context) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// admin is a connection around all proxies.
+// admin returns a connection that bypasses the proxies.
 func (r *round) admin(ctx context.Context) (*pgx.Conn, error) {
 	if r.conn != nil && !r.conn.IsClosed() && r.conn.Ping(ctx) == nil {
 		return r.conn, nil
@@ -360,7 +358,7 @@ func (r *round) admin(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// end ends all that begin and start began.
+// end stops everything that begin and start started.
 func (r *round) end() error {
 	var errs []error
 	for i, p := range r.processes {
@@ -387,13 +385,13 @@ func (r *round) end() error {
 	return errors.Join(errs...)
 }
 
-// judge reads the history, checks it, and counts.
-func (n *nemesis) judge(phases []phase) (*Result, error) {
+// evaluate reads and checks the history, and counts the operations.
+func (n *nemesis) evaluate(phases []phase) (*Result, error) {
 	ops, wrong, err := readHistory(n.dir, n.lives)
 	if err != nil {
 		return nil, err
 	}
-	// What was done stands beside what came of it.
+	// Keep the faults next to the history.
 	faults, err := json.MarshalIndent(n.faults, "", " ")
 	if err == nil {
 		err = os.WriteFile(filepath.Join(n.dir, "faults.json"), faults, 0o644)
@@ -418,7 +416,7 @@ func (n *nemesis) judge(phases []phase) (*Result, error) {
 	return result, nil
 }
 
-// adapterOf is the adapter of a worker.
+// adapterOf returns the adapter of a worker.
 func (r *round) adapterOf(worker string) string {
 	for i, adapter := range r.adapters {
 		if strings.HasPrefix(worker, fmt.Sprintf("w%d-", i)) {

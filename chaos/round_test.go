@@ -10,7 +10,7 @@ import (
 	"github.com/pglock-go/pglock/chaos"
 )
 
-// Every kind of fault once, each followed by a rest in which nothing may be left.
+// Every kind of fault once, each followed by a rest after which nothing may be left.
 func TestEveryFault(t *testing.T) {
 	t.Parallel()
 	const seed = 1

@@ -10,28 +10,28 @@ import (
 	"time"
 )
 
-// A Row is what is known of one kind of fault.
+// A Row has the counts of one kind of fault.
 type Row struct {
 	Fault      string
-	Times      int           // how often it was done
-	Operations int           // how many operations began under it
-	Held       int           // how many of them got their locks
-	Refused    int           // did not, since others held them or ctx ended
-	NoSession  int           // did not, since there was no session, or no room
-	Lost       int           // operations that lost their locks because of it, all of which were told
-	Overlaps   int           // losses that were told after another had got the lock
-	Longest    time.Duration // the longest of these
-	Left       int           // what was left behind: locks, sessions
+	Times      int           // how often it happened
+	Operations int           // operations that began during it
+	Held       int           // operations that acquired their locks
+	Refused    int           // operations that did not, because the locks were held or ctx ended
+	NoSession  int           // operations that did not, because there was no session or the lock table was full
+	Lost       int           // operations that lost their locks because of it, all of which were notified
+	Overlaps   int           // losses of which the holder was notified after another acquired the lock
+	Longest    time.Duration // the longest overlap
+	Left       int           // leftover locks and sessions
 }
 
-// The rows of what is no fault but always so.
+// The rows for conditions that are not faults.
 const (
-	noFault   = "(none: the machine was too slow)"
-	cancelled = "ctx cancelled while waiting (always)"
+	noFault   = "(none: slow machine)"
+	canceled  = "ctx canceled while waiting (always)"
 	poolOfOne = "pools of one connection (always)"
 )
 
-// count makes rows of what was found.
+// count returns the rows for the results of a check.
 func count(phases []phase, faults []fault, ops []*op, v verdict, lives []life, adapterOf func(string) string) []Row {
 	var rows []Row
 	row := func(name string) *Row {
@@ -52,12 +52,12 @@ func count(phases []phase, faults []fault, ops []*op, v verdict, lives []life, a
 	}
 	for _, o := range ops {
 		for _, p := range phases {
-			if p.begin <= o.ask && o.ask <= p.end {
+			if p.begin <= o.requested && o.requested <= p.end {
 				row(p.name).operation(o)
 			}
 		}
 		if o.cancel {
-			r := row(cancelled)
+			r := row(canceled)
 			r.Times++
 			r.operation(o)
 		}
@@ -90,11 +90,11 @@ func count(phases []phase, faults []fault, ops []*op, v verdict, lives []life, a
 func (r *Row) operation(o *op) {
 	r.Operations++
 	switch {
-	case o.got != 0:
+	case o.acquired != 0:
 		r.Held++
-	case o.outcome == outHeld, o.outcome == outCancelled:
+	case o.outcome == outHeld, o.outcome == outCanceled:
 		r.Refused++
-	case o.no != 0:
+	case o.failed != 0:
 		r.NoSession++
 	}
 }
@@ -121,9 +121,10 @@ func Add(rows, more []Row) []Row {
 	return rows
 }
 
-// sorted are the rows in the order of the kinds, and then those that are always so.
+// sorted returns the rows in the order of the kinds, followed by those that are not
+// faults.
 func sorted(rows []Row, order []string) []Row {
-	order = append(slices.Clone(order), cancelled, poolOfOne, noFault)
+	order = append(slices.Clone(order), canceled, poolOfOne, noFault)
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		return slices.Index(order, a.Fault) - slices.Index(order, b.Fault)
@@ -147,7 +148,7 @@ func heads() []string {
 	return []string{"fault", "times", "operations", "held", "refused", "no session", "lost", "overlaps (longest)", "left behind"}
 }
 
-// Text is a table for a terminal.
+// Text formats the rows as a table for a terminal.
 func Text(rows []Row, order []string) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -159,7 +160,7 @@ func Text(rows []Row, order []string) string {
 	return b.String()
 }
 
-// Markdown is the same table for a document.
+// Markdown formats the rows as a table for a document.
 func Markdown(rows []Row, order []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| %s |\n|---|%s\n", strings.Join(heads(), " | "), strings.Repeat("---:|", len(heads())-1))

@@ -11,15 +11,15 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// A verb is a way to take locks.
+// A verb is a way to acquire locks.
 type verb struct {
-	name    string
-	several bool // takes several locks
-	waits   bool // may wait
-	run     func(*attempt)
+	name  string
+	multi bool // acquires several locks
+	waits bool // may wait
+	run   func(*attempt)
 }
 
-// verbs are all ways.
+// verbs returns all verbs.
 func verbs() []verb {
 	return []verb{
 		{"Lock", false, true, (*attempt).lock},
@@ -32,10 +32,10 @@ func verbs() []verb {
 	}
 }
 
-// isTx reports whether the verb takes locks in a transaction.
+// isTx reports whether the verb acquires locks in a transaction.
 func isTx(verb string) bool { return strings.HasSuffix(verb, "Tx") }
 
-// outcomeOf is what an error of a Locker stands for.
+// outcomeOf classifies an error of a Locker.
 func outcomeOf(err error) outcome {
 	switch {
 	case err == nil:
@@ -46,7 +46,7 @@ func outcomeOf(err error) outcome {
 		return outUnconfirmed
 	case errors.Is(err, pglock.ErrNotAcquired):
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-			return outCancelled
+			return outCanceled
 		}
 		return outHeld
 	case errors.Is(err, pglock.ErrLockTableFull):
@@ -59,13 +59,13 @@ func outcomeOf(err error) outcome {
 	return outOther
 }
 
-// outcomeOfTx is the same for a transaction, which may break in any way.
+// outcomeOfTx classifies an error of a transaction, which may fail in any way.
 func outcomeOfTx(ctx context.Context, err error) outcome {
 	switch o := outcomeOf(err); {
 	case o != outOther:
 		return o
 	case ctx.Err() != nil:
-		return outCancelled
+		return outCanceled
 	}
 	return outBroken
 }
@@ -82,37 +82,37 @@ func (a *attempt) lockAll() {
 	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.LockAll(ctx, a.keys, a.opts...) })
 }
 
-// handle takes locks in the form that has a handle.
+// handle acquires locks with a function that returns a handle.
 func (a *attempt) handle(take func(context.Context) (*pglock.Lock, error)) {
 	ctx, cancel := context.WithTimeout(context.Background(), a.limit)
 	defer cancel()
-	if !a.dated {
+	if !a.hasDeadline {
 		var stop func() bool
 		ctx, stop = a.waiting()
 		defer stop()
 	}
 	lock, err := take(ctx)
 	if err != nil {
-		a.no(outcomeOf(err), err)
+		a.recordFailure(outcomeOf(err), err)
 		return
 	}
 	pid := lock.PID()
 	if len(a.keys) > 1 {
-		pid = 0 // the others may be on other sessions
+		pid = 0 // the locks may be on several sessions
 	}
 	a.hold(pid, lock.Done(), lock.Err)
 	err = lock.Unlock()
-	a.gave(outcomeOf(err), err)
+	a.recordRelease(outcomeOf(err), err)
 }
 
-// do takes locks in the form that runs a function.
+// do acquires locks with Do or DoAll.
 func (a *attempt) do() {
 	ctx, stop := a.waiting()
 	defer stop()
 	ran := false
 	work := func(ctx context.Context) error {
 		if !stop() {
-			return context.Canceled // it ends at the moment of the grant
+			return context.Canceled // canceled at the moment of the grant
 		}
 		ran = true
 		a.hold(0, ctx.Done(), func() error { return context.Cause(ctx) })
@@ -126,24 +126,24 @@ func (a *attempt) do() {
 	}
 	switch {
 	case ran:
-		a.gave(outcomeOf(err), err)
+		a.recordRelease(outcomeOf(err), err)
 	case err == nil:
-		a.no(outOther, errors.New("nil from Do, which did not run its function"))
+		a.recordFailure(outOther, errors.New("no error from Do, but its function did not run"))
 	case errors.Is(err, context.Canceled):
-		a.no(outCancelled, err)
+		a.recordFailure(outCanceled, err)
 	default:
-		a.no(outcomeOf(err), err)
+		a.recordFailure(outcomeOf(err), err)
 	}
 }
 
-// lockTx takes locks in a transaction of its own.
+// lockTx acquires locks in a new transaction.
 func (a *attempt) lockTx() {
 	tx, err := a.adapter.begin(context.Background())
 	if err != nil {
-		a.no(outBroken, fmt.Errorf("begin: %w", err))
+		a.recordFailure(outBroken, fmt.Errorf("begin: %w", err))
 		return
 	}
-	// Nothing is to be done about a rollback that fails: the connection is gone.
+	// If the rollback fails, the connection is gone anyway.
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	ctx, cancel := context.WithTimeout(context.Background(), a.limit)
 	defer cancel()
@@ -153,13 +153,13 @@ func (a *attempt) lockTx() {
 		err = pglock.LockTx(ctx, tx.Conn, a.keys[0], a.opts...)
 	}
 	if err != nil {
-		a.no(outcomeOfTx(ctx, err), err)
+		a.recordFailure(outcomeOfTx(ctx, err), err)
 		return
 	}
 	a.hold(0, nil, nil)
 	if err = tx.Commit(context.Background()); err != nil {
-		a.gave(outBroken, err)
+		a.recordRelease(outBroken, err)
 		return
 	}
-	a.gave(outOK, nil)
+	a.recordRelease(outOK, nil)
 }

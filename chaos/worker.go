@@ -22,13 +22,14 @@ import (
 	"github.com/pglock-go/pglock"
 )
 
-// workerEnv is what makes a process a worker, and what it is to do, as JSON.
+// workerEnv is the environment variable that makes a process a worker. Its value is a
+// workerConfig as JSON.
 const workerEnv = "PGLOCK_CHAOS_WORKER"
 
-// A workerConfig says what a worker is to do.
+// A workerConfig configures a worker.
 type workerConfig struct {
-	Name       string // its application_name, and that of its history
-	Dir        string // where the history goes
+	Name       string // for its application_name and its history
+	Dir        string // the directory of the history
 	DSN        string
 	Seed       uint64
 	Adapter    string // one of adapterNames
@@ -36,10 +37,10 @@ type workerConfig struct {
 	Sessions   int
 	Heartbeat  time.Duration
 	HandOver   time.Duration
-	Broken     broken // "" for a worker that does as it should
+	Broken     broken // "" means not broken
 }
 
-// keyNames are the keys that all workers want.
+// keyNames returns the keys that all workers use, by name.
 func keyNames() map[string]pglock.Key {
 	return map[string]pglock.Key{
 		"report": pglock.Name("report"), "invoice": pglock.Name("invoice"), "import": pglock.Name("import"),
@@ -48,10 +49,10 @@ func keyNames() map[string]pglock.Key {
 	}
 }
 
-// WorkerMain makes this process a worker if it was started as one: the program or
-// test that runs rounds starts itself again for that, so it has to call WorkerMain
-// before anything else. It reports whether the process was a worker, which then is
-// to end, and what went wrong.
+// WorkerMain runs a worker if this process was started as one. A program or test that
+// runs rounds starts itself again for each worker, so it must call WorkerMain before
+// anything else. WorkerMain reports whether the process was a worker, which must then
+// exit, and returns the error of the worker.
 func WorkerMain() (bool, error) {
 	text := os.Getenv(workerEnv)
 	if text == "" {
@@ -67,9 +68,9 @@ func WorkerMain() (bool, error) {
 	return true, nil
 }
 
-// work does what it is told on in, and answers each word on out: rest, go, close. It
-// ends when in does, so that it never outlives who started it; what it had not closed
-// before, it closes then.
+// work reads the commands rest, go and close from in, and confirms each on out. It
+// returns when in ends, so that it never outlives its parent, and closes what is still
+// open.
 func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	rec, err := newRecorder(filepath.Join(c.Dir, c.Name+".jsonl"))
 	if err != nil {
@@ -102,11 +103,11 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 		}
 		wg.Wait()
 		if err := locker.Close(); err != nil {
-			rec.wrong(0, "closing the Locker, to which everything was given back: %v", err)
+			rec.wrong(0, "closing the Locker after everything was released: %v", err)
 		}
 		a.close()
 		if err := goleak.Find(); err != nil {
-			rec.wrong(0, "goroutines are left: %v", err)
+			rec.wrong(0, "leaked goroutines: %v", err)
 		}
 	})
 	defer shut()
@@ -117,7 +118,7 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 			w.gate.Lock()
 			resting = true
 			if s := locker.Stats(); s.Held != 0 || s.Waiting != 0 {
-				rec.wrong(0, "everything was given back, but the Locker says %+v", s)
+				rec.wrong(0, "everything was released, but Stats returned %+v", s)
 			}
 		case word == "go" && resting:
 			resting = false
@@ -130,7 +131,7 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	return nil
 }
 
-// A worker takes and gives back locks.
+// A worker acquires and releases locks.
 type worker struct {
 	config  workerConfig
 	rec     *recorder
@@ -144,15 +145,15 @@ type worker struct {
 	holding map[string][]*holder
 }
 
-// A holder is a goroutine that believes to hold a lock. lost tells whether it was
-// told otherwise.
+// A holder is a goroutine that claims a lock. lost reports whether it was notified of
+// the loss.
 type holder struct {
 	op     int64
 	shared bool
 	lost   func() bool
 }
 
-// loop does one operation after the other.
+// loop runs one operation after another.
 func (w *worker) loop(ctx context.Context, r *rand.Rand) {
 	for ctx.Err() == nil {
 		w.gate.RLock()
@@ -164,31 +165,31 @@ func (w *worker) loop(ctx context.Context, r *rand.Rand) {
 	}
 }
 
-// An attempt is an operation that is under way.
+// An attempt is an operation in progress.
 type attempt struct {
 	*worker
-	op     int64
-	names  []string
-	keys   []pglock.Key
-	shared bool
-	opts   []pglock.Option
-	limit  time.Duration // how long the ctx of the waiting lasts
-	dated  bool          // that ctx has a deadline, and is not simply cancelled then
-	work   time.Duration // how long to hold
+	op          int64
+	names       []string
+	keys        []pglock.Key
+	shared      bool
+	opts        []pglock.Option
+	limit       time.Duration // how long the ctx of the wait lasts
+	hasDeadline bool          // whether that ctx has a deadline, or is canceled without one
+	work        time.Duration // how long to hold
 }
 
-// operate does one operation, chosen by r.
+// operate runs one operation, chosen by r.
 func (w *worker) operate(r *rand.Rand) {
 	all := verbs()
 	verb := all[r.IntN(len(all))]
 	a := &attempt{
 		worker: w, op: w.rec.op(), shared: r.IntN(3) == 0, work: duration(r),
-		limit: 1500 * time.Millisecond, dated: r.IntN(2) == 0,
+		limit: 1500 * time.Millisecond, hasDeadline: r.IntN(2) == 0,
 	}
 	names := slices.Sorted(maps.Keys(w.keys))
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	n := 1
-	if verb.several {
+	if verb.multi {
 		n = 2 + r.IntN(3)
 	}
 	a.names = names[:n]
@@ -198,7 +199,7 @@ func (w *worker) operate(r *rand.Rand) {
 	if a.shared {
 		a.opts = append(a.opts, pglock.Shared())
 	}
-	e := event{Kind: evAsk, Op: a.op, Verb: verb.name, Keys: a.names, Shared: a.shared}
+	e := event{Kind: evRequest, Op: a.op, Verb: verb.name, Keys: a.names, Shared: a.shared}
 	if verb.waits {
 		switch r.IntN(6) {
 		case 0:
@@ -215,7 +216,7 @@ func (w *worker) operate(r *rand.Rand) {
 	verb.run(a)
 }
 
-// duration is how long to hold a lock: not at all mostly, and sometimes for long.
+// duration returns how long to hold a lock: usually very briefly, sometimes for long.
 func duration(r *rand.Rand) time.Duration {
 	switch n := r.IntN(100); {
 	case n < 70:
@@ -227,74 +228,73 @@ func duration(r *rand.Rand) time.Duration {
 	}
 }
 
-// waiting is the ctx for the waiting. stop reports whether it had not ended yet, and
-// sees to it that it does not any more while the lock is held: that would be
-// another way of giving it back.
+// waiting returns the ctx for the wait. stop prevents its cancellation, which would
+// release a held lock, and reports whether it did so in time.
 func (a *attempt) waiting() (ctx context.Context, stop func() bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	return ctx, time.AfterFunc(a.limit, cancel).Stop
 }
 
-// no records that the locks were not had.
-func (a *attempt) no(o outcome, err error) {
-	a.rec.write(event{Time: now(), Kind: evNo, Op: a.op, Outcome: o, Text: err.Error()})
-	if o != outHeld && o != outCancelled {
-		time.Sleep(20 * time.Millisecond) // as anybody would
+// recordFailure records that the locks were not acquired.
+func (a *attempt) recordFailure(o outcome, err error) {
+	a.rec.write(event{Time: now(), Kind: evFailed, Op: a.op, Outcome: o, Text: err.Error()})
+	if o != outHeld && o != outCanceled {
+		time.Sleep(20 * time.Millisecond) // as a real program would
 	}
 }
 
-// hold records that the locks are had, and holds them for a while, or until their
-// loss is told: done is closed then and why has an error. A transaction is told
-// nothing.
+// hold records that the locks were acquired, and holds them for a while, or until done
+// is closed because they are lost; then why returns the error. A transaction is not
+// notified.
 func (a *attempt) hold(pid int32, done <-chan struct{}, why func() error) {
-	a.rec.write(event{Time: now(), Kind: evGot, Op: a.op, PID: pid})
+	a.rec.write(event{Time: now(), Kind: evAcquired, Op: a.op, PID: pid})
 	h := &holder{a.op, a.shared, func() bool { return why() != nil }}
 	if done != nil {
 		a.enter(h)
 	}
 	work := a.work
-	if a.config.Broken == deaf {
-		done, work = nil, work+deafFor
+	if a.config.Broken == ignoring {
+		done, work = nil, work+ignoringFor
 	}
 	timer := time.NewTimer(work)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-done:
-		a.rec.write(event{Time: now(), Kind: evTold, Op: a.op, Text: why().Error()})
+		a.rec.write(event{Time: now(), Kind: evNotified, Op: a.op, Text: why().Error()})
 	}
 	a.leave(h)
-	a.rec.write(event{Time: now(), Kind: evGiving, Op: a.op})
+	a.rec.write(event{Time: now(), Kind: evReleasing, Op: a.op})
 }
 
-// gave records what came of giving back.
-func (a *attempt) gave(o outcome, err error) {
-	e := event{Time: now(), Kind: evGiven, Op: a.op, Outcome: o}
+// recordRelease records the result of the release.
+func (a *attempt) recordRelease(o outcome, err error) {
+	e := event{Time: now(), Kind: evReleased, Op: a.op, Outcome: o}
 	if err != nil {
 		e.Text = err.Error()
 	}
 	a.rec.write(e)
 }
 
-// enter notes a new holder. Those of this process whom it excludes must have been
-// told by now, if they had not given back: that promise knows no delay.
+// enter adds a holder. Any holder of this process that it excludes must have released
+// the lock or been notified of its loss by now: within a process, there is no delay.
 func (a *attempt) enter(h *holder) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, name := range a.names {
 		for _, other := range a.holding[name] {
-			// One of several may have been lost before the last of them was had: the
-			// new holder is told then, too. It is asked last, since who holds now did
-			// so when the other was asked.
+			// With several keys, one may be lost before the last is acquired: then the
+			// new holder is notified, too. Check it last: if it holds now, it held when
+			// the other was checked.
 			if (!h.shared || !other.shared) && !other.lost() && !h.lost() {
-				a.rec.wrong(a.op, "was granted %s, of which #%d of the same process has not been told that it is lost", name, other.op)
+				a.rec.wrong(a.op, "was granted %s, but #%d of the same process was not notified of its loss", name, other.op)
 			}
 		}
 		a.holding[name] = append(a.holding[name], h)
 	}
 }
 
-// leave takes back what enter noted.
+// leave removes a holder.
 func (a *attempt) leave(h *holder) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -2,5 +2,5 @@
 
 package chaos
 
-// WorkerMain is for systems with the signals of Unix. Here no process is a worker.
+// WorkerMain returns false: workers need the signals of Unix.
 func WorkerMain() (bool, error) { return false, nil }

@@ -14,14 +14,14 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// Order has its table in Bun's tag.
+// An Order names its table in Bun's tag.
 type Order struct {
 	bun.BaseModel `bun:"table:shop_orders"`
 
 	ID int64 `bun:",pk,autoincrement"`
 }
 
-// bunTable is the table that Bun has for a model.
+// bunTable returns the table that Bun uses for a model.
 func bunTable(db *bun.DB, model any) string {
 	return db.Table(reflect.TypeOf(model)).Name
 }
@@ -46,12 +46,12 @@ func TestBun(t *testing.T) {
 		if err := pglock.LockTx(ctx, sqllock.Tx(tx), key); err != nil {
 			return err
 		}
-		mayLock(t, second, "shop_orders", false)
-		mayTake(t, second, key, false)
+		canLock(t, second, "shop_orders", false)
+		canAcquire(t, second, key, false)
 		_, err := tx.NewInsert().Model(&Order{}).Exec(ctx)
 		return err
 	})
 	must(t, err)
-	mayLock(t, second, "shop_orders", true)
-	mayTake(t, second, key, true)
+	canLock(t, second, "shop_orders", true)
+	canAcquire(t, second, key, true)
 }

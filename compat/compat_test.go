@@ -22,7 +22,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// other is another session of the database.
+// other opens another session of the database.
 func other(t *testing.T, dsn string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
@@ -31,26 +31,26 @@ func other(t *testing.T, dsn string) *pgx.Conn {
 	return conn
 }
 
-// mayLock checks from another session whether a table is free to be locked.
-func mayLock(t *testing.T, conn *pgx.Conn, table string, want bool) {
+// canLock checks whether another session can lock a table.
+func canLock(t *testing.T, conn *pgx.Conn, table string, want bool) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
 	must(t, err)
 	defer tx.Rollback(context.Background())
 	err = pglock.LockTables(t.Context(), pgxlock.Tx(tx), pglock.Tables(table), pglock.NoWait())
 	if (err == nil) != want || err != nil && !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Fatalf("another session may lock %s: %v, want %v", table, err, want)
+		t.Fatalf("another session can lock %s: %v, want %v", table, err, want)
 	}
 }
 
-// mayTake checks from another session whether an advisory lock is free.
-func mayTake(t *testing.T, conn *pgx.Conn, key pglock.Key, want bool) {
+// canAcquire checks whether another session can acquire an advisory lock.
+func canAcquire(t *testing.T, conn *pgx.Conn, key pglock.Key, want bool) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
 	must(t, err)
 	defer tx.Rollback(context.Background())
 	err = pglock.TryLockTx(t.Context(), pgxlock.Tx(tx), key)
 	if (err == nil) != want || err != nil && !errors.Is(err, pglock.ErrNotAcquired) {
-		t.Fatalf("another session may take %v: %v, want %v", key, err, want)
+		t.Fatalf("another session can acquire %v: %v, want %v", key, err, want)
 	}
 }

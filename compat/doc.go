@@ -1,6 +1,5 @@
-// Package compat shows, by tests that run, that pglock works with what others have:
-// inside the transactions of the ORMs that Go programs use, naming tables as they do,
-// and with the keys of Python and psql.
+// Package compat tests that pglock works with other software: inside the transactions of
+// popular Go ORMs, with their names of tables, and with the keys of Python and psql.
 //
-// The folders gorm, bun, ent and sqlx each have a program to copy.
+// The directories gorm, bun, ent and sqlx each have an example program.
 package compat

@@ -13,18 +13,18 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// Invoice has the table that GORM calls it by: invoices.
+// An Invoice has the table that GORM chooses for it: invoices.
 type Invoice struct {
 	ID     uint
 	Amount int
 }
 
-// LineItem names its table itself, as GORM's Tabler.
+// A LineItem names its table itself, as one of GORM's Tablers.
 type LineItem struct{ ID uint }
 
 func (LineItem) TableName() string { return "billing.line_items" }
 
-// gormTable is the table that GORM has for a model.
+// gormTable returns the table that GORM uses for a model.
 func gormTable(db *gorm.DB, model any) (string, error) {
 	statement := gorm.Statement{DB: db}
 	err := statement.Parse(model)
@@ -57,11 +57,11 @@ func TestGORM(t *testing.T) {
 			if err := pglock.LockTx(t.Context(), conn, key); err != nil {
 				return err
 			}
-			mayLock(t, second, "invoices", false)
-			mayLock(t, second, "billing.line_items", false)
-			mayTake(t, second, key, false)
+			canLock(t, second, "invoices", false)
+			canLock(t, second, "billing.line_items", false)
+			canAcquire(t, second, key, false)
 
-			// One that is not had leaves GORM's transaction as it was.
+			// A lock that is not acquired leaves GORM's transaction usable.
 			_, err := second.Exec(t.Context(), "SELECT pg_advisory_lock(42)")
 			must(t, err)
 			if err := pglock.LockTx(t.Context(), conn, pglock.Int(42), pglock.NoWait()); !errors.Is(err, pglock.ErrNotAcquired) {
@@ -77,9 +77,9 @@ func TestGORM(t *testing.T) {
 		if !errors.Is(err, outcome) {
 			t.Fatal(err)
 		}
-		mayLock(t, second, "invoices", true)
-		mayLock(t, second, "billing.line_items", true)
-		mayTake(t, second, key, true)
+		canLock(t, second, "invoices", true)
+		canLock(t, second, "billing.line_items", true)
+		canAcquire(t, second, key, true)
 	}
 	var n int64
 	must(t, db.Model(&Invoice{}).Count(&n).Error)
@@ -87,7 +87,7 @@ func TestGORM(t *testing.T) {
 		t.Errorf("%d invoices, want the one that was committed", n)
 	}
 
-	// Outside a transaction it is an error, not a lock that vanishes.
+	// Outside a transaction it is an error, not a lock that is released at once.
 	if err := pglock.LockTx(t.Context(), sqllock.Tx(db.Statement.ConnPool), key); err == nil {
 		t.Error("a lock without a transaction")
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// pythonHash is how Python, and django-pglock with it, makes a number of a name. It
-// reads names in base64, a line for each, and writes the numbers.
+// pythonHash is a Python program that hashes names as django-pglock does. It reads one
+// name in base64 per line and writes its number.
 const pythonHash = `
 import base64, hashlib, sys
 for line in sys.stdin:
@@ -33,10 +33,10 @@ for line in sys.stdin:
     print(number, flush=True)
 `
 
-// find finds a program that the tests need, which is never skipped.
+// find finds a program that the tests need. It fails the test if there is none.
 func find(t *testing.T, name string) pgserver.Program {
 	t.Helper()
-	// Not the test's own time: the first time may have to download.
+	// Not t.Context: the first call may have to download the program.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	program, err := pgserver.FindProgram(ctx, name, os.Stderr)
@@ -46,16 +46,15 @@ func find(t *testing.T, name string) pgserver.Program {
 	return program
 }
 
-// A dialogue is a program that answers each line with a line.
+// A dialogue is a running program that answers each line with a line.
 type dialogue struct {
 	t   testing.TB
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-// talk starts a program for the length of a test, which ends when it has no more
-// to read.
-func talk(t *testing.T, program pgserver.Program, args ...string) *dialogue {
+// start starts a program, which exits at the end of the test, when its input ends.
+func start(t *testing.T, program pgserver.Program, args ...string) *dialogue {
 	t.Helper()
 	cmd := program.Command(context.Background(), args...)
 	in, err := cmd.StdinPipe()
@@ -67,7 +66,7 @@ func talk(t *testing.T, program pgserver.Program, args ...string) *dialogue {
 	must(t, cmd.Start())
 	d := &dialogue{t, in, bufio.NewReader(out)}
 	t.Cleanup(func() {
-		in.Close() // which ends it
+		in.Close() // the program exits
 		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
 			t.Errorf("%s: %v: %s", cmd.Path, err, stderr.String())
 		}
@@ -75,16 +74,16 @@ func talk(t *testing.T, program pgserver.Program, args ...string) *dialogue {
 	return d
 }
 
-func (d *dialogue) say(line string) {
+func (d *dialogue) send(line string) {
 	d.t.Helper()
 	if _, err := io.WriteString(d.in, line+"\n"); err != nil {
 		d.t.Fatal(err)
 	}
 }
 
-func (d *dialogue) ask(line string) string {
+func (d *dialogue) call(line string) string {
 	d.t.Helper()
-	d.say(line)
+	d.send(line)
 	answer, err := d.out.ReadString('\n')
 	if err != nil {
 		d.t.Fatalf("%s: %v", line, err)
@@ -95,14 +94,14 @@ func (d *dialogue) ask(line string) string {
 // A name is the same lock in Go and in Python.
 func TestNamesInPython(t *testing.T) {
 	t.Parallel()
-	python := talk(t, find(t, "python3"), "-c", pythonHash)
+	python := start(t, find(t, "python3"), "-c", pythonHash)
 	check := func(t interface {
 		Fatalf(string, ...any)
 	}, name string,
 	) {
-		answer := python.ask(base64.StdEncoding.EncodeToString([]byte(name)))
+		answer := python.call(base64.StdEncoding.EncodeToString([]byte(name)))
 		if number, err := strconv.ParseInt(answer, 10, 64); err != nil || number != pglock.Name(name).ID() {
-			t.Fatalf("Python says %s of %.100q, Go %d", answer, name, pglock.Name(name).ID())
+			t.Fatalf("Python returns %s for %.100q, Go %d", answer, name, pglock.Name(name).ID())
 		}
 	}
 	for _, name := range []string{
@@ -115,7 +114,7 @@ func TestNamesInPython(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		name := rapid.String().Draw(rt, "name")
 		if !utf8.ValidString(name) {
-			rt.Skip("Python has no such text")
+			rt.Skip("not valid UTF-8")
 		}
 		if pglock.Name(name).ID() < 0 {
 			negative++
@@ -123,16 +122,16 @@ func TestNamesInPython(t *testing.T) {
 		check(rt, name)
 	})
 	if negative == 0 {
-		t.Error("no name had a negative number")
+		t.Error("no name has a negative number")
 	}
 }
 
-// A lock that psql takes by its number shuts ours out, and the other way round.
+// A lock that psql acquires by its number excludes ours, and the other way round.
 func TestLocksInPsql(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
 	database := pgtest.DatabaseOn(t, server)
-	psql := talk(t, find(t, "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", server.ConnString(database))
+	psql := start(t, find(t, "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", server.ConnString(database))
 	source := pgxlock.ConnString(server.ConnString(database))
 	locker, err := pglock.New(source)
 	must(t, err)
@@ -147,7 +146,7 @@ func TestLocksInPsql(t *testing.T) {
 		"greatest":       pglock.Int(1<<63 - 1),
 		"pair":           pglock.Pair(7, -9),
 		"least pair":     pglock.Pair(-1<<31, -1<<31),
-		"number of pair": pglock.Int(pglock.Pair(7, -9).ID()), // another lock than the pair's
+		"number of pair": pglock.Int(pglock.Pair(7, -9).ID()), // a different lock than the pair's
 	}
 	for name, key := range keys {
 		t.Run(name, func(t *testing.T) {
@@ -158,13 +157,13 @@ func TestLocksInPsql(t *testing.T) {
 				args = fmt.Sprintf("%d, %d", class, object)
 			}
 			// psql holds it.
-			if answer := psql.ask("SELECT 'locked' FROM pg_advisory_lock(" + args + ");"); answer != "locked" {
-				t.Fatalf("psql says %q", answer)
+			if answer := psql.call("SELECT 'locked' FROM pg_advisory_lock(" + args + ");"); answer != "locked" {
+				t.Fatalf("psql returned %q", answer)
 			}
 			if _, err := locker.TryLock(t.Context(), key); !errors.Is(err, pglock.ErrNotAcquired) {
-				t.Errorf("%v is ours though psql holds it: %v", key, err)
+				t.Errorf("TryLock of %v while psql holds it: %v", key, err)
 			}
-			// It goes to ours when psql lets it go, and not before.
+			// We acquire it when psql releases it, and not before.
 			result := make(chan error, 1)
 			var lock *pglock.Lock
 			go func() {
@@ -173,35 +172,35 @@ func TestLocksInPsql(t *testing.T) {
 				result <- err
 			}()
 			pglocktest.Key(t, source, key).AwaitWaiters(1)
-			if answer := psql.ask("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
-				t.Fatalf("psql says %q to the unlock", answer)
+			if answer := psql.call("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
+				t.Fatalf("psql: unlock returned %q", answer)
 			}
 			must(t, <-result)
 
 			// We hold it.
-			if answer := psql.ask("SELECT pg_try_advisory_lock(" + args + ");"); answer != "f" {
-				t.Errorf("psql has %v though we hold it: %q", key, answer)
+			if answer := psql.call("SELECT pg_try_advisory_lock(" + args + ");"); answer != "f" {
+				t.Errorf("psql acquired %v while we hold it: %q", key, answer)
 			}
 			must(t, lock.Unlock())
-			if answer := psql.ask("SELECT pg_try_advisory_lock(" + args + ");"); answer != "t" {
-				t.Errorf("psql does not get %v though it is free: %q", key, answer)
+			if answer := psql.call("SELECT pg_try_advisory_lock(" + args + ");"); answer != "t" {
+				t.Errorf("psql did not acquire %v although it is free: %q", key, answer)
 			}
-			if answer := psql.ask("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
-				t.Fatalf("psql says %q to the unlock", answer)
+			if answer := psql.call("SELECT pg_advisory_unlock(" + args + ");"); answer != "t" {
+				t.Fatalf("psql: unlock returned %q", answer)
 			}
 		})
 	}
 }
 
-// No pair is the lock of a number.
+// The lock of a pair is never that of a number.
 func TestPairsAreNoNumbersInPsql(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
 	database := pgtest.DatabaseOn(t, server)
-	psql := talk(t, find(t, "psql"), "-X", "-A", "-t", "-q", server.ConnString(database))
+	psql := start(t, find(t, "psql"), "-X", "-A", "-t", "-q", server.ConnString(database))
 	pair := pglock.Pair(7, -9)
-	if answer := psql.ask(fmt.Sprintf("SELECT 'locked' FROM pg_advisory_lock(%d);", pair.ID())); answer != "locked" {
-		t.Fatalf("psql says %q", answer)
+	if answer := psql.call(fmt.Sprintf("SELECT 'locked' FROM pg_advisory_lock(%d);", pair.ID())); answer != "locked" {
+		t.Fatalf("psql returned %q", answer)
 	}
 	pglocktest.Key(t, pgxlock.ConnString(server.ConnString(database)), pair).WantFree()
 }

@@ -12,31 +12,31 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// cut is a cable that is pulled: between the server and its clients nothing gets
-// through any more, and nobody says so. It needs a network of its own, so it is done
-// by a child that has one.
+// A cut simulates a pulled cable: the server and its clients cannot reach each other,
+// and neither is notified. It needs a separate network namespace, so a child process
+// runs it.
 type cut struct {
-	Beat    time.Duration
-	Trials  int
-	Holders int // of each driver
+	Heartbeat time.Duration
+	Trials    int
+	Holders   int // for each driver
 }
 
-// cutHere is the child.
-func cutHere() error {
+// runCut runs the cut in the child.
+func runCut() error {
 	var c cut
 	if err := json.NewDecoder(os.Stdin).Decode(&c); err != nil {
 		return err
 	}
-	rows, err := c.here(context.Background())
+	rows, err := c.measure(context.Background())
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(rows)
 }
 
-// here measures both sides of the cut at once: until the holders are told, and until
-// their locks are others'. The order of the two is the promise that matters.
-func (c cut) here(ctx context.Context) (rows []row, err error) {
+// measure measures both sides of the cut at once: when the holders are notified, and when
+// others acquire their locks. pglock promises that the first comes before the second.
+func (c cut) measure(ctx context.Context) (rows []row, err error) {
 	o, err := pgserver.FromEnv()
 	if err != nil {
 		return nil, err
@@ -51,28 +51,28 @@ func (c cut) here(ctx context.Context) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
-	told, free := make([]row, len(drivers())), make([]row, len(drivers()))
+	notified, free := make([]row, len(drivers())), make([]row, len(drivers()))
 	for i, d := range drivers() {
-		told[i] = row{Fault: cablePulled, Until: holderTold, Driver: d.name, Beat: c.Beat, Bound: toldByBeat}
-		free[i] = row{Fault: cablePulled, Until: lockFree, Driver: d.name, Beat: c.Beat, Bound: freeByServer}
+		notified[i] = row{Fault: cablePulled, Until: holderNotified, Driver: d.name, Heartbeat: c.Heartbeat, Bound: notifiedByHeartbeat}
+		free[i] = row{Fault: cablePulled, Until: lockFree, Driver: d.name, Heartbeat: c.Heartbeat, Bound: freeByServer}
 	}
 	for range c.Trials {
-		if err := c.once(ctx, server, told, free); err != nil {
+		if err := c.once(ctx, server, notified, free); err != nil {
 			return nil, err
 		}
 	}
-	return append(told, free...), nil
+	return append(notified, free...), nil
 }
 
-func (c cut) once(ctx context.Context, server *pgserver.Server, told, free []row) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (c cut) once(ctx context.Context, server *pgserver.Server, notified, free []row) error {
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	type pair struct {
 		driver int
 		h      *holder
 		w      *waiter
 	}
-	// They begin one after the other, so that the cut finds each at another moment
+	// Start them one after another, so that the cut hits each at a different moment
 	// between two pings.
 	var pairs []pair
 	defer func() {
@@ -85,11 +85,11 @@ func (c cut) once(ctx context.Context, server *pgserver.Server, told, free []row
 	total := c.Holders * len(drivers())
 	for n := range total {
 		i, key := n%len(drivers()), int64(n)
-		h, err := hold(ctx, drivers()[i].source(server.TCPConnString("postgres")), key, c.Beat)
+		h, err := hold(ctx, drivers()[i].source(server.TCPConnString("postgres")), key, c.Heartbeat)
 		if err != nil {
 			return err
 		}
-		// The waiter stays where nothing is cut: on a unix socket.
+		// The waiter uses a Unix socket, which is not cut.
 		w, err := await(ctx, server.ConnString("postgres"), key)
 		if err != nil {
 			h.close()
@@ -97,7 +97,7 @@ func (c cut) once(ctx context.Context, server *pgserver.Server, told, free []row
 		}
 		pairs = append(pairs, pair{i, h, w})
 		select {
-		case <-time.After(c.Beat / time.Duration(total)):
+		case <-time.After(c.Heartbeat / time.Duration(total)):
 		case <-ctx.Done():
 		}
 	}
@@ -120,10 +120,10 @@ func (c cut) once(ctx context.Context, server *pgserver.Server, told, free []row
 				return
 			}
 			if !lost.Before(granted) {
-				errs = append(errs, fmt.Errorf("%s: another had the lock after %v, of which the holder was told after %v",
+				errs = append(errs, fmt.Errorf("%s: another session acquired the lock after %v, but its holder was notified after %v",
 					drivers()[p.driver].name, granted.Sub(began), lost.Sub(began)))
 			}
-			told[p.driver].Took = append(told[p.driver].Took, lost.Sub(began))
+			notified[p.driver].Took = append(notified[p.driver].Took, lost.Sub(began))
 			free[p.driver].Took = append(free[p.driver].Took, granted.Sub(began))
 		})
 	}

@@ -14,15 +14,14 @@ import (
 // capNetAdmin is the capability to change the network (capabilities(7)).
 const capNetAdmin = 12
 
-// errNoNetwork says that this machine does not let the user have a network of its
-// own, in which a cable could be pulled.
-var errNoNetwork = errors.New("no network of its own to cut: run it as root, or allow unprivileged user namespaces")
+// errNoNamespace means that the user may not create a network namespace on this machine.
+var errNoNamespace = errors.New("cannot create a network namespace: run as root, or allow unprivileged user namespaces")
 
-// inWorldOfItsOwn has a child make the cut. Its network has nothing but a loopback
-// device, which is the cable: when that goes down, nothing gets through and nobody is
-// told, as if it were pulled. A proxy that swallows what it gets would not do: it is
-// the proxy's machine, then, that answers the keepalives of the server.
-func (c cut) inWorldOfItsOwn(ctx context.Context) ([]row, error) {
+// inNamespace runs the cut in a child with its own network namespace. The namespace
+// has only a loopback device, which is the cable: when it goes down, nothing gets through
+// and no side is notified. A proxy that drops everything would not do, because the
+// proxy's machine would still answer the server's keepalives.
+func (c cut) inNamespace(ctx context.Context) ([]row, error) {
 	cmd, err := command(ctx, "cut")
 	if err != nil {
 		return nil, err
@@ -41,10 +40,10 @@ func (c cut) inWorldOfItsOwn(ctx context.Context) ([]row, error) {
 		cmd.SysProcAttr.AmbientCaps = []uintptr{capNetAdmin}
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoNetwork, err)
+		return nil, fmt.Errorf("%w: %w", errNoNamespace, err)
 	}
 	if err := cmd.Wait(); err != nil {
-		return nil, fmt.Errorf("the process with a network of its own: %w", err)
+		return nil, fmt.Errorf("the process in the network namespace: %w", err)
 	}
 	var rows []row
 	if err := json.Unmarshal(output.Bytes(), &rows); err != nil {
@@ -53,7 +52,7 @@ func (c cut) inWorldOfItsOwn(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// setLoopback plugs the cable in, or pulls it (netdevice(7)).
+// setLoopback brings the loopback device up or down (netdevice(7)).
 func setLoopback(up bool) error {
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

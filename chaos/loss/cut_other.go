@@ -7,8 +7,8 @@ import (
 	"errors"
 )
 
-var errNoNetwork = errors.New("only Linux gives a process a network of its own, to be cut")
+var errNoNamespace = errors.New("network namespaces need Linux")
 
-func (c cut) inWorldOfItsOwn(context.Context) ([]row, error) { return nil, errNoNetwork }
+func (c cut) inNamespace(context.Context) ([]row, error) { return nil, errNoNamespace }
 
-func setLoopback(bool) error { return errNoNetwork }
+func setLoopback(bool) error { return errNoNamespace }

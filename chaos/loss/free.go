@@ -14,10 +14,11 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// childEnv makes this program, or its tests, a child that does what the value says.
+// childEnv is the environment variable that makes this program, or its tests, a child
+// with the task that is its value.
 const childEnv = "PGLOCK_LOSS_CHILD"
 
-// child does what the parent wants done in a process of its own, if this is one.
+// child runs the child's task if this process is a child, and reports whether it is.
 func child() (done bool, err error) {
 	switch os.Getenv(childEnv) {
 	case "":
@@ -25,12 +26,13 @@ func child() (done bool, err error) {
 	case "hold":
 		return true, holdUntilKilled()
 	case "cut":
-		return true, cutHere()
+		return true, runCut()
 	}
 	return true, fmt.Errorf("%s=%s", childEnv, os.Getenv(childEnv))
 }
 
-// command is this program as a child, which gets and gives JSON.
+// command returns a command that runs this program as a child, which reads and writes
+// JSON.
 func command(ctx context.Context, what string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -42,21 +44,22 @@ func command(ctx context.Context, what string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// holding is what a child is to hold.
-type holding struct {
-	Driver int // of drivers
-	DSN    string
-	Key    int64
-	Beat   time.Duration
+// A holdTask is the lock that a child acquires.
+type holdTask struct {
+	Driver    int // index into drivers()
+	DSN       string
+	Key       int64
+	Heartbeat time.Duration
 }
 
-// holdUntilKilled is the child: it takes a lock, says so, and ends with its input.
+// holdUntilKilled runs in the child: it acquires a lock, reports that, and returns when
+// its input ends.
 func holdUntilKilled() error {
-	var what holding
+	var what holdTask
 	if err := json.NewDecoder(os.Stdin).Decode(&what); err != nil {
 		return err
 	}
-	h, err := hold(context.Background(), drivers()[what.Driver].source(what.DSN), what.Key, what.Beat)
+	h, err := hold(context.Background(), drivers()[what.Driver].source(what.DSN), what.Key, what.Heartbeat)
 	if err != nil {
 		return err
 	}
@@ -66,18 +69,18 @@ func holdUntilKilled() error {
 	return err
 }
 
-// untilFree measures how long it takes until the lock of a process that was killed
-// is another's.
-func untilFree(ctx context.Context, server *pgserver.Server, beat time.Duration, trials int) ([]row, error) {
+// untilFree measures how long it takes until another session acquires the lock of a
+// killed process.
+func untilFree(ctx context.Context, server *pgserver.Server, heartbeat time.Duration, trials int) ([]row, error) {
 	var rows []row
 	for i, d := range drivers() {
 		for _, way := range []struct{ name, dsn string }{
 			{"TCP", server.TCPConnString("postgres")},
 			{"unix socket", server.ConnString("postgres")},
 		} {
-			r := row{Fault: processKilled, Until: lockFree, Driver: d.name + ", " + way.name, Beat: beat, Bound: freeAtOnce}
+			r := row{Fault: processKilled, Until: lockFree, Driver: d.name + ", " + way.name, Heartbeat: heartbeat, Bound: freeAtOnce}
 			for n := range trials {
-				took, err := killHolder(ctx, server, holding{i, way.dsn, int64(n), beat})
+				took, err := killHolder(ctx, server, holdTask{i, way.dsn, int64(n), heartbeat})
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", r.Driver, err)
 				}
@@ -89,8 +92,8 @@ func untilFree(ctx context.Context, server *pgserver.Server, beat time.Duration,
 	return rows, nil
 }
 
-func killHolder(ctx context.Context, server *pgserver.Server, what holding) (took time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func killHolder(ctx context.Context, server *pgserver.Server, what holdTask) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	cmd, err := command(ctx, "hold")
 	if err != nil {
@@ -114,7 +117,7 @@ func killHolder(ctx context.Context, server *pgserver.Server, what holding) (too
 		return 0, err
 	}
 	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		return 0, errors.New("the process that is to be killed did not get the lock")
+		return 0, errors.New("the child did not acquire the lock")
 	}
 	w, err := await(ctx, server.ConnString("postgres"), what.Key)
 	if err != nil {

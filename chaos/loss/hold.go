@@ -15,11 +15,11 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// driver is a way to Postgres.
+// A driver connects to Postgres.
 type driver struct {
 	name   string
 	source func(dsn string) pglock.Source
-	listen bool // hears of the end of its session at once
+	listen bool // is notified at once when its session ends
 }
 
 func drivers() []driver {
@@ -30,27 +30,27 @@ func drivers() []driver {
 	}
 }
 
-// holder holds a lock on a session that is its own.
+// A holder holds a lock on its own session.
 type holder struct {
-	told   chan time.Time // when its ctx was cancelled, because the lock was lost
-	ended  chan error     // what Do returned
-	locker *pglock.Locker
+	notified chan time.Time // when its ctx was canceled because the lock was lost
+	ended    chan error     // the result of Do
+	locker   *pglock.Locker
 }
 
-// hold takes a lock and returns when it is held. ctx bounds the wait for it.
-func hold(ctx context.Context, source pglock.Source, key int64, beat time.Duration) (*holder, error) {
-	locker, err := pglock.New(source, pglock.Heartbeat(beat))
+// hold acquires a lock and returns when it is held. ctx bounds the wait.
+func hold(ctx context.Context, source pglock.Source, key int64, heartbeat time.Duration) (*holder, error) {
+	locker, err := pglock.New(source, pglock.Heartbeat(heartbeat))
 	if err != nil {
 		return nil, err
 	}
-	h := &holder{told: make(chan time.Time, 1), ended: make(chan error, 1), locker: locker}
+	h := &holder{notified: make(chan time.Time, 1), ended: make(chan error, 1), locker: locker}
 	held := make(chan struct{})
 	go func() {
 		h.ended <- locker.Do(ctx, pglock.Int(key), func(inside context.Context) error {
 			close(held)
 			<-inside.Done()
 			if errors.Is(context.Cause(inside), pglock.ErrLost) {
-				h.told <- time.Now()
+				h.notified <- time.Now()
 			}
 			return nil
 		})
@@ -60,35 +60,35 @@ func hold(ctx context.Context, source pglock.Source, key int64, beat time.Durati
 		return h, nil
 	case err := <-h.ended:
 		locker.Close()
-		return nil, fmt.Errorf("nothing is held: %w", err)
+		return nil, fmt.Errorf("the lock was not acquired: %w", err)
 	}
 }
 
-// loss waits until the holder is told, and returns when that was.
+// loss waits until the holder is notified of the loss, and returns the time.
 func (h *holder) loss(ctx context.Context) (time.Time, error) {
 	select {
 	case err := <-h.ended:
-		if len(h.told) == 0 || !errors.Is(err, pglock.ErrLost) {
-			return time.Time{}, fmt.Errorf("the holder was not told: %w", err)
+		if len(h.notified) == 0 || !errors.Is(err, pglock.ErrLost) {
+			return time.Time{}, fmt.Errorf("the holder was not notified: %w", err)
 		}
-		return <-h.told, nil
+		return <-h.notified, nil
 	case <-ctx.Done():
-		return time.Time{}, fmt.Errorf("the holder was not told: %w", context.Cause(ctx))
+		return time.Time{}, fmt.Errorf("the holder was not notified: %w", context.Cause(ctx))
 	}
 }
 
 // close ends the holder, if it still holds.
 func (h *holder) close() { h.locker.Close() }
 
-// waiter is another session, which waits for the lock in Postgres.
+// A waiter is another session that waits for the lock in Postgres.
 type waiter struct {
 	conn *pgx.Conn
 	free chan time.Time // when it was granted
-	err  error          // why it was not, once free is closed
+	err  error          // why it was not granted; set before free is closed
 }
 
-// await has a session of its own wait for the lock, and returns once it does. ctx
-// bounds all the waiting.
+// await starts a session that waits for the lock, and returns once it waits. ctx bounds
+// the whole wait.
 func await(ctx context.Context, dsn string, key int64) (*waiter, error) {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
@@ -113,7 +113,7 @@ func await(ctx context.Context, dsn string, key int64) (*waiter, error) {
 func (w *waiter) granted() (time.Time, error) {
 	at, ok := <-w.free
 	if !ok {
-		return at, fmt.Errorf("the lock did not become free: %w", w.err)
+		return at, fmt.Errorf("the lock was not granted: %w", w.err)
 	}
 	return at, nil
 }
@@ -121,13 +121,13 @@ func (w *waiter) granted() (time.Time, error) {
 func (w *waiter) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	w.conn.PgConn().Conn().Close() // whatever it is doing
+	w.conn.PgConn().Conn().Close() // even while a statement runs
 	for range w.free {
 	}
 	w.conn.Close(ctx)
 }
 
-// until asks Postgres until it says yes.
+// until repeats a query until it returns true.
 func until(ctx context.Context, dsn, question string, args ...any) error {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {

@@ -21,20 +21,20 @@ func TestMain(m *testing.M) {
 	pgtest.Main(m)
 }
 
-// within checks a row against a bound. A machine may be slow: what is caught here
-// is what takes a whole multiple of what is promised, make loss shows the rest.
+// within checks a row against a bound. The bound is a multiple of what is promised,
+// because a machine may be slow; make loss shows the rest.
 func (r row) within(t *testing.T, most time.Duration) {
 	t.Helper()
-	t.Logf("%s, %s, until %s: %v of %v", r.Fault, r.Driver, r.Until, r.Took, r.Bound.within(r.Beat))
+	t.Logf("%s, %s, until %s: %v of %v", r.Fault, r.Driver, r.Until, r.Took, r.Bound.within(r.Heartbeat))
 	if len(r.Took) == 0 {
 		t.Errorf("%s: nothing was measured", r.Driver)
 	} else if worst := r.worst(); worst > most {
-		t.Errorf("%s: it took %v until %s; promised is %v", r.Driver, worst, r.Until, r.Bound)
+		t.Errorf("%s: it took %v until %s; the promise is %v", r.Driver, worst, r.Until, r.Bound)
 	}
 }
 
-// What somebody tells of is known at once to who listens: the heartbeat here is so
-// long that it cannot be what tells. lib/pq is told by the next ping.
+// A driver that listens is notified at once; the heartbeat here is too long to be the
+// reason. lib/pq notices at the next ping.
 func TestTold(t *testing.T) {
 	t.Parallel()
 	for _, f := range faults() {
@@ -42,11 +42,11 @@ func TestTold(t *testing.T) {
 			t.Parallel()
 			server := pgtest.Own(t, pgserver.Options{TCP: true})
 			for _, d := range drivers() {
-				beat, most := 2*time.Minute, 30*time.Second
+				heartbeat, most := 2*time.Minute, 30*time.Second
 				if !d.listen {
-					beat, most = time.Second, 10*time.Second
+					heartbeat, most = time.Second, 10*time.Second
 				}
-				r, err := f.untilToldBy(t.Context(), server, d, beat, 2)
+				r, err := f.untilNotifiedBy(t.Context(), server, d, heartbeat, 2)
 				if err != nil {
 					t.Fatalf("%s: %v", d.name, err)
 				}
@@ -56,7 +56,7 @@ func TestTold(t *testing.T) {
 	}
 }
 
-// The lock of a process that is killed is free at once, whatever the heartbeat.
+// The lock of a killed process is free at once, regardless of the heartbeat.
 func TestProcessKilled(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
@@ -69,13 +69,13 @@ func TestProcessKilled(t *testing.T) {
 	}
 }
 
-// A cable is pulled: the holder is told within its heartbeat, and only then, by and
-// by, the server frees the lock. That order is checked for each holder.
+// A cable is pulled: the holder is notified within its heartbeat, and only later does the
+// server free the lock. That order is checked for each holder.
 func TestCablePulled(t *testing.T) {
 	t.Parallel()
-	const beat = time.Second
-	rows, err := cut{Beat: beat, Trials: 1, Holders: 4}.inWorldOfItsOwn(t.Context())
-	if errors.Is(err, errNoNetwork) && os.Getenv("CI") != "true" {
+	const heartbeat = time.Second
+	rows, err := cut{Heartbeat: heartbeat, Trials: 1, Holders: 4}.inNamespace(t.Context())
+	if errors.Is(err, errNoNamespace) && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -85,13 +85,13 @@ func TestCablePulled(t *testing.T) {
 		t.Fatalf("%d rows", len(rows))
 	}
 	for _, r := range rows {
-		r.within(t, 5*r.Bound.within(beat))
+		r.within(t, 5*r.Bound.within(heartbeat))
 	}
 }
 
-// The same with a proxy that swallows all, for whoever has no network to cut. It is
-// the proxy's machine that answers the server's keepalives, so of the server nothing
-// can be said.
+// The same with a proxy that drops everything, for machines without network namespaces.
+// The proxy's machine answers the server's keepalives, so the server's side is not
+// measured.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
@@ -103,8 +103,8 @@ func TestBlackHole(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer proxy.Close()
-			const beat = time.Second
-			h, err := hold(t.Context(), d.source(proxy.ConnString(server.TCPConnString("postgres"))), int64(i), beat)
+			const heartbeat = time.Second
+			h, err := hold(t.Context(), d.source(proxy.ConnString(server.TCPConnString("postgres"))), int64(i), heartbeat)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +118,7 @@ func TestBlackHole(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			row{"black hole", holderTold, d.name, beat, toldByBeat, []time.Duration{at.Sub(began)}}.within(t, 10*beat)
+			row{"black hole", holderNotified, d.name, heartbeat, notifiedByHeartbeat, []time.Duration{at.Sub(began)}}.within(t, 10*heartbeat)
 		})
 	}
 }
@@ -142,7 +142,7 @@ func TestTableGoesBetweenItsMarkers(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "page.md")
 	if err := writeBetween(path, "loss", "new\n"); err == nil {
-		t.Error("written into a file that is not there")
+		t.Error("no error for a missing file")
 	}
 	for before, after := range map[string]string{
 		"a\n<!-- loss: begin -->\nold\n<!-- loss: end -->\nz": "a\n<!-- loss: begin -->\nnew\n<!-- loss: end -->\nz",

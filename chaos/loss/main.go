@@ -1,6 +1,6 @@
-// Command loss measures how long it takes until a loss is known: until a holder of
-// a lock hears that it holds it no more, and until the lock of a holder that is gone
-// is free for others. It writes the table of docs/reliability.md. See make loss.
+// Command loss measures how long it takes until the holder of a lost lock is notified,
+// and until the lock of a dead holder is free for others. It writes the table of
+// docs/reliability.md. See make loss.
 package main
 
 import (
@@ -33,8 +33,8 @@ func exit(err error) {
 
 func run(args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("loss", flag.ContinueOnError)
-	trials := flags.Int("n", 30, "how often each thing is made to happen")
-	write := flags.String("write", "", "the file to write the table into, between its markers")
+	trials := flags.Int("n", 30, "number of trials for each fault")
+	write := flags.String("write", "", "file to write the table into, between its markers")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func run(args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	options.Database = "" // it will be killed
+	options.Database = "" // start a server that can be killed
 	options.Log = progress
 	rows, version, err := measureAll(ctx, options, *trials, progress)
 	if err != nil {
@@ -61,7 +61,7 @@ func run(args []string, out, progress io.Writer) error {
 	return writeBetween(*write, "loss", text)
 }
 
-// measureAll measures every row of the table, on one server after the other.
+// measureAll measures every row of the table.
 func measureAll(ctx context.Context, o pgserver.Options, trials int, progress io.Writer) (rows []row, version string, err error) {
 	began := time.Now()
 	say := func(what string) {
@@ -74,25 +74,25 @@ func measureAll(ctx context.Context, o pgserver.Options, trials int, progress io
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	version = server.Binaries().Version
-	const beat = 2 * time.Second
+	const heartbeat = 2 * time.Second
 	add := func(more []row, err error) error {
 		rows = append(rows, more...)
 		return err
 	}
 	for _, f := range faults() {
 		say(f.what)
-		if err := add(f.untilTold(ctx, server, beat, trials)); err != nil {
+		if err := add(f.untilNotified(ctx, server, heartbeat, trials)); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", f.what, err)
 		}
 	}
 	say(processKilled)
-	if err := add(untilFree(ctx, server, beat, trials)); err != nil {
+	if err := add(untilFree(ctx, server, heartbeat, trials)); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", processKilled, err)
 	}
-	for _, beat := range []time.Duration{beat, 10 * time.Second} {
-		say(fmt.Sprintf("%s, with a heartbeat of %v", cablePulled, beat))
-		c := cut{Beat: beat, Trials: 3, Holders: max(trials/3, 1)}
-		if err := add(c.inWorldOfItsOwn(ctx)); err != nil {
+	for _, heartbeat := range []time.Duration{heartbeat, 10 * time.Second} {
+		say(fmt.Sprintf("%s, with a heartbeat of %v", cablePulled, heartbeat))
+		c := cut{Heartbeat: heartbeat, Trials: 3, Holders: max(trials/3, 1)}
+		if err := add(c.inNamespace(ctx)); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", cablePulled, err)
 		}
 	}

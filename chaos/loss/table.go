@@ -9,38 +9,38 @@ import (
 	"time"
 )
 
-// What happens, and until when it is measured.
+// The faults, and the events that end a measurement.
 const (
 	processKilled = "holder's process killed (-9)"
 	cablePulled   = "cable pulled"
 
-	holderTold = "the holder's ctx is cancelled"
-	lockFree   = "another session has the lock"
+	holderNotified = "the holder's ctx is canceled"
+	lockFree       = "another session acquires the lock"
 )
 
-// A bound is what is promised, and what it depends on.
+// A bound is a promised limit, named for what it depends on.
 type bound int
 
 const (
-	toldAtOnce   bound = iota // somebody says so, and the driver listens
-	toldByPing                // somebody says so, to a driver that does not listen
-	toldByBeat                // nobody says so
-	freeAtOnce                // the operating system says so to the server
-	freeByServer              // nobody says so to the server
+	notifiedAtOnce      bound = iota // the socket is closed, and the driver listens
+	notifiedByPing                   // the socket is closed, but the driver does not listen
+	notifiedByHeartbeat              // the socket stays open
+	freeAtOnce                       // the operating system closes the server's socket
+	freeByServer                     // the server's socket stays open
 )
 
-// within is what is promised for a heartbeat. At once is not a promise in time, so
-// there is a tenth of a second for machines and their schedulers.
-func (b bound) within(beat time.Duration) time.Duration {
+// within returns the promised limit for a heartbeat. "At once" is not a number, so it
+// allows a tenth of a second for the machine and its scheduler.
+func (b bound) within(heartbeat time.Duration) time.Duration {
 	switch b {
-	case toldByPing:
-		return beat/2 + atOnce
-	case toldByBeat:
-		return beat + atOnce
+	case notifiedByPing:
+		return heartbeat/2 + atOnce
+	case notifiedByHeartbeat:
+		return heartbeat + atOnce
 	case freeByServer:
-		// Keepalives after two heartbeats, every half, three of them, each of which the
-		// server's machine counts in whole seconds.
-		return 2*beat + 3*max(beat/2, time.Second) + atOnce
+		// Three keepalives: the first after two heartbeats, then one every half heartbeat.
+		// The server's machine counts in whole seconds.
+		return 2*heartbeat + 3*max(heartbeat/2, time.Second) + atOnce
 	}
 	return atOnce
 }
@@ -49,23 +49,23 @@ const atOnce = 100 * time.Millisecond
 
 func (b bound) String() string {
 	return map[bound]string{
-		toldAtOnce:   "at once: the socket tells",
-		toldByPing:   "½ heartbeat: the driver does not listen, so a ping finds out",
-		toldByBeat:   "1 heartbeat: a ping that is not answered",
-		freeAtOnce:   "at once: the kernel closes the socket",
-		freeByServer: "3½ heartbeats: `tcp_keepalives_*`, `tcp_user_timeout`",
+		notifiedAtOnce:      "at once: the socket is closed",
+		notifiedByPing:      "½ heartbeat: the driver does not listen, so the next ping fails",
+		notifiedByHeartbeat: "1 heartbeat: an unanswered ping",
+		freeAtOnce:          "at once: the kernel closes the socket",
+		freeByServer:        "3½ heartbeats: `tcp_keepalives_*`, `tcp_user_timeout`",
 	}[b]
 }
 
-// row is one line of the table.
+// A row is one line of the table.
 type row struct {
 	Fault, Until, Driver string
-	Beat                 time.Duration
+	Heartbeat            time.Duration
 	Bound                bound
 	Took                 []time.Duration
 }
 
-// quantile is the smallest value that a share of all do not exceed.
+// quantile returns the smallest value that the given share of all do not exceed.
 func (r row) quantile(share float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(r.Took))
 	return sorted[max(int(share*float64(len(sorted))+0.9999999)-1, 0)]
@@ -73,17 +73,17 @@ func (r row) quantile(share float64) time.Duration {
 
 func (r row) worst() time.Duration { return slices.Max(r.Took) }
 
-// table is the table as Markdown.
+// table formats the rows as Markdown.
 func table(rows []row, version string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Postgres %s; times in milliseconds.\n", version)
-	for _, until := range []string{holderTold, lockFree} {
+	for _, until := range []string{holderNotified, lockFree} {
 		fmt.Fprintf(&b, "\nUntil %s:\n\n", until)
-		b.WriteString("| what happens | through | heartbeat | n | median | 95 % | longest | bounded by |\n")
+		b.WriteString("| fault | driver | heartbeat | n | median | 95 % | longest | bounded by |\n")
 		b.WriteString("|---|---|---|---|---|---|---|---|\n")
 		for _, r := range rows {
 			if r.Until == until {
-				fmt.Fprintf(&b, "| %s | %s | %v | %d | %s | %s | %s | %v |\n", r.Fault, r.Driver, r.Beat, len(r.Took),
+				fmt.Fprintf(&b, "| %s | %s | %v | %d | %s | %s | %s | %v |\n", r.Fault, r.Driver, r.Heartbeat, len(r.Took),
 					millis(r.quantile(0.5)), millis(r.quantile(0.95)), millis(r.worst()), r.Bound)
 			}
 		}
@@ -91,7 +91,7 @@ func table(rows []row, version string) string {
 	return b.String()
 }
 
-// millis is a time in milliseconds, with digits enough to tell small ones apart.
+// millis formats a time in milliseconds, with a decimal below 10.
 func millis(d time.Duration) string {
 	ms := float64(d) / float64(time.Millisecond)
 	if ms < 10 {

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Soak runs rounds of package chaos for a while, each with a seed of its own, and
-// ends at the first that breaks a promise. See `make soak`.
+// Soak runs rounds of package chaos for a while, each with a different seed, and stops
+// at the first round that breaks a promise. See `make soak`.
 package main
 
 import (
@@ -36,16 +36,16 @@ func end(err error) {
 	os.Exit(0)
 }
 
-// step is how far apart the seeds of two rounds are. That of a round is printed, and
-// is that of its first round if it is given.
+// step is the difference between the seeds of two rounds. The seed of each round is
+// printed, and can be given as the seed of the first round.
 const step = 1_000_003
 
 func soak(ctx context.Context) error {
-	length := flag.Duration("for", 10*time.Minute, "how long; the last round comes to its end")
-	seed := flag.Uint64("seed", rand.Uint64N(1<<32), "of the first round")
-	faults := flag.Int("faults", 20, "how many there are in a round")
-	dir := flag.String("history", os.TempDir(), "the folder for the history of a round that fails")
-	write := flag.String("write", "", "a document to write the table into, between its lines 'faults: begin' and 'faults: end'")
+	length := flag.Duration("for", 10*time.Minute, "how long to run; the last round is completed")
+	seed := flag.Uint64("seed", rand.Uint64N(1<<32), "seed of the first round")
+	faults := flag.Int("faults", 20, "number of faults in a round")
+	dir := flag.String("history", os.TempDir(), "directory for the history of a failed round")
+	write := flag.String("write", "", "document to write the table into, between its markers 'faults: begin' and 'faults: end'")
 	flag.Parse()
 
 	began := time.Now()
@@ -60,7 +60,7 @@ func soak(ctx context.Context) error {
 		rounds++
 		rows = chaos.Add(rows, result.Faults)
 		if len(result.Wrong) > 0 {
-			return fmt.Errorf("WRONG:\n%s\n\n%s\nthe history is in %s\nthe same plan again: make soak D=1s SEED=%d",
+			return fmt.Errorf("WRONG:\n%s\n\n%s\nthe history is in %s\nto repeat this round: make soak D=1s SEED=%d",
 				strings.Join(result.Wrong, "\n"), chaos.Text(result.Faults, chaos.KindNames()), result.Dir, s)
 		}
 	}
@@ -74,7 +74,7 @@ func soak(ctx context.Context) error {
 		fmt.Sprintf(" (`make soak D=%v SEED=%d`, %s).\n", *length, *seed, began.UTC().Format("2 January 2006")))
 }
 
-// rewrite puts text between the marks in a document.
+// rewrite replaces the text between the markers of a document.
 func rewrite(path, text string) error {
 	const begin, end = "<!-- faults: begin -->\n", "<!-- faults: end -->"
 	old, err := os.ReadFile(path)
@@ -84,7 +84,7 @@ func rewrite(path, text string) error {
 	head, rest, ok := strings.Cut(string(old), begin)
 	_, tail, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		return errors.New(path + " does not have the marks for the table")
+		return errors.New(path + " has no markers for the table")
 	}
 	return os.WriteFile(path, []byte(head+begin+text+end+tail), 0o644)
 }

@@ -1,5 +1,4 @@
-// Command bun is an example to copy: Bun's own transactions, with pglock's locks in
-// them.
+// Command bun is an example of pglock's locks in Bun's transactions.
 package main
 
 import (
@@ -26,8 +25,8 @@ type Invoice struct {
 	Closed bool
 }
 
-// addInvoice gives an invoice the next number, without gaps. The lock goes with the
-// transaction, so the next number is read when this one can be seen.
+// addInvoice adds an invoice with the next number, without gaps. The lock is released
+// when the transaction ends, so the next caller sees this number.
 func addInvoice(ctx context.Context, db *bun.DB, amount int64) (number int64, err error) {
 	err = db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if err := pglock.LockTx(ctx, sqllock.Tx(tx), pglock.Name("invoice numbers"), pglock.Wait(10*time.Second)); err != nil {
@@ -60,7 +59,8 @@ func closeMonth(ctx context.Context, db *bun.DB) (total int64, err error) {
 	return total, err
 }
 
-// remind runs on every machine, and works on one at a time: the others skip it.
+// remind counts the open invoices. Every machine calls it, but only one at a time runs it;
+// the others skip it.
 func remind(ctx context.Context, db *bun.DB) (invoices int64, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(ctx context.Context, tx bun.Tx) error {
 		invoices, err = tx.NewSelect().Model((*Invoice)(nil)).Where("NOT closed").Count(ctx)

@@ -36,7 +36,7 @@ func TestProgram(t *testing.T) {
 	})
 }
 
-// Bun's transactions are as good to pglock as the driver's.
+// pglock works in Bun's transactions as in the driver's.
 func TestTx(t *testing.T) {
 	db, source := open(t, pgtest.Database(t))
 	pglocktest.Tx(t, source, begin(db))

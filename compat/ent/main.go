@@ -1,5 +1,4 @@
-// Command ent is an example to copy: ent's own transactions, with pglock's locks in
-// them.
+// Command ent is an example of pglock's locks in ent's transactions.
 package main
 
 import (
@@ -20,8 +19,8 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// addInvoice gives an invoice the next number, without gaps. The lock goes with the
-// transaction, so the next number is read when this one can be seen.
+// addInvoice adds an invoice with the next number, without gaps. The lock is released
+// when the transaction ends, so the next caller sees this number.
 func addInvoice(ctx context.Context, client *ent.Client, amount int64) (number int64, err error) {
 	tx, err := client.Tx(ctx)
 	if err != nil {
@@ -70,7 +69,8 @@ func closeMonth(ctx context.Context, client *ent.Client) (total int64, err error
 	return total, tx.Commit()
 }
 
-// remind runs on every machine, and works on one at a time: the others skip it.
+// remind counts the open invoices. Every machine calls it, but only one at a time runs it;
+// the others skip it.
 func remind(ctx context.Context, client *ent.Client) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(client), pglock.Name("reminders"), func(ctx context.Context, tx *ent.Tx) error {
 		invoices, err = tx.Invoice.Query().Where(invoice.Closed(false)).Count(ctx)

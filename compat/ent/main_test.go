@@ -37,7 +37,7 @@ func TestProgram(t *testing.T) {
 	})
 }
 
-// ent's transactions are as good to pglock as the driver's.
+// pglock works in ent's transactions as in the driver's.
 func TestTx(t *testing.T) {
 	client, source := open(t, pgtest.Database(t))
 	pglocktest.Tx(t, source, begin(client))

@@ -1,5 +1,4 @@
-// Command gorm is an example to copy: GORM's own transactions, with pglock's locks
-// in them.
+// Command gorm is an example of pglock's locks in GORM's transactions.
 package main
 
 import (
@@ -23,8 +22,8 @@ type Invoice struct {
 	Closed bool
 }
 
-// addInvoice gives an invoice the next number, without gaps. The lock goes with the
-// transaction, so the next number is read when this one can be seen.
+// addInvoice adds an invoice with the next number, without gaps. The lock is released
+// when the transaction ends, so the next caller sees this number.
 func addInvoice(ctx context.Context, db *gorm.DB, amount int64) (number int64, err error) {
 	err = db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		conn := sqllock.Tx(tx.Statement.ConnPool)
@@ -59,7 +58,8 @@ func closeMonth(ctx context.Context, db *gorm.DB) (total int64, err error) {
 	return total, err
 }
 
-// remind runs on every machine, and works on one at a time: the others skip it.
+// remind counts the open invoices. Every machine calls it, but only one at a time runs it;
+// the others skip it.
 func remind(ctx context.Context, db *gorm.DB) (invoices int64, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(_ context.Context, tx *gorm.DB) error {
 		return tx.Model(&Invoice{}).Where("NOT closed").Count(&invoices).Error

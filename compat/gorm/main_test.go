@@ -16,7 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// GORM's cache of prepared statements has a goroutine that nothing ends.
+	// GORM's cache of prepared statements has a goroutine that never ends.
 	pgtest.Main(m, goleak.IgnoreAnyFunction("gorm.io/gorm/internal/lru.NewLRU[...].func1"))
 }
 
@@ -45,7 +45,7 @@ func TestProgram(t *testing.T) {
 	})
 }
 
-// GORM's transactions are as good to pglock as the driver's, also those that prepare
+// pglock works in GORM's transactions as in the driver's, with and without prepared
 // statements.
 func TestTx(t *testing.T) {
 	for name, config := range map[string]*gorm.Config{

@@ -1,5 +1,4 @@
-// Command sqlx is an example to copy: sqlx' own transactions, with pglock's locks in
-// them.
+// Command sqlx is an example of pglock's locks in sqlx's transactions.
 package main
 
 import (
@@ -22,8 +21,8 @@ type Invoice struct {
 	Amount int64
 }
 
-// addInvoice gives an invoice the next number, without gaps. The lock goes with the
-// transaction, so the next number is read when this one can be seen.
+// addInvoice adds an invoice with the next number, without gaps. The lock is released
+// when the transaction ends, so the next caller sees this number.
 func addInvoice(ctx context.Context, db *sqlx.DB, amount int64) (number int64, err error) {
 	tx, err := db.BeginTxx(ctx, nil)
 	if err != nil {
@@ -63,7 +62,8 @@ func closeMonth(ctx context.Context, db *sqlx.DB) (total int64, err error) {
 	return total, tx.Commit()
 }
 
-// remind runs on every machine, and works on one at a time: the others skip it.
+// remind counts the open invoices. Every machine calls it, but only one at a time runs it;
+// the others skip it.
 func remind(ctx context.Context, db *sqlx.DB) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(ctx context.Context, tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &invoices, `SELECT count(*) FROM invoices WHERE NOT closed`)
@@ -71,7 +71,7 @@ func remind(ctx context.Context, db *sqlx.DB) (invoices int, err error) {
 	return invoices, err
 }
 
-// begin begins sqlx' transactions for pglock.DoTx and pglock.DoTables.
+// begin begins sqlx's transactions for pglock.DoTx and pglock.DoTables.
 func begin(db *sqlx.DB) pglock.Beginner[*sqlx.Tx] {
 	return sqllock.BeginFunc(func(ctx context.Context) (*sqlx.Tx, error) { return db.BeginTxx(ctx, nil) })
 }

@@ -1,5 +1,5 @@
-// Command archive packs a folder so that the same files always give the same
-// bytes: sorted, owned by root, with one time for all. The name says the format.
+// Command archive packs a directory so that the same files always give the same bytes:
+// sorted, owned by root, with one modification time. The file name selects the format.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: archive FOLDER.tar.gz|FOLDER.zip FOLDER SECONDS-SINCE-1970")
+		fmt.Fprintln(os.Stderr, "usage: archive NAME.tar.gz|NAME.zip DIRECTORY SECONDS-SINCE-1970")
 		os.Exit(2)
 	}
 	if err := pack(os.Args[1], os.Args[2], os.Args[3]); err != nil {
@@ -29,7 +29,7 @@ func main() {
 	}
 }
 
-// pack writes folder, under its own name, into the archive called name.
+// pack writes folder, under its own name, into the archive name.
 func pack(name, folder, epoch string) (err error) {
 	seconds, err := strconv.ParseInt(epoch, 10, 64)
 	if err != nil {
@@ -47,7 +47,7 @@ func pack(name, folder, epoch string) (err error) {
 	return packTar(file, folder, modified)
 }
 
-// each calls f for the files and folders in folder, in the order of their names.
+// each calls f for the files and directories in folder, in the order of their names.
 func each(folder string, f func(path, name string, info fs.FileInfo) error) error {
 	return filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -58,7 +58,7 @@ func each(folder string, f func(path, name string, info fs.FileInfo) error) erro
 			return err
 		}
 		if !info.Mode().IsRegular() && !info.IsDir() {
-			return fmt.Errorf("%s is neither a file nor a folder", path)
+			return fmt.Errorf("%s is neither a file nor a directory", path)
 		}
 		inside, err := filepath.Rel(filepath.Dir(folder), path)
 		if err != nil {
@@ -68,7 +68,7 @@ func each(folder string, f func(path, name string, info fs.FileInfo) error) erro
 	})
 }
 
-// mode is that of info without what the umask of whoever builds decides.
+// mode returns the mode of info, independent of the umask of the build.
 func mode(info fs.FileInfo) fs.FileMode {
 	if info.IsDir() || info.Mode()&0o100 != 0 {
 		return 0o755

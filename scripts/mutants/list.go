@@ -13,10 +13,10 @@ import (
 //go:embed mutants.txt
 var list string
 
-// A mutant is one small fault, and the test that must find it.
+// A mutant is one small fault and the test that must catch it.
 type mutant struct {
 	name string
-	why  string // what goes wrong with it
+	why  string // what it breaks
 	file string // relative to the root, with slashes
 	pkg  string // of the test, as the go command takes it
 	test string // its name, with subtests as -run takes them
@@ -24,7 +24,7 @@ type mutant struct {
 	new  string
 }
 
-// parse reads a list, whose form the list itself describes.
+// parse parses a list. The list describes its format.
 func parse(list string) ([]mutant, error) {
 	var mutants []mutant
 	var errs []error
@@ -36,7 +36,7 @@ func parse(list string) ([]mutant, error) {
 			errs = append(errs, err)
 		case m.name == "": // only comments
 		case names[m.name]:
-			errs = append(errs, fmt.Errorf("two mutants are called %s", m.name))
+			errs = append(errs, fmt.Errorf("duplicate mutant %s", m.name))
 		default:
 			names[m.name] = true
 			mutants = append(mutants, m)
@@ -74,7 +74,7 @@ func parseOne(block string) (m mutant, err error) {
 		case "test":
 			m.pkg, m.test, _ = strings.Cut(value, " ")
 		default:
-			return m, fmt.Errorf("mutant %s: a line that begins with %q", m.name, key)
+			return m, fmt.Errorf("mutant %s: unknown keyword %q", m.name, key)
 		}
 	}
 	m.old, m.new = strings.Join(olds, "\n"), strings.Join(news, "\n")
@@ -82,29 +82,29 @@ func parseOne(block string) (m mutant, err error) {
 	switch {
 	case empty:
 	case !validName.MatchString(m.name):
-		return m, fmt.Errorf("%q is no name of a mutant", m.name)
+		return m, fmt.Errorf("%q is not a valid name of a mutant", m.name)
 	case m.why == "" || m.file == "" || m.old == "":
-		return m, fmt.Errorf("mutant %s: it needs a line why, a line file, and lines with -", m.name)
+		return m, fmt.Errorf("mutant %s needs a why line, a file line, and lines that begin with -", m.name)
 	case m.pkg != "." && !strings.HasPrefix(m.pkg, "./") || !validTest.MatchString(m.test):
-		return m, fmt.Errorf("mutant %s: the line test needs a package and a test: %q", m.name, m.pkg+" "+m.test)
+		return m, fmt.Errorf("mutant %s: the test line needs a package and a test, not %q", m.name, m.pkg+" "+m.test)
 	case m.old == m.new:
-		return m, fmt.Errorf("mutant %s: it changes nothing", m.name)
+		return m, fmt.Errorf("mutant %s changes nothing", m.name)
 	}
 	return m, nil
 }
 
-// named returns the one mutant of that name.
+// named returns the mutant with that name.
 func named(mutants []mutant, name string) ([]mutant, error) {
 	for _, m := range mutants {
 		if m.name == name {
 			return []mutant{m}, nil
 		}
 	}
-	return nil, fmt.Errorf("no mutant is called %s", name)
+	return nil, fmt.Errorf("no mutant %s", name)
 }
 
-// check reports what in a list does not fit a tree: a text that does not occur exactly
-// once, or a test that does not exist.
+// check returns an error for each mutant that does not fit a tree: its text does not
+// occur exactly once, or its test does not exist.
 func check(tree string, mutants []mutant) error {
 	var errs []error
 	for _, m := range mutants {
@@ -114,7 +114,7 @@ func check(tree string, mutants []mutant) error {
 			continue
 		}
 		if n := strings.Count(string(data), m.old); n != 1 {
-			errs = append(errs, fmt.Errorf("mutant %s: its text occurs %d times in %s, not once:\n%s", m.name, n, m.file, m.old))
+			errs = append(errs, fmt.Errorf("mutant %s: its text occurs %d times in %s, want once:\n%s", m.name, n, m.file, m.old))
 		}
 		if err := hasTest(filepath.Join(tree, filepath.FromSlash(m.pkg)), m.topTest()); err != nil {
 			errs = append(errs, fmt.Errorf("mutant %s: %w", m.name, err))
@@ -123,13 +123,13 @@ func check(tree string, mutants []mutant) error {
 	return errors.Join(errs...)
 }
 
-// topTest returns the name of the test without those of subtests.
+// topTest returns the name of the test without its subtests.
 func (m mutant) topTest() string {
 	top, _, _ := strings.Cut(m.test, "/")
 	return top
 }
 
-// hasTest returns an error if no test file of a folder has a test of that name.
+// hasTest returns an error if no test file of a directory has a test with that name.
 func hasTest(dir, name string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 	if err != nil {
@@ -144,5 +144,5 @@ func hasTest(dir, name string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no test is called %s in %s", name, dir)
+	return fmt.Errorf("no test %s in %s", name, dir)
 }

@@ -1,6 +1,6 @@
-// Command mutants breaks the code in small ways, one at a time, and checks that a named
-// test fails each time. It changes files, so it runs in a copy of the tree: see
-// scripts/mutate and `make mutate`. The faults are in mutants.txt.
+// Command mutants makes small faults in the code, one at a time, and checks that a named
+// test catches each. It changes files, so it runs in a copy of the tree: see
+// scripts/mutate and `make mutate`. The faults are listed in mutants.txt.
 package main
 
 import (
@@ -14,9 +14,9 @@ import (
 )
 
 func main() {
-	tree := flag.String("tree", "", "a copy of the repository, whose files are changed")
-	only := flag.String("only", "", "the name of the one mutant to run; all is the default")
-	limit := flag.Duration("limit", 2*time.Minute, "for one test; a mutant that makes it run longer is killed")
+	tree := flag.String("tree", "", "copy of the repository, whose files are changed")
+	only := flag.String("only", "", "name of the only mutant to run; the default is all")
+	limit := flag.Duration("limit", 2*time.Minute, "time limit for a test; a mutant that exceeds it counts as killed")
 	flag.Parse()
 	if *tree == "" || flag.NArg() > 0 {
 		flag.Usage()
@@ -30,8 +30,8 @@ func main() {
 	}
 }
 
-// mutate runs the mutants of the list in a tree. Its error says that the list is wrong, or
-// that a mutant survived.
+// mutate runs the mutants of the list in a tree. It returns an error if the list is wrong
+// or a mutant survived.
 func mutate(ctx context.Context, tree, only string, limit time.Duration) error {
 	mutants, err := parse(list)
 	if err != nil {
@@ -75,9 +75,9 @@ func mutate(ctx context.Context, tree, only string, limit time.Duration) error {
 	fmt.Printf("%d mutants in %v: %d survived\n", len(mutants), time.Since(began).Round(time.Second), alive)
 	switch {
 	case wrong > 0:
-		return fmt.Errorf("%d of the list could not be run; correct scripts/mutants/mutants.txt", wrong)
+		return fmt.Errorf("%d mutants could not be run; correct scripts/mutants/mutants.txt", wrong)
 	case alive > 0:
-		return fmt.Errorf("%d survived: their tests do not test what they say", alive)
+		return fmt.Errorf("%d mutants survived: their tests do not catch them", alive)
 	}
 	return nil
 }

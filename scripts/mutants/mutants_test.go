@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The list fits the tree as it is: each text occurs exactly once, and each test exists.
+// The list fits the current tree: each text occurs exactly once, and each test exists.
 func TestList(t *testing.T) {
 	mutants, err := parse(list)
 	if err != nil {
@@ -18,22 +18,22 @@ func TestList(t *testing.T) {
 		t.Error(err)
 	}
 	if len(mutants) < 30 {
-		t.Errorf("only %d mutants: was the list read?", len(mutants))
+		t.Errorf("the list has only %d mutants", len(mutants))
 	}
 }
 
-// An error names the mutant, and says what is wrong with it.
+// An error names the mutant and the mistake.
 func TestWrongLists(t *testing.T) {
 	const good = "mutant a\nwhy b\nfile c.go\ntest ./d TestE/f\n-old\n+new\n"
 	for _, test := range []struct{ old, new, want string }{
-		{"mutant a", "mutant A b", `"A b" is no name`},
-		{"why b\n", "", "mutant a: it needs a line why"},
-		{"-old\n", "", "mutant a: it needs a line why"},
-		{"+new", "+old", "mutant a: it changes nothing"},
-		{"./d TestE/f", "d TestE", "mutant a: the line test"},
-		{"./d TestE/f", "./d Example", "mutant a: the line test"},
-		{"why b", "because b", `mutant a: a line that begins with "because"`},
-		{"+new\n", "+new\n\n" + good, "two mutants are called a"},
+		{"mutant a", "mutant A b", `"A b" is not a valid name`},
+		{"why b\n", "", "mutant a needs a why line"},
+		{"-old\n", "", "mutant a needs a why line"},
+		{"+new", "+old", "mutant a changes nothing"},
+		{"./d TestE/f", "d TestE", "mutant a: the test line"},
+		{"./d TestE/f", "./d Example", "mutant a: the test line"},
+		{"why b", "because b", `mutant a: unknown keyword "because"`},
+		{"+new\n", "+new\n\n" + good, "duplicate mutant a"},
 	} {
 		if _, err := parse(strings.Replace(good, test.old, test.new, 1)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("with %q for %q: got %v, want %q", test.new, test.old, err, test.want)
@@ -48,11 +48,11 @@ func TestWrongLists(t *testing.T) {
 		t.Errorf("got %+v, want %+v", mutants[0], want)
 	}
 	if _, err := named(mutants, "b"); err == nil {
-		t.Error("there is no mutant b")
+		t.Error("mutant b does not exist, but was returned")
 	}
 }
 
-// What becomes of mutants of a program of a few lines, and of lists that do not fit it.
+// The outcomes of mutants of a tiny program, and of lists that do not fit it.
 func TestMutate(t *testing.T) {
 	tree := t.TempDir()
 	for name, text := range map[string]string{
@@ -82,7 +82,7 @@ func TestMutate(t *testing.T) {
 	}{
 		{"one that is caught", double, killed},
 		{"one that runs on", with(func(m *mutant) { m.new = "func() int { select {} }()" }), timedOut},
-		{"one that no test looks at", with(func(m *mutant) { m.old, m.new = "n + n", "n" }), survived},
+		{"one that no test covers", with(func(m *mutant) { m.old, m.new = "n + n", "n" }), survived},
 		{"one that does not compile", with(func(m *mutant) { m.new = "x" }), broken},
 		{"a test that is skipped", with(func(m *mutant) { m.test = "TestSkips" }), broken},
 	} {
@@ -96,17 +96,17 @@ func TestMutate(t *testing.T) {
 		}
 	}
 	if text, err := os.ReadFile(filepath.Join(tree, "a.go")); err != nil || !strings.Contains(string(text), "2 * n }") {
-		t.Errorf("the file is not as it was: %s %v", text, err)
+		t.Errorf("the file was not restored: %s %v", text, err)
 	}
 	if err := r.unchanged(t.Context(), []mutant{with(func(m *mutant) { m.test = "TestFails" })}); err == nil {
-		t.Error("a test that fails anyway was accepted")
+		t.Error("a test that fails without a mutant was accepted")
 	}
 
 	for name, m := range map[string]mutant{
-		"0 times":    with(func(m *mutant) { m.old = "4 * n" }),
-		"2 times":    with(func(m *mutant) { m.old = "(n int) int" }),
-		"no test is": with(func(m *mutant) { m.test = "TestNothing" }),
-		"b.go":       with(func(m *mutant) { m.file = "b.go" }),
+		"0 times":   with(func(m *mutant) { m.old = "4 * n" }),
+		"2 times":   with(func(m *mutant) { m.old = "(n int) int" }),
+		"no test T": with(func(m *mutant) { m.test = "TestNothing" }),
+		"b.go":      with(func(m *mutant) { m.file = "b.go" }),
 	} {
 		if err := check(tree, []mutant{m}); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("got %v, want %q", err, name)

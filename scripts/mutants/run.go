@@ -14,20 +14,20 @@ import (
 	"time"
 )
 
-// An outcome is what became of a mutant.
+// An outcome is the result of running a mutant.
 type outcome string
 
 const (
 	killed   outcome = "killed"
 	timedOut outcome = "killed (time limit)"
 	survived outcome = "SURVIVED"
-	broken   outcome = "NOT RUN" // it does not compile, or the test did not begin
+	broken   outcome = "NOT RUN" // it does not compile, or the test did not start
 )
 
 // A runner runs tests in a tree whose files it may change.
 type runner struct {
 	tree  string
-	bin   string // a folder for test binaries
+	bin   string // directory for test binaries
 	limit time.Duration
 }
 
@@ -38,8 +38,8 @@ func newRunner(tree string, limit time.Duration) (*runner, error) {
 
 func (r *runner) close() { os.RemoveAll(r.bin) }
 
-// unchanged runs every named test on the code as it is: one that fails anyway would seem
-// to kill its mutant.
+// unchanged runs every named test on the unchanged code: a test that fails anyway would
+// seem to catch its mutant.
 func (r *runner) unchanged(ctx context.Context, mutants []mutant) error {
 	tests := make(map[string][]string)
 	for _, m := range mutants {
@@ -51,14 +51,14 @@ func (r *runner) unchanged(ctx context.Context, mutants []mutant) error {
 		began := time.Now()
 		output, err := r.test(ctx, pkg, "^("+strings.Join(names, "|")+")$", time.Duration(len(names))*r.limit)
 		if err != nil {
-			return fmt.Errorf("%s: %s on the code as it is: %w\n%s", pkg, strings.Join(names, ", "), err, output)
+			return fmt.Errorf("%s: %s on the unchanged code: %w\n%s", pkg, strings.Join(names, ", "), err, output)
 		}
 		fmt.Printf("%-17s %s: %d tests (%v)\n", "pass unchanged", pkg, len(names), time.Since(began).Round(100*time.Millisecond))
 	}
 	return nil
 }
 
-// run applies one mutant, runs its test, and takes the mutant back.
+// run applies one mutant, runs its test, and restores the file.
 func (r *runner) run(ctx context.Context, m mutant) (o outcome, detail string) {
 	file := filepath.Join(r.tree, filepath.FromSlash(m.file))
 	before, err := os.ReadFile(file)
@@ -88,7 +88,7 @@ func (r *runner) run(ctx context.Context, m mutant) (o outcome, detail string) {
 	return broken, fmt.Sprintf("%v\n%s", err, output)
 }
 
-// pattern returns what -run takes for a test with its subtests.
+// pattern returns the -run pattern for a test with its subtests.
 func pattern(test string) string {
 	parts := strings.Split(test, "/")
 	for i, part := range parts {
@@ -97,10 +97,10 @@ func pattern(test string) string {
 	return strings.Join(parts, "/")
 }
 
-var errTooLong = errors.New("the test did not end, not even at its own time limit")
+var errTooLong = errors.New("the test did not end at its time limit")
 
-// test builds a package's tests and runs those that match. An error says that they did not
-// all pass, or that there is none.
+// test builds a package's tests and runs those that match. It returns an error if a test
+// fails or none matches.
 func (r *runner) test(ctx context.Context, pkg, pattern string, limit time.Duration) (output string, err error) {
 	binary := filepath.Join(r.bin, "mutant.test")
 	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, pkg)
@@ -108,7 +108,7 @@ func (r *runner) test(ctx context.Context, pkg, pattern string, limit time.Durat
 	if out, err := build.CombinedOutput(); err != nil {
 		return string(out), fmt.Errorf("building the tests of %s: %w", pkg, err)
 	}
-	// The binary ends by itself at its limit; if it does not, it is killed.
+	// The binary exits at its own limit; if it does not, it is killed.
 	hard, cancel := context.WithTimeout(ctx, limit+time.Minute)
 	defer cancel()
 	run := exec.CommandContext(hard, binary, "-test.run", pattern, "-test.v", "-test.timeout", limit.String())
@@ -120,7 +120,7 @@ func (r *runner) test(ctx context.Context, pkg, pattern string, limit time.Durat
 	case hard.Err() != nil:
 		return output, errTooLong
 	case err == nil && !strings.Contains(output, "\n--- PASS: "):
-		return output, fmt.Errorf("no test passed that matches %s", pattern)
+		return output, fmt.Errorf("no test that matches %s passed", pattern)
 	}
 	return output, err
 }

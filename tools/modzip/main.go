@@ -1,7 +1,7 @@
-// Command modzip adds a version of a module to a folder that is laid out as a
-// module proxy (https://go.dev/ref/mod#goproxy-protocol), so that the go command
-// can be pointed at what is not published: GOPROXY=file:///folder. It zips the
-// module as the go command would do it, without the modules inside of it.
+// Command modzip adds a version of a module to a directory with the layout of a module
+// proxy (https://go.dev/ref/mod#goproxy-protocol), so that the go command can use a
+// version that is not published: GOPROXY=file:///directory. It zips the module as the go
+// command does, without nested modules.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if len(os.Args) != 5 {
-		fmt.Fprintln(os.Stderr, "usage: modzip FOLDER MODULE VERSION PROXY")
+		fmt.Fprintln(os.Stderr, "usage: modzip DIRECTORY MODULE VERSION PROXY")
 		os.Exit(2)
 	}
 	if err := add(os.Args[1], module.Version{Path: os.Args[2], Version: os.Args[3]}, os.Args[4]); err != nil {
@@ -29,7 +29,7 @@ func main() {
 	}
 }
 
-// add puts the module that lies in dir into proxy.
+// add puts the module in dir into proxy.
 func add(dir string, m module.Version, proxy string) (err error) {
 	if err := module.Check(m.Path, m.Version); err != nil {
 		return err
@@ -69,7 +69,7 @@ func add(dir string, m module.Version, proxy string) (err error) {
 	return list(into)
 }
 
-// list writes the versions that are there, the highest last.
+// list writes the list of versions, the highest last.
 func list(into string) error {
 	files, err := filepath.Glob(filepath.Join(into, "*.zip"))
 	if err != nil {

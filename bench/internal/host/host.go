@@ -1,5 +1,5 @@
-// Package host starts the servers that the benchmarks need, in throwaway folders
-// and on this machine alone, and tells what machine it is.
+// Package host starts the servers that the benchmarks need, in temporary directories
+// and for this machine only, and describes the machine.
 package host
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
-// A Host is all that runs for the benchmarks. Servers start when they are first
-// asked for. It is for one goroutine.
+// A Host owns the servers of the benchmarks. Each starts on its first use. A Host must
+// not be used by several goroutines at once.
 type Host struct {
-	Log io.Writer // is told what takes long
+	Log io.Writer // receives messages about slow steps
 
 	plain, big *pgserver.Server
 	redis      *pgserver.Process
@@ -34,14 +34,14 @@ type Host struct {
 	closers    []func() error
 }
 
-// Plain is a Postgres server with the settings that it comes with, except that it
-// takes more connections, and that nothing on it survives a crash.
+// Plain returns a Postgres server with default settings, except that it accepts more
+// connections, and that its data does not survive a crash.
 func (h *Host) Plain(ctx context.Context) (*pgserver.Server, error) {
 	return h.postgres(ctx, &h.plain, map[string]string{"max_connections": "300"})
 }
 
-// Big is one with room for 300,000 locks, and without a deadlock check, which
-// hundreds of sessions that wait for each other would keep busy.
+// Big returns a Postgres server with room for 300,000 locks. It has no deadlock checks,
+// because hundreds of waiting sessions would keep it busy with them.
 func (h *Host) Big(ctx context.Context) (*pgserver.Server, error) {
 	return h.postgres(ctx, &h.big, map[string]string{
 		"max_connections": "300", "max_locks_per_transaction": "1000", "deadlock_timeout": "1h",
@@ -56,7 +56,7 @@ func (h *Host) postgres(ctx context.Context, server **pgserver.Server, settings 
 	if err != nil {
 		return nil, err
 	}
-	o.Database = "" // servers of our own, which nobody else uses
+	o.Database = "" // start servers that nobody else uses
 	o.Settings, o.TCP, o.Log = settings, true, h.Log
 	s, err := pgserver.Start(ctx, o)
 	if err != nil {
@@ -75,14 +75,15 @@ func (h *Host) setVersion(s peer.Server, version string) {
 	h.versions[s] = version
 }
 
-// Versions are those of the servers that were started.
+// Versions returns the versions of the servers that were started.
 func (h *Host) Versions() map[peer.Server]string { return h.versions }
 
-// Missing are the servers that could not be had, and why.
+// Missing returns the servers that could not be started, and why.
 func (h *Host) Missing() map[peer.Server]error { return h.missing }
 
-// Addresses starts the plain server and those of the peers, and tells where they
-// are. A peer's server that cannot be had is [Host.Missing], and its address empty.
+// Addresses starts the plain server and those of the peers, and returns their
+// addresses. If a peer's server cannot be started, its address is empty and
+// [Host.Missing] has the reason.
 func (h *Host) Addresses(ctx context.Context) (peer.Addresses, error) {
 	if h.at.Postgres != "" {
 		return h.at, nil
@@ -125,8 +126,8 @@ func (h *Host) startRedis(ctx context.Context) error {
 	h.closers = append(h.closers, h.redis.Stop)
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
 	defer client.Close()
-	if err := answers(ctx, h.redis, func(ctx context.Context) error { return client.Ping(ctx).Err() }); err != nil {
-		return fmt.Errorf("host: Redis does not answer: %w; its log:\n%s", err, h.redis.Logs())
+	if err := waitReady(ctx, h.redis, func(ctx context.Context) error { return client.Ping(ctx).Err() }); err != nil {
+		return fmt.Errorf("host: Redis does not respond: %w; its log:\n%s", err, h.redis.Logs())
 	}
 	info, err := client.InfoMap(ctx, "server").Result()
 	if err != nil {
@@ -138,7 +139,7 @@ func (h *Host) startRedis(ctx context.Context) error {
 	return nil
 }
 
-// RedisMemory is what Redis has allocated, in bytes.
+// RedisMemory returns how much memory Redis has allocated, in bytes.
 func (h *Host) RedisMemory(ctx context.Context) (int64, error) {
 	client := redis.NewClient(&redis.Options{Addr: h.redisTCP})
 	defer client.Close()
@@ -180,21 +181,21 @@ func (h *Host) startEtcd(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	if err := answers(ctx, h.etcd, func(ctx context.Context) error {
+	if err := waitReady(ctx, h.etcd, func(ctx context.Context) error {
 		status, err := c.Status(ctx, address)
 		if err == nil {
 			h.setVersion(peer.Etcd, status.Version)
 		}
 		return err
 	}); err != nil {
-		return fmt.Errorf("host: etcd does not answer: %w; its log:\n%s", err, h.etcd.Logs())
+		return fmt.Errorf("host: etcd does not respond: %w; its log:\n%s", err, h.etcd.Logs())
 	}
 	h.at.Etcd = address
 	return nil
 }
 
-// answers waits until a server does, which ask finds out.
-func answers(ctx context.Context, p *pgserver.Process, ask func(context.Context) error) error {
+// waitReady calls ask until it succeeds, which means that the server is ready.
+func waitReady(ctx context.Context, p *pgserver.Process, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
@@ -205,7 +206,7 @@ func answers(ctx context.Context, p *pgserver.Process, ask func(context.Context)
 			return err
 		}
 		if !p.Running() {
-			return errors.Join(errors.New("it has ended"), err)
+			return errors.Join(errors.New("the server exited"), err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -226,7 +227,7 @@ func (h *Host) Close() error {
 	return errors.Join(errs...)
 }
 
-// TempDir is a folder that goes with the Host.
+// TempDir creates a directory that Close removes.
 func (h *Host) TempDir() (string, error) {
 	dir, err := os.MkdirTemp("", "pglock-bench-")
 	if err != nil {

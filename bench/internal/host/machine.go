@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A Machine is what the measurements were made on. What the system does not tell
-// is empty.
+// A Machine describes the machine that ran the measurements. Fields that the system
+// does not report are empty.
 type Machine struct {
 	CPU    string
 	Cores  int
@@ -18,7 +18,7 @@ type Machine struct {
 	Go     string
 }
 
-// ThisMachine is the one that this runs on.
+// ThisMachine describes the machine that the program runs on.
 func ThisMachine() Machine {
 	m := Machine{Cores: runtime.NumCPU(), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
 	m.CPU = field("/proc/cpuinfo", "model name")
@@ -33,8 +33,8 @@ func ThisMachine() Machine {
 	return m
 }
 
-// Busy is how many processes wanted to run, on average over the last minute; ""
-// where the system does not tell.
+// Busy returns the load average of the last minute, or "" if the system does not
+// report it.
 func Busy() string {
 	b, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -44,8 +44,7 @@ func Busy() string {
 	return load
 }
 
-// Memory is what a process has in memory for itself and of what it shares with
-// others, in bytes.
+// Memory returns the private and the shared memory of a process, in bytes.
 func Memory(pid int) (own, shared int64, ok bool) {
 	file := "/proc/" + strconv.Itoa(pid) + "/status"
 	own, ok1 := kilobytes(field(file, "RssAnon"))
@@ -58,7 +57,7 @@ func kilobytes(s string) (int64, bool) {
 	return n << 10, err == nil
 }
 
-// field is the value of the first line "name: value" of a file.
+// field returns the value of the first line "name: value" of a file.
 func field(file, name string) string {
 	f, err := os.Open(file)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/peer"
 )
 
-// Slow is where the servers are across a network that takes delay each way, until
-// stop is called. etcd is left out.
+// Slow returns addresses of the servers behind a network with the given delay each way.
+// They work until stop is called. etcd is left out.
 func (h *Host) Slow(ctx context.Context, delay time.Duration) (at peer.Addresses, stop func(), err error) {
 	if _, err := h.Addresses(ctx); err != nil {
 		return at, nil, err

@@ -6,7 +6,7 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/peer"
 )
 
-// failing is a peer whose locks fail.
+// A failing is a peer whose locks fail.
 type failing struct{ err error }
 
 func (f failing) Locker(context.Context, bool) (peer.Locker, error)       { return f, nil }

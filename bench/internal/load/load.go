@@ -1,4 +1,4 @@
-// Package load has many goroutines lock and unlock for a time, and counts.
+// Package load locks and unlocks from many goroutines for a while, and counts.
 package load
 
 import (
@@ -14,30 +14,30 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/stats"
 )
 
-// A Plan says what to do. It can be sent to another process.
+// A Plan describes a run. It can be sent to another process.
 type Plan struct {
-	Goroutines   int
-	Warm         time.Duration // not counted, so that all is connected, prepared and spread out; it lasts until there were as many pairs as goroutines, too
-	Time         time.Duration // counted
-	Key          int64         // the first key
-	Keys         int           // how many keys all goroutines choose from; 0 is one of its own for each
-	Skew         float64       // of the choice, as in Zipf's law; 0 is none
-	SharedOfTen  int           // of ten locks, how many are shared
-	StopPatience time.Duration // for the last locks, once the time is over; 0 is 30 s
+	Goroutines  int
+	Warm        time.Duration // warm-up, not counted: connects and prepares; extended until there are as many pairs as goroutines
+	Time        time.Duration // counted
+	Key         int64         // the first key
+	Keys        int           // how many keys all goroutines choose from; 0 means that each has its own
+	Skew        float64       // exponent of Zipf's law for the choice of keys; 0 means uniform
+	SharedOfTen int           // how many of ten locks are shared
+	StopTimeout time.Duration // limit for the last locks after Time; 0 means 30 s
 }
 
-// contended says whether goroutines want the same key.
+// contended reports whether goroutines want the same keys.
 func (p Plan) contended() bool { return p.Keys > 0 }
 
-// A Result is what came of it.
+// A Result is the result of a run.
 type Result struct {
-	Time  time.Duration   // how long was counted
-	Pairs []uint64        // locks and unlocks of each goroutine
-	Wait  stats.Histogram // how long each Lock took. Longest also counts those that began in time and ended later
-	Pair  stats.Histogram // how long each Lock and its Unlock took
+	Time  time.Duration   // length of the counted phase
+	Pairs []uint64        // pairs of Lock and Unlock, for each goroutine
+	Wait  stats.Histogram // duration of each Lock; Longest includes those that returned after the counted phase
+	Pair  stats.Histogram // duration of each pair
 }
 
-// Rate is how many pairs a second all goroutines did.
+// Rate returns the pairs per second of all goroutines.
 func (r *Result) Rate() float64 {
 	var n uint64
 	for _, p := range r.Pairs {
@@ -46,7 +46,7 @@ func (r *Result) Rate() float64 {
 	return float64(n) / r.Time.Seconds()
 }
 
-// Fairness is how much the slowest goroutine got of what the fastest got.
+// Fairness returns the pairs of the slowest goroutine divided by those of the fastest.
 func (r *Result) Fairness() float64 {
 	if len(r.Pairs) == 0 {
 		return 0
@@ -61,7 +61,7 @@ func (r *Result) Fairness() float64 {
 	return float64(low) / float64(high)
 }
 
-// Merge adds what another process did at the same time.
+// Merge adds the result of another process that ran at the same time.
 func (r *Result) Merge(other *Result) {
 	r.Time = max(r.Time, other.Time)
 	r.Pairs = append(r.Pairs, other.Pairs...)
@@ -76,13 +76,13 @@ const (
 	over
 )
 
-// Run does what the plan says.
+// Run executes a plan.
 func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
-	patience := plan.StopPatience
-	if patience == 0 {
-		patience = 30 * time.Second
+	timeout := plan.StopTimeout
+	if timeout == 0 {
+		timeout = 30 * time.Second
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, plan.Warm+warmMost+plan.Time+patience, fmt.Errorf("the locks did not come to an end within %v", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, plan.Warm+warmMost+plan.Time+timeout, fmt.Errorf("the last locks did not end within %v", timeout))
 	defer cancel()
 	var lockers []peer.Locker
 	for range plan.Goroutines {
@@ -94,7 +94,7 @@ func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
 	}
 
 	var phase atomic.Int32
-	var pairs atomic.Int64 // of all, while they warm up
+	var pairs atomic.Int64 // of all goroutines, during warm-up
 	workers := make([]worker, plan.Goroutines)
 	var wg sync.WaitGroup
 	for i := range workers {
@@ -102,7 +102,7 @@ func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
 		w.plan, w.locker, w.number = plan, lockers[i], i
 		wg.Go(func() {
 			if w.err = w.run(ctx, &phase, &pairs); w.err != nil {
-				cancel() // the others must not wait for nothing
+				cancel() // the others would wait in vain
 			}
 		})
 	}
@@ -130,7 +130,7 @@ func Run(ctx context.Context, p peer.Peer, plan Plan) (*Result, error) {
 	return r, ctx.Err()
 }
 
-// warmMost is how long it takes to warm up at the most, where pairs are slow.
+// warmMost limits the extension of the warm-up if pairs are slow.
 const warmMost = 5 * time.Second
 
 func warm(ctx context.Context, plan Plan, pairs *atomic.Int64) {
@@ -152,7 +152,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// A worker is one goroutine. Each has its counts for itself, away from the others'.
+// A worker is one goroutine. Its counters are padded, so that workers do not share
+// cache lines.
 type worker struct {
 	plan   Plan
 	locker peer.Locker
@@ -176,7 +177,7 @@ func (w *worker) run(ctx context.Context, phase *atomic.Int32, pairs *atomic.Int
 		if (w.number+i)%10 < w.plan.SharedOfTen {
 			sharer, ok := w.locker.(peer.Sharer)
 			if !ok {
-				return errors.New("load: a peer without shared locks")
+				return errors.New("load: the peer has no shared locks")
 			}
 			lock = sharer.LockShared
 		}
@@ -202,7 +203,7 @@ func (w *worker) run(ctx context.Context, phase *atomic.Int32, pairs *atomic.Int
 	}
 }
 
-// chooser says which key is next.
+// chooser returns a function that returns the next key.
 func (w *worker) chooser() func() int64 {
 	p := w.plan
 	switch {

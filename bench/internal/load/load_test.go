@@ -10,8 +10,8 @@ import (
 	"github.com/pglock-go/pglock/bench/internal/peer"
 )
 
-// Every peer, on real servers: locks exclude, tries are refused, and goroutines get
-// their turns.
+// Every peer, on real servers: locks exclude each other, TryLock fails if the lock is
+// held, and every goroutine gets its turn.
 func TestPeers(t *testing.T) {
 	h := &host.Host{Log: os.Stderr}
 	defer func() {
@@ -25,9 +25,9 @@ func TestPeers(t *testing.T) {
 	}
 	for server, err := range h.Missing() {
 		if os.Getenv("CI") == "true" {
-			t.Errorf("in CI there must be %s: %v", server, err)
+			t.Errorf("CI needs %s: %v", server, err)
 		}
-		t.Logf("LEFT OUT: what needs %s: %v", server, err)
+		t.Logf("SKIPPED: peers that need %s: %v", server, err)
 	}
 	for _, kind := range peer.Kinds() {
 		t.Run(kind.Name, func(t *testing.T) {
@@ -66,8 +66,8 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// runLongEnough runs the plan, and again with twice the time until something was done in
-// it: a busy machine may give no goroutine its turn in a short one.
+// runLongEnough runs the plan and doubles its time until at least one pair was counted:
+// on a busy machine, no goroutine may get its turn in a short run.
 func runLongEnough(t *testing.T, p peer.Peer, plan Plan) (Plan, *Result, error) {
 	t.Helper()
 	for {
@@ -79,7 +79,7 @@ func runLongEnough(t *testing.T, p peer.Peer, plan Plan) (Plan, *Result, error) 
 	}
 }
 
-// exclusion finds out that a held lock keeps another out, and a free one does not.
+// exclusion checks that a held lock excludes others, and that a free one does not.
 func exclusion(t *testing.T, p peer.Peer) {
 	t.Helper()
 	one, err := p.Locker(t.Context(), true)
@@ -95,14 +95,14 @@ func exclusion(t *testing.T, p peer.Peer) {
 		t.Fatal(err)
 	}
 	if h, err := other.TryLock(t.Context(), 1); h != nil || err != nil {
-		t.Fatalf("a try for a lock that is held: %v, %v", h, err)
+		t.Fatalf("TryLock of a held lock: %v, %v", h, err)
 	}
 	if err := held.Unlock(); err != nil {
 		t.Fatal(err)
 	}
 	h, err := other.TryLock(t.Context(), 1)
 	if h == nil || err != nil {
-		t.Fatalf("a try for a lock that is free: %v, %v", h, err)
+		t.Fatalf("TryLock of a free lock: %v, %v", h, err)
 	}
 	if err := h.Unlock(); err != nil {
 		t.Fatal(err)
@@ -133,11 +133,11 @@ func TestMergedResults(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	if (&Result{Time: 1}).Fairness() != 0 || (&Result{Time: 1, Pairs: []uint64{0, 0}}).Fairness() != 0 {
-		t.Error("nothing is fair about nothing")
+		t.Error("the fairness of no pairs is not 0")
 	}
 }
 
-// A locker that fails ends the run, and is told of.
+// A locker that fails ends the run, which returns its error.
 func TestAFailingPeer(t *testing.T) {
 	broken := errors.New("broken")
 	p := failing{broken}

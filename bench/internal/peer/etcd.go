@@ -34,7 +34,7 @@ func openEtcd(ctx context.Context, at Addresses) (Peer, error) {
 }
 
 func (p *etcdPeer) session(ctx context.Context) (*concurrency.Session, error) {
-	// Its ctx is that of the keep-alives too, so that of the caller will not do.
+	// The keep-alives use this ctx too, so it must outlive the caller's.
 	s, err := concurrency.NewSession(p.client, concurrency.WithTTL(60), concurrency.WithContext(context.WithoutCancel(ctx)))
 	if err != nil {
 		return nil, err
@@ -45,8 +45,8 @@ func (p *etcdPeer) session(ctx context.Context) (*concurrency.Session, error) {
 	return s, nil
 }
 
-// Locker has a session of its own where a key is contended: a session may enter
-// what it has locked.
+// Locker returns a locker with a separate session if keys are contended, because a
+// session can lock again what it already holds.
 func (p *etcdPeer) Locker(ctx context.Context, contended bool) (Locker, error) {
 	if !contended {
 		return etcdLocker{p.sessions[0]}, nil

@@ -29,7 +29,7 @@ func openPglock(opts ...func() pglock.LockerOption) func(context.Context, Addres
 func (p pglockPeer) Locker(context.Context, bool) (Locker, error) { return p, nil }
 func (p pglockPeer) Close() error                                 { return p.locker.Close() }
 
-// Stats tells how many sessions there are.
+// Stats returns the statistics of the Locker, with its number of sessions.
 func (p pglockPeer) Stats() pglock.Stats { return p.locker.Stats() }
 
 func (p pglockPeer) Lock(ctx context.Context, key int64) (Held, error) {

@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-var errNotHeld = errors.New("peer: it says that the lock was not held")
+var errNotHeld = errors.New("peer: unlock: the lock was not held")
 
-// pgxPeer is what a program does without a library: a connection of the pool for
-// each lock.
+// A pgxPeer does what a program does without a library: it keeps a connection of the
+// pool for each lock.
 type pgxPeer struct{ pool *pgxpool.Pool }
 
 func openPgx(ctx context.Context, at Addresses) (Peer, error) {
@@ -23,7 +23,7 @@ func openPgx(ctx context.Context, at Addresses) (Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// All are open before anything is measured.
+	// Open all connections before measuring.
 	var warm []*pgxpool.Conn
 	for range connections {
 		c, e := pool.Acquire(ctx)

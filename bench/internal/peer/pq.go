@@ -8,7 +8,7 @@ import (
 	_ "github.com/lib/pq" // the driver "postgres"
 )
 
-// pqPeer is the same with database/sql.
+// A pqPeer does the same with database/sql.
 type pqPeer struct{ db *sql.DB }
 
 func openPQ(ctx context.Context, at Addresses) (Peer, error) {
@@ -28,7 +28,7 @@ func openPQ(ctx context.Context, at Addresses) (Peer, error) {
 		warm = append(warm, c)
 	}
 	for _, c := range warm {
-		err = errors.Join(err, c.Close()) // which gives it back to the pool
+		err = errors.Join(err, c.Close()) // returns it to the pool
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

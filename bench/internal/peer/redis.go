@@ -17,20 +17,20 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// ttl is how long a lock in Redis lasts. Nothing here is held for so long, so
-// nothing needs to be extended.
+// ttl is how long a lock in Redis lasts. No lock is held for that long, so none needs
+// to be extended.
 const ttl = time.Minute
 
 func openRedis(ctx context.Context, at Addresses) (*redis.Client, error) {
 	network, address, ok := strings.Cut(at.Redis, " ")
 	if !ok {
-		return nil, fmt.Errorf("peer: %q is no network and address", at.Redis)
+		return nil, fmt.Errorf("peer: %q is not a network and an address", at.Redis)
 	}
 	client := redis.NewClient(&redis.Options{
 		Network: network, Addr: address, PoolSize: connections,
-		// A feature of hosted servers, about which a plain one complains.
+		// A feature of hosted servers; a plain one logs an error.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		// Not before its own patience is over, which is for as long as it takes.
+		// Wait for a connection of the pool, however long it takes.
 		PoolTimeout: time.Minute,
 	})
 	if err := client.Ping(ctx).Err(); err != nil {
@@ -66,7 +66,7 @@ func openRedsync(eager bool) func(context.Context, Addresses) (Peer, error) {
 func (p redsyncPeer) Locker(context.Context, bool) (Locker, error) { return p, nil }
 func (p redsyncPeer) Close() error                                 { return p.client.Close() }
 
-// Connections is how many are open.
+// Connections returns the number of open connections.
 func (p redsyncPeer) Connections() int { return int(p.client.PoolStats().TotalConns) }
 
 type redsyncHeld struct{ mutex *redsync.Mutex }
@@ -110,7 +110,7 @@ func openRedislock(eager bool) func(context.Context, Addresses) (Peer, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A strategy counts its tries, so each lock has one of its own.
+		// A strategy counts its tries, so each lock needs a new one.
 		retry := func() redislock.RetryStrategy {
 			return redislock.ExponentialBackoff(16*time.Millisecond, 128*time.Millisecond)
 		}
@@ -124,7 +124,7 @@ func openRedislock(eager bool) func(context.Context, Addresses) (Peer, error) {
 func (p redislockPeer) Locker(context.Context, bool) (Locker, error) { return p, nil }
 func (p redislockPeer) Close() error                                 { return p.client.Close() }
 
-// Connections is how many are open.
+// Connections returns the number of open connections.
 func (p redislockPeer) Connections() int { return int(p.client.PoolStats().TotalConns) }
 
 type redislockHeld struct{ lock *redislock.Lock }

@@ -1,6 +1,6 @@
-// Package plot draws measurements as SVG: for each panel a row for each contender,
-// with a dot at the median and a line over the range. It is a few hundred lines less
-// than a library for plots, and its text stays text.
+// Package plot draws measurements as SVG: each panel has a row for each contender, with
+// a dot at the median and a line over the range. It is much smaller than a plotting
+// library, and keeps text as text.
 package plot
 
 import (
@@ -11,33 +11,33 @@ import (
 	"unicode/utf8"
 )
 
-// A Chart is a picture. All its panels have the same axis.
+// A Chart is an image. All its panels have the same axis.
 type Chart struct {
 	Title  string
-	Format func(float64) string // writes a value
-	Log    bool                 // the axis is logarithmic; else it begins at 0, with bars
-	Top    float64              // the end of a linear axis; 0 is what the values need
+	Format func(float64) string // formats a value
+	Log    bool                 // the axis is logarithmic; otherwise it begins at 0, with bars
+	Top    float64              // the end of a linear axis; 0 derives it from the values
 	Panels []Panel
 }
 
-// A Panel is a part of a picture, with a title of its own.
+// A Panel is a part of an image, with its own title.
 type Panel struct {
 	Title string
-	Goal  float64 // where a line is drawn, with a word; 0 is nowhere
+	Goal  float64 // the position of a labeled line; 0 means none
 	Rows  []Row
 }
 
 // A Row is one contender.
 type Row struct {
-	Label          string
-	Value          float64
-	Low, High      float64
-	Ours, Unpaired bool   // Ours is drawn in the accent; Unpaired in between
-	Missing        string // why there is no value
+	Label         string
+	Value         float64
+	Low, High     float64
+	Ours, Variant bool   // Ours has the accent color, Unpaired a paler one
+	Missing       string // why there is no value
 }
 
-// A theme has the colours.
-type theme struct{ text, muted, grid, ours, aside, other, goal string }
+// A theme is a set of colors.
+type theme struct{ text, muted, grid, ours, variant, other, goal string }
 
 func themeOf(dark bool) theme {
 	if dark {
@@ -46,15 +46,15 @@ func themeOf(dark bool) theme {
 	return theme{"#1f2328", "#59636e", "#d8dee4", "#0969da", "#6ba3e0", "#818b98", "#9a6700"}
 }
 
-// The measures of a picture, in pixels.
+// The dimensions of an image, in pixels.
 const (
 	width   = 800
 	margin  = 16
 	rowH    = 22
 	titleH  = 34
-	panelH  = 30 // the title of a panel, with the space above
+	panelH  = 30 // the title of a panel and the space above it
 	axisH   = 30
-	charW   = 7.4 // of a bold letter, about
+	charW   = 7.4 // approximate width of a bold letter
 	valueW  = 92
 	minPlot = 200
 )
@@ -75,7 +75,7 @@ func (c Chart) SVG(dark bool) string {
 	low, high := c.bounds()
 	x := func(v float64) float64 {
 		if c.Log {
-			v = max(v, low) // such as 0, which has no place
+			v = max(v, low) // 0 has no logarithm
 			return left + (right-left)*(math.Log10(v)-math.Log10(low))/(math.Log10(high)-math.Log10(low))
 		}
 		return left + (right-left)*(v-low)/(high-low)
@@ -123,12 +123,12 @@ func (c Chart) row(r Row, t theme, y, left float64, x func(float64) float64,
 	write func(x, y float64, anchor, fill, extra, text string),
 	line func(x1, y1, x2, y2 float64, stroke string, w float64, extra string), b *strings.Builder,
 ) {
-	colour, weight := t.other, ""
+	color, weight := t.other, ""
 	switch {
 	case r.Ours:
-		colour, weight = t.ours, ` font-weight="600"`
-	case r.Unpaired:
-		colour = t.aside
+		color, weight = t.ours, ` font-weight="600"`
+	case r.Variant:
+		color = t.variant
 	}
 	write(left-10, y+4, "end", t.text, weight, r.Label)
 	if r.Missing != "" {
@@ -136,16 +136,16 @@ func (c Chart) row(r Row, t theme, y, left float64, x func(float64) float64,
 		return
 	}
 	if c.Log {
-		line(x(r.Low), y, x(r.High), y, colour, 2, ` stroke-opacity="0.6"`)
-		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="4.5" fill="%s"/>`+"\n", x(r.Value), y, colour)
+		line(x(r.Low), y, x(r.High), y, color, 2, ` stroke-opacity="0.6"`)
+		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="4.5" fill="%s"/>`+"\n", x(r.Value), y, color)
 	} else {
-		fmt.Fprintf(b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="2" fill="%s"/>`+"\n", left, y-6, max(x(max(r.Value, 0))-left, 1), 12, colour)
+		fmt.Fprintf(b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="2" fill="%s"/>`+"\n", left, y-6, max(x(max(r.Value, 0))-left, 1), 12, color)
 		line(x(max(r.Low, 0)), y, x(r.High), y, t.text, 1, "")
 	}
 	write(x(max(r.High, r.Value))+9, y+4, "start", t.text, weight, c.Format(r.Value))
 }
 
-// bounds are the ends of the axis.
+// bounds returns the ends of the axis.
 func (c Chart) bounds() (low, high float64) {
 	low, high = math.Inf(1), math.Inf(-1)
 	for _, p := range c.Panels {
@@ -175,7 +175,7 @@ func (c Chart) bounds() (low, high float64) {
 	return 0, high * 1.02
 }
 
-// ticks are the values that the axis names.
+// ticks returns the values that label the axis.
 func (c Chart) ticks(low, high float64) []float64 {
 	var all []float64
 	if c.Log {

@@ -28,7 +28,7 @@ func example(log bool) Chart {
 	}
 }
 
-// element is all of an SVG element that the tests look at.
+// An element is an SVG element, with what the tests check.
 type element struct {
 	name string
 	attr map[string]string
@@ -83,10 +83,10 @@ func TestAllIsSaid(t *testing.T) {
 	for _, log := range []bool{true, false} {
 		for _, dark := range []bool{true, false} {
 			all := parse(t, example(log).SVG(dark))
-			said := texts(all)
+			found := texts(all)
 			for _, want := range []string{"Pairs a second & <more>", "64 goroutines", "1 goroutine", "ours", "theirs", "200!", "20!", "no etcd here", "goal: 100!"} {
-				if !slices.Contains(said, want) {
-					t.Errorf("log %v, dark %v: %q is not said, only %q", log, dark, want, said)
+				if !slices.Contains(found, want) {
+					t.Errorf("log %v, dark %v: no text %q, only %q", log, dark, want, found)
 				}
 			}
 			height := number(t, all[0], "height")
@@ -106,8 +106,8 @@ func TestAllIsSaid(t *testing.T) {
 	}
 }
 
-// Ten times as much is as far on a logarithmic axis, wherever it begins, and ten
-// times as long a bar on a linear one.
+// A value ten times as large is a constant distance away on a logarithmic axis, and has
+// a bar ten times as long on a linear one.
 func TestPlaces(t *testing.T) {
 	var dots, bars []float64
 	for _, e := range parse(t, example(true).SVG(false)) {

@@ -5,16 +5,18 @@ import (
 	"time"
 )
 
-// A Histogram counts durations, exactly below 16 ns and else within 1 part in 16,
-// and knows the longest one exactly. Its zero value is empty. It is not safe for
-// use by several goroutines: each has one of its own, and they are merged.
+// A Histogram counts durations. It is exact below 16 ns and otherwise has a relative
+// error of at most 1/16, except for the longest duration, which is exact. The zero value
+// is empty. A Histogram must not be used by several goroutines at once: use one for each
+// and merge them.
 type Histogram struct {
-	Counts  []uint64      // by bucket, as many as are needed
-	N       uint64        // how many durations
+	Counts  []uint64      // by bucket, no longer than needed
+	N       uint64        // number of durations
 	Longest time.Duration // the longest of them
 }
 
-// subBits is how many bits of a duration tell its bucket, below the highest one.
+// subBits is the number of bits below the highest one that select the bucket of a
+// duration.
 const subBits = 4
 
 func bucketOf(d time.Duration) int {
@@ -26,7 +28,7 @@ func bucketOf(d time.Duration) int {
 	return (shift+1)<<subBits + int(n>>shift) - 1<<subBits
 }
 
-// middleOf is the duration in the middle of a bucket.
+// middleOf returns the duration in the middle of a bucket.
 func middleOf(bucket int) time.Duration {
 	if bucket < 1<<subBits {
 		return time.Duration(bucket)
@@ -47,7 +49,7 @@ func (h *Histogram) Add(d time.Duration) {
 	h.Longest = max(h.Longest, d)
 }
 
-// Merge adds what another one counted.
+// Merge adds the counts of another histogram.
 func (h *Histogram) Merge(other *Histogram) {
 	if n := len(other.Counts) - len(h.Counts); n > 0 {
 		h.Counts = append(h.Counts, make([]uint64, n)...)
@@ -59,7 +61,7 @@ func (h *Histogram) Merge(other *Histogram) {
 	h.Longest = max(h.Longest, other.Longest)
 }
 
-// Quantile is the q-quantile, such as 0.99, and 0 of none.
+// Quantile returns the q-quantile, for example for q = 0.99, or 0 if h is empty.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	if h.N == 0 {
 		return 0

@@ -1,6 +1,6 @@
-// Package stats has the few statistics that the benchmarks need: the median and
-// the range of repeated measurements, ratios of measurements that were taken in
-// the same round, and a histogram of durations.
+// Package stats computes the few statistics that the benchmarks need: the median and
+// the range of repeated measurements, ratios of measurements of the same round, and a
+// histogram of durations.
 package stats
 
 import (
@@ -8,13 +8,13 @@ import (
 	"slices"
 )
 
-// A Summary is what repeated measurements come to.
+// A Summary summarizes repeated measurements.
 type Summary struct {
 	N                int
 	Median, Min, Max float64
 }
 
-// Summarize returns the summary of values; of none, that of NaN.
+// Summarize returns the summary of values, with NaN if there are none.
 func Summarize(values []float64) Summary {
 	if len(values) == 0 {
 		return Summary{0, math.NaN(), math.NaN(), math.NaN()}
@@ -23,11 +23,11 @@ func Summarize(values []float64) Summary {
 	return Summary{len(sorted), Quantile(sorted, 0.5), sorted[0], sorted[len(sorted)-1]}
 }
 
-// Median is the median of values, in any order.
+// Median returns the median of values, which may have any order.
 func Median(values []float64) float64 { return Summarize(values).Median }
 
-// Quantile is the q-quantile of sorted values, in between two of them where it
-// falls between two.
+// Quantile returns the q-quantile of sorted values, and interpolates between two of
+// them.
 func Quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()
@@ -38,8 +38,8 @@ func Quantile(sorted []float64, q float64) float64 {
 	return sorted[low] + (sorted[high]-sorted[low])*(at-float64(low))
 }
 
-// Ratio summarizes a[i]/b[i]. What was measured in the same round was measured
-// under the same circumstances, so the ratios differ less than their parts.
+// Ratio summarizes a[i]/b[i]. Measurements of the same round had the same conditions,
+// so the ratios vary less than a and b.
 func Ratio(a, b []float64) Summary {
 	var ratios []float64
 	for i := range min(len(a), len(b)) {

@@ -26,7 +26,7 @@ func TestSummarize(t *testing.T) {
 		}
 	}
 	if got := Summarize(nil); got.N != 0 || !math.IsNaN(got.Median) {
-		t.Errorf("of nothing: %+v", got)
+		t.Errorf("no values: %+v", got)
 	}
 }
 
@@ -39,8 +39,8 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// The ratio is that of the rounds, not that of the medians: here the machine was
-// slow in the second round, and both suffered.
+// Ratio divides round by round, not the medians: here the machine was slow in the second
+// round, which affected both.
 func TestRatio(t *testing.T) {
 	got := Ratio([]float64{100, 10, 90}, []float64{50, 5, 45})
 	if got != (Summary{3, 2, 2, 2}) {
@@ -94,7 +94,7 @@ func TestEveryDurationIsInItsBucket(t *testing.T) {
 		}
 	}
 	var h Histogram
-	h.Add(-time.Second) // a clock that was set back
+	h.Add(-time.Second) // the clock was set back
 	if h.N != 1 || h.Quantile(0.5) != 0 {
 		t.Errorf("%+v", h)
 	}

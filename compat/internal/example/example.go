@@ -1,4 +1,4 @@
-// Package example tests the example programs of the ORMs, which all do the same.
+// Package example tests the example programs for the ORMs, which all do the same.
 package example
 
 import (
@@ -13,15 +13,15 @@ import (
 	"github.com/pglock-go/pglock/pglocktest"
 )
 
-// A Program is what the examples have in common.
+// A Program is one of the examples.
 type Program struct {
-	Run        func(ctx context.Context, dsn string, out io.Writer) error // makes the table, too
+	Run        func(ctx context.Context, dsn string, out io.Writer) error // also creates the table
 	AddInvoice func(ctx context.Context, amount int64) (number int64, err error)
 	CloseMonth func(ctx context.Context) (total int64, err error)
 	Remind     func(ctx context.Context) (invoices int, err error)
 }
 
-// Test tests a program, on an empty database.
+// Test tests a program on an empty database.
 func Test(t *testing.T, dsn string, source pglock.Source, p Program) {
 	var out bytes.Buffer
 	if err := p.Run(t.Context(), dsn, &out); err != nil {
@@ -69,7 +69,7 @@ func addInvoice(t *testing.T, source pglock.Source, p Program) {
 }
 
 func closeMonth(t *testing.T, source pglock.Source, p Program) {
-	// Somebody writes.
+	// Another session writes.
 	invoices := pglocktest.Table(t, source, "invoices", pglock.RowExclusive)
 	invoices.Hold()
 	result := make(chan error, 1)
@@ -97,7 +97,7 @@ func remind(t *testing.T, source pglock.Source, p Program) {
 	reminders := pglocktest.Key(t, source, pglock.Name("reminders"))
 	reminders.Hold()
 	if n, err := p.Remind(t.Context()); n != 0 || err != nil {
-		t.Errorf("%d, %v, though another machine does it", n, err)
+		t.Errorf("%d, %v, although another machine holds the lock", n, err)
 	}
 	reminders.Release()
 	if n, err := p.Remind(t.Context()); n != 1 || err != nil {

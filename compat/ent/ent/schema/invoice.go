@@ -1,4 +1,4 @@
-// Package schema is what ent generates its code from.
+// Package schema defines the models that ent generates its code from.
 package schema
 
 import (
@@ -9,7 +9,7 @@ import (
 // Invoice is a model; ent calls its table invoices.
 type Invoice struct{ ent.Schema }
 
-// Fields are the columns besides ent's own id.
+// Fields returns the columns besides ent's own id.
 func (Invoice) Fields() []ent.Field {
 	return []ent.Field{
 		field.Int64("number").Unique(),
