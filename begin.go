@@ -2,13 +2,15 @@ package pglock
 
 import (
 	"context"
+
+	"github.com/pglock-go/pglock/driver"
 )
 
 // A Transaction is a transaction begun by a [Beginner]. Tx is the driver's handle for it,
 // and Conn is the same transaction for pglock. Commit and Rollback end it.
 type Transaction[T any] struct {
 	Tx       T
-	Conn     Conn
+	Conn     driver.Conn
 	Commit   func(context.Context) error
 	Rollback func(context.Context) error
 }
@@ -34,7 +36,7 @@ func DoTx[T any](ctx context.Context, begin Beginner[T], key Key, fn func(ctx co
 	if err != nil {
 		return err
 	}
-	return doTx(ctx, begin, fn, r, func(conn Conn) *txLock { return newTxLock(op, conn, []Key{key}, r) })
+	return doTx(ctx, begin, fn, r, func(conn driver.Conn) *txLock { return newTxLock(op, conn, []Key{key}, r) })
 }
 
 // DoTables is like [DoTx], but locks tables as [LockTables] does. The options are those
@@ -48,12 +50,12 @@ func DoTables[T any](ctx context.Context, begin Beginner[T], tables TableList, f
 	if err := tables.check(op); err != nil {
 		return err
 	}
-	return doTx(ctx, begin, fn, r, func(conn Conn) *txLock { return newTableLock(op, conn, tables, r) })
+	return doTx(ctx, begin, fn, r, func(conn driver.Conn) *txLock { return newTableLock(op, conn, tables, r) })
 }
 
 func doTx[T any](
 	ctx context.Context, begin Beginner[T], fn func(context.Context, T) error,
-	r request, lock func(Conn) *txLock,
+	r request, lock func(driver.Conn) *txLock,
 ) error {
 	tx, err := begin(ctx)
 	if err != nil {

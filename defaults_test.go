@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pglocktest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -206,19 +207,19 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 
 // programs opens a program's connections, one of each kind, until the end of the test.
 // They must be used at once, since a role may have an idle_session_timeout.
-func programs(t *testing.T, dsn string) map[string]func() pglock.Conn {
+func programs(t *testing.T, dsn string) map[string]func() driver.Conn {
 	t.Helper()
-	open := func(driver string) func() pglock.Conn {
-		return func() pglock.Conn {
+	open := func(driverName string) func() driver.Conn {
+		return func() driver.Conn {
 			t.Helper()
-			conn, err := openSQL(t, driver, dsn).Conn(t.Context())
+			conn, err := openSQL(t, driverName, dsn).Conn(t.Context())
 			must(t, err)
 			t.Cleanup(func() { conn.Close() })
 			return sqllock.Conn(conn)
 		}
 	}
-	return map[string]func() pglock.Conn{
-		"pgx": func() pglock.Conn {
+	return map[string]func() driver.Conn{
+		"pgx": func() driver.Conn {
 			t.Helper()
 			conn, err := pgx.Connect(t.Context(), dsn)
 			must(t, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
@@ -61,7 +62,7 @@ func dsnOf(address string) string {
 // the call returns within its time limit.
 func TestSilenceIsNoRefusal(t *testing.T) {
 	t.Parallel()
-	for name, source := range map[string]pglock.Source{
+	for name, source := range map[string]driver.Source{
 		"pgx":                  pgxlock.ConnString(dsnOf(silent(t))),
 		"database/sql, pgx":    sqllock.ConnString("pgx", dsnOf(silent(t))),
 		"database/sql, lib/pq": sqllock.ConnString("postgres", dsnOf(silent(t))),
@@ -173,7 +174,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	hold("exclusive", nil, (*pglock.Lock).Unlock)
 	hold("shared", []pglock.Option{pglock.Shared()}, (*pglock.Lock).Unlock)
 
-	// Handed over within the process: the previous holder is notified, whoever holds it
+	// Handed over within the process: the previous holder is notified, no matter who holds it
 	// next.
 	locker := d.locker(pglock.Heartbeat(time.Hour), pglock.HandOver(time.Hour))
 	first, second := lock(t, locker, key, pglock.Shared()), lock(t, locker, key, pglock.Shared())
@@ -284,7 +285,7 @@ func TestServersWithoutAdvisoryLocks(t *testing.T) {
 			}
 		}
 		dsn := fakeServer(t, d.dsn)
-		for name, source := range map[string]pglock.Source{
+		for name, source := range map[string]driver.Source{
 			"pgx": pgxlock.ConnString(dsn), "database/sql, lib/pq": sqllock.ConnString("postgres", dsn),
 		} {
 			locker := newLocker(t, source)
@@ -300,8 +301,8 @@ func TestServersWithoutAdvisoryLocks(t *testing.T) {
 }
 
 // openLimited opens an application's pool with at most n connections.
-func openLimited(t *testing.T, driver, dsn string, n int) *sql.DB {
-	pool := openSQL(t, driver, dsn)
+func openLimited(t *testing.T, driverName, dsn string, n int) *sql.DB {
+	pool := openSQL(t, driverName, dsn)
 	pool.SetMaxOpenConns(n)
 	return pool
 }
@@ -322,7 +323,7 @@ func TestWaitGoesOnWithoutASecondSession(t *testing.T) {
 	two := openLimited(t, "pgx", d.dsn, 2)
 	apps := must1(two.Conn(t.Context()))
 	t.Cleanup(func() { apps.Close() })
-	for name, source := range map[string]pglock.Source{
+	for name, source := range map[string]driver.Source{
 		"CONNECTION LIMIT 1, pgx":      pgxlock.ConnString(limited),
 		"CONNECTION LIMIT 1, lib/pq":   sqllock.ConnString("postgres", limited),
 		"SetMaxOpenConns(1)":           sqllock.DB(openLimited(t, "pgx", d.dsn, 1)),

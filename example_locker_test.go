@@ -80,7 +80,7 @@ func ExampleLocker_Do_loss() {
 			return err
 		}
 		select {
-		case <-ctx.Done(): // stop, and leave the rest to whoever has the lock now
+		case <-ctx.Done(): // stop: another session may hold the lock now
 			fmt.Println("inside:", errors.Is(context.Cause(ctx), pglock.ErrLost))
 			return ctx.Err()
 		case <-time.After(time.Minute):
@@ -280,7 +280,7 @@ func ExampleLocker_LockAll() {
 	}
 	fmt.Println(lock.Keys())
 
-	// The error names the one that was not to be had. None is held then.
+	// The error names the key that was not acquired; no key is held then.
 	_, err = other.LockAll(ctx, []pglock.Key{pglock.Pair(1, 1), pglock.Pair(1, 815)}, pglock.NoWait())
 	var failed *pglock.Error
 	fmt.Println(errors.As(err, &failed) && errors.Is(err, pglock.ErrNotAcquired), failed.Keys)

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -338,9 +339,9 @@ func TestPoolOfOneConnection(t *testing.T) {
 // not end it.
 func TestLifetimeOfSQLPool(t *testing.T) {
 	t.Parallel()
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driverName := range []string{"pgx", "postgres"} {
 		d := newDB(t)
-		pool := openSQL(t, driver, d.dsn)
+		pool := openSQL(t, driverName, d.dsn)
 		pool.SetMaxOpenConns(2)
 		pool.SetConnMaxLifetime(time.Millisecond)
 		pool.SetConnMaxIdleTime(time.Millisecond)
@@ -354,7 +355,7 @@ func TestLifetimeOfSQLPool(t *testing.T) {
 			pids[pid] = true
 		}
 		if pids[held.PID()] {
-			t.Errorf("%s: the session of a lock ran an application's query", driver)
+			t.Errorf("%s: the session of a lock ran an application's query", driverName)
 		}
 		must(t, held.Err())
 		d.mayTake(key, false)
@@ -424,7 +425,7 @@ func TestTenThousandLocks(t *testing.T) {
 	trips := locker.Stats().RoundTrips - before.RoundTrips
 	began = time.Now()
 	must(t, all.Unlock())
-	t.Logf("%d locks taken in %v and %d round trips, given back in %v", n, took, trips, time.Since(began))
+	t.Logf("%d locks taken in %v and %d round trips, released in %v", n, took, trips, time.Since(began))
 	if trips > 20 {
 		t.Errorf("they took %d round trips", trips)
 	}
@@ -460,7 +461,7 @@ func TestTenThousandLocks(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d handles taken by 100 goroutines in %v, given back in %v", n, took, time.Since(began))
+	t.Logf("%d handles taken by 100 goroutines in %v, released in %v", n, took, time.Since(began))
 	if held := d.held(); held != 0 {
 		t.Errorf("%d locks are left", held)
 	}
@@ -624,9 +625,9 @@ func (c *cable) cut() {
 func TestCablePulled(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true})
-	for name, source := range map[string]func(dsn string) pglock.Source{
-		"pgx":                  func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) },
-		"database/sql, lib/pq": func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) },
+	for name, source := range map[string]func(dsn string) driver.Source{
+		"pgx":                  func(dsn string) driver.Source { return pgxlock.ConnString(dsn) },
+		"database/sql, lib/pq": func(dsn string) driver.Source { return sqllock.ConnString("postgres", dsn) },
 	} {
 		for _, what := range []string{"holding", "unlocking", "waiting", "reset"} {
 			t.Run(name+" "+what, func(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/internal/engine"
+
+	"github.com/pglock-go/pglock/driver"
 )
 
 //go:embed sql/holders.sql
@@ -65,7 +67,7 @@ func readHolders(reply string) ([]Holder, error) {
 
 // queryHolders queries the holders in the caller's transaction. An error aborts the
 // transaction up to the savepoint.
-func queryHolders(ctx context.Context, conn Conn, sql string, args []string) ([]Holder, error) {
+func queryHolders(ctx context.Context, conn driver.Conn, sql string, args []string) ([]Holder, error) {
 	if err := conn.Exec(ctx, clearSnapshot); err != nil {
 		return nil, err
 	}
@@ -81,7 +83,7 @@ func queryHolders(ctx context.Context, conn Conn, sql string, args []string) ([]
 }
 
 // queryText runs a statement whose result is one text value.
-func queryText(ctx context.Context, q Querier, sql string, args ...any) (string, error) {
+func queryText(ctx context.Context, q driver.Querier, sql string, args ...any) (string, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return "", err

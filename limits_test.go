@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -25,7 +26,7 @@ func databaseOn(t *testing.T, server *pgserver.Server) *db {
 	return databaseAt(t, server.ConnString("postgres"))
 }
 
-func newLocker(t *testing.T, source pglock.Source, opts ...pglock.LockerOption) *pglock.Locker {
+func newLocker(t *testing.T, source driver.Source, opts ...pglock.LockerOption) *pglock.Locker {
 	t.Helper()
 	locker, err := pglock.New(source, opts...)
 	must(t, err)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/internal/engine"
+
+	"github.com/pglock-go/pglock/driver"
 )
 
 // A Locker takes advisory locks for one process, in one database. It owns a few Postgres
@@ -24,7 +26,7 @@ type Locker struct {
 // New returns a Locker that opens its sessions through source: see pgxlock.Pool,
 // pgxlock.ConnString and sqllock.DB. It does not connect until the first lock is
 // requested. It returns an error if an option is invalid.
-func New(source Source, opts ...LockerOption) (*Locker, error) {
+func New(source driver.Source, opts ...LockerOption) (*Locker, error) {
 	if source == nil {
 		return nil, errors.New("pglock: new: nil Source")
 	}

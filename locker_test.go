@@ -16,6 +16,7 @@ import (
 	_ "github.com/lib/pq"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
@@ -26,7 +27,7 @@ import (
 type db struct {
 	t      *testing.T
 	dsn    string
-	source func() pglock.Source // of the Lockers under test
+	source func() driver.Source // of the Lockers under test
 	conn   *pgx.Conn
 	mu     sync.Mutex // conn serves one goroutine at a time
 }
@@ -44,14 +45,14 @@ func databaseAt(t *testing.T, dsn string) *db {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) })
-	return &db{t: t, dsn: dsn, source: func() pglock.Source { return source(t, dsn) }, conn: conn}
+	return &db{t: t, dsn: dsn, source: func() driver.Source { return source(t, dsn) }, conn: conn}
 }
 
 // source returns a Source of the driver selected for the tests.
-func source(t testing.TB, dsn string) pglock.Source {
+func source(t testing.TB, dsn string) driver.Source {
 	t.Helper()
-	if driver := pgtest.Driver(t); driver != "pgx" {
-		return sqllock.ConnString(driver, dsn)
+	if driverName := pgtest.Driver(t); driverName != "pgx" {
+		return sqllock.ConnString(driverName, dsn)
 	}
 	return pgxlock.ConnString(dsn)
 }
@@ -59,26 +60,26 @@ func source(t testing.TB, dsn string) pglock.Source {
 // everySource runs a test with each kind of Source of each adapter.
 func everySource(t *testing.T, test func(*testing.T, *db)) {
 	t.Parallel()
-	sources := map[string]func(d *db) func() pglock.Source{
-		"pgx": func(d *db) func() pglock.Source {
-			return func() pglock.Source { return pgxlock.ConnString(d.dsn) }
+	sources := map[string]func(d *db) func() driver.Source{
+		"pgx": func(d *db) func() driver.Source {
+			return func() driver.Source { return pgxlock.ConnString(d.dsn) }
 		},
-		"pgx pool": func(d *db) func() pglock.Source {
+		"pgx pool": func(d *db) func() driver.Source {
 			pool, err := pgxpool.New(d.t.Context(), d.dsn)
 			must(d.t, err)
 			d.t.Cleanup(pool.Close)
-			return func() pglock.Source { return pgxlock.Pool(pool) }
+			return func() driver.Source { return pgxlock.Pool(pool) }
 		},
 	}
-	for _, driver := range []string{"pgx", "postgres"} {
-		sources["database/sql "+driver] = func(d *db) func() pglock.Source {
-			return func() pglock.Source { return sqllock.ConnString(driver, d.dsn) }
+	for _, driverName := range []string{"pgx", "postgres"} {
+		sources["database/sql "+driverName] = func(d *db) func() driver.Source {
+			return func() driver.Source { return sqllock.ConnString(driverName, d.dsn) }
 		}
-		sources["database/sql pool "+driver] = func(d *db) func() pglock.Source {
-			pool, err := sql.Open(driver, d.dsn)
+		sources["database/sql pool "+driverName] = func(d *db) func() driver.Source {
+			pool, err := sql.Open(driverName, d.dsn)
 			must(d.t, err)
 			d.t.Cleanup(func() { pool.Close() })
-			return func() pglock.Source { return sqllock.DB(pool) }
+			return func() driver.Source { return sqllock.DB(pool) }
 		}
 	}
 	for name, source := range sources {
@@ -443,7 +444,7 @@ func TestUnlockThatPostgresDenies(t *testing.T) {
 	must(t, err)
 	defer locker.Close()
 	job, other := lock(t, locker, pglock.Name("job")), lock(t, locker, pglock.Name("other"))
-	source.last.Ask(t.Context(), "SELECT pg_catalog.pg_advisory_unlock_all()::text")
+	source.last.QueryText(t.Context(), "SELECT pg_catalog.pg_advisory_unlock_all()::text")
 	wantErr(t, job.Unlock(), pglock.ErrLost)
 	<-other.Done()
 	wantErr(t, other.Unlock(), pglock.ErrLost)
@@ -452,11 +453,11 @@ func TestUnlockThatPostgresDenies(t *testing.T) {
 
 // spySource gives a test access to a Locker's session.
 type spySource struct {
-	pglock.Source
-	last pglock.Session
+	driver.Source
+	last driver.Session
 }
 
-func (s *spySource) Open(ctx context.Context) (pglock.Session, error) {
+func (s *spySource) Open(ctx context.Context) (driver.Session, error) {
 	session, err := s.Source.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -467,16 +468,16 @@ func (s *spySource) Open(ctx context.Context) (pglock.Session, error) {
 
 // lockedSession can also be used by a test, since its Watch is not supported.
 type lockedSession struct {
-	pglock.Session
+	driver.Session
 	mu sync.Mutex
 }
 
 func (s *lockedSession) Watch(context.Context) error { return errors.ErrUnsupported }
 
-func (s *lockedSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+func (s *lockedSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.Session.Ask(ctx, sql, args...)
+	return s.Session.QueryText(ctx, sql, args...)
 }
 
 // Goroutines with several Lockers, like several processes, take a few keys, exclusive and

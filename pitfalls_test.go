@@ -230,7 +230,7 @@ func TestServerIsToldWhenToGiveUp(t *testing.T) {
 		"statement_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0",
 		"search_path": "pg_catalog, pg_temp",
 	} {
-		got, err := source.last.Ask(t.Context(), `SELECT coalesce(current_setting($1, true), 'unknown')`, name)
+		got, err := source.last.QueryText(t.Context(), `SELECT coalesce(current_setting($1, true), 'unknown')`, name)
 		must(t, err)
 		if got != want && got != "unknown" {
 			t.Errorf("%s is %s, want %s", name, got, want)

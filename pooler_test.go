@@ -14,6 +14,7 @@ import (
 	_ "github.com/lib/pq"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgbouncer"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -29,9 +30,9 @@ func pooled(t *testing.T, mode pgbouncer.Mode, settings ...string) (d *db, dsn s
 }
 
 // poolerSources returns every kind of Source for the pooler.
-func poolerSources(t *testing.T, dsn string) map[string]pglock.Source {
+func poolerSources(t *testing.T, dsn string) map[string]driver.Source {
 	t.Helper()
-	return map[string]pglock.Source{
+	return map[string]driver.Source{
 		"pgx":                  pgxlock.ConnString(dsn),
 		"database/sql, pgx":    sqllock.ConnString("pgx", dsn),
 		"database/sql, lib/pq": sqllock.ConnString("postgres", dsn),
@@ -190,7 +191,7 @@ func TestSessionIsReset(t *testing.T) {
 	key := pglock.Name("job")
 	for _, sql := range []string{"RESET ALL", "DEALLOCATE ALL"} {
 		d := newDB(t)
-		for name, source := range map[string]pglock.Source{
+		for name, source := range map[string]driver.Source{
 			"pgx":                  pgxlock.ConnString(d.dsn),
 			"database/sql, pgx":    sqllock.ConnString("pgx", d.dsn),
 			"database/sql, lib/pq": sqllock.ConnString("postgres", d.dsn),
@@ -216,11 +217,11 @@ func TestSessionIsReset(t *testing.T) {
 
 // A meddler is a source whose sessions run another statement before each statement.
 type meddler struct {
-	pglock.Source
+	driver.Source
 	before *atomic.Value // a string
 }
 
-func (m meddler) Open(ctx context.Context) (pglock.Session, error) {
+func (m meddler) Open(ctx context.Context) (driver.Session, error) {
 	session, err := m.Source.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -229,17 +230,17 @@ func (m meddler) Open(ctx context.Context) (pglock.Session, error) {
 }
 
 type meddled struct {
-	pglock.Session
+	driver.Session
 	before *atomic.Value
 }
 
-func (m meddled) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+func (m meddled) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	if before := m.before.Load().(string); before != "" {
-		if _, err := m.AskSimple(ctx, before+"; SELECT 'done'"); err != nil {
+		if _, err := m.QueryTextSimple(ctx, before+"; SELECT 'done'"); err != nil {
 			return "", err
 		}
 	}
-	return m.Session.Ask(ctx, sql, args...)
+	return m.Session.QueryText(ctx, sql, args...)
 }
 
 // If the driver does not report the PID from the protocol, pglock cannot know whether
@@ -326,9 +327,9 @@ func TestAllowedSessionIsGivenBackAsItWas(t *testing.T) {
 	}
 }
 
-type noPID struct{ pglock.Source }
+type noPID struct{ driver.Source }
 
-func (s noPID) Open(ctx context.Context) (pglock.Session, error) {
+func (s noPID) Open(ctx context.Context) (driver.Session, error) {
 	session, err := s.Source.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -336,7 +337,7 @@ func (s noPID) Open(ctx context.Context) (pglock.Session, error) {
 	return noPIDSession{session}, nil
 }
 
-type noPIDSession struct{ pglock.Session }
+type noPIDSession struct{ driver.Session }
 
 func (noPIDSession) PID() uint32 { return 0 }
 
@@ -354,18 +355,18 @@ func TestTransactionLocksThroughPoolers(t *testing.T) {
 		// be configured not to.
 		native := openSQL(t, "pgx", dsn+" default_query_exec_mode=exec")
 		pq := openSQL(t, "postgres", dsn)
-		for name, begin := range map[string]func() (pglock.Conn, func() error){
-			"pgx": func() (pglock.Conn, func() error) {
+		for name, begin := range map[string]func() (driver.Conn, func() error){
+			"pgx": func() (driver.Conn, func() error) {
 				tx, err := pool.Begin(t.Context())
 				must(t, err)
 				return pgxlock.Tx(tx), func() error { return tx.Commit(t.Context()) }
 			},
-			"database/sql, pgx": func() (pglock.Conn, func() error) {
+			"database/sql, pgx": func() (driver.Conn, func() error) {
 				tx, err := native.BeginTx(t.Context(), nil)
 				must(t, err)
 				return sqllock.Tx(tx), tx.Commit
 			},
-			"database/sql, lib/pq": func() (pglock.Conn, func() error) {
+			"database/sql, lib/pq": func() (driver.Conn, func() error) {
 				tx, err := pq.BeginTx(t.Context(), nil)
 				must(t, err)
 				return sqllock.Tx(tx), tx.Commit

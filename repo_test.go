@@ -47,18 +47,19 @@ func goFiles(t *testing.T, f func(path string)) {
 func TestImports(t *testing.T) {
 	const root = "github.com/pglock-go/pglock"
 	may := map[string][]string{ // what the code of a folder may import beyond the standard library
-		".":                  {root + "/internal/engine", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
+		"driver":             {},
+		".":                  {root + "/driver", root + "/internal/engine", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
 		"internal/termtext":  {},
 		"internal/redact":    {},
 		"internal/handshake": {root + "/internal/sqlstate"},
 		"internal/engine":    {root + "/internal/sqlstate", root + "/internal/handshake"},
 		"internal/sqlstate":  {},
-		"inspect":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
+		"inspect":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
 		"config":             {root + "/inspect", root + "/internal/termtext", "go.yaml.in/yaml/v3"},
-		"prioritize":         {root, root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/termtext"},
-		"sqllock":            {root, root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
-		"pgxlock":            {root, root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
-		"pglocktest":         {root, root + "/internal/handshake"},
+		"prioritize":         {root, root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/termtext"},
+		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
+		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
+		"pglocktest":         {root, root + "/driver", root + "/internal/handshake"},
 	}
 	seen := map[string]bool{}
 	goFiles(t, func(path string) {
@@ -176,7 +177,7 @@ func TestNoInit(t *testing.T) {
 	})
 }
 
-// Nothing in the SQL that runs in a session as it comes, or in one of the caller's,
+// Nothing in the SQL that runs in a fresh session, or in a session of the caller,
 // depends on search_path: every operator, function and type is Postgres' own.
 // The tests with pgtest.Shadow try that; this looks everywhere.
 func TestSQLIsQualified(t *testing.T) {

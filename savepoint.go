@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/internal/sqlstate"
+
+	"github.com/pglock-go/pglock/driver"
 )
 
 // This file takes a lock in the caller's transaction. It does so inside a savepoint, so
@@ -40,7 +42,7 @@ const cleanupTimeout = 5 * time.Second
 type txLock struct {
 	report Error // Op, Keys and Tables; Holders are added later
 
-	conn Conn
+	conn driver.Conn
 	request
 
 	lock    string                                  // the statement that takes the locks; it waits unless it contains NOWAIT
@@ -176,7 +178,7 @@ func (l *txLock) rollBack(ctx context.Context, cause, kind error) error {
 
 // execCleanup runs cleanup statements. A cancel request meant for an earlier statement may
 // still arrive, but only once, so execCleanup retries once.
-func execCleanup(ctx context.Context, conn Conn, sql string) error {
+func execCleanup(ctx context.Context, conn driver.Conn, sql string) error {
 	err := conn.Exec(ctx, sql)
 	if sqlstate.Of(err) == sqlstate.QueryCanceled {
 		err = conn.Exec(ctx, sql)

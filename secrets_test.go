@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -46,7 +47,7 @@ func TestNoPasswordInErrors(t *testing.T) {
 		"host=127.0.0.1 port=1 password=x " + canary + " user=bob",
 		"host=127.0.0.1 port=1 password = 'a " + canary + "' sslmode=loud",
 	} {
-		for name, source := range map[string]pglock.Source{
+		for name, source := range map[string]driver.Source{
 			"pgx": pgxlock.ConnString(dsn), "pgx by sql": sqllock.ConnString("pgx", dsn), "lib/pq": sqllock.ConnString("postgres", dsn),
 		} {
 			var logged bytes.Buffer

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
@@ -30,7 +31,7 @@ func TestLockerInShadow(t *testing.T) {
 	_, dsn := shadowed(t)
 	pool := must1(pgxpool.New(t.Context(), dsn))
 	t.Cleanup(pool.Close)
-	for name, source := range map[string]pglock.Source{
+	for name, source := range map[string]driver.Source{
 		"pgx":       pgxlock.ConnString(dsn),
 		"pgx pool":  pgxlock.Pool(pool),
 		"lib/pq":    sqllock.ConnString("postgres", dsn),

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/pglock-go/pglock/driver"
 )
 
 //go:embed sql/table_holders.sql
@@ -47,7 +49,7 @@ var tableHoldersSQL string
 // for its schema; the error names it) or may not be locked (42501). Outside a transaction
 // the error is [ErrNoTransaction]. ctx, and the state of the transaction after it ends,
 // are as for [LockTx].
-func LockTables(ctx context.Context, conn Conn, tables TableList, opts ...Option) error {
+func LockTables(ctx context.Context, conn driver.Conn, tables TableList, opts ...Option) error {
 	const op = "lock tables"
 	r, err := newRequest(op, canWait|hasTables, opts)
 	if err != nil {
@@ -219,7 +221,7 @@ func (n tableName) sql() string {
 func quoteIdentifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
 // newTableLock returns a txLock for tables.
-func newTableLock(op string, conn Conn, tables TableList, r request) *txLock {
+func newTableLock(op string, conn driver.Conn, tables TableList, r request) *txLock {
 	mode := r.tableMode
 	if mode == 0 {
 		mode = AccessExclusive
@@ -264,7 +266,7 @@ func lockTableSQL(quoted []string, mode Mode, r request) string {
 }
 
 // tableHolders queries the sessions that conflict with a lock on tables.
-func tableHolders(ctx context.Context, conn Conn, quoted []string, mode Mode, only bool) ([]Holder, error) {
+func tableHolders(ctx context.Context, conn driver.Conn, quoted []string, mode Mode, only bool) ([]Holder, error) {
 	// The query would take the snapshot of a REPEATABLE READ or SERIALIZABLE transaction,
 	// in which the caller may still want to lock before it reads.
 	level, err := queryText(ctx, conn, "SHOW transaction_isolation")

@@ -10,6 +10,8 @@ import (
 
 	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
+
+	"github.com/pglock-go/pglock/driver"
 )
 
 // NoTimeout disables the timeout in [WithLockTimeout] or [WithStatementTimeout]. Postgres
@@ -40,14 +42,14 @@ const NoTimeout time.Duration = math.MinInt64
 // restored on a connection that is still open, the error includes that. ctx is passed to
 // fn and covers making the setting; restoring it ignores ctx and has a time limit of its
 // own.
-func WithLockTimeout(ctx context.Context, conn Conn, d time.Duration, fn func(context.Context) error) error {
+func WithLockTimeout(ctx context.Context, conn driver.Conn, d time.Duration, fn func(context.Context) error) error {
 	return withTimeout(ctx, conn, "lock_timeout", d, fn)
 }
 
 // WithStatementTimeout calls fn with statement_timeout of conn set to d, so that a
 // statement that takes longer than d in total fails with SQLSTATE 57014. Everything else
 // is as for [WithLockTimeout].
-func WithStatementTimeout(ctx context.Context, conn Conn, d time.Duration, fn func(context.Context) error) error {
+func WithStatementTimeout(ctx context.Context, conn driver.Conn, d time.Duration, fn func(context.Context) error) error {
 	return withTimeout(ctx, conn, "statement_timeout", d, fn)
 }
 
@@ -63,7 +65,7 @@ func (pooledTimeout) Error() string {
 
 func (pooledTimeout) Unwrap() error { return ErrPooler }
 
-func withTimeout(ctx context.Context, conn Conn, name string, d time.Duration, fn func(context.Context) error) (err error) {
+func withTimeout(ctx context.Context, conn driver.Conn, name string, d time.Duration, fn func(context.Context) error) (err error) {
 	value, err := timeoutValue(d)
 	if err != nil {
 		return fmt.Errorf("pglock: %s: %w", name, err)
@@ -100,7 +102,7 @@ func withTimeout(ctx context.Context, conn Conn, name string, d time.Duration, f
 }
 
 // restore sets a setting to its old value.
-func restore(ctx context.Context, conn Conn, name, old string, local bool) error {
+func restore(ctx context.Context, conn driver.Conn, name, old string, local bool) error {
 	if local {
 		if reporter, ok := conn.(transactionReporter); ok {
 			if open, known := reporter.InTransaction(); known && !open {
@@ -196,7 +198,7 @@ const (
 
 // around returns the statements to run before and after the waiting statement. The
 // caller's own timeouts do not apply in between.
-func (t timeouts) around(ctx context.Context, conn Conn, wait time.Duration) (before, after string, err error) {
+func (t timeouts) around(ctx context.Context, conn driver.Conn, wait time.Duration) (before, after string, err error) {
 	each := fmt.Sprint(milliseconds(wait))
 	whole := "0"
 	if t.whole {

@@ -11,13 +11,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
 // bare is a Conn of a third-party adapter that does not know about transactions.
-type bare struct{ pglock.Conn }
+type bare struct{ driver.Conn }
 
 func TestWithLockTimeoutInATransaction(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
@@ -33,7 +34,7 @@ func TestWithLockTimeoutInATransaction(t *testing.T) {
 				a.exec(set)
 				plain.exec(set)
 				before := a.timeouts()
-				var conn pglock.Conn = a.Conn
+				var conn driver.Conn = a.Conn
 				if strange {
 					conn = bare{a.Conn}
 				}
@@ -52,7 +53,7 @@ func TestWithLockTimeoutInATransaction(t *testing.T) {
 }
 
 // nestTimeouts nests the two timeouts, with errors and panics in between.
-func nestTimeouts(t *testing.T, a *tx, conn pglock.Conn) {
+func nestTimeouts(t *testing.T, a *tx, conn driver.Conn) {
 	t.Helper()
 	ctx := t.Context()
 	statement := strings.Fields(a.timeouts())[1]
@@ -96,7 +97,7 @@ func nestTimeouts(t *testing.T, a *tx, conn pglock.Conn) {
 func TestWithLockTimeoutOutsideATransaction(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	for name, conn := range map[string]pglock.Conn{
+	for name, conn := range map[string]driver.Conn{
 		"pgx":                 pgxlock.Conn(connect(t, d.dsn)),
 		"database/sql, pgx":   sqllock.Conn(sqlConn(t, "pgx", d.dsn)),
 		"database/sql, libpq": sqllock.Conn(sqlConn(t, "postgres", d.dsn)),
@@ -197,8 +198,8 @@ func TestTimeoutsThatAreRefused(t *testing.T) {
 // A timeout cannot be set on a pool, whose next connection would not have it.
 func TestTimeoutsInAPool(t *testing.T) {
 	d := newDB(t)
-	for _, driver := range []string{"pgx", "postgres"} {
-		pool := openSQL(t, driver, d.dsn)
+	for _, driverName := range []string{"pgx", "postgres"} {
+		pool := openSQL(t, driverName, d.dsn)
 		err := pglock.WithLockTimeout(t.Context(), sqllock.Tx(pool), time.Second, func(context.Context) error {
 			t.Error("fn was called")
 			return nil

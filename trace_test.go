@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgbouncer"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -58,19 +59,19 @@ func (l *pooledState) wantUnchanged(verb string) {
 }
 
 // conns returns a program's connections through the pooler, one of each kind.
-func (l *pooledState) conns() map[string]func() (pglock.Conn, func()) {
+func (l *pooledState) conns() map[string]func() (driver.Conn, func()) {
 	l.t.Helper()
-	open := func(driver, more string) func() (pglock.Conn, func()) {
-		db := openSQL(l.t, driver, l.dsn+more)
-		return func() (pglock.Conn, func()) {
+	open := func(driverName, more string) func() (driver.Conn, func()) {
+		db := openSQL(l.t, driverName, l.dsn+more)
+		return func() (driver.Conn, func()) {
 			l.t.Helper()
 			conn, err := db.Conn(l.t.Context())
 			must(l.t, err)
 			return sqllock.Conn(conn), func() { conn.Close() }
 		}
 	}
-	return map[string]func() (pglock.Conn, func()){
-		"pgx": func() (pglock.Conn, func()) {
+	return map[string]func() (driver.Conn, func()){
+		"pgx": func() (driver.Conn, func()) {
 			conn, err := pgx.Connect(l.t.Context(), l.dsn)
 			must(l.t, err)
 			return pgxlock.Conn(conn), func() { conn.Close(context.Background()) }
@@ -87,7 +88,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 		pool, err := pgxpool.New(t.Context(), l.dsn)
 		must(t, err)
 		defer pool.Close()
-		queriers := map[string]pglock.Querier{
+		queriers := map[string]driver.Querier{
 			"a pool of pgx":    pgxlock.Pool(pool),
 			"a pool on pgx":    sqllock.DB(openSQL(t, "pgx", l.dsn)),
 			"a pool on lib/pq": sqllock.DB(openSQL(t, "postgres", l.dsn)),
@@ -254,32 +255,32 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 		}
 		return nil
 	}
-	verbs := map[string]func(conn pglock.Conn) error{
-		"LockTx":              func(c pglock.Conn) error { return pglock.LockTx(ctx, c, key) },
-		"LockTx that waits":   func(c pglock.Conn) error { return pglock.LockTx(ctx, c, key, pglock.Wait(time.Minute)) },
-		"LockTx in vain":      func(c pglock.Conn) error { return refused(pglock.LockTx(ctx, c, taken, brief)) },
-		"LockTx in vain, now": func(c pglock.Conn) error { return refused(pglock.LockTx(ctx, c, taken, pglock.NoWait())) },
-		"TryLockTx":           func(c pglock.Conn) error { return pglock.TryLockTx(ctx, c, key) },
-		"TryLockTx in vain":   func(c pglock.Conn) error { return refused(pglock.TryLockTx(ctx, c, taken)) },
-		"LockAllTx":           func(c pglock.Conn) error { return pglock.LockAllTx(ctx, c, []pglock.Key{key, pglock.Pair(1, 2)}) },
-		"LockAllTx in vain":   func(c pglock.Conn) error { return refused(pglock.LockAllTx(ctx, c, []pglock.Key{key, taken}, brief)) },
-		"LockTables": func(c pglock.Conn) error {
+	verbs := map[string]func(conn driver.Conn) error{
+		"LockTx":              func(c driver.Conn) error { return pglock.LockTx(ctx, c, key) },
+		"LockTx that waits":   func(c driver.Conn) error { return pglock.LockTx(ctx, c, key, pglock.Wait(time.Minute)) },
+		"LockTx in vain":      func(c driver.Conn) error { return refused(pglock.LockTx(ctx, c, taken, brief)) },
+		"LockTx in vain, now": func(c driver.Conn) error { return refused(pglock.LockTx(ctx, c, taken, pglock.NoWait())) },
+		"TryLockTx":           func(c driver.Conn) error { return pglock.TryLockTx(ctx, c, key) },
+		"TryLockTx in vain":   func(c driver.Conn) error { return refused(pglock.TryLockTx(ctx, c, taken)) },
+		"LockAllTx":           func(c driver.Conn) error { return pglock.LockAllTx(ctx, c, []pglock.Key{key, pglock.Pair(1, 2)}) },
+		"LockAllTx in vain":   func(c driver.Conn) error { return refused(pglock.LockAllTx(ctx, c, []pglock.Key{key, taken}, brief)) },
+		"LockTables": func(c driver.Conn) error {
 			return pglock.LockTables(ctx, c, pglock.Tables("orders"), pglock.Wait(time.Minute))
 		},
-		"LockTables in vain": func(c pglock.Conn) error { return refused(pglock.LockTables(ctx, c, pglock.Tables("taken"), brief)) },
-		"LockTables, no waiting": func(c pglock.Conn) error {
+		"LockTables in vain": func(c driver.Conn) error { return refused(pglock.LockTables(ctx, c, pglock.Tables("taken"), brief)) },
+		"LockTables, no waiting": func(c driver.Conn) error {
 			return refused(pglock.LockTables(ctx, c, pglock.Tables("taken"), pglock.NoWait()))
 		},
-		"WithLockTimeout": func(c pglock.Conn) error {
+		"WithLockTimeout": func(c driver.Conn) error {
 			return pglock.WithLockTimeout(ctx, c, time.Second, func(context.Context) error { return nil })
 		},
-		"WithStatementTimeout": func(c pglock.Conn) error {
+		"WithStatementTimeout": func(c driver.Conn) error {
 			return pglock.WithStatementTimeout(ctx, c, time.Second, func(context.Context) error { return nil })
 		},
-		"Retry": func(c pglock.Conn) error {
+		"Retry": func(c driver.Conn) error {
 			return prioritize.Retry(ctx, nil, c, func(context.Context) error { return nil })
 		},
-		"Run": func(c pglock.Conn) error {
+		"Run": func(c driver.Conn) error {
 			return prioritize.Run(ctx, d.source(), c, func(context.Context) error { return nil }, prioritize.LockTimeout(time.Second))
 		},
 	}
@@ -334,7 +335,7 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 }
 
 // inTx runs do in a transaction, and commits it if outcome is nil.
-func inTx(ctx context.Context, db *sql.DB, do func(pglock.Conn) error, outcome error) error {
+func inTx(ctx context.Context, db *sql.DB, do func(driver.Conn) error, outcome error) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err

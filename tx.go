@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/pglock-go/pglock/driver"
 )
 
 // LockTx takes an advisory lock in the caller's transaction and waits until it is
@@ -39,7 +41,7 @@ import (
 // error, since it is unknown whether the lock is held. A driver that cancels the
 // statement instead, as pgx can be configured to do, keeps the transaction, and the error
 // is [ErrNotAcquired]. To give up waiting and continue the transaction, use Wait.
-func LockTx(ctx context.Context, conn Conn, key Key, opts ...Option) error {
+func LockTx(ctx context.Context, conn driver.Conn, key Key, opts ...Option) error {
 	const op = "lock in transaction"
 	r, err := newRequest(op, canShare|canWait, opts)
 	if err != nil {
@@ -51,7 +53,7 @@ func LockTx(ctx context.Context, conn Conn, key Key, opts ...Option) error {
 // TryLockTx is like [LockTx], but does not wait: it takes the lock, or returns
 // [ErrNotAcquired] and leaves the transaction as it was. Its error does not list the
 // holders; LockTx with [NoWait] takes the time to query them.
-func TryLockTx(ctx context.Context, conn Conn, key Key, opts ...Option) error {
+func TryLockTx(ctx context.Context, conn driver.Conn, key Key, opts ...Option) error {
 	const op = "try lock in transaction"
 	r, err := newRequest(op, canShare, opts)
 	if err != nil {
@@ -67,7 +69,7 @@ func TryLockTx(ctx context.Context, conn Conn, key Key, opts ...Option) error {
 // It takes them in a fixed order, the same as [Locker.LockAll], and without duplicates,
 // whatever the order of keys. So its callers cannot deadlock with each other over them.
 // [Wait] limits the whole call.
-func LockAllTx(ctx context.Context, conn Conn, keys []Key, opts ...Option) error {
+func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...Option) error {
 	const op = "lock all in transaction"
 	r, err := newRequest(op, canShare|canWait, opts)
 	if err != nil {
@@ -80,7 +82,7 @@ func LockAllTx(ctx context.Context, conn Conn, keys []Key, opts ...Option) error
 }
 
 // newTxLock returns a txLock for keys, which must be sorted.
-func newTxLock(op string, conn Conn, keys []Key, r request) *txLock {
+func newTxLock(op string, conn driver.Conn, keys []Key, r request) *txLock {
 	l := &txLock{
 		report:  Error{Op: op, Keys: keys},
 		conn:    conn,

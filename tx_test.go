@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/internal/sqlstate"
@@ -367,13 +368,13 @@ func TestLockTxContextEndsAtTheMomentOfTheGrant(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	for _, closes := range []bool{true, false} {
-		for _, take := range []func(context.Context, pglock.Conn) error{
-			func(ctx context.Context, conn pglock.Conn) error { return pglock.LockTx(ctx, conn, pglock.Int(1)) },
-			func(ctx context.Context, conn pglock.Conn) error {
+		for _, take := range []func(context.Context, driver.Conn) error{
+			func(ctx context.Context, conn driver.Conn) error { return pglock.LockTx(ctx, conn, pglock.Int(1)) },
+			func(ctx context.Context, conn driver.Conn) error {
 				return pglock.LockTx(ctx, conn, pglock.Int(1), pglock.Wait(time.Minute))
 			},
-			func(ctx context.Context, conn pglock.Conn) error { return pglock.TryLockTx(ctx, conn, pglock.Int(1)) },
-			func(ctx context.Context, conn pglock.Conn) error {
+			func(ctx context.Context, conn driver.Conn) error { return pglock.TryLockTx(ctx, conn, pglock.Int(1)) },
+			func(ctx context.Context, conn driver.Conn) error {
 				return pglock.LockTables(ctx, conn, pglock.Tables("pg_class"))
 			},
 		} {
@@ -402,7 +403,7 @@ func TestLockTxContextEndsAtTheMomentOfTheGrant(t *testing.T) {
 
 // closing is a Conn that calls a function when its first lock is granted.
 type closing struct {
-	pglock.Conn
+	driver.Conn
 	granted func()
 }
 
@@ -415,7 +416,7 @@ func (c *closing) Exec(ctx context.Context, sql string, args ...any) error {
 	return err
 }
 
-func (c *closing) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (c *closing) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	rows, err := c.Conn.Query(ctx, sql, args...)
 	if strings.Contains(sql, "advisory") && c.granted != nil && err == nil {
 		granted := c.granted
@@ -426,7 +427,7 @@ func (c *closing) Query(ctx context.Context, sql string, args ...any) (pglock.Ro
 }
 
 type closingRows struct {
-	pglock.Rows
+	driver.Rows
 	granted func()
 }
 
@@ -441,7 +442,7 @@ func (r *closingRows) Close() error {
 
 // intercepted is a Conn that calls a function before each round trip.
 type intercepted struct {
-	pglock.Conn
+	driver.Conn
 	before func(context.Context)
 }
 
@@ -450,7 +451,7 @@ func (c *intercepted) Exec(ctx context.Context, sql string, args ...any) error {
 	return c.Conn.Exec(ctx, sql, args...)
 }
 
-func (c *intercepted) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (c *intercepted) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	c.before(ctx)
 	return c.Conn.Query(ctx, sql, args...)
 }
@@ -539,7 +540,7 @@ func TestLockTxOutsideATransaction(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	d.exec(`CREATE TABLE a ()`)
-	conns := map[string]pglock.Conn{
+	conns := map[string]driver.Conn{
 		"pgx":    pgxlock.Conn(connect(t, d.dsn)),
 		"sqlpgx": sqllock.Conn(sqlConn(t, "pgx", d.dsn)),
 		"lib/pq": sqllock.Conn(sqlConn(t, "postgres", d.dsn)),
@@ -568,8 +569,8 @@ func TestLockTxOutsideATransaction(t *testing.T) {
 		t.Errorf("%d locks are held", n)
 	}
 	// A pool passed as a transaction.
-	for _, driver := range []string{"pgx", "postgres"} {
-		if err := pglock.LockTx(t.Context(), sqllock.Tx(openSQL(t, driver, d.dsn)), pglock.Int(1)); err == nil {
+	for _, driverName := range []string{"pgx", "postgres"} {
+		if err := pglock.LockTx(t.Context(), sqllock.Tx(openSQL(t, driverName, d.dsn)), pglock.Int(1)); err == nil {
 			t.Error("locked in a pool")
 		}
 	}

@@ -6,12 +6,13 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/pglock-go/pglock/driver"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	_ "github.com/lib/pq"              // the driver "postgres"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
@@ -22,9 +23,9 @@ type way struct {
 	begin func(t *testing.T, dsn string) *tx
 }
 
-// tx is a transaction, used through pglock.Conn.
+// tx is a transaction, used through driver.Conn.
 type tx struct {
-	pglock.Conn
+	driver.Conn
 	t      *testing.T
 	commit func() error
 	back   func() error
@@ -75,14 +76,14 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 	return conn
 }
 
-func openSQL(t *testing.T, driver, dsn string) *sql.DB {
-	pool := must1(sql.Open(driver, dsn))
+func openSQL(t *testing.T, driverName, dsn string) *sql.DB {
+	pool := must1(sql.Open(driverName, dsn))
 	t.Cleanup(func() { pool.Close() })
 	return pool
 }
 
-func sqlConn(t *testing.T, driver, dsn string) *sql.Conn {
-	conn := must1(openSQL(t, driver, dsn).Conn(t.Context()))
+func sqlConn(t *testing.T, driverName, dsn string) *sql.Conn {
+	conn := must1(openSQL(t, driverName, dsn).Conn(t.Context()))
 	t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -95,8 +96,8 @@ func pgxTx(t *testing.T, inner pgx.Tx) *tx {
 	}
 }
 
-func sqlTx(t *testing.T, driver, dsn string) *tx {
-	inner := must1(openSQL(t, driver, dsn).BeginTx(context.Background(), nil))
+func sqlTx(t *testing.T, driverName, dsn string) *tx {
+	inner := must1(openSQL(t, driverName, dsn).BeginTx(context.Background(), nil))
 	return &tx{Conn: sqllock.Tx(inner), t: t, commit: inner.Commit, back: inner.Rollback}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/bench/internal/stats"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -90,7 +90,7 @@ func timed(e *env, name, label string, do func(context.Context) error) contender
 }
 
 // readAll reads all rows into strings and counts them.
-func readAll(ctx context.Context, q pglock.Querier, query string) (int, error) {
+func readAll(ctx context.Context, q driver.Querier, query string) (int, error) {
 	rows, err := q.Query(ctx, query)
 	if err != nil {
 		return 0, err

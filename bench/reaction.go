@@ -12,6 +12,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/bench/internal/stats"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 	"github.com/pglock-go/pglock/sqllock"
@@ -157,7 +158,7 @@ func loss() scenario {
 				}
 				return nil
 			}
-			ours := func(name, label string, source pglock.Source) contender {
+			ours := func(name, label string, source driver.Source) contender {
 				return contender{name: name, label: label, measure: func(ctx context.Context) (_ []float64, err error) {
 					locker, err := pglock.New(source)
 					if err != nil {

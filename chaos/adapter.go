@@ -15,6 +15,7 @@ import (
 	_ "github.com/lib/pq"              // the driver "postgres"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
@@ -22,7 +23,7 @@ import (
 // An adapter connects a worker to Postgres, for the sessions of its Locker and for its
 // own transactions.
 type adapter struct {
-	source pglock.Source
+	source driver.Source
 	begin  func(context.Context) (pglock.Transaction[any], error)
 	close  func()
 }
@@ -61,11 +62,11 @@ func newAdapter(c workerConfig) (*adapter, error) {
 			a.source = pgxlock.ConnString(c.DSN)
 		}
 	case "sqllock.DB/lib/pq", "sqllock.DB/pgx", "sqllock.ConnString/lib/pq", "sqllock.ConnString/pgx":
-		driver := "pgx"
+		driverName := "pgx"
 		if strings.HasSuffix(kind, "lib/pq") {
-			driver = "postgres"
+			driverName = "postgres"
 		}
-		db, err := sql.Open(driver, c.DSN)
+		db, err := sql.Open(driverName, c.DSN)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +76,7 @@ func newAdapter(c workerConfig) (*adapter, error) {
 		a.begin = anyTx(sqllock.Begin(db, nil))
 		a.source = sqllock.DB(db)
 		if strings.HasPrefix(kind, "sqllock.ConnString") {
-			a.source = sqllock.ConnString(driver, c.DSN)
+			a.source = sqllock.ConnString(driverName, c.DSN)
 		}
 	default:
 		return nil, fmt.Errorf("unknown adapter %q", c.Adapter)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // A broken is a way in which a worker's locks are broken on purpose, to test that the
@@ -30,7 +30,7 @@ const (
 const ignoringFor = 4 * time.Second
 
 // wrap breaks the sessions of a source.
-func (b broken) wrap(source pglock.Source) pglock.Source {
+func (b broken) wrap(source driver.Source) driver.Source {
 	switch b {
 	case lawless, yesSayer, forgetful:
 		return brokenSource{source, b}
@@ -39,11 +39,11 @@ func (b broken) wrap(source pglock.Source) pglock.Source {
 }
 
 type brokenSource struct {
-	pglock.Source
+	driver.Source
 	broken broken
 }
 
-func (s brokenSource) Open(ctx context.Context) (pglock.Session, error) {
+func (s brokenSource) Open(ctx context.Context) (driver.Session, error) {
 	session, err := s.Source.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -52,17 +52,17 @@ func (s brokenSource) Open(ctx context.Context) (pglock.Session, error) {
 }
 
 type brokenSession struct {
-	pglock.Session
+	driver.Session
 	broken broken
 }
 
-func (s brokenSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+func (s brokenSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	locks := strings.Contains(sql, "advisory_lock")
 	unlocks := strings.Contains(sql, "advisory_unlock")
 	one := !strings.Contains(sql, "unnest")
 	pid := strconv.FormatUint(uint64(s.PID()), 10) + ":"
 	if !locks && !unlocks || strings.Contains(sql, "pg_locks") { // and not the check when a session is opened
-		return s.Session.Ask(ctx, sql, args...)
+		return s.Session.QueryText(ctx, sql, args...)
 	}
 	switch {
 	case s.broken == lawless && one:
@@ -72,7 +72,7 @@ func (s brokenSession) Ask(ctx context.Context, sql string, args ...string) (str
 	case s.broken == forgetful && unlocks && one:
 		return pid + "1", nil
 	}
-	answer, err := s.Session.Ask(ctx, sql, args...)
+	answer, err := s.Session.QueryText(ctx, sql, args...)
 	if s.broken == yesSayer && err == nil {
 		yes, no, _ := strings.Cut(answer, ":")
 		answer = yes + ":" + strings.ReplaceAll(no, "0", "1")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/chaos"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -25,16 +26,16 @@ import (
 type cluster struct {
 	t                *testing.T
 	primary, standby *pgserver.Server
-	source           func(dsn string) pglock.Source
+	source           func(dsn string) driver.Source
 }
 
 // eachDriver runs a test on a new cluster for each driver.
 func eachDriver(t *testing.T, test func(c *cluster)) {
 	t.Parallel()
-	for name, source := range map[string]func(string) pglock.Source{
-		"pgx":                  func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) },
-		"database/sql, pgx":    func(dsn string) pglock.Source { return sqllock.ConnString("pgx", dsn) },
-		"database/sql, lib/pq": func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) },
+	for name, source := range map[string]func(string) driver.Source{
+		"pgx":                  func(dsn string) driver.Source { return pgxlock.ConnString(dsn) },
+		"database/sql, pgx":    func(dsn string) driver.Source { return sqllock.ConnString("pgx", dsn) },
+		"database/sql, lib/pq": func(dsn string) driver.Source { return sqllock.ConnString("postgres", dsn) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

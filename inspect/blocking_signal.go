@@ -97,7 +97,7 @@ const (
 // Between the check and the arrival of the signal are the few microseconds that the
 // server needs to send it. No check can be closer than that.
 func (b BlockingSignal) Send(ctx context.Context, q interface {
-	Ask(ctx context.Context, sql string, args ...string) (string, error)
+	QueryText(ctx context.Context, sql string, args ...string) (string, error)
 },
 ) (BlockingOutcome, error) {
 	allowed := []string{}
@@ -130,7 +130,7 @@ func (b BlockingSignal) Send(ctx context.Context, q interface {
 	for i, value := range values {
 		args[i], _ = value.(string)
 	}
-	reply, err := q.Ask(ctx, sql, args...)
+	reply, err := q.QueryText(ctx, sql, args...)
 	switch {
 	case sqlstate.Of(err) == sqlstate.InsufficientPrivilege:
 		return SignalDenied, fmt.Errorf("inspect: signaling process %d: %w", b.Blocker, err)

@@ -5,13 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // asker opens the session that sends signals.
-func (s *scene) asker() pglock.Session {
+func (s *scene) asker() driver.Session {
 	s.t.Helper()
 	session, err := pgxlock.ConnString(s.dsn).Open(s.t.Context())
 	if err != nil {
@@ -39,7 +39,7 @@ func (s *scene) signalOf(action inspect.SignalAction) inspect.BlockingSignal {
 	return b
 }
 
-func wantOutcome(t *testing.T, q pglock.Session, b inspect.BlockingSignal, want inspect.BlockingOutcome) {
+func wantOutcome(t *testing.T, q driver.Session, b inspect.BlockingSignal, want inspect.BlockingOutcome) {
 	t.Helper()
 	got, err := b.Send(t.Context(), q)
 	if err != nil || got != want {
@@ -132,7 +132,7 @@ func TestBlockingSignalQueue(t *testing.T) {
 	wantOutcome(t, q, of(reader, queued, true), inspect.WouldSignal)
 	wantOutcome(t, q, of(reader, holder, true), inspect.BlocksNoMore) // it blocks queued, and not the reader
 	wantOutcome(t, q, of(ddl, holder, false), inspect.WouldSignal)
-	wantOutcome(t, q, of(ddl, queued, false), inspect.WouldSignal) // its ROW SHARE is in the way of this one
+	wantOutcome(t, q, of(ddl, queued, false), inspect.WouldSignal) // its ROW SHARE conflicts with this one
 	wantOutcome(t, q, of(ddl, reader, false), inspect.OnlyQueued)
 	holder.do("COMMIT")
 	queued.join()

@@ -2,7 +2,7 @@
 // them: what is locked, by which session, since when, which sessions wait for which,
 // and which ones to end.
 //
-// It reads through a [pglock.Querier]: package pgxlock and package sqllock make one
+// It reads through a [driver.Querier]: package pgxlock and package sqllock make one
 // from a pool, a connection or a transaction.
 //
 // # A server that hangs

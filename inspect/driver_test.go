@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/lib/pq"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
@@ -21,7 +21,7 @@ func TestDrivers(t *testing.T) {
 	s.session("b").await("/*pga_context={\"é\": \"ü\"}*/ SELECT * FROM t")
 	want := describe(s.take().Pairs)
 
-	queriers := map[string]pglock.Querier{}
+	queriers := map[string]driver.Querier{}
 	pool, err := pgxpool.New(t.Context(), s.dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -39,8 +39,8 @@ func TestDrivers(t *testing.T) {
 	}
 	defer simple.Close(t.Context())
 	queriers["pgx, simple protocol"] = pgxlock.Conn(simple)
-	for _, driver := range []string{"pgx", "postgres"} {
-		db, err := sql.Open(driver, s.dsn)
+	for _, driverName := range []string{"pgx", "postgres"} {
+		db, err := sql.Open(driverName, s.dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +50,7 @@ func TestDrivers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		queriers["database/sql with "+driver] = sqllock.Conn(conn)
+		queriers["database/sql with "+driverName] = sqllock.Conn(conn)
 	}
 	for name, q := range queriers {
 		t.Run(name, func(t *testing.T) {

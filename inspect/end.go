@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
@@ -47,14 +47,14 @@ var (
 // If our role may not see when a session began, the session is signaled only if
 // something else proves that it is the one that was meant. Otherwise its Status is
 // NotPermitted, and its Grant is for pg_read_all_stats.
-func Cancel(ctx context.Context, q pglock.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
+func Cancel(ctx context.Context, q driver.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
 	return end(ctx, q, actionCancel, victims, opts)
 }
 
 // Terminate ends the sessions of the victims. That rolls back their transactions and
 // then releases all their locks; [WaitGone] waits for it. Otherwise it is like
 // [Cancel].
-func Terminate(ctx context.Context, q pglock.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
+func Terminate(ctx context.Context, q driver.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
 	return end(ctx, q, actionTerminate, victims, opts)
 }
 
@@ -171,7 +171,7 @@ type Outcome struct {
 	Err error
 }
 
-func end(ctx context.Context, q pglock.Querier, action string, victims []Victim, opts []EndOption) ([]Outcome, error) {
+func end(ctx context.Context, q driver.Querier, action string, victims []Victim, opts []EndOption) ([]Outcome, error) {
 	var e endOptions
 	for _, opt := range opts {
 		if opt != nil {
@@ -218,7 +218,7 @@ type checkResult struct {
 }
 
 // endOne signals one victim.
-func (e *endOptions) endOne(ctx context.Context, q pglock.Querier, action string, v Victim) (Outcome, error) {
+func (e *endOptions) endOne(ctx context.Context, q driver.Querier, action string, v Victim) (Outcome, error) {
 	o := Outcome{Victim: v, Status: Refused}
 	switch {
 	case v.Prepared != nil:
@@ -355,7 +355,7 @@ func idleReason(state string) string {
 // pg_terminate_backend with a timeout, from Postgres 14 on, would wait for one
 // session after the other and check ten times a second. A session leaves
 // pg_stat_activity after it has released its locks.
-func awaitGone(ctx context.Context, q pglock.Querier, outcomes []Outcome, d time.Duration) error {
+func awaitGone(ctx context.Context, q driver.Querier, outcomes []Outcome, d time.Duration) error {
 	deadline := time.Now().Add(d)
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		var waiting []*Outcome

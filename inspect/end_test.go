@@ -92,11 +92,11 @@ func TestTerminateBlocker(t *testing.T) {
 
 	outcomes, err := inspect.Cancel(t.Context(), s.q, victims)
 	if o := one(t, outcomes, err); o.Status != inspect.Idle || !strings.Contains(o.Reason, "idle in transaction") {
-		t.Errorf("cancelling an idle session: %+v", o)
+		t.Errorf("canceling an idle session: %+v", o)
 	}
 	outcomes, err = inspect.Cancel(t.Context(), s.q, victims, inspect.DryRun())
 	if o := one(t, outcomes, err); o.Status != inspect.Idle {
-		t.Errorf("a dry run of cancelling an idle session: %+v", o)
+		t.Errorf("a dry run of canceling an idle session: %+v", o)
 	}
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.DryRun(), inspect.WaitGone(time.Second))
 	if o := one(t, outcomes, err); o.Status != inspect.Signalled || o.Ended || !a.alive() {

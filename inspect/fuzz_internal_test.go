@@ -8,13 +8,13 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // told is a server that answers with given rows.
 type told struct{ rows [][2]string }
 
-func (q told) Query(context.Context, string, ...any) (pglock.Rows, error) {
+func (q told) Query(context.Context, string, ...any) (driver.Rows, error) {
 	return &toldRows{rows: q.rows}, nil
 }
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
@@ -16,7 +16,7 @@ import (
 // behind a connection pooler, leaves nothing behind on the shared session. Pass it to
 // [Locks], [Blocked], [Take], [Cancel] and [Terminate]. Make one with [Guard].
 type Guarded struct {
-	conn   pglock.Conn
+	conn   driver.Conn
 	shared bool
 }
 
@@ -39,11 +39,11 @@ var guardSettings = handshake.Settings{
 // which session it is, which changes nothing. A session that is not shared gets these
 // settings and keeps them. A session that a connection pooler shares with other
 // clients, or may share, is left unchanged; each statement of this package then runs
-// in its own transaction with these settings, in any pooling mode. See [pglock.Conn]
+// in its own transaction with these settings, in any pooling mode. See [driver.Conn]
 // for how a pooler is detected. A conn without the methods for it is used unchanged.
 //
 // ctx covers the check and the settings.
-func Guard(ctx context.Context, conn pglock.Conn) (*Guarded, error) {
+func Guard(ctx context.Context, conn driver.Conn) (*Guarded, error) {
 	c, ok := conn.(handshake.Conn)
 	if !ok {
 		return &Guarded{conn: conn}, nil
@@ -68,7 +68,7 @@ func Guard(ctx context.Context, conn pglock.Conn) (*Guarded, error) {
 func (g *Guarded) Shared() bool { return g.shared }
 
 // Query runs a statement on the connection without the settings.
-func (g *Guarded) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (g *Guarded) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	return g.conn.Query(ctx, sql, args...)
 }
 
@@ -93,7 +93,7 @@ func (g *Guarded) queryPairs(ctx context.Context, sql string, args []any) (pairs
 	message := handshake.Local(guardSettings) +
 		"SELECT CAST(COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b)), '[]') AS pg_catalog.text) FROM (\n" +
 		handshake.Inline(strings.TrimSuffix(strings.TrimSpace(sql), ";"), texts...) + "\n) AS q (a, b)"
-	reply, err := g.conn.(handshake.Conn).AskSimple(ctx, message)
+	reply, err := g.conn.(handshake.Conn).QueryTextSimple(ctx, message)
 	if err != nil {
 		return nil, true, err
 	}

@@ -6,14 +6,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // guard guards a connection.
-func guard(t *testing.T, conn pglock.Conn) *inspect.Guarded {
+func guard(t *testing.T, conn driver.Conn) *inspect.Guarded {
 	t.Helper()
 	guarded, err := inspect.Guard(t.Context(), conn)
 	if err != nil {
@@ -23,12 +23,12 @@ func guard(t *testing.T, conn pglock.Conn) *inspect.Guarded {
 }
 
 // lent returns a connection that looks as if a pooler shared its session.
-type lent struct{ pglock.Conn }
+type lent struct{ driver.Conn }
 
-func (l lent) AskSimple(ctx context.Context, sql string) (string, error) {
+func (l lent) QueryTextSimple(ctx context.Context, sql string) (string, error) {
 	return l.Conn.(interface {
-		AskSimple(ctx context.Context, sql string) (string, error)
-	}).AskSimple(ctx, sql)
+		QueryTextSimple(ctx context.Context, sql string) (string, error)
+	}).QueryTextSimple(ctx, sql)
 }
 
 func (lent) PID() uint32 { return 1 }

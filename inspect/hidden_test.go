@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -77,7 +77,7 @@ func (s *scene) reuse(gone *actor, role string) *actor {
 }
 
 // locksOf returns the locks of a session as another one sees them.
-func locksOf(t *testing.T, q pglock.Querier, pid int32) []inspect.Lock {
+func locksOf(t *testing.T, q driver.Querier, pid int32) []inspect.Lock {
 	t.Helper()
 	locks, err := inspect.Locks(t.Context(), q, inspect.PIDs(pid))
 	if err != nil || len(locks) == 0 {
@@ -273,7 +273,7 @@ func TestCatalogBlockingSignalHidden(t *testing.T) {
 }
 
 // askerAs opens the session that sends signals, as another role.
-func (s *scene) askerAs(role string) pglock.Session {
+func (s *scene) askerAs(role string) driver.Session {
 	s.t.Helper()
 	config, err := pgx.ParseConfig(s.dsn)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
@@ -51,7 +51,7 @@ func BenchmarkBlocked(b *testing.B) { benchmarkBlocked(b, bigServer(b)) }
 // The same queue, for a table, on a server with few other locks.
 func BenchmarkBlockedQueue(b *testing.B) { benchmarkBlocked(b, queueServer(b)) }
 
-func benchmarkBlocked(b *testing.B, q pglock.Querier) {
+func benchmarkBlocked(b *testing.B, q driver.Querier) {
 	bare := "SELECT pid, pg_blocking_pids(pid)::text FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) AS w"
 	turns(b, func() {
 		if n := readAll(b, q, bare, 2); n != 200 {
@@ -117,7 +117,7 @@ func turns(b *testing.B, bare, ours func()) {
 
 // bigServer returns a server with 100,000 locks, and 200 sessions that wait in one
 // queue behind one holder.
-func bigServer(b *testing.B) pglock.Querier {
+func bigServer(b *testing.B) driver.Querier {
 	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{
 		"max_locks_per_transaction": "1000", "max_connections": "250", "deadlock_timeout": "1h",
 	}})
@@ -135,7 +135,7 @@ func bigServer(b *testing.B) pglock.Querier {
 }
 
 // queueServer returns a server with 200 sessions that wait for one table.
-func queueServer(b *testing.B) pglock.Querier {
+func queueServer(b *testing.B) driver.Querier {
 	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{"max_connections": "250", "deadlock_timeout": "1h"}})
 	dsn := server.ConnString(pgtest.DatabaseOn(b, server))
 	s := &scene{t: b, dsn: dsn, eye: open(b, dsn)}
@@ -162,7 +162,7 @@ func open(b *testing.B, dsn string) *pgx.Conn {
 }
 
 // readAll reads rows in the plain way, and counts them.
-func readAll(b *testing.B, q pglock.Querier, query string, columns int) int {
+func readAll(b *testing.B, q driver.Querier, query string, columns int) int {
 	rows, err := q.Query(b.Context(), query)
 	if err != nil {
 		b.Fatal(err)

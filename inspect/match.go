@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 var (
@@ -40,7 +40,7 @@ type conditions struct {
 
 // readMatching runs matching.sql with all filters except those that only Go can
 // evaluate: see matchedHere.
-func readMatching(ctx context.Context, q pglock.Querier, pairs bool, filters []Filter) (*reading, error) {
+func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []Filter) (*reading, error) {
 	c := conditions{values: map[string]string{"pairs": strconv.FormatBool(pairs)}}
 	for _, f := range filters {
 		if f.err != nil {
@@ -95,7 +95,7 @@ func joinConditions(conditions []string) string {
 }
 
 // add compiles a filter.
-func (c *conditions) add(ctx context.Context, q pglock.Querier, f Filter) error {
+func (c *conditions) add(ctx context.Context, q driver.Querier, f Filter) error {
 	switch {
 	case len(f.tables) > 0:
 		set, err := tableOIDs(ctx, q, f.tables)
@@ -157,7 +157,7 @@ func (c *conditions) compare(table string, f Filter) string {
 }
 
 // tableOIDs returns the OIDs of tables, their partitions and their inheritance children.
-func tableOIDs(ctx context.Context, q pglock.Querier, names []string) (map[uint32]struct{}, error) {
+func tableOIDs(ctx context.Context, q driver.Querier, names []string) (map[uint32]struct{}, error) {
 	set := map[uint32]struct{}{}
 	for _, name := range names {
 		found := false
@@ -186,7 +186,7 @@ func (f Filter) matchedHere() bool {
 }
 
 // matchHere returns the rows that match the filters that are evaluated here.
-func matchHere[T any](ctx context.Context, q pglock.Querier, rows []T, filters []Filter, get func(Filter, *T) any) ([]T, error) {
+func matchHere[T any](ctx context.Context, q driver.Querier, rows []T, filters []Filter, get func(Filter, *T) any) ([]T, error) {
 	for _, f := range filters {
 		if !f.matchedHere() || len(rows) == 0 {
 			continue
@@ -211,7 +211,7 @@ func matchHere[T any](ctx context.Context, q pglock.Querier, rows []T, filters [
 }
 
 // matcher evaluates the filter once for each distinct value that each yields.
-func (f Filter) matcher(ctx context.Context, q pglock.Querier, each func(yield func(any))) (map[string]bool, error) {
+func (f Filter) matcher(ctx context.Context, q driver.Querier, each func(yield func(any))) (map[string]bool, error) {
 	matches := map[string]bool{}
 	var texts []string
 	each(func(v any) {
@@ -268,7 +268,7 @@ func textOf(v any) string {
 }
 
 // matchedPairs returns the pairs of matching.sql that match the filters.
-func (r *reading) matchedPairs(ctx context.Context, q pglock.Querier, filters []Filter) ([]Pair, error) {
+func (r *reading) matchedPairs(ctx context.Context, q driver.Querier, filters []Filter) ([]Pair, error) {
 	return matchHere(ctx, q, r.pairs(), filters, func(f Filter, p *Pair) any {
 		a := f.attribute
 		a.blocking = f.blocking

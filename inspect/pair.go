@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // A Pair is a waiting session and one of its blockers. A session with several
@@ -52,7 +53,7 @@ const (
 // pg_blocking_pids is called once for each session whose wait matches, and for no
 // other (PostgreSQL manual, 9.26.1 "Session Information Functions"). ctx covers the
 // reading, as for [Locks].
-func Blocked(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Pair, error) {
+func Blocked(ctx context.Context, q driver.Querier, filters ...Filter) ([]Pair, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	r, err := readMatching(ctx, q, true, filters)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
@@ -314,15 +315,15 @@ func TestBlockerThatCameMeanwhile(t *testing.T) {
 	waiter := s.session("waiter")
 	waiter.background("SELECT pg_advisory_lock(1)")
 	s.until("a wait", "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1", waiter.pid)
-	read := map[string]func(q pglock.Querier) ([]inspect.Pair, error){
-		"Take": func(q pglock.Querier) ([]inspect.Pair, error) {
+	read := map[string]func(q driver.Querier) ([]inspect.Pair, error){
+		"Take": func(q driver.Querier) ([]inspect.Pair, error) {
 			snapshot, err := inspect.Take(t.Context(), q)
 			if err != nil {
 				return nil, err
 			}
 			return snapshot.Pairs, nil
 		},
-		"Blocked": func(q pglock.Querier) ([]inspect.Pair, error) {
+		"Blocked": func(q driver.Querier) ([]inspect.Pair, error) {
 			return inspect.Blocked(t.Context(), q, inspect.PIDs(waiter.pid))
 		},
 	}
@@ -348,12 +349,12 @@ func TestBlockerThatCameMeanwhile(t *testing.T) {
 
 // lateSession hides a session from the first statement's result.
 type lateSession struct {
-	pglock.Querier
+	driver.Querier
 	pid int32
 	hid bool
 }
 
-func (l *lateSession) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (l *lateSession) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	rows, err := l.Querier.Query(ctx, sql, args...)
 	if err != nil || l.hid {
 		return rows, err
@@ -362,7 +363,7 @@ func (l *lateSession) Query(ctx context.Context, sql string, args ...any) (pgloc
 }
 
 type lateRows struct {
-	pglock.Rows
+	driver.Rows
 	late       *lateSession
 	what, that string
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 var (
@@ -60,7 +60,7 @@ func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // read runs a statement with the result format of snapshot.sql, and then sessions.sql
 // and names.sql if anything is missing.
-func read(ctx context.Context, q pglock.Querier, sql string, values map[string]string) (*reading, error) {
+func read(ctx context.Context, q driver.Querier, sql string, values map[string]string) (*reading, error) {
 	r := &reading{
 		sessions:  map[int32]*Session{},
 		unowned:   &Session{},
@@ -117,7 +117,7 @@ func (r *reading) unknownBlockers() string {
 }
 
 // query runs sql, whose rows are (kind, payload) pairs, and calls f for each.
-func query(ctx context.Context, q pglock.Querier, sql string, values map[string]string, f func(kind, payload string) error) error {
+func query(ctx context.Context, q driver.Querier, sql string, values map[string]string, f func(kind, payload string) error) error {
 	sql, args, err := bind(sql, values)
 	if err != nil {
 		return err

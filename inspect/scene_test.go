@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -25,8 +25,8 @@ type scene struct {
 	t   testing.TB
 	dsn string
 	eye *pgx.Conn
-	q   pglock.Querier
-	me  pglock.Conn // that q asks through
+	q   driver.Querier
+	me  driver.Conn // that q asks through
 }
 
 func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
@@ -40,13 +40,13 @@ func newSceneIn(t testing.TB, dsn string) *scene {
 }
 
 // looking returns the inspecting session, by the driver under test.
-func (s *scene) looking() pglock.Conn {
+func (s *scene) looking() driver.Conn {
 	s.t.Helper()
-	driver := pgtest.Driver(s.t)
-	if driver == "pgx" {
+	driverName := pgtest.Driver(s.t)
+	if driverName == "pgx" {
 		return pgxlock.Conn(s.eye)
 	}
-	pool, err := sql.Open(driver, s.dsn+" application_name=eye")
+	pool, err := sql.Open(driverName, s.dsn+" application_name=eye")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func (a *actor) do(statements ...string) *actor {
 }
 
 // await runs a statement that has to wait for a lock, and returns when it waits.
-// The statement is cancelled at the end of the test if it still waits then.
+// The statement is canceled at the end of the test if it still waits then.
 func (a *actor) await(sql string) *actor {
 	a.s.t.Helper()
 	a.background(sql)
@@ -187,7 +187,7 @@ func (s *scene) locks() []inspect.Lock {
 }
 
 // querier lets the package use a's own connection.
-func (a *actor) querier() pglock.Querier { return pgxlock.Conn(a.conn) }
+func (a *actor) querier() driver.Querier { return pgxlock.Conn(a.conn) }
 
 // find returns the only lock of a that matches the description.
 func (a *actor) find(what string, is func(l inspect.Lock) bool) inspect.Lock {

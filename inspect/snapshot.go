@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // A Snapshot is the state of all locks of a server and the pairs of waiters and
@@ -22,7 +22,7 @@ type Snapshot struct {
 // Take reads a snapshot of all locks. ctx covers the reading, as for [Locks].
 //
 // pg_blocking_pids is called once for each waiting session, and for no other.
-func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
+func Take(ctx context.Context, q driver.Querier) (*Snapshot, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	r, err := read(ctx, q, snapshotSQL, nil)
@@ -44,7 +44,7 @@ func Take(ctx context.Context, q pglock.Querier) (*Snapshot, error) {
 // ctx covers the reading. If it has no deadline, the limit is 30 seconds. When ctx
 // ends, the driver asks the server to cancel the statement. An invalid filter is an
 // error before anything is read.
-func Locks(ctx context.Context, q pglock.Querier, filters ...Filter) ([]Lock, error) {
+func Locks(ctx context.Context, q driver.Querier, filters ...Filter) ([]Lock, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	var r *reading

@@ -6,10 +6,11 @@ import (
 	"testing"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // connChecks returns the checks of a connection, on which transactions begin with BEGIN.
-func connChecks(source pglock.Source, open func(testing.TB) pglock.Conn) []check {
+func connChecks(source driver.Source, open func(testing.TB) driver.Conn) []check {
 	s := connSuite{source, func(ctx context.Context, t testing.TB) (tx, error) {
 		conn := open(t)
 		end := func(sql string) func(context.Context) error {
@@ -29,7 +30,7 @@ func connChecks(source pglock.Source, open func(testing.TB) pglock.Conn) []check
 }
 
 // txChecks returns the checks of transactions that the driver begins.
-func txChecks[T any](source pglock.Source, begin pglock.Beginner[T]) []check {
+func txChecks[T any](source driver.Source, begin pglock.Beginner[T]) []check {
 	s := connSuite{source, func(ctx context.Context, _ testing.TB) (tx, error) {
 		b, err := begin(ctx)
 		return tx{b.Conn, b.Commit, b.Rollback}, err
@@ -46,7 +47,7 @@ func txChecks[T any](source pglock.Source, begin pglock.Beginner[T]) []check {
 
 // noTransaction checks that a lock outside a transaction is refused, since Postgres would
 // release it at once.
-func noTransaction(t testing.TB, source pglock.Source, conn pglock.Conn) {
+func noTransaction(t testing.TB, source driver.Source, conn driver.Conn) {
 	ctx, cancel := timeoutCtx()
 	defer cancel()
 	was := pid(t, conn)
@@ -128,7 +129,7 @@ func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, 
 	defer cancel()
 	table := s.table(t)
 	// The function receives the driver's handle; Conn is the same transaction.
-	var conn pglock.Conn
+	var conn driver.Conn
 	begin := func(ctx context.Context) (pglock.Transaction[T], error) {
 		b, err := s.begin(ctx)
 		conn = b.Conn

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
@@ -20,9 +21,9 @@ type connBreak struct {
 	check, does string
 
 	exec  func(c *brokenConn, ctx context.Context, sql string, args ...any) error
-	query func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error)
-	rows  func(pglock.Rows) pglock.Rows
-	open  func(t testing.TB, dsn string) pglock.Conn
+	query func(c *brokenConn, ctx context.Context, sql string, args ...any) (driver.Rows, error)
+	rows  func(driver.Rows) driver.Rows
+	open  func(t testing.TB, dsn string) driver.Conn
 }
 
 // rewriting returns an exec that changes the statement.
@@ -35,7 +36,7 @@ func rewriting(old, new string) func(c *brokenConn, ctx context.Context, sql str
 var brokenConns = breaks([]connBreak{
 	{
 		check: "OneSession", does: "is a pool",
-		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 			c.other(ctx)
 			return c.now().Query(ctx, sql, args...)
 		},
@@ -49,13 +50,13 @@ var brokenConns = breaks([]connBreak{
 	},
 	{
 		check: "StatementsAsTheyAre", does: "has placeholders of its own",
-		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 			return c.now().Query(ctx, strings.ReplaceAll(sql, "?", "$1"), args...)
 		},
 	},
 	{
 		check: "Parameters", does: "cuts long parameters",
-		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 			for i, arg := range args {
 				if text, ok := arg.(string); ok {
 					args[i] = text[:min(len(text), 255)]
@@ -64,16 +65,16 @@ var brokenConns = breaks([]connBreak{
 			return c.now().Query(ctx, sql, args...)
 		},
 	},
-	{check: "Rows", does: "reads bytes as text that ends with a zero", rows: func(r pglock.Rows) pglock.Rows { return cuttingRows{r} }},
-	{check: "Nulls", does: "reads NULL as the empty text", rows: func(r pglock.Rows) pglock.Rows { return carelessRows{r} }},
+	{check: "Rows", does: "reads bytes as text that ends with a zero", rows: func(r driver.Rows) driver.Rows { return cuttingRows{r} }},
+	{check: "Nulls", does: "reads NULL as the empty text", rows: func(r driver.Rows) driver.Rows { return carelessRows{r} }},
 	{
 		check: "ErrorsHaveSQLState", does: "makes errors text",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
 			return hidden(c.now().Exec(ctx, sql, args...))
 		},
 	},
-	{check: "ErrorsAmongRows", does: "takes an error for the end of the rows", rows: func(r pglock.Rows) pglock.Rows { return silentRows{r} }},
-	{check: "RowsClosedEarly", does: "leaves rows unread", rows: func(r pglock.Rows) pglock.Rows { return openRows{r} }},
+	{check: "ErrorsAmongRows", does: "takes an error for the end of the rows", rows: func(r driver.Rows) driver.Rows { return silentRows{r} }},
+	{check: "RowsClosedEarly", does: "leaves rows unread", rows: func(r driver.Rows) driver.Rows { return openRows{r} }},
 	{
 		check: "SavepointsAfterErrors", does: "begins again after an error",
 		exec: func(c *brokenConn, ctx context.Context, sql string, args ...any) error {
@@ -89,7 +90,7 @@ var brokenConns = breaks([]connBreak{
 	{check: "LockTx", does: "locks for the session", exec: rewriting("pg_advisory_xact_lock", "pg_advisory_lock")},
 	{
 		check: "TryLockTx", does: "answers true",
-		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 			if strings.Contains(sql, "pg_try_advisory_xact_lock") {
 				sql = "SELECT 'true'::text"
 			}
@@ -110,7 +111,7 @@ var brokenConns = breaks([]connBreak{
 	},
 	{
 		check: "LockAllTx", does: "answers true",
-		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+		query: func(c *brokenConn, ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 			if strings.Contains(sql, "bool_and") {
 				sql = "SELECT 'true'::text"
 			}
@@ -122,11 +123,11 @@ var brokenConns = breaks([]connBreak{
 	{check: "WithLockTimeoutOfTheSession", does: "sets for a transaction", exec: rewriting("SET SESSION", "SET LOCAL")},
 	{
 		check: "InTransaction", does: "takes every session for one without a transaction",
-		open: func(t testing.TB, dsn string) pglock.Conn { return tellingConn{connect(t, dsn), false} },
+		open: func(t testing.TB, dsn string) driver.Conn { return tellingConn{connect(t, dsn), false} },
 	},
 	{
 		check: "WithLockTimeoutOfTheSession", does: "takes every session for one in a transaction",
-		open: func(t testing.TB, dsn string) pglock.Conn { return tellingConn{connect(t, dsn), true} },
+		open: func(t testing.TB, dsn string) driver.Conn { return tellingConn{connect(t, dsn), true} },
 	},
 	{
 		check: "ContextEndsAWait", does: "goes on in another session when ctx has ended",
@@ -171,8 +172,8 @@ var brokenConns = breaks([]connBreak{
 func breaks(table []connBreak) []connBreak {
 	for i, b := range table {
 		if b.open == nil {
-			table[i].open = func(t testing.TB, dsn string) pglock.Conn {
-				return newBrokenConn(b, func() pglock.Conn { return connect(t, dsn) })
+			table[i].open = func(t testing.TB, dsn string) driver.Conn {
+				return newBrokenConn(b, func() driver.Conn { return connect(t, dsn) })
 			}
 		}
 	}
@@ -181,7 +182,7 @@ func breaks(table []connBreak) []connBreak {
 
 // connect opens a connection until the end of a check. A goroutine of the check may still
 // be using it then, since some of the broken ones cause that.
-func connect(t testing.TB, dsn string) pglock.Conn {
+func connect(t testing.TB, dsn string) driver.Conn {
 	conn, err := pgx.Connect(context.Background(), dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +205,7 @@ var errInUse = errors.New("the connection is in use")
 // A lastingConn may be used while it is being closed, unlike pgx's own.
 type lastingConn struct {
 	mu   sync.Mutex // held while conn is in use
-	conn pglock.Conn
+	conn driver.Conn
 }
 
 func (c *lastingConn) Exec(ctx context.Context, sql string, args ...any) error {
@@ -215,7 +216,7 @@ func (c *lastingConn) Exec(ctx context.Context, sql string, args ...any) error {
 	return c.conn.Exec(ctx, sql, args...)
 }
 
-func (c *lastingConn) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (c *lastingConn) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	if !c.mu.TryLock() {
 		return nil, errInUse
 	}
@@ -228,7 +229,7 @@ func (c *lastingConn) Query(ctx context.Context, sql string, args ...any) (pgloc
 }
 
 type lastingRows struct {
-	rows pglock.Rows
+	rows driver.Rows
 	conn *lastingConn
 }
 
@@ -248,11 +249,11 @@ func (r lastingRows) Close() error { r.conn.mu.Lock(); defer r.conn.mu.Unlock();
 // it.
 type brokenConn struct {
 	how     connBreak
-	connect func() pglock.Conn
-	conn    atomic.Pointer[pglock.Conn]
+	connect func() driver.Conn
+	conn    atomic.Pointer[driver.Conn]
 }
 
-func newBrokenConn(how connBreak, connect func() pglock.Conn) *brokenConn {
+func newBrokenConn(how connBreak, connect func() driver.Conn) *brokenConn {
 	c := &brokenConn{how: how, connect: connect}
 	conn := connect()
 	c.conn.Store(&conn)
@@ -260,7 +261,7 @@ func newBrokenConn(how connBreak, connect func() pglock.Conn) *brokenConn {
 }
 
 // now returns the current connection.
-func (c *brokenConn) now() pglock.Conn { return *c.conn.Load() }
+func (c *brokenConn) now() driver.Conn { return *c.conn.Load() }
 
 // other replaces the session with another, in a transaction too.
 func (c *brokenConn) other(ctx context.Context) {
@@ -276,10 +277,10 @@ func (c *brokenConn) Exec(ctx context.Context, sql string, args ...any) error {
 	return c.now().Exec(ctx, sql, args...)
 }
 
-func (c *brokenConn) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (c *brokenConn) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	query := c.how.query
 	if query == nil {
-		query = func(c *brokenConn, ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+		query = func(c *brokenConn, ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 			return c.now().Query(ctx, sql, args...)
 		}
 	}
@@ -292,13 +293,13 @@ func (c *brokenConn) Query(ctx context.Context, sql string, args ...any) (pglock
 
 // A tellingConn always reports the same about whether a transaction is open.
 type tellingConn struct {
-	pglock.Conn
+	driver.Conn
 	open bool
 }
 
 func (c tellingConn) InTransaction() (open, known bool) { return c.open, true }
 
-type cuttingRows struct{ pglock.Rows }
+type cuttingRows struct{ driver.Rows }
 
 func (r cuttingRows) Scan(dest ...any) error {
 	err := r.Rows.Scan(dest...)
@@ -310,7 +311,7 @@ func (r cuttingRows) Scan(dest ...any) error {
 	return err
 }
 
-type carelessRows struct{ pglock.Rows }
+type carelessRows struct{ driver.Rows }
 
 func (r carelessRows) Scan(dest ...any) error {
 	_ = r.Rows.Scan(dest...)
@@ -320,12 +321,12 @@ func (r carelessRows) Scan(dest ...any) error {
 func (r carelessRows) Err() error   { return nil } // pgx also reports it here
 func (r carelessRows) Close() error { r.Rows.Close(); return nil }
 
-type silentRows struct{ pglock.Rows }
+type silentRows struct{ driver.Rows }
 
 func (silentRows) Err() error     { return nil }
 func (r silentRows) Close() error { r.Rows.Close(); return nil }
 
-type openRows struct{ pglock.Rows }
+type openRows struct{ driver.Rows }
 
 func (openRows) Close() error { return nil }
 

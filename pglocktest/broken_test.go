@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -36,7 +36,7 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 	}
 	for _, b := range brokenConns {
 		table = append(table, broken{b.check, b.does, func(_ *testing.T, dsn string) []check {
-			return connChecks(pgxlock.ConnString(dsn), func(t testing.TB) pglock.Conn { return b.open(t, dsn) })
+			return connChecks(pgxlock.ConnString(dsn), func(t testing.TB) driver.Conn { return b.open(t, dsn) })
 		}})
 	}
 	for _, b := range brokenBeginners {
@@ -96,7 +96,7 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 type sessionBreak struct {
 	check, does string
 
-	open   func(context.Context, pglock.Source) (pglock.Session, error)
+	open   func(context.Context, driver.Source) (driver.Session, error)
 	simple func(s *brokenSession, ctx context.Context, sql string) (string, error)
 	ask    func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error)
 	exec   func(s *brokenSession, ctx context.Context, sql string, args ...any) error
@@ -108,23 +108,23 @@ type sessionBreak struct {
 
 var brokenSources = []sessionBreak{
 	{
-		check: "Ask", does: "cuts long answers",
+		check: "QueryText", does: "cuts long answers",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			reply, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.QueryText(ctx, sql, args...)
 			return reply[:min(len(reply), 4096)], err
 		},
 	},
 	{
 		check: "AskAfterAServerError", does: "hides the SQLSTATE",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			reply, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.QueryText(ctx, sql, args...)
 			return reply, hidden(err)
 		},
 	},
 	{
 		check: "AskForOneValue", does: "makes nothing of no row",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			reply, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.QueryText(ctx, sql, args...)
 			if stateOf(err) == "" {
 				err = nil
 			}
@@ -134,18 +134,18 @@ var brokenSources = []sessionBreak{
 	{
 		check: "AskUntilContextEnds", does: "does not heed ctx",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			return s.Session.Ask(context.WithoutCancel(ctx), sql, args...)
+			return s.Session.QueryText(context.WithoutCancel(ctx), sql, args...)
 		},
 	},
 	{
-		check: "AskSimple", does: "sends the first statement alone",
+		check: "QueryTextSimple", does: "sends the first statement alone",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
 			first, _, _ := strings.Cut(sql, "; ")
-			return s.Session.AskSimple(ctx, first)
+			return s.Session.QueryTextSimple(ctx, first)
 		},
 	},
 	{
-		check: "AskSimple", does: "sends each statement in a message of its own",
+		check: "QueryTextSimple", does: "sends each statement in a message of its own",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
 			statements := strings.Split(sql, "; ")
 			for _, first := range statements[:len(statements)-1] {
@@ -153,26 +153,26 @@ var brokenSources = []sessionBreak{
 					return "", err
 				}
 			}
-			return s.Session.AskSimple(ctx, statements[len(statements)-1])
+			return s.Session.QueryTextSimple(ctx, statements[len(statements)-1])
 		},
 	},
 	{
 		check: "AskSimpleAfterAServerError", does: "hides the SQLSTATE",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			reply, err := s.Session.AskSimple(ctx, sql)
+			reply, err := s.Session.QueryTextSimple(ctx, sql)
 			return reply, hidden(err)
 		},
 	},
 	{
 		check: "AskSimpleAfterAServerError", does: "leaves a transaction behind an error",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			return s.Session.AskSimple(ctx, "BEGIN; "+sql+"; COMMIT")
+			return s.Session.QueryTextSimple(ctx, "BEGIN; "+sql+"; COMMIT")
 		},
 	},
 	{
 		check: "AskSimpleForOneValue", does: "makes nothing of no row",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			reply, err := s.Session.AskSimple(ctx, sql)
+			reply, err := s.Session.QueryTextSimple(ctx, sql)
 			if stateOf(err) == "" {
 				err = nil
 			}
@@ -182,13 +182,13 @@ var brokenSources = []sessionBreak{
 	{
 		check: "AskSimpleLeavesNothing", does: "prepares what it runs",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			return s.Session.Ask(ctx, sql)
+			return s.Session.QueryText(ctx, sql)
 		},
 	},
 	{
 		check: "AskSimpleUntilContextEnds", does: "does not heed ctx",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
-			return s.Session.AskSimple(context.WithoutCancel(ctx), sql)
+			return s.Session.QueryTextSimple(context.WithoutCancel(ctx), sql)
 		},
 	},
 	{
@@ -205,7 +205,7 @@ var brokenSources = []sessionBreak{
 	{check: "SessionsAreTheirOwn", does: "has one session for all", share: true},
 	{
 		check: "OpenUntilContextEnds", does: "opens without a look at ctx",
-		open: func(ctx context.Context, source pglock.Source) (pglock.Session, error) {
+		open: func(ctx context.Context, source driver.Source) (driver.Session, error) {
 			return source.Open(context.WithoutCancel(ctx))
 		},
 	},
@@ -233,7 +233,7 @@ var brokenSources = []sessionBreak{
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
 			s.running.Store(sql, true)
 			defer s.running.Delete(sql)
-			return s.Session.Ask(ctx, sql, args...)
+			return s.Session.QueryText(ctx, sql, args...)
 		},
 		close: func(s *brokenSession) error {
 			for began := time.Now(); time.Since(began) < callTimeout+time.Second; time.Sleep(pollInterval) {
@@ -287,13 +287,13 @@ var brokenSources = []sessionBreak{
 		check: "LockerLocksAndUnlocks", does: "does not send an unlock",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
 			sql = strings.ReplaceAll(sql, "pg_catalog.pg_advisory_unlock($1::bigint)", "($1::bigint IS NOT NULL)")
-			return s.Session.Ask(ctx, sql, args...)
+			return s.Session.QueryText(ctx, sql, args...)
 		},
 	},
 	{
 		check: "LockerWaits", does: "takes a timeout for the lock",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			reply, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.QueryText(ctx, sql, args...)
 			if stateOf(err) == "55P03" {
 				return fmt.Sprintf("%d:1", s.Session.PID()), nil
 			}
@@ -303,7 +303,7 @@ var brokenSources = []sessionBreak{
 	{
 		check: "LockerNoticesLoss", does: "makes up the signs of life",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
-			reply, err := s.Session.Ask(ctx, sql, args...)
+			reply, err := s.Session.QueryText(ctx, sql, args...)
 			if err != nil && strings.Contains(sql, "current_setting('pglock.session'") {
 				return fmt.Sprintf("%d:1", s.Session.PID()), nil
 			}
@@ -323,14 +323,14 @@ var brokenSources = []sessionBreak{
 
 // A brokenSource opens broken sessions, and closes them at the end.
 type brokenSource struct {
-	source pglock.Source
+	source driver.Source
 	how    sessionBreak
 
 	mu     sync.Mutex
-	opened []pglock.Session
+	opened []driver.Session
 }
 
-func (b *brokenSource) Open(ctx context.Context) (pglock.Session, error) {
+func (b *brokenSource) Open(ctx context.Context) (driver.Session, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.how.share && len(b.opened) > 0 {
@@ -338,7 +338,7 @@ func (b *brokenSource) Open(ctx context.Context) (pglock.Session, error) {
 	}
 	open := b.how.open
 	if open == nil {
-		open = func(ctx context.Context, source pglock.Source) (pglock.Session, error) { return source.Open(ctx) }
+		open = func(ctx context.Context, source driver.Source) (driver.Session, error) { return source.Open(ctx) }
 	}
 	s, err := open(ctx, b.source)
 	if err != nil {
@@ -359,27 +359,27 @@ func (b *brokenSource) close() {
 // A brokenSession may still be used by a check's goroutine when the check has given up on
 // it and closes the session.
 type brokenSession struct {
-	pglock.Session
+	driver.Session
 	source *brokenSource
 
 	running sync.Map
 	closed  sync.Mutex
 	open    atomic.Bool                    // whether a transaction is open
-	next    atomic.Pointer[pglock.Session] // the session that reconnect opened
+	next    atomic.Pointer[driver.Session] // the session that reconnect opened
 }
 
-func (s *brokenSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+func (s *brokenSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	if f := s.source.how.ask; f != nil {
 		return f(s, ctx, sql, args...)
 	}
-	return s.Session.Ask(ctx, sql, args...)
+	return s.Session.QueryText(ctx, sql, args...)
 }
 
-func (s *brokenSession) AskSimple(ctx context.Context, sql string) (string, error) {
+func (s *brokenSession) QueryTextSimple(ctx context.Context, sql string) (string, error) {
 	if f := s.source.how.simple; f != nil {
 		return f(s, ctx, sql)
 	}
-	return s.Session.AskSimple(ctx, sql)
+	return s.Session.QueryTextSimple(ctx, sql)
 }
 
 func (s *brokenSession) Exec(ctx context.Context, sql string, args ...any) error {
@@ -413,13 +413,13 @@ func (s *brokenSession) Close() error {
 	return s.Session.Close()
 }
 
-// reconnect is an Ask that continues in another session after the first one is lost.
+// reconnect is a QueryText that continues in another session after the first one is lost.
 func (s *brokenSession) reconnect(ctx context.Context, sql string, args ...string) (string, error) {
 	session := s.Session
 	if next := s.next.Load(); next != nil {
 		session = *next
 	}
-	reply, err := session.Ask(ctx, sql, args...)
+	reply, err := session.QueryText(ctx, sql, args...)
 	if err == nil || stateOf(err) != "" && stateOf(err) != "57P01" {
 		return reply, err
 	}
@@ -428,7 +428,7 @@ func (s *brokenSession) reconnect(ctx context.Context, sql string, args ...strin
 		return "", err
 	}
 	s.next.Store(&next)
-	return next.Ask(ctx, sql, args...)
+	return next.QueryText(ctx, sql, args...)
 }
 
 // hidden returns an error with the same text that wraps nothing.

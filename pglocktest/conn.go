@@ -9,35 +9,36 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // Conn tests that the connections returned by open meet the requirements of
-// [pglock.Conn]: that pglock can lock and set timeouts on them, and that they are in a
+// [driver.Conn]: that pglock can lock and set timeouts on them, and that they are in a
 // known state after errors, the end of a ctx, and the loss of their session. open opens a
 // connection for the test's exclusive use, without a transaction on it, and closes it
 // with t.Cleanup. source is for the other sessions that the tests need, in the same
 // database, with the same requirements as for [Source]. The tests create tables in it and
 // drop them.
-func Conn(t *testing.T, source pglock.Source, open func(t testing.TB) pglock.Conn) {
+func Conn(t *testing.T, source driver.Source, open func(t testing.TB) driver.Conn) {
 	run(t, connChecks(source, open))
 }
 
-// Tx tests that the transactions begun by begin meet the requirements of [pglock.Conn]
+// Tx tests that the transactions begun by begin meet the requirements of [driver.Conn]
 // and [pglock.Transaction], and that [pglock.DoTx] and [pglock.DoTables] work with them.
 // Everything else is as for [Conn].
-func Tx[T any](t *testing.T, source pglock.Source, begin pglock.Beginner[T]) {
+func Tx[T any](t *testing.T, source driver.Source, begin pglock.Beginner[T]) {
 	run(t, txChecks(source, begin))
 }
 
 // A tx is a transaction used by a test.
 type tx struct {
-	pglock.Conn
+	driver.Conn
 	commit, rollback func(context.Context) error
 }
 
 // A connSuite has the checks of what runs inside a transaction, however that began.
 type connSuite struct {
-	source pglock.Source
+	source driver.Source
 	begin  func(context.Context, testing.TB) (tx, error)
 }
 
@@ -114,7 +115,7 @@ func (s connSuite) count(t testing.TB, table string) string {
 }
 
 // exec runs statements that must succeed.
-func exec(t testing.TB, conn pglock.Conn, sql string, args ...any) {
+func exec(t testing.TB, conn driver.Conn, sql string, args ...any) {
 	t.Helper()
 	ctx, cancel := timeoutCtx()
 	defer cancel()
@@ -124,7 +125,7 @@ func exec(t testing.TB, conn pglock.Conn, sql string, args ...any) {
 }
 
 // fails runs statements that must fail with the given SQLSTATE.
-func fails(t testing.TB, conn pglock.Conn, state, sql string) {
+func fails(t testing.TB, conn driver.Conn, state, sql string) {
 	t.Helper()
 	ctx, cancel := timeoutCtx()
 	defer cancel()
@@ -134,7 +135,7 @@ func fails(t testing.TB, conn pglock.Conn, state, sql string) {
 }
 
 // queryAll returns the rows of a query, one text each, separated by spaces.
-func queryAll(conn pglock.Conn, sql string, args ...any) (string, error) {
+func queryAll(conn driver.Conn, sql string, args ...any) (string, error) {
 	ctx, cancel := timeoutCtx()
 	defer cancel()
 	rows, err := conn.Query(ctx, sql, args...)
@@ -157,7 +158,7 @@ func queryAll(conn pglock.Conn, sql string, args ...any) (string, error) {
 }
 
 // want checks the result of a query.
-func want(t testing.TB, conn pglock.Conn, want, sql string, args ...any) {
+func want(t testing.TB, conn driver.Conn, want, sql string, args ...any) {
 	t.Helper()
 	got, err := queryAll(conn, sql, args...)
 	if err != nil || got != want {
@@ -166,7 +167,7 @@ func want(t testing.TB, conn pglock.Conn, want, sql string, args ...any) {
 }
 
 // pid returns the backend's process ID.
-func pid(t testing.TB, conn pglock.Conn) string {
+func pid(t testing.TB, conn driver.Conn) string {
 	t.Helper()
 	pid, err := queryAll(conn, pidSQL)
 	if err != nil || pid == "" {

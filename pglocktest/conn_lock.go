@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // This file has the checks of pglock's functions in a transaction.
@@ -178,7 +179,7 @@ func lockKeySQL(k pglock.Key) string {
 }
 
 // checkTimeouts checks that timeouts nest, and that the previous setting is restored.
-func checkTimeouts(t testing.TB, conn pglock.Conn, before string) {
+func checkTimeouts(t testing.TB, conn driver.Conn, before string) {
 	t.Helper()
 	ctx, cancel := timeoutCtx()
 	defer cancel()
@@ -210,7 +211,7 @@ func (s connSuite) inTransaction(t testing.TB) {
 	checkInTransaction(t, tx.Conn, true)
 }
 
-func checkInTransaction(t testing.TB, conn pglock.Conn, want bool) {
+func checkInTransaction(t testing.TB, conn driver.Conn, want bool) {
 	t.Helper()
 	reporter, ok := conn.(interface {
 		InTransaction() (open, known bool)

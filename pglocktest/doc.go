@@ -1,6 +1,6 @@
 // Package pglocktest has helpers for tests: of programs that lock, and of adapters
 // between pglock and a database driver. It imports no driver. It needs only a
-// [pglock.Source], such as pgxlock.ConnString(dsn) or sqllock.DB(db).
+// [driver.Source], such as pgxlock.ConnString(dsn) or sqllock.DB(db).
 //
 // # Testing a program that locks
 //

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
@@ -45,24 +46,24 @@ const (
 // closed at the end of the test.
 type Lock struct {
 	t      testing.TB
-	source pglock.Source
+	source driver.Source
 
 	name        string    // for messages
 	lockParams  [5]string // the parameters of sessions.sql that identify the lock
-	take        func(context.Context, pglock.Conn, ...pglock.Option) error
-	observer    pglock.Session // polls, and tries; nil until needed
+	take        func(context.Context, driver.Conn, ...pglock.Option) error
+	observer    driver.Session // polls, and tries; nil until needed
 	observerPID string
-	holder      pglock.Session // holds, between Hold and Release
+	holder      driver.Session // holds, between Hold and Release
 	holderPID   string
 }
 
 // Key returns the advisory lock of key, in the database of source.
-func Key(t testing.TB, source pglock.Source, key pglock.Key) *Lock {
+func Key(t testing.TB, source driver.Source, key pglock.Key) *Lock {
 	classid, objid, objsubid := key.PgLocks()
 	return &Lock{
 		t: t, source: source, name: "the lock " + key.String(),
 		lockParams: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
-		take: func(ctx context.Context, conn pglock.Conn, opts ...pglock.Option) error {
+		take: func(ctx context.Context, conn driver.Conn, opts ...pglock.Option) error {
 			return pglock.LockTx(ctx, conn, key, opts...)
 		},
 	}
@@ -74,7 +75,7 @@ var part = regexp.MustCompile(`"(?:[^"]|"")*"|[^."]+`)
 // Table returns the lock of a table in a mode. The name is as in [pglock.Tables]; the
 // zero Mode is ACCESS EXCLUSIVE. A session counts as a holder if it holds a lock on the
 // table that conflicts with mode, and as a waiter if it waits for any lock on the table.
-func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *Lock {
+func Table(t testing.TB, source driver.Source, name string, mode pglock.Mode) *Lock {
 	if mode == 0 {
 		mode = pglock.AccessExclusive
 	}
@@ -93,7 +94,7 @@ func Table(t testing.TB, source pglock.Source, name string, mode pglock.Mode) *L
 	return &Lock{
 		t: t, source: source, name: fmt.Sprintf("the lock of table %s in mode %v", name, mode),
 		lockParams: [5]string{"0", "0", "0", quoted, "{" + strings.Join(conflicts, ",") + "}"},
-		take: func(ctx context.Context, conn pglock.Conn, opts ...pglock.Option) error {
+		take: func(ctx context.Context, conn driver.Conn, opts ...pglock.Option) error {
 			return pglock.LockTables(ctx, conn, pglock.Tables(name), append(opts, pglock.In(mode))...)
 		},
 	}
@@ -274,7 +275,7 @@ func (l *Lock) awaitGone(pids string) {
 
 // AwaitBlocked waits until the session with this pid is blocked by other sessions, which
 // hold a lock of any kind or wait for it ahead of the session, and returns their pids.
-func AwaitBlocked(t testing.TB, source pglock.Source, pid int32) (blockers []int32) {
+func AwaitBlocked(t testing.TB, source driver.Source, pid int32) (blockers []int32) {
 	t.Helper()
 	session, _ := open(t, source)
 	defer session.Close()
@@ -291,7 +292,7 @@ func AwaitBlocked(t testing.TB, source pglock.Source, pid int32) (blockers []int
 // TerminateApplication ends the sessions in this database whose application_name is name.
 // It waits until they are gone, and returns their pids. If there are none, the test ends.
 // The role needs permission, as for [Lock.Terminate].
-func TerminateApplication(t testing.TB, source pglock.Source, name string) (pids []int32) {
+func TerminateApplication(t testing.TB, source driver.Source, name string) (pids []int32) {
 	t.Helper()
 	session, _ := open(t, source)
 	defer session.Close()
@@ -310,7 +311,7 @@ func timeoutCtx() (context.Context, context.CancelFunc) {
 
 // open opens a session until the end of the test, and returns its pid. It fails behind a
 // pooler, which could lend the session, and what it holds, to others.
-func open(t testing.TB, source pglock.Source) (session pglock.Session, pid string) {
+func open(t testing.TB, source driver.Source) (session driver.Session, pid string) {
 	t.Helper()
 	ctx, cancel := timeoutCtx()
 	defer cancel()
@@ -331,18 +332,18 @@ func open(t testing.TB, source pglock.Source) (session pglock.Session, pid strin
 }
 
 // queryValue returns the result of a statement that must succeed.
-func queryValue(t testing.TB, session pglock.Session, sql string, args ...string) string {
+func queryValue(t testing.TB, session driver.Session, sql string, args ...string) string {
 	t.Helper()
 	ctx, cancel := timeoutCtx()
 	defer cancel()
-	reply, err := session.Ask(ctx, sql, args...)
+	reply, err := session.QueryText(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("pglocktest: %s: %v", sql, err)
 	}
 	return reply
 }
 
-func awaitGone(t testing.TB, session pglock.Session, pids string) {
+func awaitGone(t testing.TB, session driver.Session, pids string) {
 	t.Helper()
 	array := "{" + strings.ReplaceAll(pids, " ", ",") + "}"
 	for deadline := time.Now().Add(timeout); queryValue(t, session, aliveSQL, array) != "0"; time.Sleep(pollInterval) {

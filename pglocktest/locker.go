@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // lockerChecks returns the checks of a Locker that depend on its Source.
@@ -26,7 +27,7 @@ func key() pglock.Key { return pglock.Name("pglocktest") }
 
 // locker returns a Locker that is closed at the end of the test. If the driver cannot
 // watch the connection, a loss is noticed with the heartbeat.
-func (s suite) locker(t testing.TB, source pglock.Source, opts ...pglock.LockerOption) *pglock.Locker {
+func (s suite) locker(t testing.TB, source driver.Source, opts ...pglock.LockerOption) *pglock.Locker {
 	t.Helper()
 	l, err := pglock.New(source, append(opts, pglock.Heartbeat(4*time.Second))...)
 	if err != nil {
@@ -91,7 +92,7 @@ func (s suite) lockerLocks(t testing.TB) {
 }
 
 // wantFree is like [Lock.WantFree] for a key, and keeps no session open.
-func wantFree(t testing.TB, source pglock.Source, key pglock.Key) {
+func wantFree(t testing.TB, source driver.Source, key pglock.Key) {
 	t.Helper()
 	l := Key(t, source, key)
 	l.WantFree()
@@ -203,13 +204,13 @@ func (s suite) lockerFindsAPooler(t testing.TB) {
 			return
 		}
 	}
-	t.Error("a pooler that runs each statement in another session was not detected: Ask or PID does not report the actual session")
+	t.Error("a pooler that runs each statement in another session was not detected: QueryText or PID does not report the actual session")
 }
 
 // pooled opens sessions as a transaction pooler lends them.
-type pooled struct{ pglock.Source }
+type pooled struct{ driver.Source }
 
-func (p pooled) Open(ctx context.Context) (pglock.Session, error) {
+func (p pooled) Open(ctx context.Context) (driver.Session, error) {
 	first, err := p.Source.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -224,16 +225,16 @@ func (p pooled) Open(ctx context.Context) (pglock.Session, error) {
 
 // A pooledSession claims to be the first session and runs statements on both in turn.
 type pooledSession struct {
-	pglock.Session
-	second pglock.Session
+	driver.Session
+	second driver.Session
 	asked  atomic.Int32
 }
 
-func (s *pooledSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+func (s *pooledSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	if s.asked.Add(1)%2 == 0 {
-		return s.second.Ask(ctx, sql, args...)
+		return s.second.QueryText(ctx, sql, args...)
 	}
-	return s.Session.Ask(ctx, sql, args...)
+	return s.Session.QueryText(ctx, sql, args...)
 }
 
 func (s *pooledSession) Close() error { return errors.Join(s.Session.Close(), s.second.Close()) }

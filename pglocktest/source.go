@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 const (
@@ -26,20 +26,20 @@ const (
 	pidSQL  = `SELECT pg_backend_pid()::text`
 )
 
-// Source tests that source and its sessions meet the requirements of [pglock.Source] and
-// [pglock.Session], and that a [pglock.Locker] works with them. Each requirement is a
+// Source tests that source and its sessions meet the requirements of [driver.Source] and
+// [driver.Session], and that a [pglock.Locker] works with them. Each requirement is a
 // subtest. Nothing else may use the database meanwhile, and the role must be allowed to
 // terminate its own sessions.
-func Source(t *testing.T, source pglock.Source) { run(t, sourceChecks(source)) }
+func Source(t *testing.T, source driver.Source) { run(t, sourceChecks(source)) }
 
-func sourceChecks(source pglock.Source) []check {
+func sourceChecks(source driver.Source) []check {
 	s := suite{source}
 	return append([]check{
-		{"Ask", s.ask},
+		{"QueryText", s.ask},
 		{"AskAfterAServerError", s.askAfterServerError},
 		{"AskForOneValue", s.askForOneValue},
 		{"AskUntilContextEnds", s.askUntilContextEnds},
-		{"AskSimple", s.askSimple},
+		{"QueryTextSimple", s.queryTextSimple},
 		{"AskSimpleAfterAServerError", s.askSimpleAfterServerError},
 		{"AskSimpleForOneValue", s.askSimpleForOneValue},
 		{"AskSimpleLeavesNothing", s.askSimpleLeavesNothing},
@@ -70,10 +70,10 @@ func run(t *testing.T, checks []check) {
 	}
 }
 
-type suite struct{ source pglock.Source }
+type suite struct{ source driver.Source }
 
 // open opens a session until the end of the test.
-func (s suite) open(t testing.TB) pglock.Session {
+func (s suite) open(t testing.TB) driver.Session {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
 	defer cancel()
@@ -86,11 +86,11 @@ func (s suite) open(t testing.TB) pglock.Session {
 }
 
 // queryText runs a statement that must succeed.
-func queryText(t testing.TB, session pglock.Session, sql string, args ...string) string {
+func queryText(t testing.TB, session driver.Session, sql string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
 	defer cancel()
-	reply, err := session.Ask(ctx, sql, args...)
+	reply, err := session.QueryText(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
@@ -98,7 +98,7 @@ func queryText(t testing.TB, session pglock.Session, sql string, args ...string)
 }
 
 // await polls until the result is want.
-func await(t testing.TB, session pglock.Session, want, sql string, args ...string) {
+func await(t testing.TB, session driver.Session, want, sql string, args ...string) {
 	t.Helper()
 	deadline := time.Now().Add(shortTimeout)
 	var reply string
@@ -124,7 +124,7 @@ func (s suite) awaitGone(t testing.TB, pid string) {
 }
 
 // awaitWaiting waits until the backend with this pid waits for a lock.
-func awaitWaiting(t testing.TB, observer pglock.Session, pid string) {
+func awaitWaiting(t testing.TB, observer driver.Session, pid string) {
 	t.Helper()
 	await(t, observer, "1", `SELECT count(*)::text FROM pg_locks WHERE pid = $1::int AND NOT granted`, pid)
 }
@@ -170,7 +170,7 @@ func (s suite) askAfterServerError(t testing.TB) {
 			`SELEKT $1`:                      "42601",
 			`SELECT $1::int::text FROM nope`: "42P01",
 		} {
-			_, err := session.Ask(context.Background(), sql, "0")
+			_, err := session.QueryText(context.Background(), sql, "0")
 			if got := stateOf(err); got != want {
 				t.Errorf("%s: the error has SQLState %q, want %q: %v", sql, got, want, err)
 			}
@@ -186,7 +186,7 @@ func (s suite) askAfterServerError(t testing.TB) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if _, err := session.Ask(context.Background(), lockSQL); stateOf(err) != "55P03" {
+		if _, err := session.QueryText(context.Background(), lockSQL); stateOf(err) != "55P03" {
 			t.Fatalf("waiting past lock_timeout: %v", err)
 		}
 	}
@@ -200,7 +200,7 @@ func (s suite) askAfterServerError(t testing.TB) {
 func (s suite) askForOneValue(t testing.TB) {
 	for _, sql := range []string{`SELECT 'a' WHERE false`, `SELECT NULL::text`, `SELECT 'a' UNION ALL SELECT 'b'`} {
 		session := s.open(t)
-		if got, err := session.Ask(context.Background(), sql); err == nil {
+		if got, err := session.QueryText(context.Background(), sql); err == nil {
 			t.Errorf("%s: returned %q, want an error", sql, got)
 		} else if stateOf(err) != "" {
 			t.Errorf("%s: an error with an SQLState that Postgres did not send: %v", sql, err)
@@ -216,7 +216,7 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
 	go func() {
-		_, err := session.Ask(ctx, lockSQL)
+		_, err := session.QueryText(ctx, lockSQL)
 		result <- err
 	}()
 	awaitWaiting(t, observer, pid)
@@ -224,7 +224,7 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Fatal("Ask acquired a lock held by another session")
+			t.Fatal("QueryText acquired a lock held by another session")
 		}
 		if stateOf(err) != "" {
 			if got := queryText(t, session, pidSQL); got != pid {
@@ -232,7 +232,7 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 			}
 		}
 	case <-time.After(callTimeout):
-		t.Fatal("Ask continues after its context has ended")
+		t.Fatal("QueryText continues after its context has ended")
 	}
 	session.Close()
 	holder.Close()
@@ -241,18 +241,18 @@ func (s suite) askUntilContextEnds(t testing.TB) {
 }
 
 // querySimple runs sql with the simple query protocol; it must succeed.
-func querySimple(t testing.TB, session pglock.Session, sql string) string {
+func querySimple(t testing.TB, session driver.Session, sql string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
 	defer cancel()
-	reply, err := session.AskSimple(ctx, sql)
+	reply, err := session.QueryTextSimple(ctx, sql)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return reply
 }
 
-func (s suite) askSimple(t testing.TB) {
+func (s suite) queryTextSimple(t testing.TB) {
 	session := s.open(t)
 	pid := queryText(t, session, pidSQL)
 	long := strings.Repeat("long", 5000)
@@ -289,7 +289,7 @@ func (s suite) askSimpleAfterServerError(t testing.TB) {
 			`SET pglocktest.c = 'a'; SELECT FROM nope`: "42P01",
 		} {
 			ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
-			reply, err := session.AskSimple(ctx, sql)
+			reply, err := session.QueryTextSimple(ctx, sql)
 			cancel()
 			if got := stateOf(err); got != want {
 				t.Errorf("%s: %q and an error with SQLState %q, want %q: %v", sql, reply, got, want, err)
@@ -310,7 +310,7 @@ func (s suite) askSimpleForOneValue(t testing.TB) {
 	} {
 		session := s.open(t)
 		ctx, cancel := context.WithTimeout(context.Background(), shortTimeout)
-		got, err := session.AskSimple(ctx, sql)
+		got, err := session.QueryTextSimple(ctx, sql)
 		cancel()
 		if err == nil {
 			t.Errorf("%s: returned %q, want an error", sql, got)
@@ -320,7 +320,7 @@ func (s suite) askSimpleForOneValue(t testing.TB) {
 	}
 }
 
-// askSimpleLeavesNothing uses only AskSimple, since Ask may prepare statements.
+// askSimpleLeavesNothing uses only QueryTextSimple, since QueryText may prepare statements.
 func (s suite) askSimpleLeavesNothing(t testing.TB) {
 	const prepared = `SELECT (SELECT count(*)::text || coalesce(': ' || string_agg(statement, '; '), '') FROM pg_prepared_statements)`
 	session := s.open(t)
@@ -342,7 +342,7 @@ func (s suite) askSimpleUntilContextEnds(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
 	go func() {
-		_, err := session.AskSimple(ctx, lockSQL)
+		_, err := session.QueryTextSimple(ctx, lockSQL)
 		result <- err
 	}()
 	awaitWaiting(t, observer, pid)
@@ -350,7 +350,7 @@ func (s suite) askSimpleUntilContextEnds(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Fatal("AskSimple acquired a lock held by another session")
+			t.Fatal("QueryTextSimple acquired a lock held by another session")
 		}
 		if stateOf(err) != "" {
 			if got := queryText(t, session, pidSQL); got != pid {
@@ -358,11 +358,11 @@ func (s suite) askSimpleUntilContextEnds(t testing.TB) {
 			}
 		}
 	case <-time.After(callTimeout):
-		t.Fatal("AskSimple continues after its context has ended")
+		t.Fatal("QueryTextSimple continues after its context has ended")
 	}
 	session.Close()
-	if _, err := session.AskSimple(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
-		t.Errorf("AskSimple after Close: %v", err)
+	if _, err := session.QueryTextSimple(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
+		t.Errorf("QueryTextSimple after Close: %v", err)
 	}
 	holder.Close()
 	s.awaitGone(t, pid)
@@ -420,7 +420,7 @@ func (s suite) execAndQuery(t testing.TB) {
 }
 
 // queryError returns the error of a query, which may come at once or with the rows.
-func queryError(session pglock.Session, sql string, args ...any) error {
+func queryError(session driver.Session, sql string, args ...any) error {
 	rows, err := session.Query(context.Background(), sql, args...)
 	if err != nil {
 		return err
@@ -473,8 +473,8 @@ func (s suite) closeEndsTheSession(t testing.TB) {
 		t.Errorf("Close: %v", err)
 	}
 	s.awaitGone(t, pid)
-	if _, err := session.Ask(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
-		t.Errorf("Ask after Close: %v", err)
+	if _, err := session.QueryText(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
+		t.Errorf("QueryText after Close: %v", err)
 	}
 	if err := session.Exec(context.Background(), `SELECT 1`); err == nil || stateOf(err) != "" {
 		t.Errorf("Exec after Close: %v", err)
@@ -498,7 +498,7 @@ func (s suite) closeWhileAskRuns(t testing.TB) {
 	pid := queryText(t, session, pidSQL)
 	result := make(chan error, 1)
 	go func() {
-		_, err := session.Ask(context.Background(), lockSQL)
+		_, err := session.QueryText(context.Background(), lockSQL)
 		result <- err
 	}()
 	awaitWaiting(t, observer, pid)
@@ -511,10 +511,10 @@ func (s suite) closeWhileAskRuns(t testing.TB) {
 	select {
 	case err := <-result:
 		if err == nil {
-			t.Error("Ask acquired a lock held by another session")
+			t.Error("QueryText acquired a lock held by another session")
 		}
 	case <-time.After(callTimeout):
-		t.Fatal("Ask continues after Close")
+		t.Fatal("QueryText continues after Close")
 	}
 	await(t, observer, "0", `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1::int`, pid)
 	holder.Close()
@@ -546,17 +546,17 @@ func (s suite) closeAfterLoss(t testing.TB) {
 	pid := queryText(t, session, pidSQL)
 	queryText(t, observer, `SELECT pg_terminate_backend($1::int)::text`, pid)
 	s.awaitGone(t, pid)
-	if _, err := session.Ask(context.Background(), pidSQL); err == nil {
-		t.Error("Ask succeeds on a session whose backend is gone")
+	if _, err := session.QueryText(context.Background(), pidSQL); err == nil {
+		t.Error("QueryText succeeds on a session whose backend is gone")
 	}
-	if _, err := session.Ask(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
-		t.Errorf("Ask once more: %v", err)
+	if _, err := session.QueryText(context.Background(), pidSQL); err == nil || stateOf(err) != "" {
+		t.Errorf("QueryText once more: %v", err)
 	}
 	session.Close()
 }
 
 // watch starts Watch. It skips the check if the adapter does not support it.
-func watch(ctx context.Context, t testing.TB, session pglock.Session) <-chan error {
+func watch(ctx context.Context, t testing.TB, session driver.Session) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
 	go func() { result <- session.Watch(ctx) }()
@@ -606,8 +606,8 @@ func (s suite) watchUntilLoss(t testing.TB) {
 	case <-time.After(callTimeout):
 		t.Fatal("Watch did not notice that the backend was terminated")
 	}
-	if _, err := session.Ask(context.Background(), pidSQL); err == nil {
-		t.Error("Ask succeeds on a lost session")
+	if _, err := session.QueryText(context.Background(), pidSQL); err == nil {
+		t.Error("QueryText succeeds on a lost session")
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pglocktest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -29,7 +29,7 @@ func TestConn(t *testing.T) {
 				t.Fatal(err)
 			}
 			config.DefaultQueryExecMode = mode
-			pglocktest.Conn(t, pgxlock.ConnString(dsn), func(t testing.TB) pglock.Conn {
+			pglocktest.Conn(t, pgxlock.ConnString(dsn), func(t testing.TB) driver.Conn {
 				conn, err := pgx.ConnectConfig(t.Context(), config)
 				if err != nil {
 					t.Fatal(err)
@@ -45,7 +45,7 @@ func TestConn(t *testing.T) {
 func TestSessionAsConn(t *testing.T) {
 	t.Parallel()
 	source := pgxlock.ConnString(pgtest.Database(t))
-	pglocktest.Conn(t, source, func(t testing.TB) pglock.Conn {
+	pglocktest.Conn(t, source, func(t testing.TB) driver.Conn {
 		session, err := source.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -6,17 +6,17 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
-// Conn returns a pglock.Conn for the caller's connection, such as the one of a
+// Conn returns a driver.Conn for the caller's connection, such as the one of a
 // *pgxpool.Conn: pgxlock.Conn(c.Conn()). Like pgx's own, it is not safe for concurrent
 // use. The caller remains responsible for closing the connection.
-func Conn(conn *pgx.Conn) pglock.Conn { return queries{conn, modeOf(conn)} }
+func Conn(conn *pgx.Conn) driver.Conn { return queries{conn, modeOf(conn)} }
 
-// Tx returns a pglock.Conn for the caller's transaction, on a connection or a pool. The
+// Tx returns a driver.Conn for the caller's transaction, on a connection or a pool. The
 // caller remains responsible for ending the transaction.
-func Tx(tx pgx.Tx) pglock.Conn { return queries{tx, modeOf(tx.Conn())} }
+func Tx(tx pgx.Tx) driver.Conn { return queries{tx, modeOf(tx.Conn())} }
 
 // querier has the methods common to pgx's connections, transactions and pools.
 type querier interface {
@@ -53,7 +53,7 @@ func (c queries) Exec(ctx context.Context, sql string, args ...any) error {
 	return err
 }
 
-func (c queries) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (c queries) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	r, err := c.q.Query(ctx, sql, append([]any{c.mode}, args...)...)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func (c queries) Query(ctx context.Context, sql string, args ...any) (pglock.Row
 	return rows{r}, nil
 }
 
-// rows gives pgx.Rows the Close method of pglock.Rows.
+// rows gives pgx.Rows the Close method of driver.Rows.
 type rows struct{ pgx.Rows }
 
 func (r rows) Close() error {

@@ -119,7 +119,7 @@ func ExampleSource_Open() {
 	session, err := pgxlock.ConnString(dsn).Open(ctx)
 	check(err)
 	defer session.Close()
-	pid, err := session.Ask(ctx, "SELECT pg_backend_pid()::text")
+	pid, err := session.QueryText(ctx, "SELECT pg_backend_pid()::text")
 	check(err)
 	fmt.Println("no pooler in between:", pid == fmt.Sprint(session.PID()))
 	// Output: no pooler in between: true

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 var (
@@ -28,7 +28,7 @@ const closeTimeout = time.Second
 type session struct {
 	conn *pgx.Conn
 
-	// Used only by Ask.
+	// Used only by QueryText.
 	prepared map[string]*pgconn.StatementDescription // by SQL
 	params   [][]byte                                // buffers for the parameters
 	reply    string                                  // the last reply; the next one is often the same and need not be allocated
@@ -114,8 +114,8 @@ func socket(conn *pgx.Conn) net.Conn {
 	return c
 }
 
-// Ask works below pgx.Conn, since the result of a lock statement is only one short text.
-func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, error) {
+// QueryText works below pgx.Conn, since the result of a lock statement is only one short text.
+func (s *session) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	if err := s.begin(); err != nil {
 		return "", err
 	}
@@ -158,17 +158,17 @@ func (s *session) Ask(ctx context.Context, sql string, args ...string) (string, 
 	return s.reply, nil
 }
 
-// AskSimple runs sql with the simple query protocol, which prepares nothing.
-func (s *session) AskSimple(ctx context.Context, sql string) (string, error) {
+// QueryTextSimple runs sql with the simple query protocol, which prepares nothing.
+func (s *session) QueryTextSimple(ctx context.Context, sql string) (string, error) {
 	if err := s.begin(); err != nil {
 		return "", err
 	}
 	defer s.end()
-	return askSimple(ctx, s.conn.PgConn(), sql)
+	return queryTextSimple(ctx, s.conn.PgConn(), sql)
 }
 
-// askSimple runs sql with the simple query protocol.
-func askSimple(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
+// queryTextSimple runs sql with the simple query protocol.
+func queryTextSimple(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return "", err
@@ -219,7 +219,7 @@ func (s *session) Exec(ctx context.Context, sql string, args ...any) error {
 	return Conn(s.conn).Exec(ctx, sql, args...)
 }
 
-func (s *session) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (s *session) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func (s *session) Query(ctx context.Context, sql string, args ...any) (pglock.Ro
 
 // sessionRows keeps the session in use until the rows are closed.
 type sessionRows struct {
-	pglock.Rows
+	driver.Rows
 	session *session
 	once    sync.Once
 }

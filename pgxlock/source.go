@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/redact"
 )
 
@@ -16,7 +16,7 @@ type Source struct {
 	config func(context.Context) (*pgx.ConnConfig, error)
 }
 
-var _ pglock.Source = (*Source)(nil)
+var _ driver.Source = (*Source)(nil)
 
 // A PoolSource is a [Source] that also runs queries in the pool.
 type PoolSource struct {
@@ -25,13 +25,13 @@ type PoolSource struct {
 }
 
 // Query runs a statement in the pool.
-func (s *PoolSource) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (s *PoolSource) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	return s.queries.Query(ctx, sql, args...)
 }
 
 var (
-	_ pglock.Source  = (*PoolSource)(nil)
-	_ pglock.Querier = (*PoolSource)(nil)
+	_ driver.Source  = (*PoolSource)(nil)
+	_ driver.Querier = (*PoolSource)(nil)
 )
 
 // Pool returns a PoolSource that opens sessions with the pool's configuration but outside
@@ -74,7 +74,7 @@ func ConnString(dsn string) *Source {
 }
 
 // Open opens a session. ctx covers only the opening.
-func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
+func (s *Source) Open(ctx context.Context) (driver.Session, error) {
 	config, err := s.config(ctx)
 	if err != nil {
 		return nil, err

@@ -27,14 +27,14 @@ func (c queries) PID() uint32 {
 	return 0
 }
 
-// AskSimple runs sql with the simple query protocol, which prepares nothing, and returns
+// QueryTextSimple runs sql with the simple query protocol, which prepares nothing, and returns
 // its single value.
-func (c queries) AskSimple(ctx context.Context, sql string) (string, error) {
+func (c queries) QueryTextSimple(ctx context.Context, sql string) (string, error) {
 	conn := c.conn()
 	if conn == nil {
 		return "", errNoConn
 	}
-	return askSimple(ctx, conn, sql)
+	return queryTextSimple(ctx, conn, sql)
 }
 
 var errNoConn = errors.New("pgxlock: the transaction does not expose its connection")

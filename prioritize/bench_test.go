@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 )
@@ -102,7 +102,7 @@ func BenchmarkSlowAnswers(b *testing.B) {
 	}
 }
 
-func (s slowSession) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (s slowSession) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	rows, err := s.Session.Query(ctx, sql, args...)
 	time.Sleep(s.slow())
 	return rows, err

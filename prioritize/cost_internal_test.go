@@ -28,7 +28,7 @@ func BenchmarkAsk(b *testing.B) {
 	pid := int32(conn.PgConn().PID())
 	for name, ask := range map[string]func() error{
 		"nothing": func() error {
-			_, err := e.(*sessionObserver).session.Ask(b.Context(), "SELECT 'x'")
+			_, err := e.(*sessionObserver).session.QueryText(b.Context(), "SELECT 'x'")
 			return err
 		},
 		"poll": func() error {

@@ -51,7 +51,7 @@ const (
 	Blocked    EventKind = "blocked"    // it waits, and its blockers are new or have changed
 	Freed      EventKind = "freed"      // it no longer waits
 	Overdue    EventKind = "overdue"    // a blocker is past its grace, and the policy is to report
-	Cancelled  EventKind = "cancelled"  // a cancel was sent to a blocker
+	Canceled   EventKind = "canceled"   // a cancel was sent to a blocker
 	Terminated EventKind = "terminated" // a blocker was sent SIGTERM
 	Called     EventKind = "called"     // the user's function was called about a blocker; Err is what it returned
 	Spared     EventKind = "spared"     // a blocker is past its grace and was left alone for a Reason
@@ -137,7 +137,7 @@ func (e Event) text() string {
 		return fmt.Sprintf("pid %d runs on after %v", e.PID, round(e.Waited))
 	case Overdue:
 		return fmt.Sprintf("past its grace, and only reported: %s", blockers(e.Blocked))
-	case Cancelled:
+	case Canceled:
 		return fmt.Sprintf("canceled: %s", blockers(e.Blocked))
 	case Terminated:
 		return fmt.Sprintf("terminated: %s", blockers(e.Blocked))

@@ -133,7 +133,7 @@ func (e *sessionObserver) mark(ctx context.Context, run int64, add, remove []int
 	if err != nil {
 		return 0, err
 	}
-	text, err := e.session.Ask(ctx, markSQL, strconv.FormatInt(run, 10), string(lists), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
+	text, err := e.session.QueryText(ctx, markSQL, strconv.FormatInt(run, 10), string(lists), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
 	if err != nil {
 		return 0, err
 	}
@@ -145,6 +145,6 @@ func (e *sessionObserver) mark(ctx context.Context, run int64, add, remove []int
 }
 
 func (e *sessionObserver) inCycle(ctx context.Context, run int64, blocker int32) (bool, error) {
-	text, err := e.session.Ask(ctx, cycleSQL, strconv.FormatInt(run, 10), strconv.Itoa(int(blocker)), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
+	text, err := e.session.QueryText(ctx, cycleSQL, strconv.FormatInt(run, 10), strconv.Itoa(int(blocker)), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
 	return text == "true", err
 }

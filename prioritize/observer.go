@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/handshake"
 )
@@ -87,11 +88,11 @@ func parsePoll(text string, who Who) (pollResult, error) {
 
 // A sessionObserver is an observer that uses its own session.
 type sessionObserver struct {
-	session pglock.Session
+	session driver.Session
 }
 
 // openObserver opens a session and, if the session is not shared, sets it up.
-func openObserver(ctx context.Context, source pglock.Source) (observer, error) {
+func openObserver(ctx context.Context, source driver.Source) (observer, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	session, err := source.Open(ctx)
@@ -146,7 +147,7 @@ func (p pooler) Unwrap() error { return pglock.ErrPooler }
 func (e *sessionObserver) close() { e.session.Close() }
 
 func (e *sessionObserver) poll(ctx context.Context, who Who) (pollResult, error) {
-	text, err := e.session.Ask(ctx, pollSQL, who.json(), watcherName, strconv.Itoa(runClass))
+	text, err := e.session.QueryText(ctx, pollSQL, who.json(), watcherName, strconv.Itoa(runClass))
 	if err != nil {
 		return pollResult{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
 )
 
@@ -41,7 +42,7 @@ import (
 // If fn fails because of a lock, the error is an [*Error] with fn's last error and
 // the blockers; otherwise it is fn's error. ctx is passed to fn, and also ends the
 // retries and the pauses.
-func Retry(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(context.Context) error, opts ...Option) error {
+func Retry(ctx context.Context, source driver.Source, conn driver.Conn, fn func(context.Context) error, opts ...Option) error {
 	c, err := newConfig(opRetry, forRetry, opts)
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ const (
 
 // inSavepoint runs fn in a savepoint if a transaction is open on conn, so that the
 // transaction is unchanged if fn fails; otherwise it just runs fn.
-func inSavepoint(ctx context.Context, conn pglock.Conn, fn func(context.Context) error) error {
+func inSavepoint(ctx context.Context, conn driver.Conn, fn func(context.Context) error) error {
 	switch open, err := handshake.InTransaction(ctx, conn); {
 	case err != nil:
 		return fmt.Errorf("pglock: %s: %w", opRetry, err)

@@ -258,17 +258,17 @@ func TestRetryWithoutWatcher(t *testing.T) {
 // The same through database/sql, with both drivers.
 func TestDatabaseSQL(t *testing.T) {
 	t.Parallel()
-	for _, driver := range []string{"pgx", "postgres"} {
-		t.Run(driver, func(t *testing.T) {
+	for _, driverName := range []string{"pgx", "postgres"} {
+		t.Run(driverName, func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t)
-			db, err := sql.Open(driver, s.dsn)
+			db, err := sql.Open(driverName, s.dsn)
 			s.must(err)
 			defer db.Close()
 			conn, err := db.Conn(t.Context())
 			s.must(err)
 			defer conn.Close()
-			source := sqllock.ConnString(driver, s.dsn)
+			source := sqllock.ConnString(driverName, s.dsn)
 
 			idle, log := s.session("idle").do("BEGIN", "SELECT FROM t"), s.log()
 			log.hear = func(e prioritize.Event) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
@@ -34,7 +35,7 @@ import (
 // an [*Error] with the blockers, and with those that were spared and why. It is also
 // an [*Error] if the function of [Call] failed, and wraps that error. ctx is passed
 // to fn and covers opening the watcher's session.
-func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(context.Context) error, opts ...Option) error {
+func Run(ctx context.Context, source driver.Source, conn driver.Conn, fn func(context.Context) error, opts ...Option) error {
 	c, err := newConfig(opRun, forRun, opts)
 	if err != nil {
 		return err
@@ -55,7 +56,7 @@ func Run(ctx context.Context, source pglock.Source, conn pglock.Conn, fn func(co
 // program that fn runs and waits for. An event reports each session that it watches.
 // RunFor returns fn's error, as an [*Error] if one of the sessions was blocked until
 // a moment ago.
-func RunFor(ctx context.Context, source pglock.Source, who Who, fn func(context.Context) error, opts ...Option) error {
+func RunFor(ctx context.Context, source driver.Source, who Who, fn func(context.Context) error, opts ...Option) error {
 	c, err := newConfig(opRun, forRunFor, opts)
 	if err != nil {
 		return err
@@ -73,7 +74,7 @@ const (
 	opRetry = "retry"
 )
 
-func run(ctx context.Context, c *config, source pglock.Source, who Who, isLock func(error) lockError, fn func(context.Context) error) error {
+func run(ctx context.Context, c *config, source driver.Source, who Who, isLock func(error) lockError, fn func(context.Context) error) error {
 	began := time.Now()
 	w := newWatcher(c, who, opener(source))
 	if err := w.connect(ctx); errors.Is(err, pglock.ErrPooler) {
@@ -93,7 +94,7 @@ func run(ctx context.Context, c *config, source pglock.Source, who Who, isLock f
 	return failure
 }
 
-func opener(source pglock.Source) func(context.Context) (observer, error) {
+func opener(source driver.Source) func(context.Context) (observer, error) {
 	return func(ctx context.Context) (observer, error) { return openObserver(ctx, source) }
 }
 
@@ -139,7 +140,7 @@ FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a`
 
 // identify returns the session that conn is. Behind a pooler, only a transaction has
 // one.
-func identify(ctx context.Context, op string, conn pglock.Conn) (Who, error) {
+func identify(ctx context.Context, op string, conn driver.Conn) (Who, error) {
 	open, err := handshake.InTransaction(ctx, conn)
 	if err != nil {
 		return Who{}, fmt.Errorf("pglock: %s: %w", op, err)
@@ -174,7 +175,7 @@ func identify(ctx context.Context, op string, conn pglock.Conn) (Who, error) {
 }
 
 // queryText runs sql and returns the single text of its result.
-func queryText(ctx context.Context, q pglock.Querier, sql string) (string, error) {
+func queryText(ctx context.Context, q driver.Querier, sql string) (string, error) {
 	rows, err := q.Query(ctx, sql)
 	if err != nil {
 		return "", err

@@ -46,7 +46,7 @@ func TestCancelRunningStatement(t *testing.T) {
 	s.must(me.run(alter, prioritize.After(soon), prioritize.Cancel(), log.option()))
 	s.wantCode(busy.join(), "57014")
 	busy.wantAlive(true)
-	log.want(prioritize.Cancelled, busy.pid, 1)
+	log.want(prioritize.Canceled, busy.pid, 1)
 }
 
 // A cancel releases nothing of a session that is idle in a transaction: none is sent,
@@ -69,7 +69,7 @@ func TestCancelIdleInTransaction(t *testing.T) {
 	if n := log.spared(idle.pid, prioritize.SparedIdle); n != 1 {
 		t.Errorf("it was reported %d times", n)
 	}
-	log.want(prioritize.Cancelled, idle.pid, 0)
+	log.want(prioritize.Canceled, idle.pid, 0)
 	idle.do("COMMIT")
 }
 
@@ -105,11 +105,11 @@ func TestCancelThenTerminate(t *testing.T) {
 	busy.wantAlive(true)
 	stubborn.wantAlive(false)
 	idle.wantAlive(false)
-	log.want(prioritize.Cancelled, busy.pid, 1)
+	log.want(prioritize.Canceled, busy.pid, 1)
 	log.want(prioritize.Terminated, busy.pid, 0)
-	log.want(prioritize.Cancelled, stubborn.pid, 1)
+	log.want(prioritize.Canceled, stubborn.pid, 1)
 	log.want(prioritize.Terminated, stubborn.pid, 1)
-	log.want(prioritize.Cancelled, idle.pid, 0)
+	log.want(prioritize.Canceled, idle.pid, 0)
 	log.want(prioritize.Terminated, idle.pid, 1)
 	log.wantSpared(idle.pid, prioritize.SparedIdle)
 }
@@ -234,9 +234,9 @@ func TestCatalogParallelWorkers(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	s.must(me.run("ALTER TABLE big ADD COLUMN w int", prioritize.After(soon), prioritize.Cancel(), log.option()))
 	s.wantCode(busy.join(), "57014")
-	log.want(prioritize.Cancelled, busy.pid, 1)
-	if n := len(log.of(prioritize.Cancelled)); n != 1 {
-		t.Errorf("%d were cancelled, want the leader alone", n)
+	log.want(prioritize.Canceled, busy.pid, 1)
+	if n := len(log.of(prioritize.Canceled)); n != 1 {
+		t.Errorf("%d were canceled, want the leader alone", n)
 	}
 }
 
@@ -366,7 +366,7 @@ func TestAutovacuum(t *testing.T) {
 
 	// If allowed, it is ended.
 	s.must(me.run(sql, prioritize.After(soon), prioritize.Cancel(), prioritize.Allow(prioritize.Autovacuum), log.option()))
-	log.want(prioritize.Cancelled, worker, 1)
+	log.want(prioritize.Canceled, worker, 1)
 }
 
 func TestAutovacuumAgainstWraparound(t *testing.T) {
@@ -427,14 +427,14 @@ func TestOnceIsNotAgain(t *testing.T) {
 	stubborn := s.session("stubborn").do("BEGIN", "SELECT FROM t", "SAVEPOINT a").start("SELECT pg_sleep(1000)")
 	me, log := s.session("me"), s.log()
 	log.hear = func(e prioritize.Event) {
-		if e.Kind == prioritize.Cancelled {
+		if e.Kind == prioritize.Canceled {
 			s.wantCode(stubborn.join(), "57014")
 			stubborn.do("ROLLBACK TO a").start("SELECT pg_sleep(1000)")
 		}
 	}
 	s.wantCode(me.run(alter, prioritize.After(soon), prioritize.Cancel(), prioritize.Once(), prioritize.Every(soon),
 		prioritize.LockTimeout(3*time.Second), log.option()), "55P03")
-	log.want(prioritize.Cancelled, stubborn.pid, 1)
+	log.want(prioritize.Canceled, stubborn.pid, 1)
 }
 
 // Without Once it is acted on again.
@@ -444,9 +444,9 @@ func TestEvery(t *testing.T) {
 	stubborn := s.session("stubborn").do("BEGIN", "SELECT FROM t", "SAVEPOINT a").start("SELECT pg_sleep(1000)")
 	me, log := s.session("me"), s.log()
 	log.hear = func(e prioritize.Event) {
-		if e.Kind == prioritize.Cancelled {
+		if e.Kind == prioritize.Canceled {
 			s.wantCode(stubborn.join(), "57014")
-			if len(log.of(prioritize.Cancelled)) == 2 {
+			if len(log.of(prioritize.Canceled)) == 2 {
 				stubborn.do("ROLLBACK")
 				return
 			}
@@ -454,7 +454,7 @@ func TestEvery(t *testing.T) {
 		}
 	}
 	s.must(me.run(alter, prioritize.After(soon), prioritize.Cancel(), prioritize.Every(soon), log.option()))
-	log.want(prioritize.Cancelled, stubborn.pid, 2)
+	log.want(prioritize.Canceled, stubborn.pid, 2)
 }
 
 // A session that comes after Once's moment is spared.

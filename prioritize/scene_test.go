@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
@@ -23,10 +23,10 @@ import (
 const patience = 30 * time.Second
 
 // source returns a source of the driver under test.
-func source(t testing.TB, dsn string) pglock.Source {
+func source(t testing.TB, dsn string) driver.Source {
 	t.Helper()
-	if driver := pgtest.Driver(t); driver != "pgx" {
-		return sqllock.ConnString(driver, dsn)
+	if driverName := pgtest.Driver(t); driverName != "pgx" {
+		return sqllock.ConnString(driverName, dsn)
 	}
 	return pgxlock.ConnString(dsn)
 }
@@ -304,7 +304,7 @@ func (a *actor) run(sql string, opts ...prioritize.Option) error {
 	return a.runWith(source(a.s.t, a.s.dsn), sql, opts...)
 }
 
-func (a *actor) runWith(source pglock.Source, sql string, opts ...prioritize.Option) error {
+func (a *actor) runWith(source driver.Source, sql string, opts ...prioritize.Option) error {
 	ctx, cancel := context.WithTimeout(a.s.t.Context(), patience)
 	defer cancel()
 	return prioritize.Run(ctx, source, pgxlock.Conn(a.conn), func(ctx context.Context) error {

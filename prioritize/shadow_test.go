@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -19,9 +19,9 @@ import (
 // before pg_catalog in search_path.
 func TestInShadow(t *testing.T) {
 	t.Parallel()
-	for name, source := range map[string]func(dsn string) pglock.Source{
-		"pgx":    func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) },
-		"lib/pq": func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) },
+	for name, source := range map[string]func(dsn string) driver.Source{
+		"pgx":    func(dsn string) driver.Source { return pgxlock.ConnString(dsn) },
+		"lib/pq": func(dsn string) driver.Source { return sqllock.ConnString("postgres", dsn) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
@@ -144,7 +144,7 @@ func TestTwoRunsInADeadlock(t *testing.T) {
 				}
 				defer me.conn.Exec(ctx, "ROLLBACK")
 				for held := false; !held; {
-					// Ask on the other session, since the scene's is in use.
+					// QueryText on the other session, since the scene's is in use.
 					if err := me.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND mode = 'AccessExclusiveLock' AND granted)", other.pid).Scan(&held); err != nil {
 						return err
 					}
@@ -341,16 +341,16 @@ func TestErrorOfCall(t *testing.T) {
 
 // A slowSource opens sessions whose answers are delayed by what slow returns.
 type slowSource struct {
-	pglock.Source
+	driver.Source
 	slow func() time.Duration
 }
 
 type slowSession struct {
-	pglock.Session
+	driver.Session
 	slow func() time.Duration
 }
 
-func (s slowSource) Open(ctx context.Context) (pglock.Session, error) {
+func (s slowSource) Open(ctx context.Context) (driver.Session, error) {
 	session, err := s.Source.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -358,8 +358,8 @@ func (s slowSource) Open(ctx context.Context) (pglock.Session, error) {
 	return slowSession{session, s.slow}, nil
 }
 
-func (s slowSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
-	text, err := s.Session.Ask(ctx, sql, args...)
+func (s slowSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	text, err := s.Session.QueryText(ctx, sql, args...)
 	time.Sleep(s.slow())
 	return text, err
 }

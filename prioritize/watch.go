@@ -482,7 +482,7 @@ func (w *watcher) applied(ctx context.Context, e *entry, action inspect.SignalAc
 	w.noteSpared(e, SparedNotBlocking, nil) // it is no longer spared
 	switch {
 	case action == inspect.CancelQuery:
-		w.config.emit(w.event(Cancelled, e))
+		w.config.emit(w.event(Canceled, e))
 	case action == inspect.TerminateClient:
 		w.config.emit(w.event(Terminated, e))
 	case w.config.policy == policyCall:

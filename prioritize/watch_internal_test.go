@@ -601,7 +601,7 @@ func (f *fakeServer) happen(h happening) {
 		if b == nil {
 			f.arrive(h.pid, fakeBlocker{soft: true, hasXactStart: h.tells})
 		}
-	case "again": // it lets 1 go on, and is in its way again when 1 wants the same again
+	case "again": // it lets 1 continue, and blocks it again when 1 wants the same lock again
 		if b != nil && alone {
 			f.leave(h.pid)
 			f.arrive(h.pid, fakeBlocker{backendStart: b.backendStart, hasXactStart: h.tells})

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"reflect"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // An ExecQueryer runs statements. The transactions of database/sql and of most libraries
@@ -18,7 +18,7 @@ type ExecQueryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// Tx returns a pglock.Conn for the caller's transaction: a *sql.Tx, or a type that wraps
+// Tx returns a driver.Conn for the caller's transaction: a *sql.Tx, or a type that wraps
 // one. The caller remains responsible for ending the transaction.
 //
 // If tx embeds a *sql.Tx, as the transactions of Bun, sqlx and GORM's prepared statements
@@ -28,14 +28,14 @@ type ExecQueryer interface {
 //
 // A pool, such as a *sql.DB, has these methods but is not a transaction. With a pool,
 // every function of pglock returns an error that says so.
-func Tx(tx ExecQueryer) pglock.Conn { return newConn(tx) }
+func Tx(tx ExecQueryer) driver.Conn { return newConn(tx) }
 
-// Conn returns a pglock.Conn for one of the caller's connections, which returns to its
+// Conn returns a driver.Conn for one of the caller's connections, which returns to its
 // pool only when the caller closes it. It is not safe for concurrent use.
-func Conn(conn *sql.Conn) pglock.Conn { return queries{conn, unpreparedOn(conn)} }
+func Conn(conn *sql.Conn) driver.Conn { return queries{conn, unpreparedOn(conn)} }
 
 // newConn returns a Conn for x, or for the transaction or connection that x wraps.
-func newConn(x ExecQueryer) pglock.Conn {
+func newConn(x ExecQueryer) driver.Conn {
 	switch inner := innermost(x).(type) {
 	case *sql.DB:
 		return errConn{fmt.Errorf("sqllock: a %T is a pool: use a transaction, or one of its connections", x)}
@@ -102,7 +102,7 @@ func (q queries) Exec(ctx context.Context, query string, args ...any) error {
 	return err
 }
 
-func (q queries) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
+func (q queries) Query(ctx context.Context, query string, args ...any) (driver.Rows, error) {
 	rows, err := q.x.QueryContext(ctx, query, withMode(q.mode, args)...)
 	if err != nil {
 		return nil, err
@@ -128,15 +128,15 @@ func (q queries) PID() (pid uint32) {
 	return pid
 }
 
-// AskSimple runs query with the simple query protocol, which prepares nothing, and
+// QueryTextSimple runs query with the simple query protocol, which prepares nothing, and
 // returns its single value. It fails in a transaction, which does not expose the driver's
 // connection.
-func (q queries) AskSimple(ctx context.Context, query string) (string, error) {
+func (q queries) QueryTextSimple(ctx context.Context, query string) (string, error) {
 	conn, ok := q.x.(*sql.Conn)
 	if !ok {
 		return "", fmt.Errorf("sqllock: a %T has no simple query protocol: %w", q.x, errors.ErrUnsupported)
 	}
-	return askSimple(ctx, conn, query)
+	return queryTextSimple(ctx, conn, query)
 }
 
 // InTransaction reports whether a transaction is open, if that is known, which saves a
@@ -162,4 +162,4 @@ type errConn struct{ err error }
 
 func (c errConn) Exec(context.Context, string, ...any) error { return c.err }
 
-func (c errConn) Query(context.Context, string, ...any) (pglock.Rows, error) { return nil, c.err }
+func (c errConn) Query(context.Context, string, ...any) (driver.Rows, error) { return nil, c.err }

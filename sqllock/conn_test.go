@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/sqllock"
 )
@@ -63,7 +63,7 @@ func TestTxOfNoTransaction(t *testing.T) {
 	}
 }
 
-func checkFails(t *testing.T, conn pglock.Conn, want string) {
+func checkFails(t *testing.T, conn driver.Conn, want string) {
 	t.Helper()
 	if err := conn.Exec(t.Context(), `SELECT 1`); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("Exec: %v, want an error with %q", err, want)

@@ -115,7 +115,7 @@ func ExampleSource_Open() {
 	session, err := sqllock.ConnString("pgx", dsn).Open(ctx)
 	check(err)
 	defer session.Close()
-	answer, err := session.Ask(ctx, "SELECT 'here'")
+	answer, err := session.QueryText(ctx, "SELECT 'here'")
 	check(err)
 	fmt.Println(answer)
 	// Output: here

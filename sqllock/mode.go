@@ -3,13 +3,13 @@ package sqllock
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
+	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
 	"reflect"
 	"strings"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // pgx prepares the statements it runs, under names that stay on the session. A pooler may
@@ -104,7 +104,7 @@ func withMode(mode any, args []any) []any {
 
 // queryPool runs a query on any connection of a pool. With pgx, it checks out a
 // connection until the rows are closed, since the mode can be found only there.
-func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (pglock.Rows, error) {
+func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (driver.Rows, error) {
 	if !isPgx(reflect.TypeOf(pool.Driver())) {
 		rows, err := pool.QueryContext(ctx, query, args...)
 		if err != nil {
@@ -123,7 +123,7 @@ func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (pgl
 			return poolRows{rows, conn}, nil
 		}
 		conn.Close()
-		if !errors.Is(err, driver.ErrBadConn) {
+		if !errors.Is(err, sqldriver.ErrBadConn) {
 			return nil, err
 		}
 		lost = err

@@ -2,7 +2,7 @@ package sqllock
 
 import (
 	"context"
-	"database/sql/driver"
+	sqldriver "database/sql/driver"
 	"errors"
 	"reflect"
 	"strings"
@@ -61,7 +61,7 @@ var errNoSimple = errors.New("sqllock: the simple query protocol of this version
 // it, if the wrapper exposes it.
 func unwrap(conn any) any {
 	for {
-		wrapper, ok := conn.(interface{ Raw() driver.Conn })
+		wrapper, ok := conn.(interface{ Raw() sqldriver.Conn })
 		if !ok {
 			return conn
 		}

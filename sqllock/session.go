@@ -3,13 +3,13 @@ package sqllock
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
+	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 )
 
 var (
@@ -33,7 +33,7 @@ type session struct {
 	ctx    context.Context // ends when the session must end
 	cancel context.CancelFunc
 
-	statements map[string]*sql.Stmt // the statements that Ask ran, nil after the first run
+	statements map[string]*sql.Stmt // the statements that QueryText ran, nil after the first run
 
 	mu     sync.Mutex    // guards what follows
 	busy   bool          // a call is using conn
@@ -123,7 +123,7 @@ func (s *session) Close() error {
 	}
 	// The driver ignores its context: lib/pq waits for a reply from the server even if
 	// the network is down. Close the driver's connection directly.
-	if conn, ok := s.raw.(driver.Conn); ok && s.native == nil {
+	if conn, ok := s.raw.(sqldriver.Conn); ok && s.native == nil {
 		go conn.Close()
 	}
 	return errors.New("sqllock: the session's connection was closed while a statement was running")
@@ -145,7 +145,7 @@ func (s *session) end() error {
 			case <-ctx.Done():
 			}
 		}
-		return driver.ErrBadConn
+		return sqldriver.ErrBadConn
 	})
 	if err := s.conn.Close(); !errors.Is(err, sql.ErrConnDone) {
 		return err
@@ -168,10 +168,10 @@ func (s *session) callError(ctx context.Context, err error) error {
 	return err
 }
 
-// Ask runs a statement unprepared the first time, and prepares it the second time: lib/pq
+// QueryText runs a statement unprepared the first time, and prepares it the second time: lib/pq
 // would need two round trips for each run otherwise. pgx prepares by itself, unless it is
 // configured not to.
-func (s *session) Ask(ctx context.Context, query string, args ...string) (string, error) {
+func (s *session) QueryText(ctx context.Context, query string, args ...string) (string, error) {
 	caller := ctx
 	ctx, end, err := s.begin(ctx)
 	if err != nil {
@@ -212,21 +212,21 @@ func (s *session) ask(ctx context.Context, query string, args []string) (string,
 	return reply.String, nil
 }
 
-// AskSimple runs query with the simple query protocol. Drivers other than pgx use it for
+// QueryTextSimple runs query with the simple query protocol. Drivers other than pgx use it for
 // every statement without parameters.
-func (s *session) AskSimple(ctx context.Context, query string) (string, error) {
+func (s *session) QueryTextSimple(ctx context.Context, query string) (string, error) {
 	caller := ctx
 	ctx, end, err := s.begin(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer end()
-	reply, err := askSimple(ctx, s.conn, query)
+	reply, err := queryTextSimple(ctx, s.conn, query)
 	return reply, s.callError(caller, err)
 }
 
-// askSimple runs query with the simple query protocol.
-func askSimple(ctx context.Context, conn *sql.Conn, query string) (reply string, err error) {
+// queryTextSimple runs query with the simple query protocol.
+func queryTextSimple(ctx context.Context, conn *sql.Conn, query string) (reply string, err error) {
 	var found [][][]byte
 	known := false
 	rawErr := conn.Raw(func(raw any) error {
@@ -234,7 +234,7 @@ func askSimple(ctx context.Context, conn *sql.Conn, query string) (reply string,
 		if known = n != nil; known {
 			found, err = simple(ctx, n, query)
 			if n.IsClosed() {
-				return driver.ErrBadConn
+				return sqldriver.ErrBadConn
 			}
 		}
 		return nil
@@ -317,12 +317,12 @@ func (s *session) Watch(ctx context.Context) error {
 			case err == nil: // a notification; ignore it
 			case s.native.IsClosed():
 				lost = err
-				return driver.ErrBadConn
+				return sqldriver.ErrBadConn
 			case ctx.Err() != nil:
 				return nil
 			case !fromServer(err):
 				lost = err
-				return driver.ErrBadConn
+				return sqldriver.ErrBadConn
 			}
 		}
 	})
@@ -356,7 +356,7 @@ func (s *session) Exec(ctx context.Context, query string, args ...any) error {
 	return s.callError(caller, Conn(s.conn).Exec(ctx, query, args...))
 }
 
-func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
+func (s *session) Query(ctx context.Context, query string, args ...any) (driver.Rows, error) {
 	caller := ctx
 	ctx, end, err := s.begin(ctx)
 	if err != nil {
@@ -372,7 +372,7 @@ func (s *session) Query(ctx context.Context, query string, args ...any) (pglock.
 
 // sessionRows keeps the session in use until the rows are closed.
 type sessionRows struct {
-	pglock.Rows
+	driver.Rows
 	end  func()
 	once sync.Once
 }

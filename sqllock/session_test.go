@@ -3,7 +3,7 @@ package sqllock_test
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
+	sqldriver "database/sql/driver"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,12 +11,12 @@ import (
 
 	"github.com/lib/pq"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-func open(t *testing.T, source pglock.Source) pglock.Session {
+func open(t *testing.T, source driver.Source) driver.Session {
 	t.Helper()
 	session, err := source.Open(t.Context())
 	if err != nil {
@@ -26,9 +26,9 @@ func open(t *testing.T, source pglock.Source) pglock.Session {
 	return session
 }
 
-func ask(t *testing.T, session pglock.Session, query string, args ...string) string {
+func ask(t *testing.T, session driver.Session, query string, args ...string) string {
 	t.Helper()
-	answer, err := session.Ask(t.Context(), query, args...)
+	answer, err := session.QueryText(t.Context(), query, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
@@ -38,18 +38,18 @@ func ask(t *testing.T, session pglock.Session, query string, args ...string) str
 // A pooler is detected by the PID, which both drivers keep in hidden fields.
 func TestPID(t *testing.T) {
 	dsn := pgtest.Database(t)
-	for _, driver := range drivers {
-		session := open(t, sqllock.ConnString(driver, dsn))
+	for _, driverName := range drivers {
+		session := open(t, sqllock.ConnString(driverName, dsn))
 		if got, want := ask(t, session, `SELECT pg_backend_pid()::text`), strconv.Itoa(int(session.PID())); got != want {
-			t.Errorf("%s: the backend is %s, PID is %s", driver, got, want)
+			t.Errorf("%s: the backend is %s, PID is %s", driverName, got, want)
 		}
 	}
 }
 
 // traced is a connector that wraps its connections, as tracing drivers do.
-type traced struct{ driver.Connector }
+type traced struct{ sqldriver.Connector }
 
-func (c traced) Connect(ctx context.Context) (driver.Conn, error) {
+func (c traced) Connect(ctx context.Context) (sqldriver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -57,9 +57,9 @@ func (c traced) Connect(ctx context.Context) (driver.Conn, error) {
 	return tracedConn{conn}, nil
 }
 
-type tracedConn struct{ driver.Conn }
+type tracedConn struct{ sqldriver.Conn }
 
-func (c tracedConn) Raw() driver.Conn { return c.Conn }
+func (c tracedConn) Raw() sqldriver.Conn { return c.Conn }
 
 func TestWrappedDriver(t *testing.T) {
 	connector, err := pq.NewConnector(pgtest.Database(t))
@@ -75,22 +75,22 @@ func TestWrappedDriver(t *testing.T) {
 // A repeated statement is prepared with lib/pq; pgx prepares by itself.
 func TestAskPrepares(t *testing.T) {
 	dsn := pgtest.Database(t)
-	for _, driver := range drivers {
-		session := open(t, sqllock.ConnString(driver, dsn))
+	for _, driverName := range drivers {
+		session := open(t, sqllock.ConnString(driverName, dsn))
 		for range 3 {
 			ask(t, session, `SELECT $1::text || 'prepared'`, "")
 		}
 		const query = `SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%''prepared''%' AND statement NOT LIKE '%pg_prepared%'`
 		if got := ask(t, session, query); got != "1" {
-			t.Errorf("%s: %s statements are prepared, want 1", driver, got)
+			t.Errorf("%s: %s statements are prepared, want 1", driverName, got)
 		}
 	}
 }
 
 func TestDBClosesItsConnections(t *testing.T) {
-	for _, driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			db := openDB(t, driver, pgtest.Database(t))
+	for _, driverName := range drivers {
+		t.Run(driverName, func(t *testing.T) {
+			db := openDB(t, driverName, pgtest.Database(t))
 			db.SetMaxOpenConns(1)
 			session := open(t, sqllock.DB(db))
 			pid := ask(t, session, `SELECT pg_backend_pid()::text`)
@@ -116,9 +116,9 @@ func TestDBClosesItsConnections(t *testing.T) {
 // Postgres would grant us a lock that the application left on a pooled connection, if our
 // session used that connection.
 func TestDBAvoidsLeftLocks(t *testing.T) {
-	for _, driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			db := openDB(t, driver, pgtest.Database(t))
+	for _, driverName := range drivers {
+		t.Run(driverName, func(t *testing.T) {
+			db := openDB(t, driverName, pgtest.Database(t))
 			var left string
 			if err := db.QueryRow(`SELECT pg_backend_pid()::text || pg_advisory_lock(1)::text`).Scan(&left); err != nil {
 				t.Fatal(err)
@@ -202,22 +202,22 @@ func TestSessionInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := session.Ask(t.Context(), `SELECT 'a'`); err == nil {
-		t.Error("Ask succeeds while rows are being read")
+	if _, err := session.QueryText(t.Context(), `SELECT 'a'`); err == nil {
+		t.Error("QueryText succeeds while rows are being read")
 	}
 	rows.Close()
 	ask(t, session, `SELECT 'a'`)
 }
 
-// The context of Ask ends after the statement: that must have no effect.
+// The context of QueryText ends after the statement: that must have no effect.
 func TestContextEndsAfterAsk(t *testing.T) {
 	dsn := pgtest.Database(t)
-	for _, driver := range drivers {
-		session := open(t, sqllock.ConnString(driver, dsn))
+	for _, driverName := range drivers {
+		session := open(t, sqllock.ConnString(driverName, dsn))
 		for range 200 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			if _, err := session.Ask(ctx, `SELECT 'a'`); err != nil {
-				t.Fatalf("%s: %v", driver, err)
+			if _, err := session.QueryText(ctx, `SELECT 'a'`); err != nil {
+				t.Fatalf("%s: %v", driverName, err)
 			}
 			cancel()
 		}

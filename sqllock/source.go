@@ -3,13 +3,13 @@ package sqllock
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
+	sqldriver "database/sql/driver"
 	_ "embed"
 	"errors"
 	"fmt"
 	"net"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/redact"
 )
@@ -21,7 +21,7 @@ type Source struct {
 	open func(context.Context) (conn *sql.Conn, done func(), err error)
 }
 
-var _ pglock.Source = (*Source)(nil)
+var _ driver.Source = (*Source)(nil)
 
 // A PoolSource is a [Source] that also runs queries in the pool.
 type PoolSource struct {
@@ -30,8 +30,8 @@ type PoolSource struct {
 }
 
 var (
-	_ pglock.Source  = (*PoolSource)(nil)
-	_ pglock.Querier = (*PoolSource)(nil)
+	_ driver.Source  = (*PoolSource)(nil)
+	_ driver.Querier = (*PoolSource)(nil)
 )
 
 // DB returns a PoolSource that takes sessions from the application's pool, since
@@ -55,13 +55,13 @@ func DB(db *sql.DB) *PoolSource {
 }
 
 // Query runs a statement in the pool.
-func (s *PoolSource) Query(ctx context.Context, query string, args ...any) (pglock.Rows, error) {
+func (s *PoolSource) Query(ctx context.Context, query string, args ...any) (driver.Rows, error) {
 	return queryPool(ctx, s.pool, query, args)
 }
 
 // Connector returns a Source that opens sessions through a driver's connector, such as
 // lib/pq's pq.NewConnector or pgx's stdlib.GetConnector. They do not belong to a pool.
-func Connector(c driver.Connector) *Source {
+func Connector(c sqldriver.Connector) *Source {
 	return &Source{func(ctx context.Context) (*sql.Conn, func(), error) {
 		return openPrivate(ctx, sql.OpenDB(c))
 	}}
@@ -89,7 +89,7 @@ func ConnString(driverName, dsn string) *Source {
 // Open opens a session. ctx covers only the opening. Some drivers, such as lib/pq, ignore
 // ctx while connecting. Open then returns when ctx ends, and closes the connection once
 // it is established. Set a connect_timeout for such a driver.
-func (s *Source) Open(ctx context.Context) (pglock.Session, error) {
+func (s *Source) Open(ctx context.Context) (driver.Session, error) {
 	type result struct {
 		session *session
 		err     error
@@ -155,7 +155,7 @@ func openUntainted(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		}
 		var locks string
 		err = handshake.Persist(ctx, func() (err error) {
-			locks, err = askSimple(ctx, conn, handshake.PreludeSQL+taintedSQL)
+			locks, err = queryTextSimple(ctx, conn, handshake.PreludeSQL+taintedSQL)
 			return err
 		})
 		if err == nil && locks == "0" {

@@ -18,9 +18,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // drivers lists the drivers' registered names.
 var drivers = []string{"pgx", "postgres"}
 
-func openDB(t *testing.T, driver, dsn string) *sql.DB {
+func openDB(t *testing.T, driverName, dsn string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open(driver, dsn)
+	db, err := sql.Open(driverName, dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,17 +29,17 @@ func openDB(t *testing.T, driver, dsn string) *sql.DB {
 }
 
 func TestConnString(t *testing.T) {
-	for _, driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			pglocktest.Source(t, sqllock.ConnString(driver, pgtest.Database(t)))
+	for _, driverName := range drivers {
+		t.Run(driverName, func(t *testing.T) {
+			pglocktest.Source(t, sqllock.ConnString(driverName, pgtest.Database(t)))
 		})
 	}
 }
 
 func TestDB(t *testing.T) {
-	for _, driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			pglocktest.Source(t, sqllock.DB(openDB(t, driver, pgtest.Database(t))))
+	for _, driverName := range drivers {
+		t.Run(driverName, func(t *testing.T) {
+			pglocktest.Source(t, sqllock.DB(openDB(t, driverName, pgtest.Database(t))))
 		})
 	}
 }

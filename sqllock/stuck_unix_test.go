@@ -18,9 +18,9 @@ import (
 // broken network.
 func TestCloseWhenTheServerIsStuck(t *testing.T) {
 	server := pgtest.Own(t, pgserver.Options{})
-	for _, driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			session := open(t, sqllock.ConnString(driver, server.ConnString("postgres")))
+	for _, driverName := range drivers {
+		t.Run(driverName, func(t *testing.T) {
+			session := open(t, sqllock.ConnString(driverName, server.ConnString("postgres")))
 			pid, err := strconv.Atoi(ask(t, session, `SELECT pg_backend_pid()::text`))
 			if err != nil {
 				t.Fatal(err)
@@ -34,7 +34,7 @@ func TestCloseWhenTheServerIsStuck(t *testing.T) {
 			asked := make(chan bool)
 			go func() {
 				close(asked)
-				_, err := session.Ask(context.Background(), `SELECT 'a'`)
+				_, err := session.QueryText(context.Background(), `SELECT 'a'`)
 				result <- err
 			}()
 			<-asked
@@ -50,7 +50,7 @@ func TestCloseWhenTheServerIsStuck(t *testing.T) {
 					t.Error("a stopped backend replied")
 				}
 			case <-time.After(20 * time.Second):
-				t.Error("Ask continues after Close")
+				t.Error("QueryText continues after Close")
 			}
 		})
 	}

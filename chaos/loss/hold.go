@@ -11,22 +11,23 @@ import (
 	_ "github.com/lib/pq"              // the driver "postgres"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// A driver connects to Postgres.
-type driver struct {
+// A kind is a driver and how it connects to Postgres.
+type kind struct {
 	name   string
-	source func(dsn string) pglock.Source
+	source func(dsn string) driver.Source
 	listen bool // is notified at once when its session ends
 }
 
-func drivers() []driver {
-	return []driver{
-		{"pgx", func(dsn string) pglock.Source { return pgxlock.ConnString(dsn) }, true},
-		{"database/sql, pgx", func(dsn string) pglock.Source { return sqllock.ConnString("pgx", dsn) }, true},
-		{"database/sql, lib/pq", func(dsn string) pglock.Source { return sqllock.ConnString("postgres", dsn) }, false},
+func drivers() []kind {
+	return []kind{
+		{"pgx", func(dsn string) driver.Source { return pgxlock.ConnString(dsn) }, true},
+		{"database/sql, pgx", func(dsn string) driver.Source { return sqllock.ConnString("pgx", dsn) }, true},
+		{"database/sql, lib/pq", func(dsn string) driver.Source { return sqllock.ConnString("postgres", dsn) }, false},
 	}
 }
 
@@ -38,7 +39,7 @@ type holder struct {
 }
 
 // hold acquires a lock and returns when it is held. ctx bounds the wait.
-func hold(ctx context.Context, source pglock.Source, key int64, heartbeat time.Duration) (*holder, error) {
+func hold(ctx context.Context, source driver.Source, key int64, heartbeat time.Duration) (*holder, error) {
 	locker, err := pglock.New(source, pglock.Heartbeat(heartbeat))
 	if err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ func (f fault) untilNotified(ctx context.Context, server *pgserver.Server, heart
 	return rows, nil
 }
 
-func (f fault) untilNotifiedBy(ctx context.Context, server *pgserver.Server, d driver, heartbeat time.Duration, trials int) (row, error) {
+func (f fault) untilNotifiedBy(ctx context.Context, server *pgserver.Server, d kind, heartbeat time.Duration, trials int) (row, error) {
 	r := row{Fault: f.what, Until: holderNotified, Driver: d.name, Heartbeat: heartbeat, Bound: notifiedAtOnce}
 	if !d.listen {
 		r.Bound = notifiedByPing
@@ -83,7 +83,7 @@ func (f fault) untilNotifiedBy(ctx context.Context, server *pgserver.Server, d d
 	return r, nil
 }
 
-func (f fault) once(ctx context.Context, server *pgserver.Server, d driver, heartbeat time.Duration, key int64) (time.Duration, error) {
+func (f fault) once(ctx context.Context, server *pgserver.Server, d kind, heartbeat time.Duration, key int64) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	h, err := hold(ctx, d.source(server.TCPConnString("postgres")), key, heartbeat)

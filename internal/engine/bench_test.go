@@ -15,16 +15,16 @@ import (
 // measured.
 type yes struct{}
 
-func (y yes) AskSimple(ctx context.Context, sql string) (string, error) {
+func (y yes) QueryTextSimple(ctx context.Context, sql string) (string, error) {
 	if handshake.IsSetUp(sql) {
 		return "9", nil
 	}
-	return y.Ask(ctx, sql)
+	return y.QueryText(ctx, sql)
 }
 
 func (yes) Exec(context.Context, string, ...any) error { return nil }
 
-func (yes) Ask(_ context.Context, sql string, args ...string) (string, error) {
+func (yes) QueryText(_ context.Context, sql string, args ...string) (string, error) {
 	switch sql {
 	case handshake.ProveSQL:
 		return "yes", nil

@@ -26,9 +26,9 @@ const (
 // A Conn is one connection, as the engine needs it. The root package's Session documents
 // what each method promises.
 type Conn interface {
-	AskSimple(ctx context.Context, sql string) (string, error)
+	QueryTextSimple(ctx context.Context, sql string) (string, error)
 	Exec(ctx context.Context, sql string, args ...any) error
-	Ask(ctx context.Context, sql string, args ...string) (string, error)
+	QueryText(ctx context.Context, sql string, args ...string) (string, error)
 	Watch(ctx context.Context) error
 	PID() uint32
 	Close() error

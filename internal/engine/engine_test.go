@@ -948,7 +948,7 @@ func TestStatementsFail(t *testing.T) {
 			o.unlock(one, Exclusive)
 			t.grantedWithin(r, 10*time.Millisecond)
 			if t.free(one); t.Failed() {
-				return // the rest would block for ever
+				return // the rest would block forever
 			}
 		}
 		// It failed, but not because of the timeout.

@@ -214,17 +214,19 @@ func (b *backend) readError() error {
 	return why
 }
 
-// AskSimple runs the statements that set up a session.
-func (b *backend) AskSimple(ctx context.Context, sql string) (string, error) { return b.Ask(ctx, sql) }
+// QueryTextSimple runs the statements that set up a session.
+func (b *backend) QueryTextSimple(ctx context.Context, sql string) (string, error) {
+	return b.QueryText(ctx, sql)
+}
 
 // Exec resets a pooler's session.
 func (b *backend) Exec(ctx context.Context, sql string, _ ...any) error {
-	_, err := b.Ask(ctx, sql)
+	_, err := b.QueryText(ctx, sql)
 	return err
 }
 
-func (b *backend) Ask(ctx context.Context, sql string, args ...string) (string, error) {
-	err := b.enter("Ask")
+func (b *backend) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	err := b.enter("QueryText")
 	defer b.leave()
 	if err != nil {
 		return "", err

@@ -473,7 +473,7 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 		switch {
 		case errors.Is(err, ErrNotAcquired):
 			if !wait.No && wait.For == 0 && !canceled {
-				w.wrong("it was to wait for ever, and got %v", err)
+				w.wrong("it was to wait forever, and got %v", err)
 			}
 			// A process that does not know yet of a loss sees the lock as its own.
 			if w.server.locks[key] == nil && w.server.wanted[key].Before(began.Add(-w.p.unnoticed(p))) {
@@ -508,7 +508,7 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 			if err := other.h.Err(); err == nil && h.Err() == nil {
 				w.wrong("two in one process hold %v", key)
 			} else if err != nil && !w.told(other) {
-				w.wrong("%v was had by another before its holder was told of its loss", key)
+				w.wrong("%v was acquired by another session before its holder was notified of the loss", key)
 			}
 		}
 	}

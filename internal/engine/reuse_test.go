@@ -114,7 +114,7 @@ func TestAnswerToAProbeOfALostKey(t *testing.T) {
 // A listener is a session that replies yes to everything, and records the statements.
 type listener string
 
-func (a *listener) Ask(_ context.Context, sql string, args ...string) (string, error) {
+func (a *listener) QueryText(_ context.Context, sql string, args ...string) (string, error) {
 	*a += listener(strings.Join(args, " "))
 	if strings.Contains(sql, ">> 32") && !strings.Contains(sql, "unnest") {
 		*a += " P"
@@ -122,8 +122,10 @@ func (a *listener) Ask(_ context.Context, sql string, args ...string) (string, e
 	return "1:" + strings.Repeat("1", max(1, strings.Count(args[0], ",")+1)), nil
 }
 
-func (a *listener) AskSimple(ctx context.Context, sql string) (string, error) { return a.Ask(ctx, sql) }
-func (a *listener) Exec(context.Context, string, ...any) error                { return nil }
+func (a *listener) QueryTextSimple(ctx context.Context, sql string) (string, error) {
+	return a.QueryText(ctx, sql)
+}
+func (a *listener) Exec(context.Context, string, ...any) error { return nil }
 
 func (a *listener) Watch(context.Context) error { return nil }
 func (a *listener) PID() uint32                 { return 1 }

@@ -374,7 +374,7 @@ func (s *session) setUp(ctx context.Context) error {
 	seconds := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Second))) }
 	millis := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Millisecond))) }
 	e.roundTrips.Add(1)
-	_, err = s.conn.Ask(ctx, keepaliveSQL, millis(beat), seconds(2*beat), seconds(beat/2), "3", millis(3*beat))
+	_, err = s.conn.QueryText(ctx, keepaliveSQL, millis(beat), seconds(2*beat), seconds(beat/2), "3", millis(3*beat))
 	if err != nil && sqlstate.Of(err) == "" {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -452,7 +452,7 @@ func lacksFeature(err error) bool {
 func (s *session) reset() {
 	ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
 	defer cancel()
-	same, err := s.conn.Ask(ctx, pingSQL, s.token)
+	same, err := s.conn.QueryText(ctx, pingSQL, s.token)
 	if err == nil && same == s.prefix+"1" {
 		_ = s.conn.Exec(ctx, "DISCARD ALL") // most poolers also do this themselves
 	}
@@ -610,7 +610,7 @@ func (s *session) queryText(timeout time.Duration, sql string, args ...string) (
 func (s *session) queryRaw(timeout time.Duration, sql string, args ...string) (string, error) {
 	s.engine.roundTrips.Add(1)
 	s.watchdog.Reset(timeout)
-	reply, err := s.conn.Ask(context.Background(), sql, args...)
+	reply, err := s.conn.QueryText(context.Background(), sql, args...)
 	s.watchdog.Stop()
 	if err != nil {
 		select {

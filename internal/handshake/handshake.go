@@ -24,14 +24,14 @@ import (
 // A Conn is what a handshake needs of a connection. The root package's Session documents
 // what each method promises.
 type Conn interface {
-	AskSimple(ctx context.Context, sql string) (string, error)
+	QueryTextSimple(ctx context.Context, sql string) (string, error)
 	PID() uint32
 }
 
 // A Session is a connection that belongs to pglock alone.
 type Session interface {
 	Conn
-	Ask(ctx context.Context, sql string, args ...string) (string, error)
+	QueryText(ctx context.Context, sql string, args ...string) (string, error)
 }
 
 // A Hello is what a session reports about itself.
@@ -70,7 +70,7 @@ func (h Hello) StartTime() (time.Time, error) {
 // settings, and prepares no statement. The error is the driver's, or reports an invalid
 // reply.
 func Greet(ctx context.Context, s Conn) (Hello, error) {
-	reply, err := s.AskSimple(ctx, HelloSQL)
+	reply, err := s.QueryTextSimple(ctx, HelloSQL)
 	if err != nil {
 		return Hello{}, err
 	}
@@ -115,7 +115,7 @@ func (s Settings) sql(local bool) string {
 
 // SetUp applies settings to a session of pglock's own. They stay until the session ends.
 func (h Hello) SetUp(ctx context.Context, s Conn, settings Settings) error {
-	_, err := s.AskSimple(ctx, PreludeSQL+settings.sql(false))
+	_, err := s.QueryTextSimple(ctx, PreludeSQL+settings.sql(false))
 	return err
 }
 
@@ -127,7 +127,7 @@ func IsSetUp(sql string) bool {
 
 // Local returns the start of a message of the simple query protocol to which the settings
 // apply. They end with the message, which is one transaction. More statements may follow,
-// of which the last returns the single value of AskSimple.
+// of which the last returns the single value of QueryTextSimple.
 func Local(settings Settings) string {
 	// The settings return no row, so that the result of the message is the caller's.
 	return PreludeSQL + "SELECT FROM (" + settings.sql(true) + ") AS s (n) WHERE s.n OPERATOR(pg_catalog.=) '';\n"
@@ -228,7 +228,7 @@ func InTransaction(ctx context.Context, conn interface {
 func Prove(ctx context.Context, s Session) (bool, error) {
 	var key [8]byte
 	rand.Read(key[:])
-	reply, err := s.Ask(ctx, ProveSQL, strconv.FormatInt(int64(binary.LittleEndian.Uint64(key[:])), 10))
+	reply, err := s.QueryText(ctx, ProveSQL, strconv.FormatInt(int64(binary.LittleEndian.Uint64(key[:])), 10))
 	return reply == "yes", err
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pglocktest"
 )
 
@@ -22,7 +23,7 @@ type Program struct {
 }
 
 // Test tests a program on an empty database.
-func Test(t *testing.T, dsn string, source pglock.Source, p Program) {
+func Test(t *testing.T, dsn string, source driver.Source, p Program) {
 	var out bytes.Buffer
 	if err := p.Run(t.Context(), dsn, &out); err != nil {
 		t.Fatal(err)
@@ -36,7 +37,7 @@ func Test(t *testing.T, dsn string, source pglock.Source, p Program) {
 	t.Run("Remind", func(t *testing.T) { remind(t, source, p) })
 }
 
-func addInvoice(t *testing.T, source pglock.Source, p Program) {
+func addInvoice(t *testing.T, source driver.Source, p Program) {
 	numbers := pglocktest.Key(t, source, pglock.Name("invoice numbers"))
 	numbers.Hold()
 	var (
@@ -68,7 +69,7 @@ func addInvoice(t *testing.T, source pglock.Source, p Program) {
 	numbers.WantFree()
 }
 
-func closeMonth(t *testing.T, source pglock.Source, p Program) {
+func closeMonth(t *testing.T, source driver.Source, p Program) {
 	// Another session writes.
 	invoices := pglocktest.Table(t, source, "invoices", pglock.RowExclusive)
 	invoices.Hold()
@@ -90,7 +91,7 @@ func closeMonth(t *testing.T, source pglock.Source, p Program) {
 	invoices.WantFree()
 }
 
-func remind(t *testing.T, source pglock.Source, p Program) {
+func remind(t *testing.T, source driver.Source, p Program) {
 	if _, err := p.AddInvoice(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}

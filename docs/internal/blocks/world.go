@@ -16,6 +16,7 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
@@ -30,7 +31,7 @@ type World struct {
 	dsn  string
 	ends []func()
 
-	blocked pglock.Querier // reads the server of the running scene; nil if there is none
+	blocked driver.Querier // reads the server of the running scene; nil if there is none
 }
 
 // check exits if err is not nil: a variable of the block could not be created.
@@ -98,7 +99,7 @@ func (w *World) Tx() pgx.Tx {
 }
 
 // LockConn returns a transaction for pglock.
-func (w *World) LockConn() pglock.Conn { return pgxlock.Tx(w.Tx()) }
+func (w *World) LockConn() driver.Conn { return pgxlock.Tx(w.Tx()) }
 
 // DB returns a pool of database/sql.
 func (w *World) DB() *sql.DB {
@@ -182,11 +183,11 @@ func (w *World) Source() *pgxlock.PoolSource { return pgxlock.Pool(w.Pool()) }
 func (w *World) SQLSource() *sqllock.PoolSource { return sqllock.DB(w.DB()) }
 
 // Q returns a Querier for package inspect.
-func (w *World) Q() pglock.Querier { return pgxlock.Pool(w.Pool()) }
+func (w *World) Q() driver.Querier { return pgxlock.Pool(w.Pool()) }
 
 // scene opens two sessions: one waits for "reports", which is idle in its transaction.
 // It returns a Querier to observe them.
-func (w *World) scene() pglock.Querier {
+func (w *World) scene() driver.Querier {
 	if w.blocked != nil {
 		return w.blocked
 	}

@@ -54,7 +54,7 @@ func TestTheServerIsShared(t *testing.T) {
 		t.Error("two servers")
 	}
 	if own := pgtest.Own(t, pgserver.Options{}); own == first {
-		t.Error("a server of one's own is the shared one")
+		t.Error("Own returned the shared server")
 	}
 }
 

@@ -169,7 +169,7 @@ func (s *blockerReport) record(e prioritize.Event) {
 			return // the summary reports no action
 		}
 		action = "spared (" + string(e.Reason) + ")"
-	case prioritize.Cancelled, prioritize.Terminated:
+	case prioritize.Canceled, prioritize.Terminated:
 	default:
 		return
 	}

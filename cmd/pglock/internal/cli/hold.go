@@ -14,6 +14,7 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
+	"github.com/pglock-go/pglock/driver"
 )
 
 // run holds the lock while the command runs.
@@ -98,7 +99,7 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 	go func() {
 		done <- a.connection.WithPassword(ctx, target, func() error {
 			var err error
-			var source pglock.Source = target
+			var source driver.Source = target
 			if name, ok := r.key.Name(); ok && target.Application() != "pglock run "+name {
 				source = namedSource{source, name}
 			}

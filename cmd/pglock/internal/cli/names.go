@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -78,11 +79,11 @@ const maxCommentBytes = 950
 // A namedSource opens sessions whose statements have the lock's name in a comment. It
 // cuts a name that is too long.
 type namedSource struct {
-	pglock.Source
+	driver.Source
 	name string
 }
 
-func (s namedSource) Open(ctx context.Context) (pglock.Session, error) {
+func (s namedSource) Open(ctx context.Context) (driver.Session, error) {
 	session, err := s.Source.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -97,11 +98,11 @@ func (s namedSource) Open(ctx context.Context) (pglock.Session, error) {
 
 // A namedSession adds the comment to each statement.
 type namedSession struct {
-	pglock.Session
+	driver.Session
 	note context.Context // holds the comment
 }
 
-func (s namedSession) Query(ctx context.Context, sql string, args ...any) (pglock.Rows, error) {
+func (s namedSession) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
 	return s.Session.Query(ctx, inspect.Comment(s.note, sql), args...)
 }
 
@@ -109,6 +110,6 @@ func (s namedSession) Exec(ctx context.Context, sql string, args ...any) error {
 	return s.Session.Exec(ctx, inspect.Comment(s.note, sql), args...)
 }
 
-func (s namedSession) Ask(ctx context.Context, sql string, args ...string) (string, error) {
-	return s.Session.Ask(ctx, inspect.Comment(s.note, sql), args...)
+func (s namedSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	return s.Session.QueryText(ctx, inspect.Comment(s.note, sql), args...)
 }

@@ -18,8 +18,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/prioritize"
 )
@@ -326,11 +326,11 @@ func prioritizedEnv(env []string, r prioritizeRequest) []string {
 // invalid regular expression, which only the server detects, fails before the command
 // starts.
 type checkedSource struct {
-	pglock.Source
+	driver.Source
 	filters []inspect.Filter
 }
 
-func (s checkedSource) Open(ctx context.Context) (pglock.Session, error) {
+func (s checkedSource) Open(ctx context.Context) (driver.Session, error) {
 	session, err := s.Source.Open(ctx)
 	if err != nil || len(s.filters) == 0 {
 		return session, err

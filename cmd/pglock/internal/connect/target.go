@@ -14,12 +14,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // A Target is a database to connect to, with the user and all settings. It is a
-// [pglock.Source].
+// [driver.Source].
 type Target struct {
 	User, Database string
 
@@ -38,7 +38,7 @@ type Target struct {
 	fromURI      bool // the database, if given, is from a URI
 }
 
-var _ pglock.Source = (*Target)(nil)
+var _ driver.Source = (*Target)(nil)
 
 // newTarget resolves the settings to a Target. application is the application_name if
 // the settings have none.
@@ -187,7 +187,7 @@ func (t *Target) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
 }
 
 // Open opens a session. ctx covers only the opening.
-func (t *Target) Open(ctx context.Context) (session pglock.Session, err error) {
+func (t *Target) Open(ctx context.Context) (session driver.Session, err error) {
 	err = t.search(ctx, func(ctx context.Context, config *pgx.ConnConfig) error {
 		var err error
 		session, err = pgxlock.Config(config).Open(ctx)

@@ -1,10 +1,10 @@
-package pglock
+// Package driver defines what pglock needs from a database  Package pgxlock
+// implements it for pgx, and package sqllock for database/sql and the libraries built on
+// it; package pglocktest tests other adapters. Programs that use one of the two adapters
+// need nothing from here but the names of types.
+package driver
 
 import "context"
-
-// This file defines what pglock needs from a database driver. Package pgxlock implements
-// it for pgx, and package sqllock for database/sql and libraries built on it. Package
-// pglocktest tests other adapters.
 
 // A Querier runs queries: a connection, a transaction, or a pool. Package inspect needs
 // nothing more.
@@ -13,13 +13,13 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (Rows, error)
 }
 
-// A Conn is one of the caller's connections, or a transaction on one. [LockTx] and
-// similar functions work in it. All its calls must reach the same session, so a pool does
+// A Conn is one of the caller's connections, or a transaction on one. pglock.LockTx
+// and similar functions work in it. All its calls must reach the same session, so a pool does
 // not qualify.
 //
 // Behind a connection pooler, only the calls of one transaction reach the same session.
 // Functions that change a session setting check for a pooler first. The check needs the
-// methods AskSimple and PID of [Session], which the Conns of pgxlock and sqllock have; it
+// methods QueryTextSimple and PID of [Session], which the Conns of pgxlock and sqllock have; it
 // calls them only outside transactions. If the Conn lacks them, or PID returns 0, pglock
 // assumes that there is no pooler. A Conn may also have the method
 //
@@ -50,33 +50,33 @@ type Rows interface {
 	Close() error
 }
 
-// A Source opens the sessions of a [Locker]. It must be safe for concurrent use.
+// A Source opens the sessions of a pglock.Locker. It must be safe for concurrent use.
 type Source interface {
 	// Open opens a new session for the caller's exclusive use. ctx covers only the
 	// opening; the session stays open until its Close.
 	Open(ctx context.Context) (Session, error)
 }
 
-// A Session is one Postgres session owned by a [Locker]. The Locker calls one method at a
+// A Session is one Postgres session owned by a pglock.Locker. The Locker calls one method at a
 // time, except for Close.
 type Session interface {
 	Conn
 
-	// Ask runs one statement with text parameters and returns its result, a single row
+	// QueryText runs one statement with text parameters and returns its result, a single row
 	// with a single text value. The same few statements are run again and again, so an
 	// adapter should prepare them. After an error sent by Postgres (one with an SQLState
 	// method), the session must be usable as before, unless Postgres ended it. After any
 	// other error the session is not used again. ctx may have no deadline: then Close is
 	// what ends a statement that hangs.
-	Ask(ctx context.Context, sql string, args ...string) (string, error)
+	QueryText(ctx context.Context, sql string, args ...string) (string, error)
 
-	// AskSimple sends sql, one or more statements without parameters, as one message of
+	// QueryTextSimple sends sql, one or more statements without parameters, as one message of
 	// the simple query protocol. It returns the result of these statements, a single row
 	// with a single text value. It must leave nothing on the session beyond what sql
 	// itself does, in particular no prepared statement: pglock uses it to identify a
 	// session before it knows whether other clients share it. Errors and ctx are as for
-	// Ask.
-	AskSimple(ctx context.Context, sql string) (string, error)
+	// QueryText.
+	QueryTextSimple(ctx context.Context, sql string) (string, error)
 
 	// Watch blocks until the session is lost, and returns the reason. If ctx ends first,
 	// it returns nil and leaves the session usable. It only reads from the connection and
@@ -90,7 +90,7 @@ type Session interface {
 	PID() uint32
 
 	// Close ends the session, so that Postgres releases its locks. It must not return the
-	// session to a pool. It may be called at any time, more than once, and while Ask or
+	// session to a pool. It may be called at any time, more than once, and while QueryText or
 	// Watch runs in another goroutine; that call then soon returns an error. Close waits
 	// for the network only briefly.
 	Close() error
