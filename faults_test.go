@@ -654,7 +654,8 @@ func TestCablePulled(t *testing.T) {
 				case "waiting":
 					other := d.locker()
 					theirs := lock(t, other, pglock.Name("theirs of "+name))
-					got := start(locker, t.Context(), theirs.Key(), pglock.Wait(heartbeat))
+					// Long enough that a slow machine sees it wait before the cable is pulled.
+					got := start(locker, t.Context(), theirs.Key(), pglock.Wait(10*heartbeat))
 					d.untilWaiting(1, theirs.Key())
 					began = time.Now()
 					cable.pulled.Store(true)

@@ -181,11 +181,11 @@ func TestNoInit(t *testing.T) {
 // depends on search_path: every operator, function and type is Postgres' own.
 // The tests with pgtest.Shadow try that; this looks everywhere.
 func TestSQLIsQualified(t *testing.T) {
-	later := []string{ // where settings.sql has set search_path before
+	later := []string{ // run after settings.sql, which sets search_path
 		"internal/engine/sql/batch.sql", "internal/engine/sql/cancel.sql", "internal/engine/sql/held.sql",
 		"internal/engine/sql/keepalive.sql", "internal/engine/sql/one.sql", "internal/engine/sql/ping.sql",
 		"internal/engine/sql/wait.sql", "internal/engine/sql/awaited.sql", "internal/engine/sql/holders.sql",
-		"internal/engine/sql/queued.sql", "prioritize/look.sql",
+		"internal/engine/sql/queued.sql", "prioritize/poll.sql",
 	}
 	found := 0
 	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
