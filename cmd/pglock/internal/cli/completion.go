@@ -12,8 +12,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 const completionHelp = `Prints a script that completes verbs, flags and their values: the fields and operators
@@ -41,7 +43,7 @@ func (a *app) completionCommand() *cobra.Command {
 				return usagef(cmd, "no shell given: the shells are %s", strings.Join(shells, ", "))
 			}
 			if !slices.Contains(shells, args[0]) {
-				return usagef(cmd, "unknown shell %s: the shells are %s", quoted(args[0]), strings.Join(shells, ", "))
+				return usagef(cmd, "unknown shell %s: the shells are %s", render.Quote(args[0]), strings.Join(shells, ", "))
 			}
 			script, err := completionScript(cmd.Root(), args[0])
 			if err != nil {
@@ -246,7 +248,7 @@ func (a *app) completionFile() *config.Config {
 func (a *app) completeView(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	var choices []string
 	for _, v := range a.completionFile().Views {
-		choices = append(choices, fmt.Sprintf("%s\t%s", v.Name, printable(v.Description)))
+		choices = append(choices, fmt.Sprintf("%s\t%s", v.Name, termtext.Line(v.Description)))
 	}
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }
@@ -254,7 +256,7 @@ func (a *app) completeView(*cobra.Command, []string, string) ([]string, cobra.Sh
 func (a *app) completeDatabase(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	var choices []string
 	for _, d := range a.completionFile().Databases {
-		choices = append(choices, fmt.Sprintf("%s\t%s", d.Name, printable(redacted(d))))
+		choices = append(choices, fmt.Sprintf("%s\t%s", d.Name, termtext.Line(redacted(d))))
 	}
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }

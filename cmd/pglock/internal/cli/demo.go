@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
@@ -165,7 +166,7 @@ func (s *demo) play(ctx context.Context) error {
 	if err := c.wait(ctx); err != nil {
 		return err
 	}
-	s.explain(fmt.Sprintf("Within %s B's command was killed too, Postgres released the lock, and C did its work.\nNow nobody holds the lock:", shortDuration(time.Since(killed))))
+	s.explain(fmt.Sprintf("Within %s B's command was killed too, Postgres released the lock, and C did its work.\nNow nobody holds the lock:", render.Duration(time.Since(killed))))
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}

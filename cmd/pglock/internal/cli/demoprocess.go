@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver"
@@ -90,7 +91,7 @@ func (s *demo) show(who string, args []string) {
 	}
 	line := "$ " + strings.Join(quoted, " ")
 	if s.color {
-		line = bold + line + reset
+		line = render.Paint(render.Bold, line)
 	}
 	s.write(who + line + "\n")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -63,9 +64,10 @@ type end struct {
 	dryRun     bool
 	allow      allowFlag
 	wait       durationFlag
-	format     format
+	format     render.Format
 
 	session *session
+	ending  render.Ending
 	hints   []string // why no session matches, if known
 }
 
@@ -139,22 +141,23 @@ func (e *end) run(ctx context.Context) error {
 			return err
 		}
 	}
-	waitersBehind, err := e.waitersBehind(ctx)
+	behind, err := e.waitersBehind(ctx)
 	if err != nil {
 		return err
 	}
+	e.ending = render.Ending{Terminate: e.terminate, DryRun: e.dryRun, Wait: e.wait.set, Behind: behind}
 	outcomes, err := e.end(ctx, victims, inspect.DryRun())
 	if err != nil {
 		return err
 	}
 	switch {
 	case e.dryRun:
-		return e.report(append(outcomes, spared...), waitersBehind)
+		return e.report(append(outcomes, spared...))
 	case e.confirmed:
 		outcomes = spared
 	case slices.ContainsFunc(outcomes, wasSignalled):
 		outcomes = append(outcomes, spared...)
-		if err := e.confirm(outcomes, waitersBehind); err != nil {
+		if err := e.confirm(outcomes); err != nil {
 			return err
 		}
 		if victims, outcomes, err = e.recheck(ctx, outcomes); err != nil {
@@ -162,14 +165,14 @@ func (e *end) run(ctx context.Context) error {
 		}
 	default:
 		// Nothing was confirmed, so end no session, even if one could be ended by now.
-		return e.report(append(outcomes, spared...), waitersBehind)
+		return e.report(append(outcomes, spared...))
 	}
 	var opts []inspect.EndOption
 	if e.wait.set {
 		opts = append(opts, inspect.WaitGone(e.wait.value))
 	}
 	done, err := e.end(ctx, victims, opts...)
-	if reportErr := e.report(append(done, outcomes...), waitersBehind); err == nil {
+	if reportErr := e.report(append(done, outcomes...)); err == nil {
 		err = reportErr
 	}
 	return err
@@ -189,8 +192,8 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 			if ahead == nil {
 				return false
 			}
-			spared = append(spared, inspect.Outcome{Victim: v, Status: statusSpared, Reason: fmt.Sprintf(
-				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", sessionName(ahead))})
+			spared = append(spared, inspect.Outcome{Victim: v, Status: render.Spared, Reason: fmt.Sprintf(
+				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", render.SessionName(ahead))})
 			return true
 		}), spared, nil
 	}
@@ -237,7 +240,7 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 		case !wasSignalled(o):
 			others = append(others, o)
 		case i < 0:
-			o.Status, o.Reason = statusSpared, "it is gone or no longer matches"
+			o.Status, o.Reason = render.Spared, "it is gone or no longer matches"
 			others = append(others, o)
 		case o.Victim.BackendStart.IsZero():
 			// Its start time is hidden. What was seen of it before proves whether it
@@ -250,10 +253,6 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 	return victims, others, nil
 }
 
-// statusSpared is the status of a session that need not be ended, or that no longer
-// matched when the answer came.
-const statusSpared inspect.Status = "spared"
-
 func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
 	opts = append(opts, inspect.Allow(e.allow...))
 	if e.terminate {
@@ -264,7 +263,7 @@ func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect
 
 func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
 
-// waitersBehind returns how many sessions wait behind each session, by sessionName.
+// waitersBehind returns how many sessions wait behind each session, by SessionName.
 func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 	pairs, err := inspect.Blocked(ctx, e.session)
 	if err != nil {
@@ -273,7 +272,7 @@ func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 	waitersBehind := map[string]int{}
 	var visit func(t *inspect.Tree)
 	visit = func(t *inspect.Tree) {
-		waitersBehind[sessionName(t.Session)] = t.Behind
+		waitersBehind[render.SessionName(t.Session)] = t.Behind
 		for _, b := range t.Blocked {
 			visit(b)
 		}
@@ -285,7 +284,7 @@ func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 }
 
 // confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
-func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
+func (e *end) confirm(outcomes []inspect.Outcome) error {
 	in, out, err := e.terminal()
 	if err != nil {
 		return &usageError{text: "no terminal to ask for confirmation: use -y or --dry-run"}
@@ -293,7 +292,9 @@ func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) 
 	shown := *e.app
 	shown.Out = out
 	f := shown.format("table", e.expanded)
-	if err := e.table(outcomes, waitersBehind, f, true).write(out, f); err != nil {
+	proposed := e.ending
+	proposed.DryRun = true
+	if err := proposed.Write(out, outcomes, f); err != nil {
 		return err
 	}
 	count := 0
@@ -301,11 +302,11 @@ func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) 
 		if wasSignalled(o) {
 			count++
 		} else {
-			fmt.Fprintln(out, e.explain(o, true))
+			fmt.Fprintln(out, proposed.Explain(o))
 		}
 	}
 	verb := "Cancel the statements of %s? [y/N] "
-	who := plural(count, "session", "sessions")
+	who := render.Plural(count, "session", "sessions")
 	if e.terminate {
 		verb = "Terminate %s? [y/N] "
 	}
@@ -339,15 +340,10 @@ func readLine(in io.Reader) (string, error) {
 }
 
 // report writes the outcomes to stdout, and to stderr why some sessions were not ended.
-func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
+func (e *end) report(outcomes []inspect.Outcome) error {
 	var out bytes.Buffer
-	switch {
-	case e.format.name == "json":
-		if err := e.writeJSON(&out, outcomes, waitersBehind); err != nil {
-			return err
-		}
-	case len(outcomes) > 0 || e.format.isMachine():
-		if err := e.table(outcomes, waitersBehind, e.format, e.dryRun).write(&out, e.format); err != nil {
+	if len(outcomes) > 0 || e.format.IsMachine() {
+		if err := e.ending.Write(&out, outcomes, e.format); err != nil {
 			return err
 		}
 	}
@@ -365,12 +361,12 @@ func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) e
 	failed := false
 	for _, pid := range e.missing(outcomes) {
 		failed = true
-		e.logf("pid %d was not %s: no session with this PID has a matching lock", pid, e.pastTense())
+		e.logf("pid %d was not %s: no session with this PID has a matching lock", pid, e.ending.PastTense())
 	}
 	for _, o := range outcomes {
-		failed = failed || !e.succeeded(o)
-		if !e.succeeded(o) || o.Status == statusSpared {
-			fmt.Fprintln(e.Err, "pglock: "+e.explain(o, e.dryRun))
+		failed = failed || !e.ending.Succeeded(o)
+		if !e.ending.Succeeded(o) || o.Status == render.Spared {
+			e.logf("%s", e.ending.Explain(o))
 		}
 	}
 	if failed {
@@ -389,125 +385,6 @@ func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 			return o.Victim.PID == pid
 		})
 	})
-}
-
-// succeeded reports whether a session no longer blocks.
-func (e *end) succeeded(o inspect.Outcome) bool {
-	switch o.Status {
-	case inspect.Signalled:
-		return !e.wait.set || o.Ended || e.dryRun
-	case inspect.Gone, inspect.NotBlocking, statusSpared:
-		return true
-	}
-	return false
-}
-
-func (e *end) pastTense() string {
-	if e.terminate {
-		return "terminated"
-	}
-	return "canceled"
-}
-
-// explain describes why a session was not ended, and what helps.
-func (e *end) explain(o inspect.Outcome, dryRun bool) string {
-	not := "was not"
-	if dryRun {
-		not = "would not be"
-	}
-	text := fmt.Sprintf("%s %s %s: %s", sessionName(o.Victim.Session), not, e.pastTense(), printable(o.Reason))
-	if wasSignalled(o) { // but did not end in time
-		text = fmt.Sprintf("%s: %s", sessionName(o.Victim.Session), printable(o.Reason))
-	}
-	switch {
-	case o.Grant != "":
-		text += "; a superuser can allow it: " + printable(o.Grant)
-	case o.Status == inspect.Idle:
-		text += fmt.Sprintf("; use pglock terminate %d", o.Victim.PID)
-	case o.Protected != "":
-		text += "; use --allow " + string(o.Protected)
-	}
-	return text
-}
-
-// outcomeText returns an outcome in a word or two.
-func (e *end) outcomeText(o inspect.Outcome, dryRun bool) string {
-	switch {
-	case wasSignalled(o) && dryRun:
-		return "would be " + e.pastTense()
-	case wasSignalled(o) && e.wait.set && !o.Ended:
-		return "not gone yet"
-	case wasSignalled(o):
-		return e.pastTense()
-	}
-	return string(o.Status)
-}
-
-// table returns a table with a row for each outcome.
-func (e *end) table(outcomes []inspect.Outcome, waitersBehind map[string]int, f format, dryRun bool) *table {
-	t := &table{}
-	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
-		a, _ := attributeOf(sessionAttributes(), name)
-		t.columns = append(t.columns, a)
-	}
-	if f.isMachine() {
-		t.columns = sessionAttributes()
-	}
-	query := len(t.columns) - 1
-	t.columns = slices.Insert(t.columns, query, inspect.Attribute{Name: "blocks"})
-	t.columns = append(t.columns, inspect.Attribute{Name: "outcome"})
-	if f.isMachine() || f.expanded {
-		t.columns = append(t.columns, inspect.Attribute{Name: "reason"})
-	}
-	for _, o := range outcomes {
-		t.add(false, func(a inspect.Attribute) any {
-			switch a.Name {
-			case "blocks":
-				return int64(waitersBehind[sessionName(o.Victim.Session)])
-			case "outcome":
-				return e.outcomeText(o, dryRun)
-			case "reason":
-				return o.Reason
-			case "application":
-				switch {
-				case f.isMachine():
-				case o.Victim.Prepared != nil:
-					return sessionName(o.Victim.Session)
-				default:
-					return applicationOf(o.Victim.Session)
-				}
-			}
-			return a.Value(&inspect.Lock{Session: o.Victim.Session})
-		})
-	}
-	return t
-}
-
-// writeJSON writes the outcomes in the format of docs/command.md.
-func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, waitersBehind map[string]int) error {
-	var objects []jsonObject
-	for _, o := range outcomes {
-		var object jsonObject
-		for _, a := range sessionAttributes() {
-			object.add(a.Name, a.Value(&inspect.Lock{Session: o.Victim.Session}))
-		}
-		object.add("prepared", preparedObject(o.Victim.Prepared))
-		object.add("blocks", waitersBehind[sessionName(o.Victim.Session)])
-		object.add("status", string(o.Status))
-		object.add("ended", o.Ended)
-		object.add("reason", orNull(o.Reason))
-		object.add("grant", orNull(o.Grant))
-		object.add("allow", orNull(string(o.Protected)))
-		objects = append(objects, object)
-	}
-	return writeJSONList(out, objects)
-}
-
-func orNull(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
 }
 
 // allowFlag is --allow.

@@ -10,6 +10,7 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // The exit codes, which docs/command.md documents. 69 and 75 are those of
@@ -143,5 +144,5 @@ func message(err error) string {
 	} else if failed := new(connect.Error); errors.As(err, &failed) {
 		text = failed.Error()
 	}
-	return printable(strings.TrimPrefix(strings.TrimPrefix(text, "pglock: "), "inspect: "))
+	return termtext.Line(strings.TrimPrefix(strings.TrimPrefix(text, "pglock: "), "inspect: "))
 }

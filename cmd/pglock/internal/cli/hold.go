@@ -13,8 +13,10 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // run holds the lock while the command runs.
@@ -27,7 +29,7 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 	if err := supervise.Check(); err != nil {
 		return err
 	}
-	target, err := a.target(applicationName("run", r.title))
+	target, err := a.target(render.ApplicationName("run", r.title))
 	if err != nil {
 		return err
 	}
@@ -130,7 +132,7 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 				}
 				return nil, nil, interrupted
 			case errors.Is(err, pglock.ErrNotAcquired):
-				return nil, nil, &notAcquiredError{err: err, code: r.code, text: holdersText(err, r.title)}
+				return nil, nil, &notAcquiredError{err: err, code: r.code, text: render.Holders(err, r.title)}
 			}
 			return locker, lock, err
 		}
@@ -151,7 +153,7 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 		case ctx.Err() != nil:
 			return lock, err
 		case errors.Is(err, pglock.ErrNotAcquired):
-			a.logf("waiting: %s", holdersText(err, r.title))
+			a.logf("waiting: %s", render.Holders(err, r.title))
 		case !errors.Is(err, pglock.ErrUnavailable):
 			return lock, err
 		}
@@ -174,7 +176,7 @@ func (a *app) superviseCommand(process *supervise.Process, lock *pglock.Lock, r 
 	lose := func() {
 		if lost == nil {
 			lost = lock.Err()
-			a.logf("lock %s lost, ending the command: %v", quoted(r.title), lost)
+			a.logf("lock %s lost, ending the command: %v", render.Quote(r.title), lost)
 			process.End()
 		}
 	}
@@ -206,7 +208,7 @@ func (a *app) superviseCommand(process *supervise.Process, lock *pglock.Lock, r 
 					process.Continue()
 				}
 			case e.Stuck != "":
-				a.logf("still holding lock %s: these processes do not end: %s", quoted(r.title), e.Stuck)
+				a.logf("still holding lock %s: these processes do not end: %s", render.Quote(r.title), e.Stuck)
 			}
 		}
 	}
@@ -220,16 +222,16 @@ func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, pglock.ErrLost):
-		return fmt.Errorf("lock %s was lost by the time the command ended: %w", quoted(r.title), err)
+		return fmt.Errorf("lock %s was lost by the time the command ended: %w", render.Quote(r.title), err)
 	}
-	a.logf("unlocking %s: %v", quoted(r.title), err)
+	a.logf("unlocking %s: %v", render.Quote(r.title), err)
 	return nil
 }
 
 // logf writes a line to stderr.
 func (a *app) logf(format string, args ...any) {
 	text := strings.ReplaceAll(fmt.Sprintf(format, args...), ": pglock: ", ": ")
-	fmt.Fprintf(a.Err, "pglock: %s\n", printable(text))
+	fmt.Fprintf(a.Err, "pglock: %s\n", termtext.Line(text))
 }
 
 // childEnv returns the environment of the command.
@@ -245,47 +247,4 @@ func childEnv(env []string, key pglock.Key) []string {
 		child = append(child, "PGLOCK_NAME="+name)
 	}
 	return append(child, "PGLOCK_KEY="+keyText(key))
-}
-
-// holdersText describes the holders of a lock that was not acquired.
-func holdersText(err error, title string) string {
-	var e *pglock.Error
-	if !errors.As(err, &e) || len(e.Holders) == 0 {
-		return fmt.Sprintf("lock %s is held by another session", quoted(title))
-	}
-	var holders []string
-	for _, h := range e.Holders {
-		if h.Application == applicationName("run", title) {
-			h.Application = "pglock run " + title
-		}
-		holders = append(holders, holderText(h))
-	}
-	verb := "is held by"
-	if !e.Holders[0].Granted {
-		verb = "is waited for by"
-	}
-	return fmt.Sprintf("lock %s %s %s", quoted(title), verb, strings.Join(holders, "; "))
-}
-
-// holderText describes a holder.
-func holderText(h pglock.Holder) string {
-	if h.PID == 0 {
-		return "a prepared transaction"
-	}
-	parts := []string{fmt.Sprintf("pid %d", h.PID)}
-	if h.Application != "" {
-		parts = append(parts, "application "+quoted(h.Application))
-	}
-	if h.User != "" {
-		parts = append(parts, "user "+h.User)
-	}
-	if h.Client != "" {
-		parts = append(parts, "host "+h.Client)
-	} else {
-		parts = append(parts, "on the server's own host")
-	}
-	if !h.Since.IsZero() {
-		parts = append(parts, "connected since "+h.Since.Format(time.RFC3339))
-	}
-	return strings.Join(parts, ", ")
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // maxName is the longest name in bytes. The library has no limit, but a longer name on a
@@ -26,7 +28,7 @@ func parseName(name string) (pglock.Key, error) {
 	case len(name) > maxName:
 		return pglock.Key{}, fmt.Errorf("the name is too long: %d bytes, at most %d", len(name), maxName)
 	case !utf8.ValidString(name):
-		return pglock.Key{}, fmt.Errorf("the name %s is not valid UTF-8", quoted(name))
+		return pglock.Key{}, fmt.Errorf("the name %s is not valid UTF-8", render.Quote(name))
 	}
 	return pglock.Name(name), nil
 }
@@ -187,7 +189,7 @@ func printKey(w io.Writer, key pglock.Key, output string) error {
 	f := formsOf(key)
 	switch output {
 	case "json":
-		return printJSON(w, f)
+		return render.WriteJSON(w, f)
 	case "id":
 		_, err := fmt.Fprintln(w, f.Key)
 		return err
@@ -195,7 +197,7 @@ func printKey(w io.Writer, key pglock.Key, output string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, value string) { fmt.Fprintf(t, "%s\t%s\n", name, value) }
 	if f.Name != "" {
-		line("name", printable(f.Name))
+		line("name", termtext.Line(f.Name))
 	}
 	line("key", f.Key)
 	line("pg_locks", fmt.Sprintf("classid %d, objid %d, objsubid %d", f.ClassID, f.ObjID, f.ObjSubID))

@@ -6,11 +6,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -66,30 +65,27 @@ func (a *app) lsCommand() *cobra.Command {
 
 // format returns the format called name. If name is "", it is a table on a terminal, and
 // tsv elsewhere.
-func (a *app) format(name string, expanded bool) format {
+func (a *app) format(name string, expanded bool) render.Format {
 	terminal := isTerminal(a.Out)
-	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.useColor()}
+	f := render.Format{Name: name, Expanded: expanded, Width: a.width(), Color: terminal && a.useColor()}
 	if name == "" {
-		f.name = "tsv"
+		f.Name = "tsv"
 		if terminal {
-			f.name = "table"
+			f.Name = "table"
 		}
 	}
 	return f
 }
 
-// isMachine reports whether the format is only for programs.
-func (f format) isMachine() bool { return f.name == "json" || f.name == "csv" }
-
 // list writes the selected locks or pairs, and returns notices for stderr.
-func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f format) ([]string, error) {
+func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f render.Format) ([]string, error) {
 	defaults := defaultColumns
 	if s.blocking {
 		defaults = defaultPairColumns
 	}
-	t := &table{columns: s.columns(defaults...)}
-	if f.isMachine() && !s.explicitColumns {
-		t.columns = s.availableAttributes() // even if a config file has defaults
+	t := &render.Table{Columns: s.columns(defaults...), Format: f}
+	if f.IsMachine() && !s.explicitColumns {
+		t.Columns = s.availableAttributes() // even if a config file has defaults
 	}
 	hidden := map[int32]bool{}
 	hide := func(s *inspect.Session) {
@@ -104,22 +100,13 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 		if err != nil {
 			return nil, err
 		}
-		if !f.isMachine() {
-			nameKeys(locksOf(nil, pairs))
+		if !f.IsMachine() {
+			render.NameKeys(locksOf(nil, pairs))
 		}
 		count = len(pairs)
 		for i := range s.shown(count) {
 			p := &pairs[i]
-			t.add(true, func(a inspect.Attribute) any {
-				switch {
-				case f.isMachine():
-				case a.Name == "application":
-					return applicationOf(p.Session)
-				case a.Name == "blocking_application":
-					return applicationOf(p.Blocking)
-				}
-				return a.PairValue(p)
-			})
+			t.AddPair(p)
 			hide(p.Session)
 			hide(p.Blocking)
 		}
@@ -132,26 +119,17 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 			locks = omitOwnTransactionIDs(locks)
 		}
 		slices.SortStableFunc(locks, byUrgency)
-		if !f.isMachine() {
-			nameKeys(locksOf(locks, nil))
+		if !f.IsMachine() {
+			render.NameKeys(locksOf(locks, nil))
 		}
 		count = len(locks)
 		for i := range s.shown(count) {
 			l := &locks[i]
-			t.add(!l.Granted, func(a inspect.Attribute) any {
-				switch {
-				case f.isMachine():
-				case a.Name == "relation" && l.Relation == "":
-					return l.Target() // always show people what is locked
-				case a.Name == "application":
-					return applicationOf(l.Session)
-				}
-				return a.Value(l)
-			})
+			t.AddLock(l)
 			hide(l.Session)
 		}
 	}
-	notices := hiddenNotice(session, len(hidden))
+	notices := render.HiddenNotice(len(hidden), session.user)
 	if n := s.shown(count); n < count {
 		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, count, what))
 	}
@@ -162,11 +140,11 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 		}
 		notices = append(notices, lines...)
 	}
-	if count == 0 && (f.name == "table" || f.expanded) && !f.isMachine() {
+	if count == 0 && (f.Name == "table" || f.Expanded) && !f.IsMachine() {
 		fmt.Fprintln(out, "no "+what)
 		return notices, nil
 	}
-	return notices, t.write(out, f)
+	return notices, t.Write(out)
 }
 
 // shown returns how many of n rows the limit allows.
@@ -231,20 +209,4 @@ func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 // useColor reports whether NO_COLOR (https://no-color.org) and TERM allow color.
 func (a *app) useColor() bool {
 	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
-}
-
-// shortDuration formats d for people, with at most two units.
-func shortDuration(d time.Duration) string {
-	day := 24 * time.Hour
-	switch {
-	case d < time.Second:
-		return fmt.Sprintf("%dms", d.Milliseconds())
-	case d < time.Minute:
-		return strconv.FormatFloat(d.Truncate(100*time.Millisecond).Seconds(), 'f', 1, 64) + "s"
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < day:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
@@ -98,7 +99,7 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			case dash < 0 || dash == len(args):
 				return usagef(cmd, "no command given: pglock prioritize -- COMMAND")
 			case dash > 0:
-				return usagef(cmd, "unexpected argument %s before --", quoted(args[0]))
+				return usagef(cmd, "unexpected argument %s before --", render.Quote(args[0]))
 			}
 			r.command = args
 			var chosen []string
@@ -120,17 +121,17 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			}
 			for _, user := range users {
 				if !utf8.ValidString(user) {
-					return usagef(cmd, "--user %s: not valid UTF-8", quoted(user))
+					return usagef(cmd, "--user %s: not valid UTF-8", render.Quote(user))
 				}
 			}
 			for _, name := range names {
 				switch {
 				case !utf8.ValidString(name):
-					return usagef(cmd, "--application-name %s: not valid UTF-8", quoted(name))
-				case len(name) > maxApplicationBytes:
-					return usagef(cmd, "--application-name %s: longer than the %d bytes that Postgres keeps", quoted(name), maxApplicationBytes)
+					return usagef(cmd, "--application-name %s: not valid UTF-8", render.Quote(name))
+				case len(name) > render.MaxApplicationBytes:
+					return usagef(cmd, "--application-name %s: longer than the %d bytes that Postgres keeps", render.Quote(name), render.MaxApplicationBytes)
 				case name == watcherApplication:
-					return usagef(cmd, "--application-name %s: reserved for the sessions that watch", quoted(name))
+					return usagef(cmd, "--application-name %s: reserved for the sessions that watch", render.Quote(name))
 				}
 			}
 			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(maxEnded)
@@ -175,7 +176,7 @@ func commandTag(command string, number uint32) string {
 		}
 		tag += string(r)
 	}
-	return tag[:min(len(tag), maxApplicationBytes)]
+	return tag[:min(len(tag), render.MaxApplicationBytes)]
 }
 
 // prioritize runs the command, and clears the way for it while it runs.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 )
 
 const rootHelp = `pglock runs commands under Postgres locks, and shows who holds locks and who waits.
@@ -92,7 +94,7 @@ func unknownVerb(cmd *cobra.Command, name string) error {
 	if near := cmd.Root().SuggestionsFor(name); len(near) > 0 {
 		hint = "did you mean " + strings.Join(near, " or ") + "?"
 	}
-	return &usageError{text: "unknown verb " + quoted(name), hint: hint}
+	return &usageError{text: "unknown verb " + render.Quote(name), hint: hint}
 }
 
 // flagError returns a usage error for err, an error of pflag, on one line.
@@ -109,7 +111,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &bare):
 		text = flagName(bare.GetFlag()) + " needs a value"
 	case errors.As(err, &invalid):
-		text = fmt.Sprintf("%s %s: %v", flagName(invalid.GetFlag()), quoted(invalid.GetValue()), invalid.Unwrap())
+		text = fmt.Sprintf("%s %s: %v", flagName(invalid.GetFlag()), render.Quote(invalid.GetValue()), invalid.Unwrap())
 	}
 	return &usageError{text: text, hint: seeHelp(cmd)}
 }
@@ -126,7 +128,7 @@ func usagef(cmd *cobra.Command, format string, args ...any) error {
 // noArgs returns an error if there are arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef(cmd, "%s takes no arguments, but got %s", cmd.Name(), quoted(args[0]))
+		return usagef(cmd, "%s takes no arguments, but got %s", cmd.Name(), render.Quote(args[0]))
 	}
 	return nil
 }

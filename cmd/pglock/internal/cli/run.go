@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/inspect"
 )
 
 const runHelp = `Runs COMMAND while holding the lock NAME, so that only one command runs under this
@@ -110,12 +114,12 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 		}
 		switch {
 		case byKey && len(before) > 0 && dash >= 0:
-			return "", nil, usagef(cmd, "--key and the name %s cannot be combined", quoted(before[0]))
+			return "", nil, usagef(cmd, "--key and the name %s cannot be combined", render.Quote(before[0]))
 		case byKey:
 		case len(before) == 0:
 			return "", nil, usagef(cmd, "no lock name given: pglock run NAME -- COMMAND")
 		case len(before) > 1 && dash >= 0:
-			return "", nil, usagef(cmd, "expected one lock name, got %d: %s", len(before), quoted(strings.Join(before, " ")))
+			return "", nil, usagef(cmd, "expected one lock name, got %d: %s", len(before), render.Quote(strings.Join(before, " ")))
 		default:
 			name = before[0]
 		}
@@ -124,4 +128,46 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 		return "", nil, usagef(cmd, "no command given: pglock run NAME -- COMMAND")
 	}
 	return name, command, nil
+}
+
+// maxCommentBytes is how many bytes of an encoded name a comment holds. By default the
+// server shows the first 1,023 bytes of a statement (track_activity_query_size).
+const maxCommentBytes = 950
+
+// A namedSource opens sessions whose statements have the lock's name in a comment. It
+// cuts a name that is too long.
+type namedSource struct {
+	driver.Source
+	name string
+}
+
+func (s namedSource) Open(ctx context.Context) (driver.Session, error) {
+	session, err := s.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	note := inspect.Annotate(context.Background(), render.LockComment, s.name)
+	for kept := []rune(s.name); len(inspect.Comment(note, " ")) > maxCommentBytes; {
+		kept = kept[:len(kept)-1]
+		note = inspect.Annotate(note, render.LockComment, string(kept)+"…")
+	}
+	return namedSession{session, note}, nil
+}
+
+// A namedSession adds the comment to each statement.
+type namedSession struct {
+	driver.Session
+	note context.Context // holds the comment
+}
+
+func (s namedSession) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
+	return s.Session.Query(ctx, inspect.Comment(s.note, sql), args...)
+}
+
+func (s namedSession) Exec(ctx context.Context, sql string, args ...any) error {
+	return s.Session.Exec(ctx, inspect.Comment(s.note, sql), args...)
+}
+
+func (s namedSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	return s.Session.QueryText(ctx, inspect.Comment(s.note, sql), args...)
 }

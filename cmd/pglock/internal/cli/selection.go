@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/inspect"
 )
@@ -67,7 +68,7 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 			pid, err := strconv.ParseInt(word, 10, 32)
 			if err != nil || pid < 1 {
-				return usagef(cmd, "%s is not a PID", quoted(word))
+				return usagef(cmd, "%s is not a PID", render.Quote(word))
 			}
 			if !slices.Contains(s.pids, int32(pid)) {
 				s.pids = append(s.pids, int32(pid))
@@ -82,12 +83,12 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 	}
 	for _, f := range slices.Concat(s.filters, s.viewFilters) {
 		if config.OfPairs(f) {
-			return usagef(cmd, "--filter %s: this field needs --blocking", quoted(f.String()))
+			return usagef(cmd, "--filter %s: this field needs --blocking", render.Quote(f.String()))
 		}
 	}
 	for _, name := range s.attributes {
-		if _, ok := attributeOf(inspect.Attributes(), name); !ok {
-			return usagef(cmd, "--attribute %s: this attribute needs --blocking", quoted(name))
+		if _, ok := render.FindAttribute(inspect.Attributes(), name); !ok {
+			return usagef(cmd, "--attribute %s: this attribute needs --blocking", render.Quote(name))
 		}
 	}
 	return nil
@@ -211,7 +212,7 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 			n = len(locks)
 		}
 		if n == 0 {
-			line := fmt.Sprintf("no %s on the server matches %s", what, quoted(f.String()))
+			line := fmt.Sprintf("no %s on the server matches %s", what, render.Quote(f.String()))
 			if text := f.String(); strings.HasPrefix(text, "relation ") && strings.Contains(text, ".") {
 				line += ": write the relation without its schema, or use --on"
 			}
@@ -237,19 +238,11 @@ func (s *selection) columns(defaults ...string) []inspect.Attribute {
 	}
 	var columns []inspect.Attribute
 	for _, name := range names {
-		if a, ok := attributeOf(s.availableAttributes(), name); ok {
+		if a, ok := render.FindAttribute(s.availableAttributes(), name); ok {
 			columns = append(columns, a)
 		}
 	}
 	return columns
-}
-
-func attributeOf(attributes []inspect.Attribute, name string) (inspect.Attribute, bool) {
-	i := slices.IndexFunc(attributes, func(a inspect.Attribute) bool { return a.Name == name })
-	if i < 0 {
-		return inspect.Attribute{}, false
-	}
-	return attributes[i], true
 }
 
 // filterFlag is -f.
@@ -298,13 +291,13 @@ func (f *attributeFlag) String() string { return strings.Join(*f, ",") }
 func (f *attributeFlag) Set(s string) error {
 	for name := range strings.SplitSeq(s, ",") {
 		name = strings.TrimSpace(name)
-		if _, ok := attributeOf(inspect.PairAttributes(), name); !ok {
+		if _, ok := render.FindAttribute(inspect.PairAttributes(), name); !ok {
 			var names []string
 			for _, a := range inspect.Attributes() {
 				names = append(names, a.Name)
 			}
 			return fmt.Errorf("unknown attribute %s; the attributes are %s; with --blocking also block, and blocking_ before those of a session",
-				quoted(name), strings.Join(names, ", "))
+				render.Quote(name), strings.Join(names, ", "))
 		}
 		*f = append(*f, name)
 	}

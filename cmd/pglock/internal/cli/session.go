@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -20,7 +21,7 @@ type session struct {
 
 // open opens a session for a verb.
 func (a *app) open(ctx context.Context, verb string) (*session, error) {
-	target, err := a.target(applicationName(verb, ""))
+	target, err := a.target(render.ApplicationName(verb, ""))
 	if err != nil {
 		return nil, err
 	}

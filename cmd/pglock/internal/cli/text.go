@@ -5,15 +5,9 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"unicode/utf8"
 
 	"golang.org/x/term"
-
-	"github.com/pglock-go/pglock/internal/termtext"
 )
-
-// printable makes untrusted text safe to show on one line. See package termtext.
-func printable(s string) string { return termtext.Line(s) }
 
 // isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
@@ -41,15 +35,6 @@ func (a *app) width() int {
 		return 0
 	}
 	return columns
-}
-
-// quoted returns s in quotes, made printable and cut to a readable length.
-func quoted(s string) string {
-	const maxRunes = 64
-	if utf8.RuneCountInString(s) > maxRunes {
-		s = string([]rune(s)[:maxRunes]) + "…"
-	}
-	return `"` + printable(s) + `"`
 }
 
 // terminal returns the terminal to ask at, even if the streams are redirected.
