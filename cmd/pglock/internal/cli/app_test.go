@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestWantsUnicode(t *testing.T) {
+func TestUseUnicode(t *testing.T) {
 	for env, want := range map[string]bool{
 		"": true, "LANG=C": false, "LANG=C.UTF-8": true, "LANG=en_US.utf8": true, "LANG=de_DE.ISO-8859-1": false,
 		"LC_ALL=POSIX LANG=C.UTF-8": false, "LC_CTYPE=C.UTF-8 LANG=C": true,

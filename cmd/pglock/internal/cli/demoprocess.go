@@ -63,7 +63,7 @@ func (a *app) newDemo(ctx context.Context, server *pgserver.Server, database str
 	env = append(env, "COLUMNS="+strconv.Itoa(columns))
 	return &demo{
 		out:     a.Out,
-		color:   isTerminal(a.Out) && a.useColor(),
+		color:   a.useColor(),
 		program: program,
 		env:     append(env, server.Env(database)...),
 		conn:    conn,

@@ -128,9 +128,6 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// canAsk reports whether there is a terminal to ask at.
-func (a *app) canAsk() bool { return isTerminal(a.In) || isTerminal(a.Err) }
-
 func (e *end) run(ctx context.Context) error {
 	victims, spared, err := e.find(ctx)
 	if err != nil {

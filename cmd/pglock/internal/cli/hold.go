@@ -16,7 +16,6 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/driver"
-	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // run holds the lock while the command runs.
@@ -226,12 +225,6 @@ func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 	}
 	a.logf("unlocking %s: %v", render.Quote(r.title), err)
 	return nil
-}
-
-// logf writes a line to stderr.
-func (a *app) logf(format string, args ...any) {
-	text := strings.ReplaceAll(fmt.Sprintf(format, args...), ": pglock: ", ": ")
-	fmt.Fprintf(a.Err, "pglock: %s\n", termtext.Line(text))
 }
 
 // childEnv returns the environment of the command.

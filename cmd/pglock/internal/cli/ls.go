@@ -63,20 +63,6 @@ func (a *app) lsCommand() *cobra.Command {
 	return cmd
 }
 
-// format returns the format called name. If name is "", it is a table on a terminal, and
-// tsv elsewhere.
-func (a *app) format(name string, expanded bool) render.Format {
-	terminal := isTerminal(a.Out)
-	f := render.Format{Name: name, Expanded: expanded, Width: a.width(), Color: terminal && a.useColor()}
-	if name == "" {
-		f.Name = "tsv"
-		if terminal {
-			f.Name = "table"
-		}
-	}
-	return f
-}
-
 // list writes the selected locks or pairs, and returns notices for stderr.
 func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f render.Format) ([]string, error) {
 	defaults := defaultColumns
@@ -204,9 +190,4 @@ func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
 		}
 	}
 	return all
-}
-
-// useColor reports whether NO_COLOR (https://no-color.org) and TERM allow color.
-func (a *app) useColor() bool {
-	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 }

@@ -71,24 +71,6 @@ func (a *app) rootCommand() *cobra.Command {
 	return root
 }
 
-// connectionFlags adds psql's connection flags, which may stand before or after the verb.
-func (a *app) connectionFlags(flags *pflag.FlagSet) {
-	c := &a.connection
-	flags.StringVarP(&c.Host, "host", "h", "", "server `host`, or the directory of its socket")
-	flags.StringVarP(&c.Port, "port", "p", "", "server `port`")
-	flags.StringVarP(&c.User, "username", "U", "", "`user` to connect as")
-	flags.StringVarP(&c.Database, "dbname", "d", "", "`database` name, URI or key=value string, or a name from the config file")
-	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never prompt for a password")
-	flags.BoolVarP(&c.Ask, "password", "W", false, "prompt for a password before connecting")
-	flags.StringVar(&a.config.path, "config-file", "", "the config `file`; see 'pglock config'")
-	for _, name := range []string{"host", "port", "username", "dbname", "no-password", "password", "config-file"} {
-		flags.Lookup(name).Annotations = map[string][]string{connectionFlag: nil}
-	}
-}
-
-// connectionFlag annotates the flags that the help lists under their own heading.
-const connectionFlag = "connection"
-
 func unknownVerb(cmd *cobra.Command, name string) error {
 	hint := "see 'pglock --help'"
 	if near := cmd.Root().SuggestionsFor(name); len(near) > 0 {

@@ -3,8 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -44,10 +42,9 @@ func (a *app) treeCommand() *cobra.Command {
 				return err
 			}
 			format := s.outputOr(output)
-			terminal := isTerminal(a.Out)
 			style := render.Forest{
-				Width: a.terminalWidth(),
-				Color: terminal && a.useColor(),
+				Width: a.width(),
+				Color: a.useColor(),
 				ASCII: ascii || !a.useUnicode(),
 				Extra: s.columns(),
 			}
@@ -127,15 +124,4 @@ func hiddenInForest(s *session, forest []*inspect.Tree) []string {
 		visit(t)
 	}
 	return render.HiddenNotice(len(hidden), s.user)
-}
-
-// useUnicode reports whether to draw with line characters, which it does unless the
-// locale is not UTF-8. No locale at all is common in containers, and means nothing.
-func (a *app) useUnicode() bool {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if locale := strings.ToLower(a.getenv(name)); locale != "" {
-			return slices.ContainsFunc([]string{"utf-8", "utf8"}, func(s string) bool { return strings.Contains(locale, s) })
-		}
-	}
-	return true
 }
