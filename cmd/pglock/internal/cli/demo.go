@@ -113,15 +113,6 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	return nil
 }
 
-// signalOr returns the signal that ended ctx, if one did, or else err.
-func signalOr(ctx context.Context, err error) error {
-	interrupted := new(signalError)
-	if errors.As(context.Cause(ctx), &interrupted) {
-		return interrupted
-	}
-	return err
-}
-
 // play runs the demo's commands and explains them.
 func (s *demo) play(ctx context.Context) error {
 	const report = "nightly-report"

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,6 +66,15 @@ func (e *loggedError) Unwrap() error { return e.err }
 type signalError struct{ signal syscall.Signal }
 
 func (e *signalError) Error() string { return e.signal.String() }
+
+// signalOr returns the signal that ended ctx, if one did, or else err.
+func signalOr(ctx context.Context, err error) error {
+	interrupted := new(signalError)
+	if errors.As(context.Cause(ctx), &interrupted) {
+		return interrupted
+	}
+	return err
+}
 
 // exitCode maps an error to the exit code. Every exit code comes from here.
 func exitCode(err error) int {

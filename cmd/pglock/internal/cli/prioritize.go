@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
-	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/prioritize"
@@ -156,9 +153,6 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	flags.Var(&pids, "pid", "the session with this `PID` is COMMAND's too")
 	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
 
-	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return nil, cobra.ShellCompDirectiveDefault // a command and its files
-	}
 	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions(kindChoices(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -181,31 +175,17 @@ func commandTag(command string, number uint32) string {
 
 // prioritize runs the command, and clears the way for it while it runs.
 func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
-	path, err := supervise.Find(r.command[0], a.env)
+	child, err := a.newChild(r.command, r.grace)
 	if err != nil {
 		return err
 	}
-	if err := supervise.Check(); err != nil {
-		return err
-	}
+	defer child.close()
 	target, err := a.target(watcherApplication)
 	if err != nil {
 		return err
 	}
 	// From its start on, even if PGAPPNAME is set.
 	target.SetApplication(watcherApplication)
-
-	signals := make(chan os.Signal, 64)
-	forwarded := supervise.Forwarded()
-	for _, sig := range forwarded {
-		if isEnding(sig) {
-			signal.Notify(signals, sig)
-		}
-	}
-	defer signal.Stop(signals)
-	supervise.SurviveClosedPipes()
-	endReaping := supervise.ReapOrphans()
-	defer endReaping()
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -217,19 +197,17 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		signal.Notify(signals, append(forwarded, supervise.Continued()...)...)
-		endReaping()
-		process, err := supervise.Start(supervise.Command{
-			Path: path, Args: r.command, Env: prioritizedEnv(a.env, r),
-			Stdin: a.In, Stdout: a.Out, Stderr: a.Err,
-			Grace: r.grace,
-		})
+		process, err := child.start(prioritizedEnv(a.env, r))
 		if err != nil {
 			return err
 		}
 		report.begin()
 		defer report.end()
-		follow(ctx, process, signals, func(stuck string) { report.logf("these processes do not end: %s", stuck) })
+		child.follow(process, followed{
+			ended: ctx.Done(),
+			end:   process.End,
+			stuck: func(processes string) { report.logf("these processes do not end: %s", processes) },
+		})
 		status, err := process.Wait()
 		if err != nil {
 			report.logf("%v", err)
@@ -252,16 +230,13 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 			err := <-done
 			report.writeSummary()
 			return err
-		case sig := <-signals:
+		case sig := <-child.signals:
 			if number, ok := sig.(syscall.Signal); ok {
 				begun = nil
 				cancel(&signalError{number})
 			}
 		case err := <-done:
-			if interrupted := new(signalError); errors.As(context.Cause(ctx), &interrupted) {
-				return interrupted
-			}
-			return err
+			return signalOr(ctx, err)
 		}
 	}
 }
@@ -273,36 +248,6 @@ func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.
 		options = append(options, prioritize.Max(r.max))
 	}
 	return options
-}
-
-// follow passes signals to the command until nothing of it is left. When ctx is done, it
-// ends the command.
-func follow(ctx context.Context, process *supervise.Process, signals <-chan os.Signal, stuck func(string)) {
-	ended := ctx.Done()
-	for {
-		select {
-		case <-ended:
-			ended = nil
-			process.End()
-		case sig := <-signals:
-			if slices.Contains(supervise.Continued(), sig) {
-				process.Continue()
-			} else if number, ok := sig.(syscall.Signal); ok {
-				process.Signal(number)
-			}
-		case e, ok := <-process.Events():
-			switch {
-			case !ok:
-				return
-			case e.Stopped:
-				if !supervise.Stop() {
-					process.Continue()
-				}
-			case e.Stuck != "":
-				stuck(e.Stuck)
-			}
-		}
-	}
 }
 
 // prioritizedEnv returns the environment of the command.

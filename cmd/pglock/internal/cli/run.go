@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,7 +14,6 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
-	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 )
@@ -139,55 +136,49 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 }
 
 // run holds the lock while the command runs.
-func (a *app) run(ctx context.Context, r runRequest) (err error) {
-	// Check first, so that nobody waits for a lock to run a missing command.
-	path, err := supervise.Find(r.command[0], a.env)
+func (a *app) run(ctx context.Context, r runRequest) error {
+	child, err := a.newChild(r.command, r.grace)
 	if err != nil {
 		return err
 	}
-	if err := supervise.Check(); err != nil {
-		return err
-	}
+	defer child.close()
 	target, err := a.target(render.ApplicationName("run", r.title))
 	if err != nil {
 		return err
 	}
 	sockets := target.WatchSockets()
-
-	forwarded := supervise.Forwarded()
-	signals := make(chan os.Signal, 64)
-	for _, sig := range forwarded {
-		if isEnding(sig) {
-			signal.Notify(signals, sig)
-		}
-	}
-	defer signal.Stop(signals)
-	supervise.SurviveClosedPipes()
-
-	endReaping := supervise.ReapOrphans()
-	locker, lock, err := a.acquire(ctx, target, r, signals)
-	endReaping()
+	locker, lock, err := a.acquire(ctx, target, r, child.signals)
 	if err != nil {
 		return err
 	}
 	// An error here would repeat a loss that was already reported.
 	defer func() { _ = locker.Close() }()
 
-	signal.Notify(signals, append(forwarded, supervise.Continued()...)...)
-	process, err := supervise.Start(supervise.Command{
-		Path:   path,
-		Args:   r.command,
-		Env:    childEnv(a.env, r.key),
-		Stdin:  a.In,
-		Stdout: a.Out,
-		Stderr: a.Err,
-		Grace:  r.grace,
-		Hold:   sockets.Open(),
-	})
+	process, err := child.start(runEnv(a.env, r.key), sockets.Open()...)
 	if err != nil {
 		return errors.Join(err, a.unlock(lock, r))
 	}
-	lost := a.superviseCommand(process, lock, r, signals)
+	var lost error
+	lose := func() {
+		if lost == nil {
+			lost = lock.Err()
+			a.logf("lock %s lost, ending the command: %v", render.Quote(r.title), lost)
+			process.End()
+		}
+	}
+	child.follow(process, followed{
+		ended: lock.Done(),
+		end:   lose,
+		resumed: func() {
+			// pglock was stopped and could not notice a lost lock.
+			if lock.Err() != nil {
+				lose()
+			}
+		},
+		stuck: func(processes string) {
+			a.logf("still holding lock %s: these processes do not end: %s", render.Quote(r.title), processes)
+		},
+	})
 	status, guardErr := process.Wait()
 	if guardErr != nil {
 		a.logf("%v", guardErr)
@@ -203,11 +194,6 @@ func (a *app) run(ctx context.Context, r runRequest) (err error) {
 		return &childError{status}
 	}
 	return nil
-}
-
-// isEnding reports whether a signal ends the wait for a lock.
-func isEnding(sig os.Signal) bool {
-	return slices.Contains([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, sig)
 }
 
 // acquire acquires the lock, or returns the error to exit with. A signal ends the wait.
@@ -289,50 +275,6 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 	return locker.Lock(ctx, r.key, opts...)
 }
 
-// superviseCommand passes signals to the command until nothing of it is left, and ends it
-// if the lock is lost. It returns the error of a lost lock, or nil.
-func (a *app) superviseCommand(process *supervise.Process, lock *pglock.Lock, r runRequest, signals <-chan os.Signal) (lost error) {
-	lose := func() {
-		if lost == nil {
-			lost = lock.Err()
-			a.logf("lock %s lost, ending the command: %v", render.Quote(r.title), lost)
-			process.End()
-		}
-	}
-	done := lock.Done()
-	for {
-		select {
-		case <-done:
-			done = nil
-			lose()
-		case sig := <-signals:
-			switch {
-			case slices.Contains(supervise.Continued(), sig):
-				// pglock was stopped and could not notice a lost lock.
-				if lock.Err() != nil {
-					lose()
-				}
-				process.Continue()
-			default:
-				if number, ok := sig.(syscall.Signal); ok {
-					process.Signal(number)
-				}
-			}
-		case e, ok := <-process.Events():
-			switch {
-			case !ok:
-				return lost
-			case e.Stopped:
-				if !supervise.Stop() {
-					process.Continue()
-				}
-			case e.Stuck != "":
-				a.logf("still holding lock %s: these processes do not end: %s", render.Quote(r.title), e.Stuck)
-			}
-		}
-	}
-}
-
 // unlock unlocks the lock. If Postgres did not confirm that, unlock only logs it: the
 // lock was held all the time, and its session is closed.
 func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
@@ -347,8 +289,8 @@ func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 	return nil
 }
 
-// childEnv returns the environment of the command.
-func childEnv(env []string, key pglock.Key) []string {
+// runEnv returns the environment of the command.
+func runEnv(env []string, key pglock.Key) []string {
 	var child []string
 	for _, kv := range env {
 		// Drop the variables of an outer pglock run.
