@@ -114,9 +114,9 @@ func (a *app) complete(root *cobra.Command) {
 		for name, complete := range map[string]cobra.CompletionFunc{
 			"filter":    completeFilter,
 			"attribute": completeAttributes,
-			"output":    completeOutput,
+			"output":    completeChoices("output"),
 			"config":    a.completeView,
-			"allow":     cobra.FixedCompletions(allowChoices(), alone),
+			"allow":     completeChoices("allow"),
 			"on":        cobra.NoFileCompletions,
 			"limit":     cobra.NoFileCompletions,
 			"watch":     cobra.FixedCompletions([]string{"1s", "2s", "5s", "10s"}, alone),
@@ -126,7 +126,7 @@ func (a *app) complete(root *cobra.Command) {
 			"pg-locks":  cobra.NoFileCompletions,
 		} {
 			if cmd.Flags().Lookup(name) != nil {
-				_ = cmd.RegisterFlagCompletionFunc(name, complete) // an error means that it is registered already
+				_ = cmd.RegisterFlagCompletionFunc(name, complete)
 			}
 		}
 		switch {
@@ -229,11 +229,15 @@ func completeAttributes(cmd *cobra.Command, _ []string, word string) ([]string, 
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }
 
-func completeOutput(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if f, ok := cmd.Flags().Lookup("output").Value.(*outputFlag); ok {
-		return f.choices, cobra.ShellCompDirectiveNoFileComp
+// completeChoices completes a flag that has a few values.
+func completeChoices(flag string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		f, ok := cmd.Flags().Lookup(flag).Value.(interface{ names() []string })
+		if !ok {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return f.names(), cobra.ShellCompDirectiveNoFileComp
 	}
-	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completionFile returns the config file, or an empty one if there is an error.

@@ -62,7 +62,7 @@ type end struct {
 	everything bool
 	confirmed  bool
 	dryRun     bool
-	allow      allowFlag
+	allow      kindFlag[inspect.Protected]
 	wait       durationFlag
 	format     render.Format
 
@@ -122,7 +122,8 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	flags.BoolVar(&e.everything, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
 	flags.BoolVarP(&e.confirmed, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
-	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+strings.Join(allowChoices(), ", "))
+	e.allow.choices = []inspect.Protected{inspect.Autovacuum, inspect.WALSenders, inspect.Background, inspect.Ourselves}
+	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+e.allow.usage())
 	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each attribute on its own line")
 	flags.VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	return cmd
@@ -251,7 +252,7 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 }
 
 func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
-	opts = append(opts, inspect.Allow(e.allow...))
+	opts = append(opts, inspect.Allow(e.allow.value...))
 	if e.terminate {
 		return inspect.Terminate(ctx, e.session, victims, opts...)
 	}
@@ -382,32 +383,4 @@ func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 			return o.Victim.PID == pid
 		})
 	})
-}
-
-// allowFlag is --allow.
-type allowFlag []inspect.Protected
-
-func allowChoices() []string {
-	return []string{string(inspect.Autovacuum), string(inspect.WALSenders), string(inspect.Background), string(inspect.Ourselves)}
-}
-
-func (f *allowFlag) Type() string { return "KIND" }
-
-func (f *allowFlag) String() string {
-	var kinds []string
-	for _, k := range *f {
-		kinds = append(kinds, string(k))
-	}
-	return strings.Join(kinds, ",")
-}
-
-func (f *allowFlag) Set(s string) error {
-	for kind := range strings.SplitSeq(s, ",") {
-		kind = strings.TrimSpace(kind)
-		if !slices.Contains(allowChoices(), kind) {
-			return fmt.Errorf("the kinds are %s", strings.Join(allowChoices(), ", "))
-		}
-		*f = append(*f, inspect.Protected(kind))
-	}
-	return nil
 }

@@ -5,21 +5,28 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/prioritize"
 )
 
 // A flag either rejects a value with an error, or formats it so that it is parsed as the
 // same value again.
 func FuzzFlags(f *testing.F) {
 	flags := map[string]func() pflag.Value{
-		"duration":   func() pflag.Value { return &durationFlag{min: time.Millisecond, what: "too short"} },
-		"code":       func() pflag.Value { return new(codeFlag) },
-		"limit":      func() pflag.Value { return new(limitFlag) },
-		"count":      func() pflag.Value { return new(countFlag) },
-		"pid":        func() pflag.Value { return new(pidFlag) },
-		"key":        func() pflag.Value { return new(keyFlag) },
-		"pg_locks":   func() pflag.Value { return new(pgLocksFlag) },
-		"kind":       func() pflag.Value { return new(kindFlag) },
-		"allow":      func() pflag.Value { return new(allowFlag) },
+		"duration": func() pflag.Value { return &durationFlag{min: time.Millisecond, what: "too short"} },
+		"code":     func() pflag.Value { return new(codeFlag) },
+		"limit":    func() pflag.Value { return new(limitFlag) },
+		"count":    func() pflag.Value { return new(countFlag) },
+		"pid":      func() pflag.Value { return new(pidFlag) },
+		"key":      func() pflag.Value { return new(keyFlag) },
+		"pg_locks": func() pflag.Value { return new(pgLocksFlag) },
+		"kind": func() pflag.Value {
+			return &kindFlag[prioritize.Kind]{choices: []prioritize.Kind{prioritize.Superusers, prioritize.Background}}
+		},
+		"allow": func() pflag.Value {
+			return &kindFlag[inspect.Protected]{choices: []inspect.Protected{inspect.WALSenders, inspect.Ourselves}}
+		},
 		"attributes": func() pflag.Value { return new(attributeFlag) },
 		"filter":     func() pflag.Value { return new(filterFlag) },
 		"watch":      func() pflag.Value { return new(watchFlag) },

@@ -66,7 +66,7 @@ type prioritizeRequest struct {
 	lockTimeout time.Duration // 0 to leave it unchanged
 	max         int           // 0 for no limit
 	filters     filterFlag
-	allow       kindFlag
+	allow       kindFlag[prioritize.Kind]
 	grace       time.Duration
 	command     []string
 }
@@ -147,13 +147,13 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	flags.Var(&timeout, "lock-timeout", "lock_timeout of COMMAND's sessions")
 	flags.Var(&maxEnded, "max", "end at most `N` sessions")
 	flags.VarP(&r.filters, "filter", "f", "end only sessions that match `\"FIELD OP VALUE\"`; repeat to require all")
-	flags.Var(&r.allow, "allow", "also end these `KIND`s: "+strings.Join(kindChoices(), ", "))
+	r.allow.choices = []prioritize.Kind{prioritize.Superusers, prioritize.Autovacuum, prioritize.Background}
+	flags.Var(&r.allow, "allow", "also end these `KIND`s: "+r.allow.usage())
 	flags.Var(&names, "application-name", "sessions with this application_`name` are COMMAND's too")
 	flags.Var(&users, "user", "sessions of this `role` are COMMAND's too")
 	flags.Var(&pids, "pid", "the session with this `PID` is COMMAND's too")
 	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
 
-	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions(kindChoices(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -243,7 +243,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 
 func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.Option {
 	options := append(slices.Clone(r.policy), prioritize.After(r.after), prioritize.Only(r.filters...),
-		prioritize.Allow(r.allow...), prioritize.OnEvent(onEvent))
+		prioritize.Allow(r.allow.value...), prioritize.OnEvent(onEvent))
 	if r.max > 0 {
 		options = append(options, prioritize.Max(r.max))
 	}
@@ -291,34 +291,6 @@ func (s checkedSource) Open(ctx context.Context) (driver.Session, error) {
 		return nil, err
 	}
 	return session, nil
-}
-
-// kindFlag is --allow.
-type kindFlag []prioritize.Kind
-
-func kindChoices() []string {
-	return []string{string(prioritize.Superusers), string(prioritize.Autovacuum), string(prioritize.Background)}
-}
-
-func (f *kindFlag) Type() string { return "KIND" }
-
-func (f *kindFlag) String() string {
-	var kinds []string
-	for _, k := range *f {
-		kinds = append(kinds, string(k))
-	}
-	return strings.Join(kinds, ",")
-}
-
-func (f *kindFlag) Set(s string) error {
-	for kind := range strings.SplitSeq(s, ",") {
-		kind = strings.TrimSpace(kind)
-		if !slices.Contains(kindChoices(), kind) {
-			return fmt.Errorf("the kinds are %s", strings.Join(kindChoices(), ", "))
-		}
-		*f = append(*f, prioritize.Kind(kind))
-	}
-	return nil
 }
 
 // countFlag is --max: a number of 1 or more, or 0 if not given.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -344,4 +345,19 @@ func (s namedSession) Exec(ctx context.Context, sql string, args ...any) error {
 
 func (s namedSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	return s.Session.QueryText(ctx, inspect.Comment(s.note, sql), args...)
+}
+
+// codeFlag is -E: an exit code.
+type codeFlag int
+
+func (f *codeFlag) String() string { return strconv.Itoa(int(*f)) }
+func (f *codeFlag) Type() string   { return "code" }
+
+func (f *codeFlag) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > 255 {
+		return errors.New("an exit code is a number from 0 to 255")
+	}
+	*f = codeFlag(n)
+	return nil
 }

@@ -245,43 +245,6 @@ func (s *selection) columns(defaults ...string) []inspect.Attribute {
 	return columns
 }
 
-// filterFlag is -f.
-type filterFlag []inspect.Filter
-
-func (f *filterFlag) Type() string { return "filter" }
-
-func (f *filterFlag) String() string {
-	var texts []string
-	for _, filter := range *f {
-		texts = append(texts, filter.String())
-	}
-	return strings.Join(texts, " and ")
-}
-
-func (f *filterFlag) Set(s string) error {
-	filter, err := inspect.ParseFilter(s)
-	if err != nil {
-		text := strings.TrimPrefix(err.Error(), "inspect: ")
-		return errors.New(strings.TrimPrefix(text, fmt.Sprintf("the filter %q: ", filter)))
-	}
-	*f = append(*f, filter)
-	return nil
-}
-
-// listFlag is a flag that may be repeated.
-type listFlag []string
-
-func (f *listFlag) Type() string   { return "list" }
-func (f *listFlag) String() string { return strings.Join(*f, ", ") }
-
-func (f *listFlag) Set(s string) error {
-	if strings.TrimSpace(s) == "" {
-		return errors.New("must not be empty")
-	}
-	*f = append(*f, s)
-	return nil
-}
-
 // attributeFlag is -a.
 type attributeFlag []string
 
