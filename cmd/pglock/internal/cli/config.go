@@ -129,15 +129,12 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 
 	var filters []string
 	for _, f := range s.filters {
-		filters = append(filters, f.String())
+		if !strings.HasPrefix(f.String(), "on ") { // a view's tables, listed below
+			filters = append(filters, f.String())
+		}
 	}
 	tables := []string(s.tables)
 	if v := a.config.view; v != nil {
-		for _, f := range v.Filters() {
-			if !strings.HasPrefix(f.String(), "on ") {
-				filters = append(filters, f.String())
-			}
-		}
 		tables = append(tables, v.Tables...)
 	}
 	if len(filters) > 0 {
@@ -146,12 +143,8 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 	if len(tables) > 0 {
 		add("tables", strings.Join(tables, ", "), s.origins["tables"])
 	}
-	defaults := defaultColumns
-	if s.blocking {
-		defaults = defaultPairColumns
-	}
 	var columns []string
-	for _, c := range s.columns(defaults...) {
+	for _, c := range s.listColumns() {
 		columns = append(columns, c.Name)
 	}
 	add("blocking", strconv.FormatBool(s.blocking), s.origins["blocking"])

@@ -101,9 +101,9 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 		}
 		e.confirmed = e.confirmed || e.yes
 		switch {
-		case e.isEmpty() && !e.everything:
+		case len(e.where) == 0 && !e.everything:
 			return usagef(cmd, "no sessions selected: give PIDs, -f, --on or --all")
-		case !e.isEmpty() && e.everything:
+		case len(e.where) > 0 && e.everything:
 			return usagef(cmd, "--all cannot be combined with PIDs, -f, --on or a view's filters")
 		case !e.confirmed && !e.dryRun && !a.canAsk():
 			return usagef(cmd, "no terminal to ask for confirmation: use -y or --dry-run")
@@ -180,7 +180,7 @@ func (e *end) run(ctx context.Context) error {
 // queue, and go on when the others are gone.
 func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
-		pairs, err := inspect.Blocked(ctx, e.session, e.all()...)
+		pairs, err := inspect.Blocked(ctx, e.session, e.where...)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -195,7 +195,7 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 			return true
 		}), spared, nil
 	}
-	locks, err := inspect.Locks(ctx, e.session, e.all()...)
+	locks, err := inspect.Locks(ctx, e.session, e.where...)
 	if err != nil {
 		return nil, nil, err
 	}

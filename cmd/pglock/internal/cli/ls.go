@@ -65,11 +65,7 @@ func (a *app) lsCommand() *cobra.Command {
 
 // list writes the selected locks or pairs, and returns notices for stderr.
 func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f render.Format) ([]string, error) {
-	defaults := defaultColumns
-	if s.blocking {
-		defaults = defaultPairColumns
-	}
-	t := &render.Table{Columns: s.columns(defaults...), Format: f}
+	t := &render.Table{Columns: s.listColumns(), Format: f}
 	if f.IsMachine() && !s.explicitColumns {
 		t.Columns = s.availableAttributes() // even if a config file has defaults
 	}
@@ -82,7 +78,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	count, what := 0, "locks"
 	if s.blocking {
 		what = "pairs"
-		pairs, err := inspect.Blocked(ctx, session, s.all()...)
+		pairs, err := inspect.Blocked(ctx, session, s.where...)
 		if err != nil {
 			return nil, err
 		}
@@ -97,11 +93,11 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 			hide(p.Blocking)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, s.all()...)
+		locks, err := inspect.Locks(ctx, session, s.where...)
 		if err != nil {
 			return nil, err
 		}
-		if s.isEmpty() {
+		if len(s.where) == 0 {
 			locks = omitOwnTransactionIDs(locks)
 		}
 		slices.SortStableFunc(locks, byUrgency)

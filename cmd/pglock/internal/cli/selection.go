@@ -30,18 +30,12 @@ type selection struct {
 	pids []int32
 
 	// The result of resolve, from the flags, the view and the defaults.
-	viewFilters     []inspect.Filter
-	explicitColumns bool // the attributes are from the flags or the view
-	yes             bool // the view's
+	where           []inspect.Filter // the filters, PIDs and tables; empty if nothing selects locks
+	explicitColumns bool             // the attributes are from the flags or the view
+	yes             bool             // the view's
 	output          string
 	origins         map[string]string // where each setting is from, by its name in the config file
 }
-
-// The default columns.
-var (
-	defaultColumns     = []string{"pid", "duration", "granted", "mode", "kind", "relation", "context", "query"}
-	defaultPairColumns = []string{"pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query"}
-)
 
 const defaultLimit = 25
 
@@ -75,13 +69,18 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 			}
 		}
 	}
-	if err := s.merge(a, cmd); err != nil {
-		return err
+	s.merge(a, cmd)
+	s.where = slices.Clone(s.filters)
+	if len(s.pids) > 0 {
+		s.where = append(s.where, inspect.PIDs(s.pids...))
+	}
+	if len(s.tables) > 0 {
+		s.where = append(s.where, inspect.On(s.tables...))
 	}
 	if s.blocking {
 		return nil
 	}
-	for _, f := range slices.Concat(s.filters, s.viewFilters) {
+	for _, f := range s.filters {
 		if config.OfPairs(f) {
 			return usagef(cmd, "--filter %s: this field needs --blocking", render.Quote(f.String()))
 		}
@@ -97,7 +96,7 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 // merge adds the settings of the view, and then the defaults of the config file. A
 // view's filters and tables are added to those of the flags. Every other setting applies
 // only if no flag sets it.
-func (s *selection) merge(a *app, cmd *cobra.Command) error {
+func (s *selection) merge(a *app, cmd *cobra.Command) {
 	isSet := func(flag string) bool { return cmd.Flags().Changed(flag) }
 	s.origins = map[string]string{}
 	for key, flag := range map[string]string{
@@ -113,7 +112,7 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 	}
 	if a.config.view != nil {
 		v := *a.config.view
-		s.viewFilters = v.Filters()
+		s.filters = append(s.filters, v.Filters()...)
 		for _, key := range []string{"filters", "tables"} {
 			switch from := s.origins[key]; {
 			case v.LineOf(key) == 0:
@@ -144,7 +143,6 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 		}
 		if len(s.attributes) == 0 && len(names) > 0 && !(isDefault && cmd.Name() == "tree") {
 			s.attributes, s.explicitColumns = names, !isDefault
-			setOrigin("attributes", v)
 			s.origins["attributes"] = a.config.where(v, key)
 		}
 		if v.Limit != nil && s.origins["limit"] == "" {
@@ -160,7 +158,6 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 			setOrigin("output", v)
 		}
 	}
-	return nil
 }
 
 // outputOr returns the output format of the flag, or else of the config file.
@@ -171,23 +168,6 @@ func (s *selection) outputOr(flag outputFlag) string {
 	return s.output
 }
 
-// isEmpty reports whether nothing selects locks.
-func (s *selection) isEmpty() bool {
-	return len(s.pids) == 0 && len(s.filters) == 0 && len(s.tables) == 0 && len(s.viewFilters) == 0
-}
-
-// all returns the filters for the whole selection.
-func (s *selection) all() []inspect.Filter {
-	filters := slices.Concat(s.filters, s.viewFilters)
-	if len(s.pids) > 0 {
-		filters = append(filters, inspect.PIDs(s.pids...))
-	}
-	if len(s.tables) > 0 {
-		filters = append(filters, inspect.On(s.tables...))
-	}
-	return filters
-}
-
 // unmatched returns a line for each filter that matches nothing even without the others.
 // Its value may be misspelled, which an empty result alone would not show.
 func (s *selection) unmatched(ctx context.Context, session *session) ([]string, error) {
@@ -196,7 +176,7 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	if s.blocking {
 		what = "blocked session"
 	}
-	for _, f := range slices.Concat(s.filters, s.viewFilters) {
+	for _, f := range s.filters {
 		var n int
 		if s.blocking {
 			pairs, err := inspect.Blocked(ctx, session, f)
@@ -230,7 +210,15 @@ func (s *selection) availableAttributes() []inspect.Attribute {
 	return inspect.Attributes()
 }
 
-// columns returns the attributes to show: the selected ones, or else usual.
+// listColumns returns the attributes that a list shows to people.
+func (s *selection) listColumns() []inspect.Attribute {
+	if s.blocking {
+		return s.columns("pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query")
+	}
+	return s.columns("pid", "duration", "granted", "mode", "kind", "relation", "context", "query")
+}
+
+// columns returns the attributes to show: the selected ones, or else the defaults.
 func (s *selection) columns(defaults ...string) []inspect.Attribute {
 	names := defaults
 	if len(s.attributes) > 0 {

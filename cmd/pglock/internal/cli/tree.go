@@ -78,12 +78,12 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 	if named {
 		render.NameKeys(locksOf(snapshot.Locks, snapshot.Pairs))
 	}
-	if s.isEmpty() {
+	if len(s.where) == 0 {
 		return snapshot.Forest(), nil
 	}
 	var pids []int32
 	if s.blocking {
-		pairs, err := inspect.Blocked(ctx, session, s.all()...)
+		pairs, err := inspect.Blocked(ctx, session, s.where...)
 		if err != nil {
 			return nil, err
 		}
@@ -91,7 +91,7 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 			pids = append(pids, p.PID)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, s.all()...)
+		locks, err := inspect.Locks(ctx, session, s.where...)
 		if err != nil {
 			return nil, err
 		}
