@@ -105,7 +105,7 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	fmt.Fprintf(a.Out, "\nThe server runs until Ctrl-C. In another terminal:\n\n")
 	for _, kv := range server.Env(database) {
 		name, value, _ := strings.Cut(kv, "=")
-		fmt.Fprintf(a.Out, "  export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
+		fmt.Fprintf(a.Out, "  export %s=%s\n", name, shellQuote(value))
 	}
 	fmt.Fprintf(a.Out, "\n  pglock run my-lock -- sleep 60 &\n  pglock ls\n")
 	<-ctx.Done()
@@ -236,7 +236,7 @@ func (s *demo) show(who string, args []string) {
 	quoted := make([]string, len(args))
 	for i, arg := range args {
 		if strings.ContainsAny(arg, " ;'\"$") {
-			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+			arg = shellQuote(arg)
 		}
 		quoted[i] = arg
 	}
@@ -246,6 +246,9 @@ func (s *demo) show(who string, args []string) {
 	}
 	s.write(who + line + "\n")
 }
+
+// shellQuote quotes s for a shell.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // command returns a command to run as shown. It uses the shell's own kill: not every
 // machine has the program (on Debian it is in procps).

@@ -238,7 +238,7 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 				}
 				return nil, nil, interrupted
 			case errors.Is(err, pglock.ErrNotAcquired):
-				return nil, nil, &notAcquiredError{err: err, code: r.code, text: render.Holders(err, r.title)}
+				return nil, nil, &notAcquiredError{err: err, code: r.code, text: render.Holders(r.title, err)}
 			}
 			return locker, lock, err
 		}
@@ -259,7 +259,7 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 		case ctx.Err() != nil:
 			return lock, err
 		case errors.Is(err, pglock.ErrNotAcquired):
-			a.logf("waiting: %s", render.Holders(err, r.title))
+			a.logf("waiting: %s", render.Holders(r.title, err))
 		case !errors.Is(err, pglock.ErrUnavailable):
 			return lock, err
 		}

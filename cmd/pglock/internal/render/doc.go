@@ -2,10 +2,10 @@
 // command uses its words, colors and formats, so that a session is described in the same
 // way wherever it is shown.
 //
-//   - Words: SessionName, Session and Holders describe sessions. Duration, Plural, Quote
-//     and Cut format values.
-//   - Views: a Table has a row for each lock, pair or outcome. A Forest shows who waits
-//     for whom.
+//   - Words: SessionName, Session and Holders describe sessions. Duration, Time, Plural,
+//     Quote and Cut format values.
+//   - Views: a Table has a row for each lock or pair. A Forest shows who waits for whom.
+//     An Ending shows what happened to sessions that were canceled or terminated.
 //   - The JSON contract of docs/command.md: Object, WriteObjects and WriteJSON.
 //
 // The package knows no command line and no terminal. Callers pass where to write, the

@@ -22,6 +22,63 @@ func SessionName(s *inspect.Session) string {
 	return fmt.Sprintf("pid %d", s.PID)
 }
 
+// Session describes a session by its name, application and role.
+func Session(s *inspect.Session) string {
+	text := SessionName(s)
+	switch {
+	case s.Prepared != nil:
+	case s.User == "": // not a client backend
+		text += " (" + s.BackendType + ")"
+	case s.Application == "":
+		text += " (user " + s.User + ")"
+	default:
+		text += " (" + Quote(Application(s)) + ", user " + s.User + ")"
+	}
+	return termtext.Line(text)
+}
+
+// Holders describes in a sentence who holds the lock called title, which was not acquired
+// because of err.
+func Holders(title string, err error) string {
+	var e *pglock.Error
+	if !errors.As(err, &e) || len(e.Holders) == 0 {
+		return fmt.Sprintf("lock %s is held by another session", Quote(title))
+	}
+	var holders []string
+	for _, h := range e.Holders {
+		holders = append(holders, holder(h, title))
+	}
+	verb := "is held by"
+	if !e.Holders[0].Granted {
+		verb = "is waited for by"
+	}
+	return fmt.Sprintf("lock %s %s %s", Quote(title), verb, strings.Join(holders, "; "))
+}
+
+// holder describes a holder of the lock called title in the words of Session, with its
+// host and when it began.
+func holder(h pglock.Holder, title string) string {
+	if h.PID == 0 {
+		return "a prepared transaction"
+	}
+	if h.Application == ApplicationName("run", title) {
+		h.Application = "pglock run " + title
+	}
+	h.Application = Cut(h.Application, maxQuoted)
+	return h.String()
+}
+
+// HiddenNotice returns a notice about how to see the activity of count sessions that are
+// hidden from user.
+func HiddenNotice(count int, user string) []string {
+	if count == 0 {
+		return nil
+	}
+	role := `"` + strings.ReplaceAll(user, `"`, `""`) + `"`
+	return []string{fmt.Sprintf("the activity of %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
+		Plural(count, "session", "sessions"), role)}
+}
+
 // applicationText returns a session's application, and its type unless it is a client backend.
 func applicationText(s *inspect.Session) string {
 	text := ""
@@ -69,7 +126,7 @@ func stateText(s *inspect.Session) string {
 		if s.Prepared.PreparedAt.IsZero() {
 			return ""
 		}
-		return "  prepared " + s.Prepared.PreparedAt.Local().Format("2006-01-02 15:04:05")
+		return "  prepared " + Time(s.Prepared.PreparedAt)
 	case s.Hidden:
 		return "  (its activity is hidden from this role)"
 	case s.State == "":
@@ -90,74 +147,6 @@ func stateText(s *inspect.Session) string {
 		}
 	}
 	return text
-}
-
-// Session describes a session by its name, application and role.
-func Session(who *inspect.Session) string {
-	text := SessionName(who)
-	switch {
-	case who.Prepared != nil:
-		return text
-	case who.User == "": // not a client backend
-		return fmt.Sprintf("%s (%s)", text, who.BackendType)
-	case who.Application == "":
-		return fmt.Sprintf("%s (user %s)", text, who.User)
-	}
-	return fmt.Sprintf("%s (%s, user %s)", text, Quote(Application(who)), who.User)
-}
-
-// Holders describes the holders of a lock that was not acquired.
-func Holders(err error, title string) string {
-	var e *pglock.Error
-	if !errors.As(err, &e) || len(e.Holders) == 0 {
-		return fmt.Sprintf("lock %s is held by another session", Quote(title))
-	}
-	var holders []string
-	for _, h := range e.Holders {
-		if h.Application == ApplicationName("run", title) {
-			h.Application = "pglock run " + title
-		}
-		holders = append(holders, Holder(h))
-	}
-	verb := "is held by"
-	if !e.Holders[0].Granted {
-		verb = "is waited for by"
-	}
-	return fmt.Sprintf("lock %s %s %s", Quote(title), verb, strings.Join(holders, "; "))
-}
-
-// Holder describes a holder.
-func Holder(h pglock.Holder) string {
-	if h.PID == 0 {
-		return "a prepared transaction"
-	}
-	parts := []string{fmt.Sprintf("pid %d", h.PID)}
-	if h.Application != "" {
-		parts = append(parts, "application "+Quote(h.Application))
-	}
-	if h.User != "" {
-		parts = append(parts, "user "+h.User)
-	}
-	if h.Client != "" {
-		parts = append(parts, "host "+h.Client)
-	} else {
-		parts = append(parts, "on the server's own host")
-	}
-	if !h.Since.IsZero() {
-		parts = append(parts, "connected since "+h.Since.Format(time.RFC3339))
-	}
-	return strings.Join(parts, ", ")
-}
-
-// HiddenNotice returns a notice about how to see the activity of count sessions that are
-// hidden from user.
-func HiddenNotice(count int, user string) []string {
-	if count == 0 {
-		return nil
-	}
-	role := `"` + strings.ReplaceAll(user, `"`, `""`) + `"`
-	return []string{fmt.Sprintf("the activity of %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
-		Plural(count, "session", "sessions"), role)}
 }
 
 // sessionObject returns the attributes of a session as a JSON object.

@@ -9,10 +9,12 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
+// maxQuoted is how many characters of a text are quoted.
+const maxQuoted = 65
+
 // Quote returns s in quotes, made printable and cut to a readable length.
 func Quote(s string) string {
-	const maxRunes = 65
-	return `"` + termtext.Line(Cut(s, maxRunes)) + `"`
+	return `"` + termtext.Line(Cut(s, maxQuoted)) + `"`
 }
 
 // Cut returns s if it has at most width characters, which must be 1 or more. Otherwise it
@@ -47,3 +49,6 @@ func Duration(d time.Duration) string {
 	}
 	return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
 }
+
+// Time formats t for people, in the local time zone.
+func Time(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

@@ -33,7 +33,7 @@ func human(value any) string {
 	case time.Duration:
 		return Duration(v)
 	case time.Time:
-		return v.Local().Format("2006-01-02 15:04:05")
+		return Time(v)
 	case bool:
 		if v {
 			return "yes"
