@@ -1,5 +1,7 @@
-// Package cli implements the command pglock, with a file for each verb. Verbs return
-// errors; only exit.go maps them to exit codes.
+// Package cli implements the command pglock, with a file for each verb. A verb reads its
+// flags and arguments, and returns errors; only exit.go maps them to exit codes. An app
+// has what all verbs share: streams, environment, connection, terminal and log. Package
+// render has the words and formats of what they show.
 package cli
 
 import (

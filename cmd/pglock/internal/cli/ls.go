@@ -34,8 +34,14 @@ const lsExamples = `  pglock ls
   pglock ls -e 4711
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
+// An lsRequest holds the arguments of pglock ls.
+type lsRequest struct {
+	selection
+	format render.Format
+}
+
 func (a *app) lsCommand() *cobra.Command {
-	var s selection
+	var r lsRequest
 	var watch watchFlag
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd := &cobra.Command{
@@ -46,28 +52,27 @@ func (a *app) lsCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.resolve(a, cmd, args); err != nil {
+			if err := r.resolve(a, cmd, args); err != nil {
 				return err
 			}
-			f := a.format(s.outputOr(output), s.expanded)
-			return a.show(cmd.Context(), "ls", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
-				return s.list(ctx, session, out, f)
-			})
+			r.format = a.format(r.outputOr(output), r.expanded)
+			return a.show(cmd.Context(), "ls", watch, r.draw)
 		},
 	}
 	cmd.Flags().SortFlags = false
-	s.register(cmd.Flags(), "show pairs of a waiting session and one that blocks it")
-	s.registerList(cmd.Flags())
+	r.register(cmd.Flags(), "show pairs of a waiting session and one that blocks it")
+	r.registerList(cmd.Flags())
 	cmd.Flags().VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	watch.register(cmd.Flags())
 	return cmd
 }
 
-// list writes the selected locks or pairs, and returns notices for stderr.
-func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f render.Format) ([]string, error) {
-	t := &render.Table{Columns: s.listColumns(), Format: f}
-	if f.IsMachine() && !s.explicitColumns {
-		t.Columns = s.availableAttributes() // even if a config file has defaults
+// draw writes the selected locks or pairs, and returns notices for stderr.
+func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+	f := r.format
+	t := &render.Table{Columns: r.listColumns(), Format: f}
+	if f.IsMachine() && !r.explicitColumns {
+		t.Columns = r.availableAttributes() // even if a config file has defaults
 	}
 	hidden := map[int32]bool{}
 	hide := func(s *inspect.Session) {
@@ -76,47 +81,47 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 		}
 	}
 	count, what := 0, "locks"
-	if s.blocking {
+	if r.blocking {
 		what = "pairs"
-		pairs, err := inspect.Blocked(ctx, session, s.where...)
+		pairs, err := inspect.Blocked(ctx, session, r.where...)
 		if err != nil {
 			return nil, err
 		}
 		if !f.IsMachine() {
-			render.NameKeys(locksOf(nil, pairs))
+			render.NameKeys(nil, pairs)
 		}
 		count = len(pairs)
-		for i := range s.shown(count) {
+		for i := range r.shown(count) {
 			p := &pairs[i]
 			t.AddPair(p)
 			hide(p.Session)
 			hide(p.Blocking)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, s.where...)
+		locks, err := inspect.Locks(ctx, session, r.where...)
 		if err != nil {
 			return nil, err
 		}
-		if len(s.where) == 0 {
+		if len(r.where) == 0 {
 			locks = omitOwnTransactionIDs(locks)
 		}
 		slices.SortStableFunc(locks, byUrgency)
 		if !f.IsMachine() {
-			render.NameKeys(locksOf(locks, nil))
+			render.NameKeys(locks, nil)
 		}
 		count = len(locks)
-		for i := range s.shown(count) {
+		for i := range r.shown(count) {
 			l := &locks[i]
 			t.AddLock(l)
 			hide(l.Session)
 		}
 	}
 	notices := render.HiddenNotice(len(hidden), session.user)
-	if n := s.shown(count); n < count {
+	if n := r.shown(count); n < count {
 		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, count, what))
 	}
 	if count == 0 {
-		lines, err := s.unmatched(ctx, session)
+		lines, err := r.unmatched(ctx, session)
 		if err != nil {
 			return nil, err
 		}
@@ -130,9 +135,9 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 }
 
 // shown returns how many of n rows the limit allows.
-func (s *selection) shown(n int) int {
-	if s.limit > 0 {
-		n = min(n, int(s.limit))
+func (r *lsRequest) shown(n int) int {
+	if r.limit > 0 {
+		n = min(n, int(r.limit))
 	}
 	return n
 }
@@ -171,19 +176,4 @@ func byUrgency(a, b inspect.Lock) int {
 		cmp.Compare(a.Target(), b.Target()),
 		cmp.Compare(a.Mode, b.Mode),
 	)
-}
-
-// locksOf returns all locks in locks and pairs.
-func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
-	var all []*inspect.Lock
-	for i := range locks {
-		all = append(all, &locks[i])
-	}
-	for _, p := range pairs {
-		all = append(all, p.Lock)
-		if p.Held != nil {
-			all = append(all, p.Held)
-		}
-	}
-	return all
 }

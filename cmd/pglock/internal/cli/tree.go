@@ -25,8 +25,15 @@ const treeExamples = `  pglock tree
   pglock tree --watch
   pglock tree -f 'wait_duration > 1min' -o json | jq '.[].pid'`
 
+// A treeRequest holds the arguments of pglock tree.
+type treeRequest struct {
+	selection
+	json  bool
+	style render.Forest
+}
+
 func (a *app) treeCommand() *cobra.Command {
-	var s selection
+	var r treeRequest
 	var ascii bool
 	var watch watchFlag
 	output := outputFlag{choices: []string{"tree", "json"}, value: "tree"}
@@ -38,52 +45,56 @@ func (a *app) treeCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.resolve(a, cmd, args); err != nil {
+			if err := r.resolve(a, cmd, args); err != nil {
 				return err
 			}
-			format := s.outputOr(output)
-			style := render.Forest{
+			r.json = r.outputOr(output) == "json"
+			r.style = render.Forest{
 				Width: a.width(),
 				Color: a.useColor(),
 				ASCII: ascii || !a.useUnicode(),
-				Extra: s.columns(),
+				Extra: r.columns(),
 			}
-			return a.show(cmd.Context(), "tree", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
-				forest, err := s.forest(ctx, session, format != "json")
-				if err != nil {
-					return nil, err
-				}
-				if format == "json" {
-					return hiddenInForest(session, forest), render.WriteForestJSON(out, forest)
-				}
-				return hiddenInForest(session, forest), style.Write(out, forest)
-			})
+			return a.show(cmd.Context(), "tree", watch, r.draw)
 		},
 	}
 	cmd.Flags().SortFlags = false
-	s.register(cmd.Flags(), "filter pairs of a waiting session and one that blocks it")
-	cmd.Flags().VarP(&s.attributes, "attribute", "a", "also show this `attribute` of each session; repeat or separate with commas")
+	r.register(cmd.Flags(), "filter pairs of a waiting session and one that blocks it")
+	cmd.Flags().VarP(&r.attributes, "attribute", "a", "also show this `attribute` of each session; repeat or separate with commas")
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
 	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw with ASCII characters")
 	watch.register(cmd.Flags())
 	return cmd
 }
 
-// forest reads the selected trees. With named, it adds the known names of advisory locks.
-func (s *selection) forest(ctx context.Context, session *session, named bool) ([]*inspect.Tree, error) {
+// draw writes the selected trees, and returns notices for stderr.
+func (r *treeRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+	trees, err := r.read(ctx, session)
+	if err != nil {
+		return nil, err
+	}
+	notices := hiddenInTrees(session, trees)
+	if r.json {
+		return notices, render.WriteForestJSON(out, trees)
+	}
+	return notices, r.style.Write(out, trees)
+}
+
+// read reads the selected trees. For people, it adds the known names of advisory locks.
+func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tree, error) {
 	snapshot, err := inspect.Take(ctx, session)
 	if err != nil {
 		return nil, err
 	}
-	if named {
-		render.NameKeys(locksOf(snapshot.Locks, snapshot.Pairs))
+	if !r.json {
+		render.NameKeys(snapshot.Locks, snapshot.Pairs)
 	}
-	if len(s.where) == 0 {
+	if len(r.where) == 0 {
 		return snapshot.Forest(), nil
 	}
 	var pids []int32
-	if s.blocking {
-		pairs, err := inspect.Blocked(ctx, session, s.where...)
+	if r.blocking {
+		pairs, err := inspect.Blocked(ctx, session, r.where...)
 		if err != nil {
 			return nil, err
 		}
@@ -91,7 +102,7 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 			pids = append(pids, p.PID)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, s.where...)
+		locks, err := inspect.Locks(ctx, session, r.where...)
 		if err != nil {
 			return nil, err
 		}
@@ -108,8 +119,8 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 	return snapshot.Forest(pids...), nil
 }
 
-// hiddenInForest returns a notice if the activity of sessions in the trees is hidden.
-func hiddenInForest(s *session, forest []*inspect.Tree) []string {
+// hiddenInTrees returns a notice if the activity of sessions in the trees is hidden.
+func hiddenInTrees(s *session, trees []*inspect.Tree) []string {
 	hidden := map[int32]bool{}
 	var visit func(t *inspect.Tree)
 	visit = func(t *inspect.Tree) {
@@ -120,7 +131,7 @@ func hiddenInForest(s *session, forest []*inspect.Tree) []string {
 			visit(b)
 		}
 	}
-	for _, t := range forest {
+	for _, t := range trees {
 		visit(t)
 	}
 	return render.HiddenNotice(len(hidden), s.user)

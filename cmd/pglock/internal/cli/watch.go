@@ -57,7 +57,7 @@ func (f *watchFlag) fromArgs(args []string) []string {
 	})
 }
 
-// A drawing writes the output of a verb once, and returns notices for stderr.
+// A drawFunc writes the output of a verb once, and returns notices for stderr.
 type drawFunc func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
 
 // show draws once, or repeatedly with --watch.

@@ -50,9 +50,19 @@ func Application(s *inspect.Session) string {
 
 // NameKeys sets the names of advisory locks that a pglock run holds or waits for and
 // has published, if the name maps to the key.
-func NameKeys(locks []*inspect.Lock) {
+func NameKeys(locks []inspect.Lock, pairs []inspect.Pair) {
+	var all []*inspect.Lock
+	for i := range locks {
+		all = append(all, &locks[i])
+	}
+	for _, p := range pairs {
+		all = append(all, p.Lock)
+		if p.Held != nil {
+			all = append(all, p.Held)
+		}
+	}
 	names := map[pglock.Key]pglock.Key{}
-	for _, l := range locks {
+	for _, l := range all {
 		if !l.HasKey || l.Key.IsPair() {
 			continue
 		}
@@ -63,7 +73,7 @@ func NameKeys(locks []*inspect.Lock) {
 			}
 		}
 	}
-	for _, l := range locks {
+	for _, l := range all {
 		if key, ok := names[l.Key]; ok && l.HasKey {
 			l.Key = key
 		}
