@@ -54,8 +54,8 @@ const terminateExamples = `  pglock terminate 4711
   pglock terminate --blocking 4712
   pglock terminate --blocking --on orders -f 'blocking_state = idle in transaction' -y --wait 10s`
 
-// An end is one run of cancel or terminate.
-type end struct {
+// An endRequest holds the arguments of cancel or terminate, and what one run needs.
+type endRequest struct {
 	*app
 	selection
 	terminate  bool
@@ -72,7 +72,7 @@ type end struct {
 }
 
 func (a *app) cancelCommand() *cobra.Command {
-	return a.endCommand(&end{app: a}, &cobra.Command{
+	return a.endCommand(&endRequest{app: a}, &cobra.Command{
 		Use:     "cancel [FLAG...] [PID...]",
 		Short:   "Cancel statements of sessions with locks",
 		Long:    cancelHelp,
@@ -81,7 +81,7 @@ func (a *app) cancelCommand() *cobra.Command {
 }
 
 func (a *app) terminateCommand() *cobra.Command {
-	e := &end{app: a, terminate: true, wait: durationFlag{min: time.Millisecond, what: "must be longer than 0"}}
+	e := &endRequest{app: a, terminate: true, wait: durationFlag{min: time.Millisecond, what: "must be longer than 0"}}
 	cmd := a.endCommand(e, &cobra.Command{
 		Use:     "terminate [FLAG...] [PID...]",
 		Short:   "Terminate sessions with locks",
@@ -92,7 +92,7 @@ func (a *app) terminateCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
+func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd.DisableFlagsInUseLine = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -129,7 +129,8 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-func (e *end) run(ctx context.Context) error {
+// run finds the sessions, asks for confirmation, ends them, and reports the outcomes.
+func (e *endRequest) run(ctx context.Context) error {
 	victims, spared, err := e.find(ctx)
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ func (e *end) run(ctx context.Context) error {
 		return err
 	}
 	e.ending = render.Ending{Terminate: e.terminate, DryRun: e.dryRun, Wait: e.wait.set, Behind: behind}
-	outcomes, err := e.end(ctx, victims, inspect.DryRun())
+	outcomes, err := e.signal(ctx, victims, inspect.DryRun())
 	if err != nil {
 		return err
 	}
@@ -153,7 +154,7 @@ func (e *end) run(ctx context.Context) error {
 		return e.report(append(outcomes, spared...))
 	case e.confirmed:
 		outcomes = spared
-	case slices.ContainsFunc(outcomes, wasSignalled):
+	case slices.ContainsFunc(outcomes, wasSignaled):
 		outcomes = append(outcomes, spared...)
 		if err := e.confirm(outcomes); err != nil {
 			return err
@@ -169,7 +170,7 @@ func (e *end) run(ctx context.Context) error {
 	if e.wait.set {
 		opts = append(opts, inspect.WaitGone(e.wait.value))
 	}
-	done, err := e.end(ctx, victims, opts...)
+	done, err := e.signal(ctx, victims, opts...)
 	if reportErr := e.report(append(done, outcomes...)); err == nil {
 		err = reportErr
 	}
@@ -178,7 +179,7 @@ func (e *end) run(ctx context.Context) error {
 
 // find returns the selected sessions. spared are those that only wait ahead in a lock
 // queue, and go on when the others are gone.
-func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
+func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
 		pairs, err := inspect.Blocked(ctx, e.session, e.where...)
 		if err != nil {
@@ -223,7 +224,7 @@ func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) 
 
 // recheck returns the sessions to signal that still match after the answer, which may
 // have come late. It adds no session. The outcomes are those of all other sessions.
-func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
+func (e *endRequest) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
 	now, _, err := e.find(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -235,7 +236,7 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 			return v.PID == o.Victim.PID && v.BackendStart.Equal(o.Victim.BackendStart)
 		})
 		switch {
-		case !wasSignalled(o):
+		case !wasSignaled(o):
 			others = append(others, o)
 		case i < 0:
 			o.Status, o.Reason = render.Spared, "it is gone or no longer matches"
@@ -251,7 +252,8 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 	return victims, others, nil
 }
 
-func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
+// signal cancels or terminates sessions.
+func (e *endRequest) signal(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
 	opts = append(opts, inspect.Allow(e.allow.value...))
 	if e.terminate {
 		return inspect.Terminate(ctx, e.session, victims, opts...)
@@ -259,10 +261,11 @@ func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect
 	return inspect.Cancel(ctx, e.session, victims, opts...)
 }
 
-func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
+// wasSignaled reports whether a session was signaled or, in a dry run, would be.
+func wasSignaled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
 
 // waitersBehind returns how many sessions wait behind each session, by SessionName.
-func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
+func (e *endRequest) waitersBehind(ctx context.Context) (map[string]int, error) {
 	pairs, err := inspect.Blocked(ctx, e.session)
 	if err != nil {
 		return nil, err
@@ -282,7 +285,7 @@ func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 }
 
 // confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
-func (e *end) confirm(outcomes []inspect.Outcome) error {
+func (e *endRequest) confirm(outcomes []inspect.Outcome) error {
 	in, out, err := e.terminal()
 	if err != nil {
 		return &usageError{text: "no terminal to ask for confirmation: use -y or --dry-run"}
@@ -297,18 +300,17 @@ func (e *end) confirm(outcomes []inspect.Outcome) error {
 	}
 	count := 0
 	for _, o := range outcomes {
-		if wasSignalled(o) {
+		if wasSignaled(o) {
 			count++
 		} else {
 			fmt.Fprintln(out, proposed.Explain(o))
 		}
 	}
-	verb := "Cancel the statements of %s? [y/N] "
-	who := render.Plural(count, "session", "sessions")
+	question := "Cancel the statements of %s? [y/N] "
 	if e.terminate {
-		verb = "Terminate %s? [y/N] "
+		question = "Terminate %s? [y/N] "
 	}
-	fmt.Fprintf(out, verb, who)
+	fmt.Fprintf(out, question, render.Plural(count, "session", "sessions"))
 	answer, err := readLine(in)
 	if err != nil {
 		fmt.Fprintln(out)
@@ -338,7 +340,7 @@ func readLine(in io.Reader) (string, error) {
 }
 
 // report writes the outcomes to stdout, and to stderr why some sessions were not ended.
-func (e *end) report(outcomes []inspect.Outcome) error {
+func (e *endRequest) report(outcomes []inspect.Outcome) error {
 	var out bytes.Buffer
 	if len(outcomes) > 0 || e.format.IsMachine() {
 		if err := e.ending.Write(&out, outcomes, e.format); err != nil {
@@ -374,7 +376,7 @@ func (e *end) report(outcomes []inspect.Outcome) error {
 }
 
 // missing returns the given PIDs whose sessions have no matching lock.
-func (e *end) missing(outcomes []inspect.Outcome) []int32 {
+func (e *endRequest) missing(outcomes []inspect.Outcome) []int32 {
 	if e.blocking {
 		return nil
 	}

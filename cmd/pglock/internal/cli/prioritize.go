@@ -252,20 +252,20 @@ func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.
 
 // prioritizedEnv returns the environment of the command.
 func prioritizedEnv(env []string, r prioritizeRequest) []string {
-	var child []string
+	var vars []string
 	options := ""
 	for _, kv := range env {
 		if value, ok := strings.CutPrefix(kv, "PGOPTIONS="); ok && r.lockTimeout > 0 {
 			options = value + " " // the last one counts, as for os/exec
 		} else if !strings.HasPrefix(kv, "PGAPPNAME=") {
-			child = append(child, kv)
+			vars = append(vars, kv)
 		}
 	}
 	if r.lockTimeout > 0 {
 		ms := (r.lockTimeout + time.Millisecond - 1).Milliseconds()
-		child = append(child, fmt.Sprintf("PGOPTIONS=%s-c lock_timeout=%dms", options, ms))
+		vars = append(vars, fmt.Sprintf("PGOPTIONS=%s-c lock_timeout=%dms", options, ms))
 	}
-	return append(child, "PGAPPNAME="+r.tag)
+	return append(vars, "PGAPPNAME="+r.tag)
 }
 
 // A checkedSource opens sessions for the watcher. It runs the filters once, so that an

@@ -292,17 +292,17 @@ func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 
 // runEnv returns the environment of the command.
 func runEnv(env []string, key pglock.Key) []string {
-	var child []string
+	var vars []string
 	for _, kv := range env {
 		// Drop the variables of an outer pglock run.
 		if !strings.HasPrefix(kv, "PGLOCK_NAME=") && !strings.HasPrefix(kv, "PGLOCK_KEY=") {
-			child = append(child, kv)
+			vars = append(vars, kv)
 		}
 	}
 	if name, ok := key.Name(); ok {
-		child = append(child, "PGLOCK_NAME="+name)
+		vars = append(vars, "PGLOCK_NAME="+name)
 	}
-	return append(child, "PGLOCK_KEY="+keyText(key))
+	return append(vars, "PGLOCK_KEY="+keyText(key))
 }
 
 // maxCommentBytes is how many bytes of an encoded name a comment holds. By default the

@@ -15,8 +15,8 @@ func FindAttribute(attributes []inspect.Attribute, name string) (inspect.Attribu
 	return attributes[i], true
 }
 
-// SessionAttributes returns the attributes of sessions.
-func SessionAttributes() []inspect.Attribute {
+// sessionAttributes returns the attributes of sessions.
+func sessionAttributes() []inspect.Attribute {
 	var attributes []inspect.Attribute
 	pairs := inspect.PairAttributes()
 	for _, a := range inspect.Attributes() {

@@ -82,11 +82,11 @@ func (e Ending) Write(out io.Writer, outcomes []inspect.Outcome, f Format) error
 	}
 	t := &Table{Format: f}
 	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
-		a, _ := FindAttribute(SessionAttributes(), name)
+		a, _ := FindAttribute(sessionAttributes(), name)
 		t.Columns = append(t.Columns, a)
 	}
 	if f.IsMachine() {
-		t.Columns = SessionAttributes()
+		t.Columns = sessionAttributes()
 	}
 	query := len(t.Columns) - 1
 	t.Columns = slices.Insert(t.Columns, query, inspect.Attribute{Name: "blocks"})

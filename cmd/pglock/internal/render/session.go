@@ -152,7 +152,7 @@ func stateText(s *inspect.Session) string {
 // sessionObject returns the attributes of a session as a JSON object.
 func sessionObject(s *inspect.Session) Object {
 	var o Object
-	for _, a := range SessionAttributes() {
+	for _, a := range sessionAttributes() {
 		o.Add(a.Name, a.Value(&inspect.Lock{Session: s}))
 	}
 	return o
