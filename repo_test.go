@@ -60,6 +60,8 @@ func TestImports(t *testing.T) {
 		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
 		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":         {root, root + "/driver", root + "/internal/handshake"},
+
+		"cmd/pglock/internal/render": {root, root + "/inspect", root + "/internal/termtext"},
 	}
 	seen := map[string]bool{}
 	goFiles(t, func(path string) {
@@ -78,6 +80,9 @@ func TestImports(t *testing.T) {
 			}
 			first, _, _ := strings.Cut(imported, "/")
 			allowed, listed := may[dir]
+			if imported == "os" && dir == "cmd/pglock/internal/render" {
+				t.Errorf("%s imports os: callers pass where to write", path)
+			}
 			if listed && imported == "testing" && dir != "pglocktest" {
 				t.Errorf("%s imports testing, whose flags would be in its users' programs", path)
 			}

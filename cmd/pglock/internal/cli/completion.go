@@ -12,8 +12,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 const completionHelp = `Prints a script that completes verbs, flags and their values: the fields and operators
@@ -41,7 +43,7 @@ func (a *app) completionCommand() *cobra.Command {
 				return usagef(cmd, "no shell given: the shells are %s", strings.Join(shells, ", "))
 			}
 			if !slices.Contains(shells, args[0]) {
-				return usagef(cmd, "unknown shell %s: the shells are %s", quoted(args[0]), strings.Join(shells, ", "))
+				return usagef(cmd, "unknown shell %s: the shells are %s", render.Quote(args[0]), strings.Join(shells, ", "))
 			}
 			script, err := completionScript(cmd.Root(), args[0])
 			if err != nil {
@@ -112,9 +114,9 @@ func (a *app) complete(root *cobra.Command) {
 		for name, complete := range map[string]cobra.CompletionFunc{
 			"filter":    completeFilter,
 			"attribute": completeAttributes,
-			"output":    completeOutput,
+			"output":    completeChoices("output"),
 			"config":    a.completeView,
-			"allow":     cobra.FixedCompletions(allowChoices(), alone),
+			"allow":     completeChoices("allow"),
 			"on":        cobra.NoFileCompletions,
 			"limit":     cobra.NoFileCompletions,
 			"watch":     cobra.FixedCompletions([]string{"1s", "2s", "5s", "10s"}, alone),
@@ -124,7 +126,7 @@ func (a *app) complete(root *cobra.Command) {
 			"pg-locks":  cobra.NoFileCompletions,
 		} {
 			if cmd.Flags().Lookup(name) != nil {
-				_ = cmd.RegisterFlagCompletionFunc(name, complete) // an error means that it is registered already
+				_ = cmd.RegisterFlagCompletionFunc(name, complete)
 			}
 		}
 		switch {
@@ -227,11 +229,15 @@ func completeAttributes(cmd *cobra.Command, _ []string, word string) ([]string, 
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }
 
-func completeOutput(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if f, ok := cmd.Flags().Lookup("output").Value.(*outputFlag); ok {
-		return f.choices, cobra.ShellCompDirectiveNoFileComp
+// completeChoices completes a flag that has a few values.
+func completeChoices(flag string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		f, ok := cmd.Flags().Lookup(flag).Value.(interface{ names() []string })
+		if !ok {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return f.names(), cobra.ShellCompDirectiveNoFileComp
 	}
-	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completionFile returns the config file, or an empty one if there is an error.
@@ -246,7 +252,7 @@ func (a *app) completionFile() *config.Config {
 func (a *app) completeView(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	var choices []string
 	for _, v := range a.completionFile().Views {
-		choices = append(choices, fmt.Sprintf("%s\t%s", v.Name, printable(v.Description)))
+		choices = append(choices, fmt.Sprintf("%s\t%s", v.Name, termtext.Line(v.Description)))
 	}
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }
@@ -254,7 +260,7 @@ func (a *app) completeView(*cobra.Command, []string, string) ([]string, cobra.Sh
 func (a *app) completeDatabase(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	var choices []string
 	for _, d := range a.completionFile().Databases {
-		choices = append(choices, fmt.Sprintf("%s\t%s", d.Name, printable(redacted(d))))
+		choices = append(choices, fmt.Sprintf("%s\t%s", d.Name, termtext.Line(redacted(d))))
 	}
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }

@@ -12,8 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/internal/redact"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 const configHelp = `Prints the settings in effect and where each comes from: the config file, the
@@ -49,7 +51,7 @@ func (a *app) configCommand() *cobra.Command {
 				return err
 			}
 			if output.value == "json" {
-				return printJSON(a.Out, report)
+				return render.WriteJSON(a.Out, report)
 			}
 			return report.write(a.Out)
 		},
@@ -107,9 +109,9 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 		if from == "" {
 			from = builtIn
 		}
-		r.Settings = append(r.Settings, configSetting{name, printable(value), printable(from)})
+		r.Settings = append(r.Settings, configSetting{name, termtext.Line(value), termtext.Line(from)})
 	}
-	target, err := a.connection.Target(a.lookup, applicationName("config", ""))
+	target, err := a.connection.Target(a.lookup, render.ApplicationName("config", ""))
 	if err != nil {
 		return nil, err
 	}
@@ -127,15 +129,12 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 
 	var filters []string
 	for _, f := range s.filters {
-		filters = append(filters, f.String())
+		if !strings.HasPrefix(f.String(), "on ") { // a view's tables, listed below
+			filters = append(filters, f.String())
+		}
 	}
 	tables := []string(s.tables)
 	if v := a.config.view; v != nil {
-		for _, f := range v.Filters() {
-			if !strings.HasPrefix(f.String(), "on ") {
-				filters = append(filters, f.String())
-			}
-		}
 		tables = append(tables, v.Tables...)
 	}
 	if len(filters) > 0 {
@@ -144,12 +143,8 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 	if len(tables) > 0 {
 		add("tables", strings.Join(tables, ", "), s.origins["tables"])
 	}
-	defaults := defaultColumns
-	if s.blocking {
-		defaults = defaultPairColumns
-	}
 	var columns []string
-	for _, c := range s.columns(defaults...) {
+	for _, c := range s.listColumns() {
 		columns = append(columns, c.Name)
 	}
 	add("blocking", strconv.FormatBool(s.blocking), s.origins["blocking"])
@@ -165,10 +160,10 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 		add("yes", "true", s.origins["yes"])
 	}
 	for _, d := range file.Databases {
-		r.Databases = append(r.Databases, configDatabase{d.Name, printable(redacted(d)), d.Line})
+		r.Databases = append(r.Databases, configDatabase{d.Name, termtext.Line(redacted(d)), d.Line})
 	}
 	for _, v := range file.Views {
-		r.Views = append(r.Views, configView{v.Name, printable(v.Description), v.Line})
+		r.Views = append(r.Views, configView{v.Name, termtext.Line(v.Description), v.Line})
 	}
 	return r, nil
 }
@@ -231,9 +226,9 @@ func quoteIfNeeded(s string) string {
 
 func (r *configReport) write(out io.Writer) error {
 	if r.File != nil {
-		fmt.Fprintf(out, "config file: %s (%s)\n", printable(*r.File), r.From)
+		fmt.Fprintf(out, "config file: %s (%s)\n", termtext.Line(*r.File), r.From)
 	} else {
-		fmt.Fprintf(out, "config file: none; looked for %s\n", printable(strings.Join(r.Looked, ", ")))
+		fmt.Fprintf(out, "config file: none; looked for %s\n", termtext.Line(strings.Join(r.Looked, ", ")))
 	}
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t)

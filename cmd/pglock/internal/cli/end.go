@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -53,24 +54,25 @@ const terminateExamples = `  pglock terminate 4711
   pglock terminate --blocking 4712
   pglock terminate --blocking --on orders -f 'blocking_state = idle in transaction' -y --wait 10s`
 
-// An end is one run of cancel or terminate.
-type end struct {
+// An endRequest holds the arguments of cancel or terminate, and what one run needs.
+type endRequest struct {
 	*app
 	selection
 	terminate  bool
 	everything bool
 	confirmed  bool
 	dryRun     bool
-	allow      allowFlag
+	allow      kindFlag[inspect.Protected]
 	wait       durationFlag
-	format     format
+	format     render.Format
 
 	session *session
+	ending  render.Ending
 	hints   []string // why no session matches, if known
 }
 
 func (a *app) cancelCommand() *cobra.Command {
-	return a.endCommand(&end{app: a}, &cobra.Command{
+	return a.endCommand(&endRequest{app: a}, &cobra.Command{
 		Use:     "cancel [FLAG...] [PID...]",
 		Short:   "Cancel statements of sessions with locks",
 		Long:    cancelHelp,
@@ -79,7 +81,7 @@ func (a *app) cancelCommand() *cobra.Command {
 }
 
 func (a *app) terminateCommand() *cobra.Command {
-	e := &end{app: a, terminate: true, wait: durationFlag{min: time.Millisecond, what: "must be longer than 0"}}
+	e := &endRequest{app: a, terminate: true, wait: durationFlag{min: time.Millisecond, what: "must be longer than 0"}}
 	cmd := a.endCommand(e, &cobra.Command{
 		Use:     "terminate [FLAG...] [PID...]",
 		Short:   "Terminate sessions with locks",
@@ -90,7 +92,7 @@ func (a *app) terminateCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
+func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd.DisableFlagsInUseLine = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -99,9 +101,9 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 		}
 		e.confirmed = e.confirmed || e.yes
 		switch {
-		case e.isEmpty() && !e.everything:
+		case len(e.where) == 0 && !e.everything:
 			return usagef(cmd, "no sessions selected: give PIDs, -f, --on or --all")
-		case !e.isEmpty() && e.everything:
+		case len(e.where) > 0 && e.everything:
 			return usagef(cmd, "--all cannot be combined with PIDs, -f, --on or a view's filters")
 		case !e.confirmed && !e.dryRun && !a.canAsk():
 			return usagef(cmd, "no terminal to ask for confirmation: use -y or --dry-run")
@@ -120,16 +122,15 @@ func (a *app) endCommand(e *end, cmd *cobra.Command) *cobra.Command {
 	flags.BoolVar(&e.everything, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
 	flags.BoolVarP(&e.confirmed, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
-	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+strings.Join(allowChoices(), ", "))
+	e.allow.choices = []inspect.Protected{inspect.Autovacuum, inspect.WALSenders, inspect.Background, inspect.Ourselves}
+	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+e.allow.usage())
 	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each attribute on its own line")
 	flags.VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	return cmd
 }
 
-// canAsk reports whether there is a terminal to ask at.
-func (a *app) canAsk() bool { return isTerminal(a.In) || isTerminal(a.Err) }
-
-func (e *end) run(ctx context.Context) error {
+// run finds the sessions, asks for confirmation, ends them, and reports the outcomes.
+func (e *endRequest) run(ctx context.Context) error {
 	victims, spared, err := e.find(ctx)
 	if err != nil {
 		return err
@@ -139,22 +140,23 @@ func (e *end) run(ctx context.Context) error {
 			return err
 		}
 	}
-	waitersBehind, err := e.waitersBehind(ctx)
+	behind, err := e.waitersBehind(ctx)
 	if err != nil {
 		return err
 	}
-	outcomes, err := e.end(ctx, victims, inspect.DryRun())
+	e.ending = render.Ending{Terminate: e.terminate, DryRun: e.dryRun, Wait: e.wait.set, Behind: behind}
+	outcomes, err := e.signal(ctx, victims, inspect.DryRun())
 	if err != nil {
 		return err
 	}
 	switch {
 	case e.dryRun:
-		return e.report(append(outcomes, spared...), waitersBehind)
+		return e.report(append(outcomes, spared...))
 	case e.confirmed:
 		outcomes = spared
-	case slices.ContainsFunc(outcomes, wasSignalled):
+	case slices.ContainsFunc(outcomes, wasSignaled):
 		outcomes = append(outcomes, spared...)
-		if err := e.confirm(outcomes, waitersBehind); err != nil {
+		if err := e.confirm(outcomes); err != nil {
 			return err
 		}
 		if victims, outcomes, err = e.recheck(ctx, outcomes); err != nil {
@@ -162,14 +164,14 @@ func (e *end) run(ctx context.Context) error {
 		}
 	default:
 		// Nothing was confirmed, so end no session, even if one could be ended by now.
-		return e.report(append(outcomes, spared...), waitersBehind)
+		return e.report(append(outcomes, spared...))
 	}
 	var opts []inspect.EndOption
 	if e.wait.set {
 		opts = append(opts, inspect.WaitGone(e.wait.value))
 	}
-	done, err := e.end(ctx, victims, opts...)
-	if reportErr := e.report(append(done, outcomes...), waitersBehind); err == nil {
+	done, err := e.signal(ctx, victims, opts...)
+	if reportErr := e.report(append(done, outcomes...)); err == nil {
 		err = reportErr
 	}
 	return err
@@ -177,9 +179,9 @@ func (e *end) run(ctx context.Context) error {
 
 // find returns the selected sessions. spared are those that only wait ahead in a lock
 // queue, and go on when the others are gone.
-func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
+func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
-		pairs, err := inspect.Blocked(ctx, e.session, e.all()...)
+		pairs, err := inspect.Blocked(ctx, e.session, e.where...)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -189,12 +191,12 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 			if ahead == nil {
 				return false
 			}
-			spared = append(spared, inspect.Outcome{Victim: v, Status: statusSpared, Reason: fmt.Sprintf(
-				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", sessionName(ahead))})
+			spared = append(spared, inspect.Outcome{Victim: v, Status: render.Spared, Reason: fmt.Sprintf(
+				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", render.SessionName(ahead))})
 			return true
 		}), spared, nil
 	}
-	locks, err := inspect.Locks(ctx, e.session, e.all()...)
+	locks, err := inspect.Locks(ctx, e.session, e.where...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -222,7 +224,7 @@ func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) 
 
 // recheck returns the sessions to signal that still match after the answer, which may
 // have come late. It adds no session. The outcomes are those of all other sessions.
-func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
+func (e *endRequest) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.Victim, []inspect.Outcome, error) {
 	now, _, err := e.find(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -234,10 +236,10 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 			return v.PID == o.Victim.PID && v.BackendStart.Equal(o.Victim.BackendStart)
 		})
 		switch {
-		case !wasSignalled(o):
+		case !wasSignaled(o):
 			others = append(others, o)
 		case i < 0:
-			o.Status, o.Reason = statusSpared, "it is gone or no longer matches"
+			o.Status, o.Reason = render.Spared, "it is gone or no longer matches"
 			others = append(others, o)
 		case o.Victim.BackendStart.IsZero():
 			// Its start time is hidden. What was seen of it before proves whether it
@@ -250,22 +252,20 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 	return victims, others, nil
 }
 
-// statusSpared is the status of a session that need not be ended, or that no longer
-// matched when the answer came.
-const statusSpared inspect.Status = "spared"
-
-func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
-	opts = append(opts, inspect.Allow(e.allow...))
+// signal cancels or terminates sessions.
+func (e *endRequest) signal(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
+	opts = append(opts, inspect.Allow(e.allow.value...))
 	if e.terminate {
 		return inspect.Terminate(ctx, e.session, victims, opts...)
 	}
 	return inspect.Cancel(ctx, e.session, victims, opts...)
 }
 
-func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
+// wasSignaled reports whether a session was signaled or, in a dry run, would be.
+func wasSignaled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
 
-// waitersBehind returns how many sessions wait behind each session, by sessionName.
-func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
+// waitersBehind returns how many sessions wait behind each session, by SessionName.
+func (e *endRequest) waitersBehind(ctx context.Context) (map[string]int, error) {
 	pairs, err := inspect.Blocked(ctx, e.session)
 	if err != nil {
 		return nil, err
@@ -273,7 +273,7 @@ func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 	waitersBehind := map[string]int{}
 	var visit func(t *inspect.Tree)
 	visit = func(t *inspect.Tree) {
-		waitersBehind[sessionName(t.Session)] = t.Behind
+		waitersBehind[render.SessionName(t.Session)] = t.Behind
 		for _, b := range t.Blocked {
 			visit(b)
 		}
@@ -285,7 +285,7 @@ func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 }
 
 // confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
-func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
+func (e *endRequest) confirm(outcomes []inspect.Outcome) error {
 	in, out, err := e.terminal()
 	if err != nil {
 		return &usageError{text: "no terminal to ask for confirmation: use -y or --dry-run"}
@@ -293,23 +293,24 @@ func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) 
 	shown := *e.app
 	shown.Out = out
 	f := shown.format("table", e.expanded)
-	if err := e.table(outcomes, waitersBehind, f, true).write(out, f); err != nil {
+	proposed := e.ending
+	proposed.DryRun = true
+	if err := proposed.Write(out, outcomes, f); err != nil {
 		return err
 	}
 	count := 0
 	for _, o := range outcomes {
-		if wasSignalled(o) {
+		if wasSignaled(o) {
 			count++
 		} else {
-			fmt.Fprintln(out, e.explain(o, true))
+			fmt.Fprintln(out, proposed.Explain(o))
 		}
 	}
-	verb := "Cancel the statements of %s? [y/N] "
-	who := plural(count, "session", "sessions")
+	question := "Cancel the statements of %s? [y/N] "
 	if e.terminate {
-		verb = "Terminate %s? [y/N] "
+		question = "Terminate %s? [y/N] "
 	}
-	fmt.Fprintf(out, verb, who)
+	fmt.Fprintf(out, question, render.Plural(count, "session", "sessions"))
 	answer, err := readLine(in)
 	if err != nil {
 		fmt.Fprintln(out)
@@ -339,15 +340,10 @@ func readLine(in io.Reader) (string, error) {
 }
 
 // report writes the outcomes to stdout, and to stderr why some sessions were not ended.
-func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) error {
+func (e *endRequest) report(outcomes []inspect.Outcome) error {
 	var out bytes.Buffer
-	switch {
-	case e.format.name == "json":
-		if err := e.writeJSON(&out, outcomes, waitersBehind); err != nil {
-			return err
-		}
-	case len(outcomes) > 0 || e.format.isMachine():
-		if err := e.table(outcomes, waitersBehind, e.format, e.dryRun).write(&out, e.format); err != nil {
+	if len(outcomes) > 0 || e.format.IsMachine() {
+		if err := e.ending.Write(&out, outcomes, e.format); err != nil {
 			return err
 		}
 	}
@@ -365,12 +361,12 @@ func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) e
 	failed := false
 	for _, pid := range e.missing(outcomes) {
 		failed = true
-		e.logf("pid %d was not %s: no session with this PID has a matching lock", pid, e.pastTense())
+		e.logf("pid %d was not %s: no session with this PID has a matching lock", pid, e.ending.PastTense())
 	}
 	for _, o := range outcomes {
-		failed = failed || !e.succeeded(o)
-		if !e.succeeded(o) || o.Status == statusSpared {
-			fmt.Fprintln(e.Err, "pglock: "+e.explain(o, e.dryRun))
+		failed = failed || !e.ending.Succeeded(o)
+		if !e.ending.Succeeded(o) || o.Status == render.Spared {
+			e.logf("%s", e.ending.Explain(o))
 		}
 	}
 	if failed {
@@ -380,7 +376,7 @@ func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) e
 }
 
 // missing returns the given PIDs whose sessions have no matching lock.
-func (e *end) missing(outcomes []inspect.Outcome) []int32 {
+func (e *endRequest) missing(outcomes []inspect.Outcome) []int32 {
 	if e.blocking {
 		return nil
 	}
@@ -389,151 +385,4 @@ func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 			return o.Victim.PID == pid
 		})
 	})
-}
-
-// succeeded reports whether a session no longer blocks.
-func (e *end) succeeded(o inspect.Outcome) bool {
-	switch o.Status {
-	case inspect.Signalled:
-		return !e.wait.set || o.Ended || e.dryRun
-	case inspect.Gone, inspect.NotBlocking, statusSpared:
-		return true
-	}
-	return false
-}
-
-func (e *end) pastTense() string {
-	if e.terminate {
-		return "terminated"
-	}
-	return "canceled"
-}
-
-// explain describes why a session was not ended, and what helps.
-func (e *end) explain(o inspect.Outcome, dryRun bool) string {
-	not := "was not"
-	if dryRun {
-		not = "would not be"
-	}
-	text := fmt.Sprintf("%s %s %s: %s", sessionName(o.Victim.Session), not, e.pastTense(), printable(o.Reason))
-	if wasSignalled(o) { // but did not end in time
-		text = fmt.Sprintf("%s: %s", sessionName(o.Victim.Session), printable(o.Reason))
-	}
-	switch {
-	case o.Grant != "":
-		text += "; a superuser can allow it: " + printable(o.Grant)
-	case o.Status == inspect.Idle:
-		text += fmt.Sprintf("; use pglock terminate %d", o.Victim.PID)
-	case o.Protected != "":
-		text += "; use --allow " + string(o.Protected)
-	}
-	return text
-}
-
-// outcomeText returns an outcome in a word or two.
-func (e *end) outcomeText(o inspect.Outcome, dryRun bool) string {
-	switch {
-	case wasSignalled(o) && dryRun:
-		return "would be " + e.pastTense()
-	case wasSignalled(o) && e.wait.set && !o.Ended:
-		return "not gone yet"
-	case wasSignalled(o):
-		return e.pastTense()
-	}
-	return string(o.Status)
-}
-
-// table returns a table with a row for each outcome.
-func (e *end) table(outcomes []inspect.Outcome, waitersBehind map[string]int, f format, dryRun bool) *table {
-	t := &table{}
-	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
-		a, _ := attributeOf(sessionAttributes(), name)
-		t.columns = append(t.columns, a)
-	}
-	if f.isMachine() {
-		t.columns = sessionAttributes()
-	}
-	query := len(t.columns) - 1
-	t.columns = slices.Insert(t.columns, query, inspect.Attribute{Name: "blocks"})
-	t.columns = append(t.columns, inspect.Attribute{Name: "outcome"})
-	if f.isMachine() || f.expanded {
-		t.columns = append(t.columns, inspect.Attribute{Name: "reason"})
-	}
-	for _, o := range outcomes {
-		t.add(false, func(a inspect.Attribute) any {
-			switch a.Name {
-			case "blocks":
-				return int64(waitersBehind[sessionName(o.Victim.Session)])
-			case "outcome":
-				return e.outcomeText(o, dryRun)
-			case "reason":
-				return o.Reason
-			case "application":
-				switch {
-				case f.isMachine():
-				case o.Victim.Prepared != nil:
-					return sessionName(o.Victim.Session)
-				default:
-					return applicationOf(o.Victim.Session)
-				}
-			}
-			return a.Value(&inspect.Lock{Session: o.Victim.Session})
-		})
-	}
-	return t
-}
-
-// writeJSON writes the outcomes in the format of docs/command.md.
-func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, waitersBehind map[string]int) error {
-	var objects []jsonObject
-	for _, o := range outcomes {
-		var object jsonObject
-		for _, a := range sessionAttributes() {
-			object.add(a.Name, a.Value(&inspect.Lock{Session: o.Victim.Session}))
-		}
-		object.add("prepared", preparedObject(o.Victim.Prepared))
-		object.add("blocks", waitersBehind[sessionName(o.Victim.Session)])
-		object.add("status", string(o.Status))
-		object.add("ended", o.Ended)
-		object.add("reason", orNull(o.Reason))
-		object.add("grant", orNull(o.Grant))
-		object.add("allow", orNull(string(o.Protected)))
-		objects = append(objects, object)
-	}
-	return writeJSONList(out, objects)
-}
-
-func orNull(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
-// allowFlag is --allow.
-type allowFlag []inspect.Protected
-
-func allowChoices() []string {
-	return []string{string(inspect.Autovacuum), string(inspect.WALSenders), string(inspect.Background), string(inspect.Ourselves)}
-}
-
-func (f *allowFlag) Type() string { return "KIND" }
-
-func (f *allowFlag) String() string {
-	var kinds []string
-	for _, k := range *f {
-		kinds = append(kinds, string(k))
-	}
-	return strings.Join(kinds, ",")
-}
-
-func (f *allowFlag) Set(s string) error {
-	for kind := range strings.SplitSeq(s, ",") {
-		kind = strings.TrimSpace(kind)
-		if !slices.Contains(allowChoices(), kind) {
-			return fmt.Errorf("the kinds are %s", strings.Join(allowChoices(), ", "))
-		}
-		*f = append(*f, inspect.Protected(kind))
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // The exit codes, which docs/command.md documents. 69 and 75 are those of
@@ -64,6 +66,15 @@ func (e *loggedError) Unwrap() error { return e.err }
 type signalError struct{ signal syscall.Signal }
 
 func (e *signalError) Error() string { return e.signal.String() }
+
+// signalOr returns the signal that ended ctx, if one did, or else err.
+func signalOr(ctx context.Context, err error) error {
+	interrupted := new(signalError)
+	if errors.As(context.Cause(ctx), &interrupted) {
+		return interrupted
+	}
+	return err
+}
 
 // exitCode maps an error to the exit code. Every exit code comes from here.
 func exitCode(err error) int {
@@ -143,5 +154,5 @@ func message(err error) string {
 	} else if failed := new(connect.Error); errors.As(err, &failed) {
 		text = failed.Error()
 	}
-	return printable(strings.TrimPrefix(strings.TrimPrefix(text, "pglock: "), "inspect: "))
+	return termtext.Line(strings.TrimPrefix(strings.TrimPrefix(text, "pglock: "), "inspect: "))
 }

@@ -7,73 +7,13 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
-
-// maxName is the longest name in bytes. The library has no limit, but a longer name on a
-// command line is a mistake, such as the contents of a file.
-const maxName = 1024
-
-// parseName checks a name from the command line.
-func parseName(name string) (pglock.Key, error) {
-	switch {
-	case name == "":
-		return pglock.Key{}, errors.New("the name is empty")
-	case len(name) > maxName:
-		return pglock.Key{}, fmt.Errorf("the name is too long: %d bytes, at most %d", len(name), maxName)
-	case !utf8.ValidString(name):
-		return pglock.Key{}, fmt.Errorf("the name %s is not valid UTF-8", quoted(name))
-	}
-	return pglock.Name(name), nil
-}
-
-// keyFlag is --key: a number, or two with a comma.
-type keyFlag struct {
-	key pglock.Key
-	set bool
-}
-
-func (f *keyFlag) Type() string { return "N|A,B" }
-
-func (f *keyFlag) String() string {
-	if !f.set {
-		return ""
-	}
-	return keyText(f.key)
-}
-
-func (f *keyFlag) Set(s string) error {
-	first, second, isPair := strings.Cut(s, ",")
-	if isPair {
-		class, err1 := strconv.ParseInt(strings.TrimSpace(first), 10, 32)
-		object, err2 := strconv.ParseInt(strings.TrimSpace(second), 10, 32)
-		if err1 != nil || err2 != nil {
-			return errors.New("a pair is two 32-bit numbers, such as 7,42")
-		}
-		f.key = pglock.Pair(int32(class), int32(object))
-	} else {
-		n, err := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
-		if err != nil {
-			return errors.New("a key is a 64-bit number, such as 42, or a pair of 32-bit numbers, such as 7,42")
-		}
-		f.key = pglock.Int(n)
-	}
-	f.set = true
-	return nil
-}
-
-// keyText formats a key as --key takes it and as PGLOCK_KEY holds it.
-func keyText(k pglock.Key) string {
-	if k.IsPair() {
-		class, object := k.Pair()
-		return fmt.Sprintf("%d,%d", class, object)
-	}
-	return strconv.FormatInt(k.ID(), 10)
-}
 
 // pgLocksFlag is --pg-locks: three columns of pg_locks.
 type pgLocksFlag struct{ keyFlag }
@@ -187,7 +127,7 @@ func printKey(w io.Writer, key pglock.Key, output string) error {
 	f := formsOf(key)
 	switch output {
 	case "json":
-		return printJSON(w, f)
+		return render.WriteJSON(w, f)
 	case "id":
 		_, err := fmt.Fprintln(w, f.Key)
 		return err
@@ -195,7 +135,7 @@ func printKey(w io.Writer, key pglock.Key, output string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, value string) { fmt.Fprintf(t, "%s\t%s\n", name, value) }
 	if f.Name != "" {
-		line("name", printable(f.Name))
+		line("name", termtext.Line(f.Name))
 	}
 	line("key", f.Key)
 	line("pg_locks", fmt.Sprintf("classid %d, objid %d, objsubid %d", f.ClassID, f.ObjID, f.ObjSubID))

@@ -6,11 +6,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -35,8 +34,14 @@ const lsExamples = `  pglock ls
   pglock ls -e 4711
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
+// An lsRequest holds the arguments of pglock ls.
+type lsRequest struct {
+	selection
+	format render.Format
+}
+
 func (a *app) lsCommand() *cobra.Command {
-	var s selection
+	var r lsRequest
 	var watch watchFlag
 	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
 	cmd := &cobra.Command{
@@ -47,49 +52,27 @@ func (a *app) lsCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = watch.fromArgs(args)
-			if err := s.resolve(a, cmd, args); err != nil {
+			if err := r.resolve(a, cmd, args); err != nil {
 				return err
 			}
-			f := a.format(s.outputOr(output), s.expanded)
-			return a.show(cmd.Context(), "ls", watch, func(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
-				return s.list(ctx, session, out, f)
-			})
+			r.format = a.format(r.outputOr(output), r.expanded)
+			return a.show(cmd.Context(), "ls", watch, r.draw)
 		},
 	}
 	cmd.Flags().SortFlags = false
-	s.register(cmd.Flags(), "show pairs of a waiting session and one that blocks it")
-	s.registerList(cmd.Flags())
+	r.register(cmd.Flags(), "show pairs of a waiting session and one that blocks it")
+	r.registerList(cmd.Flags())
 	cmd.Flags().VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	watch.register(cmd.Flags())
 	return cmd
 }
 
-// format returns the format called name. If name is "", it is a table on a terminal, and
-// tsv elsewhere.
-func (a *app) format(name string, expanded bool) format {
-	terminal := isTerminal(a.Out)
-	f := format{name: name, expanded: expanded, width: a.width(), color: terminal && a.useColor()}
-	if name == "" {
-		f.name = "tsv"
-		if terminal {
-			f.name = "table"
-		}
-	}
-	return f
-}
-
-// isMachine reports whether the format is only for programs.
-func (f format) isMachine() bool { return f.name == "json" || f.name == "csv" }
-
-// list writes the selected locks or pairs, and returns notices for stderr.
-func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffer, f format) ([]string, error) {
-	defaults := defaultColumns
-	if s.blocking {
-		defaults = defaultPairColumns
-	}
-	t := &table{columns: s.columns(defaults...)}
-	if f.isMachine() && !s.explicitColumns {
-		t.columns = s.availableAttributes() // even if a config file has defaults
+// draw writes the selected locks or pairs, and returns notices for stderr.
+func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+	f := r.format
+	t := &render.Table{Columns: r.listColumns(), Format: f}
+	if f.IsMachine() && !r.explicitColumns {
+		t.Columns = r.availableAttributes() // even if a config file has defaults
 	}
 	hidden := map[int32]bool{}
 	hide := func(s *inspect.Session) {
@@ -98,81 +81,63 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 		}
 	}
 	count, what := 0, "locks"
-	if s.blocking {
+	if r.blocking {
 		what = "pairs"
-		pairs, err := inspect.Blocked(ctx, session, s.all()...)
+		pairs, err := inspect.Blocked(ctx, session, r.where...)
 		if err != nil {
 			return nil, err
 		}
-		if !f.isMachine() {
-			nameKeys(locksOf(nil, pairs))
+		if !f.IsMachine() {
+			render.NameKeys(nil, pairs)
 		}
 		count = len(pairs)
-		for i := range s.shown(count) {
+		for i := range r.shown(count) {
 			p := &pairs[i]
-			t.add(true, func(a inspect.Attribute) any {
-				switch {
-				case f.isMachine():
-				case a.Name == "application":
-					return applicationOf(p.Session)
-				case a.Name == "blocking_application":
-					return applicationOf(p.Blocking)
-				}
-				return a.PairValue(p)
-			})
+			t.AddPair(p)
 			hide(p.Session)
 			hide(p.Blocking)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, s.all()...)
+		locks, err := inspect.Locks(ctx, session, r.where...)
 		if err != nil {
 			return nil, err
 		}
-		if s.isEmpty() {
+		if len(r.where) == 0 {
 			locks = omitOwnTransactionIDs(locks)
 		}
 		slices.SortStableFunc(locks, byUrgency)
-		if !f.isMachine() {
-			nameKeys(locksOf(locks, nil))
+		if !f.IsMachine() {
+			render.NameKeys(locks, nil)
 		}
 		count = len(locks)
-		for i := range s.shown(count) {
+		for i := range r.shown(count) {
 			l := &locks[i]
-			t.add(!l.Granted, func(a inspect.Attribute) any {
-				switch {
-				case f.isMachine():
-				case a.Name == "relation" && l.Relation == "":
-					return l.Target() // always show people what is locked
-				case a.Name == "application":
-					return applicationOf(l.Session)
-				}
-				return a.Value(l)
-			})
+			t.AddLock(l)
 			hide(l.Session)
 		}
 	}
-	notices := hiddenNotice(session, len(hidden))
-	if n := s.shown(count); n < count {
+	notices := render.HiddenNotice(len(hidden), session.user)
+	if n := r.shown(count); n < count {
 		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, count, what))
 	}
 	if count == 0 {
-		lines, err := s.unmatched(ctx, session)
+		lines, err := r.unmatched(ctx, session)
 		if err != nil {
 			return nil, err
 		}
 		notices = append(notices, lines...)
 	}
-	if count == 0 && (f.name == "table" || f.expanded) && !f.isMachine() {
+	if count == 0 && (f.Name == "table" || f.Expanded) && !f.IsMachine() {
 		fmt.Fprintln(out, "no "+what)
 		return notices, nil
 	}
-	return notices, t.write(out, f)
+	return notices, t.Write(out)
 }
 
 // shown returns how many of n rows the limit allows.
-func (s *selection) shown(n int) int {
-	if s.limit > 0 {
-		n = min(n, int(s.limit))
+func (r *lsRequest) shown(n int) int {
+	if r.limit > 0 {
+		n = min(n, int(r.limit))
 	}
 	return n
 }
@@ -211,40 +176,4 @@ func byUrgency(a, b inspect.Lock) int {
 		cmp.Compare(a.Target(), b.Target()),
 		cmp.Compare(a.Mode, b.Mode),
 	)
-}
-
-// locksOf returns all locks in locks and pairs.
-func locksOf(locks []inspect.Lock, pairs []inspect.Pair) []*inspect.Lock {
-	var all []*inspect.Lock
-	for i := range locks {
-		all = append(all, &locks[i])
-	}
-	for _, p := range pairs {
-		all = append(all, p.Lock)
-		if p.Held != nil {
-			all = append(all, p.Held)
-		}
-	}
-	return all
-}
-
-// useColor reports whether NO_COLOR (https://no-color.org) and TERM allow color.
-func (a *app) useColor() bool {
-	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
-}
-
-// shortDuration formats d for people, with at most two units.
-func shortDuration(d time.Duration) string {
-	day := 24 * time.Hour
-	switch {
-	case d < time.Second:
-		return fmt.Sprintf("%dms", d.Milliseconds())
-	case d < time.Minute:
-		return strconv.FormatFloat(d.Truncate(100*time.Millisecond).Seconds(), 'f', 1, 64) + "s"
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < day:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
 }

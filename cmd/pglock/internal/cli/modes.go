@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 )
 
 const modesHelp = `Prints the modes of table locks, from the weakest to the strongest, and which of them
@@ -98,17 +99,17 @@ func writeConflicts(out io.Writer, m pglock.Mode) error {
 }
 
 func writeModesJSON(out io.Writer, modes []pglock.Mode) error {
-	var objects []jsonObject
+	var objects []render.Object
 	for _, m := range modes {
 		var names []string
 		for _, other := range conflictsOf(m) {
 			names = append(names, other.String())
 		}
-		var o jsonObject
-		o.add("mode", m.String())
-		o.add("pg_locks", m.PgLocks())
-		o.add("conflicts", names)
+		var o render.Object
+		o.Add("mode", m.String())
+		o.Add("pg_locks", m.PgLocks())
+		o.Add("conflicts", names)
 		objects = append(objects, o)
 	}
-	return writeJSONList(out, objects)
+	return render.WriteObjects(out, objects)
 }

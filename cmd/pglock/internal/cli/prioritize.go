@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/prioritize"
@@ -68,7 +66,7 @@ type prioritizeRequest struct {
 	lockTimeout time.Duration // 0 to leave it unchanged
 	max         int           // 0 for no limit
 	filters     filterFlag
-	allow       kindFlag
+	allow       kindFlag[prioritize.Kind]
 	grace       time.Duration
 	command     []string
 }
@@ -98,7 +96,7 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			case dash < 0 || dash == len(args):
 				return usagef(cmd, "no command given: pglock prioritize -- COMMAND")
 			case dash > 0:
-				return usagef(cmd, "unexpected argument %s before --", quoted(args[0]))
+				return usagef(cmd, "unexpected argument %s before --", render.Quote(args[0]))
 			}
 			r.command = args
 			var chosen []string
@@ -120,17 +118,17 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			}
 			for _, user := range users {
 				if !utf8.ValidString(user) {
-					return usagef(cmd, "--user %s: not valid UTF-8", quoted(user))
+					return usagef(cmd, "--user %s: not valid UTF-8", render.Quote(user))
 				}
 			}
 			for _, name := range names {
 				switch {
 				case !utf8.ValidString(name):
-					return usagef(cmd, "--application-name %s: not valid UTF-8", quoted(name))
-				case len(name) > maxApplicationBytes:
-					return usagef(cmd, "--application-name %s: longer than the %d bytes that Postgres keeps", quoted(name), maxApplicationBytes)
+					return usagef(cmd, "--application-name %s: not valid UTF-8", render.Quote(name))
+				case len(name) > render.MaxApplicationBytes:
+					return usagef(cmd, "--application-name %s: longer than the %d bytes that Postgres keeps", render.Quote(name), render.MaxApplicationBytes)
 				case name == watcherApplication:
-					return usagef(cmd, "--application-name %s: reserved for the sessions that watch", quoted(name))
+					return usagef(cmd, "--application-name %s: reserved for the sessions that watch", render.Quote(name))
 				}
 			}
 			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(maxEnded)
@@ -149,16 +147,13 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	flags.Var(&timeout, "lock-timeout", "lock_timeout of COMMAND's sessions")
 	flags.Var(&maxEnded, "max", "end at most `N` sessions")
 	flags.VarP(&r.filters, "filter", "f", "end only sessions that match `\"FIELD OP VALUE\"`; repeat to require all")
-	flags.Var(&r.allow, "allow", "also end these `KIND`s: "+strings.Join(kindChoices(), ", "))
+	r.allow.choices = []prioritize.Kind{prioritize.Superusers, prioritize.Autovacuum, prioritize.Background}
+	flags.Var(&r.allow, "allow", "also end these `KIND`s: "+r.allow.usage())
 	flags.Var(&names, "application-name", "sessions with this application_`name` are COMMAND's too")
 	flags.Var(&users, "user", "sessions of this `role` are COMMAND's too")
 	flags.Var(&pids, "pid", "the session with this `PID` is COMMAND's too")
 	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
 
-	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return nil, cobra.ShellCompDirectiveDefault // a command and its files
-	}
-	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions(kindChoices(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -175,36 +170,22 @@ func commandTag(command string, number uint32) string {
 		}
 		tag += string(r)
 	}
-	return tag[:min(len(tag), maxApplicationBytes)]
+	return tag[:min(len(tag), render.MaxApplicationBytes)]
 }
 
 // prioritize runs the command, and clears the way for it while it runs.
 func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
-	path, err := supervise.Find(r.command[0], a.env)
+	child, err := a.newChild(r.command, r.grace)
 	if err != nil {
 		return err
 	}
-	if err := supervise.Check(); err != nil {
-		return err
-	}
+	defer child.close()
 	target, err := a.target(watcherApplication)
 	if err != nil {
 		return err
 	}
 	// From its start on, even if PGAPPNAME is set.
 	target.SetApplication(watcherApplication)
-
-	signals := make(chan os.Signal, 64)
-	forwarded := supervise.Forwarded()
-	for _, sig := range forwarded {
-		if isEnding(sig) {
-			signal.Notify(signals, sig)
-		}
-	}
-	defer signal.Stop(signals)
-	supervise.SurviveClosedPipes()
-	endReaping := supervise.ReapOrphans()
-	defer endReaping()
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -216,19 +197,17 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		signal.Notify(signals, append(forwarded, supervise.Continued()...)...)
-		endReaping()
-		process, err := supervise.Start(supervise.Command{
-			Path: path, Args: r.command, Env: prioritizedEnv(a.env, r),
-			Stdin: a.In, Stdout: a.Out, Stderr: a.Err,
-			Grace: r.grace,
-		})
+		process, err := child.start(prioritizedEnv(a.env, r))
 		if err != nil {
 			return err
 		}
 		report.begin()
 		defer report.end()
-		follow(ctx, process, signals, func(stuck string) { report.logf("these processes do not end: %s", stuck) })
+		child.follow(process, followed{
+			ended: ctx.Done(),
+			end:   process.End,
+			stuck: func(processes string) { report.logf("these processes do not end: %s", processes) },
+		})
 		status, err := process.Wait()
 		if err != nil {
 			report.logf("%v", err)
@@ -251,75 +230,42 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 			err := <-done
 			report.writeSummary()
 			return err
-		case sig := <-signals:
+		case sig := <-child.signals:
 			if number, ok := sig.(syscall.Signal); ok {
 				begun = nil
 				cancel(&signalError{number})
 			}
 		case err := <-done:
-			if interrupted := new(signalError); errors.As(context.Cause(ctx), &interrupted) {
-				return interrupted
-			}
-			return err
+			return signalOr(ctx, err)
 		}
 	}
 }
 
 func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.Option {
 	options := append(slices.Clone(r.policy), prioritize.After(r.after), prioritize.Only(r.filters...),
-		prioritize.Allow(r.allow...), prioritize.OnEvent(onEvent))
+		prioritize.Allow(r.allow.value...), prioritize.OnEvent(onEvent))
 	if r.max > 0 {
 		options = append(options, prioritize.Max(r.max))
 	}
 	return options
 }
 
-// follow passes signals to the command until nothing of it is left. When ctx is done, it
-// ends the command.
-func follow(ctx context.Context, process *supervise.Process, signals <-chan os.Signal, stuck func(string)) {
-	ended := ctx.Done()
-	for {
-		select {
-		case <-ended:
-			ended = nil
-			process.End()
-		case sig := <-signals:
-			if slices.Contains(supervise.Continued(), sig) {
-				process.Continue()
-			} else if number, ok := sig.(syscall.Signal); ok {
-				process.Signal(number)
-			}
-		case e, ok := <-process.Events():
-			switch {
-			case !ok:
-				return
-			case e.Stopped:
-				if !supervise.Stop() {
-					process.Continue()
-				}
-			case e.Stuck != "":
-				stuck(e.Stuck)
-			}
-		}
-	}
-}
-
 // prioritizedEnv returns the environment of the command.
 func prioritizedEnv(env []string, r prioritizeRequest) []string {
-	var child []string
+	var vars []string
 	options := ""
 	for _, kv := range env {
 		if value, ok := strings.CutPrefix(kv, "PGOPTIONS="); ok && r.lockTimeout > 0 {
 			options = value + " " // the last one counts, as for os/exec
 		} else if !strings.HasPrefix(kv, "PGAPPNAME=") {
-			child = append(child, kv)
+			vars = append(vars, kv)
 		}
 	}
 	if r.lockTimeout > 0 {
 		ms := (r.lockTimeout + time.Millisecond - 1).Milliseconds()
-		child = append(child, fmt.Sprintf("PGOPTIONS=%s-c lock_timeout=%dms", options, ms))
+		vars = append(vars, fmt.Sprintf("PGOPTIONS=%s-c lock_timeout=%dms", options, ms))
 	}
-	return append(child, "PGAPPNAME="+r.tag)
+	return append(vars, "PGAPPNAME="+r.tag)
 }
 
 // A checkedSource opens sessions for the watcher. It runs the filters once, so that an
@@ -345,34 +291,6 @@ func (s checkedSource) Open(ctx context.Context) (driver.Session, error) {
 		return nil, err
 	}
 	return session, nil
-}
-
-// kindFlag is --allow.
-type kindFlag []prioritize.Kind
-
-func kindChoices() []string {
-	return []string{string(prioritize.Superusers), string(prioritize.Autovacuum), string(prioritize.Background)}
-}
-
-func (f *kindFlag) Type() string { return "KIND" }
-
-func (f *kindFlag) String() string {
-	var kinds []string
-	for _, k := range *f {
-		kinds = append(kinds, string(k))
-	}
-	return strings.Join(kinds, ",")
-}
-
-func (f *kindFlag) Set(s string) error {
-	for kind := range strings.SplitSeq(s, ",") {
-		kind = strings.TrimSpace(kind)
-		if !slices.Contains(kindChoices(), kind) {
-			return fmt.Errorf("the kinds are %s", strings.Join(kindChoices(), ", "))
-		}
-		*f = append(*f, prioritize.Kind(kind))
-	}
-	return nil
 }
 
 // countFlag is --max: a number of 1 or more, or 0 if not given.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 )
 
 const rootHelp = `pglock runs commands under Postgres locks, and shows who holds locks and who waits.
@@ -69,30 +71,12 @@ func (a *app) rootCommand() *cobra.Command {
 	return root
 }
 
-// connectionFlags adds psql's connection flags, which may stand before or after the verb.
-func (a *app) connectionFlags(flags *pflag.FlagSet) {
-	c := &a.connection
-	flags.StringVarP(&c.Host, "host", "h", "", "server `host`, or the directory of its socket")
-	flags.StringVarP(&c.Port, "port", "p", "", "server `port`")
-	flags.StringVarP(&c.User, "username", "U", "", "`user` to connect as")
-	flags.StringVarP(&c.Database, "dbname", "d", "", "`database` name, URI or key=value string, or a name from the config file")
-	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never prompt for a password")
-	flags.BoolVarP(&c.Ask, "password", "W", false, "prompt for a password before connecting")
-	flags.StringVar(&a.config.path, "config-file", "", "the config `file`; see 'pglock config'")
-	for _, name := range []string{"host", "port", "username", "dbname", "no-password", "password", "config-file"} {
-		flags.Lookup(name).Annotations = map[string][]string{connectionFlag: nil}
-	}
-}
-
-// connectionFlag annotates the flags that the help lists under their own heading.
-const connectionFlag = "connection"
-
 func unknownVerb(cmd *cobra.Command, name string) error {
 	hint := "see 'pglock --help'"
 	if near := cmd.Root().SuggestionsFor(name); len(near) > 0 {
 		hint = "did you mean " + strings.Join(near, " or ") + "?"
 	}
-	return &usageError{text: "unknown verb " + quoted(name), hint: hint}
+	return &usageError{text: "unknown verb " + render.Quote(name), hint: hint}
 }
 
 // flagError returns a usage error for err, an error of pflag, on one line.
@@ -109,7 +93,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &bare):
 		text = flagName(bare.GetFlag()) + " needs a value"
 	case errors.As(err, &invalid):
-		text = fmt.Sprintf("%s %s: %v", flagName(invalid.GetFlag()), quoted(invalid.GetValue()), invalid.Unwrap())
+		text = fmt.Sprintf("%s %s: %v", flagName(invalid.GetFlag()), render.Quote(invalid.GetValue()), invalid.Unwrap())
 	}
 	return &usageError{text: text, hint: seeHelp(cmd)}
 }
@@ -126,7 +110,7 @@ func usagef(cmd *cobra.Command, format string, args ...any) error {
 // noArgs returns an error if there are arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef(cmd, "%s takes no arguments, but got %s", cmd.Name(), quoted(args[0]))
+		return usagef(cmd, "%s takes no arguments, but got %s", cmd.Name(), render.Quote(args[0]))
 	}
 	return nil
 }

@@ -1,12 +1,22 @@
 package cli
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/inspect"
 )
 
 const runHelp = `Runs COMMAND while holding the lock NAME, so that only one command runs under this
@@ -110,12 +120,12 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 		}
 		switch {
 		case byKey && len(before) > 0 && dash >= 0:
-			return "", nil, usagef(cmd, "--key and the name %s cannot be combined", quoted(before[0]))
+			return "", nil, usagef(cmd, "--key and the name %s cannot be combined", render.Quote(before[0]))
 		case byKey:
 		case len(before) == 0:
 			return "", nil, usagef(cmd, "no lock name given: pglock run NAME -- COMMAND")
 		case len(before) > 1 && dash >= 0:
-			return "", nil, usagef(cmd, "expected one lock name, got %d: %s", len(before), quoted(strings.Join(before, " ")))
+			return "", nil, usagef(cmd, "expected one lock name, got %d: %s", len(before), render.Quote(strings.Join(before, " ")))
 		default:
 			name = before[0]
 		}
@@ -124,4 +134,230 @@ func splitRunArgs(cmd *cobra.Command, args []string, byKey bool) (name string, c
 		return "", nil, usagef(cmd, "no command given: pglock run NAME -- COMMAND")
 	}
 	return name, command, nil
+}
+
+// run holds the lock while the command runs.
+func (a *app) run(ctx context.Context, r runRequest) error {
+	child, err := a.newChild(r.command, r.grace)
+	if err != nil {
+		return err
+	}
+	defer child.close()
+	target, err := a.target(render.ApplicationName("run", r.title))
+	if err != nil {
+		return err
+	}
+	sockets := target.WatchSockets()
+	locker, lock, err := a.acquire(ctx, target, r, child.signals)
+	if err != nil {
+		return err
+	}
+	// An error here would repeat a loss that was already reported.
+	defer func() { _ = locker.Close() }()
+
+	process, err := child.start(runEnv(a.env, r.key), sockets.Open()...)
+	if err != nil {
+		return errors.Join(err, a.unlock(lock, r))
+	}
+	var lost error
+	lose := func() {
+		if lost == nil {
+			lost = lock.Err()
+			a.logf("lock %s lost, ending the command: %v", render.Quote(r.title), lost)
+			process.End()
+		}
+	}
+	child.follow(process, followed{
+		ended: lock.Done(),
+		end:   lose,
+		resumed: func() {
+			// pglock was stopped and could not notice a lost lock.
+			if lock.Err() != nil {
+				lose()
+			}
+		},
+		stuck: func(processes string) {
+			a.logf("still holding lock %s: these processes do not end: %s", render.Quote(r.title), processes)
+		},
+	})
+	status, guardErr := process.Wait()
+	if guardErr != nil {
+		a.logf("%v", guardErr)
+	}
+	if lost != nil {
+		_ = lock.Unlock() // returns the loss again
+		return &loggedError{lost}
+	}
+	if err := a.unlock(lock, r); err != nil {
+		return err
+	}
+	if status.ExitCode() != 0 {
+		return &childError{status}
+	}
+	return nil
+}
+
+// acquire acquires the lock, or returns the error to exit with. A signal ends the wait.
+func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest, signals <-chan os.Signal) (*pglock.Locker, *pglock.Lock, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var locker *pglock.Locker
+	var lock *pglock.Lock
+	done := make(chan error, 1)
+	go func() {
+		done <- a.connection.WithPassword(ctx, target, func() error {
+			var err error
+			var source driver.Source = target
+			if name, ok := r.key.Name(); ok && target.Application() != "pglock run "+name {
+				source = namedSource{source, name}
+			}
+			// One session for the lock, and one in case its wait must be watched or
+			// canceled.
+			if locker, err = pglock.New(source, pglock.Sessions(2)); err != nil {
+				return err
+			}
+			if lock, err = a.lock(ctx, locker, r); err != nil {
+				_ = locker.Close()
+			}
+			return err
+		})
+	}()
+	for {
+		select {
+		case sig := <-signals:
+			if number, ok := sig.(syscall.Signal); ok {
+				cancel(&signalError{number})
+			}
+		case err := <-done:
+			interrupted := new(signalError)
+			switch {
+			case errors.As(context.Cause(ctx), &interrupted):
+				if err == nil { // acquired at the same moment
+					_ = lock.Unlock()
+					_ = locker.Close()
+				}
+				return nil, nil, interrupted
+			case errors.Is(err, pglock.ErrNotAcquired):
+				return nil, nil, &notAcquiredError{err: err, code: r.code, text: render.Holders(r.title, err)}
+			}
+			return locker, lock, err
+		}
+	}
+}
+
+// lock acquires the lock as r requires. At a terminal it reports the holders it waits for.
+func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*pglock.Lock, error) {
+	var opts []pglock.Option
+	if r.shared {
+		opts = append(opts, pglock.Shared())
+	}
+	wait := r.wait
+	if isTerminal(a.Err) && !r.noWait {
+		begin := time.Now()
+		lock, err := locker.Lock(ctx, r.key, append(opts, pglock.NoWait())...)
+		switch {
+		case ctx.Err() != nil:
+			return lock, err
+		case errors.Is(err, pglock.ErrNotAcquired):
+			a.logf("waiting: %s", render.Holders(r.title, err))
+		case !errors.Is(err, pglock.ErrUnavailable):
+			return lock, err
+		}
+		if wait > 0 {
+			wait = max(wait-time.Since(begin), time.Nanosecond)
+		}
+	}
+	switch {
+	case r.noWait:
+		opts = append(opts, pglock.NoWait())
+	case wait > 0:
+		opts = append(opts, pglock.Wait(wait))
+	}
+	return locker.Lock(ctx, r.key, opts...)
+}
+
+// unlock unlocks the lock. If Postgres did not confirm that, unlock only logs it: the
+// lock was held all the time, and its session is closed.
+func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
+	err := lock.Unlock()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pglock.ErrLost):
+		return fmt.Errorf("lock %s was lost by the time the command ended: %w", render.Quote(r.title), err)
+	}
+	a.logf("unlocking %s: %v", render.Quote(r.title), err)
+	return nil
+}
+
+// runEnv returns the environment of the command.
+func runEnv(env []string, key pglock.Key) []string {
+	var vars []string
+	for _, kv := range env {
+		// Drop the variables of an outer pglock run.
+		if !strings.HasPrefix(kv, "PGLOCK_NAME=") && !strings.HasPrefix(kv, "PGLOCK_KEY=") {
+			vars = append(vars, kv)
+		}
+	}
+	if name, ok := key.Name(); ok {
+		vars = append(vars, "PGLOCK_NAME="+name)
+	}
+	return append(vars, "PGLOCK_KEY="+keyText(key))
+}
+
+// maxCommentBytes is how many bytes of an encoded name a comment holds. By default the
+// server shows the first 1,023 bytes of a statement (track_activity_query_size).
+const maxCommentBytes = 950
+
+// A namedSource opens sessions whose statements have the lock's name in a comment. It
+// cuts a name that is too long.
+type namedSource struct {
+	driver.Source
+	name string
+}
+
+func (s namedSource) Open(ctx context.Context) (driver.Session, error) {
+	session, err := s.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	note := inspect.Annotate(context.Background(), render.LockComment, s.name)
+	for kept := []rune(s.name); len(inspect.Comment(note, " ")) > maxCommentBytes; {
+		kept = kept[:len(kept)-1]
+		note = inspect.Annotate(note, render.LockComment, string(kept)+"…")
+	}
+	return namedSession{session, note}, nil
+}
+
+// A namedSession adds the comment to each statement.
+type namedSession struct {
+	driver.Session
+	note context.Context // holds the comment
+}
+
+func (s namedSession) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
+	return s.Session.Query(ctx, inspect.Comment(s.note, sql), args...)
+}
+
+func (s namedSession) Exec(ctx context.Context, sql string, args ...any) error {
+	return s.Session.Exec(ctx, inspect.Comment(s.note, sql), args...)
+}
+
+func (s namedSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	return s.Session.QueryText(ctx, inspect.Comment(s.note, sql), args...)
+}
+
+// codeFlag is -E: an exit code.
+type codeFlag int
+
+func (f *codeFlag) String() string { return strconv.Itoa(int(*f)) }
+func (f *codeFlag) Type() string   { return "code" }
+
+func (f *codeFlag) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > 255 {
+		return errors.New("an exit code is a number from 0 to 255")
+	}
+	*f = codeFlag(n)
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/inspect"
 )
@@ -29,18 +30,12 @@ type selection struct {
 	pids []int32
 
 	// The result of resolve, from the flags, the view and the defaults.
-	viewFilters     []inspect.Filter
-	explicitColumns bool // the attributes are from the flags or the view
-	yes             bool // the view's
+	where           []inspect.Filter // the filters, PIDs and tables; empty if nothing selects locks
+	explicitColumns bool             // the attributes are from the flags or the view
+	yes             bool             // the view's
 	output          string
 	origins         map[string]string // where each setting is from, by its name in the config file
 }
-
-// The default columns.
-var (
-	defaultColumns     = []string{"pid", "duration", "granted", "mode", "kind", "relation", "context", "query"}
-	defaultPairColumns = []string{"pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query"}
-)
 
 const defaultLimit = 25
 
@@ -67,27 +62,32 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 		for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 			pid, err := strconv.ParseInt(word, 10, 32)
 			if err != nil || pid < 1 {
-				return usagef(cmd, "%s is not a PID", quoted(word))
+				return usagef(cmd, "%s is not a PID", render.Quote(word))
 			}
 			if !slices.Contains(s.pids, int32(pid)) {
 				s.pids = append(s.pids, int32(pid))
 			}
 		}
 	}
-	if err := s.merge(a, cmd); err != nil {
-		return err
+	s.merge(a, cmd)
+	s.where = slices.Clone(s.filters)
+	if len(s.pids) > 0 {
+		s.where = append(s.where, inspect.PIDs(s.pids...))
+	}
+	if len(s.tables) > 0 {
+		s.where = append(s.where, inspect.On(s.tables...))
 	}
 	if s.blocking {
 		return nil
 	}
-	for _, f := range slices.Concat(s.filters, s.viewFilters) {
+	for _, f := range s.filters {
 		if config.OfPairs(f) {
-			return usagef(cmd, "--filter %s: this field needs --blocking", quoted(f.String()))
+			return usagef(cmd, "--filter %s: this field needs --blocking", render.Quote(f.String()))
 		}
 	}
 	for _, name := range s.attributes {
-		if _, ok := attributeOf(inspect.Attributes(), name); !ok {
-			return usagef(cmd, "--attribute %s: this attribute needs --blocking", quoted(name))
+		if _, ok := render.FindAttribute(inspect.Attributes(), name); !ok {
+			return usagef(cmd, "--attribute %s: this attribute needs --blocking", render.Quote(name))
 		}
 	}
 	return nil
@@ -96,7 +96,7 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 // merge adds the settings of the view, and then the defaults of the config file. A
 // view's filters and tables are added to those of the flags. Every other setting applies
 // only if no flag sets it.
-func (s *selection) merge(a *app, cmd *cobra.Command) error {
+func (s *selection) merge(a *app, cmd *cobra.Command) {
 	isSet := func(flag string) bool { return cmd.Flags().Changed(flag) }
 	s.origins = map[string]string{}
 	for key, flag := range map[string]string{
@@ -112,7 +112,7 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 	}
 	if a.config.view != nil {
 		v := *a.config.view
-		s.viewFilters = v.Filters()
+		s.filters = append(s.filters, v.Filters()...)
 		for _, key := range []string{"filters", "tables"} {
 			switch from := s.origins[key]; {
 			case v.LineOf(key) == 0:
@@ -143,7 +143,6 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 		}
 		if len(s.attributes) == 0 && len(names) > 0 && !(isDefault && cmd.Name() == "tree") {
 			s.attributes, s.explicitColumns = names, !isDefault
-			setOrigin("attributes", v)
 			s.origins["attributes"] = a.config.where(v, key)
 		}
 		if v.Limit != nil && s.origins["limit"] == "" {
@@ -159,7 +158,6 @@ func (s *selection) merge(a *app, cmd *cobra.Command) error {
 			setOrigin("output", v)
 		}
 	}
-	return nil
 }
 
 // outputOr returns the output format of the flag, or else of the config file.
@@ -170,23 +168,6 @@ func (s *selection) outputOr(flag outputFlag) string {
 	return s.output
 }
 
-// isEmpty reports whether nothing selects locks.
-func (s *selection) isEmpty() bool {
-	return len(s.pids) == 0 && len(s.filters) == 0 && len(s.tables) == 0 && len(s.viewFilters) == 0
-}
-
-// all returns the filters for the whole selection.
-func (s *selection) all() []inspect.Filter {
-	filters := slices.Concat(s.filters, s.viewFilters)
-	if len(s.pids) > 0 {
-		filters = append(filters, inspect.PIDs(s.pids...))
-	}
-	if len(s.tables) > 0 {
-		filters = append(filters, inspect.On(s.tables...))
-	}
-	return filters
-}
-
 // unmatched returns a line for each filter that matches nothing even without the others.
 // Its value may be misspelled, which an empty result alone would not show.
 func (s *selection) unmatched(ctx context.Context, session *session) ([]string, error) {
@@ -195,7 +176,7 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	if s.blocking {
 		what = "blocked session"
 	}
-	for _, f := range slices.Concat(s.filters, s.viewFilters) {
+	for _, f := range s.filters {
 		var n int
 		if s.blocking {
 			pairs, err := inspect.Blocked(ctx, session, f)
@@ -211,7 +192,7 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 			n = len(locks)
 		}
 		if n == 0 {
-			line := fmt.Sprintf("no %s on the server matches %s", what, quoted(f.String()))
+			line := fmt.Sprintf("no %s on the server matches %s", what, render.Quote(f.String()))
 			if text := f.String(); strings.HasPrefix(text, "relation ") && strings.Contains(text, ".") {
 				line += ": write the relation without its schema, or use --on"
 			}
@@ -229,7 +210,15 @@ func (s *selection) availableAttributes() []inspect.Attribute {
 	return inspect.Attributes()
 }
 
-// columns returns the attributes to show: the selected ones, or else usual.
+// listColumns returns the attributes that a list shows to people.
+func (s *selection) listColumns() []inspect.Attribute {
+	if s.blocking {
+		return s.columns("pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query")
+	}
+	return s.columns("pid", "duration", "granted", "mode", "kind", "relation", "context", "query")
+}
+
+// columns returns the attributes to show: the selected ones, or else the defaults.
 func (s *selection) columns(defaults ...string) []inspect.Attribute {
 	names := defaults
 	if len(s.attributes) > 0 {
@@ -237,56 +226,11 @@ func (s *selection) columns(defaults ...string) []inspect.Attribute {
 	}
 	var columns []inspect.Attribute
 	for _, name := range names {
-		if a, ok := attributeOf(s.availableAttributes(), name); ok {
+		if a, ok := render.FindAttribute(s.availableAttributes(), name); ok {
 			columns = append(columns, a)
 		}
 	}
 	return columns
-}
-
-func attributeOf(attributes []inspect.Attribute, name string) (inspect.Attribute, bool) {
-	i := slices.IndexFunc(attributes, func(a inspect.Attribute) bool { return a.Name == name })
-	if i < 0 {
-		return inspect.Attribute{}, false
-	}
-	return attributes[i], true
-}
-
-// filterFlag is -f.
-type filterFlag []inspect.Filter
-
-func (f *filterFlag) Type() string { return "filter" }
-
-func (f *filterFlag) String() string {
-	var texts []string
-	for _, filter := range *f {
-		texts = append(texts, filter.String())
-	}
-	return strings.Join(texts, " and ")
-}
-
-func (f *filterFlag) Set(s string) error {
-	filter, err := inspect.ParseFilter(s)
-	if err != nil {
-		text := strings.TrimPrefix(err.Error(), "inspect: ")
-		return errors.New(strings.TrimPrefix(text, fmt.Sprintf("the filter %q: ", filter)))
-	}
-	*f = append(*f, filter)
-	return nil
-}
-
-// listFlag is a flag that may be repeated.
-type listFlag []string
-
-func (f *listFlag) Type() string   { return "list" }
-func (f *listFlag) String() string { return strings.Join(*f, ", ") }
-
-func (f *listFlag) Set(s string) error {
-	if strings.TrimSpace(s) == "" {
-		return errors.New("must not be empty")
-	}
-	*f = append(*f, s)
-	return nil
 }
 
 // attributeFlag is -a.
@@ -298,13 +242,13 @@ func (f *attributeFlag) String() string { return strings.Join(*f, ",") }
 func (f *attributeFlag) Set(s string) error {
 	for name := range strings.SplitSeq(s, ",") {
 		name = strings.TrimSpace(name)
-		if _, ok := attributeOf(inspect.PairAttributes(), name); !ok {
+		if _, ok := render.FindAttribute(inspect.PairAttributes(), name); !ok {
 			var names []string
 			for _, a := range inspect.Attributes() {
 				names = append(names, a.Name)
 			}
 			return fmt.Errorf("unknown attribute %s; the attributes are %s; with --blocking also block, and blocking_ before those of a session",
-				quoted(name), strings.Join(names, ", "))
+				render.Quote(name), strings.Join(names, ", "))
 		}
 		*f = append(*f, name)
 	}

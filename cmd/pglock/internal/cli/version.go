@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 )
 
 func (a *app) versionCommand() *cobra.Command {
@@ -63,7 +65,7 @@ func buildInfo(info *debug.BuildInfo, ok bool) build {
 func (a *app) printVersion(output string) error {
 	b := buildInfo(debug.ReadBuildInfo())
 	if output == "json" {
-		return printJSON(a.Out, b)
+		return render.WriteJSON(a.Out, b)
 	}
 	fmt.Fprintf(a.Out, "pglock %s\n", b.Version)
 	if b.Commit != "" {

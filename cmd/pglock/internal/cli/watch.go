@@ -13,6 +13,9 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // watchFlag is --watch, with or without an interval.
@@ -54,7 +57,7 @@ func (f *watchFlag) fromArgs(args []string) []string {
 	})
 }
 
-// A drawing writes the output of a verb once, and returns notices for stderr.
+// A drawFunc writes the output of a verb once, and returns notices for stderr.
 type drawFunc func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
 
 // show draws once, or repeatedly with --watch.
@@ -160,16 +163,16 @@ func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []s
 	head := fmt.Sprintf("%s, every %s; Ctrl-C to stop", time.Now().Format("15:04:05"), every)
 	lines = append([]string{head, ""}, lines...)
 	for _, notice := range notices {
-		line := "pglock: " + printable(notice)
-		if runes := []rune(line); a.width() > 1 && len(runes) > a.width() {
-			line = string(runes[:a.width()-1]) + "…"
+		line := "pglock: " + termtext.Line(notice)
+		if width := a.width(); width > 1 {
+			line = render.Cut(line, width)
 		}
 		lines = append(lines, line)
 	}
 	if f, ok := a.Out.(*os.File); ok {
 		if _, height, err := term.GetSize(int(f.Fd())); err == nil && height > 2 && len(lines) > height-1 {
 			more := len(lines) - (height - 2)
-			lines = append(lines[:height-2], fmt.Sprintf("(%s more)", plural(more, "line", "lines")))
+			lines = append(lines[:height-2], fmt.Sprintf("(%s more)", render.Plural(more, "line", "lines")))
 		}
 	}
 	var b strings.Builder

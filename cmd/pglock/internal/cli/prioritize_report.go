@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/prioritize"
 )
@@ -75,14 +76,14 @@ func (s *blockerReport) end() {
 func (s *blockerReport) missing() string {
 	var what []string
 	for i, name := range s.r.who.Applications {
-		text := quoted(name)
+		text := render.Quote(name)
 		if i == 0 {
 			text = "application_name " + text + " (passed in PGAPPNAME)"
 		}
 		what = append(what, text)
 	}
 	for _, user := range s.r.who.Users {
-		what = append(what, "user "+quoted(user))
+		what = append(what, "user "+render.Quote(user))
 	}
 	for _, pid := range s.r.who.PIDs {
 		what = append(what, fmt.Sprintf("pid %d", pid))
@@ -196,21 +197,6 @@ func (s *blockerReport) track(p inspect.Pair) blockerID {
 	return id
 }
 
-// name describes the blocker for the summary.
-func (b *blocker) name() string {
-	who := b.pair.Blocking
-	text := sessionName(who)
-	switch {
-	case who.Prepared != nil:
-		return text
-	case who.User == "": // not a client backend
-		return fmt.Sprintf("%s (%s)", text, who.BackendType)
-	case who.Application == "":
-		return fmt.Sprintf("%s (user %s)", text, who.User)
-	}
-	return fmt.Sprintf("%s (%s, user %s)", text, quoted(applicationOf(who)), who.User)
-}
-
 // writeSummary writes the summary.
 func (s *blockerReport) writeSummary() {
 	s.mu.Lock()
@@ -228,14 +214,14 @@ func (s *blockerReport) writeSummary() {
 		if len(b.actions) > 0 {
 			actions = strings.Join(b.actions, ", then ")
 		}
-		s.app.logf("summary: %s blocked for %s, on %s: %s", b.name(), shortDuration(b.total), b.pair.Target(), actions)
+		s.app.logf("summary: %s blocked for %s, on %s: %s", render.Session(b.pair.Blocking), render.Duration(b.total), b.pair.Target(), actions)
 	}
 	switch took := time.Since(s.started); {
 	case s.overdue && !s.r.dryRun:
 		s.app.logf("no session was ended; use --cancel, --terminate or --escalate")
 	case s.seen:
 	case took < time.Second:
-		s.app.logf("no session of the command was seen in the %s that it ran: %s", shortDuration(took), s.missing())
+		s.app.logf("no session of the command was seen in the %s that it ran: %s", render.Duration(took), s.missing())
 	default:
 		s.app.logf("no session of the command was seen: %s", s.missing())
 	}

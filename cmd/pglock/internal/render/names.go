@@ -1,0 +1,81 @@
+package render
+
+import (
+	"strings"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
+)
+
+// Postgres identifies an advisory lock by a number. pglock run publishes its lock's name
+// in application_name, of which Postgres keeps 63 bytes and only printable ASCII. A name
+// that does not fit is also in a comment of each of its statements, percent-encoded, so
+// that it is valid in every database encoding.
+
+// LockComment is the key of the comment, and of the name in a session's context.
+const LockComment = "lock"
+
+// MaxApplicationBytes is how many bytes Postgres keeps of an application_name
+// (NAMEDATALEN - 1).
+const MaxApplicationBytes = 63
+
+// ApplicationName returns the application_name for a verb. It replaces characters other
+// than printable ASCII, which Postgres would do in ways that differ between its versions.
+func ApplicationName(verb, detail string) string {
+	name := "pglock " + verb
+	if detail != "" {
+		name += " " + printableASCII(detail)
+	}
+	return name[:min(len(name), MaxApplicationBytes)]
+}
+
+// printableASCII returns s with a ? in place of each other character.
+func printableASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Application returns a session's application for people. For a pglock run it contains
+// the lock's full name.
+func Application(s *inspect.Session) string {
+	if name, ok := s.Context[LockComment]; ok && s.Application == ApplicationName("run", name) {
+		return "pglock run " + name
+	}
+	return s.Application
+}
+
+// NameKeys sets the names of advisory locks that a pglock run holds or waits for and
+// has published, if the name maps to the key.
+func NameKeys(locks []inspect.Lock, pairs []inspect.Pair) {
+	var all []*inspect.Lock
+	for i := range locks {
+		all = append(all, &locks[i])
+	}
+	for _, p := range pairs {
+		all = append(all, p.Lock)
+		if p.Held != nil {
+			all = append(all, p.Held)
+		}
+	}
+	names := map[pglock.Key]pglock.Key{}
+	for _, l := range all {
+		if !l.HasKey || l.Key.IsPair() {
+			continue
+		}
+		fromApplication, _ := strings.CutPrefix(l.Application, ApplicationName("run", "")+" ")
+		for _, name := range []string{l.Context[LockComment], fromApplication} {
+			if key := pglock.Name(name); name != "" && key.ID() == l.Key.ID() {
+				names[l.Key] = key
+			}
+		}
+	}
+	for _, l := range all {
+		if key, ok := names[l.Key]; ok && l.HasKey {
+			l.Key = key
+		}
+	}
+}

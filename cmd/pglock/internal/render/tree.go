@@ -1,0 +1,191 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
+)
+
+// A Forest draws trees of sessions that wait for each other.
+type Forest struct {
+	Width int // of the terminal, 0 for no limit
+	Color bool
+	ASCII bool                // draw lines with ASCII characters
+	Extra []inspect.Attribute // attributes to show for each session
+}
+
+// treeLines holds the characters that branches are drawn with.
+type treeLines struct{ branch, last, down, none string }
+
+func (f Forest) lines() treeLines {
+	if f.ASCII {
+		return treeLines{"|- ", "`- ", "|  ", "   "}
+	}
+	return treeLines{"├─ ", "└─ ", "│  ", "   "}
+}
+
+// A span is text in one color.
+type span struct{ color, text string }
+
+// Write draws the trees.
+func (f Forest) Write(out io.Writer, trees []*inspect.Tree) error {
+	if len(trees) == 0 {
+		_, err := fmt.Fprintln(out, "nobody waits")
+		return err
+	}
+	for i, t := range trees {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		f.node(out, t, "", "", "")
+	}
+	return nil
+}
+
+// node writes a session and the sessions below it. Its first line begins with first, its
+// other lines with rest. above is the session that it waits for.
+func (f Forest) node(out io.Writer, t *inspect.Tree, first, rest, above string) {
+	line := func(prefix string, spans ...span) {
+		f.line(out, append([]span{{Dim, prefix}}, spans...))
+	}
+	line(first, f.title(t, above)...)
+	lines := f.lines()
+	below := rest
+	if len(t.Blocked) > 0 {
+		below += lines.down
+	} else {
+		below += lines.none
+	}
+	switch {
+	case t.Again:
+		return
+	case t.Prepared != nil && t.Prepared.GID != "":
+		line(below, span{"", "to end it: " + termtext.Line(t.Prepared.Remedy()) + "; or COMMIT PREPARED, in database " + termtext.Line(t.Prepared.Database)})
+	case t.Query != "":
+		line(below, span{Dim, termtext.Line(t.Query)})
+	}
+	for i, child := range t.Blocked {
+		first, next := lines.branch, lines.down
+		if i == len(t.Blocked)-1 {
+			first, next = lines.last, lines.none
+		}
+		f.node(out, child, rest+first, rest+next, SessionName(t.Session))
+	}
+}
+
+// title returns the first line of a session.
+func (f Forest) title(t *inspect.Tree, above string) []span {
+	name := Bold
+	if t.Pair == nil {
+		name = Bold + Red
+	}
+	spans := []span{{name, SessionName(t.Session)}, {"", applicationText(t.Session)}}
+	if t.Pair != nil {
+		spans = append(spans, span{Yellow, "  waits " + waitText(t.Pair)}, span{"", blockText(t.Pair, above)})
+	}
+	if t.Again {
+		return append(spans, span{Dim, "  (drawn elsewhere, with the sessions behind it)"}, span{"", ownerText(t.Session)})
+	}
+	if t.Pair == nil || t.State != "active" {
+		spans = append(spans, span{"", stateText(t.Session)})
+	}
+	if t.Behind > 0 {
+		text := fmt.Sprintf("  blocks %d", t.Behind)
+		if len(t.Blocked) > 0 && t.Pair == nil {
+			text += ", the longest for " + Duration(t.Longest)
+		}
+		spans = append(spans, span{Bold, text})
+	}
+	if t.Cycle {
+		spans = append(spans, span{Red, "  in a cycle: waits for itself through others"})
+	}
+	// At the end, because long lines are cut.
+	spans = append(spans, span{"", ownerText(t.Session)})
+	for _, a := range f.Extra {
+		v := a.Value(&inspect.Lock{Session: t.Session})
+		if a.Name == "application" {
+			v = Application(t.Session)
+		}
+		if v != nil {
+			spans = append(spans, span{"", "  " + a.Name + "=" + human(v)})
+		}
+	}
+	return spans
+}
+
+// line writes a line, cut at the width.
+func (f Forest) line(out io.Writer, spans []span) {
+	var b strings.Builder
+	left := f.Width
+	for i, s := range spans {
+		text := s.text
+		if i == len(spans)-1 {
+			text = strings.TrimRight(text, " ")
+		}
+		if n := utf8.RuneCountInString(text); f.Width > 1 && n > left {
+			text = Cut(text, left)
+			left = 0
+		} else {
+			left -= n
+		}
+		if f.Color {
+			text = Paint(s.color, text)
+		}
+		b.WriteString(text)
+		if f.Width > 1 && left == 0 {
+			break
+		}
+	}
+	fmt.Fprintln(out, b.String())
+}
+
+// WriteForestJSON writes the trees in the format of docs/command.md.
+func WriteForestJSON(out io.Writer, trees []*inspect.Tree) error {
+	ofSession := sessionAttributes()
+	var ofLock []inspect.Attribute
+	for _, a := range inspect.Attributes() {
+		if _, ok := FindAttribute(ofSession, a.Name); !ok {
+			ofLock = append(ofLock, a)
+		}
+	}
+	var object func(t *inspect.Tree) Object
+	list := func(trees []*inspect.Tree) []Object {
+		objects := []Object{}
+		for _, t := range trees {
+			objects = append(objects, object(t))
+		}
+		return objects
+	}
+	object = func(t *inspect.Tree) Object {
+		o := sessionObject(t.Session)
+		o.Add("hidden", t.Hidden)
+		o.Add("prepared", preparedObject(t.Prepared))
+		o.Add("depth", t.Depth)
+		o.Add("behind", t.Behind)
+		o.Add("longest_wait", t.Longest)
+		o.Add("cycle", t.Cycle)
+		o.Add("again", t.Again)
+		if t.Pair == nil {
+			o.Add("waits_for", nil)
+		} else {
+			var w Object
+			for _, a := range ofLock {
+				w.Add(a.Name, a.Value(t.Pair.Lock))
+			}
+			w.Add("block", string(t.Pair.Block))
+			if t.Pair.Held != nil {
+				w.Add("held_mode", t.Pair.Held.Mode)
+			} else {
+				w.Add("held_mode", nil)
+			}
+			o.Add("waits_for", w)
+		}
+		o.Add("blocked", list(t.Blocked))
+		return o
+	}
+	return WriteObjects(out, list(trees))
+}
