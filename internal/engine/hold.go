@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -59,19 +58,6 @@ func (e *Engine) notify(h *Hold, err error) {
 	e.ready.push(h)
 }
 
-// unlockMuAndNotify unlocks Engine.mu and notifies the Holds that have a result.
-func (e *Engine) unlockMuAndNotify() {
-	h := e.ready.first
-	e.ready = queue{}
-	e.mu.Unlock()
-	for h != nil {
-		next := h.next
-		h.prev, h.next = nil, nil
-		h.ready <- struct{}{} // has room; from here on h belongs to its caller
-		h = next
-	}
-}
-
 // putReady returns the channel to the pool until h needs it again.
 func (h *Hold) putReady() {
 	h.engine.readyChans.Put(h.ready)
@@ -113,16 +99,6 @@ func awaitSettled(underWay ...<-chan struct{}) bool {
 		}
 	}
 	return true
-}
-
-// killWait ends a wait in Postgres that nobody wants any more and that could not be
-// canceled in time. It closes the session, which holds nothing.
-func (e *Engine) killWait(l *localLock, settled chan struct{}) {
-	e.mu.Lock()
-	defer e.unlockMu()
-	if slices.Contains(l.settled, settled) && l.state == waiting && l.queue.len() == 0 {
-		l.session.kill()
-	}
 }
 
 // awaitRequest waits for the result of the request. If it gives up while an operation is
@@ -304,48 +280,5 @@ func (h *Hold) Notify(f func(error)) {
 		f(h.session.cause)
 	case e.closed:
 		f(ErrClosed)
-	}
-}
-
-// A queue is a first-in, first-out list of Holds.
-type queue struct {
-	first, last *Hold
-	n           int
-	exclusive   int // number of exclusive Holds in it
-}
-
-func (q *queue) front() *Hold { return q.first }
-func (q *queue) len() int     { return q.n }
-
-func (q *queue) push(h *Hold) {
-	h.prev, h.next = q.last, nil
-	if q.last != nil {
-		q.last.next = h
-	} else {
-		q.first = h
-	}
-	q.last = h
-	q.count(h, 1)
-}
-
-func (q *queue) remove(h *Hold) {
-	if h.prev != nil {
-		h.prev.next = h.next
-	} else {
-		q.first = h.next
-	}
-	if h.next != nil {
-		h.next.prev = h.prev
-	} else {
-		q.last = h.prev
-	}
-	h.prev, h.next = nil, nil
-	q.count(h, -1)
-}
-
-func (q *queue) count(h *Hold, by int) {
-	q.n += by
-	if h.mode == Exclusive {
-		q.exclusive += by
 	}
 }
