@@ -36,7 +36,7 @@ func (s *session) fillBatch() {
 		s.lastSingle = s.lastSingle && len(s.confirming) == 1
 	}
 	if s.batch[0].kind == opWait {
-		s.engine.beginWait(s, s.batch[0].lock)
+		s.limitWait(s.batch[0].lock)
 	}
 }
 
@@ -168,11 +168,8 @@ func (s *session) batchOf(o op) []op {
 
 // queryOps runs the statement for ops. The reply has a 1 or 0 for each.
 func (s *session) queryOps(ops []op) (reply string, err error) {
-	timeout := s.engine.config.Heartbeat / 2
 	if len(ops) == 1 {
-		o := ops[0]
-		s.args[0] = s.keyText(o.key)
-		reply, err = s.queryText(timeout, oneSQL[letter(o.kind, o.key, o.mode)], s.args[:1]...)
+		reply, err = s.queryOne(ops[0])
 	} else {
 		s.keysBuf, s.lettersBuf = append(s.keysBuf[:0], '{'), s.lettersBuf[:0]
 		for i, o := range ops {
@@ -184,7 +181,7 @@ func (s *session) queryOps(ops []op) (reply string, err error) {
 		}
 		s.keysBuf = append(s.keysBuf, '}')
 		s.args = [2]string{string(s.keysBuf), string(s.lettersBuf)}
-		reply, err = s.queryText(timeout, batchSQL, s.args[:]...)
+		reply, err = s.queryText(s.engine.config.Heartbeat/2, batchSQL, s.args[:]...)
 	}
 	if err == nil && len(reply) != len(ops) {
 		err = fmt.Errorf("%d results for %d locks", len(reply), len(ops))
@@ -206,13 +203,13 @@ func (s *session) applyResults(ops []op, reply string) error {
 		ok := reply[i] == '1'
 		switch o.kind {
 		case opTry:
-			e.tryDone(o.lock, s, ok)
+			o.lock.tryDone(s, ok)
 		case opUnlock:
-			e.unlockDone(o.lock, s, ok)
+			o.lock.unlockDone(s, ok)
 		case opConfirm:
 			s.notifyConfirmed()
 		case opProbe:
-			e.probeDone(o.lock, ok)
+			o.lock.probeDone(ok)
 		}
 	}
 	return s.lost
@@ -220,14 +217,7 @@ func (s *session) applyResults(ops []op, reply string) error {
 
 // failTry passes the error of a failed try to its lock.
 func (s *session) failTry(o op, err error) error {
-	e := s.engine
-	e.mu.Lock()
-	defer e.unlockMu()
-	if s.lost == nil {
-		s.batch = s.batch[1:]
-		e.tryFailed(o.lock, err)
-	}
-	return s.lost
+	return s.finish(func() { o.lock.tryFailed(err) })
 }
 
 // freshTime is how long a reply proves that a session is alive, so that not every
@@ -253,7 +243,7 @@ func (s *session) confirm(h *Hold) bool {
 // held.
 func (s *session) notifyConfirmed() {
 	for _, h := range s.confirming {
-		s.engine.notify(h, nil)
+		h.notify(nil)
 	}
 	clear(s.confirming)
 	s.confirming = s.confirming[:0]

@@ -21,7 +21,7 @@ const (
 const minWait = 10 * time.Millisecond
 
 // interruptWait ends a wait in Postgres early.
-func (e *Engine) interruptWait(l *localLock) {
+func (l *localLock) interruptWait() {
 	if l.state != waiting {
 		return
 	}
@@ -29,18 +29,18 @@ func (e *Engine) interruptWait(l *localLock) {
 	if s.withdraw(l) { // it has not begun
 		s.waiting = nil
 		if l.queue.len() == 0 {
-			e.goIdle(l)
+			l.goIdle()
 		} else {
-			e.waitOn(l, s)
+			l.waitOn(s)
 		}
 		return
 	}
 	if s.canceled != nil || time.Until(s.waitEnd) < minWait {
 		return // it ends by itself
 	}
-	k := e.canceler(s)
+	k := s.canceler()
 	switch {
-	case k == nil && e.closed:
+	case k == nil && l.engine.closed:
 		return // it ends with its slice, and Close waits for that
 	case k == nil:
 		s.kill() // no other session can cancel it
@@ -50,19 +50,10 @@ func (e *Engine) interruptWait(l *localLock) {
 	k.push(op{kind: opCancel, target: s, done: s.canceled})
 }
 
-// killWait ends a wait in Postgres that nobody wants any more and that could not be
-// canceled in time. It closes the session, which holds nothing.
-func (e *Engine) killWait(l *localLock, settled chan struct{}) {
-	e.mu.Lock()
-	defer e.unlockMu()
-	if slices.Contains(l.settled, settled) && l.state == waiting && l.queue.len() == 0 {
-		l.session.kill()
-	}
-}
-
 // canceler returns a session that can cancel s's wait, or nil. It opens none while the
 // Engine closes.
-func (e *Engine) canceler(s *session) *session {
+func (s *session) canceler() *session {
+	e := s.engine
 	if !e.closed {
 		if k := e.servingSession(s); k != nil && k.waiting == nil {
 			return k
@@ -85,23 +76,17 @@ func (s *session) runCancel(o op) error {
 	e.mu.Unlock()
 	_, err := s.queryText(e.config.Heartbeat/2, cancelSQL, strconv.Itoa(int(pid)), start)
 	if err != nil && sqlstate.Of(err) == "" {
-		return err // sessionLost closes done
+		return err // markLost closes done
 	}
-	e.mu.Lock()
-	defer e.unlockMu()
-	if s.lost == nil {
-		s.batch = nil
-		close(o.done)
-	}
-	return s.lost
+	return s.finish(func() { close(o.done) })
 }
 
 // withdrawCancel withdraws the order to cancel s's wait, if that has not begun.
-func (e *Engine) withdrawCancel(s *session) {
+func (s *session) withdrawCancel() {
 	if s.canceled == nil {
 		return
 	}
-	for _, k := range e.sessions {
+	for _, k := range s.engine.sessions {
 		if i := slices.IndexFunc(k.queue, func(o op) bool { return o.target == s }); i >= 0 {
 			k.queue = slices.Delete(k.queue, i, i+1)
 			s.canceled = nil

@@ -51,7 +51,7 @@ func (s *session) connect() error {
 	}
 	s.open, s.lastUse = true, s.lastReply
 	e.noOpenUntil = time.Time{}
-	e.sessionOpened(s)
+	s.takePoller()
 	return nil
 }
 
@@ -61,7 +61,7 @@ func (s *session) setUp(ctx context.Context) error {
 	e := s.engine
 	s.token = rand.Text()
 	var hello handshake.Hello
-	err := e.retryCanceled(ctx, func() (err error) {
+	err := s.retryCanceled(ctx, func() (err error) {
 		hello, err = handshake.Greet(ctx, s.conn)
 		return err
 	})
@@ -88,7 +88,7 @@ func (s *session) setUp(ctx context.Context) error {
 	s.pid, s.start = hello.PID, hello.Start
 	e.mu.Unlock()
 
-	err = e.retryCanceled(ctx, func() error {
+	err = s.retryCanceled(ctx, func() error {
 		return hello.SetUp(ctx, s.conn, handshake.Settings{
 			Token: s.token, PlanCacheMode: "force_generic_plan", ApplicationName: "pglock",
 		})
@@ -120,7 +120,7 @@ func (s *session) setUp(ctx context.Context) error {
 		// Notify the holders first: Close may take a moment, and so may the driver
 		// until it gives up.
 		e.mu.Lock()
-		e.sessionLost(s, errSilent)
+		s.markLost(errSilent)
 		e.unlockMu()
 		s.conn.Close()
 	})
@@ -131,9 +131,9 @@ func (s *session) setUp(ctx context.Context) error {
 
 // retryCanceled calls f, which runs a statement while the session is being set up, and
 // calls it again if the statement is canceled.
-func (e *Engine) retryCanceled(ctx context.Context, f func() error) error {
+func (s *session) retryCanceled(ctx context.Context, f func() error) error {
 	return handshake.Persist(ctx, func() error {
-		e.roundTrips.Add(1)
+		s.engine.roundTrips.Add(1)
 		return f()
 	})
 }
@@ -150,7 +150,7 @@ func (s *session) prove(ctx context.Context, hello handshake.Hello) error {
 		return nil
 	}
 	var proved bool
-	err := e.retryCanceled(ctx, func() (err error) {
+	err := s.retryCanceled(ctx, func() (err error) {
 		proved, err = handshake.Prove(ctx, s.conn)
 		return err
 	})

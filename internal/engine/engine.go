@@ -61,7 +61,7 @@ type Engine struct {
 	unusedLocks  []*localLock  // for reuse
 	pollers      []*localLock  // that wait for a session to wait on
 	noOpenUntil  time.Time     // no session is opened until then
-	monitoring   bool          // a check of the long waits is running or scheduled
+	monitor      monitor       // checks the long waits
 	toWake       []*session    // that must be woken when mu is unlocked
 	ready        queue         // Holds that have a reply, to be notified when mu is unlocked
 	closed       bool          // no new locks are taken
@@ -75,6 +75,7 @@ type Engine struct {
 func New(config Config) *Engine {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{config: config, ctx: ctx, cancel: cancel, locks: make(map[Key]*localLock)}
+	e.monitor.engine = e
 	e.readyChans.New = func() any { return make(chan struct{}, 1) }
 	return e
 }
@@ -104,11 +105,11 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 		e.mu.Unlock()
 		return nil, ErrClosed
 	}
-	e.request(e.localLock(key), h)
+	e.localLock(key).request(h)
 	e.unlockMuAndHelp()
 	acquired, settled, err := h.awaitRequest(ctx, wait)
 	if settled != nil && !awaitSettled(settled) {
-		e.killWait(h.lock, settled)
+		h.killWait(settled)
 	}
 	return acquired, err
 }
@@ -136,7 +137,7 @@ func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit ti
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
 		holds[i].setDeadline(ctx, wait)
-		e.request(e.localLock(key), holds[i])
+		e.localLock(key).request(holds[i])
 	}
 	e.unlockMuAndHelp()
 	var underWay []<-chan struct{}
@@ -208,7 +209,7 @@ func (e *Engine) Dropped(what string) {
 const closeTimeout = 5 * time.Second
 
 // Close ends the Engine. It takes no new locks, ends all waiting with [ErrClosed], calls
-// the functions given to [Hold.Notify], waits up to five seconds until held locks are
+// the functions given to [Hold.OnLoss], waits up to five seconds until held locks are
 // unlocked, and closes the sessions. Locks that are still held then are lost. Close
 // returns their number.
 func (e *Engine) Close() (lost int) {
@@ -220,16 +221,13 @@ func (e *Engine) Close() (lost int) {
 	}
 	e.closed = true
 	for _, l := range e.locks {
-		for h := l.queue.front(); h != nil; h = l.queue.front() {
-			l.queue.remove(h)
-			h.refuse(ErrClosed)
-		}
+		l.refuse(ErrClosed, anyHold)
 		for _, h := range l.holders {
-			for _, f := range h.notify {
+			for _, f := range h.onLoss {
 				f(ErrClosed)
 			}
 		}
-		e.abandon(l)
+		l.abandon()
 	}
 	if len(e.locks) > 0 {
 		e.drained = make(chan struct{})
@@ -248,46 +246,12 @@ func (e *Engine) Close() (lost int) {
 		if s := e.sessions[0]; s.busy && (len(s.batch) > 0 || !s.open || !s.shared) {
 			s.kill() // it would not check for work before its reply arrives; a pooler's session is reset first
 		}
-		e.sessionLost(e.sessions[0], ErrClosed)
+		e.sessions[0].markLost(ErrClosed)
 	}
 	e.unlockMu()
 	e.cancel()
 	e.wg.Wait()
 	return lost
-}
-
-// localLock returns the lock of key, and creates it if necessary.
-func (e *Engine) localLock(key Key) *localLock {
-	if l := e.locks[key]; l != nil {
-		return l
-	}
-	var l *localLock
-	if last := len(e.unusedLocks) - 1; last >= 0 {
-		l = e.unusedLocks[last]
-		e.unusedLocks[last] = nil
-		e.unusedLocks = e.unusedLocks[:last]
-	} else {
-		l = new(localLock)
-	}
-	*l = localLock{key: key}
-	l.holders = l.first[:0]
-	e.locks[key] = l
-	return l
-}
-
-// maxUnusedLocks is how many unused localLocks are kept for reuse.
-const maxUnusedLocks = 1024
-
-// dropLock removes an idle lock that nobody wants.
-func (e *Engine) dropLock(l *localLock) {
-	delete(e.locks, l.key)
-	if !l.probing && len(e.unusedLocks) < maxUnusedLocks { // no operation under way points to it
-		e.unusedLocks = append(e.unusedLocks, l)
-	}
-	if len(e.locks) == 0 && e.drained != nil {
-		close(e.drained)
-		e.drained = nil
-	}
 }
 
 // unlockMu unlocks Engine.mu, wakes the sessions with new operations, and notifies the

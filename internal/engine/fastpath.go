@@ -2,6 +2,9 @@ package engine
 
 import "strconv"
 
+// This file has the fast path of a lone caller. If a session has nothing else to do, the
+// caller runs its operation itself, in a statement for a single key.
+
 // An owner is who may use a session's connection.
 type owner uint8
 
@@ -15,18 +18,23 @@ const (
 // the session has nothing else to do, the caller runs the operation itself. That saves
 // two goroutine switches, which take longer than Postgres' reply.
 func (e *Engine) unlockMuAndHelp() {
-	if len(e.toWake) == 1 {
+	if len(e.toWake) == 1 && e.toWake[0].canServeCaller() {
 		s := e.toWake[0]
-		if s.owner == free && s.lastSingle && s.open && s.lost == nil && len(s.queue) > 0 && s.queue[0].kind <= opProbe {
-			e.toWake, s.needsWake = e.toWake[:0], false
-			s.owner, s.busy = caller, true
-			s.fillBatch()
-			e.unlockMuAndNotify()
-			s.runForCaller()
-			return
-		}
+		e.toWake, s.needsWake = e.toWake[:0], false
+		s.owner, s.busy = caller, true
+		s.fillBatch()
+		e.unlockMuAndNotify()
+		s.runForCaller()
+		return
 	}
 	e.unlockMu()
+}
+
+// canServeCaller reports whether a caller may run the next batch. A session that had
+// several operations last time has several callers, which its own goroutine serves
+// together. Engine.mu must be held.
+func (s *session) canServeCaller() bool {
+	return s.owner == free && s.lastSingle && s.open && s.lost == nil && len(s.queue) > 0 && s.queue[0].kind <= opProbe
 }
 
 // runForCaller runs the batch that a caller took, and leaves the rest of the queue to run.
@@ -35,7 +43,7 @@ func (s *session) runForCaller() {
 	err := s.runLocks()
 	e.mu.Lock()
 	if err != nil {
-		e.sessionLost(s, err)
+		s.markLost(err)
 	}
 	s.clearBatch()
 	s.owner, s.busy, s.lastUse = free, false, s.lastReply
@@ -43,6 +51,13 @@ func (s *session) runForCaller() {
 		s.wake()
 	}
 	e.unlockMu()
+}
+
+// queryOne runs the statement for one operation, which is faster than that for a batch.
+// The reply has a 1 or 0.
+func (s *session) queryOne(o op) (string, error) {
+	s.args[0] = s.keyText(o.key)
+	return s.queryText(s.engine.config.Heartbeat/2, oneSQL[letter(o.kind, o.key, o.mode)], s.args[:1]...)
 }
 
 // keyText returns key as text. It remembers the last one, because a lone caller unlocks

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -25,7 +26,7 @@ type Hold struct {
 	deadline   time.Time // refused at this time at the latest; zero for none
 	prev, next *Hold     // in lock.queue, later in Engine.ready
 	err        error     // the reason of a refusal, or of a failed release
-	notify     []func(error)
+	onLoss     []func(error)
 	done       chan struct{} // created by Done
 }
 
@@ -53,9 +54,9 @@ func (e *Engine) newHold(mode Mode, noWait bool) *Hold {
 // notify sets the result of h, which is notified when Engine.mu is unlocked, because a
 // woken goroutine needs the mutex next. Engine.mu must be held, and h must not be in a
 // queue.
-func (e *Engine) notify(h *Hold, err error) {
+func (h *Hold) notify(err error) {
 	h.err = err
-	e.ready.push(h)
+	h.engine.ready.push(h)
 }
 
 // putReady returns the channel to the pool until h needs it again.
@@ -101,6 +102,17 @@ func awaitSettled(underWay ...<-chan struct{}) bool {
 	return true
 }
 
+// killWait ends a wait in Postgres that nobody wants any more and that could not be
+// canceled in time. It closes the session, which holds nothing.
+func (h *Hold) killWait(settled chan struct{}) {
+	h.engine.mu.Lock()
+	defer h.engine.unlockMu()
+	l := h.lock
+	if slices.Contains(l.settled, settled) && l.state == waiting && l.queue.len() == 0 {
+		l.session.kill()
+	}
+}
+
 // awaitRequest waits for the result of the request. If it gives up while an operation is
 // still under way, it returns a channel that is closed when that is over.
 func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled chan struct{}, _ error) {
@@ -140,7 +152,7 @@ func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled ch
 	if !l.contended {
 		err = noReplyError(ctx)
 	}
-	if e.abandon(l) {
+	if l.abandon() {
 		settled = make(chan struct{})
 		l.settled = append(l.settled, settled)
 	}
@@ -181,13 +193,13 @@ func (h *Hold) refuse(err error) {
 	if err != errExpired || !h.partial {
 		h.engine.stats.Refused++
 	}
-	h.engine.notify(h, err)
+	h.notify(err)
 }
 
-// markLost marks the Hold as lost and calls its Notify functions. Engine.mu must be held.
+// markLost marks the Hold as lost and calls its OnLoss functions. Engine.mu must be held.
 func (h *Hold) markLost(err error) {
 	h.markEnded(lost)
-	for _, f := range h.notify {
+	for _, f := range h.onLoss {
 		f(err)
 	}
 }
@@ -223,7 +235,7 @@ func (h *Hold) beginRelease() (asked bool, err error) {
 	switch h.state {
 	case granted:
 		h.markEnded(released)
-		if asked = h.engine.release(h.lock, h); asked {
+		if asked = h.lock.release(h); asked {
 			h.ready = h.engine.readyChans.Get().(chan struct{})
 		}
 		return asked, nil
@@ -266,15 +278,15 @@ func (h *Hold) PID() int32 {
 	return h.session.pid
 }
 
-// Notify registers f to be called with [ErrLost] when the lock is lost, before any other
+// OnLoss registers f to be called with [ErrLost] when the lock is lost, before any other
 // goroutine of this process can acquire it, and with [ErrClosed] when the Engine begins
 // to close. If that has already happened, f is called at once. f must not block and must
 // not use the Engine.
-func (h *Hold) Notify(f func(error)) {
+func (h *Hold) OnLoss(f func(error)) {
 	e := h.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h.notify = append(h.notify, f)
+	h.onLoss = append(h.onLoss, f)
 	switch {
 	case h.state == lost:
 		f(h.session.cause)

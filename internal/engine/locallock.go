@@ -9,9 +9,9 @@ import (
 var errExpired = errors.New("expired")
 
 // A localLock is a lock that some goroutine of this process holds or wants, like Postgres'
-// LOCALLOCK of a backend. Engine.mu must be
-// held for all methods of Engine in this file.
+// LOCALLOCK of a backend. Engine.mu must be held for all its methods.
 type localLock struct {
+	engine  *Engine
 	key     Key
 	state   lockState
 	want    Mode      // the mode that is tried or waited for
@@ -47,23 +47,58 @@ const (
 	releasing                  // an unlock is queued or running
 )
 
-// request starts a request.
-func (e *Engine) request(l *localLock, h *Hold) {
+// localLock returns the lock of key, and creates it if necessary.
+func (e *Engine) localLock(key Key) *localLock {
+	if l := e.locks[key]; l != nil {
+		return l
+	}
+	var l *localLock
+	if last := len(e.unusedLocks) - 1; last >= 0 {
+		l = e.unusedLocks[last]
+		e.unusedLocks[last] = nil
+		e.unusedLocks = e.unusedLocks[:last]
+	} else {
+		l = new(localLock)
+	}
+	*l = localLock{engine: e, key: key}
+	l.holders = l.first[:0]
+	e.locks[key] = l
+	return l
+}
+
+// maxUnusedLocks is how many unused localLocks are kept for reuse.
+const maxUnusedLocks = 1024
+
+// remove removes the lock, which must be idle and wanted by nobody, from the Engine.
+func (l *localLock) remove() {
+	e := l.engine
+	delete(e.locks, l.key)
+	if !l.probing && len(e.unusedLocks) < maxUnusedLocks { // no operation under way points to it
+		e.unusedLocks = append(e.unusedLocks, l)
+	}
+	if len(e.locks) == 0 && e.drained != nil {
+		close(e.drained)
+		e.drained = nil
+	}
+}
+
+// request starts the request h.
+func (l *localLock) request(h *Hold) {
 	h.lock = l
 	switch l.state {
 	case idle:
 		l.queue.push(h)
-		e.try(l)
+		l.try()
 	case trying, releasing:
 		l.queue.push(h) // the running operation decides
 	case held:
 		alike := h.mode == Shared && l.mode == Shared && l.queue.exclusive == 0
 		switch {
-		case alike && l.queue.len() == 0 && time.Since(l.since) < e.config.HandOver:
-			e.grant(l, h)
+		case alike && l.queue.len() == 0 && time.Since(l.since) < l.engine.config.HandOver:
+			l.grant(h)
 		case alike:
 			l.queue.push(h)
-			e.probe(l)
+			l.probe()
 		case h.noWait:
 			h.refuse(ErrNotAcquired)
 		default:
@@ -80,17 +115,17 @@ func (e *Engine) request(l *localLock, h *Hold) {
 }
 
 // goIdle makes the lock idle, or requests its lock again if its queue is not empty.
-func (e *Engine) goIdle(l *localLock) {
+func (l *localLock) goIdle() {
 	l.state, l.session = idle, nil
 	if l.queue.len() > 0 {
-		e.try(l)
+		l.try()
 		return
 	}
-	e.dropLock(l)
+	l.remove()
 }
 
 // notifySettled signals callers that gave up that nothing is under way for them any more.
-func (e *Engine) notifySettled(l *localLock) {
+func (l *localLock) notifySettled() {
 	if l.state == releasing {
 		return // a lock that was granted too late may be being unlocked
 	}
@@ -101,100 +136,103 @@ func (e *Engine) notifySettled(l *localLock) {
 }
 
 // try requests the lock without waiting, in the mode of the first request in the queue.
-func (e *Engine) try(l *localLock) {
-	s := e.servingSession(nil)
+func (l *localLock) try() {
+	s := l.engine.servingSession(nil)
 	l.state, l.want, l.session = trying, l.queue.front().mode, s
 	s.push(op{kind: opTry, lock: l, mode: l.want})
 }
 
 // tryDone handles the result of a try.
-func (e *Engine) tryDone(l *localLock, s *session, ok bool) {
+func (l *localLock) tryDone(s *session, ok bool) {
 	l.attempts = 0
 	if ok {
-		e.lockGranted(l, s)
+		l.acquired(s)
 		return
 	}
 	l.contended = true
 	// If a shared lock is refused, so is an exclusive one.
-	e.refuseNoWait(l, func(h *Hold) bool { return l.want == Shared || h.mode == l.want })
+	l.refuse(ErrNotAcquired, func(h *Hold) bool {
+		return h.noWait && (l.want == Shared || h.mode == l.want)
+	})
 	switch head := l.queue.front(); {
 	case head == nil:
-		e.goIdle(l)
+		l.goIdle()
 	case head.noWait, head.mode == Shared && l.want == Exclusive:
-		e.try(l)
+		l.try()
 	default:
-		e.startWait(l)
+		l.wait()
 	}
-	e.notifySettled(l)
+	l.notifySettled()
 }
 
 // tryFailed handles the error of a try. The first request in the queue gets the error, and
 // the others try again.
-func (e *Engine) tryFailed(l *localLock, err error) {
+func (l *localLock) tryFailed(err error) {
 	if head := l.queue.front(); head != nil {
 		l.queue.remove(head)
 		head.refuse(err)
 	}
-	e.goIdle(l)
-	e.notifySettled(l)
+	l.goIdle()
+	l.notifySettled()
 }
 
-// refuseNoWait refuses the queued requests that do not wait and match which.
-func (e *Engine) refuseNoWait(l *localLock, which func(*Hold) bool) {
+// refuse refuses the queued requests that match which.
+func (l *localLock) refuse(err error, which func(*Hold) bool) {
 	for h := l.queue.front(); h != nil; {
 		next := h.next
-		if h.noWait && which(h) {
+		if which(h) {
 			l.queue.remove(h)
-			h.refuse(ErrNotAcquired)
+			h.refuse(err)
 		}
 		h = next
 	}
 }
 
-func anyHold(*Hold) bool { return true }
+func anyHold(*Hold) bool      { return true }
+func noWaitHold(h *Hold) bool { return h.noWait }
 
-// lockGranted handles a grant: s holds the lock in mode l.want.
-func (e *Engine) lockGranted(l *localLock, s *session) {
+// acquired handles a grant by Postgres: s holds the lock in mode l.want.
+func (l *localLock) acquired(s *session) {
 	l.state, l.mode, l.session = held, l.want, s
 	l.since, l.lastTurn = s.lastReply, time.Time{}
 	l.contended, l.history = false, waitHistory{}
 	l.slot = len(s.held)
 	s.held = append(s.held, l)
-	e.grantQueued(l)
-	e.notifySettled(l)
+	l.grantQueued()
+	l.notifySettled()
 }
 
 // grantQueued grants a lock that Postgres granted to the first request in the queue, and to
 // all that can share it. If no request wants it in this mode, it is unlocked again.
-func (e *Engine) grantQueued(l *localLock) {
+func (l *localLock) grantQueued() {
 	for h := l.queue.front(); h != nil && h.mode == l.mode; h = l.queue.front() {
 		if l.mode == Exclusive && len(l.holders) > 0 {
 			break
 		}
 		l.queue.remove(h)
-		e.grant(l, h)
+		l.grant(h)
 	}
 	if len(l.holders) == 0 {
-		e.unlockInPostgres(l, nil)
+		l.unlock(nil)
 		return
 	}
-	e.refuseNoWait(l, anyHold)
+	l.refuse(ErrNotAcquired, noWaitHold)
 	l.contended = l.queue.len() > 0
 }
 
 // grant grants the lock to h.
-func (e *Engine) grant(l *localLock, h *Hold) {
+func (l *localLock) grant(h *Hold) {
 	h.state, h.session, h.index = granted, l.session, int32(len(l.holders))
 	l.holders = append(l.holders, h)
-	e.held++
-	e.stats.Acquired++
-	e.notify(h, nil)
+	l.engine.held++
+	l.engine.stats.Acquired++
+	h.notify(nil)
 }
 
 // release removes h from the holders. It reports whether an operation was started, to
 // unlock or to confirm that the lock was held until now; h is notified of its result. The
 // next holder in this process does not wait for it.
-func (e *Engine) release(l *localLock, h *Hold) (asked bool) {
+func (l *localLock) release(h *Hold) (asked bool) {
 	last := len(l.holders) - 1
 	l.holders[h.index] = l.holders[last]
 	l.holders[h.index].index = h.index
@@ -203,19 +241,19 @@ func (e *Engine) release(l *localLock, h *Hold) (asked bool) {
 	if last > 0 {
 		return l.session.confirm(h)
 	}
-	if next := l.queue.front(); next != nil && next.mode == l.mode && time.Since(l.since) < e.config.HandOver {
-		e.stats.HandOvers++
+	if next := l.queue.front(); next != nil && next.mode == l.mode && time.Since(l.since) < l.engine.config.HandOver {
+		l.engine.stats.HandOvers++
 		asked = l.session.confirm(h)
-		e.grantQueued(l)
+		l.grantQueued()
 		return asked
 	}
-	e.unlockInPostgres(l, h)
+	l.unlock(h)
 	return true
 }
 
-// unlockInPostgres unlocks the lock in Postgres, which grants it to the first session in
-// its lock queue. If requests of this process wait, a try follows the unlock directly.
-func (e *Engine) unlockInPostgres(l *localLock, releaser *Hold) {
+// unlock unlocks the lock in Postgres, which grants it to the first session in its lock
+// queue. If requests of this process wait, a try follows the unlock directly.
+func (l *localLock) unlock(releaser *Hold) {
 	l.state, l.releaser = releasing, releaser
 	if l.probing {
 		// The probe holds the lock for an instant. Another process would be refused
@@ -233,9 +271,9 @@ func (e *Engine) unlockInPostgres(l *localLock, releaser *Hold) {
 // unlockDone handles the result of an unlock. If ok is false, the session did not hold the
 // lock: another client unlocked it, or a pooler swaps sessions. Then nothing on this
 // session can be relied on.
-func (e *Engine) unlockDone(l *localLock, s *session, ok bool) {
+func (l *localLock) unlockDone(s *session, ok bool) {
 	if !ok {
-		e.sessionLost(s, errUnlockDenied)
+		s.markLost(errUnlockDenied)
 		return
 	}
 	last := len(s.held) - 1
@@ -243,31 +281,31 @@ func (e *Engine) unlockDone(l *localLock, s *session, ok bool) {
 	s.held[l.slot].slot = l.slot
 	s.held[last] = nil
 	s.held = s.held[:last]
-	e.notifyReleaser(l, nil)
+	l.notifyReleaser(nil)
 	if l.retry {
 		l.retry, l.state, l.session = false, trying, s
 		return // the result of the try comes next
 	}
-	e.goIdle(l)
-	e.notifySettled(l)
+	l.goIdle()
+	l.notifySettled()
 }
 
 // notifyReleaser notifies the Hold whose release started the unlock, if any.
-func (e *Engine) notifyReleaser(l *localLock, err error) {
+func (l *localLock) notifyReleaser(err error) {
 	if l.releaser != nil {
-		e.notify(l.releaser, err)
+		l.releaser.notify(err)
 		l.releaser = nil
 	}
 }
 
 // abandon handles a request that gave up. It reports whether an operation is still under
 // way that could acquire the lock for nobody.
-func (e *Engine) abandon(l *localLock) bool {
+func (l *localLock) abandon() bool {
 	nobody := l.queue.len() == 0
 	switch l.state {
 	case trying:
 		if nobody && l.session.withdraw(l) {
-			e.goIdle(l)
+			l.goIdle()
 			return false
 		}
 		return nobody
@@ -275,16 +313,16 @@ func (e *Engine) abandon(l *localLock) bool {
 		return nobody && l.retry
 	case waiting:
 		if nobody || l.queue.front().mode != l.want {
-			e.interruptWait(l)
+			l.interruptWait()
 			return l.state == waiting && l.queue.len() == 0
 		}
 	case polling:
 		if nobody {
-			e.stopPoll(l)
-			e.goIdle(l)
+			l.stopPoll()
+			l.goIdle()
 		}
 	case held:
-		e.tryJoin(l) // it may have blocked readers
+		l.tryJoin() // it may have blocked readers
 	}
 	return false
 }

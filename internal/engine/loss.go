@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// sessionLost removes a lost session. It notifies the holders of its locks, and moves or
+// markLost removes a lost session. It notifies the holders of its locks, and moves or
 // fails its operations.
-func (e *Engine) sessionLost(s *session, err error) {
+func (s *session) markLost(err error) {
+	e := s.engine
 	if s.lost != nil {
 		return
 	}
@@ -33,31 +34,31 @@ func (e *Engine) sessionLost(s *session, err error) {
 		l.holders = l.holders[:0]
 		// Only a reply of Postgres proves that it was held until now.
 		if errors.Is(err, errStillHeld) {
-			e.notifyReleaser(l, fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+			l.notifyReleaser(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
 		} else {
-			e.notifyReleaser(l, s.cause)
+			l.notifyReleaser(s.cause)
 		}
 		l.retry, l.deferred, l.contended = false, false, false
-		e.goIdle(l)
-		e.notifySettled(l)
+		l.goIdle()
+		l.notifySettled()
 	}
 	if l := s.waiting; l != nil {
 		s.waiting = nil
-		e.requeue(l, s, err)
+		l.requeue(s, err)
 	}
 	for _, ops := range [][]op{s.batch, s.queue} {
 		for _, o := range ops {
 			switch {
 			case o.kind == opTry && o.lock.state == trying && o.lock.session == s:
-				e.requeue(o.lock, s, err)
+				o.lock.requeue(s, err)
 			case (o.kind == opProbe || o.kind == opQueued) && o.lock.probing:
-				e.probeDone(o.lock, false)
+				o.lock.probeDone(false)
 			case o.kind == opMonitor:
 				// Sessions that are not checked may be gone like this one.
 				for _, waiting := range e.longWaits() {
 					waiting.kill()
 				}
-				e.monitorDone(monitorInterval)
+				e.monitor.done(monitorInterval)
 			case o.kind == opCancel:
 				close(o.done)
 			case o.kind == opQuery && !s.open && len(e.sessions) > 0 && !e.closed:
@@ -72,7 +73,7 @@ func (e *Engine) sessionLost(s *session, err error) {
 	}
 	s.batch, s.queue = nil, nil
 	for _, h := range append(s.confirming, s.unconfirmed...) {
-		e.notify(h, s.cause)
+		h.notify(s.cause)
 	}
 	s.confirming, s.unconfirmed = nil, nil
 }
@@ -84,21 +85,18 @@ const maxRetries = 2
 // requeue moves a request from a lost session to another one, or refuses it after too many
 // attempts. If the session never opened, the request is refused only if no other session
 // can take it.
-func (e *Engine) requeue(l *localLock, s *session, err error) {
+func (l *localLock) requeue(s *session, err error) {
 	l.contended = false
 	if s.open {
 		l.attempts++
 	}
-	if !s.open && len(e.sessions) == 0 || l.attempts > maxRetries || e.closed {
+	if !s.open && len(l.engine.sessions) == 0 || l.attempts > maxRetries || l.engine.closed {
 		if s.open {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		for h := l.queue.front(); h != nil; h = l.queue.front() {
-			l.queue.remove(h)
-			h.refuse(err)
-		}
+		l.refuse(err, anyHold)
 		l.attempts = 0
 	}
-	e.goIdle(l)
-	e.notifySettled(l)
+	l.goIdle()
+	l.notifySettled()
 }

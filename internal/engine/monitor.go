@@ -27,23 +27,30 @@ func (e *Engine) longWaits() map[int32]*session {
 	return long
 }
 
-// monitor starts checking whether other sessions wait for our long waits, until no long
-// wait is left.
-func (e *Engine) monitor() {
-	if !e.monitoring {
-		e.monitoring = true
-		e.scheduleMonitor(monitorInterval)
+// A monitor checks from another session whether any session waits for one of our long
+// waits to end.
+type monitor struct {
+	engine  *Engine
+	running bool // a check is running or scheduled; guarded by Engine.mu
+}
+
+// start starts the checks. They go on until no long wait is left.
+func (m *monitor) start() {
+	if !m.running {
+		m.running = true
+		m.schedule(monitorInterval)
 	}
 }
 
-// scheduleMonitor schedules a check.
-func (e *Engine) scheduleMonitor(pause time.Duration) {
+// schedule schedules a check.
+func (m *monitor) schedule(pause time.Duration) {
+	e := m.engine
 	time.AfterFunc(pause, func() {
 		e.mu.Lock()
 		defer e.unlockMu()
 		long := e.longWaits()
 		if e.closed || len(long) == 0 {
-			e.monitoring = false
+			m.running = false
 			return
 		}
 		if s := e.idleSession(nil); s != nil {
@@ -53,10 +60,19 @@ func (e *Engine) scheduleMonitor(pause time.Duration) {
 		// No session is free to check, so the waits start again as short ones.
 		for _, s := range long {
 			s.cut = cutForTurn
-			e.interruptWait(s.waiting)
+			s.waiting.interruptWait()
 		}
-		e.scheduleMonitor(pause)
+		m.schedule(pause)
 	})
+}
+
+// done handles the end of a check, and schedules the next one.
+func (m *monitor) done(pause time.Duration) {
+	if m.engine.closed || len(m.engine.longWaits()) == 0 {
+		m.running = false
+		return
+	}
+	m.schedule(pause)
 }
 
 // runMonitor checks whether other sessions wait for one of our waiting statements to end,
@@ -80,12 +96,6 @@ func (s *session) runMonitor() error {
 		}
 	}
 	took := time.Since(began)
-	e.mu.Lock()
-	defer e.unlockMu()
-	if s.lost != nil {
-		return s.lost
-	}
-	s.batch = nil
 	each := func(pids string, f func(waiting *session)) {
 		for text := range strings.SplitSeq(pids, ",") {
 			pid, _ := strconv.Atoi(text)
@@ -94,21 +104,13 @@ func (s *session) runMonitor() error {
 			}
 		}
 	}
-	stuck, gone, _ := strings.Cut(reply, ";")
-	each(stuck, func(waiting *session) {
-		waiting.cut = cutAwaited
-		e.interruptWait(waiting.waiting)
+	return s.finish(func() {
+		stuck, gone, _ := strings.Cut(reply, ";")
+		each(stuck, func(waiting *session) {
+			waiting.cut = cutAwaited
+			waiting.waiting.interruptWait()
+		})
+		each(gone, (*session).kill)
+		e.monitor.done(max(monitorInterval, monitorPause*took))
 	})
-	each(gone, (*session).kill)
-	e.monitorDone(max(monitorInterval, monitorPause*took))
-	return nil
-}
-
-// monitorDone handles the end of a check, and schedules the next one.
-func (e *Engine) monitorDone(pause time.Duration) {
-	if e.closed || len(e.longWaits()) == 0 {
-		e.monitoring = false
-		return
-	}
-	e.scheduleMonitor(pause)
 }

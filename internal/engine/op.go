@@ -82,15 +82,23 @@ func (s *session) runBatch() error {
 func (s *session) runQuery(q *query) error {
 	reply, err := s.queryRaw(s.engine.config.Heartbeat/2, q.sql, q.args...)
 	if err != nil && sqlstate.Of(err) == "" {
-		return err // sessionLost closes ready
+		return err // markLost closes ready
 	}
-	e := s.engine
-	e.mu.Lock()
-	defer e.unlockMu()
-	if s.lost == nil {
-		s.batch = nil
+	return s.finish(func() {
 		q.reply, q.err = reply, err
 		close(q.ready)
+	})
+}
+
+// finish removes the first operation from the batch and calls f, which handles its result
+// while Engine.mu is held. If the session is lost, markLost has handled the operation, and
+// finish returns the reason instead.
+func (s *session) finish(f func()) error {
+	s.engine.mu.Lock()
+	defer s.engine.unlockMu()
+	if s.lost == nil {
+		s.batch = s.batch[1:]
+		f()
 	}
 	return s.lost
 }

@@ -8,25 +8,26 @@ import (
 // pollInterval is the time between two tries if no session is free to wait.
 const pollInterval = 20 * time.Millisecond
 
-// startPoll tries again after pollInterval.
-func (e *Engine) startPoll(l *localLock) {
+// poll tries again after pollInterval.
+func (l *localLock) poll() {
+	e := l.engine
 	l.state, l.session = polling, nil
 	if l.lastTurn.IsZero() {
 		l.lastTurn = time.Now()
 	}
 	e.pollers = append(e.pollers, l)
-	e.later(l, func() {
+	l.later(func() {
 		e.endTurn()
 		if l.state == polling {
-			e.stopPoll(l)
-			e.try(l)
+			l.stopPoll()
+			l.try()
 		}
 	})
 }
 
 // later calls f after pollInterval, if the lock is still in the same state.
-func (e *Engine) later(l *localLock, f func()) {
-	state := l.state
+func (l *localLock) later(f func()) {
+	e, state := l.engine, l.state
 	var timer *time.Timer
 	timer = time.AfterFunc(pollInterval, func() {
 		e.mu.Lock()
@@ -39,7 +40,8 @@ func (e *Engine) later(l *localLock, f func()) {
 }
 
 // stopPoll stops polling.
-func (e *Engine) stopPoll(l *localLock) {
+func (l *localLock) stopPoll() {
+	e := l.engine
 	l.timer.Stop()
 	l.timer = nil
 	if i := slices.Index(e.pollers, l); i >= 0 {
@@ -51,17 +53,18 @@ func (e *Engine) stopPoll(l *localLock) {
 // polling it.
 func (e *Engine) nextPoller() *localLock {
 	next := slices.MinFunc(e.pollers, func(a, b *localLock) int { return a.lastTurn.Compare(b.lastTurn) })
-	e.stopPoll(next)
+	next.stopPoll()
 	return next
 }
 
-// sessionOpened gives work to a session that was just opened.
-func (e *Engine) sessionOpened(s *session) {
+// takePoller gives work to a session that was just opened.
+func (s *session) takePoller() {
+	e := s.engine
 	if len(e.pollers) == 0 || len(s.queue) > 0 {
 		return
 	}
 	if e.waitSession() == s {
-		e.waitOn(e.nextPoller(), s)
+		e.nextPoller().waitOn(s)
 	}
 }
 
@@ -75,7 +78,7 @@ func (e *Engine) endTurn() {
 		turn := e.config.Slice << min(s.waiting.history.cuts, 10)
 		if time.Since(s.waitStart) >= turn && len(s.queue) == 0 {
 			s.cut = cutForTurn
-			e.interruptWait(s.waiting)
+			s.waiting.interruptWait()
 			return
 		}
 	}

@@ -11,7 +11,8 @@ import (
 // does, any number of readers may join. Once one does, joining is limited in time, so
 // that it gets its turn. The check is a try on another session, which costs next to
 // nothing. If there is none, the session that holds the lock reads pg_locks.
-func (e *Engine) probe(l *localLock) {
+func (l *localLock) probe() {
+	e := l.engine
 	if l.probing {
 		return
 	}
@@ -28,28 +29,21 @@ func (e *Engine) probe(l *localLock) {
 
 // runQueued checks whether any session waits for a lock that this session holds.
 func (s *session) runQueued(o op) error {
-	e := s.engine
 	classid, objid, objsubid := o.key.columns()
-	reply, err := s.queryText(e.config.Heartbeat/2, queuedSQL, classid, objid, objsubid)
+	reply, err := s.queryText(s.engine.config.Heartbeat/2, queuedSQL, classid, objid, objsubid)
 	if err != nil && sqlstate.Of(err) == "" {
 		return err
 	}
-	e.mu.Lock()
-	defer e.unlockMu()
-	if s.lost == nil {
-		s.batch = nil
-		e.probeDone(o.lock, err == nil && reply == "1")
-	}
-	return s.lost
+	return s.finish(func() { o.lock.probeDone(err == nil && reply == "1") })
 }
 
 // probeDone handles the result of a probe: ok means that another session could acquire the
 // lock shared.
-func (e *Engine) probeDone(l *localLock, ok bool) {
+func (l *localLock) probeDone(ok bool) {
 	l.probing = false
 	if l.deferred {
 		l.deferred = false
-		e.unlockInPostgres(l, l.releaser)
+		l.unlock(l.releaser)
 		return
 	}
 	if l.state != held || l.mode != Shared {
@@ -57,18 +51,18 @@ func (e *Engine) probeDone(l *localLock, ok bool) {
 	}
 	if ok {
 		l.since = time.Now()
-		e.grantQueued(l)
+		l.grantQueued()
 		return
 	}
-	e.refuseNoWait(l, anyHold)
+	l.refuse(ErrNotAcquired, noWaitHold)
 	if l.queue.len() > l.queue.exclusive {
-		e.later(l, func() { e.tryJoin(l) }) // the other waiters may give up
+		l.later(l.tryJoin) // the other waiters may give up
 	}
 }
 
 // tryJoin starts a probe if the first request in the queue may join the holders.
-func (e *Engine) tryJoin(l *localLock) {
+func (l *localLock) tryJoin() {
 	if head := l.queue.front(); head != nil && head.mode == Shared && l.mode == Shared {
-		e.probe(l)
+		l.probe()
 	}
 }

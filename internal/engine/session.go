@@ -97,7 +97,7 @@ func (s *session) run() {
 		}
 	}
 	e.mu.Lock()
-	e.sessionLost(s, err)
+	s.markLost(err)
 	losses, pid := s.losses, s.pid
 	e.unlockMu()
 	if s.conn != nil {
@@ -229,7 +229,7 @@ func (s *session) retire() bool {
 	if len(s.held) > 0 || len(s.queue) > 0 || s.waiting != nil || time.Since(s.lastUse) < idleTimeout {
 		return false
 	}
-	e.sessionLost(s, errUnused)
+	s.markLost(errUnused)
 	return true
 }
 

@@ -72,23 +72,23 @@ func (p *waitHistory) length(shortest time.Duration) time.Duration {
 	return min(max(shortest, time.Since(p.since)/2), maxWait)
 }
 
-// startWait makes a session wait for the lock in Postgres. Requests that do not wait are
+// wait makes a session wait for the lock in Postgres. Requests that do not wait are
 // refused, because another session holds the lock, and then this process queues for it.
-func (e *Engine) startWait(l *localLock) {
-	e.refuseNoWait(l, anyHold)
+func (l *localLock) wait() {
+	l.refuse(ErrNotAcquired, noWaitHold)
 	if l.queue.len() == 0 {
-		e.goIdle(l)
+		l.goIdle()
 		return
 	}
-	if s := e.waitSession(); s != nil {
-		e.waitOn(l, s)
+	if s := l.engine.waitSession(); s != nil {
+		l.waitOn(s)
 		return
 	}
-	e.startPoll(l)
+	l.poll()
 }
 
 // waitOn makes s wait for the lock in Postgres.
-func (e *Engine) waitOn(l *localLock, s *session) {
+func (l *localLock) waitOn(s *session) {
 	l.state, l.want, l.session = waiting, l.queue.front().mode, s
 	s.waiting, s.cut = l, notCut
 	if l.history.since.IsZero() {
@@ -97,9 +97,10 @@ func (e *Engine) waitOn(l *localLock, s *session) {
 	s.push(op{kind: opWait, lock: l, mode: l.want})
 }
 
-// beginWait sets how long s waits for l: as its history allows, but no longer than the
+// limitWait sets how long s waits for l: as its history allows, but no longer than the
 // longest deadline in the queue.
-func (e *Engine) beginWait(s *session, l *localLock) {
+func (s *session) limitWait(l *localLock) {
+	e := s.engine
 	now := time.Now()
 	length := l.history.length(e.config.Slice)
 	if length > e.config.Slice && e.idleSession(s) == nil {
@@ -118,7 +119,7 @@ func (e *Engine) beginWait(s *session, l *localLock) {
 	}
 	s.waitStart, s.waitEnd = now, now.Add(min(longest, length))
 	if min(longest, length) > e.config.Slice {
-		e.monitor()
+		e.monitor.start()
 	}
 }
 
@@ -136,7 +137,7 @@ func (s *session) runWait(o op) error {
 	// if it has not begun, and waited for otherwise.
 	e.mu.Lock()
 	s.waitEnd = time.Time{} // so no new cancel order is given
-	e.withdrawCancel(s)
+	s.withdrawCancel()
 	canceled := s.canceled
 	e.mu.Unlock()
 	if canceled != nil {
@@ -181,18 +182,18 @@ func (s *session) runWait(o op) error {
 		if sampled {
 			o.lock.sample(holders)
 		}
-		e.waitDone(o.lock, s, got, err)
+		o.lock.waitDone(s, got, err)
 	}
 	return s.lost
 }
 
 // waitDone handles the end of a wait in Postgres. If ok, s holds the lock. Otherwise err is
 // the failure, or nil if the wait timed out or was cut short.
-func (e *Engine) waitDone(l *localLock, s *session, ok bool, err error) {
+func (l *localLock) waitDone(s *session, ok bool, err error) {
 	s.waiting = nil
 	l.attempts = 0
 	if ok {
-		e.lockGranted(l, s)
+		l.acquired(s)
 		return
 	}
 	l.session, l.lastTurn = nil, time.Now()
@@ -201,29 +202,17 @@ func (e *Engine) waitDone(l *localLock, s *session, ok bool, err error) {
 		l.queue.remove(head)
 		head.refuse(err)
 	}
-	e.expire(l)
+	now := time.Now()
+	l.refuse(errExpired, func(h *Hold) bool { return !h.deadline.IsZero() && !now.Before(h.deadline) })
 	switch {
 	case l.queue.len() == 0:
-		e.goIdle(l)
-	case err == nil && len(e.pollers) > 0 && len(s.queue) == 0:
+		l.goIdle()
+	case err == nil && len(l.engine.pollers) > 0 && len(s.queue) == 0:
 		// Every key with waiting requests gets its turn in Postgres' lock queue.
-		e.waitOn(e.nextPoller(), s)
-		e.startPoll(l)
+		l.engine.nextPoller().waitOn(s)
+		l.poll()
 	default:
-		e.startWait(l)
+		l.wait()
 	}
-	e.notifySettled(l)
-}
-
-// expire refuses the requests whose own time is over.
-func (e *Engine) expire(l *localLock) {
-	now := time.Now()
-	for h := l.queue.front(); h != nil; {
-		next := h.next
-		if !h.deadline.IsZero() && !now.Before(h.deadline) {
-			l.queue.remove(h)
-			h.refuse(errExpired)
-		}
-		h = next
-	}
+	l.notifySettled()
 }
