@@ -59,26 +59,11 @@ func (s *session) connect() error {
 // alone.
 func (s *session) setUp(ctx context.Context) error {
 	e := s.engine
-	s.token = rand.Text()
-	var hello handshake.Hello
-	err := s.retryCanceled(ctx, func() (err error) {
-		hello, err = handshake.Greet(ctx, s.conn)
+	hello, err := s.greet(ctx)
+	if err != nil {
 		return err
-	})
-	switch {
-	case lacksFeature(err):
-		return fmt.Errorf("%w: %w", ErrNoAdvisoryLocks, err)
-	case err != nil:
-		return openError(err)
-	case hello.Path == handshake.Pooled && !e.config.AllowPooler:
-		return ErrPooler
-	case hello.Path == handshake.Unknown && !e.config.AllowPooler:
-		return fmt.Errorf("%w: %w", ErrPooler, errUnknownPath)
-	case hello.Token != "":
-		return fmt.Errorf("%w: another Locker uses this session", ErrPooler)
-	case hello.Standby:
-		return ErrStandby
 	}
+	s.token = rand.Text()
 	s.shared = hello.Path != handshake.Direct
 	s.prefix = strconv.Itoa(int(hello.PID)) + ":"
 	if start, err := hello.StartTime(); err == nil {
@@ -111,6 +96,38 @@ func (s *session) setUp(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	s.lastReply = time.Now()
+	s.timer = time.NewTimer(time.Hour)
+	s.newWatchdog()
+	return nil
+}
+
+// greet identifies the session, and returns an error if it must not hold locks.
+func (s *session) greet(ctx context.Context) (hello handshake.Hello, err error) {
+	e := s.engine
+	err = s.retryCanceled(ctx, func() (err error) {
+		hello, err = handshake.Greet(ctx, s.conn)
+		return err
+	})
+	switch {
+	case lacksFeature(err):
+		err = fmt.Errorf("%w: %w", ErrNoAdvisoryLocks, err)
+	case err != nil:
+		err = openError(err)
+	case hello.Path == handshake.Pooled && !e.config.AllowPooler:
+		err = ErrPooler
+	case hello.Path == handshake.Unknown && !e.config.AllowPooler:
+		err = fmt.Errorf("%w: %w", ErrPooler, errUnknownPath)
+	case hello.Token != "":
+		err = fmt.Errorf("%w: another Locker uses this session", ErrPooler)
+	case hello.Standby:
+		err = ErrStandby
+	}
+	return hello, err
+}
+
+// newWatchdog makes the watchdog, which queryRaw starts for each statement.
+func (s *session) newWatchdog() {
+	e := s.engine
 	s.expired = make(chan struct{}, 1)
 	s.watchdog = time.AfterFunc(time.Hour, func() {
 		select {
@@ -125,8 +142,6 @@ func (s *session) setUp(ctx context.Context) error {
 		s.conn.Close()
 	})
 	s.watchdog.Stop()
-	s.timer = time.NewTimer(time.Hour)
-	return nil
 }
 
 // retryCanceled calls f, which runs a statement while the session is being set up, and
