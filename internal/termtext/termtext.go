@@ -68,6 +68,19 @@ func Lines(s string) string {
 	return b.String()
 }
 
+// Session describes a session on one line: its PID and, in parentheses, its application,
+// its role, and more about it.
+func Session(pid int32, application, user string, more ...string) string {
+	var parts []string
+	if application != "" {
+		parts = append(parts, fmt.Sprintf("%q", application))
+	}
+	if user != "" {
+		parts = append(parts, "user "+user)
+	}
+	return Line(fmt.Sprintf("pid %d (%s)", pid, strings.Join(append(parts, more...), ", ")))
+}
+
 // maxShort is how many characters Short returns at most.
 const maxShort = 100
 

@@ -101,3 +101,20 @@ func TestShort(t *testing.T) {
 		t.Errorf("101 characters are cut to %q", got)
 	}
 }
+
+func TestSession(t *testing.T) {
+	for _, test := range []struct {
+		application, user string
+		more              []string
+		want              string
+	}{
+		{"", "", []string{"checkpointer"}, "pid 7 (checkpointer)"},
+		{"", "u", nil, "pid 7 (user u)"},
+		{"my \"app\"", "u", []string{"active", "idle"}, `pid 7 ("my \"app\"", user u, active, idle)`},
+		{"", "\x1b[31m", nil, `pid 7 (user \x1b[31m)`},
+	} {
+		if got := Session(7, test.application, test.user, test.more...); got != test.want {
+			t.Errorf("%s, want %s", got, test.want)
+		}
+	}
+}
