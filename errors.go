@@ -2,7 +2,6 @@ package pglock
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -113,27 +112,17 @@ type Holder struct {
 // String returns the holder on one line. It is safe to print on a terminal: control
 // characters in names are escaped.
 func (h Holder) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "pid %d (", h.PID)
-	if h.Application != "" {
-		fmt.Fprintf(&b, "%q, ", h.Application)
-	}
-	if h.User != "" {
-		fmt.Fprintf(&b, "user %s, ", h.User)
-	}
+	more := []string{"from the server's own host"}
 	if h.Client != "" {
-		fmt.Fprintf(&b, "from %s", h.Client)
-	} else {
-		b.WriteString("from the server's own host")
+		more[0] = "from " + h.Client
 	}
 	if !h.Since.IsZero() {
-		fmt.Fprintf(&b, ", session since %s", h.Since.UTC().Format(time.RFC3339))
+		more = append(more, "session since "+h.Since.UTC().Format(time.RFC3339))
 	}
 	if h.Own {
-		b.WriteString(", a Locker in this process")
+		more = append(more, "a Locker in this process")
 	}
-	b.WriteString(")")
-	return termtext.Line(b.String())
+	return termtext.Session(h.PID, h.Application, h.User, more...)
 }
 
 // Error returns one line: the operation, the lock, the reason and the holders. It is safe

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // A quoted name parses back to itself, and the parts of a parsed name are valid names in
@@ -33,7 +35,7 @@ func FuzzTableName(f *testing.F) {
 			}
 		}
 		// The name ends where SQL sees its end, and not before.
-		quoted := quoteIdentifier(s)
+		quoted := sqltext.Identifier(s)
 		if end := closingQuote(quoted); end != len(quoted)-1 {
 			t.Errorf("%s ends at %d", quoted, end)
 		}

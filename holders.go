@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/internal/engine"
+	"github.com/pglock-go/pglock/internal/query"
 
 	"github.com/pglock-go/pglock/driver"
 )
@@ -75,28 +76,9 @@ func queryHolders(ctx context.Context, conn driver.Conn, sql string, args []stri
 	for i, arg := range args {
 		params[i] = arg
 	}
-	reply, err := queryText(ctx, conn, sql, params...)
+	reply, err := query.Text(ctx, conn, sql, params...)
 	if err != nil {
 		return nil, err
 	}
 	return readHolders(reply)
-}
-
-// queryText runs a statement whose result is one text value.
-func queryText(ctx context.Context, q driver.Querier, sql string, args ...any) (string, error) {
-	rows, err := q.Query(ctx, sql, args...)
-	if err != nil {
-		return "", err
-	}
-	defer rows.Close()
-	var text string
-	if rows.Next() {
-		if err := rows.Scan(&text); err != nil {
-			return "", err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return "", err
-	}
-	return text, rows.Close()
 }

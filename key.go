@@ -5,7 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
-	"unicode/utf8"
+
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A Key identifies an advisory lock. Postgres knows advisory locks only by number, in two
@@ -81,29 +82,13 @@ func (k Key) PgLocks() (classid, objid uint32, objsubid int16) {
 	return uint32(uint64(k.id) >> 32), uint32(k.id), objsubid
 }
 
-// maxShownName limits how many characters of a name are shown.
-const maxShownName = 100
-
-// truncate returns s, or its first most characters and an ellipsis.
-func truncate(s string, most int) (start, more string) {
-	for i, n := 0, 0; i < len(s); n++ {
-		if n == most {
-			return s[:i], "…"
-		}
-		_, size := utf8.DecodeRuneInString(s[i:])
-		i += size
-	}
-	return s, ""
-}
-
 // String returns the key for display: "name" (number), number, or (class, object).
-// Unprintable characters in a name are escaped as in Go, and a name is truncated after
+// Unprintable characters in a name are escaped as in Go, and a longer name is cut to
 // 100 characters.
 func (k Key) String() string {
 	switch {
 	case k.named:
-		name, more := truncate(k.name, maxShownName)
-		return fmt.Sprintf("%q%s (%d)", name, more, k.id)
+		return fmt.Sprintf("%q (%d)", termtext.Short(k.name), k.id)
 	case k.pair:
 		class, object := k.Pair()
 		return fmt.Sprintf("(%d, %d)", class, object)

@@ -25,7 +25,7 @@ type Lock struct {
 // held is one lock or several, as the engine holds them.
 type held interface {
 	Release() error
-	Notify(func(error))
+	OnLoss(func(error))
 	Done() <-chan struct{}
 	Err() error
 	PID() int32
@@ -121,9 +121,9 @@ func (m *multiLock) Release() error {
 	return errors.Join(errs...)
 }
 
-func (m *multiLock) Notify(f func(error)) {
+func (m *multiLock) OnLoss(f func(error)) {
 	for _, h := range m.holds {
-		h.Notify(f)
+		h.OnLoss(f)
 	}
 }
 

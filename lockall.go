@@ -83,7 +83,7 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	}
 	all := newMultiLock(l.engine, held)
 	for _, h := range held {
-		h.Notify(func(err error) {
+		h.OnLoss(func(err error) {
 			if errors.Is(err, ErrLost) {
 				all.once.Do(func() { close(all.done) })
 			}

@@ -121,7 +121,7 @@ func (r request) orSkip(ctx context.Context, err error) error {
 func run(ctx context.Context, op string, keys []Key, h held, fn func(context.Context) error) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	h.Notify(func(err error) { cancel(err) })
+	h.OnLoss(func(err error) { cancel(err) })
 	defer func() {
 		if unlockErr := h.Release(); unlockErr != nil {
 			err = errors.Join(err, newError(op, keys, unlockErr))

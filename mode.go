@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A Mode is one of the eight modes of a table lock, from the weakest to the strongest
@@ -98,8 +100,7 @@ func ParseMode(s string) (Mode, error) {
 			return m, nil
 		}
 	}
-	shown, more := truncate(s, maxShownName)
-	return 0, fmt.Errorf("pglock: %q%s is not a lock mode: the modes are %s", shown, more, modeList())
+	return 0, fmt.Errorf("pglock: %q is not a lock mode: the modes are %s", termtext.Short(s), modeList())
 }
 
 func modeList() string {

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/query"
 	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/internal/sqltext"
 
 	"github.com/pglock-go/pglock/driver"
 )
@@ -22,9 +24,9 @@ import (
 // holders.
 
 const (
-	savepoint  = `SAVEPOINT _pglock`
-	release    = `RELEASE SAVEPOINT _pglock`
-	rollbackTo = `ROLLBACK TO SAVEPOINT _pglock`
+	savepoint  = `SAVEPOINT ` + sqltext.LockSavepoint
+	release    = `RELEASE SAVEPOINT ` + sqltext.LockSavepoint
+	rollbackTo = `ROLLBACK TO SAVEPOINT ` + sqltext.LockSavepoint
 )
 
 // limitHoldersQuery limits the query for the holders to a second. Compiling the statement
@@ -89,7 +91,7 @@ func (l *txLock) tryLock(ctx context.Context) (ok bool, err error) {
 	if err := l.conn.Exec(ctx, savepoint); err != nil {
 		return false, err
 	}
-	reply, err := queryText(ctx, l.conn, l.try)
+	reply, err := query.Text(ctx, l.conn, l.try)
 	if err != nil {
 		return false, err
 	}

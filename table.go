@@ -13,6 +13,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/query"
+	"github.com/pglock-go/pglock/internal/sqltext"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 //go:embed sql/table_holders.sql
@@ -140,8 +143,7 @@ const maxName = 63
 func parseTableName(s string) (tableName, error) {
 	var parts []string
 	bad := func(why string) (tableName, error) {
-		shown, more := truncate(s, maxShownName)
-		return tableName{}, fmt.Errorf("the table %q%s %s", shown, more, why)
+		return tableName{}, fmt.Errorf("the table %q %s", termtext.Short(s), why)
 	}
 	rest := s
 	for {
@@ -213,12 +215,10 @@ func (n tableName) String() string {
 // sql returns the table as an SQL identifier.
 func (n tableName) sql() string {
 	if n.schema == "" {
-		return quoteIdentifier(n.table)
+		return sqltext.Identifier(n.table)
 	}
-	return quoteIdentifier(n.schema) + "." + quoteIdentifier(n.table)
+	return sqltext.Identifier(n.schema) + "." + sqltext.Identifier(n.table)
 }
-
-func quoteIdentifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
 // newTableLock returns a txLock for tables.
 func newTableLock(op string, conn driver.Conn, tables TableList, r request) *txLock {
@@ -269,7 +269,7 @@ func lockTableSQL(quoted []string, mode Mode, r request) string {
 func tableHolders(ctx context.Context, conn driver.Conn, quoted []string, mode Mode, only bool) ([]Holder, error) {
 	// The query would take the snapshot of a REPEATABLE READ or SERIALIZABLE transaction,
 	// in which the caller may still want to lock before it reads.
-	level, err := queryText(ctx, conn, "SHOW transaction_isolation")
+	level, err := query.Text(ctx, conn, "SHOW transaction_isolation")
 	if err != nil || !strings.HasPrefix(level, "read ") {
 		return nil, err
 	}

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/handshake"
+	"github.com/pglock-go/pglock/internal/query"
 	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/internal/sqltext"
 
 	"github.com/pglock-go/pglock/driver"
 )
@@ -84,7 +85,7 @@ func withTimeout(ctx context.Context, conn driver.Conn, name string, d time.Dura
 	}
 	// SHOW and SET, not functions: a SELECT would take the snapshot of a REPEATABLE READ
 	// transaction before it has its locks.
-	old, err := queryText(ctx, conn, "SHOW "+name)
+	old, err := query.Text(ctx, conn, "SHOW "+name)
 	if err != nil {
 		return fmt.Errorf("pglock: %s: %w", name, err)
 	}
@@ -131,11 +132,8 @@ func setSQL(name, value string, local bool) string {
 	if local {
 		scope = "LOCAL"
 	}
-	return "SET " + scope + " " + name + " = " + quoteLiteral(value)
+	return "SET " + scope + " " + name + " = " + sqltext.Literal(value)
 }
-
-// quoteLiteral returns a value from SHOW as an SQL literal.
-func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // maxMilliseconds is the longest timeout that Postgres accepts.
 const maxMilliseconds = math.MaxInt32
@@ -207,18 +205,18 @@ func (t timeouts) around(ctx context.Context, conn driver.Conn, wait time.Durati
 	// Before version 13, the statement timeout of several statements sent together starts
 	// with the first one, with the value at that time, and restarts only after a
 	// transaction command. So one of these precedes the lock.
-	const rearm = "SAVEPOINT _pglock_timer; RELEASE SAVEPOINT _pglock_timer"
+	const rearm = "SAVEPOINT " + sqltext.TimerSavepoint + "; RELEASE SAVEPOINT " + sqltext.TimerSavepoint
 	set := func(lock, statement string) string {
 		return setSQL("lock_timeout", lock, true) + "; " + setSQL("statement_timeout", statement, true)
 	}
 	if !t.noSnapshot {
 		return saveSQL + "; " + set(each, whole) + "; " + rearm, restoreSQL, nil
 	}
-	lock, err := queryText(ctx, conn, "SHOW lock_timeout")
+	lock, err := query.Text(ctx, conn, "SHOW lock_timeout")
 	if err != nil {
 		return "", "", err
 	}
-	statement, err := queryText(ctx, conn, "SHOW statement_timeout")
+	statement, err := query.Text(ctx, conn, "SHOW statement_timeout")
 	if err != nil {
 		return "", "", err
 	}

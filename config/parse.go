@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // Parse parses the content of a config file. path is for errors.
@@ -180,10 +181,7 @@ func short(s string) string {
 	if secretPattern.MatchString(s) {
 		return "(not shown)"
 	}
-	if runes := []rune(s); len(runes) > 60 {
-		return string(runes[:60]) + "…"
-	}
-	return s
+	return termtext.Short(s)
 }
 
 func (p *parser) text(n *yaml.Node, what string, to *string) error {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/internal/sqltext"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
@@ -329,12 +330,12 @@ func (j *checkResult) setOutcome(o *Outcome, dryRun bool) {
 			o.Reason = "it belongs to a superuser or to the server itself, so only a superuser may end it"
 		default:
 			o.Reason = "this role is not a member of its role or of pg_signal_backend"
-			o.Grant = "GRANT pg_signal_backend TO " + identifier(j.Me)
+			o.Grant = "GRANT pg_signal_backend TO " + sqltext.Identifier(j.Me)
 		}
 	case !j.Proved:
 		o.Status = NotPermitted
 		o.Reason = "this role cannot verify that its PID is still the same session"
-		o.Grant = "GRANT pg_read_all_stats TO " + identifier(j.Me)
+		o.Grant = "GRANT pg_read_all_stats TO " + sqltext.Identifier(j.Me)
 	case j.Signalled != nil && *j.Signalled:
 		o.Status = Signalled
 	case dryRun:

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A Filter selects locks. Several filters together select the locks that match all of
@@ -63,7 +65,7 @@ func Where(field, operator, value string) Filter {
 		err = f.set(field, value)
 	}
 	if err != nil {
-		f.err = fmt.Errorf("the filter %q: %w", short(f.text), err)
+		f.err = fmt.Errorf("the filter %q: %w", termtext.Short(f.text), err)
 	} else if read, err := readValue(field, operator, f.attribute, value); err != nil || read != value {
 		f.text = field + " " + operator + " " + quote(value)
 	}
@@ -93,7 +95,7 @@ func ParseFilter(text string) (Filter, error) {
 		err = f.set(field, value)
 	}
 	if err != nil {
-		f.err = fmt.Errorf("the filter %q: %w", short(f.text), err)
+		f.err = fmt.Errorf("the filter %q: %w", termtext.Short(f.text), err)
 	}
 	return f, f.Err()
 }
@@ -111,7 +113,7 @@ func On(tables ...string) Filter {
 	}
 	for _, table := range tables {
 		if err := checkTable(table); err != nil && f.err == nil {
-			f.err = fmt.Errorf("the table %q: %w", short(table), err)
+			f.err = fmt.Errorf("the table %q: %w", termtext.Short(table), err)
 		}
 	}
 	return f
@@ -176,9 +178,9 @@ func (f *Filter) resolve(field, value string) error {
 	if !ok {
 		hint := ""
 		if other := fieldHint(field); other != "" {
-			hint = fmt.Sprintf("write %s %s %s; ", other, f.operator, short(value))
+			hint = fmt.Sprintf("write %s %s %s; ", other, f.operator, termtext.Short(value))
 		}
-		return fmt.Errorf("there is no field %q: %sthere are %s", short(field), hint, strings.Join(fieldNames(), ", "))
+		return fmt.Errorf("there is no field %q: %sthere are %s", termtext.Short(field), hint, strings.Join(fieldNames(), ", "))
 	}
 	f.attribute, f.blocking = attribute, blocking
 	if f.operator == "<>" {

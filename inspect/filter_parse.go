@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A filter looks like a condition in SQL, and people write it as one. Their input
@@ -73,7 +75,7 @@ func operatorError(field, operator, value string) error {
 	if len(operator) > 1 && slices.Contains(operators, operator[:1]) {
 		hint += fmt.Sprintf("; if that is a value, write %s %s %s", field, operator[:1], quote(operator[1:]+value))
 	}
-	return fmt.Errorf("%q is not an operator: %s", short(operator), short(hint))
+	return fmt.Errorf("%q is not an operator: %s", termtext.Short(operator), termtext.Short(hint))
 }
 
 // keywordPattern matches a condition whose operator is a keyword of SQL.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 var (
@@ -47,7 +48,7 @@ func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []F
 			return nil, filterError{f.err}
 		}
 		if !pairs && (f.blocking || f.attribute.of == ofPair) {
-			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", short(f.text), f.text[:strings.IndexByte(f.text, ' ')])}
+			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", termtext.Short(f.text), f.text[:strings.IndexByte(f.text, ' ')])}
 		}
 	}
 	for _, f := range filters {
@@ -247,7 +248,7 @@ func (f Filter) matcher(ctx context.Context, q driver.Querier, each func(yield f
 		return nil
 	})
 	if err != nil {
-		return nil, markFilterError(fmt.Errorf("the filter %q: %w", short(f.text), err))
+		return nil, markFilterError(fmt.Errorf("the filter %q: %w", termtext.Short(f.text), err))
 	}
 	return matches, nil
 }

@@ -4,10 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/pglock-go/pglock/internal/termtext"
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // A Prepared is a transaction that was prepared for two-phase commit and not
@@ -25,33 +24,7 @@ type Prepared struct {
 // Remedy returns the statement that rolls back the transaction and releases its
 // locks. Run it in Database, as Owner or a superuser. COMMIT PREPARED ends it too and
 // keeps the work: only its owner knows which is right.
-func (p *Prepared) Remedy() string { return "ROLLBACK PREPARED " + literal(p.GID) }
-
-// literal returns s as a string in SQL that does not depend on
-// standard_conforming_strings. Characters that a terminal might interpret or not show
-// are escaped.
-func literal(s string) string {
-	escape := ""
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '\'':
-			b.WriteString("''")
-			continue
-		case r == '\\':
-			b.WriteString(`\\`)
-		case termtext.Shows(r):
-			b.WriteRune(r)
-			continue
-		case r > 0xffff:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-		escape = "E"
-	}
-	return escape + "'" + b.String() + "'"
-}
+func (p *Prepared) Remedy() string { return "ROLLBACK PREPARED " + sqltext.Literal(p.GID) }
 
 // prepared wraps a Prepared as a Session.
 type prepared struct{ session *Session }

@@ -4,8 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // A Server describes the server that was read, when, and by which role.
@@ -30,17 +31,12 @@ type Server struct {
 func (s Server) Grants() []string {
 	var grants []string
 	if !s.SeesAll {
-		grants = append(grants, "GRANT pg_read_all_stats TO "+identifier(s.User))
+		grants = append(grants, "GRANT pg_read_all_stats TO "+sqltext.Identifier(s.User))
 	}
 	if !s.SignalsAll {
-		grants = append(grants, "GRANT pg_signal_backend TO "+identifier(s.User))
+		grants = append(grants, "GRANT pg_signal_backend TO "+sqltext.Identifier(s.User))
 	}
 	return grants
-}
-
-// identifier returns a name as a quoted identifier.
-func identifier(name string) string {
-	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 }
 
 func parseServer(text string) (Server, error) {

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A value is what a filter compares with, as it is sent to Postgres: text, or a
@@ -27,7 +28,7 @@ func parseValue(a Attribute, field, operator, text string) (value, error) {
 	switch a.Type {
 	case Number:
 		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
-			return value{}, fmt.Errorf("%q is not a whole number", short(text))
+			return value{}, fmt.Errorf("%q is not a whole number", termtext.Short(text))
 		}
 		return value{text: text}, nil
 	case Bool:
@@ -62,19 +63,6 @@ func checkText(text string) error {
 	return nil
 }
 
-// short truncates s for an error message.
-func short(s string) string {
-	const most = 200
-	if len(s) <= most {
-		return s
-	}
-	end := most
-	for !utf8.RuneStart(s[end]) && end > most-utf8.UTFMax {
-		end--
-	}
-	return s[:end] + "…"
-}
-
 // parseWord parses values that can be written in several ways, and checks values of
 // fields that have only a few.
 func parseWord(field, operator, text string) (value, error) {
@@ -89,13 +77,13 @@ func parseWord(field, operator, text string) (value, error) {
 			for _, m := range pglock.Modes() {
 				names = append(names, m.PgLocks())
 			}
-			return value{}, fmt.Errorf("%q is not a lock mode: there are %s, %s", short(text), strings.Join(names, ", "), siReadMode)
+			return value{}, fmt.Errorf("%q is not a lock mode: there are %s, %s", termtext.Short(text), strings.Join(names, ", "), siReadMode)
 		}
 		return value{text: mode.PgLocks()}, nil
 	case "kind":
 		kind := strings.ToUpper(strings.ReplaceAll(text, " ", "_"))
 		if !slices.Contains(kinds(), kind) {
-			return value{}, fmt.Errorf("%q is not a kind of relation: there are %s", short(text), strings.Join(kinds(), ", "))
+			return value{}, fmt.Errorf("%q is not a kind of relation: there are %s", termtext.Short(text), strings.Join(kinds(), ", "))
 		}
 		return value{text: kind}, nil
 	case "type":
@@ -120,7 +108,7 @@ func parseWord(field, operator, text string) (value, error) {
 		return value{text: parseKey(text).String()}, nil
 	case blockField:
 		if text != string(Hard) && text != string(Soft) {
-			return value{}, fmt.Errorf("%q is neither %s nor %s", short(text), Hard, Soft)
+			return value{}, fmt.Errorf("%q is neither %s nor %s", termtext.Short(text), Hard, Soft)
 		}
 	}
 	return value{text: text}, nil
@@ -156,7 +144,7 @@ func unknownValueError(field, operator, text string, values []string) error {
 			hint = fmt.Sprintf("write %s %s %s; ", field, operator, v)
 		}
 	}
-	return fmt.Errorf("%q is not a %s: %sthere are %s", short(text), field, hint, strings.Join(values, ", "))
+	return fmt.Errorf("%q is not a %s: %sthere are %s", termtext.Short(text), field, hint, strings.Join(values, ", "))
 }
 
 // normalize normalizes case and removes separators.
@@ -201,7 +189,7 @@ func parseBool(text string) (bool, error) {
 	case "false", "f", "no", "n", "off", "0":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither true nor false: write true or false", short(text))
+	return false, fmt.Errorf("%q is neither true nor false: write true or false", termtext.Short(text))
 }
 
 // parseTime parses a time. Without a zone it is in UTC.
@@ -214,7 +202,7 @@ func parseTime(text string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is not a time: write it as 2026-01-31T12:00:00Z, or as -5m for five minutes ago", short(text))
+	return time.Time{}, fmt.Errorf("%q is not a time: write it as 2026-01-31T12:00:00Z, or as -5m for five minutes ago", termtext.Short(text))
 }
 
 // units are the names of units of time in Go and Postgres.
@@ -237,7 +225,7 @@ const maxDuration = 100 * 365 * 24 * time.Hour
 // parseDuration parses numbers with units, such as 1m30s or "2 hours 5 minutes", or a
 // number of seconds.
 func parseDuration(text string) (time.Duration, error) {
-	failed := fmt.Errorf("%q is not a duration: write it as 5s, 1m30s, 2h, \"3 days\", or a number of seconds", short(text))
+	failed := fmt.Errorf("%q is not a duration: write it as 5s, 1m30s, 2h, \"3 days\", or a number of seconds", termtext.Short(text))
 	rest := strings.TrimSpace(text)
 	if rest == "" {
 		return 0, failed

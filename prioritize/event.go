@@ -1,6 +1,7 @@
 package prioritize
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -126,7 +127,7 @@ func (e Event) String() string { return termtext.Line(e.text()) }
 func (e Event) text() string {
 	switch e.Kind {
 	case Watching:
-		return fmt.Sprintf("watching pid %d (%s)", e.PID, sessionLabel(e.Application, e.User))
+		return "watching " + sessionText(e.PID, e.Application, e.User, "")
 	case Left:
 		return fmt.Sprintf("pid %d has ended", e.PID)
 	case Unseen:
@@ -164,19 +165,12 @@ func (e Event) text() string {
 	return string(e.Kind)
 }
 
-// sessionLabel describes a session by its application_name and role.
-func sessionLabel(application, user string) string {
-	var parts []string
-	if application != "" {
-		parts = append(parts, fmt.Sprintf("%q", application))
+// sessionText describes a session. One without a role is a process of the server.
+func sessionText(pid int32, application, user, backendType string, more ...string) string {
+	if user == "" && (backendType != "" || application == "") {
+		application, more = "", append([]string{cmp.Or(backendType, "server process")}, more...)
 	}
-	if user != "" {
-		parts = append(parts, "user "+user)
-	}
-	if len(parts) == 0 {
-		return "server process"
-	}
-	return strings.Join(parts, ", ")
+	return termtext.Session(pid, application, user, more...)
 }
 
 // blockedBy returns the blockers as the end of a sentence, or "" if there are none.
@@ -219,24 +213,18 @@ func describe(p inspect.Pair) string {
 			s.Prepared.GID, s.Prepared.Owner, s.Prepared.PreparedAt.UTC().Format(time.RFC3339),
 			s.Prepared.Remedy(), s.Prepared.Database)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "pid %d (", s.PID)
-	if s.User == "" && s.BackendType != "" {
-		b.WriteString(s.BackendType)
-	} else {
-		b.WriteString(sessionLabel(s.Application, s.User))
-	}
+	var state []string
 	if s.State != "" {
-		fmt.Fprintf(&b, ", %s", s.State)
+		state = []string{s.State}
 		if s.Duration > 0 {
-			fmt.Fprintf(&b, " for %v", round(s.Duration))
+			state[0] += fmt.Sprintf(" for %v", round(s.Duration))
 		}
 	}
-	b.WriteString(")")
+	text := sessionText(s.PID, s.Application, s.User, s.BackendType, state...)
 	if p.Block == inspect.Soft {
-		b.WriteString(" ahead in the queue")
+		text += " ahead in the queue"
 	}
-	return b.String()
+	return text
 }
 
 // round returns d with a precision that people can read.

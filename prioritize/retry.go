@@ -10,6 +10,7 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // Retry runs fn with a short lock_timeout on conn ([LockTimeout]) and retries it
@@ -113,9 +114,9 @@ func (r *retrier) try(ctx context.Context, try func(context.Context) error) erro
 }
 
 const (
-	savepoint  = `SAVEPOINT _pglock_retry`
-	release    = `RELEASE SAVEPOINT _pglock_retry`
-	rollbackTo = `ROLLBACK TO SAVEPOINT _pglock_retry`
+	savepoint  = `SAVEPOINT ` + sqltext.RetrySavepoint
+	release    = `RELEASE SAVEPOINT ` + sqltext.RetrySavepoint
+	rollbackTo = `ROLLBACK TO SAVEPOINT ` + sqltext.RetrySavepoint
 
 	// cleanTimeout limits the cleanup after ctx has ended.
 	cleanTimeout = 5 * time.Second

@@ -10,6 +10,7 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
+	"github.com/pglock-go/pglock/internal/query"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -163,7 +164,7 @@ func identify(ctx context.Context, op string, conn driver.Conn) (Who, error) {
 		}
 		return Who{PIDs: []int32{hello.PID}, start: start}, nil
 	}
-	text, err := queryText(ctx, conn, identifySQL)
+	text, err := query.Text(ctx, conn, identifySQL)
 	if err != nil {
 		return Who{}, fmt.Errorf("pglock: %s: asking for the session's PID: %w", op, err)
 	}
@@ -172,23 +173,4 @@ func identify(ctx context.Context, op string, conn driver.Conn) (Who, error) {
 		return Who{}, fmt.Errorf("pglock: %s: asking for the session's PID: unexpected answer %q", op, text)
 	}
 	return Who{PIDs: []int32{c.PID}, start: c.Start}, nil
-}
-
-// queryText runs sql and returns the single text of its result.
-func queryText(ctx context.Context, q driver.Querier, sql string) (string, error) {
-	rows, err := q.Query(ctx, sql)
-	if err != nil {
-		return "", err
-	}
-	defer rows.Close()
-	var text string
-	if rows.Next() {
-		if err := rows.Scan(&text); err != nil {
-			return "", err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return "", err
-	}
-	return text, rows.Close()
 }

@@ -231,9 +231,9 @@ func TestWaitThatHasNotBegun(t *testing.T) {
 	l, h := e.localLock(one), e.newHold(Exclusive, false)
 	h.lock = l
 	l.queue.push(h)
-	e.waitOn(l, s)
+	l.waitOn(s)
 	l.queue.remove(h)
-	e.interruptWait(l)
+	l.interruptWait()
 	if len(s.queue) != 0 || s.waiting != nil || len(e.locks) != 0 {
 		t.Errorf("left: %d statements, %d keys", len(s.queue), len(e.locks))
 	}

@@ -3,12 +3,25 @@
 //
 // # Structure
 //
-// An [Engine] has a localLock for each key that the process holds or wants
-// (locallock.go), and a few sessions (session.go). Engine.mu guards the state of both; no
-// goroutine blocks while holding it. Each session has a goroutine that uses its
-// connection: it takes operations from its queue, runs them in Postgres, and passes the
-// results to the locks, which decide what to do next. Callers block on their own Hold
-// meanwhile.
+// An [Engine] has a localLock for each key that the process holds or wants, and a few
+// sessions. Engine.mu guards the state of both; no goroutine blocks while holding it.
+// Each session has a goroutine that uses its connection: it takes operations from its
+// queue, runs them in Postgres, and passes the results to the locks, which decide what to
+// do next. Callers block on their own Hold meanwhile.
+//
+//	engine.go     what callers use, and Engine.mu
+//	hold.go       a caller's request and, once granted, its held lock; queue.go has their queue
+//	locallock.go  the states of a lock: try, grant, hand over, unlock
+//	wait.go       waiting in Postgres; cancel.go ends a wait early, monitor.go watches long ones
+//	poll.go       waiting while no session is free for it
+//	probe.go      whether more readers may join those that hold a shared lock
+//	session.go    a session's goroutine; connect.go sets the session up, loss.go ends it
+//	sessions.go   which session serves what
+//	op.go         the operations; batch.go runs many in one statement, fastpath.go a lone one
+//
+// The methods of localLock are named after what they start (try, wait, poll, probe,
+// unlock). A session runs that (runWait), and the result goes to a method called Done
+// (tryDone, waitDone).
 //
 // # States of a lock
 //
@@ -33,7 +46,7 @@
 // its statement itself (Engine.unlockMuAndHelp).
 //
 // No goroutine is woken while Engine.mu is held: Holds with a result are put on a list
-// and notified when the mutex is unlocked (Engine.notify, Engine.unlockMuAndNotify).
+// and notified when the mutex is unlocked (Hold.notify, Engine.unlockMuAndNotify).
 //
 // A backend that holds very many locks is slow in everything it does, so new locks then
 // go to another one (Engine.servingSession).
@@ -45,7 +58,7 @@
 //   - A session that fails in any way except an error with an SQLSTATE is closed, and all
 //     its holders are notified before the same key is granted again.
 //   - The release of a Hold succeeds only after a later reply of the session that held the
-//     lock. The next holder in this process does not wait for that reply (Engine.release).
+//     lock. The next holder in this process does not wait for that reply (localLock.release).
 //   - "Not acquired" is always based on a reply of Postgres (localLock.contended).
 //   - After an error with an SQLSTATE, the session's locks are queried, and locks without
 //     a Hold are unlocked before any caller gets a result.

@@ -45,40 +45,6 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-// Limits and durations that nobody needs to choose.
-const (
-	// openTimeout bounds opening the only session. extraOpenTimeout applies if there is
-	// another session, which can do the work.
-	openTimeout      = 15 * time.Second
-	extraOpenTimeout = 5 * time.Second
-	// openPause is how long no session is opened after opening one failed.
-	openPause = 2 * time.Second
-	// closeTimeout is how long Close waits until held locks are unlocked.
-	closeTimeout = 5 * time.Second
-	// freshTime is how long a reply proves that a session is alive, so that not every
-	// hand-over within the process needs a confirmation.
-	freshTime = 2 * time.Millisecond
-	// resetTimeout bounds resetting the settings of a pooler's session.
-	resetTimeout = 3 * time.Second
-	// idleSpin is how long a session waits for work before it blocks in Watch, which is
-	// slower to leave.
-	idleSpin = 10 * time.Millisecond
-	// idleTimeout is how long a session that holds nothing is kept.
-	idleTimeout = time.Minute
-	// pollInterval is the time between two tries if no session is free to wait.
-	pollInterval = 20 * time.Millisecond
-	// maxWait limits how long one statement waits for a lock.
-	maxWait = 15 * time.Minute
-	// monitorInterval is the time between two checks whether other sessions wait for one of
-	// our waiting statements. It is shorter than Postgres' deadlock_timeout, 1 s by
-	// default. After a slow check the pause is monitorPause times as long as the check.
-	monitorInterval = 300 * time.Millisecond
-	monitorPause    = 20
-	// maxRetries is how often a request moves to another session after its session was
-	// lost.
-	maxRetries = 2
-)
-
 // An Engine takes advisory locks for one process.
 type Engine struct {
 	config Config
@@ -95,7 +61,7 @@ type Engine struct {
 	unusedLocks  []*localLock  // for reuse
 	pollers      []*localLock  // that wait for a session to wait on
 	noOpenUntil  time.Time     // no session is opened until then
-	monitoring   bool          // a check of the long waits is running or scheduled
+	monitor      monitor       // checks the long waits
 	toWake       []*session    // that must be woken when mu is unlocked
 	ready        queue         // Holds that have a reply, to be notified when mu is unlocked
 	closed       bool          // no new locks are taken
@@ -105,39 +71,13 @@ type Engine struct {
 	stats        Stats
 }
 
-// Stats are counters since the Engine was created. The first three are current values
-// instead.
-type Stats struct {
-	Sessions int // open sessions, and those being opened
-	Held     int // locks held
-	Waiting  int // requests waiting for a lock
-
-	Acquired   uint64 // locks granted
-	Refused    uint64 // requests that ended without the lock
-	Lost       uint64 // locks lost with their session
-	Dropped    uint64 // locks still held whose handle was dropped
-	HandOvers  uint64 // locks passed from one holder to the next without Postgres
-	RoundTrips uint64 // statements run
-}
-
 // New returns an Engine. It opens its first session when one is needed.
 func New(config Config) *Engine {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{config: config, ctx: ctx, cancel: cancel, locks: make(map[Key]*localLock)}
+	e.monitor.engine = e
 	e.readyChans.New = func() any { return make(chan struct{}, 1) }
 	return e
-}
-
-// Stats returns the current statistics.
-func (e *Engine) Stats() Stats {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s := e.stats
-	s.Sessions, s.Held, s.RoundTrips = len(e.sessions), e.held, e.roundTrips.Load()
-	for _, l := range e.locks {
-		s.Waiting += l.queue.len()
-	}
-	return s
 }
 
 // A Wait limits how long a request may take. The zero value means until its ctx is done.
@@ -165,11 +105,11 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 		e.mu.Unlock()
 		return nil, ErrClosed
 	}
-	e.request(e.localLock(key), h)
+	e.localLock(key).request(h)
 	e.unlockMuAndHelp()
 	acquired, settled, err := h.awaitRequest(ctx, wait)
 	if settled != nil && !awaitSettled(settled) {
-		e.killWait(h.lock, settled)
+		h.killWait(settled)
 	}
 	return acquired, err
 }
@@ -197,7 +137,7 @@ func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit ti
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
 		holds[i].setDeadline(ctx, wait)
-		e.request(e.localLock(key), holds[i])
+		e.localLock(key).request(holds[i])
 	}
 	e.unlockMuAndHelp()
 	var underWay []<-chan struct{}
@@ -265,8 +205,11 @@ func (e *Engine) Dropped(what string) {
 	}
 }
 
+// closeTimeout is how long Close waits until held locks are unlocked.
+const closeTimeout = 5 * time.Second
+
 // Close ends the Engine. It takes no new locks, ends all waiting with [ErrClosed], calls
-// the functions given to [Hold.Notify], waits up to five seconds until held locks are
+// the functions given to [Hold.OnLoss], waits up to five seconds until held locks are
 // unlocked, and closes the sessions. Locks that are still held then are lost. Close
 // returns their number.
 func (e *Engine) Close() (lost int) {
@@ -278,16 +221,13 @@ func (e *Engine) Close() (lost int) {
 	}
 	e.closed = true
 	for _, l := range e.locks {
-		for h := l.queue.front(); h != nil; h = l.queue.front() {
-			l.queue.remove(h)
-			h.refuse(ErrClosed)
-		}
+		l.refuse(ErrClosed, anyHold)
 		for _, h := range l.holders {
-			for _, f := range h.notify {
+			for _, f := range h.onLoss {
 				f(ErrClosed)
 			}
 		}
-		e.abandon(l)
+		l.abandon()
 	}
 	if len(e.locks) > 0 {
 		e.drained = make(chan struct{})
@@ -306,7 +246,7 @@ func (e *Engine) Close() (lost int) {
 		if s := e.sessions[0]; s.busy && (len(s.batch) > 0 || !s.open || !s.shared) {
 			s.kill() // it would not check for work before its reply arrives; a pooler's session is reset first
 		}
-		e.sessionLost(e.sessions[0], ErrClosed)
+		e.sessions[0].markLost(ErrClosed)
 	}
 	e.unlockMu()
 	e.cancel()
@@ -314,159 +254,31 @@ func (e *Engine) Close() (lost int) {
 	return lost
 }
 
-// localLock returns the lock of key, and creates it if necessary.
-func (e *Engine) localLock(key Key) *localLock {
-	if l := e.locks[key]; l != nil {
-		return l
-	}
-	var l *localLock
-	if last := len(e.unusedLocks) - 1; last >= 0 {
-		l = e.unusedLocks[last]
-		e.unusedLocks[last] = nil
-		e.unusedLocks = e.unusedLocks[:last]
-	} else {
-		l = new(localLock)
-	}
-	*l = localLock{key: key}
-	l.holders = l.first[:0]
-	e.locks[key] = l
-	return l
-}
-
-// maxUnusedLocks is how many unused localLocks are kept for reuse.
-const maxUnusedLocks = 1024
-
-// dropLock removes an idle lock that nobody wants.
-func (e *Engine) dropLock(l *localLock) {
-	delete(e.locks, l.key)
-	if !l.probing && len(e.unusedLocks) < maxUnusedLocks { // no operation under way points to it
-		e.unusedLocks = append(e.unusedLocks, l)
-	}
-	if len(e.locks) == 0 && e.drained != nil {
-		close(e.drained)
-		e.drained = nil
-	}
-}
-
-// maxLocksPerSession limits how many locks a session holds before new ones go to another
-// session. At the end of every transaction Postgres walks through all locks of the
-// backend (LockReleaseAll in lock.c), so they slow down every later statement: 10,000
-// locks cost a millisecond, 50,000 ten.
-const maxLocksPerSession = 10_000
-
-// canOpen reports whether another session may be opened.
-func (e *Engine) canOpen() bool {
-	return len(e.sessions) < e.config.Sessions && (len(e.sessions) == 0 || !time.Now().Before(e.noOpenUntil))
-}
-
-// servingSession returns a session other than except that is not waiting for a lock, or
-// that will soon not be. It returns nil if there is no other session.
-func (e *Engine) servingSession(except *session) *session {
-	var opening, lightest, waiting *session
-	for _, s := range e.sessions {
-		switch {
-		case s == except:
-		case s.waiting != nil:
-			if waiting == nil {
-				waiting = s
-			}
-		case len(s.held)+len(s.queue) >= maxLocksPerSession:
-			if lightest == nil || len(s.held)+len(s.queue) < len(lightest.held)+len(lightest.queue) {
-				lightest = s
-			}
-		case s.open:
-			return s
-		case opening == nil:
-			opening = s
+// unlockMu unlocks Engine.mu, wakes the sessions with new operations, and notifies the
+// Holds with a reply.
+func (e *Engine) unlockMu() {
+	for _, s := range e.toWake {
+		s.needsWake = false
+		if len(s.queue) > 0 {
+			s.wake()
 		}
 	}
-	switch {
-	case opening != nil:
-		return opening
-	case lightest != nil && len(e.sessions) >= e.config.Sessions/2:
-		return lightest // the other half is for waiting
-	case e.canOpen():
-		return e.openSession()
-	case lightest != nil:
-		return lightest
-	}
-	return waiting // its queue is served between two waits
+	clear(e.toWake)
+	e.toWake = e.toWake[:0]
+	e.unlockMuAndNotify()
 }
 
-// idleSession returns an open session other than except that waits for nothing and can be
-// used at once, or nil.
-func (e *Engine) idleSession(except *session) *session {
-	for _, s := range e.sessions {
-		if s != except && s.open && s.waiting == nil {
-			return s
-		}
+// unlockMuAndNotify unlocks Engine.mu and notifies the Holds that have a result.
+func (e *Engine) unlockMuAndNotify() {
+	h := e.ready.first
+	e.ready = queue{}
+	e.mu.Unlock()
+	for h != nil {
+		next := h.next
+		h.prev, h.next = nil, nil
+		h.ready <- struct{}{} // has room; from here on h belongs to its caller
+		h = next
 	}
-	return nil
-}
-
-// waitSession returns an open session that holds nothing and has nothing to do. If there is
-// none, it opens one if there is room, and returns nil. If there may be more than one
-// session, it keeps one free for requests that do not wait.
-func (e *Engine) waitSession() *session {
-	waiting := 0
-	var idle *session
-	opening := false
-	for _, s := range e.sessions {
-		switch {
-		case s.waiting != nil:
-			waiting++
-		case !s.open:
-			opening = true
-		case len(s.held) == 0 && len(s.queue) == 0 && len(s.batch) == 0:
-			idle = s
-		}
-	}
-	most := e.config.Sessions
-	if !e.canOpen() {
-		most = len(e.sessions)
-	}
-	switch {
-	case most > 1 && waiting >= most-1:
-		return nil
-	case idle != nil:
-		return idle
-	case !opening && e.canOpen():
-		e.openSession()
-	}
-	return nil
-}
-
-// sessionOpened gives work to a session that was just opened.
-func (e *Engine) sessionOpened(s *session) {
-	if len(e.pollers) == 0 || len(s.queue) > 0 {
-		return
-	}
-	if e.waitSession() == s {
-		e.waitOn(e.nextPoller(), s)
-	}
-}
-
-// sideSession returns a session for a statement that may take long. It prefers one that
-// holds nothing, so that no lock is lost if the statement takes too long.
-func (e *Engine) sideSession() *session {
-	for _, s := range e.sessions {
-		if s.waiting == nil && len(s.held) == 0 {
-			return s
-		}
-	}
-	if e.canOpen() {
-		return e.openSession()
-	}
-	return e.servingSession(nil)
-}
-
-// openSession starts a new session. Queued operations run when it is open.
-func (e *Engine) openSession() *session {
-	s := &session{engine: e, owner: runner, busy: true, wakeup: make(chan struct{}, 1), forgetBackend: func() {}}
-	e.sessions = append(e.sessions, s)
-	e.wg.Add(1)
-	go s.run()
-	return s
 }
 
 func (e *Engine) logWarn(msg string, args ...any) {

@@ -1163,7 +1163,7 @@ func TestTermination(t *testing.T) {
 				h := t.acquire(e, one, Exclusive)
 				next := t.start(e, one, Exclusive, Wait{})
 				var told error
-				h.Notify(func(err error) {
+				h.OnLoss(func(err error) {
 					told = err
 					if next.hold != nil {
 						t.Error("another request acquired it before")
@@ -1181,7 +1181,7 @@ func TestTermination(t *testing.T) {
 				if sqlstate.Of(h.Err()) != sqlstate.AdminShutdown {
 					t.Error(h.Err())
 				}
-				h.Notify(func(err error) { told = nil })
+				h.OnLoss(func(err error) { told = nil })
 				if told != nil {
 					t.Error("a late Notify was not called at once")
 				}
@@ -1404,7 +1404,7 @@ func TestClose(t *testing.T) {
 			e := t.engine()
 			h := t.acquire(e, one, Exclusive)
 			var told []error
-			h.Notify(func(err error) { told = append(told, err) })
+			h.OnLoss(func(err error) { told = append(told, err) })
 			closes(t, e, closeTimeout+trip, 1)
 			t.wantErr(h.Err(), ErrLost)
 			t.wantErr(h.Release(), ErrLost)
@@ -1419,7 +1419,7 @@ func TestClose(t *testing.T) {
 			e := t.engine()
 			h := t.acquire(e, one, Exclusive)
 			next := t.start(e, one, Exclusive, Wait{})
-			h.Notify(func(error) {
+			h.OnLoss(func(error) {
 				go func() {
 					time.Sleep(time.Second)
 					t.must(h.Err())
@@ -1459,7 +1459,7 @@ func TestClose(t *testing.T) {
 			o.try(one, Exclusive)
 			r := t.start(e, one, Exclusive, Wait{})
 			time.Sleep(105 * time.Millisecond)
-			h.Notify(func(error) { go h.Release() })
+			h.OnLoss(func(error) { go h.Release() })
 			closes(t, e, 2*trip, 0)
 			<-r.done
 			t.wantErr(r.err, ErrClosed)

@@ -26,7 +26,7 @@ type Hold struct {
 	deadline   time.Time // refused at this time at the latest; zero for none
 	prev, next *Hold     // in lock.queue, later in Engine.ready
 	err        error     // the reason of a refusal, or of a failed release
-	notify     []func(error)
+	onLoss     []func(error)
 	done       chan struct{} // created by Done
 }
 
@@ -54,22 +54,9 @@ func (e *Engine) newHold(mode Mode, noWait bool) *Hold {
 // notify sets the result of h, which is notified when Engine.mu is unlocked, because a
 // woken goroutine needs the mutex next. Engine.mu must be held, and h must not be in a
 // queue.
-func (e *Engine) notify(h *Hold, err error) {
+func (h *Hold) notify(err error) {
 	h.err = err
-	e.ready.push(h)
-}
-
-// unlockMuAndNotify unlocks Engine.mu and notifies the Holds that have a result.
-func (e *Engine) unlockMuAndNotify() {
-	h := e.ready.first
-	e.ready = queue{}
-	e.mu.Unlock()
-	for h != nil {
-		next := h.next
-		h.prev, h.next = nil, nil
-		h.ready <- struct{}{} // has room; from here on h belongs to its caller
-		h = next
-	}
+	h.engine.ready.push(h)
 }
 
 // putReady returns the channel to the pool until h needs it again.
@@ -117,9 +104,10 @@ func awaitSettled(underWay ...<-chan struct{}) bool {
 
 // killWait ends a wait in Postgres that nobody wants any more and that could not be
 // canceled in time. It closes the session, which holds nothing.
-func (e *Engine) killWait(l *localLock, settled chan struct{}) {
-	e.mu.Lock()
-	defer e.unlockMu()
+func (h *Hold) killWait(settled chan struct{}) {
+	h.engine.mu.Lock()
+	defer h.engine.unlockMu()
+	l := h.lock
 	if slices.Contains(l.settled, settled) && l.state == waiting && l.queue.len() == 0 {
 		l.session.kill()
 	}
@@ -164,7 +152,7 @@ func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled ch
 	if !l.contended {
 		err = noReplyError(ctx)
 	}
-	if e.abandon(l) {
+	if l.abandon() {
 		settled = make(chan struct{})
 		l.settled = append(l.settled, settled)
 	}
@@ -205,13 +193,13 @@ func (h *Hold) refuse(err error) {
 	if err != errExpired || !h.partial {
 		h.engine.stats.Refused++
 	}
-	h.engine.notify(h, err)
+	h.notify(err)
 }
 
-// markLost marks the Hold as lost and calls its Notify functions. Engine.mu must be held.
+// markLost marks the Hold as lost and calls its OnLoss functions. Engine.mu must be held.
 func (h *Hold) markLost(err error) {
 	h.markEnded(lost)
-	for _, f := range h.notify {
+	for _, f := range h.onLoss {
 		f(err)
 	}
 }
@@ -247,7 +235,7 @@ func (h *Hold) beginRelease() (asked bool, err error) {
 	switch h.state {
 	case granted:
 		h.markEnded(released)
-		if asked = h.engine.release(h.lock, h); asked {
+		if asked = h.lock.release(h); asked {
 			h.ready = h.engine.readyChans.Get().(chan struct{})
 		}
 		return asked, nil
@@ -290,62 +278,19 @@ func (h *Hold) PID() int32 {
 	return h.session.pid
 }
 
-// Notify registers f to be called with [ErrLost] when the lock is lost, before any other
+// OnLoss registers f to be called with [ErrLost] when the lock is lost, before any other
 // goroutine of this process can acquire it, and with [ErrClosed] when the Engine begins
 // to close. If that has already happened, f is called at once. f must not block and must
 // not use the Engine.
-func (h *Hold) Notify(f func(error)) {
+func (h *Hold) OnLoss(f func(error)) {
 	e := h.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h.notify = append(h.notify, f)
+	h.onLoss = append(h.onLoss, f)
 	switch {
 	case h.state == lost:
 		f(h.session.cause)
 	case e.closed:
 		f(ErrClosed)
-	}
-}
-
-// A queue is a first-in, first-out list of Holds.
-type queue struct {
-	first, last *Hold
-	n           int
-	exclusive   int // number of exclusive Holds in it
-}
-
-func (q *queue) front() *Hold { return q.first }
-func (q *queue) len() int     { return q.n }
-
-func (q *queue) push(h *Hold) {
-	h.prev, h.next = q.last, nil
-	if q.last != nil {
-		q.last.next = h
-	} else {
-		q.first = h
-	}
-	q.last = h
-	q.count(h, 1)
-}
-
-func (q *queue) remove(h *Hold) {
-	if h.prev != nil {
-		h.prev.next = h.next
-	} else {
-		q.first = h.next
-	}
-	if h.next != nil {
-		h.next.prev = h.prev
-	} else {
-		q.last = h.prev
-	}
-	h.prev, h.next = nil, nil
-	q.count(h, -1)
-}
-
-func (q *queue) count(h *Hold, by int) {
-	q.n += by
-	if h.mode == Exclusive {
-		q.exclusive += by
 	}
 }

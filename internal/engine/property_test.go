@@ -494,7 +494,7 @@ func (w *world) acquired(p *running, key Key, mode Mode, h *Hold, err error, wai
 	s := w.server
 	// Notify must not be called with server.mu held: it locks Engine.mu, under which
 	// server.mu is locked. It takes no time.
-	h.Notify(func(err error) {
+	h.OnLoss(func(err error) {
 		if errors.Is(err, ErrLost) {
 			c.told = true
 			p.lost++

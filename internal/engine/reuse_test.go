@@ -42,7 +42,7 @@ func TestAskingWhenTheEntryIsUsedAgain(t *testing.T) {
 				before[0].state, s.waiting = waiting, before[0]
 			}
 			s.fillBatch()
-			e.sessionLost(s, errSilent)
+			s.markLost(errSilent)
 			again := make(map[*localLock]bool)
 			for i := range before {
 				again[e.localLock(Key{ID: int64(81 + i), Pair: true})] = true

@@ -1,6 +1,11 @@
 package engine
 
-import "time"
+import (
+	"strconv"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
 
 // How long one statement waits in Postgres is a compromise. While it waits, it holds
 // VACUUM back, and CREATE INDEX CONCURRENTLY waits for it, which is a deadlock if the
@@ -56,6 +61,9 @@ func (l *localLock) sample(holders string) {
 	p.holders, p.sampled = holders, true
 }
 
+// maxWait limits how long one statement waits for a lock.
+const maxWait = 15 * time.Minute
+
 // length returns how long the next wait may be if it can be watched.
 func (p *waitHistory) length(shortest time.Duration) time.Duration {
 	if !p.turnover {
@@ -64,9 +72,35 @@ func (p *waitHistory) length(shortest time.Duration) time.Duration {
 	return min(max(shortest, time.Since(p.since)/2), maxWait)
 }
 
-// beginWait sets how long s waits for l: as its history allows, but no longer than the
+// wait makes a session wait for the lock in Postgres. Requests that do not wait are
+// refused, because another session holds the lock, and then this process queues for it.
+func (l *localLock) wait() {
+	l.refuse(ErrNotAcquired, noWaitHold)
+	if l.queue.len() == 0 {
+		l.goIdle()
+		return
+	}
+	if s := l.engine.waitSession(); s != nil {
+		l.waitOn(s)
+		return
+	}
+	l.poll()
+}
+
+// waitOn makes s wait for the lock in Postgres.
+func (l *localLock) waitOn(s *session) {
+	l.state, l.want, l.session = waiting, l.queue.front().mode, s
+	s.waiting, s.cut = l, notCut
+	if l.history.since.IsZero() {
+		l.history.since = time.Now()
+	}
+	s.push(op{kind: opWait, lock: l, mode: l.want})
+}
+
+// limitWait sets how long s waits for l: as its history allows, but no longer than the
 // longest deadline in the queue.
-func (e *Engine) beginWait(s *session, l *localLock) {
+func (s *session) limitWait(l *localLock) {
+	e := s.engine
 	now := time.Now()
 	length := l.history.length(e.config.Slice)
 	if length > e.config.Slice && e.idleSession(s) == nil {
@@ -85,74 +119,100 @@ func (e *Engine) beginWait(s *session, l *localLock) {
 	}
 	s.waitStart, s.waitEnd = now, now.Add(min(longest, length))
 	if min(longest, length) > e.config.Slice {
-		e.monitor()
+		e.monitor.start()
 	}
 }
 
-// longWaits returns the sessions in long waits by PID.
-func (e *Engine) longWaits() map[int32]*session {
-	long := make(map[int32]*session)
-	for _, s := range e.sessions {
-		if s.waiting != nil && s.waitEnd.Sub(s.waitStart) > e.config.Slice {
-			long[s.pid] = s
+// runWait waits for one lock, until s.waitEnd at the latest.
+func (s *session) runWait(o op) error {
+	e := s.engine
+	e.mu.Lock()
+	slice := max(time.Until(s.waitEnd), time.Millisecond)
+	e.mu.Unlock()
+	// Rounded up, since 0 would mean no timeout.
+	millis := strconv.FormatInt(int64((slice+time.Millisecond-1)/time.Millisecond), 10)
+	_, err := s.queryText(slice+e.config.Heartbeat/2, waitSQL[letter(o.kind, o.key, o.mode)], s.keyText(o.key), millis)
+
+	// A late order to cancel this wait must not hit the next statement. It is withdrawn
+	// if it has not begun, and waited for otherwise.
+	e.mu.Lock()
+	s.waitEnd = time.Time{} // so no new cancel order is given
+	s.withdrawCancel()
+	canceled := s.canceled
+	e.mu.Unlock()
+	if canceled != nil {
+		<-canceled
+	}
+
+	got := err == nil
+	var holders string
+	sampled := false
+	if err != nil {
+		state := sqlstate.Of(err)
+		if state == "" {
+			return err
+		}
+		// The lock may have been granted just as the wait ended.
+		has, lost := s.queryHeld(err)
+		if lost != nil {
+			return lost
+		}
+		got = has[heldLock{o.key, o.mode}]
+		if got || state == sqlstate.LockNotAvailable || state == sqlstate.QueryCanceled {
+			err = nil
+		}
+		e.mu.Lock()
+		sampled = s.lost == nil && !got && err == nil && o.lock.sampleDue()
+		e.mu.Unlock()
+		if sampled {
+			classid, objid, objsubid := o.key.columns()
+			var failed error
+			holders, failed = s.queryText(e.config.Heartbeat/2, holdersSQL, classid, objid, objsubid)
+			if failed != nil && sqlstate.Of(failed) == "" {
+				return failed
+			}
+			sampled = failed == nil
 		}
 	}
-	return long
-}
-
-// monitor starts checking whether other sessions wait for our long waits, until no long
-// wait is left.
-func (e *Engine) monitor() {
-	if !e.monitoring {
-		e.monitoring = true
-		e.scheduleMonitor(monitorInterval)
+	e.mu.Lock()
+	defer e.unlockMu()
+	s.canceled = nil
+	if s.lost == nil {
+		s.batch = nil
+		if sampled {
+			o.lock.sample(holders)
+		}
+		o.lock.waitDone(s, got, err)
 	}
+	return s.lost
 }
 
-// monitorDone handles the end of a check, and schedules the next one.
-func (e *Engine) monitorDone(pause time.Duration) {
-	if e.closed || len(e.longWaits()) == 0 {
-		e.monitoring = false
+// waitDone handles the end of a wait in Postgres. If ok, s holds the lock. Otherwise err is
+// the failure, or nil if the wait timed out or was cut short.
+func (l *localLock) waitDone(s *session, ok bool, err error) {
+	s.waiting = nil
+	l.attempts = 0
+	if ok {
+		l.acquired(s)
 		return
 	}
-	e.scheduleMonitor(pause)
-}
-
-// scheduleMonitor schedules a check.
-func (e *Engine) scheduleMonitor(pause time.Duration) {
-	time.AfterFunc(pause, func() {
-		e.mu.Lock()
-		defer e.unlockMu()
-		long := e.longWaits()
-		if e.closed || len(long) == 0 {
-			e.monitoring = false
-			return
-		}
-		if s := e.idleSession(nil); s != nil {
-			s.push(op{kind: opMonitor})
-			return
-		}
-		// No session is free to check, so the waits start again as short ones.
-		for _, s := range long {
-			s.cut = cutForTurn
-			e.interruptWait(s.waiting)
-		}
-		e.scheduleMonitor(pause)
-	})
-}
-
-// endTurn ends a long wait that has had its turn, in favor of a key that is only polled
-// because no session is free to wait for it.
-func (e *Engine) endTurn() {
-	for _, s := range e.sessions {
-		if s.waiting == nil || s.cut != notCut || s.waitEnd.Sub(s.waitStart) <= e.config.Slice {
-			continue
-		}
-		turn := e.config.Slice << min(s.waiting.history.cuts, 10)
-		if time.Since(s.waitStart) >= turn && len(s.queue) == 0 {
-			s.cut = cutForTurn
-			e.interruptWait(s.waiting)
-			return
-		}
+	l.session, l.lastTurn = nil, time.Now()
+	l.history.record(s.cut)
+	if head := l.queue.front(); err != nil && head != nil {
+		l.queue.remove(head)
+		head.refuse(err)
 	}
+	now := time.Now()
+	l.refuse(errExpired, func(h *Hold) bool { return !h.deadline.IsZero() && !now.Before(h.deadline) })
+	switch {
+	case l.queue.len() == 0:
+		l.goIdle()
+	case err == nil && len(l.engine.pollers) > 0 && len(s.queue) == 0:
+		// Every key with waiting requests gets its turn in Postgres' lock queue.
+		l.engine.nextPoller().waitOn(s)
+		l.poll()
+	default:
+		l.wait()
+	}
+	l.notifySettled()
 }

@@ -10,7 +10,6 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/internal/sqlstate"
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // A Conn is what a handshake needs of a connection. The root package's Session documents
@@ -143,17 +143,8 @@ func Inline(sql string, args ...string) string {
 		if err != nil || n > len(args) {
 			return p // Postgres reports the error
 		}
-		return literal(args[n-1])
+		return sqltext.ASCIILiteral(args[n-1])
 	})
-}
-
-// literal returns s as an SQL expression. It is ASCII without quotes and backslashes, so
-// that it does not depend on client_encoding or standard_conforming_strings.
-func literal(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '\'' || r == '\\' }) {
-		return "'" + s + "'"
-	}
-	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(s)) + "', 'hex'), 'UTF8')"
 }
 
 // maxCancelRetries is how often a statement is run if it is canceled each time.
@@ -213,7 +204,7 @@ func InTransaction(ctx context.Context, conn interface {
 			return open, nil
 		}
 	}
-	err := conn.Exec(ctx, "SAVEPOINT _pglock_probe; RELEASE SAVEPOINT _pglock_probe")
+	err := conn.Exec(ctx, "SAVEPOINT "+sqltext.ProbeSavepoint+"; RELEASE SAVEPOINT "+sqltext.ProbeSavepoint)
 	switch sqlstate.Of(err) {
 	case sqlstate.NoActiveTransaction:
 		return false, nil

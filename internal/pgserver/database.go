@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // maintenance returns the database from which others are created and dropped.
@@ -78,7 +80,7 @@ func (s *Server) DropDatabase(ctx context.Context, name string) error {
 				return err
 			}
 		}
-		return conn.Exec(ctx, `DROP DATABASE "`+strings.ReplaceAll(name, `"`, `""`)+`"`).Close()
+		return conn.Exec(ctx, "DROP DATABASE "+sqltext.Identifier(name)).Close()
 	})
 	if err != nil {
 		err = fmt.Errorf("pgserver: dropping %s: %w", name, err)

@@ -1,4 +1,4 @@
-// Package termtext makes text from elsewhere safe to show on a terminal. Characters that
+// Package termtext makes text from elsewhere safe and short enough to show. Characters that
 // a terminal might obey, and characters that hide text or change its direction, are
 // escaped as \x1b or \u202e. Backslashes are not escaped, so the result is for people and
 // cannot be parsed back.
@@ -66,6 +66,42 @@ func Lines(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// Session describes a session on one line: its PID and, in parentheses, its application,
+// its role, and more about it.
+func Session(pid int32, application, user string, more ...string) string {
+	var parts []string
+	if application != "" {
+		parts = append(parts, fmt.Sprintf("%q", application))
+	}
+	if user != "" {
+		parts = append(parts, "user "+user)
+	}
+	return Line(fmt.Sprintf("pid %d (%s)", pid, strings.Join(append(parts, more...), ", ")))
+}
+
+// maxShort is how many characters Short returns at most.
+const maxShort = 100
+
+// Short returns s, cut to 100 characters, for use in a message.
+func Short(s string) string { return Cut(s, maxShort) }
+
+// Cut returns s if it has at most width characters, which must be 1 or more. Otherwise it
+// returns the beginning of s, with an ellipsis as the last character.
+func Cut(s string, width int) string {
+	end, n := 0, 0 // the first n characters end there
+	for i := 0; i < len(s); n++ {
+		if n == width-1 {
+			end = i
+		}
+		if n == width {
+			return s[:end] + "…"
+		}
+		_, size := utf8.DecodeRuneInString(s[i:])
+		i += size
+	}
+	return s
 }
 
 // Shows reports whether r is shown unescaped. Control characters and format characters,

@@ -69,3 +69,52 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+func TestCut(t *testing.T) {
+	for _, test := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"", 1, ""},
+		{"a", 1, "a"},
+		{"ab", 1, "…"},
+		{"abc", 3, "abc"},
+		{"abcd", 3, "ab…"},
+		{"äöü", 3, "äöü"},
+		{"äöüß", 3, "äö…"},
+		{"a\xff\xffb", 4, "a\xff\xffb"},
+		{"a\xff\xffb", 3, "a\xff…"},
+	} {
+		if got := Cut(test.text, test.width); got != test.want {
+			t.Errorf("Cut(%q, %d) = %q, want %q", test.text, test.width, got, test.want)
+		}
+	}
+}
+
+func TestShort(t *testing.T) {
+	name := strings.Repeat("ä", 100)
+	if got := Short(name); got != name {
+		t.Errorf("100 characters are cut to %q", got)
+	}
+	if got, want := Short(name+"ä"), strings.Repeat("ä", 99)+"…"; got != want {
+		t.Errorf("101 characters are cut to %q", got)
+	}
+}
+
+func TestSession(t *testing.T) {
+	for _, test := range []struct {
+		application, user string
+		more              []string
+		want              string
+	}{
+		{"", "", []string{"checkpointer"}, "pid 7 (checkpointer)"},
+		{"", "u", nil, "pid 7 (user u)"},
+		{"my \"app\"", "u", []string{"active", "idle"}, `pid 7 ("my \"app\"", user u, active, idle)`},
+		{"", "\x1b[31m", nil, `pid 7 (user \x1b[31m)`},
+	} {
+		if got := Session(7, test.application, test.user, test.more...); got != test.want {
+			t.Errorf("%s, want %s", got, test.want)
+		}
+	}
+}
