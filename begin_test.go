@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
@@ -20,7 +21,7 @@ import (
 // executes a statement.
 type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...pglock.Option) error
 
-func doWith[T any](t *testing.T, begin pglock.Beginner[T], exec func(T, string) error) do {
+func doWith[T any](t *testing.T, db driver.Beginner[T], exec func(T, string) error) do {
 	return func(ctx context.Context, tables bool, fn func(context.Context, func(string)) error, opts ...pglock.Option) error {
 		inner := func(ctx context.Context, tx T) error {
 			return fn(ctx, func(sql string) {
@@ -29,9 +30,9 @@ func doWith[T any](t *testing.T, begin pglock.Beginner[T], exec func(T, string) 
 			})
 		}
 		if tables {
-			return pglock.DoTables(ctx, begin, pglock.Tables("a"), inner, opts...)
+			return pglock.DoTables(ctx, db, pglock.Tables("a"), inner, opts...)
 		}
-		return pglock.DoTx(ctx, begin, pglock.Int(1), inner, opts...)
+		return pglock.DoTx(ctx, db, pglock.Int(1), inner, opts...)
 	}
 }
 
@@ -41,13 +42,13 @@ func TestDoTx(t *testing.T) {
 		"pgx": func(t *testing.T, dsn string) do {
 			pool := must1(pgxpool.New(t.Context(), dsn))
 			t.Cleanup(pool.Close)
-			return doWith(t, pgxlock.Begin(pool, pgx.TxOptions{}), func(tx pgx.Tx, sql string) error {
+			return doWith(t, pgxlock.Pool(pool), func(tx pgx.Tx, sql string) error {
 				_, err := tx.Exec(context.Background(), sql)
 				return err
 			})
 		},
 		"database/sql": func(t *testing.T, dsn string) do {
-			return doWith(t, sqllock.Begin(openSQL(t, "postgres", dsn), nil), func(tx *sql.Tx, sql string) error {
+			return doWith(t, sqllock.DB(openSQL(t, "postgres", dsn)), func(tx *sql.Tx, sql string) error {
 				_, err := tx.Exec(sql)
 				return err
 			})

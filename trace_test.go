@@ -311,20 +311,20 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 	// The functions that begin the transaction themselves.
 	for name, do := range map[string]func(pglock.Key) error{
 		"pgx": func(k pglock.Key) error {
-			return pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), k, func(context.Context, pgx.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTx(ctx, pgxlock.Pool(pool), k, func(context.Context, pgx.Tx) error { return nil }, pglock.NoWait())
 		},
 		"database/sql, pgx": func(k pglock.Key) error {
-			return pglock.DoTx(ctx, sqllock.Begin(native, nil), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTx(ctx, sqllock.DB(native), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
 		},
 		"database/sql, lib/pq": func(k pglock.Key) error {
-			return pglock.DoTx(ctx, sqllock.Begin(pq, nil), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTx(ctx, sqllock.DB(pq), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
 		},
 		"tables, database/sql, pgx": func(k pglock.Key) error {
 			table := "orders"
 			if k == taken {
 				table = "taken"
 			}
-			return pglock.DoTables(ctx, sqllock.Begin(native, nil), pglock.Tables(table), func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTables(ctx, sqllock.DB(native), pglock.Tables(table), func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
 		},
 	} {
 		must(t, do(key))

@@ -138,7 +138,7 @@ func (a *attempt) do() {
 
 // lockTx acquires locks in a new transaction.
 func (a *attempt) lockTx() {
-	tx, err := a.adapter.begin(context.Background())
+	tx, err := a.adapter.db.Begin(context.Background())
 	if err != nil {
 		a.recordFailure(outBroken, fmt.Errorf("begin: %w", err))
 		return

@@ -15,6 +15,7 @@ import (
 	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
@@ -70,8 +71,11 @@ func remind(ctx context.Context, db *bun.DB) (invoices int64, err error) {
 }
 
 // begin begins Bun's transactions for pglock.DoTx and pglock.DoTables.
-func begin(db *bun.DB) pglock.Beginner[bun.Tx] {
-	return sqllock.BeginFunc(func(ctx context.Context) (bun.Tx, error) { return db.BeginTx(ctx, nil) })
+func begin(db *bun.DB) driver.Beginner[bun.Tx] {
+	return sqllock.BeginFunc(func(ctx context.Context) (bun.Tx, sqllock.ExecQueryer, error) {
+		tx, err := db.BeginTx(ctx, nil)
+		return tx, tx, err
+	})
 }
 
 func main() {

@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
@@ -72,8 +73,11 @@ func remind(ctx context.Context, db *sqlx.DB) (invoices int, err error) {
 }
 
 // begin begins sqlx's transactions for pglock.DoTx and pglock.DoTables.
-func begin(db *sqlx.DB) pglock.Beginner[*sqlx.Tx] {
-	return sqllock.BeginFunc(func(ctx context.Context) (*sqlx.Tx, error) { return db.BeginTxx(ctx, nil) })
+func begin(db *sqlx.DB) driver.Beginner[*sqlx.Tx] {
+	return sqllock.BeginFunc(func(ctx context.Context) (*sqlx.Tx, sqllock.ExecQueryer, error) {
+		tx, err := db.BeginTxx(ctx, nil)
+		return tx, tx, err
+	})
 }
 
 func main() {
