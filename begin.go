@@ -17,9 +17,9 @@ import (
 // session holds the lock, unless ctx ended the wait. fn must not end the transaction. The
 // error comes from beginning the transaction, LockTx, fn or the commit. ctx covers all of
 // these; the rollback ignores ctx and has a time limit of its own.
-func DoTx[T any](ctx context.Context, db driver.Beginner[T], key Key, fn func(ctx context.Context, tx T) error, opts ...Option) error {
+func DoTx[T any](ctx context.Context, db driver.Beginner[T], key Key, fn func(ctx context.Context, tx T) error, opts ...DoOption) error {
 	const op = "do in transaction"
-	r, err := newRequest(op, canShare|canWait|canSkip, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}
@@ -28,9 +28,9 @@ func DoTx[T any](ctx context.Context, db driver.Beginner[T], key Key, fn func(ct
 
 // DoTables is like [DoTx], but locks tables as [LockTables] does. The options are those
 // of LockTables, and [SkipIfHeld].
-func DoTables[T any](ctx context.Context, db driver.Beginner[T], tables TableList, fn func(ctx context.Context, tx T) error, opts ...Option) error {
+func DoTables[T any](ctx context.Context, db driver.Beginner[T], tables TableList, fn func(ctx context.Context, tx T) error, opts ...DoTableOption) error {
 	const op = "do with tables"
-	r, err := newRequest(op, canWait|canSkip|hasTables, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}

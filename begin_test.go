@@ -19,10 +19,10 @@ import (
 
 // do runs fn under the lock of key 1 or of table a, and passes it a function that
 // executes a statement.
-type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...pglock.Option) error
+type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...pglock.SkipOption) error
 
 func doWith[T any](t *testing.T, db driver.Beginner[T], exec func(T, string) error) do {
-	return func(ctx context.Context, tables bool, fn func(context.Context, func(string)) error, opts ...pglock.Option) error {
+	return func(ctx context.Context, tables bool, fn func(context.Context, func(string)) error, opts ...pglock.SkipOption) error {
 		inner := func(ctx context.Context, tx T) error {
 			return fn(ctx, func(sql string) {
 				t.Helper()
@@ -30,9 +30,17 @@ func doWith[T any](t *testing.T, db driver.Beginner[T], exec func(T, string) err
 			})
 		}
 		if tables {
-			return pglock.DoTables(ctx, db, pglock.Tables("a"), inner, opts...)
+			var all []pglock.DoTableOption
+			for _, opt := range opts {
+				all = append(all, opt)
+			}
+			return pglock.DoTables(ctx, db, pglock.Tables("a"), inner, all...)
 		}
-		return pglock.DoTx(ctx, db, pglock.Int(1), inner, opts...)
+		var all []pglock.DoOption
+		for _, opt := range opts {
+			all = append(all, opt)
+		}
+		return pglock.DoTx(ctx, db, pglock.Int(1), inner, all...)
 	}
 }
 
@@ -148,10 +156,11 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 	wantErr(t, do(ctx, tables, never, pglock.NoWait()), pglock.ErrNotAcquired)
 	wantErr(t, do(ctx, tables, never, pglock.Wait(time.Millisecond)), pglock.ErrNotAcquired)
 	must(t, do(ctx, tables, never, pglock.NoWait(), pglock.SkipIfHeld()))
+	must(t, do(ctx, tables, never, pglock.SkipIfHeld())) // without waiting
 	must(t, do(ctx, tables, never, pglock.Wait(time.Millisecond), pglock.SkipIfHeld()))
 	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 	defer cancel()
-	wantErr(t, do(short, tables, never, pglock.SkipIfHeld()), context.DeadlineExceeded)
+	wantErr(t, do(short, tables, never, pglock.SkipIfHeld(), pglock.Wait(time.Hour)), context.DeadlineExceeded)
 	d.exec(`ROLLBACK`)
 	must(t, do(ctx, tables, insert))
 	rows(3)

@@ -128,7 +128,7 @@ func ExampleDoTx() {
 		func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `CREATE TABLE report AS SELECT 'all is well' AS text`)
 			return err
-		}, pglock.NoWait(), pglock.SkipIfHeld())
+		}, pglock.SkipIfHeld())
 	check(err)
 
 	var text string

@@ -59,7 +59,7 @@ func TestImports(t *testing.T) {
 		"prioritize":         {root, root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/termtext"},
 		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
 		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
-		"pglocktest":         {root, root + "/driver", root + "/internal/handshake"},
+		"pglocktest":         {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
 	}
 	seen := map[string]bool{}
 	goFiles(t, func(path string) {

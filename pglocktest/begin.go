@@ -110,21 +110,29 @@ func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
 }
 
 func (s beginSuite[T]) doTx(t testing.TB) {
-	s.do(t, Key(t, s.source, key()), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.Option) error {
-		return pglock.DoTx(ctx, db, key(), fn, opts...)
+	s.do(t, Key(t, s.source, key()), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.SkipOption) error {
+		var all []pglock.DoOption
+		for _, opt := range opts {
+			all = append(all, opt)
+		}
+		return pglock.DoTx(ctx, db, key(), fn, all...)
 	})
 }
 
 func (s beginSuite[T]) doTables(t testing.TB) {
 	table := s.tableNamed(t, "pglocktest_locked")
-	s.do(t, Table(t, s.source, table, 0), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.Option) error {
-		return pglock.DoTables(ctx, db, pglock.Tables(table), fn, opts...)
+	s.do(t, Table(t, s.source, table, 0), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.SkipOption) error {
+		var all []pglock.DoTableOption
+		for _, opt := range opts {
+			all = append(all, opt)
+		}
+		return pglock.DoTables(ctx, db, pglock.Tables(table), fn, all...)
 	})
 }
 
 // do checks a function that begins a transaction, locks, runs a function, and ends the
 // transaction.
-func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, driver.Beginner[T], func(context.Context, T) error, ...pglock.Option) error) {
+func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, driver.Beginner[T], func(context.Context, T) error, ...pglock.SkipOption) error) {
 	ctx, cancel := timeoutCtx()
 	defer cancel()
 	table := s.table(t)

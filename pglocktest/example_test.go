@@ -90,7 +90,7 @@ func ExampleTable() {
 		func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `ALTER TABLE orders ADD note text`)
 			return err
-		}, pglock.NoWait(), pglock.SkipIfHeld())
+		}, pglock.SkipIfHeld())
 	check(err)
 	orders.Release()
 	orders.WantFree()

@@ -66,7 +66,7 @@ func remind(ctx context.Context, db *bun.DB) (invoices int64, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(ctx context.Context, tx bun.Tx) error {
 		invoices, err = tx.NewSelect().Model((*Invoice)(nil)).Where("NOT closed").Count(ctx)
 		return err
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 

@@ -76,7 +76,7 @@ func remind(ctx context.Context, client *ent.Client) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(client), pglock.Name("reminders"), func(ctx context.Context, tx *ent.Tx) error {
 		invoices, err = tx.Invoice.Query().Where(invoice.Closed(false)).Count(ctx)
 		return err
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 

@@ -64,7 +64,7 @@ func closeMonth(ctx context.Context, db *gorm.DB) (total int64, err error) {
 func remind(ctx context.Context, db *gorm.DB) (invoices int64, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(_ context.Context, tx *gorm.DB) error {
 		return tx.Model(&Invoice{}).Where("NOT closed").Count(&invoices).Error
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 

@@ -68,7 +68,7 @@ func closeMonth(ctx context.Context, db *sqlx.DB) (total int64, err error) {
 func remind(ctx context.Context, db *sqlx.DB) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(ctx context.Context, tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &invoices, `SELECT count(*) FROM invoices WHERE NOT closed`)
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 
