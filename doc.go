@@ -24,7 +24,7 @@
 // By default, a lock request waits until ctx is done. Options change that. Each function
 // accepts those that it supports, so a wrong one does not compile:
 //
-//	locker.Do(ctx, key, report, pglock.SkipIfHeld())      // run now, or skip it
+//	locker.Do(ctx, key, report, pglock.SkipIfHeld())        // run now, or skip it
 //	locker.Do(ctx, key, report, pglock.Wait(2*time.Second)) // or ErrNotAcquired
 //	locker.Do(ctx, key, report, pglock.Shared())            // with other readers
 //

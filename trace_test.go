@@ -183,16 +183,16 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 					return pglock.WithStatementTimeout(t.Context(), conn, pglock.NoTimeout, never)
 				},
 				"Run": func() error {
-					return prioritize.Run(t.Context(), direct, conn, never)
+					return prioritize.RunOn(t.Context(), direct, conn, never)
 				},
 				"Run with a lock timeout": func() error {
-					return prioritize.Run(t.Context(), direct, conn, never, prioritize.LockTimeout(time.Second))
+					return prioritize.RunOn(t.Context(), direct, conn, never, prioritize.LockTimeout(time.Second))
 				},
 				"Retry": func() error {
-					return prioritize.Retry(t.Context(), direct, conn, never)
+					return prioritize.RetryOn(t.Context(), direct, conn, never)
 				},
 				"Retry without a watcher": func() error {
-					return prioritize.Retry(t.Context(), nil, conn, never)
+					return prioritize.RetryOn(t.Context(), nil, conn, never)
 				},
 			} {
 				err := do()
@@ -222,7 +222,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 			fn := func(context.Context) error { ran = true; return nil }
 			for verb, err := range map[string]error{
 				"RunFor": prioritize.RunFor(t.Context(), source, prioritize.Who{Applications: []string{"migration"}}, fn, prioritize.Terminate()),
-				"Run":    prioritize.Run(t.Context(), source, pgxlock.Conn(d.conn), fn),
+				"Run":    prioritize.RunOn(t.Context(), source, pgxlock.Conn(d.conn), fn),
 			} {
 				wantErr(t, err, pglock.ErrPooler)
 				if errors.Is(err, pglock.ErrUnavailable) || !strings.Contains(err.Error(), "watcher") {
@@ -278,10 +278,10 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 			return pglock.WithStatementTimeout(ctx, c, time.Second, func(context.Context) error { return nil })
 		},
 		"Retry": func(c driver.Conn) error {
-			return prioritize.Retry(ctx, nil, c, func(context.Context) error { return nil })
+			return prioritize.RetryOn(ctx, nil, c, func(context.Context) error { return nil })
 		},
 		"Run": func(c driver.Conn) error {
-			return prioritize.Run(ctx, d.source(), c, func(context.Context) error { return nil }, prioritize.LockTimeout(time.Second))
+			return prioritize.RunOn(ctx, d.source(), c, func(context.Context) error { return nil }, prioritize.LockTimeout(time.Second))
 		},
 	}
 	pool, err := pgxpool.New(ctx, l.dsn)
