@@ -12,16 +12,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
 // do runs fn under the lock of key 1 or of table a, and passes it a function that
 // executes a statement.
-type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...pglock.Option) error
+type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...pglock.SkipOption) error
 
-func doWith[T any](t *testing.T, begin pglock.Beginner[T], exec func(T, string) error) do {
-	return func(ctx context.Context, tables bool, fn func(context.Context, func(string)) error, opts ...pglock.Option) error {
+func doWith[T any](t *testing.T, db driver.Beginner[T], exec func(T, string) error) do {
+	return func(ctx context.Context, tables bool, fn func(context.Context, func(string)) error, opts ...pglock.SkipOption) error {
 		inner := func(ctx context.Context, tx T) error {
 			return fn(ctx, func(sql string) {
 				t.Helper()
@@ -29,9 +30,17 @@ func doWith[T any](t *testing.T, begin pglock.Beginner[T], exec func(T, string) 
 			})
 		}
 		if tables {
-			return pglock.DoTables(ctx, begin, pglock.Tables("a"), inner, opts...)
+			var all []pglock.DoTableOption
+			for _, opt := range opts {
+				all = append(all, opt)
+			}
+			return pglock.DoTables(ctx, db, pglock.Tables("a"), inner, all...)
 		}
-		return pglock.DoTx(ctx, begin, pglock.Int(1), inner, opts...)
+		var all []pglock.DoOption
+		for _, opt := range opts {
+			all = append(all, opt)
+		}
+		return pglock.DoTx(ctx, db, pglock.Int(1), inner, all...)
 	}
 }
 
@@ -41,13 +50,13 @@ func TestDoTx(t *testing.T) {
 		"pgx": func(t *testing.T, dsn string) do {
 			pool := must1(pgxpool.New(t.Context(), dsn))
 			t.Cleanup(pool.Close)
-			return doWith(t, pgxlock.Begin(pool, pgx.TxOptions{}), func(tx pgx.Tx, sql string) error {
+			return doWith(t, pgxlock.Pool(pool), func(tx pgx.Tx, sql string) error {
 				_, err := tx.Exec(context.Background(), sql)
 				return err
 			})
 		},
 		"database/sql": func(t *testing.T, dsn string) do {
-			return doWith(t, sqllock.Begin(openSQL(t, "postgres", dsn), nil), func(tx *sql.Tx, sql string) error {
+			return doWith(t, sqllock.DB(openSQL(t, "postgres", dsn)), func(tx *sql.Tx, sql string) error {
 				_, err := tx.Exec(sql)
 				return err
 			})
@@ -147,10 +156,11 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 	wantErr(t, do(ctx, tables, never, pglock.NoWait()), pglock.ErrNotAcquired)
 	wantErr(t, do(ctx, tables, never, pglock.Wait(time.Millisecond)), pglock.ErrNotAcquired)
 	must(t, do(ctx, tables, never, pglock.NoWait(), pglock.SkipIfHeld()))
+	must(t, do(ctx, tables, never, pglock.SkipIfHeld())) // without waiting
 	must(t, do(ctx, tables, never, pglock.Wait(time.Millisecond), pglock.SkipIfHeld()))
 	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 	defer cancel()
-	wantErr(t, do(short, tables, never, pglock.SkipIfHeld()), context.DeadlineExceeded)
+	wantErr(t, do(short, tables, never, pglock.SkipIfHeld(), pglock.Wait(time.Hour)), context.DeadlineExceeded)
 	d.exec(`ROLLBACK`)
 	must(t, do(ctx, tables, insert))
 	rows(3)

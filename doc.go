@@ -21,12 +21,12 @@
 //
 // # Waiting
 //
-// By default, a lock request waits until ctx is done. Options change that, and are the
-// same for all functions:
+// By default, a lock request waits until ctx is done. Options change that. Each function
+// accepts those that it supports, so a wrong one does not compile:
 //
-//	locker.Do(ctx, key, report, pglock.NoWait(), pglock.SkipIfHeld()) // run now, or skip it
-//	locker.Do(ctx, key, report, pglock.Wait(2*time.Second))           // or ErrNotAcquired
-//	locker.Do(ctx, key, report, pglock.Shared())                      // with other readers
+//	locker.Do(ctx, key, report, pglock.SkipIfHeld())        // run now, or skip it
+//	locker.Do(ctx, key, report, pglock.Wait(2*time.Second)) // or ErrNotAcquired
+//	locker.Do(ctx, key, report, pglock.Shared())            // with other readers
 //
 // If another session holds the lock, the error is [ErrNotAcquired], an ordinary outcome;
 // the [*Error] that wraps it lists the holders. A broken connection is a different error.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
@@ -158,7 +159,7 @@ func TestLossIsNeverAnUnconfirmedUnlock(t *testing.T) {
 
 func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	key := pglock.Name("job")
-	hold := func(how string, opts []pglock.Option, end func(*pglock.Lock) error) {
+	hold := func(how string, opts []pglock.LockOption, end func(*pglock.Lock) error) {
 		// A holder that is not notified of the loss before it unlocks.
 		locker := d.locker(pglock.Heartbeat(time.Hour))
 		held := must1(locker.Lock(t.Context(), key, opts...))
@@ -172,11 +173,11 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		must(t, locker.Close())
 	}
 	hold("exclusive", nil, (*pglock.Lock).Unlock)
-	hold("shared", []pglock.Option{pglock.Shared()}, (*pglock.Lock).Unlock)
+	hold("shared", []pglock.LockOption{pglock.Shared()}, (*pglock.Lock).Unlock)
 
 	// Handed over within the process: the previous holder is notified, no matter who holds it
 	// next.
-	locker := d.locker(pglock.Heartbeat(time.Hour), pglock.HandOver(time.Hour))
+	locker := d.locker(pglock.Heartbeat(time.Hour), engine.HandOver(time.Hour))
 	first, second := lock(t, locker, key, pglock.Shared()), lock(t, locker, key, pglock.Shared())
 	d.terminate(first.PID())
 	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)

@@ -3,7 +3,6 @@ package pglock_test
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -93,9 +92,7 @@ func ExampleAllowPooler() {
 
 	locker, err := pglock.New(pgxlock.Pool(pool),
 		pglock.AllowPooler(),
-		pglock.Sessions(4),                 // at most
-		pglock.Slice(500*time.Millisecond), // shorter than deadlock_timeout
-		pglock.HandOver(0),                 // other processes get their turn at once
+		pglock.Sessions(4), // at most
 	)
 	check(err)
 	defer locker.Close()

@@ -107,11 +107,11 @@ func ExampleSkipIfHeld() {
 		fmt.Println("reporting")
 		return nil
 	}
-	err = locker.Do(ctx, pglock.Name("nightly-report"), report, pglock.NoWait(), pglock.SkipIfHeld())
+	err = locker.Do(ctx, pglock.Name("nightly-report"), report, pglock.SkipIfHeld())
 	fmt.Println("skipped:", err)
 
 	held.Unlock()
-	err = locker.Do(ctx, pglock.Name("nightly-report"), report, pglock.NoWait(), pglock.SkipIfHeld())
+	err = locker.Do(ctx, pglock.Name("nightly-report"), report, pglock.SkipIfHeld())
 	fmt.Println("done:", err)
 	// Output:
 	// skipped: <nil>
@@ -384,18 +384,18 @@ func ExampleLocker_Wrap() {
 	locker, _, end := exampleLockers()
 	defer end()
 
-	job, err := locker.Wrap(rebuild, pglock.NoWait(), pglock.SkipIfHeld())
+	job, err := locker.Wrap(rebuild, pglock.SkipIfHeld())
 	if err != nil {
 		panic(err)
 	}
 	fmt.Println(job(context.Background()))
 
-	name, err := pglock.FuncName(rebuild)
-	fmt.Println(name, err)
+	// Another program that wraps the same function shares the lock, by this name.
+	fmt.Println(locker.Do(context.Background(), pglock.Name("github.com/pglock-go/pglock_test.rebuild"), job, pglock.Wait(time.Second)))
 	// Output:
 	// rebuilding
 	// <nil>
-	// github.com/pglock-go/pglock_test.rebuild <nil>
+	// <nil>
 }
 
 // The current holders and waiters of a lock.

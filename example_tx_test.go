@@ -124,11 +124,11 @@ func ExampleDoTx() {
 	check(err)
 	defer pool.Close()
 
-	err = pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), pglock.Name("nightly report"),
+	err = pglock.DoTx(ctx, pgxlock.Pool(pool), pglock.Name("nightly report"),
 		func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `CREATE TABLE report AS SELECT 'all is well' AS text`)
 			return err
-		}, pglock.NoWait(), pglock.SkipIfHeld())
+		}, pglock.SkipIfHeld())
 	check(err)
 
 	var text string
@@ -182,7 +182,7 @@ func ExampleDoTables() {
 	_, err = pool.Exec(ctx, `CREATE TABLE orders (n int)`)
 	check(err)
 
-	err = pglock.DoTables(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), pglock.Tables("orders"),
+	err = pglock.DoTables(ctx, pgxlock.Pool(pool), pglock.Tables("orders"),
 		func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `ALTER TABLE orders ADD COLUMN note text`)
 			return err
@@ -291,7 +291,7 @@ func Example_databaseSQL() {
 	check(err)
 	defer db.Close()
 
-	err = pglock.DoTx(ctx, sqllock.Begin(db, nil), pglock.Name("nightly report"),
+	err = pglock.DoTx(ctx, sqllock.DB(db), pglock.Name("nightly report"),
 		func(ctx context.Context, tx *sql.Tx) error {
 			return pglock.TryLockTx(ctx, sqllock.Tx(tx), pglock.Name("another"))
 		})

@@ -23,6 +23,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -50,7 +51,7 @@ type locking struct {
 	err  error
 }
 
-func start(locker *pglock.Locker, ctx context.Context, key pglock.Key, opts ...pglock.Option) <-chan locking {
+func start(locker *pglock.Locker, ctx context.Context, key pglock.Key, opts ...pglock.LockOption) <-chan locking {
 	got := make(chan locking, 1)
 	go func() {
 		lock, err := locker.Lock(ctx, key, opts...)
@@ -152,7 +153,7 @@ func TestTerminatedAtAnyMoment(t *testing.T) {
 	var wg sync.WaitGroup
 	var inside, done, lost, other atomic.Int32
 	for range 2 {
-		locker := d.locker(pglock.HandOver(time.Millisecond))
+		locker := d.locker(engine.HandOver(time.Millisecond))
 		for range 4 {
 			wg.Go(func() {
 				for n := 0; n < 200 || killed.Load() < enough; n++ {

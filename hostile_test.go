@@ -49,7 +49,7 @@ func TestLockTablesOfHostileNames(t *testing.T) {
 		tx := must1(holder.Begin(t.Context()))
 		must1(tx.Exec(t.Context(), "LOCK TABLE "+pgx.Identifier{name, name}.Sanitize()))
 		waiter := pgxTx(t, must1(connect(t, d.dsn).Begin(t.Context())))
-		for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(5 * time.Millisecond)} {
+		for _, opt := range []pglock.TableOption{pglock.NoWait(), pglock.Wait(5 * time.Millisecond)} {
 			err := pglock.LockTables(t.Context(), waiter, pglock.Tables(tables[i]), opt)
 			var e *pglock.Error
 			if !errors.Is(err, pglock.ErrNotAcquired) || !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].PID != int32(holder.PgConn().PID()) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -176,7 +177,7 @@ func TestConcurrentIndexOfTheHolder(t *testing.T) {
 	for _, slice := range []time.Duration{0, 3 * time.Second} {
 		var opts []pglock.LockerOption
 		if slice > 0 {
-			opts = append(opts, pglock.Slice(slice))
+			opts = append(opts, engine.Slice(slice))
 		}
 		locker := d.locker(opts...)
 		key := pglock.Name("job")
@@ -333,18 +334,18 @@ func TestPermission(t *testing.T) {
 	// Every role may take advisory locks, unless that is revoked.
 	locker := newLocker(t, source(t, server.ConnString("postgres")+" user=app"))
 	held := lock(t, locker, key)
-	for function, opts := range map[string][]pglock.Option{
+	for function, opts := range map[string][]pglock.TryOption{
 		"pg_try_advisory_lock(bigint)":        nil,
 		"pg_try_advisory_lock_shared(bigint)": {pglock.Shared()},
 	} {
 		d.exec(`REVOKE EXECUTE ON FUNCTION ` + function + ` FROM PUBLIC`)
 		_, err = locker.TryLock(t.Context(), pglock.Name("other"), opts...)
 		wantRefusal(t, err, nil, "42501", "permission denied")
-		_, err = locker.LockAll(t.Context(), ints(3), opts...)
+		_, err = locker.LockAll(t.Context(), ints(3), lockOptions(opts)...)
 		wantRefusal(t, err, nil, "42501")
 		must(t, held.Err())
 		d.exec(`GRANT EXECUTE ON FUNCTION ` + function + ` TO PUBLIC`)
-		must(t, lock(t, locker, pglock.Name("other"), opts...).Unlock())
+		must(t, lock(t, locker, pglock.Name("other"), lockOptions(opts)...).Unlock())
 	}
 	if n := d.held(); n != 1 {
 		t.Errorf("%d locks are held", n)
@@ -388,4 +389,12 @@ func TestNoServer(t *testing.T) {
 	bad := newLocker(t, pgxlock.ConnString("host= = port"))
 	_, err := bad.Lock(t.Context(), pglock.Name("job"))
 	wantRefusal(t, err, pglock.ErrUnavailable, "parse")
+}
+
+// lockOptions returns options of TryLock as those of Lock.
+func lockOptions(opts []pglock.TryOption) (all []pglock.LockOption) {
+	for _, opt := range opts {
+		all = append(all, opt)
+	}
+	return all
 }

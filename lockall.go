@@ -18,9 +18,9 @@ import (
 //
 // All locks that are free are taken in one round trip; each one held by another session
 // costs one more. A lock lost while LockAll waits for another is taken again.
-func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...Option) (*Lock, error) {
+func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...LockOption) (*Lock, error) {
 	const op = "lock all"
-	r, err := newRequest(op, canShare|canWait, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +33,9 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...Option) (*Lock
 
 // DoAll is like [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
 // passed to fn is canceled if any of them is lost.
-func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context) error, opts ...Option) error {
+func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context) error, opts ...DoOption) error {
 	const op = "do all"
-	r, err := newRequest(op, canShare|canWait|canSkip, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}

@@ -57,9 +57,9 @@ func New(source driver.Source, opts ...LockerOption) (*Locker, error) {
 // After any error the caller holds nothing. If the server does not reply, Lock returns
 // within a second of giving up. The Locker then undoes the request when the reply
 // arrives, or closes the session.
-func (l *Locker) Lock(ctx context.Context, key Key, opts ...Option) (*Lock, error) {
+func (l *Locker) Lock(ctx context.Context, key Key, opts ...LockOption) (*Lock, error) {
 	const op = "lock"
-	r, err := newRequest(op, canShare|canWait, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -72,9 +72,9 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...Option) (*Lock, erro
 
 // TryLock is like [Locker.Lock] with [NoWait], but takes one round trip once a session is
 // open, and its error does not list the holders.
-func (l *Locker) TryLock(ctx context.Context, key Key, opts ...Option) (*Lock, error) {
+func (l *Locker) TryLock(ctx context.Context, key Key, opts ...TryOption) (*Lock, error) {
 	const op = "try lock"
-	r, err := newRequest(op, canShare, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -93,11 +93,11 @@ func (l *Locker) TryLock(ctx context.Context, key Key, opts ...Option) (*Lock, e
 //
 // Do returns fn's error. The error also matches [ErrLost] if the lock was lost while fn
 // ran, or [ErrUnconfirmed] if only the unlocking failed. If the lock is not acquired, fn
-// is not run and Do returns the reason; with [SkipIfHeld] it returns nil if the reason is
-// that another session holds the lock.
-func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error, opts ...Option) error {
+// is not run and Do returns the reason; with [SkipIfHeld] it does not wait, and returns nil if
+// the reason is that another session holds the lock.
+func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error, opts ...DoOption) error {
 	const op = "do"
-	r, err := newRequest(op, canShare|canWait|canSkip, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}

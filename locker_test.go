@@ -17,6 +17,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
@@ -175,7 +176,7 @@ func wantErr(t *testing.T, err, want error) {
 	}
 }
 
-func lock(t *testing.T, l *pglock.Locker, key pglock.Key, opts ...pglock.Option) *pglock.Lock {
+func lock(t *testing.T, l *pglock.Locker, key pglock.Key, opts ...pglock.LockOption) *pglock.Lock {
 	t.Helper()
 	lock, err := l.Lock(t.Context(), key, opts...)
 	must(t, err)
@@ -364,6 +365,7 @@ func testDo(t *testing.T, d *db) {
 		never := func(context.Context) error { ran = true; return nil }
 		wantErr(t, b.Do(ctx, key, never, pglock.NoWait()), pglock.ErrNotAcquired)
 		must(t, b.Do(ctx, key, never, pglock.NoWait(), pglock.SkipIfHeld()))
+		must(t, b.Do(ctx, key, never, pglock.SkipIfHeld())) // without waiting
 		must(t, withEnoughTime(func(d time.Duration) error { return b.Do(ctx, key, never, pglock.Wait(d), pglock.SkipIfHeld()) }))
 		if ran {
 			t.Error("it ran without the lock")
@@ -490,13 +492,13 @@ func testExclusionUnderContention(t *testing.T, d *db) {
 	var wg sync.WaitGroup
 	var acquired atomic.Int64
 	for p := range 3 {
-		locker := d.locker(pglock.Sessions(p+1), pglock.HandOver(2*time.Millisecond))
+		locker := d.locker(pglock.Sessions(p+1), engine.HandOver(2*time.Millisecond))
 		for g := range 6 {
 			wg.Go(func() {
 				for n := range 60 {
 					i := (g + n) % len(keys)
 					shared := (g+n)%4 == 0
-					var opts []pglock.Option
+					var opts []pglock.LockOption
 					if shared {
 						opts = append(opts, pglock.Shared())
 					}
@@ -672,7 +674,7 @@ func testCatalogHolders(t *testing.T, d *db) {
 		t.Errorf("got holders %v, want none", holders)
 	}
 	held := lock(t, a, key)
-	for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(3 * time.Second)} {
+	for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(3 * time.Second)} {
 		_, err := b.Lock(t.Context(), key, opt)
 		wantErr(t, err, pglock.ErrNotAcquired)
 		var e *pglock.Error
@@ -695,7 +697,7 @@ func TestWrap(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	a, b := d.locker(), d.locker()
-	job, err := a.Wrap(rebuildIndex, pglock.NoWait(), pglock.SkipIfHeld())
+	job, err := a.Wrap(rebuildIndex, pglock.SkipIfHeld())
 	must(t, err)
 	if err := job(t.Context()); err == nil || err.Error() != "rebuilt" {
 		t.Errorf("got %v", err)
@@ -708,19 +710,17 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// An unsupported option is an error that names it, and so is an option with an invalid
-// value; no lock is taken.
+// An option with an invalid value is an error, and so is a nil option; no lock is taken.
 func TestOptionsThatMeanNothing(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	locker := d.locker()
 	key := pglock.Name("job")
-	for _, opts := range [][]pglock.Option{
+	for _, opts := range [][]pglock.LockOption{
 		{pglock.Wait(0)},
 		{pglock.Wait(-time.Second)},
 		{pglock.NoWait(), pglock.Wait(time.Second)},
-		{pglock.SkipIfHeld()},
-		{pglock.Option{}},
+		{nil},
 	} {
 		if held, err := locker.Lock(t.Context(), key, opts...); err == nil {
 			held.Unlock()
@@ -728,7 +728,7 @@ func TestOptionsThatMeanNothing(t *testing.T) {
 		}
 	}
 	for _, opt := range []pglock.LockerOption{
-		pglock.Sessions(0), pglock.Slice(time.Microsecond), pglock.HandOver(-1), pglock.Heartbeat(0), {},
+		pglock.Sessions(0), engine.Slice(time.Microsecond), engine.HandOver(-1), pglock.Heartbeat(0), nil,
 	} {
 		if _, err := pglock.New(pgxlock.ConnString(d.dsn), opt); err == nil {
 			t.Error("New accepted an invalid option")

@@ -5,24 +5,74 @@ import (
 	"time"
 )
 
-// An Option changes how a lock is taken. The same options work for advisory locks and
-// table locks; a function that does not support an option returns an error and takes no
-// lock.
-type Option struct {
-	name  string // as written in the call, for errors
-	apply func(*request) error
-	needs capability
+// A LockOption configures [Locker.Lock], [Locker.LockAll], [LockTx] and [LockAllTx], and
+// what a [DoOption] configures: [Shared], [Wait] and [NoWait].
+type LockOption interface {
+	DoOption
+	forLock()
 }
 
-// capability is a set of capabilities of a function, which options require.
-type capability uint8
+// A TryOption configures [Locker.TryLock] and [TryLockTx], and what a [LockOption]
+// configures: [Shared].
+type TryOption interface {
+	LockOption
+	forTry()
+}
 
-const (
-	canShare  capability = 1 << iota // has a shared form
-	canSkip                          // runs a function, which can be skipped
-	canWait                          // may wait
-	hasTables                        // locks tables
-)
+// A DoOption configures [Locker.Do], [Locker.DoAll], [Locker.Wrap] and [DoTx]: any
+// LockOption, and [SkipIfHeld].
+type DoOption interface {
+	option
+	forDo()
+}
+
+// A TableOption configures [LockTables], and what a [DoTableOption] configures: [In],
+// [Only], [Wait] and [NoWait].
+type TableOption interface {
+	DoTableOption
+	forTables()
+}
+
+// A DoTableOption configures [DoTables]: any TableOption, and [SkipIfHeld].
+type DoTableOption interface {
+	option
+	forDoTables()
+}
+
+// A WaitOption limits a wait, for advisory locks and for tables.
+type WaitOption interface {
+	LockOption
+	TableOption
+}
+
+// A SkipOption is for functions that run the caller's function.
+type SkipOption interface {
+	DoOption
+	DoTableOption
+}
+
+// option is any option.
+type option interface{ apply(*request) error }
+
+// anyOption is the only implementation of options. The result types of the functions that
+// make options determine which calls accept them.
+type anyOption struct {
+	name string // as written in the call, for errors
+	set  func(*request) error
+}
+
+func (o anyOption) apply(r *request) error {
+	if err := o.set(r); err != nil {
+		return fmt.Errorf("%s: %w", o.name, err)
+	}
+	return nil
+}
+
+func (anyOption) forLock()     {}
+func (anyOption) forTry()      {}
+func (anyOption) forDo()       {}
+func (anyOption) forTables()   {}
+func (anyOption) forDoTables() {}
 
 // request is the combined effect of the options of one call.
 type request struct {
@@ -38,15 +88,15 @@ type request struct {
 
 // Shared takes the lock in shared mode: any number of sessions may hold it in this mode
 // at the same time, but not while another holds it exclusively.
-func Shared() Option {
-	return Option{"Shared()", func(r *request) error { r.shared = true; return nil }, canShare}
+func Shared() TryOption {
+	return anyOption{"Shared()", func(r *request) error { r.shared = true; return nil }}
 }
 
 // NoWait makes the call fail with [ErrNotAcquired] if another session holds the lock,
 // without waiting for it. Connecting and the reply may still take time; a [Locker] allows
 // five seconds for them, and then returns [ErrUnavailable].
-func NoWait() Option {
-	return Option{"NoWait()", func(r *request) error { r.noWait = true; return nil }, canWait}
+func NoWait() WaitOption {
+	return anyOption{"NoWait()", func(r *request) error { r.noWait = true; return nil }}
 }
 
 // Wait limits the whole call to d, which must be positive. Use [NoWait] not to wait at
@@ -54,25 +104,25 @@ func NoWait() Option {
 // [ErrNotAcquired] if another session holds the lock. In a [Locker], d includes
 // connecting, and the error is [ErrUnavailable] if no server replied within d. In the
 // caller's transaction, Postgres measures d, and ctx limits the communication with it.
-func Wait(d time.Duration) Option {
-	return Option{fmt.Sprintf("Wait(%v)", d), func(r *request) error {
+func Wait(d time.Duration) WaitOption {
+	return anyOption{fmt.Sprintf("Wait(%v)", d), func(r *request) error {
 		if d <= 0 {
 			return fmt.Errorf("must be greater than 0: use NoWait() not to wait at all, or neither to wait until ctx is done")
 		}
 		r.wait = d
 		return nil
-	}, canWait}
+	}}
 }
 
 // SkipIfHeld makes a function such as Do or Wrap skip the work and return nil if another
-// session holds the lock.
-func SkipIfHeld() Option {
-	return Option{"SkipIfHeld()", func(r *request) error { r.skip = true; return nil }, canSkip}
+// session holds the lock. It does not wait for the lock, unless [Wait] is given too.
+func SkipIfHeld() SkipOption {
+	return anyOption{"SkipIfHeld()", func(r *request) error { r.skip = true; return nil }}
 }
 
 // In takes a table lock in the given mode instead of [AccessExclusive].
-func In(mode Mode) Option {
-	return Option{fmt.Sprintf("In(%v)", mode), func(r *request) error {
+func In(mode Mode) TableOption {
+	return anyOption{fmt.Sprintf("In(%v)", mode), func(r *request) error {
 		if !mode.Valid() {
 			return fmt.Errorf("not a lock mode: the modes are %s", modeList())
 		}
@@ -81,35 +131,35 @@ func In(mode Mode) Option {
 		}
 		r.tableMode = mode
 		return nil
-	}, hasTables}
+	}}
 }
 
 // Only locks the named tables without their partitions and inheritance children, as ONLY
 // does in SQL. On a partitioned table it locks little, since the partitions hold the
 // rows.
-func Only() Option {
-	return Option{"Only()", func(r *request) error { r.only = true; return nil }, hasTables}
+func Only() TableOption {
+	return anyOption{"Only()", func(r *request) error { r.only = true; return nil }}
 }
 
-// newRequest combines the options of a call to a function with the given capabilities.
-func newRequest(op string, can capability, opts []Option) (request, error) {
+// newRequest combines the options of a call.
+func newRequest[O option](op string, opts []O) (request, error) {
 	if len(opts) == 0 {
 		return request{}, nil // the common case, without an allocation
 	}
 	var r request
 	for _, opt := range opts {
-		if opt.apply == nil {
-			return r, fmt.Errorf("pglock: %s: empty Option: use Wait, NoWait or Shared", op)
-		}
-		if opt.needs&can == 0 {
-			return r, fmt.Errorf("pglock: %s: option %s is not supported here", op, opt.name)
+		if option(opt) == nil {
+			return r, fmt.Errorf("pglock: %s: an option is nil", op)
 		}
 		if err := opt.apply(&r); err != nil {
-			return r, fmt.Errorf("pglock: %s: %s: %w", op, opt.name, err)
+			return r, fmt.Errorf("pglock: %s: %w", op, err)
 		}
 	}
 	if r.noWait && r.wait > 0 {
 		return r, fmt.Errorf("pglock: %s: NoWait() and Wait(%v) contradict each other", op, r.wait)
+	}
+	if r.skip && r.wait == 0 {
+		r.noWait = true
 	}
 	return r, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
@@ -120,12 +121,12 @@ func testGivingUpAtTheMomentOfTheGrant(t *testing.T, d *db) {
 	key := pglock.Name("hot")
 	var wg sync.WaitGroup
 	for range 2 {
-		locker := d.locker(pglock.Slice(10*time.Millisecond), pglock.HandOver(0), pglock.Sessions(3))
+		locker := d.locker(engine.Slice(10*time.Millisecond), engine.HandOver(0), pglock.Sessions(3))
 		for g := range 3 {
 			wg.Go(func() {
 				for n := range 25 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%5)*time.Millisecond)
-					opts := []pglock.Option{pglock.Wait(time.Duration(1+(n+g)%4) * time.Millisecond)}
+					opts := []pglock.LockOption{pglock.Wait(time.Duration(1+(n+g)%4) * time.Millisecond)}
 					held, err := locker.Lock(ctx, key, opts...)
 					cancel()
 					if err == nil {
@@ -158,7 +159,7 @@ func testGivingUpAtTheMomentOfTheGrant(t *testing.T, d *db) {
 func TestWaitingDelaysNobody(t *testing.T) { everySource(t, testWaitingDelaysNobody) }
 
 func testWaitingDelaysNobody(t *testing.T, d *db) {
-	other, locker := d.locker(), d.locker(pglock.Slice(time.Hour))
+	other, locker := d.locker(), d.locker(engine.Slice(time.Hour))
 	theirs := []*pglock.Lock{lock(t, other, pglock.Int(1)), lock(t, other, pglock.Int(2)), lock(t, other, pglock.Int(3))}
 	mine := lock(t, locker, pglock.Name("mine"))
 	var got []<-chan locking
@@ -185,7 +186,7 @@ func testWaitingDelaysNobody(t *testing.T, d *db) {
 func TestWaitingPinsNothingForLong(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	other, locker := d.locker(), d.locker(pglock.Slice(50*time.Millisecond))
+	other, locker := d.locker(), d.locker(engine.Slice(50*time.Millisecond))
 	key := pglock.Name("job")
 	held := lock(t, other, key)
 	got := start(locker, context.Background(), key)

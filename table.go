@@ -52,9 +52,9 @@ var tableHoldersSQL string
 // for its schema; the error names it) or may not be locked (42501). Outside a transaction
 // the error is [ErrNoTransaction]. ctx, and the state of the transaction after it ends,
 // are as for [LockTx].
-func LockTables(ctx context.Context, conn driver.Conn, tables TableList, opts ...Option) error {
+func LockTables(ctx context.Context, conn driver.Conn, tables TableList, opts ...TableOption) error {
 	const op = "lock tables"
-	r, err := newRequest(op, canWait|hasTables, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func TestLockTables(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`CREATE TABLE a (); CREATE TABLE b ()`)
 		for _, mode := range append(pglock.Modes(), 0) {
-			for i, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Minute)}, {pglock.NoWait()}} {
+			for i, opts := range [][]pglock.TableOption{nil, {pglock.Wait(time.Minute)}, {pglock.NoWait()}} {
 				tx := begin()
 				pid := tx.pid()
 				want := pglock.AccessExclusive
@@ -180,7 +180,7 @@ func TestLockTablesOfEachKind(t *testing.T) {
 		} {
 			tx := begin()
 			pid := tx.pid()
-			opts := []pglock.Option{pglock.In(pglock.Exclusive)}
+			opts := []pglock.TableOption{pglock.In(pglock.Exclusive)}
 			if test.only {
 				opts = append(opts, pglock.Only())
 			}
@@ -195,7 +195,7 @@ func TestLockTablesOfEachKind(t *testing.T) {
 		for table, state := range map[string]string{
 			"stored": "42809", "numbers": "42809", "base_n": "42809", "nope": "42P01", "no_schema.nope": "3F000",
 		} {
-			for _, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
+			for _, opts := range [][]pglock.TableOption{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
 				err := pglock.LockTables(t.Context(), tx, pglock.Tables("base", table), opts...)
 				name := strings.TrimSuffix(table, ".nope")
 				if sqlstate.Of(err) != state || !strings.Contains(err.Error(), name) || errors.Is(err, pglock.ErrNotAcquired) {
@@ -238,7 +238,7 @@ func TestCatalogTableHolders(t *testing.T) {
 		d.exec(`BEGIN; SELECT * FROM part; LOCK TABLE part IN SHARE MODE`)
 		var pid int32
 		d.scan(&pid, `SELECT pg_backend_pid()`)
-		for _, opt := range []pglock.Option{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
+		for _, opt := range []pglock.TableOption{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
 			for _, table := range []string{"part", "parted", "seen"} {
 				tx := begin()
 				tx.exec(`CREATE TEMP TABLE kept () ON COMMIT DROP`)
@@ -310,7 +310,7 @@ func TestLockTablesBeforeReading(t *testing.T) {
 	d.exec(`CREATE TABLE a (n int); CREATE TABLE never ()`)
 	never := pgxTx(t, must1(connect(t, d.dsn).Begin(t.Context())))
 	never.exec(`LOCK TABLE never`)
-	for _, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Minute)}} {
+	for _, opts := range [][]pglock.TableOption{nil, {pglock.Wait(time.Minute)}} {
 		d.exec(`BEGIN; LOCK TABLE a`)
 		conn := connect(t, d.dsn)
 		tx := pgxTx(t, must1(conn.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})))
@@ -369,7 +369,7 @@ func TestLockTablesWithoutPermission(t *testing.T) {
 	tx := pgxTx(t, must1(connect(t, d.dsn).Begin(t.Context())))
 	defer tx.back()
 	tx.exec(`SET LOCAL ROLE ` + role)
-	for _, opts := range [][]pglock.Option{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
+	for _, opts := range [][]pglock.TableOption{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
 		err := pglock.LockTables(t.Context(), tx, pglock.Tables("a"), opts...)
 		if sqlstate.Of(err) != "42501" || errors.Is(err, pglock.ErrNotAcquired) {
 			t.Errorf("got %v, want SQLSTATE 42501", err)
@@ -391,9 +391,8 @@ func TestLockTablesOptions(t *testing.T) {
 	d := newDB(t)
 	tx := ways[0].begin(t, d.dsn)
 	defer tx.back()
-	for _, opts := range [][]pglock.Option{
-		{pglock.Shared()},
-		{pglock.SkipIfHeld()},
+	for _, opts := range [][]pglock.TableOption{
+		{nil},
 		{pglock.In(0)},
 		{pglock.In(9)},
 		{pglock.Wait(0)},

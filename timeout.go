@@ -105,7 +105,7 @@ func withTimeout(ctx context.Context, conn driver.Conn, name string, d time.Dura
 // restore sets a setting to its old value.
 func restore(ctx context.Context, conn driver.Conn, name, old string, local bool) error {
 	if local {
-		if reporter, ok := conn.(transactionReporter); ok {
+		if reporter, ok := conn.(driver.TransactionReporter); ok {
 			if open, known := reporter.InTransaction(); known && !open {
 				return nil // the setting ended with the transaction
 			}
@@ -164,12 +164,6 @@ func milliseconds(d time.Duration) int64 {
 		ms++
 	}
 	return min(ms, maxMilliseconds)
-}
-
-// A transactionReporter is a Conn whose driver may know whether a transaction is open,
-// without a query.
-type transactionReporter interface {
-	InTransaction() (open, known bool)
 }
 
 // timeouts describes how to limit a wait for a lock in the caller's transaction and then

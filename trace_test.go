@@ -183,16 +183,16 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 					return pglock.WithStatementTimeout(t.Context(), conn, pglock.NoTimeout, never)
 				},
 				"Run": func() error {
-					return prioritize.Run(t.Context(), direct, conn, never)
+					return prioritize.RunOn(t.Context(), direct, conn, never)
 				},
 				"Run with a lock timeout": func() error {
-					return prioritize.Run(t.Context(), direct, conn, never, prioritize.LockTimeout(time.Second))
+					return prioritize.RunOn(t.Context(), direct, conn, never, prioritize.LockTimeout(time.Second))
 				},
 				"Retry": func() error {
-					return prioritize.Retry(t.Context(), direct, conn, never)
+					return prioritize.RetryOn(t.Context(), direct, conn, never)
 				},
 				"Retry without a watcher": func() error {
-					return prioritize.Retry(t.Context(), nil, conn, never)
+					return prioritize.RetryOn(t.Context(), nil, conn, never)
 				},
 			} {
 				err := do()
@@ -222,7 +222,7 @@ func TestTimeoutsAndRunsThroughAPoolerLeaveNothing(t *testing.T) {
 			fn := func(context.Context) error { ran = true; return nil }
 			for verb, err := range map[string]error{
 				"RunFor": prioritize.RunFor(t.Context(), source, prioritize.Who{Applications: []string{"migration"}}, fn, prioritize.Terminate()),
-				"Run":    prioritize.Run(t.Context(), source, pgxlock.Conn(d.conn), fn),
+				"Run":    prioritize.RunOn(t.Context(), source, pgxlock.Conn(d.conn), fn),
 			} {
 				wantErr(t, err, pglock.ErrPooler)
 				if errors.Is(err, pglock.ErrUnavailable) || !strings.Contains(err.Error(), "watcher") {
@@ -278,10 +278,10 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 			return pglock.WithStatementTimeout(ctx, c, time.Second, func(context.Context) error { return nil })
 		},
 		"Retry": func(c driver.Conn) error {
-			return prioritize.Retry(ctx, nil, c, func(context.Context) error { return nil })
+			return prioritize.RetryOn(ctx, nil, c, func(context.Context) error { return nil })
 		},
 		"Run": func(c driver.Conn) error {
-			return prioritize.Run(ctx, d.source(), c, func(context.Context) error { return nil }, prioritize.LockTimeout(time.Second))
+			return prioritize.RunOn(ctx, d.source(), c, func(context.Context) error { return nil }, prioritize.LockTimeout(time.Second))
 		},
 	}
 	pool, err := pgxpool.New(ctx, l.dsn)
@@ -311,20 +311,20 @@ func TestTransactionsThroughAPoolerLeaveNothing(t *testing.T) {
 	// The functions that begin the transaction themselves.
 	for name, do := range map[string]func(pglock.Key) error{
 		"pgx": func(k pglock.Key) error {
-			return pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), k, func(context.Context, pgx.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTx(ctx, pgxlock.Pool(pool), k, func(context.Context, pgx.Tx) error { return nil }, pglock.NoWait())
 		},
 		"database/sql, pgx": func(k pglock.Key) error {
-			return pglock.DoTx(ctx, sqllock.Begin(native, nil), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTx(ctx, sqllock.DB(native), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
 		},
 		"database/sql, lib/pq": func(k pglock.Key) error {
-			return pglock.DoTx(ctx, sqllock.Begin(pq, nil), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTx(ctx, sqllock.DB(pq), k, func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
 		},
 		"tables, database/sql, pgx": func(k pglock.Key) error {
 			table := "orders"
 			if k == taken {
 				table = "taken"
 			}
-			return pglock.DoTables(ctx, sqllock.Begin(native, nil), pglock.Tables(table), func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
+			return pglock.DoTables(ctx, sqllock.DB(native), pglock.Tables(table), func(context.Context, *sql.Tx) error { return nil }, pglock.NoWait())
 		},
 	} {
 		must(t, do(key))

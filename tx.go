@@ -41,9 +41,9 @@ import (
 // error, since it is unknown whether the lock is held. A driver that cancels the
 // statement instead, as pgx can be configured to do, keeps the transaction, and the error
 // is [ErrNotAcquired]. To give up waiting and continue the transaction, use Wait.
-func LockTx(ctx context.Context, conn driver.Conn, key Key, opts ...Option) error {
+func LockTx(ctx context.Context, conn driver.Conn, key Key, opts ...LockOption) error {
 	const op = "lock in transaction"
-	r, err := newRequest(op, canShare|canWait, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}
@@ -53,9 +53,9 @@ func LockTx(ctx context.Context, conn driver.Conn, key Key, opts ...Option) erro
 // TryLockTx is like [LockTx], but does not wait: it takes the lock, or returns
 // [ErrNotAcquired] and leaves the transaction as it was. Its error does not list the
 // holders; LockTx with [NoWait] takes the time to query them.
-func TryLockTx(ctx context.Context, conn driver.Conn, key Key, opts ...Option) error {
+func TryLockTx(ctx context.Context, conn driver.Conn, key Key, opts ...TryOption) error {
 	const op = "try lock in transaction"
-	r, err := newRequest(op, canShare, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}
@@ -69,9 +69,9 @@ func TryLockTx(ctx context.Context, conn driver.Conn, key Key, opts ...Option) e
 // It takes them in a fixed order, the same as [Locker.LockAll], and without duplicates,
 // whatever the order of keys. So its callers cannot deadlock with each other over them.
 // [Wait] limits the whole call.
-func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...Option) error {
+func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...LockOption) error {
 	const op = "lock all in transaction"
-	r, err := newRequest(op, canShare|canWait, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}

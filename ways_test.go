@@ -119,8 +119,8 @@ func eachWay(t *testing.T, test func(t *testing.T, d *db, begin func() *tx)) {
 
 // InTransaction calls the adapter's method, if it has one.
 func (tx *tx) InTransaction() (open, known bool) {
-	if teller, ok := tx.Conn.(interface{ InTransaction() (bool, bool) }); ok {
-		return teller.InTransaction()
+	if reporter, ok := tx.Conn.(driver.TransactionReporter); ok {
+		return reporter.InTransaction()
 	}
 	return false, false
 }

@@ -11,33 +11,33 @@ import (
 )
 
 // Wrap returns a function that runs fn under a lock of its own, as [Locker.Do] does. The
-// key is [Name] applied to fn's [FuncName]. Wrap returns an error if fn has no stable
-// name; use Do with a key of your choice then. Options are those of Do, and apply to
-// every run.
-func (l *Locker) Wrap(fn func(context.Context) error, opts ...Option) (func(context.Context) error, error) {
-	name, err := FuncName(fn)
+// key is [Name] applied to fn's name, qualified by its package, such as
+// "example.com/shop/jobs.Rebuild". The name is the same in every build and on every
+// machine. A method is named after its type, "example.com/shop/jobs.(*Worker).Run",
+// whatever value it is bound to; a method taken from an interface is named after the
+// interface. In a main package, the package path replaces "main", so that two programs do
+// not share a name by accident.
+//
+// Wrap returns an error if fn has no stable name: for closures and instances of generic
+// functions, and for a main package whose path is unknown, as under "go run file.go". Use
+// Do with a key of your choice then. Options are those of Do, and apply to every run.
+func (l *Locker) Wrap(fn func(context.Context) error, opts ...DoOption) (func(context.Context) error, error) {
+	name, err := funcName(fn)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := newRequest("wrap "+name, canShare|canWait|canSkip, opts); err != nil {
+	if _, err := newRequest("wrap "+name, opts); err != nil {
 		return nil, err
 	}
 	key := Name(name)
 	return func(ctx context.Context) error { return l.Do(ctx, key, fn, opts...) }, nil
 }
 
-// FuncName returns the name of a function, qualified by its package, such as
-// "example.com/shop/jobs.Rebuild". It is the same in every build and on every machine. A
-// method is named after its type, "example.com/shop/jobs.(*Worker).Run", whatever value
-// it is bound to; a method taken from an interface is named after the interface. In a
-// main package, the package path replaces "main", so that two programs do not share a
-// name by accident.
-//
-// FuncName returns an error if there is no stable name: for closures, which the compiler
-// numbers in source order; for instances of generic functions, which all share one name;
-// for a main package whose path is unknown, as under "go run file.go"; and if fn is nil
-// or not a function.
-func FuncName(fn any) (string, error) {
+// funcName returns the name of a function, qualified by its package. It returns an error
+// if there is no stable name: for closures, which the compiler numbers in source order; for
+// instances of generic functions, which all share one name; for a main package whose path
+// is unknown; and if fn is nil or not a function.
+func funcName(fn any) (string, error) {
 	v := reflect.ValueOf(fn)
 	if v.Kind() != reflect.Func || v.IsNil() {
 		return "", fmt.Errorf("pglock: function name: %T is nil or not a function", fn)

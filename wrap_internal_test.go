@@ -59,7 +59,7 @@ func TestFuncName(t *testing.T) {
 		{nil, ""},
 		{7, ""},
 	} {
-		got, err := FuncName(test.fn)
+		got, err := funcName(test.fn)
 		if got != test.want || (err == nil) != (test.want != "") {
 			t.Errorf("got %q, %v, want %q", got, err, test.want)
 		}

@@ -36,7 +36,7 @@ func benchLocker(b *testing.B, dsn string, opts ...pglock.LockerOption) *pglock.
 	return locker
 }
 
-func lockOnce(b *testing.B, locker *pglock.Locker, key pglock.Key, opts ...pglock.Option) {
+func lockOnce(b *testing.B, locker *pglock.Locker, key pglock.Key, opts ...pglock.LockOption) {
 	lock, err := locker.Lock(context.Background(), key, opts...)
 	if err == nil {
 		err = lock.Unlock()

@@ -78,9 +78,9 @@ func clearing() scenario {
 					})
 				}}
 			}
-			run := func(policy prioritize.Option) func(context.Context, *pgconn.PgConn) (time.Duration, error) {
+			run := func(policy prioritize.RunForOption) func(context.Context, *pgconn.PgConn) (time.Duration, error) {
 				return func(ctx context.Context, _ *pgconn.PgConn) (took time.Duration, err error) {
-					err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(me), func(ctx context.Context) (err error) {
+					err = prioritize.RunOn(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(me), func(ctx context.Context) (err error) {
 						took, err = statement(ctx)
 						return err
 					}, prioritize.After(grace), policy, prioritize.Allow(prioritize.Superusers))

@@ -9,12 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	_ "github.com/lib/pq"              // the driver "postgres"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
@@ -24,7 +22,7 @@ import (
 // own transactions.
 type adapter struct {
 	source driver.Source
-	begin  func(context.Context) (pglock.Transaction[any], error)
+	db     driver.Beginner[any]
 	close  func()
 }
 
@@ -56,7 +54,7 @@ func newAdapter(c workerConfig) (*adapter, error) {
 			return nil, err
 		}
 		a.close = pool.Close
-		a.begin = anyTx(pgxlock.Begin(pool, pgx.TxOptions{}))
+		a.db = anyTx(pgxlock.Pool(pool))
 		a.source = pgxlock.Pool(pool)
 		if kind == "pgxlock.ConnString" {
 			a.source = pgxlock.ConnString(c.DSN)
@@ -73,7 +71,7 @@ func newAdapter(c workerConfig) (*adapter, error) {
 		db.SetMaxOpenConns(connections)
 		db.SetConnMaxLifetime(3 * time.Second) // must not affect a Locker
 		a.close = func() { _ = db.Close() }
-		a.begin = anyTx(sqllock.Begin(db, nil))
+		a.db = anyTx(sqllock.DB(db))
 		a.source = sqllock.DB(db)
 		if strings.HasPrefix(kind, "sqllock.ConnString") {
 			a.source = sqllock.ConnString(driverName, c.DSN)
@@ -86,9 +84,9 @@ func newAdapter(c workerConfig) (*adapter, error) {
 }
 
 // anyTx erases the driver's transaction type.
-func anyTx[T any](begin pglock.Beginner[T]) func(context.Context) (pglock.Transaction[any], error) {
-	return func(ctx context.Context) (pglock.Transaction[any], error) {
-		tx, err := begin(ctx)
-		return pglock.Transaction[any]{Conn: tx.Conn, Commit: tx.Commit, Rollback: tx.Rollback}, err
-	}
+func anyTx[T any](db driver.Beginner[T]) driver.Beginner[any] {
+	return driver.BeginFunc[any](func(ctx context.Context) (driver.Tx[any], error) {
+		tx, err := db.Begin(ctx)
+		return driver.Tx[any]{Conn: tx.Conn, Commit: tx.Commit, Rollback: tx.Rollback}, err
+	})
 }

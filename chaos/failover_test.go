@@ -76,7 +76,7 @@ func (c *cluster) want(err, want error) {
 	}
 }
 
-func (c *cluster) lock(locker *pglock.Locker, key pglock.Key, opts ...pglock.Option) *pglock.Lock {
+func (c *cluster) lock(locker *pglock.Locker, key pglock.Key, opts ...pglock.LockOption) *pglock.Lock {
 	c.t.Helper()
 	lock, err := locker.Lock(c.t.Context(), key, opts...)
 	c.must(err)

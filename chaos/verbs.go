@@ -75,7 +75,11 @@ func (a *attempt) lock() {
 }
 
 func (a *attempt) tryLock() {
-	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.TryLock(ctx, a.keys[0], a.opts...) })
+	var opts []pglock.TryOption
+	if a.shared {
+		opts = append(opts, pglock.Shared())
+	}
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.TryLock(ctx, a.keys[0], opts...) })
 }
 
 func (a *attempt) lockAll() {
@@ -118,11 +122,15 @@ func (a *attempt) do() {
 		a.hold(0, ctx.Done(), func() error { return context.Cause(ctx) })
 		return nil
 	}
+	var opts []pglock.DoOption
+	for _, opt := range a.opts {
+		opts = append(opts, opt)
+	}
 	var err error
 	if len(a.keys) > 1 {
-		err = a.locker.DoAll(ctx, a.keys, work, a.opts...)
+		err = a.locker.DoAll(ctx, a.keys, work, opts...)
 	} else {
-		err = a.locker.Do(ctx, a.keys[0], work, a.opts...)
+		err = a.locker.Do(ctx, a.keys[0], work, opts...)
 	}
 	switch {
 	case ran:
@@ -138,7 +146,7 @@ func (a *attempt) do() {
 
 // lockTx acquires locks in a new transaction.
 func (a *attempt) lockTx() {
-	tx, err := a.adapter.begin(context.Background())
+	tx, err := a.adapter.db.Begin(context.Background())
 	if err != nil {
 		a.recordFailure(outBroken, fmt.Errorf("begin: %w", err))
 		return

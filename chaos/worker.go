@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/engine"
 )
 
 // workerEnv is the environment variable that makes a process a worker. Its value is a
@@ -82,7 +83,7 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 		return err
 	}
 	locker, err := pglock.New(
-		a.source, pglock.Sessions(c.Sessions), pglock.Heartbeat(c.Heartbeat), pglock.HandOver(c.HandOver),
+		a.source, pglock.Sessions(c.Sessions), pglock.Heartbeat(c.Heartbeat), engine.HandOver(c.HandOver),
 	)
 	if err != nil {
 		return err
@@ -172,7 +173,7 @@ type attempt struct {
 	names       []string
 	keys        []pglock.Key
 	shared      bool
-	opts        []pglock.Option
+	opts        []pglock.LockOption
 	limit       time.Duration // how long the ctx of the wait lasts
 	hasDeadline bool          // whether that ctx has a deadline, or is canceled without one
 	work        time.Duration // how long to hold

@@ -1,7 +1,7 @@
-// Package driver defines what pglock needs from a database  Package pgxlock
+// Package driver defines what pglock needs from a database driver. Package pgxlock
 // implements it for pgx, and package sqllock for database/sql and the libraries built on
-// it; package pglocktest tests other adapters. Programs that use one of the two adapters
-// need nothing from here but the names of types.
+// it; package pglocktest tests other adapters. Programs that use one of these adapters
+// need only the names of types from here.
 package driver
 
 import "context"
@@ -21,17 +21,22 @@ type Querier interface {
 // Functions that change a session setting check for a pooler first. The check needs the
 // methods QueryTextSimple and PID of [Session], which the Conns of pgxlock and sqllock have; it
 // calls them only outside transactions. If the Conn lacks them, or PID returns 0, pglock
-// assumes that there is no pooler. A Conn may also have the method
-//
-//	InTransaction() (open, known bool)
-//
-// It reports whether a transaction is open, if the driver knows, which saves a query.
+// assumes that there is no pooler. A Conn may also be a [TransactionReporter], which saves
+// queries.
 type Conn interface {
 	Querier
 
 	// Exec runs one statement and discards its rows. Without args, sql may contain
 	// several statements separated by semicolons, which are sent as one message.
 	Exec(ctx context.Context, sql string, args ...any) error
+}
+
+// A TransactionReporter is a [Conn] whose driver may know, without a query, whether a
+// transaction is open.
+type TransactionReporter interface {
+	// InTransaction reports whether a transaction, aborted or not, is open. known is false
+	// if the driver does not know.
+	InTransaction() (open, known bool)
 }
 
 // Rows iterates over the result of a query, like *sql.Rows.
@@ -94,4 +99,54 @@ type Session interface {
 	// Watch runs in another goroutine; that call then soon returns an error. Close waits
 	// for the network only briefly.
 	Close() error
+}
+
+// A Tx is a transaction that a [Beginner] began. Native is the driver's own transaction,
+// and Conn is the same one for pglock. One of Commit and Rollback ends it.
+type Tx[T any] struct {
+	Native   T
+	Conn     Conn
+	Commit   func(context.Context) error
+	Rollback func(context.Context) error
+}
+
+// A Beginner begins transactions for pglock.DoTx and pglock.DoTables. T is the driver's
+// type of a transaction. It must be safe for concurrent use.
+type Beginner[T any] interface {
+	// Begin begins a transaction. ctx covers the beginning, and the driver may roll the
+	// transaction back when it ends, as database/sql does.
+	Begin(ctx context.Context) (Tx[T], error)
+}
+
+// A BeginFunc is a function that is a [Beginner].
+type BeginFunc[T any] func(context.Context) (Tx[T], error)
+
+// Begin calls f.
+func (f BeginFunc[T]) Begin(ctx context.Context) (Tx[T], error) { return f(ctx) }
+
+// An Acquired is a connection for the exclusive use of the caller until its Release.
+// Native is the driver's own connection, and Conn is the same one for pglock.
+type Acquired[C any] struct {
+	Native C
+	Conn   Conn
+
+	// Release gives the connection back to its pool if reuse is true, and closes it
+	// otherwise. reuse must be false if the connection may be in an unusual state, such as
+	// with a setting that was not restored. Release takes a limited time, and only its
+	// first call has an effect.
+	Release func(reuse bool)
+}
+
+// An Acquirer provides connections. C is the driver's type of a connection. It must be
+// safe for concurrent use.
+type Acquirer[C any] interface {
+	// Acquire takes a connection from a pool, or opens one. ctx covers only that.
+	Acquire(ctx context.Context) (Acquired[C], error)
+}
+
+// A Database opens sessions and provides connections: what prioritize.Run needs.
+// *pgxlock.Database and *sqllock.Database implement it.
+type Database[C any] interface {
+	Source
+	Acquirer[C]
 }

@@ -30,12 +30,12 @@ func connChecks(source driver.Source, open func(testing.TB) driver.Conn) []check
 }
 
 // txChecks returns the checks of transactions that the driver begins.
-func txChecks[T any](source driver.Source, begin pglock.Beginner[T]) []check {
+func txChecks[T any](source driver.Source, db driver.Beginner[T]) []check {
 	s := connSuite{source, func(ctx context.Context, _ testing.TB) (tx, error) {
-		b, err := begin(ctx)
+		b, err := db.Begin(ctx)
 		return tx{b.Conn, b.Commit, b.Rollback}, err
 	}}
-	b := beginSuite[T]{s, begin}
+	b := beginSuite[T]{s, db}
 	return append(s.checks(),
 		check{"CommitOfAnAbortedTransaction", s.commitOfAborted},
 		check{"BeginUntilContextEnds", b.beginUntilContextEnds},
@@ -78,13 +78,13 @@ func (s connSuite) commitOfAborted(t testing.TB) {
 // A beginSuite has the checks of beginning a transaction.
 type beginSuite[T any] struct {
 	connSuite
-	begin pglock.Beginner[T]
+	db driver.Beginner[T]
 }
 
 func (s beginSuite[T]) beginUntilContextEnds(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	b, err := s.begin(ctx)
+	b, err := s.db.Begin(ctx)
 	if err == nil {
 		t.Error("a transaction begins although its context has ended")
 		_ = b.Rollback(context.Background())
@@ -95,7 +95,7 @@ func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
 	outside := Key(t, s.source, key())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	b, err := s.begin(ctx)
+	b, err := s.db.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,31 +110,39 @@ func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
 }
 
 func (s beginSuite[T]) doTx(t testing.TB) {
-	s.do(t, Key(t, s.source, key()), func(ctx context.Context, begin pglock.Beginner[T], fn func(context.Context, T) error, opts ...pglock.Option) error {
-		return pglock.DoTx(ctx, begin, key(), fn, opts...)
+	s.do(t, Key(t, s.source, key()), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.SkipOption) error {
+		var all []pglock.DoOption
+		for _, opt := range opts {
+			all = append(all, opt)
+		}
+		return pglock.DoTx(ctx, db, key(), fn, all...)
 	})
 }
 
 func (s beginSuite[T]) doTables(t testing.TB) {
 	table := s.tableNamed(t, "pglocktest_locked")
-	s.do(t, Table(t, s.source, table, 0), func(ctx context.Context, begin pglock.Beginner[T], fn func(context.Context, T) error, opts ...pglock.Option) error {
-		return pglock.DoTables(ctx, begin, pglock.Tables(table), fn, opts...)
+	s.do(t, Table(t, s.source, table, 0), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.SkipOption) error {
+		var all []pglock.DoTableOption
+		for _, opt := range opts {
+			all = append(all, opt)
+		}
+		return pglock.DoTables(ctx, db, pglock.Tables(table), fn, all...)
 	})
 }
 
 // do checks a function that begins a transaction, locks, runs a function, and ends the
 // transaction.
-func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, pglock.Beginner[T], func(context.Context, T) error, ...pglock.Option) error) {
+func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, driver.Beginner[T], func(context.Context, T) error, ...pglock.SkipOption) error) {
 	ctx, cancel := timeoutCtx()
 	defer cancel()
 	table := s.table(t)
 	// The function receives the driver's handle; Conn is the same transaction.
 	var conn driver.Conn
-	begin := func(ctx context.Context) (pglock.Transaction[T], error) {
-		b, err := s.begin(ctx)
+	db := driver.BeginFunc[T](func(ctx context.Context) (driver.Tx[T], error) {
+		b, err := s.db.Begin(ctx)
 		conn = b.Conn
 		return b, err
-	}
+	})
 	insert := func(context.Context, T) error {
 		exec(t, conn, `INSERT INTO `+table+` VALUES (1)`)
 		if pids := join(outside.AwaitHeld()); pids != pid(t, conn) {
@@ -150,13 +158,13 @@ func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, 
 		outside.WantFree()
 	}
 
-	if err := do(ctx, begin, insert); err != nil {
+	if err := do(ctx, db, insert); err != nil {
 		t.Fatal(err)
 	}
 	rows("after a commit", "1")
 
 	errStop := errors.New("stop")
-	if err := do(ctx, begin, func(ctx context.Context, tx T) error {
+	if err := do(ctx, db, func(ctx context.Context, tx T) error {
 		return errors.Join(insert(ctx, tx), errStop)
 	}); !errors.Is(err, errStop) {
 		t.Errorf("got %v, want the function's error", err)
@@ -165,7 +173,7 @@ func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, 
 
 	func() {
 		defer func() { _ = recover() }()
-		_ = do(ctx, begin, func(ctx context.Context, tx T) error {
+		_ = do(ctx, db, func(ctx context.Context, tx T) error {
 			_ = insert(ctx, tx)
 			panic(errStop)
 		})
@@ -177,10 +185,10 @@ func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, 
 		t.Error("the function runs without the lock")
 		return nil
 	}
-	if err := do(ctx, begin, never, pglock.NoWait()); !errors.Is(err, pglock.ErrNotAcquired) {
+	if err := do(ctx, db, never, pglock.NoWait()); !errors.Is(err, pglock.ErrNotAcquired) {
 		t.Errorf("a lock held by another session: %v, want ErrNotAcquired", err)
 	}
-	if err := do(ctx, begin, never, pglock.NoWait(), pglock.SkipIfHeld()); err != nil {
+	if err := do(ctx, db, never, pglock.NoWait(), pglock.SkipIfHeld()); err != nil {
 		t.Errorf("a lock held by another session, with SkipIfHeld: %v", err)
 	}
 	outside.Release()

@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -333,35 +332,35 @@ func (openRows) Close() error { return nil }
 // A beginBreak describes one way to break transactions.
 type beginBreak struct {
 	check, does string
-	of          func(pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx]
+	of          func(driver.Beginner[pgx.Tx]) driver.Beginner[pgx.Tx]
 }
 
 // ending replaces the functions that end a transaction.
-func ending(change func(begun context.Context, tx *pglock.Transaction[pgx.Tx])) func(pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
-	return func(begin pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
-		return func(ctx context.Context) (pglock.Transaction[pgx.Tx], error) {
-			tx, err := begin(ctx)
+func ending(change func(begun context.Context, tx *driver.Tx[pgx.Tx])) func(driver.Beginner[pgx.Tx]) driver.Beginner[pgx.Tx] {
+	return func(db driver.Beginner[pgx.Tx]) driver.Beginner[pgx.Tx] {
+		return driver.BeginFunc[pgx.Tx](func(ctx context.Context) (driver.Tx[pgx.Tx], error) {
+			tx, err := db.Begin(ctx)
 			change(ctx, &tx)
 			return tx, err
-		}
+		})
 	}
 }
 
 var brokenBeginners = []beginBreak{
-	{"CommitOfAnAbortedTransaction", "loses the errors of a commit", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) {
+	{"CommitOfAnAbortedTransaction", "loses the errors of a commit", ending(func(_ context.Context, tx *driver.Tx[pgx.Tx]) {
 		commit := tx.Commit
 		tx.Commit = func(ctx context.Context) error { _ = commit(ctx); return nil }
 	})},
-	{"SessionIsLost", "loses the errors of a commit", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) {
+	{"SessionIsLost", "loses the errors of a commit", ending(func(_ context.Context, tx *driver.Tx[pgx.Tx]) {
 		commit := tx.Commit
 		tx.Commit = func(ctx context.Context) error { _ = commit(ctx); return nil }
 	})},
-	{"BeginUntilContextEnds", "begins without a look at ctx", func(begin pglock.Beginner[pgx.Tx]) pglock.Beginner[pgx.Tx] {
-		return func(ctx context.Context) (pglock.Transaction[pgx.Tx], error) {
-			return begin(context.WithoutCancel(ctx))
-		}
+	{"BeginUntilContextEnds", "begins without a look at ctx", func(db driver.Beginner[pgx.Tx]) driver.Beginner[pgx.Tx] {
+		return driver.BeginFunc[pgx.Tx](func(ctx context.Context) (driver.Tx[pgx.Tx], error) {
+			return db.Begin(context.WithoutCancel(ctx))
+		})
 	}},
-	{"RollbackAfterContextEnds", "rolls back with the ctx that it began with", ending(func(begun context.Context, tx *pglock.Transaction[pgx.Tx]) {
+	{"RollbackAfterContextEnds", "rolls back with the ctx that it began with", ending(func(begun context.Context, tx *driver.Tx[pgx.Tx]) {
 		rollback := tx.Rollback
 		var ended atomic.Bool
 		tx.Rollback = func(ctx context.Context) error {
@@ -372,6 +371,43 @@ var brokenBeginners = []beginBreak{
 			return rollback(ctx)
 		}
 	})},
-	{"DoTx", "commits what is to be rolled back", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) { tx.Rollback = tx.Commit })},
-	{"DoTables", "commits what is to be rolled back", ending(func(_ context.Context, tx *pglock.Transaction[pgx.Tx]) { tx.Rollback = tx.Commit })},
+	{"DoTx", "commits what is to be rolled back", ending(func(_ context.Context, tx *driver.Tx[pgx.Tx]) { tx.Rollback = tx.Commit })},
+	{"DoTables", "commits what is to be rolled back", ending(func(_ context.Context, tx *driver.Tx[pgx.Tx]) { tx.Rollback = tx.Commit })},
+}
+
+// An acquireBreak describes one way to break the connections that a program acquires.
+type acquireBreak struct {
+	check, does string
+	acquire     func(context.Context, driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error)
+}
+
+// An acquireFunc is a function that is a driver.Acquirer.
+type acquireFunc func(context.Context) (driver.Acquired[*pgx.Conn], error)
+
+func (f acquireFunc) Acquire(ctx context.Context) (driver.Acquired[*pgx.Conn], error) { return f(ctx) }
+
+var brokenAcquirers = []acquireBreak{
+	{"AcquireUntilContextEnds", "acquires without a look at ctx", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
+		return db.Acquire(context.WithoutCancel(ctx))
+	}},
+	{"ReleaseWithoutReuseCloses", "gives every connection back", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
+		a, err := db.Acquire(ctx)
+		release := a.Release
+		a.Release = func(bool) {
+			_, _ = a.Native.Exec(context.Background(), `ROLLBACK`)
+			release(true)
+		}
+		return a, err
+	}},
+	{"ReleaseTwice", "closes a connection that it has given back", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
+		a, err := db.Acquire(ctx)
+		release := a.Release
+		a.Release = func(reuse bool) {
+			if !reuse {
+				_ = a.Native.Close(context.Background())
+			}
+			release(reuse)
+		}
+		return a, err
+	}},
 }

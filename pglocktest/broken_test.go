@@ -46,7 +46,20 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(pool.Close)
-			return txChecks(pgxlock.ConnString(dsn), b.of(pgxlock.Begin(pool, pgx.TxOptions{})))
+			return txChecks(pgxlock.ConnString(dsn), b.of(pgxlock.Pool(pool)))
+		}})
+	}
+
+	for _, b := range brokenAcquirers {
+		table = append(table, broken{b.check, b.does, func(t *testing.T, dsn string) []check {
+			pool, err := pgxpool.New(t.Context(), dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			return acquireChecks(pgxlock.ConnString(dsn), acquireFunc(func(ctx context.Context) (driver.Acquired[*pgx.Conn], error) {
+				return b.acquire(ctx, pgxlock.Pool(pool))
+			}))
 		}})
 	}
 
@@ -81,6 +94,7 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 
 	all := append(sourceChecks(nil), connChecks(nil, nil)...)
 	all = append(all, txChecks[pgx.Tx](nil, nil)...)
+	all = append(all, acquireChecks[*pgx.Conn](nil, nil)...)
 	for _, c := range all {
 		found := false
 		for _, b := range table {

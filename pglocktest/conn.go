@@ -23,11 +23,11 @@ func Conn(t *testing.T, source driver.Source, open func(t testing.TB) driver.Con
 	run(t, connChecks(source, open))
 }
 
-// Tx tests that the transactions begun by begin meet the requirements of [driver.Conn]
-// and [pglock.Transaction], and that [pglock.DoTx] and [pglock.DoTables] work with them.
+// Tx tests that the transactions that db begins meet the requirements of [driver.Conn]
+// and [driver.Tx], and that [pglock.DoTx] and [pglock.DoTables] work with them.
 // Everything else is as for [Conn].
-func Tx[T any](t *testing.T, source driver.Source, begin pglock.Beginner[T]) {
-	run(t, txChecks(source, begin))
+func Tx[T any](t *testing.T, source driver.Source, db driver.Beginner[T]) {
+	run(t, txChecks(source, db))
 }
 
 // A tx is a transaction used by a test.

@@ -37,12 +37,12 @@
 //	}
 //
 //	func TestTx(t *testing.T) {
-//		pglocktest.Tx(t, myadapter.ConnString(dsn), myadapter.Begin(db))
+//		pglocktest.Tx(t, myadapter.ConnString(dsn), myadapter.Pool(db))
 //	}
 //
 // [Source] tests the sessions of a [pglock.Locker]. [Conn] and [Tx] test the program's
 // connections and transactions, in which [pglock.LockTx], [pglock.LockTables] and similar
-// functions work. Each requirement is a subtest, named after it. Each subtest is known to
+// functions work. [Acquirer] tests the connections that prioritize.Run acquires. Each requirement is a subtest, named after it. Each subtest is known to
 // fail for an adapter that breaks its requirement: the tests of this package contain a
 // table of broken adapters.
 //

@@ -86,11 +86,11 @@ func ExampleTable() {
 
 	orders := pglocktest.Table(t, pgxlock.ConnString(dsn), "orders", pglock.RowExclusive)
 	orders.Hold()
-	err = pglock.DoTables(ctx, pgxlock.Begin(conn, pgx.TxOptions{}), pglock.Tables("orders"),
+	err = pglock.DoTables(ctx, pgxlock.ConnString(dsn), pglock.Tables("orders"),
 		func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `ALTER TABLE orders ADD note text`)
 			return err
-		}, pglock.NoWait(), pglock.SkipIfHeld())
+		}, pglock.SkipIfHeld())
 	check(err)
 	orders.Release()
 	orders.WantFree()

@@ -3,9 +3,9 @@ package pglocktest
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -50,7 +50,7 @@ type Lock struct {
 
 	name        string    // for messages
 	lockParams  [5]string // the parameters of sessions.sql that identify the lock
-	take        func(context.Context, driver.Conn, ...pglock.Option) error
+	take        func(context.Context, driver.Conn, pglock.WaitOption, ...pglock.TryOption) error
 	observer    driver.Session // polls, and tries; nil until needed
 	observerPID string
 	holder      driver.Session // holds, between Hold and Release
@@ -63,8 +63,12 @@ func Key(t testing.TB, source driver.Source, key pglock.Key) *Lock {
 	return &Lock{
 		t: t, source: source, name: "the lock " + key.String(),
 		lockParams: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
-		take: func(ctx context.Context, conn driver.Conn, opts ...pglock.Option) error {
-			return pglock.LockTx(ctx, conn, key, opts...)
+		take: func(ctx context.Context, conn driver.Conn, wait pglock.WaitOption, opts ...pglock.TryOption) error {
+			all := []pglock.LockOption{wait}
+			for _, opt := range opts {
+				all = append(all, opt)
+			}
+			return pglock.LockTx(ctx, conn, key, all...)
 		},
 	}
 }
@@ -94,16 +98,19 @@ func Table(t testing.TB, source driver.Source, name string, mode pglock.Mode) *L
 	return &Lock{
 		t: t, source: source, name: fmt.Sprintf("the lock of table %s in mode %v", name, mode),
 		lockParams: [5]string{"0", "0", "0", quoted, "{" + strings.Join(conflicts, ",") + "}"},
-		take: func(ctx context.Context, conn driver.Conn, opts ...pglock.Option) error {
-			return pglock.LockTables(ctx, conn, pglock.Tables(name), append(opts, pglock.In(mode))...)
+		take: func(ctx context.Context, conn driver.Conn, wait pglock.WaitOption, opts ...pglock.TryOption) error {
+			if len(opts) > 0 {
+				return errors.New("the options of a key are not supported for a table: give Table a mode")
+			}
+			return pglock.LockTables(ctx, conn, pglock.Tables(name), wait, pglock.In(mode))
 		},
 	}
 }
 
 // Hold takes the lock in a separate session until [Lock.Release] or the end of the test,
 // and returns the session's pid. The session looks like one left idle in a transaction.
-// opts may contain [pglock.Shared], for a key.
-func (l *Lock) Hold(opts ...pglock.Option) (pid int32) {
+// The only option is [pglock.Shared], for a key.
+func (l *Lock) Hold(opts ...pglock.TryOption) (pid int32) {
 	l.t.Helper()
 	if l.holder != nil {
 		l.t.Fatalf("pglocktest: hold %s: already held by pid %s", l.name, l.holderPID)
@@ -113,7 +120,7 @@ func (l *Lock) Hold(opts ...pglock.Option) (pid int32) {
 	defer cancel()
 	err := l.holder.Exec(ctx, `BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0`)
 	if err == nil {
-		err = l.take(ctx, l.holder, append(slices.Clone(opts), pglock.Wait(timeout))...)
+		err = l.take(ctx, l.holder, pglock.Wait(timeout), opts...)
 	}
 	if err != nil {
 		l.t.Fatalf("pglocktest: hold %s: %v", l.name, err)

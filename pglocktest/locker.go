@@ -9,6 +9,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/engine"
 )
 
 // lockerChecks returns the checks of a Locker that depend on its Source.
@@ -38,7 +39,7 @@ func (s suite) locker(t testing.TB, source driver.Source, opts ...pglock.LockerO
 }
 
 // lock takes a lock that must be free.
-func lock(t testing.TB, l *pglock.Locker, key pglock.Key, opts ...pglock.Option) *pglock.Lock {
+func lock(t testing.TB, l *pglock.Locker, key pglock.Key, opts ...pglock.LockOption) *pglock.Lock {
 	t.Helper()
 	ctx, cancel := timeoutCtx()
 	defer cancel()
@@ -100,7 +101,7 @@ func wantFree(t testing.TB, source driver.Source, key pglock.Key) {
 }
 
 func (s suite) lockerWaits(t testing.TB) {
-	l, outside := s.locker(t, s.source, pglock.Slice(50*time.Millisecond)), Key(t, s.source, key())
+	l, outside := s.locker(t, s.source, engine.Slice(50*time.Millisecond)), Key(t, s.source, key())
 	outside.Hold()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -69,7 +69,28 @@ func TestTxOfAPool(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(pool.Close)
-			pglocktest.Tx(t, pgxlock.Pool(pool), pgxlock.Begin(pool, pgx.TxOptions{}))
+			pglocktest.Tx(t, pgxlock.Pool(pool), pgxlock.Pool(pool))
 		})
 	}
+}
+
+func TestAcquirer(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.Database(t)
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	for name, db := range map[string]*pgxlock.Database{"pool": pgxlock.Pool(pool), "no pool": pgxlock.ConnString(dsn)} {
+		t.Run(name, func(t *testing.T) { pglocktest.Acquirer(t, db) })
+	}
+}
+
+// Without a pool, each transaction and each query has a connection of its own, which is
+// closed at its end.
+func TestTxWithoutAPool(t *testing.T) {
+	t.Parallel()
+	db := pgxlock.ConnString(pgtest.Database(t))
+	pglocktest.Tx(t, db, db)
 }

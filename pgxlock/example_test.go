@@ -46,7 +46,7 @@ func ExamplePool() {
 }
 
 // A pool also runs queries for package inspect.
-func ExamplePoolSource_Query() {
+func ExampleDatabase_Query() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
 	defer done()
@@ -111,7 +111,7 @@ func ExampleConfig() {
 }
 
 // A Locker works with sessions.
-func ExampleSource_Open() {
+func ExampleDatabase_Open() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
 	defer done()
@@ -166,8 +166,8 @@ func ExampleConn() {
 	// 0
 }
 
-// Begin, lock, work and commit in one.
-func ExampleBegin() {
+// DoTx begins a transaction, locks, works, and commits.
+func ExampleDatabase_Begin() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
 	defer done()
@@ -175,7 +175,7 @@ func ExampleBegin() {
 	check(err)
 	defer pool.Close()
 
-	err = pglock.DoTx(ctx, pgxlock.Begin(pool, pgx.TxOptions{}), pglock.Name("invoice numbers"),
+	err = pglock.DoTx(ctx, pgxlock.Pool(pool), pglock.Name("invoice numbers"),
 		func(ctx context.Context, tx pgx.Tx) error {
 			var one int
 			err := tx.QueryRow(ctx, "SELECT 1").Scan(&one)
@@ -184,4 +184,45 @@ func ExampleBegin() {
 		})
 	check(err)
 	// Output: in the transaction: 1
+}
+
+// DoTx with another isolation level.
+func ExampleDatabase_TxOptions() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+
+	db := pgxlock.ConnString(dsn).TxOptions(pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	err := pglock.DoTables(ctx, db, pglock.Tables("pg_catalog.pg_class"),
+		func(ctx context.Context, tx pgx.Tx) error {
+			var level string
+			err := tx.QueryRow(ctx, "SHOW transaction_isolation").Scan(&level)
+			fmt.Println(level)
+			return err
+		}, pglock.In(pglock.AccessShare))
+	check(err)
+	// Output: repeatable read
+}
+
+// A connection of the pool, which is closed if its state is uncertain.
+func ExampleDatabase_Acquire() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	pool, err := pgxpool.New(ctx, dsn)
+	check(err)
+	defer pool.Close()
+
+	c, err := pgxlock.Pool(pool).Acquire(ctx)
+	check(err)
+	defer c.Release(false)
+	err = pglock.WithLockTimeout(ctx, c.Conn, time.Second, func(ctx context.Context) error {
+		_, err := c.Native.Exec(ctx, "CREATE TABLE report ()")
+		return err
+	})
+	fmt.Println(err)
+	if err == nil {
+		c.Release(true)
+	}
+	// Output: <nil>
 }

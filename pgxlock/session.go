@@ -69,7 +69,7 @@ func (s *session) end() {
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		s.closeConn()
+		closeConn(s.conn)
 	}
 }
 
@@ -87,18 +87,18 @@ func (s *session) Close() error {
 	if busy {
 		return socket(s.conn).Close()
 	}
-	return s.closeConn()
+	return closeConn(s.conn)
 }
 
-// closeConn ends the session. If the socket was closed under a statement, pgx sends a
+// closeConn closes a connection. If the socket was closed under a statement, pgx sends a
 // cancel request on another connection. closeConn waits for that, since a statement that
 // waits for a lock would otherwise acquire it with no client to hold it.
-func (s *session) closeConn() error {
+func closeConn(conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	err := s.conn.Close(ctx)
+	err := conn.Close(ctx)
 	select {
-	case <-s.conn.PgConn().CleanupDone():
+	case <-conn.PgConn().CleanupDone():
 	case <-ctx.Done():
 	}
 	return err

@@ -86,7 +86,7 @@ func (lockTimeout) SQLState() string { return "55P03" }
 func TestRetryInTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, err := newConfig(opRetry, forRetry, []Option{Budget(10 * time.Second), Backoff(time.Second, 4*time.Second)})
+		c, err := newConfig(opRetry, []RetryOption{Budget(10 * time.Second), Backoff(time.Second, 4*time.Second)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestRetryInTime(t *testing.T) {
 func TestRetryContextInThePause(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, err := newConfig(opRetry, forRetry, []Option{Backoff(time.Hour, time.Hour)})
+		c, err := newConfig(opRetry, []RetryOption{Backoff(time.Hour, time.Hour)})
 		if err != nil {
 			t.Fatal(err)
 		}

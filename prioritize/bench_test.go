@@ -19,7 +19,7 @@ func BenchmarkClear(b *testing.B) {
 	const grace = 300 * time.Millisecond
 	for _, bench := range []struct {
 		name   string
-		policy prioritize.Option
+		policy prioritize.RunOption
 		block  func(*actor)
 	}{
 		{"terminate", prioritize.Terminate(), func(a *actor) { a.do("BEGIN", "SELECT FROM t") }},
@@ -34,7 +34,7 @@ func BenchmarkClear(b *testing.B) {
 				blocker := s.session("blocker")
 				bench.block(blocker)
 				b.StartTimer()
-				err := prioritize.Run(b.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+				err := prioritize.RunOn(b.Context(), pgxlock.ConnString(s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 					began := time.Now()
 					_, err := me.conn.Exec(ctx, "BEGIN; LOCK TABLE t; ROLLBACK")
 					times = append(times, float64(time.Since(began)-grace)/float64(time.Millisecond))
@@ -81,7 +81,7 @@ func BenchmarkSlowAnswers(b *testing.B) {
 					asked <- struct{}{}
 					return max(bench.one, bench.all)
 				}
-				err := prioritize.Run(b.Context(), slowSource{pgxlock.ConnString(s.dsn), slow}, pgxlock.Conn(me.conn), func(ctx context.Context) error {
+				err := prioritize.RunOn(b.Context(), slowSource{pgxlock.ConnString(s.dsn), slow}, pgxlock.Conn(me.conn), func(ctx context.Context) error {
 					time.Sleep(time.Second)
 					armed.Store(true)
 					<-asked

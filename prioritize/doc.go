@@ -5,16 +5,18 @@
 // again after a pause if the function did not get its locks. Nobody waits long behind
 // it. Its error names the blockers.
 //
-//	err := prioritize.Retry(ctx, source, conn, migrate, prioritize.Budget(10*time.Minute))
+//	db := pgxlock.Pool(pool) // or sqllock.DB(sqlDB)
+//	err := prioritize.Retry(ctx, db, migrate, prioritize.Budget(10*time.Minute))
 //
 // [Run] acts: while a function runs on a connection, Run cancels or terminates the
 // sessions that block that connection, under rules.
 //
-//	err := prioritize.Run(ctx, source, conn, migrate,
+//	err := prioritize.Run(ctx, db, migrate,
 //		prioritize.After(time.Second), prioritize.CancelThenTerminate(5*time.Second))
 //
-// [RunFor] does the same for sessions that the caller has no connection to, such as
-// those of another program.
+// Both acquire a connection and hand the driver's own to the function. [RetryOn] and
+// [RunOn] work on the caller's connection or transaction. [RunFor] acts for sessions that
+// the caller has no connection to, such as those of another program.
 //
 // # Which sessions it ends
 //

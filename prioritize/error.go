@@ -9,7 +9,7 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// An Error is returned by [Run], [RunFor] and [Retry] if the function failed because
+// An Error is returned by the functions of this package if the function failed because
 // of a lock. It wraps the function's error and lists the blockers.
 type Error struct {
 	// Op is "prioritize" or "retry".

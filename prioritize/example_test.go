@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver"
@@ -56,17 +57,17 @@ func ExampleRetry() {
 	dsn, forgetful, done := exampleServer()
 	defer done()
 	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, dsn)
+	pool, err := pgxpool.New(ctx, dsn)
 	check(err)
-	defer conn.Close(ctx)
+	defer pool.Close()
 
-	migrate := func(ctx context.Context) error {
+	migrate := func(ctx context.Context, conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
 			return err
 		})
 	}
-	err = prioritize.Retry(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), migrate,
+	err = prioritize.Retry(ctx, pgxlock.Pool(pool), migrate,
 		prioritize.LockTimeout(2*time.Second),
 		prioritize.Backoff(10*time.Millisecond, time.Second),
 		prioritize.Budget(10*time.Minute),
@@ -87,11 +88,7 @@ func ExampleRetry_error() {
 	dsn, _, done := exampleServer()
 	defer done()
 	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, dsn)
-	check(err)
-	defer conn.Close(ctx)
-
-	err = prioritize.Retry(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+	err := prioritize.Retry(ctx, pgxlock.ConnString(dsn), func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
 		return err
 	}, prioritize.LockTimeout(2*time.Second), prioritize.Tries(1))
@@ -113,11 +110,7 @@ func ExampleRun() {
 	dsn, _, done := exampleServer()
 	defer done()
 	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, dsn)
-	check(err)
-	defer conn.Close(ctx)
-
-	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+	err := prioritize.Run(ctx, pgxlock.ConnString(dsn), func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
 		return err
 	},
@@ -137,6 +130,48 @@ func ExampleRun() {
 	// spared: reports idle
 	// terminated: reports
 	// <nil>
+}
+
+// Part of the caller's own transaction clears its way. It goes on afterwards.
+func ExampleRunOn() {
+	dsn, _, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	tx, err := conn.Begin(ctx)
+	check(err)
+	defer tx.Rollback(ctx)
+	err = prioritize.RunOn(ctx, pgxlock.ConnString(dsn), pgxlock.Tx(tx), func(ctx context.Context) error {
+		_, err := tx.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	}, prioritize.After(100*time.Millisecond), prioritize.Terminate())
+	check(err)
+	fmt.Println(tx.Commit(ctx))
+	// Output: <nil>
+}
+
+// Retry on the caller's own connection, without a watcher.
+func ExampleRetryOn() {
+	dsn, forgetful, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, dsn)
+	check(err)
+	defer conn.Close(ctx)
+
+	err = prioritize.RetryOn(ctx, nil, pgxlock.Conn(conn), func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	}, prioritize.LockTimeout(100*time.Millisecond), prioritize.OnEvent(func(e prioritize.Event) {
+		if e.Err != nil {
+			forgetful.Exec(ctx, "COMMIT")
+		}
+	}))
+	fmt.Println(err)
+	// Output: <nil>
 }
 
 // The sessions of another program, selected by application_name.
@@ -171,19 +206,14 @@ func ExampleRunFor() {
 
 // Dry run: without a policy no session is ended, but an event reports each one that
 // would be.
-func ExampleReport() {
+func ExampleRun_dryRun() {
 	dsn, forgetful, done := exampleServer()
 	defer done()
 	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, dsn)
-	check(err)
-	defer conn.Close(ctx)
-
-	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+	err := prioritize.Run(ctx, pgxlock.ConnString(dsn), func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
 		return err
 	},
-		prioritize.Report(), // as without it
 		prioritize.After(100*time.Millisecond),
 		prioritize.Interval(20*time.Millisecond),
 		prioritize.ClearQueue(), // tell of those who only wait ahead of us, too
@@ -204,16 +234,12 @@ func ExampleCall() {
 	dsn, forgetful, done := exampleServer()
 	defer done()
 	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, dsn)
-	check(err)
-	defer conn.Close(ctx)
-
 	ask := func(ctx context.Context, blocked inspect.Pair) error {
 		fmt.Println("please, end it:", blocked.Blocking.Application)
 		_, err := forgetful.Exec(ctx, "COMMIT")
 		return err
 	}
-	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+	err := prioritize.Run(ctx, pgxlock.ConnString(dsn), func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
 		return err
 	}, prioritize.Call(ask), prioritize.Every(time.Minute), prioritize.After(100*time.Millisecond))
@@ -230,11 +256,7 @@ func ExampleCancel() {
 	dsn, forgetful, done := exampleServer()
 	defer done()
 	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, dsn)
-	check(err)
-	defer conn.Close(ctx)
-
-	err = prioritize.Run(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(conn), func(ctx context.Context) error {
+	err := prioritize.Run(ctx, pgxlock.ConnString(dsn), func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
 		return err
 	},

@@ -10,23 +10,57 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// An Option configures [Run], [RunFor] or [Retry]. An option that does not apply to
-// the function it is given to is an error, and fn is not run.
-type Option struct {
-	name  string // as the caller wrote it, for errors
-	needs verb   // the functions that take it
-	apply func(*config) error
+// A RunOption configures [Run] and [RunOn]: any RunForOption, and [LockTimeout].
+type RunOption interface {
+	option
+	forRun()
 }
 
-type verb uint8
+// A RunForOption configures [RunFor], [Run] and [RunOn].
+type RunForOption interface {
+	RunOption
+	forRunFor()
+}
 
-const (
-	forRun verb = 1 << iota
-	forRunFor
-	forRetry
+// A RetryOption configures [Retry] and [RetryOn]: [LockTimeout], [Budget], [Tries],
+// [Backoff] and [OnEvent].
+type RetryOption interface {
+	option
+	forRetry()
+}
 
-	forWatching = forRun | forRunFor
-)
+// An EventOption is for all functions.
+type EventOption interface {
+	RunForOption
+	RetryOption
+}
+
+// A TimeoutOption is for the functions that have a connection.
+type TimeoutOption interface {
+	RunOption
+	RetryOption
+}
+
+// option is any option.
+type option interface{ apply(*config) error }
+
+// anyOption is the only implementation of options. The result types of the functions that
+// make options determine which calls accept them.
+type anyOption struct {
+	name string // as the caller wrote it, for errors
+	set  func(*config) error
+}
+
+func (o anyOption) apply(c *config) error {
+	if err := o.set(c); err != nil {
+		return fmt.Errorf("%s: %w", o.name, err)
+	}
+	return nil
+}
+
+func (anyOption) forRun()    {}
+func (anyOption) forRunFor() {}
+func (anyOption) forRetry()  {}
 
 // A config is the sum of the options of one call.
 type config struct {
@@ -92,8 +126,8 @@ const (
 
 // OnEvent calls f for each event, one at a time. The watcher calls f and waits for it
 // to return. OnEvent may be given more than once.
-func OnEvent(f func(Event)) Option {
-	return Option{"OnEvent(...)", forWatching | forRetry, func(c *config) error {
+func OnEvent(f func(Event)) EventOption {
+	return anyOption{"OnEvent(...)", func(c *config) error {
 		if f == nil {
 			return errors.New("the function is nil")
 		}
@@ -103,17 +137,17 @@ func OnEvent(f func(Event)) Option {
 }
 
 // LockTimeout sets lock_timeout of the connection while the function runs, as
-// [pglock.WithLockTimeout] does. With [Run] it is a backstop if nothing can be done
-// about the blockers; without it Run leaves the setting alone. The watcher then polls
+// [pglock.WithLockTimeout] does. With [Run] and [RunOn] it is a backstop if nothing can be
+// done about the blockers; without it they leave the setting alone. The watcher then polls
 // at least four times during the longest wait, whatever [Interval] is, so that the
 // error names the blocker.
 //
-// With [Retry] it is how long each try waits for each of its locks; the default is 2
+// With [Retry] and [RetryOn] it is how long each try waits for each of its locks; the default is 2
 // s. While a try waits, later requests for the same lock wait behind it, so it should
 // be short. It should also be longer than the server's deadlock_timeout (1 s by
 // default), after which autovacuum yields to a waiter.
-func LockTimeout(d time.Duration) Option {
-	return Option{fmt.Sprintf("LockTimeout(%v)", d), forRun | forRetry, func(c *config) error {
+func LockTimeout(d time.Duration) TimeoutOption {
+	return anyOption{fmt.Sprintf("LockTimeout(%v)", d), func(c *config) error {
 		if d < time.Millisecond {
 			return errors.New("must be 1ms or more")
 		}
@@ -127,8 +161,8 @@ func LockTimeout(d time.Duration) Option {
 // the start of the wait or from when the blocker acquired its lock, whichever is
 // later. From Postgres 14 on, the server reports when a wait began; before that, the
 // grace counts from when the watcher first saw the wait.
-func After(d time.Duration) Option {
-	return Option{fmt.Sprintf("After(%v)", d), forWatching, func(c *config) error {
+func After(d time.Duration) RunForOption {
+	return anyOption{fmt.Sprintf("After(%v)", d), func(c *config) error {
 		if d < 0 {
 			return errors.New("must not be negative")
 		}
@@ -137,24 +171,20 @@ func After(d time.Duration) Option {
 	}}
 }
 
-// Report only reports blockers, with an [Overdue] event for each one that another
-// policy would end. It is the default.
-func Report() Option { return policyOption("Report()", policyReport, nil) }
-
 // Cancel cancels the statement of a blocker (pg_cancel_backend). That releases the
 // locks of its transaction and keeps its connection. A session that is idle in a
 // transaction runs no statement, so a cancel would release nothing: none is sent, and
 // a [Spared] event reports it.
-func Cancel() Option { return policyOption("Cancel()", policyCancel, nil) }
+func Cancel() RunForOption { return policyOption("Cancel()", policyCancel, nil) }
 
 // Terminate ends the session of a blocker (pg_terminate_backend), whatever its state.
 // Its client finds its connection closed.
-func Terminate() Option { return policyOption("Terminate()", policyTerminate, nil) }
+func Terminate() RunForOption { return policyOption("Terminate()", policyTerminate, nil) }
 
 // CancelThenTerminate cancels the statement of a blocker, and terminates its session
 // if it still blocks d later. A session that is idle in a transaction has that time
 // to end it.
-func CancelThenTerminate(d time.Duration) Option {
+func CancelThenTerminate(d time.Duration) RunForOption {
 	name := fmt.Sprintf("CancelThenTerminate(%v)", d)
 	return policyOption(name, policyEscalate, func(c *config) error {
 		if d <= 0 {
@@ -170,7 +200,7 @@ func CancelThenTerminate(d time.Duration) Option {
 // waits for it. ctx ends when the function that is being prioritized returns. An
 // event has the error that f returns, and the last one for each blocker is in the
 // error of Run.
-func Call(f func(ctx context.Context, blocked inspect.Pair) error) Option {
+func Call(f func(ctx context.Context, blocked inspect.Pair) error) RunForOption {
 	return policyOption("Call(...)", policyCall, func(c *config) error {
 		if f == nil {
 			return errors.New("the function is nil")
@@ -180,8 +210,8 @@ func Call(f func(ctx context.Context, blocked inspect.Pair) error) Option {
 	})
 }
 
-func policyOption(name string, p policy, more func(*config) error) Option {
-	return Option{name, forWatching, func(c *config) error {
+func policyOption(name string, p policy, more func(*config) error) RunForOption {
+	return anyOption{name, func(c *config) error {
 		if c.policyName != "" {
 			return fmt.Errorf("%s is given too: only one policy is possible", c.policyName)
 		}
@@ -200,8 +230,8 @@ func policyOption(name string, p policy, more func(*config) error) Option {
 //
 // The filters are evaluated when a blocker is past its grace and again every [Every],
 // so a filter on a duration may match later.
-func Only(filters ...inspect.Filter) Option {
-	return Option{"Only(...)", forWatching, func(c *config) error {
+func Only(filters ...inspect.Filter) RunForOption {
+	return anyOption{"Only(...)", func(c *config) error {
 		for _, f := range filters {
 			if err := f.Err(); err != nil {
 				return err
@@ -214,10 +244,10 @@ func Only(filters ...inspect.Filter) Option {
 
 // Max ends at most n sessions in total. A session that is canceled and then
 // terminated counts once. Without Max there is no limit.
-func Max(n int) Option {
-	return Option{fmt.Sprintf("Max(%d)", n), forWatching, func(c *config) error {
+func Max(n int) RunForOption {
+	return anyOption{fmt.Sprintf("Max(%d)", n), func(c *config) error {
 		if n < 1 {
-			return errors.New("must be 1 or more: use Report() to end none")
+			return errors.New("must be 1 or more: give no policy to end none")
 		}
 		c.max = n
 		return nil
@@ -226,8 +256,8 @@ func Max(n int) Option {
 
 // Every sets the time after which the policy is applied again to a blocker that still
 // blocks. The default is 1 s.
-func Every(d time.Duration) Option {
-	return Option{fmt.Sprintf("Every(%v)", d), forWatching, func(c *config) error {
+func Every(d time.Duration) RunForOption {
+	return anyOption{fmt.Sprintf("Every(%v)", d), func(c *config) error {
 		if d < minInterval {
 			return fmt.Errorf("must be %v or more", minInterval)
 		}
@@ -239,16 +269,16 @@ func Every(d time.Duration) Option {
 // Once acts on the sessions that block when the first of them is past its grace, on
 // each of them once ([CancelThenTerminate]: once in each way), and on none that come
 // later.
-func Once() Option {
-	return Option{"Once()", forWatching, func(c *config) error { c.once = true; return nil }}
+func Once() RunForOption {
+	return anyOption{"Once()", func(c *config) error { c.once = true; return nil }}
 }
 
 // Interval sets how often the watcher polls for blockers. The default is a fifth of
 // [After], but 10 ms to 200 ms, and never more than a fourth of [LockTimeout]. If the
 // server reports when a wait began, a longer interval delays nothing unless it is
 // longer than the grace.
-func Interval(d time.Duration) Option {
-	return Option{fmt.Sprintf("Interval(%v)", d), forWatching, func(c *config) error {
+func Interval(d time.Duration) RunForOption {
+	return anyOption{fmt.Sprintf("Interval(%v)", d), func(c *config) error {
 		if d < minInterval {
 			return fmt.Errorf("must be %v or more", minInterval)
 		}
@@ -260,13 +290,13 @@ func Interval(d time.Duration) Option {
 // ClearQueue also acts on sessions that hold no conflicting lock and are only ahead
 // in the lock queue. Usually that is not worth it: they proceed as soon as the
 // holders are gone.
-func ClearQueue() Option {
-	return Option{"ClearQueue()", forWatching, func(c *config) error { c.queue = true; return nil }}
+func ClearQueue() RunForOption {
+	return anyOption{"ClearQueue()", func(c *config) error { c.queue = true; return nil }}
 }
 
 // Allow also acts on sessions of the given kinds.
-func Allow(kinds ...Kind) Option {
-	return Option{fmt.Sprintf("Allow(%v)", kinds), forWatching, func(c *config) error {
+func Allow(kinds ...Kind) RunForOption {
+	return anyOption{fmt.Sprintf("Allow(%v)", kinds), func(c *config) error {
 		for _, kind := range kinds {
 			if !slices.Contains([]Kind{Superusers, Autovacuum, Background}, kind) {
 				return fmt.Errorf("unknown kind %q: use Superusers, Autovacuum or Background", kind)
@@ -280,8 +310,8 @@ func Allow(kinds ...Kind) Option {
 // Budget limits the time for all tries: no try begins after d, and the last pause is
 // shortened so that a try begins at the end. The default is 10 minutes without
 // [Tries], and no limit with it.
-func Budget(d time.Duration) Option {
-	return Option{fmt.Sprintf("Budget(%v)", d), forRetry, func(c *config) error {
+func Budget(d time.Duration) RetryOption {
+	return anyOption{fmt.Sprintf("Budget(%v)", d), func(c *config) error {
 		if d <= 0 {
 			return errors.New("must be longer than 0: use Tries(1) to try once")
 		}
@@ -291,8 +321,8 @@ func Budget(d time.Duration) Option {
 }
 
 // Tries gives up after n tries. Without it only [Budget] limits them.
-func Tries(n int) Option {
-	return Option{fmt.Sprintf("Tries(%d)", n), forRetry, func(c *config) error {
+func Tries(n int) RetryOption {
+	return anyOption{fmt.Sprintf("Tries(%d)", n), func(c *config) error {
 		if n < 1 {
 			return errors.New("must be 1 or more")
 		}
@@ -306,8 +336,8 @@ func Tries(n int) Option {
 // that concurrent callers do not retry in step. The default is 500 ms to 30 s.
 //
 // During a pause, the sessions that waited behind a try get their turn.
-func Backoff(shortest, longest time.Duration) Option {
-	return Option{fmt.Sprintf("Backoff(%v, %v)", shortest, longest), forRetry, func(c *config) error {
+func Backoff(shortest, longest time.Duration) RetryOption {
+	return anyOption{fmt.Sprintf("Backoff(%v, %v)", shortest, longest), func(c *config) error {
 		if shortest <= 0 || longest < shortest {
 			return errors.New("shortest must be longer than 0, and longest not shorter than it")
 		}
@@ -328,7 +358,7 @@ const (
 )
 
 // newConfig applies opts to the defaults and validates them.
-func newConfig(op string, v verb, opts []Option) (config, error) {
+func newConfig[O option](op string, opts []O) (config, error) {
 	c := config{
 		after:      time.Second,
 		every:      time.Second,
@@ -336,17 +366,14 @@ func newConfig(op string, v verb, opts []Option) (config, error) {
 		maxBackoff: 30 * time.Second,
 	}
 	for _, opt := range opts {
-		if opt.apply == nil {
-			return c, fmt.Errorf("pglock: %s: empty Option", op)
-		}
-		if opt.needs&v == 0 {
-			return c, fmt.Errorf("pglock: %s: option %s is not supported here", op, opt.name)
+		if option(opt) == nil {
+			return c, fmt.Errorf("pglock: %s: an option is nil", op)
 		}
 		if err := opt.apply(&c); err != nil {
-			return c, fmt.Errorf("pglock: %s: %s: %w", op, opt.name, err)
+			return c, fmt.Errorf("pglock: %s: %w", op, err)
 		}
 	}
-	if v == forRetry {
+	if op == opRetry {
 		c.policy = policyWatch
 		if c.lockTimeout == 0 {
 			c.lockTimeout = defaultLockTimeout

@@ -13,48 +13,66 @@ import (
 	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
-// Retry runs fn with a short lock_timeout on conn ([LockTimeout]) and retries it
-// after a pause ([Backoff]) if it fails because of a lock: with SQLSTATE 55P03 (lock
-// not available) or 40P01 (deadlock), or with [pglock.ErrNotAcquired]. It stops if fn
-// succeeds, if fn fails for another reason, or if the [Budget] or the [Tries] are
-// used up.
+// Retry acquires a connection from db and runs fn with it under a short lock_timeout
+// ([LockTimeout]). It retries fn after a pause ([Backoff]) if fn fails because of a lock:
+// with SQLSTATE 55P03 (lock not available) or 40P01 (deadlock), or with
+// [pglock.ErrNotAcquired]. It stops if fn succeeds, if fn fails for another reason, or if
+// the [Budget] or the [Tries] are used up.
 //
 // fn may run many times, so each time it must do all of the work or nothing: one
 // statement, or a transaction that it begins and ends.
 //
-//	err := prioritize.Retry(ctx, source, pgxlock.Conn(conn), func(ctx context.Context) error {
+//	err := prioritize.Retry(ctx, db, func(ctx context.Context, conn *pgx.Conn) error {
 //		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return migrate(ctx, tx) })
 //	})
 //
 // Work outside of a transaction stays done if a later statement fails, and CREATE
 // INDEX CONCURRENTLY leaves an invalid index behind.
 //
-// conn is the connection that fn works with. Behind a connection pooler it must be a
-// transaction, and source must connect to Postgres directly. Otherwise the error is
-// [pglock.ErrPooler] if conn is at fault, and source is ignored if source is. If a
-// transaction is already open on conn, each try is a savepoint in it. The transaction
-// then keeps its earlier locks during the pauses, so it is better to let fn begin its
-// own transaction.
+// The connection is acquired and given back as by [Run]. Behind a connection pooler the
+// error is [pglock.ErrPooler]; use RetryOn in a transaction there.
 //
-// While a try waits, a watcher finds the blockers, on its own session from source. It
+// While a try waits, a watcher finds the blockers, on its own session from db. It
 // opens the session only if a try takes longer than a moment. Without a session Retry
-// works the same, but its error names no blockers. A nil source means no watcher.
+// works the same, but its error names no blockers.
 //
 // If fn fails because of a lock, the error is an [*Error] with fn's last error and
 // the blockers; otherwise it is fn's error. ctx is passed to fn, and also ends the
 // retries and the pauses.
-func Retry(ctx context.Context, source driver.Source, conn driver.Conn, fn func(context.Context) error, opts ...Option) error {
-	c, err := newConfig(opRetry, forRetry, opts)
+func Retry[C any](ctx context.Context, db driver.Database[C], fn func(ctx context.Context, conn C) error, opts ...RetryOption) error {
+	c, err := newConfig(opRetry, opts)
 	if err != nil {
 		return err
 	}
+	return withConn(ctx, opRetry, db, func(a driver.Acquired[C]) error {
+		return retryOn(ctx, &c, db, a.Conn, func(ctx context.Context) error { return fn(ctx, a.Native) })
+	})
+}
+
+// RetryOn does what [Retry] does on the caller's connection, with which fn works. db opens
+// the watcher's session; if it is nil, there is no watcher.
+//
+// Behind a connection pooler, conn must be a transaction, and db must connect to Postgres
+// directly. Otherwise the error is [pglock.ErrPooler] if conn is at fault, and db is
+// ignored if db is. If a transaction is already open on conn, each try is a savepoint in
+// it. The transaction then keeps its earlier locks during the pauses, so it is better to
+// let fn begin its own transaction.
+func RetryOn(ctx context.Context, db driver.Source, conn driver.Conn, fn func(context.Context) error, opts ...RetryOption) error {
+	c, err := newConfig(opRetry, opts)
+	if err != nil {
+		return err
+	}
+	return retryOn(ctx, &c, db, conn, fn)
+}
+
+func retryOn(ctx context.Context, c *config, db driver.Source, conn driver.Conn, fn func(context.Context) error) error {
 	who, err := identify(ctx, opRetry, conn)
 	if err != nil {
 		return err
 	}
-	r := retrier{config: &c}
-	if source != nil {
-		r.watcher = newWatcher(&c, who, opener(source))
+	r := retrier{config: c}
+	if db != nil {
+		r.watcher = newWatcher(c, who, opener(db))
 		defer r.watcher.close()
 	}
 	return r.run(ctx, func(ctx context.Context) error {

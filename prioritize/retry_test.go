@@ -19,8 +19,8 @@ import (
 )
 
 // retry returns options that keep the tests fast.
-func retry(opts ...prioritize.Option) []prioritize.Option {
-	return append([]prioritize.Option{
+func retry(opts ...prioritize.RetryOption) []prioritize.RetryOption {
+	return append([]prioritize.RetryOption{
 		prioritize.LockTimeout(time.Second),
 		prioritize.Backoff(10*time.Millisecond, 50*time.Millisecond),
 	}, opts...)
@@ -36,7 +36,7 @@ func TestRetryUntilTheWayIsFree(t *testing.T) {
 			idle.do("COMMIT")
 		}
 	}
-	s.must(prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	s.must(prioritize.RetryOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, me.conn, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, alter)
 			return err
@@ -69,7 +69,7 @@ func TestRetryUntilTheWayIsFree(t *testing.T) {
 
 func TestRetryGivesUp(t *testing.T) {
 	t.Parallel()
-	for name, opt := range map[string]prioritize.Option{
+	for name, opt := range map[string]prioritize.RetryOption{
 		"after tries": prioritize.Tries(3), "after a time": prioritize.Budget(1200 * time.Millisecond),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestRetryGivesUp(t *testing.T) {
 			s := newScene(t)
 			idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 			me, log := s.session("me"), s.log()
-			err := prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+			err := prioritize.RetryOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 				_, err := me.conn.Exec(ctx, alter)
 				return err
 			}, retry(opt, log.option())...)
@@ -106,7 +106,7 @@ func TestRetryAfterDeadlock(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	me.do("SET deadlock_timeout = '50ms'")
 	tries := 0
-	s.must(prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	s.must(prioritize.RetryOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, me.conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "UPDATE t SET v = 2 WHERE id = 1"); err != nil {
 				return err
@@ -141,7 +141,7 @@ func TestRetryInATransaction(t *testing.T) {
 	s.must(err)
 	_, err = tx.Exec(t.Context(), "SET LOCAL lock_timeout = '7s'")
 	s.must(err)
-	s.must(prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Tx(tx), func(ctx context.Context) error {
+	s.must(prioritize.RetryOn(t.Context(), source(t, s.dsn), pgxlock.Tx(tx), func(ctx context.Context) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO before VALUES (1)"); err != nil {
 			return err
 		}
@@ -167,16 +167,16 @@ func TestRetryOtherErrors(t *testing.T) {
 	s := newScene(t)
 	me, log := s.session("me"), s.log()
 	boom := errors.New("boom")
-	err := prioritize.Retry(t.Context(), nil, pgxlock.Conn(me.conn), func(context.Context) error { return boom }, retry(log.option())...)
+	err := prioritize.RetryOn(t.Context(), nil, pgxlock.Conn(me.conn), func(context.Context) error { return boom }, retry(log.option())...)
 	if err != boom || len(log.of(prioritize.Tried)) != 1 {
 		t.Errorf("got %v", err)
 	}
-	err = prioritize.Retry(t.Context(), nil, pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err = prioritize.RetryOn(t.Context(), nil, pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, "SELECT 1/0")
 		return err
 	}, retry()...)
 	s.wantCode(err, "22012")
-	s.must(prioritize.Retry(t.Context(), nil, pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	s.must(prioritize.RetryOn(t.Context(), nil, pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, "SELECT 1")
 		return err
 	}))
@@ -193,7 +193,7 @@ func TestRetryNotAcquired(t *testing.T) {
 			holder.do("SELECT pg_advisory_unlock(7)")
 		}
 	}
-	s.must(prioritize.Retry(t.Context(), nil, pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	s.must(prioritize.RetryOn(t.Context(), nil, pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, me.conn, func(tx pgx.Tx) error {
 			return pglock.TryLockTx(ctx, pgxlock.Tx(tx), pglock.Int(7))
 		})
@@ -216,7 +216,7 @@ func TestRetryEndsWithContext(t *testing.T) {
 			cancel(why)
 		}
 	}
-	err := prioritize.Retry(ctx, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err := prioritize.RetryOn(ctx, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, alter)
 		return err
 	}, retry(log.option(), prioritize.Backoff(time.Hour, time.Hour))...)
@@ -228,7 +228,7 @@ func TestRetryEndsWithContext(t *testing.T) {
 
 	short, stop := context.WithTimeout(t.Context(), 400*time.Millisecond)
 	defer stop()
-	err = prioritize.Retry(short, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err = prioritize.RetryOn(short, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, alter)
 		return err
 	}, prioritize.LockTimeout(time.Minute))
@@ -244,7 +244,7 @@ func TestRetryWithoutWatcher(t *testing.T) {
 	s := newScene(t)
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 	me, log := s.session("me"), s.log()
-	err := prioritize.Retry(t.Context(), source(t, "host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err := prioritize.RetryOn(t.Context(), source(t, "host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		_, err := me.conn.Exec(ctx, alter)
 		return err
 	}, retry(log.option(), prioritize.Tries(2))...)
@@ -276,7 +276,7 @@ func TestDatabaseSQL(t *testing.T) {
 					idle.do("COMMIT")
 				}
 			}
-			s.must(prioritize.Retry(t.Context(), source, sqllock.Conn(conn), func(ctx context.Context) error {
+			s.must(prioritize.RetryOn(t.Context(), source, sqllock.Conn(conn), func(ctx context.Context) error {
 				tx, err := conn.BeginTx(ctx, nil)
 				if err != nil {
 					return err
@@ -292,7 +292,7 @@ func TestDatabaseSQL(t *testing.T) {
 			tx, err := conn.BeginTx(t.Context(), nil)
 			s.must(err)
 			defer tx.Rollback()
-			s.must(prioritize.Run(t.Context(), source, sqllock.Tx(tx), func(ctx context.Context) error {
+			s.must(prioritize.RunOn(t.Context(), source, sqllock.Tx(tx), func(ctx context.Context) error {
 				_, err := tx.ExecContext(ctx, "ALTER TABLE t ADD COLUMN x int")
 				return err
 			}, prioritize.After(soon), prioritize.Terminate(), prioritize.Allow(prioritize.Superusers), log.option()))
@@ -307,7 +307,7 @@ func TestDatabaseSQL(t *testing.T) {
 					next.do("SELECT pg_advisory_unlock_all()")
 				}
 			}
-			s.must(prioritize.Retry(t.Context(), source, sqllock.Tx(tx), func(ctx context.Context) error {
+			s.must(prioritize.RetryOn(t.Context(), source, sqllock.Tx(tx), func(ctx context.Context) error {
 				_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(1)")
 				return err
 			}, retry(log.option())...))

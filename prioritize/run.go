@@ -14,38 +14,61 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
-// Run runs fn and meanwhile clears the way of conn: it acts on each session that
-// blocks conn for longer than the grace, as the options say. Without a policy it only
-// reports; see [Cancel], [Terminate] and [CancelThenTerminate].
+// Run acquires a connection from db, runs fn with it, and meanwhile clears its way: it
+// acts on each session that blocks the connection for longer than the grace, as the
+// options say. Without a policy it only reports; see [Cancel], [Terminate] and
+// [CancelThenTerminate].
 //
-// conn is the connection that fn works with, or a transaction on it. source opens the
-// watcher's session, which needs the rights to see and to signal other sessions: the
-// same role suffices for sessions of that role, and pg_signal_backend for all others
-// except superusers' (PostgreSQL manual, 9.28.2 "Server Signaling Functions"). source
-// must connect to Postgres directly, and conn too unless it is a transaction: behind
-// a connection pooler the error is [pglock.ErrPooler], and nothing was set or run.
-// Run first queries conn for its PID. If that is the first statement of a REPEATABLE
-// READ transaction, it determines the transaction's snapshot.
+// fn receives the driver's own connection, and must not use it after it has returned. Run
+// then gives the connection back to its pool. It closes it instead if fn left a
+// transaction open, or if lock_timeout is not as before.
 //
-// The watcher begins before fn and has ended when Run returns. If its session cannot
-// be opened, fn is not run and the error is [pglock.ErrUnavailable]. If its session
-// is lost later, the watcher opens another one, and fn is not affected.
+// The watcher has another session, also from db, which needs the rights to see and to
+// signal other sessions: the same role suffices for sessions of that role, and
+// pg_signal_backend for all others except superusers' (PostgreSQL manual, 9.28.2 "Server
+// Signaling Functions"). db must connect to Postgres directly: behind a connection pooler
+// the error is [pglock.ErrPooler], and nothing was set or run.
+//
+// The watcher begins before fn and has ended when Run returns. If its session cannot be
+// opened, or no connection can be acquired, fn is not run and the error is
+// [pglock.ErrUnavailable]. If its session is lost later, the watcher opens another one,
+// and fn is not affected.
 //
 // Run returns fn's error. If fn failed because of a lock (a lock timeout, a deadlock,
 // a lock not acquired, or a wait that was canceled or that ctx ended), the error is
 // an [*Error] with the blockers, and with those that were spared and why. It is also
 // an [*Error] if the function of [Call] failed, and wraps that error. ctx is passed
-// to fn and covers opening the watcher's session.
-func Run(ctx context.Context, source driver.Source, conn driver.Conn, fn func(context.Context) error, opts ...Option) error {
-	c, err := newConfig(opRun, forRun, opts)
+// to fn and covers acquiring the connection and opening the watcher's session.
+func Run[C any](ctx context.Context, db driver.Database[C], fn func(ctx context.Context, conn C) error, opts ...RunOption) error {
+	c, err := newConfig(opRun, opts)
 	if err != nil {
 		return err
 	}
+	return withConn(ctx, opRun, db, func(a driver.Acquired[C]) error {
+		return runOn(ctx, &c, db, a.Conn, func(ctx context.Context) error { return fn(ctx, a.Native) })
+	})
+}
+
+// RunOn does what [Run] does on the caller's connection, or in a transaction on one, with
+// which fn works. db opens the watcher's session.
+//
+// db must connect to Postgres directly, and conn too unless it is a transaction. RunOn
+// first queries conn for its PID. If that is the first statement of a REPEATABLE READ
+// transaction, it determines the transaction's snapshot.
+func RunOn(ctx context.Context, db driver.Source, conn driver.Conn, fn func(context.Context) error, opts ...RunOption) error {
+	c, err := newConfig(opRun, opts)
+	if err != nil {
+		return err
+	}
+	return runOn(ctx, &c, db, conn, fn)
+}
+
+func runOn(ctx context.Context, c *config, db driver.Source, conn driver.Conn, fn func(context.Context) error) error {
 	who, err := identify(ctx, opRun, conn)
 	if err != nil {
 		return err
 	}
-	return run(ctx, &c, source, who, classify, func(ctx context.Context) error {
+	return run(ctx, c, db, who, classify, func(ctx context.Context) error {
 		if c.lockTimeout == 0 {
 			return fn(ctx)
 		}
@@ -54,11 +77,11 @@ func Run(ctx context.Context, source driver.Source, conn driver.Conn, fn func(co
 }
 
 // RunFor does what [Run] does for the sessions that who chooses, such as those of a
-// program that fn runs and waits for. An event reports each session that it watches.
+// program that fn runs and waits for. db opens the watcher's session. An event reports each session that it watches.
 // RunFor returns fn's error, as an [*Error] if one of the sessions was blocked until
 // a moment ago.
-func RunFor(ctx context.Context, source driver.Source, who Who, fn func(context.Context) error, opts ...Option) error {
-	c, err := newConfig(opRun, forRunFor, opts)
+func RunFor(ctx context.Context, db driver.Source, who Who, fn func(context.Context) error, opts ...RunForOption) error {
+	c, err := newConfig(opRun, opts)
 	if err != nil {
 		return err
 	}
@@ -67,7 +90,7 @@ func RunFor(ctx context.Context, source driver.Source, who Who, fn func(context.
 	}
 	// The reason why another program failed is unknown: it may be the lock.
 	maybe := func(error) lockError { return maybeLock }
-	return run(ctx, &c, source, who, maybe, fn)
+	return run(ctx, &c, db, who, maybe, fn)
 }
 
 const (
@@ -75,9 +98,9 @@ const (
 	opRetry = "retry"
 )
 
-func run(ctx context.Context, c *config, source driver.Source, who Who, isLock func(error) lockError, fn func(context.Context) error) error {
+func run(ctx context.Context, c *config, db driver.Source, who Who, isLock func(error) lockError, fn func(context.Context) error) error {
 	began := time.Now()
-	w := newWatcher(c, who, opener(source))
+	w := newWatcher(c, who, opener(db))
 	if err := w.connect(ctx); errors.Is(err, pglock.ErrPooler) {
 		return fmt.Errorf("pglock: %s: the watcher: %w", opRun, err) // retrying does not help
 	} else if err != nil {

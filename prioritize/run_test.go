@@ -596,7 +596,7 @@ func TestWatcherIsGoneAfterwards(t *testing.T) {
 	s := newScene(t)
 	me := s.session("me")
 	boom := errors.New("boom")
-	err := prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
+	err := prioritize.RunOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
 		if !s.is("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database())") {
 			t.Error("there is no watcher")
 		}
@@ -613,7 +613,7 @@ func TestWatcherIsGoneAfterwards(t *testing.T) {
 				t.Error("fn's panic was swallowed")
 			}
 		}()
-		_ = prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
+		_ = prioritize.RunOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(context.Context) error {
 			panic("a panic of fn's")
 		})
 	}()
@@ -625,7 +625,7 @@ func TestNoWatcherNoRun(t *testing.T) {
 	s := newScene(t)
 	me := s.session("me")
 	ran := false
-	err := prioritize.Run(t.Context(), source(t, "host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn),
+	err := prioritize.RunOn(t.Context(), source(t, "host=/nonexistent connect_timeout=1"), pgxlock.Conn(me.conn),
 		func(context.Context) error { ran = true; return nil })
 	if !errors.Is(err, pglock.ErrUnavailable) || ran {
 		t.Errorf("ran %v, got %v", ran, err)
@@ -706,38 +706,36 @@ func TestOptionsAreChecked(t *testing.T) {
 	fn := func(context.Context) error { t.Error("fn was run"); return nil }
 	for _, test := range []struct {
 		want string
-		opts []prioritize.Option
+		opts []prioritize.RunOption
 	}{
-		{"After(-1s)", []prioritize.Option{prioritize.After(-time.Second)}},
-		{"Cancel()", []prioritize.Option{prioritize.Cancel(), prioritize.Terminate()}},
-		{"Max(0)", []prioritize.Option{prioritize.Max(0)}},
-		{"CancelThenTerminate(0s)", []prioritize.Option{prioritize.CancelThenTerminate(0)}},
-		{"Interval(0s)", []prioritize.Option{prioritize.Interval(0)}},
-		{"Every(0s)", []prioritize.Option{prioritize.Every(0)}},
-		{"LockTimeout(1µs)", []prioritize.Option{prioritize.LockTimeout(time.Microsecond)}},
-		{"Budget(1s) is not supported here", []prioritize.Option{prioritize.Budget(time.Second)}},
-		{"Tries(2) is not supported here", []prioritize.Option{prioritize.Tries(2)}},
-		{"Allow([everybody])", []prioritize.Option{prioritize.Allow("everybody")}},
-		{"nosuchfield", []prioritize.Option{prioritize.Only(inspect.Where("nosuchfield", "=", "1"))}},
-		{"empty Option", []prioritize.Option{{}}},
-		{"nil", []prioritize.Option{prioritize.OnEvent(nil)}},
-		{"nil", []prioritize.Option{prioritize.Call(nil)}},
+		{"After(-1s)", []prioritize.RunOption{prioritize.After(-time.Second)}},
+		{"Cancel()", []prioritize.RunOption{prioritize.Cancel(), prioritize.Terminate()}},
+		{"Max(0)", []prioritize.RunOption{prioritize.Max(0)}},
+		{"CancelThenTerminate(0s)", []prioritize.RunOption{prioritize.CancelThenTerminate(0)}},
+		{"Interval(0s)", []prioritize.RunOption{prioritize.Interval(0)}},
+		{"Every(0s)", []prioritize.RunOption{prioritize.Every(0)}},
+		{"LockTimeout(1µs)", []prioritize.RunOption{prioritize.LockTimeout(time.Microsecond)}},
+		{"Allow([everybody])", []prioritize.RunOption{prioritize.Allow("everybody")}},
+		{"nosuchfield", []prioritize.RunOption{prioritize.Only(inspect.Where("nosuchfield", "=", "1"))}},
+		{"an option is nil", []prioritize.RunOption{nil}},
+		{"nil", []prioritize.RunOption{prioritize.OnEvent(nil)}},
+		{"nil", []prioritize.RunOption{prioritize.Call(nil)}},
 	} {
-		err := prioritize.Run(t.Context(), nil, nil, fn, test.opts...)
+		err := prioritize.RunOn(t.Context(), nil, nil, fn, test.opts...)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("got %v, want an error with %q", err, test.want)
 		}
 	}
 	for _, test := range []struct {
 		want string
-		opt  prioritize.Option
+		opt  prioritize.RetryOption
 	}{
-		{"After(1s) is not supported here", prioritize.After(time.Second)},
+		{"an option is nil", nil},
 		{"Budget(0s)", prioritize.Budget(0)},
 		{"Tries(0)", prioritize.Tries(0)},
 		{"Backoff(1s, 1ms)", prioritize.Backoff(time.Second, time.Millisecond)},
 	} {
-		if err := prioritize.Retry(t.Context(), nil, nil, fn, test.opt); err == nil || !strings.Contains(err.Error(), test.want) {
+		if err := prioritize.RetryOn(t.Context(), nil, nil, fn, test.opt); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("got %v, want an error with %q", err, test.want)
 		}
 	}

@@ -207,7 +207,7 @@ type log struct {
 
 func (s *scene) log() *log { return &log{t: s.t} }
 
-func (l *log) option() prioritize.Option {
+func (l *log) option() prioritize.EventOption {
 	return prioritize.OnEvent(func(e prioritize.Event) {
 		if e.String() == string(e.Kind) {
 			l.t.Errorf("the event %q has no words", e.Kind)
@@ -299,15 +299,15 @@ func (l *log) untilSpared(why prioritize.Reason) {
 
 // run runs a statement with priority. All sessions of a test are a superuser's,
 // unless it says otherwise.
-func (a *actor) run(sql string, opts ...prioritize.Option) error {
+func (a *actor) run(sql string, opts ...prioritize.RunOption) error {
 	opts = append(opts, prioritize.Allow(prioritize.Superusers))
 	return a.runWith(source(a.s.t, a.s.dsn), sql, opts...)
 }
 
-func (a *actor) runWith(source driver.Source, sql string, opts ...prioritize.Option) error {
+func (a *actor) runWith(source driver.Source, sql string, opts ...prioritize.RunOption) error {
 	ctx, cancel := context.WithTimeout(a.s.t.Context(), patience)
 	defer cancel()
-	return prioritize.Run(ctx, source, pgxlock.Conn(a.conn), func(ctx context.Context) error {
+	return prioritize.RunOn(ctx, source, pgxlock.Conn(a.conn), func(ctx context.Context) error {
 		_, err := a.conn.Exec(ctx, sql)
 		return err
 	}, opts...)

@@ -40,7 +40,7 @@ func TestInShadow(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			superusers := prioritize.Allow(prioritize.Superusers)
-			s.must(prioritize.Run(ctx, db, pgxlock.Conn(me.conn), alter("a"), prioritize.After(soon), log.option(),
+			s.must(prioritize.RunOn(ctx, db, pgxlock.Conn(me.conn), alter("a"), prioritize.After(soon), log.option(),
 				superusers, prioritize.Terminate(), prioritize.Only(inspect.Where("blocking_application", "=", "in the way"))))
 			in.wantAlive(false)
 			log.want(prioritize.Terminated, in.pid, 1)
@@ -60,7 +60,7 @@ func TestInShadow(t *testing.T) {
 					idle.do("COMMIT")
 				}
 			}
-			s.must(prioritize.Retry(ctx, db, pgxlock.Conn(me.conn), alter("c"), retry(log.option())...))
+			s.must(prioritize.RetryOn(ctx, db, pgxlock.Conn(me.conn), alter("c"), retry(log.option())...))
 		})
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // plain runs a statement with priority and only the given options.
-func (a *actor) plain(sql string, opts ...prioritize.Option) error {
+func (a *actor) plain(sql string, opts ...prioritize.RunOption) error {
 	a.s.t.Helper()
 	return a.runWith(source(a.s.t, a.s.dsn), sql, opts...)
 }
@@ -107,8 +107,8 @@ func TestCatalogRunsSpareEachOther(t *testing.T) {
 			once.Do(func() { close(spared) })
 		}
 	}
-	opts := []prioritize.Option{prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(prioritize.Superusers)}
-	s.must(prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(first.conn), func(ctx context.Context) error {
+	opts := []prioritize.RunOption{prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(prioritize.Superusers)}
+	s.must(prioritize.RunOn(t.Context(), source(t, s.dsn), pgxlock.Conn(first.conn), func(ctx context.Context) error {
 		first.do("BEGIN", "SELECT FROM t")
 		done := make(chan error, 1)
 		go func() { done <- second.plain(alter, append(opts, log.option())...) }()
@@ -138,7 +138,7 @@ func TestTwoRunsInADeadlock(t *testing.T) {
 		s.exec("CREATE TABLE u (i int)")
 		a, b := s.session("a"), s.session("b")
 		run := func(me, other *actor, mine, theirs string) error {
-			return prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+			return prioritize.RunOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 				if _, err := me.conn.Exec(ctx, "BEGIN; LOCK "+mine); err != nil {
 					return err
 				}
@@ -282,14 +282,14 @@ func TestWhoseMarksCount(t *testing.T) {
 // A wait shorter than the interval is seen, and its error names the blocker.
 func TestLockTimeoutShorterThanTheInterval(t *testing.T) {
 	t.Parallel()
-	for _, opts := range [][]prioritize.Option{
+	for _, opts := range [][]prioritize.RunOption{
 		{prioritize.LockTimeout(3 * time.Second), prioritize.Interval(time.Minute)},
 		{prioritize.LockTimeout(3 * time.Second), prioritize.Interval(time.Minute), prioritize.After(time.Minute), prioritize.Terminate()},
 	} {
 		s := newScene(t)
 		idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 		me := s.session("me")
-		err := prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+		err := prioritize.RunOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 			// The wait begins after the first poll.
 			s.until("the first poll", "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pglock prioritize' AND datname = current_database() AND state = 'idle' AND clock_timestamp() - state_change > '20ms'")
 			_, err := me.conn.Exec(ctx, alter)
@@ -324,7 +324,7 @@ func TestErrorOfCall(t *testing.T) {
 	boom := errors.New("boom")
 	called := make(chan struct{})
 	var once sync.Once
-	err = prioritize.Run(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+	err = prioritize.RunOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		go func() { <-called; cancel() }()
 		me.conn.Exec(ctx, alter)

@@ -234,11 +234,11 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 }
 
 // run calls Run with the fake server.
-func (f *fakeServer) run(t *testing.T, fn func(), opts ...Option) []Event {
+func (f *fakeServer) run(t *testing.T, fn func(), opts ...RunOption) []Event {
 	t.Helper()
 	var events []Event
 	opts = append(opts, OnEvent(func(e Event) { events = append(events, e) }))
-	c, err := newConfig(opRun, forRun, opts)
+	c, err := newConfig(opRun, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -548,7 +548,7 @@ func TestAnything(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeServer()
 			f.answerTime, f.noWaitStart = takes, old
-			opts := []Option{After(after), Terminate()}
+			opts := []RunOption{After(after), Terminate()}
 			if queue {
 				opts = append(opts, ClearQueue())
 			}

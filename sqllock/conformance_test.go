@@ -33,7 +33,7 @@ func TestTx(t *testing.T) {
 		t.Run(driverName, func(t *testing.T) {
 			t.Parallel()
 			db := openDB(t, driverName, pgtest.Database(t))
-			pglocktest.Tx(t, sqllock.DB(db), sqllock.Begin(db, nil))
+			pglocktest.Tx(t, sqllock.DB(db), sqllock.DB(db))
 		})
 	}
 }
@@ -51,6 +51,32 @@ func TestSessionAsConn(t *testing.T) {
 				t.Cleanup(func() { session.Close() })
 				return session
 			})
+		})
+	}
+}
+
+func TestAcquirer(t *testing.T) {
+	for _, driverName := range drivers {
+		t.Run(driverName, func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.Database(t)
+			for name, db := range map[string]*sqllock.Database{
+				"pool":    sqllock.DB(openDB(t, driverName, dsn)),
+				"no pool": sqllock.ConnString(driverName, dsn),
+			} {
+				t.Run(name, func(t *testing.T) { pglocktest.Acquirer(t, db) })
+			}
+		})
+	}
+}
+
+// Without a pool, each transaction has a connection of its own, which is closed at its end.
+func TestTxWithoutAPool(t *testing.T) {
+	for _, driverName := range drivers {
+		t.Run(driverName, func(t *testing.T) {
+			t.Parallel()
+			db := sqllock.ConnString(driverName, pgtest.Database(t))
+			pglocktest.Tx(t, db, db)
 		})
 	}
 }

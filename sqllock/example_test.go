@@ -86,7 +86,7 @@ func ExampleConnector() {
 }
 
 // A pool also runs queries for package inspect.
-func ExamplePoolSource_Query() {
+func ExampleDatabase_Query() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
 	defer done()
@@ -107,7 +107,7 @@ func ExamplePoolSource_Query() {
 }
 
 // A Locker works with sessions.
-func ExampleSource_Open() {
+func ExampleDatabase_Open() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
 	defer done()
@@ -146,8 +146,8 @@ func ExampleConn() {
 	// 0
 }
 
-// Begin, lock, work and commit in one.
-func ExampleBegin() {
+// DoTx begins a transaction, locks, works, and commits.
+func ExampleDatabase_Begin() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
 	defer done()
@@ -155,7 +155,7 @@ func ExampleBegin() {
 	check(err)
 	defer db.Close()
 
-	err = pglock.DoTx(ctx, sqllock.Begin(db, nil), pglock.Name("invoice numbers"),
+	err = pglock.DoTx(ctx, sqllock.DB(db), pglock.Name("invoice numbers"),
 		func(ctx context.Context, tx *sql.Tx) error {
 			var one int
 			err := tx.QueryRowContext(ctx, "SELECT 1").Scan(&one)
@@ -166,7 +166,49 @@ func ExampleBegin() {
 	// Output: in the transaction: 1
 }
 
-// The same with a library that begins transactions differently, such as sqlx or ent.
+// DoTx with another isolation level.
+func ExampleDatabase_TxOptions() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+
+	db := sqllock.ConnString("pgx", dsn).TxOptions(&sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	err := pglock.DoTables(ctx, db, pglock.Tables("pg_catalog.pg_class"),
+		func(ctx context.Context, tx *sql.Tx) error {
+			var level string
+			err := tx.QueryRowContext(ctx, "SHOW transaction_isolation").Scan(&level)
+			fmt.Println(level)
+			return err
+		}, pglock.In(pglock.AccessShare))
+	check(err)
+	// Output: repeatable read
+}
+
+// A connection of the pool, which is closed if its state is uncertain.
+func ExampleDatabase_Acquire() {
+	ctx := context.Background()
+	dsn, done := exampleDatabase()
+	defer done()
+	db, err := sql.Open("pgx", dsn)
+	check(err)
+	defer db.Close()
+
+	c, err := sqllock.DB(db).Acquire(ctx)
+	check(err)
+	defer c.Release(false)
+	err = pglock.WithLockTimeout(ctx, c.Conn, time.Second, func(ctx context.Context) error {
+		_, err := c.Native.ExecContext(ctx, "CREATE TABLE report ()")
+		return err
+	})
+	fmt.Println(err)
+	if err == nil {
+		c.Release(true)
+	}
+	// Output: <nil>
+}
+
+// DoTx with a library that begins transactions differently, such as GORM, Bun, ent or
+// sqlx.
 func ExampleBeginFunc() {
 	ctx := context.Background()
 	dsn, done := exampleDatabase()
@@ -175,9 +217,13 @@ func ExampleBeginFunc() {
 	check(err)
 	defer db.Close()
 
-	begin := func(ctx context.Context) (*sql.Tx, error) { return db.BeginTx(ctx, nil) }
-	err = pglock.DoTx(ctx, sqllock.BeginFunc(begin), pglock.Name("invoice numbers"),
-		func(ctx context.Context, tx *sql.Tx) error {
+	type libraryTx struct{ *sql.Tx }
+	begin := sqllock.BeginFunc(func(ctx context.Context) (libraryTx, sqllock.ExecQueryer, error) {
+		tx, err := db.BeginTx(ctx, nil)
+		return libraryTx{tx}, tx, err
+	})
+	err = pglock.DoTx(ctx, begin, pglock.Name("invoice numbers"),
+		func(ctx context.Context, tx libraryTx) error {
 			fmt.Println("in the transaction")
 			return nil
 		})

@@ -120,7 +120,7 @@ func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (dri
 		}
 		rows, err := conn.QueryContext(ctx, query, withMode(unpreparedOn(conn), args)...)
 		if err == nil {
-			return poolRows{rows, conn}, nil
+			return connRows{rows, conn.Close}, nil
 		}
 		conn.Close()
 		if !errors.Is(err, sqldriver.ErrBadConn) {
@@ -131,15 +131,15 @@ func queryPool(ctx context.Context, pool *sql.DB, query string, args []any) (dri
 	return nil, lost
 }
 
-// poolRows returns its connection to the pool when the rows are closed.
-type poolRows struct {
-	*sql.Rows
-	conn *sql.Conn
+// connRows release their connection when they are closed.
+type connRows struct {
+	driver.Rows
+	release func() error
 }
 
-func (r poolRows) Close() error {
+func (r connRows) Close() error {
 	err := r.Rows.Close()
-	if back := r.conn.Close(); !errors.Is(back, sql.ErrConnDone) {
+	if back := r.release(); !errors.Is(back, sql.ErrConnDone) {
 		err = errors.Join(err, back)
 	}
 	return err

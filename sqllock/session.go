@@ -129,25 +129,30 @@ func (s *session) Close() error {
 	return errors.New("sqllock: the session's connection was closed while a statement was running")
 }
 
-// end closes the connection. Conn.Close alone would return it to its pool with its locks.
-// So would the driver's Close if the driver's connection comes from a pool of its own, as
-// with stdlib.OpenDBFromPool; pgx's own Close does not.
+// end closes the connection.
 func (s *session) end() error {
 	defer close(s.ended)
 	defer s.done()
+	return closeConn(s.conn)
+}
+
+// closeConn closes a connection. Conn.Close alone would return it to its pool with its
+// locks. So would the driver's Close if the driver's connection comes from a pool of its
+// own, as with stdlib.OpenDBFromPool; pgx's own Close does not.
+func closeConn(conn *sql.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	_ = s.conn.Raw(func(any) error {
-		if s.native != nil {
-			_ = s.native.Close(ctx)
+	_ = conn.Raw(func(raw any) error {
+		if n := nativeOf(unwrap(raw)); n != nil {
+			_ = n.Close(ctx)
 			select {
-			case <-s.native.CleanupDone():
+			case <-n.CleanupDone():
 			case <-ctx.Done():
 			}
 		}
 		return sqldriver.ErrBadConn
 	})
-	if err := s.conn.Close(); !errors.Is(err, sql.ErrConnDone) {
+	if err := conn.Close(); !errors.Is(err, sql.ErrConnDone) {
 		return err
 	}
 	return nil

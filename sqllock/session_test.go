@@ -182,7 +182,7 @@ func TestDBQuery(t *testing.T) {
 }
 
 func TestConnStringIsWrong(t *testing.T) {
-	for _, source := range []*sqllock.Source{
+	for _, source := range []*sqllock.Database{
 		sqllock.ConnString("no such driver", ""),
 		sqllock.ConnString("pgx", "host=/nowhere connect_timeout=1"),
 		sqllock.ConnString("postgres", "postgres://%"),

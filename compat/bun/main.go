@@ -15,6 +15,7 @@ import (
 	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
@@ -65,13 +66,16 @@ func remind(ctx context.Context, db *bun.DB) (invoices int64, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(ctx context.Context, tx bun.Tx) error {
 		invoices, err = tx.NewSelect().Model((*Invoice)(nil)).Where("NOT closed").Count(ctx)
 		return err
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 
 // begin begins Bun's transactions for pglock.DoTx and pglock.DoTables.
-func begin(db *bun.DB) pglock.Beginner[bun.Tx] {
-	return sqllock.BeginFunc(func(ctx context.Context) (bun.Tx, error) { return db.BeginTx(ctx, nil) })
+func begin(db *bun.DB) driver.Beginner[bun.Tx] {
+	return sqllock.BeginFunc(func(ctx context.Context) (bun.Tx, sqllock.ExecQueryer, error) {
+		tx, err := db.BeginTx(ctx, nil)
+		return tx, tx, err
+	})
 }
 
 func main() {

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-func open(t *testing.T, dsn string) (*bun.DB, *sqllock.PoolSource) {
+func open(t *testing.T, dsn string) (*bun.DB, *sqllock.Database) {
 	pool, err := sql.Open("pgx", dsn)
 	if err != nil {
 		t.Fatal(err)

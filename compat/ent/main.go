@@ -16,6 +16,7 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/compat/ent/ent"
 	"github.com/pglock-go/pglock/compat/ent/ent/invoice"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
@@ -75,12 +76,17 @@ func remind(ctx context.Context, client *ent.Client) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(client), pglock.Name("reminders"), func(ctx context.Context, tx *ent.Tx) error {
 		invoices, err = tx.Invoice.Query().Where(invoice.Closed(false)).Count(ctx)
 		return err
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 
 // begin begins ent's transactions for pglock.DoTx and pglock.DoTables.
-func begin(client *ent.Client) pglock.Beginner[*ent.Tx] { return sqllock.BeginFunc(client.Tx) }
+func begin(client *ent.Client) driver.Beginner[*ent.Tx] {
+	return sqllock.BeginFunc(func(ctx context.Context) (*ent.Tx, sqllock.ExecQueryer, error) {
+		tx, err := client.Tx(ctx)
+		return tx, tx, err
+	})
+}
 
 func main() {
 	if err := run(context.Background(), os.Getenv("DATABASE_URL"), os.Stdout); err != nil {

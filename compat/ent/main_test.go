@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-func open(t *testing.T, dsn string) (*ent.Client, *sqllock.PoolSource) {
+func open(t *testing.T, dsn string) (*ent.Client, *sqllock.Database) {
 	pool, err := sql.Open("pgx", dsn)
 	if err != nil {
 		t.Fatal(err)

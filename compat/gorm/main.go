@@ -12,6 +12,7 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
@@ -63,24 +64,16 @@ func closeMonth(ctx context.Context, db *gorm.DB) (total int64, err error) {
 func remind(ctx context.Context, db *gorm.DB) (invoices int64, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(_ context.Context, tx *gorm.DB) error {
 		return tx.Model(&Invoice{}).Where("NOT closed").Count(&invoices).Error
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 
 // begin begins GORM's transactions for pglock.DoTx and pglock.DoTables.
-func begin(db *gorm.DB) pglock.Beginner[*gorm.DB] {
-	return func(ctx context.Context) (pglock.Transaction[*gorm.DB], error) {
+func begin(db *gorm.DB) driver.Beginner[*gorm.DB] {
+	return sqllock.BeginFunc(func(ctx context.Context) (*gorm.DB, sqllock.ExecQueryer, error) {
 		tx := db.WithContext(ctx).Begin()
-		if tx.Error != nil {
-			return pglock.Transaction[*gorm.DB]{}, tx.Error
-		}
-		return pglock.Transaction[*gorm.DB]{
-			Tx:       tx,
-			Conn:     sqllock.Tx(tx.Statement.ConnPool),
-			Commit:   func(context.Context) error { return tx.Commit().Error },
-			Rollback: func(context.Context) error { return tx.Rollback().Error },
-		}, nil
-	}
+		return tx, tx.Statement.ConnPool, tx.Error
+	})
 }
 
 func main() {

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	pgtest.Main(m, goleak.IgnoreAnyFunction("gorm.io/gorm/internal/lru.NewLRU[...].func1"))
 }
 
-func open(t *testing.T, dsn string, config *gorm.Config) (*gorm.DB, *sqllock.PoolSource) {
+func open(t *testing.T, dsn string, config *gorm.Config) (*gorm.DB, *sqllock.Database) {
 	config.Logger = logger.Discard
 	db, err := gorm.Open(postgres.Open(dsn), config)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
@@ -67,13 +68,16 @@ func closeMonth(ctx context.Context, db *sqlx.DB) (total int64, err error) {
 func remind(ctx context.Context, db *sqlx.DB) (invoices int, err error) {
 	err = pglock.DoTx(ctx, begin(db), pglock.Name("reminders"), func(ctx context.Context, tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &invoices, `SELECT count(*) FROM invoices WHERE NOT closed`)
-	}, pglock.NoWait(), pglock.SkipIfHeld())
+	}, pglock.SkipIfHeld())
 	return invoices, err
 }
 
 // begin begins sqlx's transactions for pglock.DoTx and pglock.DoTables.
-func begin(db *sqlx.DB) pglock.Beginner[*sqlx.Tx] {
-	return sqllock.BeginFunc(func(ctx context.Context) (*sqlx.Tx, error) { return db.BeginTxx(ctx, nil) })
+func begin(db *sqlx.DB) driver.Beginner[*sqlx.Tx] {
+	return sqllock.BeginFunc(func(ctx context.Context) (*sqlx.Tx, sqllock.ExecQueryer, error) {
+		tx, err := db.BeginTxx(ctx, nil)
+		return tx, tx, err
+	})
 }
 
 func main() {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-func open(t *testing.T, dsn string) (*sqlx.DB, *sqllock.PoolSource) {
+func open(t *testing.T, dsn string) (*sqlx.DB, *sqllock.Database) {
 	db, err := sqlx.Open("pgx", dsn)
 	if err != nil {
 		t.Fatal(err)

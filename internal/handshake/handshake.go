@@ -17,12 +17,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
-// A Conn is what a handshake needs of a connection. The root package's Session documents
-// what each method promises.
+// A Conn is what a handshake needs of a connection: a part of [driver.Session], which
+// documents the methods.
 type Conn interface {
 	QueryTextSimple(ctx context.Context, sql string) (string, error)
 	PID() uint32
@@ -197,9 +198,7 @@ func InTransaction(ctx context.Context, conn interface {
 	Exec(ctx context.Context, sql string, args ...any) error
 },
 ) (bool, error) {
-	if c, ok := conn.(interface {
-		InTransaction() (open, known bool)
-	}); ok {
+	if c, ok := conn.(driver.TransactionReporter); ok {
 		if open, known := c.InTransaction(); known {
 			return open, nil
 		}

@@ -177,10 +177,10 @@ func (w *World) Migrate() func(context.Context) error {
 }
 
 // Source returns a source of sessions.
-func (w *World) Source() *pgxlock.PoolSource { return pgxlock.Pool(w.Pool()) }
+func (w *World) Source() *pgxlock.Database { return pgxlock.Pool(w.Pool()) }
 
 // SQLSource returns a source of sessions of database/sql.
-func (w *World) SQLSource() *sqllock.PoolSource { return sqllock.DB(w.DB()) }
+func (w *World) SQLSource() *sqllock.Database { return sqllock.DB(w.DB()) }
 
 // Q returns a Querier for package inspect.
 func (w *World) Q() driver.Querier { return pgxlock.Pool(w.Pool()) }

@@ -60,7 +60,7 @@ const prioritizeExamples = `  pglock prioritize -- psql -f migration.sql
 type prioritizeRequest struct {
 	who         prioritize.Who
 	tag         string
-	policy      []prioritize.Option
+	policy      []prioritize.RunForOption
 	dryRun      bool
 	after       time.Duration
 	lockTimeout time.Duration // 0 to leave it unchanged
@@ -100,16 +100,16 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			}
 			r.command = args
 			var chosen []string
-			policy := func(flag string, isSet bool, option prioritize.Option) {
+			policy := func(flag string, isSet bool, options ...prioritize.RunForOption) {
 				if isSet {
 					chosen = append(chosen, flag)
-					r.policy = append(r.policy, option)
+					r.policy = append(r.policy, options...)
 				}
 			}
 			policy("--cancel", cancel, prioritize.Cancel())
 			policy("--terminate", terminate, prioritize.Terminate())
 			policy("--escalate", escalate.set, prioritize.CancelThenTerminate(escalate.value))
-			policy("--dry-run", r.dryRun, prioritize.Report())
+			policy("--dry-run", r.dryRun) // without a policy, it only reports
 			if len(chosen) > 1 {
 				return usagef(cmd, "%s cannot be combined", strings.Join(chosen, " and "))
 			}
@@ -241,7 +241,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	}
 }
 
-func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.Option {
+func (r prioritizeRequest) options(onEvent func(prioritize.Event)) []prioritize.RunForOption {
 	options := append(slices.Clone(r.policy), prioritize.After(r.after), prioritize.Only(r.filters...),
 		prioritize.Allow(r.allow.value...), prioritize.OnEvent(onEvent))
 	if r.max > 0 {

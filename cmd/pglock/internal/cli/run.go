@@ -247,7 +247,7 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 
 // lock acquires the lock as r requires. At a terminal it reports the holders it waits for.
 func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*pglock.Lock, error) {
-	var opts []pglock.Option
+	var opts []pglock.LockOption
 	if r.shared {
 		opts = append(opts, pglock.Shared())
 	}

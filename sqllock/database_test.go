@@ -2,12 +2,14 @@ package sqllock_test
 
 import (
 	"database/sql"
+	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/lib/pq"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pglocktest"
 	"github.com/pglock-go/pglock/sqllock"
@@ -67,4 +69,21 @@ func TestConnector(t *testing.T) {
 		t.Fatal(err)
 	}
 	pglocktest.Source(t, sqllock.Connector(connector))
+}
+
+// Without a pool, each query has a connection of its own until its rows are closed.
+func TestQueryWithoutAPool(t *testing.T) {
+	dsn := pgtest.Database(t)
+	key := pglock.Name("query")
+	outside := pglocktest.Key(t, sqllock.ConnString("pgx", dsn), key)
+	for _, text := range []string{`SELECT pg_advisory_lock(%d)`, `SELECT 1 / 0 FROM (SELECT pg_advisory_lock(%d)) AS l`} {
+		rows, err := sqllock.ConnString("pgx", dsn).Query(t.Context(), fmt.Sprintf(text, key.ID()))
+		if err == nil {
+			for rows.Next() {
+				outside.AwaitHeld()
+			}
+			rows.Close()
+		}
+		outside.AwaitFree()
+	}
 }

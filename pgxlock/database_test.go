@@ -1,11 +1,13 @@
 package pgxlock_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pglocktest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -39,5 +41,22 @@ func TestPool(t *testing.T) {
 	pglocktest.Source(t, pgxlock.Pool(pool))
 	if n := pool.Stat().AcquireCount(); n != 0 {
 		t.Errorf("the sessions took %d connections from the pool", n)
+	}
+}
+
+// Without a pool, each query has a connection of its own until its rows are closed.
+func TestQueryWithoutAPool(t *testing.T) {
+	dsn := pgtest.Database(t)
+	key := pglock.Name("query")
+	outside := pglocktest.Key(t, pgxlock.ConnString(dsn), key)
+	for _, text := range []string{`SELECT pg_advisory_lock(%d)`, `SELECT 1 / 0 FROM (SELECT pg_advisory_lock(%d)) AS l`} {
+		rows, err := pgxlock.ConnString(dsn).Query(t.Context(), fmt.Sprintf(text, key.ID()))
+		if err == nil {
+			for rows.Next() {
+				outside.AwaitHeld()
+			}
+			rows.Close()
+		}
+		outside.AwaitFree()
 	}
 }
