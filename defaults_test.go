@@ -167,7 +167,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-			}, prioritize.After(time.Millisecond), prioritize.Allow(prioritize.Superusers), prioritize.OnEvent(watch)))
+			}, prioritize.After(time.Millisecond), prioritize.Allow(inspect.Superusers), prioritize.OnEvent(watch)))
 
 			// A test's own lock, and its waiter.
 			lock := pglocktest.Key(t, source, key)

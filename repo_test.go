@@ -54,9 +54,10 @@ func TestImports(t *testing.T) {
 		"internal/handshake": {root + "/internal/sqlstate"},
 		"internal/engine":    {root + "/internal/sqlstate", root + "/internal/handshake"},
 		"internal/sqlstate":  {},
+		"internal/signal":    {root, root + "/inspect", root + "/internal/sqlstate"},
 		"inspect":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
 		"config":             {root + "/inspect", root + "/internal/termtext", "go.yaml.in/yaml/v3"},
-		"prioritize":         {root, root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/sqlstate", root + "/internal/termtext"},
+		"prioritize":         {root, root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/signal", root + "/internal/sqlstate", root + "/internal/termtext"},
 		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
 		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":         {root, root + "/driver", root + "/internal/handshake"},
@@ -188,7 +189,7 @@ func TestSQLIsQualified(t *testing.T) {
 		"internal/engine/sql/queued.sql", "prioritize/look.sql",
 	}
 	found := 0
-	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
+	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "internal/signal/*.sql", "prioritize/*.sql"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, files, err)

@@ -134,7 +134,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			l.wantUnchanged(step("Blocked"))
 			outcomes, err := inspect.Cancel(t.Context(), q, inspect.SessionsOf([]inspect.Lock{*pairs[0].Lock}))
 			must(t, err)
-			if outcomes[0].Status != inspect.Signalled {
+			if !outcomes[0].Signaled {
 				t.Errorf("%s: %+v", step("Cancel"), outcomes)
 			}
 			if err := <-waited; err == nil || !strings.Contains(err.Error(), "57014") {
@@ -143,7 +143,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			l.wantUnchanged(step("Cancel"))
 			outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(pairs), inspect.DryRun())
 			must(t, err)
-			if outcomes[0].Status == inspect.Signalled {
+			if outcomes[0].Signaled {
 				t.Errorf("%s: it no longer blocks any session: %+v", step("Terminate"), outcomes)
 			}
 			victims, err := inspect.Locks(t.Context(), q, inspect.PIDs(int32(blocker.conn.PgConn().PID())))

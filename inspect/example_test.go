@@ -112,11 +112,11 @@ func ExampleCancel() {
 	outcomes, err := inspect.Cancel(ctx, q, inspect.SessionsOf(locks))
 	check(err)
 	for _, o := range outcomes {
-		fmt.Println(o.Victim.Application, o.Status)
+		fmt.Printf("%s: signaled %t, reason %q\n", o.Victim.Application, o.Signaled, o.Reason)
 	}
 	// Unordered output:
-	// migrate signalled
-	// checkout idle
+	// migrate: signaled true, reason ""
+	// checkout: signaled false, reason "idle"
 }
 
 // End the sessions that block a table and are idle, if they still block it at that
@@ -140,15 +140,15 @@ func ExampleTerminate() {
 	outcomes, err := inspect.Terminate(ctx, q, victims, inspect.WaitGone(10*time.Second))
 	check(err)
 	for _, o := range outcomes {
-		fmt.Println(o.Victim.Application, o.Status, "gone:", o.Ended)
+		fmt.Println(o.Victim.Application, "signaled:", o.Signaled, "gone:", o.Ended)
 	}
 	// Output:
 	// would end checkout
-	// checkout signalled gone: true
+	// checkout signaled: true gone: true
 }
 
 // Some sessions are left alone unless they are allowed: those with given PIDs, and
-// whole kinds.
+// whole classes.
 func ExampleSpare() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -161,36 +161,8 @@ func ExampleSpare() {
 		inspect.Spare(locks[0].PID), // a session of ours
 		inspect.Allow(inspect.Autovacuum))
 	check(err)
-	fmt.Println(outcomes[0].Status)
-	// Output: refused
-}
-
-// A signal that is sent only while one session blocks the other.
-func ExampleBlockingSignal_Send() {
-	ctx := context.Background()
-	pool, done := exampleShop()
-	defer done()
-	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.On("orders"))
-	check(err)
-	session, err := pgxlock.Pool(pool).Open(ctx)
-	check(err)
-	defer session.Close()
-
-	signal := inspect.BlockingSignal{
-		Waiter:       pairs[0].PID,
-		Blocker:      pairs[0].Blocking.PID,
-		BlockerStart: pairs[0].Blocking.BackendStart,
-		Superusers:   true, // as everybody is here
-		Action:       inspect.OnlyAsk,
-	}
-	outcome, err := signal.Send(ctx, session)
-	fmt.Println(outcome, err)
-	signal.Action = inspect.CancelQuery
-	outcome, err = signal.Send(ctx, session)
-	fmt.Println(outcome, err)
-	// Output:
-	// due <nil>
-	// idle <nil>
+	fmt.Println(outcomes[0].Signaled, outcomes[0].Reason)
+	// Output: false excluded
 }
 
 // A connection for inspecting locks must not get stuck itself.

@@ -208,8 +208,8 @@ func TestOtherEncodings(t *testing.T) {
 			t.Fatal(dsn, outcomes, err)
 		}
 		for _, o := range outcomes {
-			if o.Status != inspect.Signalled {
-				t.Errorf("%s: %s", dsn, fmt.Sprint(o.Status, " ", o.Reason))
+			if !o.Signaled {
+				t.Errorf("%s: %s", dsn, fmt.Sprint(o.Reason, " ", o.Detail))
 			}
 		}
 	}

@@ -35,7 +35,7 @@ func TestStandby(t *testing.T) {
 		t.Errorf("%d locks of pg_class", n)
 	}
 	outcomes, err := inspect.Terminate(t.Context(), s.q, inspect.BlockersOf(snapshot.Pairs), inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended {
+	if o := one(t, outcomes, err); !o.Signaled || !o.Ended {
 		t.Errorf("%+v", o)
 	}
 	b.join()

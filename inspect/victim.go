@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -87,4 +88,14 @@ func BlockersOf(pairs []Pair) []Victim {
 		}
 	}
 	return victims
+}
+
+// proof returns the virtual transaction ID that identifies the victim's session, or ""
+// if it has none or one such as 3/0, of a session that holds its lock without a
+// transaction.
+func (v Victim) proof() string {
+	if strings.HasSuffix(v.transaction, "/0") {
+		return ""
+	}
+	return v.transaction
 }

@@ -13,6 +13,7 @@ import (
 	_ "github.com/lib/pq"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 	"github.com/pglock-go/pglock/sqllock"
@@ -295,7 +296,7 @@ func TestDatabaseSQL(t *testing.T) {
 			s.must(prioritize.Run(t.Context(), source, sqllock.Tx(tx), func(ctx context.Context) error {
 				_, err := tx.ExecContext(ctx, "ALTER TABLE t ADD COLUMN x int")
 				return err
-			}, prioritize.After(soon), prioritize.Terminate(), prioritize.Allow(prioritize.Superusers), log.option()))
+			}, prioritize.After(soon), prioritize.Terminate(), prioritize.Allow(inspect.Superusers), log.option()))
 			idle.wantAlive(false)
 
 			// Inside a transaction, even if the driver cannot report that there is

@@ -39,7 +39,7 @@ func TestInShadow(t *testing.T) {
 			log := s.log()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			superusers := prioritize.Allow(prioritize.Superusers)
+			superusers := prioritize.Allow(inspect.Superusers)
 			s.must(prioritize.Run(ctx, db, pgxlock.Conn(me.conn), alter("a"), prioritize.After(soon), log.option(),
 				superusers, prioritize.Terminate(), prioritize.Only(inspect.Where("blocking_application", "=", "in the way"))))
 			in.wantAlive(false)

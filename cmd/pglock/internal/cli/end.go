@@ -152,7 +152,7 @@ func (e *end) run(ctx context.Context) error {
 		return e.report(append(outcomes, spared...), waitersBehind)
 	case e.confirmed:
 		outcomes = spared
-	case slices.ContainsFunc(outcomes, wasSignalled):
+	case slices.ContainsFunc(outcomes, func(o inspect.Outcome) bool { return o.Signaled }):
 		outcomes = append(outcomes, spared...)
 		if err := e.confirm(outcomes, waitersBehind); err != nil {
 			return err
@@ -189,7 +189,7 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 			if ahead == nil {
 				return false
 			}
-			spared = append(spared, inspect.Outcome{Victim: v, Status: statusSpared, Reason: fmt.Sprintf(
+			spared = append(spared, inspect.Outcome{Victim: v, Reason: inspect.Queued, Detail: fmt.Sprintf(
 				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", sessionName(ahead))})
 			return true
 		}), spared, nil
@@ -234,10 +234,10 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 			return v.PID == o.Victim.PID && v.BackendStart.Equal(o.Victim.BackendStart)
 		})
 		switch {
-		case !wasSignalled(o):
+		case !o.Signaled:
 			others = append(others, o)
 		case i < 0:
-			o.Status, o.Reason = statusSpared, "it is gone or no longer matches"
+			o.Signaled, o.Reason, o.Detail = false, inspect.Excluded, "it is gone or no longer matches"
 			others = append(others, o)
 		case o.Victim.BackendStart.IsZero():
 			// Its start time is hidden. What was seen of it before proves whether it
@@ -250,10 +250,6 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 	return victims, others, nil
 }
 
-// statusSpared is the status of a session that need not be ended, or that no longer
-// matched when the answer came.
-const statusSpared inspect.Status = "spared"
-
 func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
 	opts = append(opts, inspect.Allow(e.allow...))
 	if e.terminate {
@@ -262,7 +258,20 @@ func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect
 	return inspect.Cancel(ctx, e.session, victims, opts...)
 }
 
-func wasSignalled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
+// status returns the outcome in the words of docs/command.md.
+func status(o inspect.Outcome) string {
+	switch o.Reason {
+	case "":
+		return "signaled"
+	case inspect.Queued, inspect.Excluded: // it need not be ended, or no longer matched when the answer came
+		return "spared"
+	case inspect.Protected, inspect.Wraparound, inspect.NoProcess:
+		return "refused"
+	case inspect.Hidden:
+		return string(inspect.NotPermitted)
+	}
+	return string(o.Reason)
+}
 
 // waitersBehind returns how many sessions wait behind each session, by sessionName.
 func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
@@ -298,7 +307,7 @@ func (e *end) confirm(outcomes []inspect.Outcome, waitersBehind map[string]int) 
 	}
 	count := 0
 	for _, o := range outcomes {
-		if wasSignalled(o) {
+		if o.Signaled {
 			count++
 		} else {
 			fmt.Fprintln(out, e.explain(o, true))
@@ -369,7 +378,7 @@ func (e *end) report(outcomes []inspect.Outcome, waitersBehind map[string]int) e
 	}
 	for _, o := range outcomes {
 		failed = failed || !e.succeeded(o)
-		if !e.succeeded(o) || o.Status == statusSpared {
+		if !e.succeeded(o) || status(o) == "spared" {
 			fmt.Fprintln(e.Err, "pglock: "+e.explain(o, e.dryRun))
 		}
 	}
@@ -393,10 +402,10 @@ func (e *end) missing(outcomes []inspect.Outcome) []int32 {
 
 // succeeded reports whether a session no longer blocks.
 func (e *end) succeeded(o inspect.Outcome) bool {
-	switch o.Status {
-	case inspect.Signalled:
+	switch o.Reason {
+	case "":
 		return !e.wait.set || o.Ended || e.dryRun
-	case inspect.Gone, inspect.NotBlocking, statusSpared:
+	case inspect.Gone, inspect.NotBlocking, inspect.Queued, inspect.Excluded:
 		return true
 	}
 	return false
@@ -415,17 +424,17 @@ func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 	if dryRun {
 		not = "would not be"
 	}
-	text := fmt.Sprintf("%s %s %s: %s", sessionName(o.Victim.Session), not, e.pastTense(), printable(o.Reason))
-	if wasSignalled(o) { // but did not end in time
-		text = fmt.Sprintf("%s: %s", sessionName(o.Victim.Session), printable(o.Reason))
+	text := fmt.Sprintf("%s %s %s: %s", sessionName(o.Victim.Session), not, e.pastTense(), printable(o.Detail))
+	if o.Signaled { // but did not end in time
+		text = fmt.Sprintf("%s: %s", sessionName(o.Victim.Session), printable(o.Detail))
 	}
 	switch {
 	case o.Grant != "":
 		text += "; a superuser can allow it: " + printable(o.Grant)
-	case o.Status == inspect.Idle:
+	case o.Reason == inspect.Idle:
 		text += fmt.Sprintf("; use pglock terminate %d", o.Victim.PID)
-	case o.Protected != "":
-		text += "; use --allow " + string(o.Protected)
+	case o.Class != "":
+		text += "; use --allow " + string(o.Class)
 	}
 	return text
 }
@@ -433,14 +442,14 @@ func (e *end) explain(o inspect.Outcome, dryRun bool) string {
 // outcomeText returns an outcome in a word or two.
 func (e *end) outcomeText(o inspect.Outcome, dryRun bool) string {
 	switch {
-	case wasSignalled(o) && dryRun:
+	case o.Signaled && dryRun:
 		return "would be " + e.pastTense()
-	case wasSignalled(o) && e.wait.set && !o.Ended:
+	case o.Signaled && e.wait.set && !o.Ended:
 		return "not gone yet"
-	case wasSignalled(o):
+	case o.Signaled:
 		return e.pastTense()
 	}
-	return string(o.Status)
+	return status(o)
 }
 
 // table returns a table with a row for each outcome.
@@ -467,7 +476,7 @@ func (e *end) table(outcomes []inspect.Outcome, waitersBehind map[string]int, f 
 			case "outcome":
 				return e.outcomeText(o, dryRun)
 			case "reason":
-				return o.Reason
+				return o.Detail
 			case "application":
 				switch {
 				case f.isMachine():
@@ -493,11 +502,11 @@ func (e *end) writeJSON(out io.Writer, outcomes []inspect.Outcome, waitersBehind
 		}
 		object.add("prepared", preparedObject(o.Victim.Prepared))
 		object.add("blocks", waitersBehind[sessionName(o.Victim.Session)])
-		object.add("status", string(o.Status))
+		object.add("status", status(o))
 		object.add("ended", o.Ended)
-		object.add("reason", orNull(o.Reason))
+		object.add("reason", orNull(o.Detail))
 		object.add("grant", orNull(o.Grant))
-		object.add("allow", orNull(string(o.Protected)))
+		object.add("allow", orNull(string(o.Class)))
 		objects = append(objects, object)
 	}
 	return writeJSONList(out, objects)
@@ -511,7 +520,7 @@ func orNull(s string) any {
 }
 
 // allowFlag is --allow.
-type allowFlag []inspect.Protected
+type allowFlag []inspect.Class
 
 func allowChoices() []string {
 	return []string{string(inspect.Autovacuum), string(inspect.WALSenders), string(inspect.Background), string(inspect.Ourselves)}
@@ -533,7 +542,7 @@ func (f *allowFlag) Set(s string) error {
 		if !slices.Contains(allowChoices(), kind) {
 			return fmt.Errorf("the kinds are %s", strings.Join(allowChoices(), ", "))
 		}
-		*f = append(*f, inspect.Protected(kind))
+		*f = append(*f, inspect.Class(kind))
 	}
 	return nil
 }

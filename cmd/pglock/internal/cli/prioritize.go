@@ -348,10 +348,10 @@ func (s checkedSource) Open(ctx context.Context) (driver.Session, error) {
 }
 
 // kindFlag is --allow.
-type kindFlag []prioritize.Kind
+type kindFlag []inspect.Class
 
 func kindChoices() []string {
-	return []string{string(prioritize.Superusers), string(prioritize.Autovacuum), string(prioritize.Background)}
+	return []string{string(inspect.Superusers), string(inspect.Autovacuum), string(inspect.Background)}
 }
 
 func (f *kindFlag) Type() string { return "KIND" }
@@ -370,7 +370,7 @@ func (f *kindFlag) Set(s string) error {
 		if !slices.Contains(kindChoices(), kind) {
 			return fmt.Errorf("the kinds are %s", strings.Join(kindChoices(), ", "))
 		}
-		*f = append(*f, prioritize.Kind(kind))
+		*f = append(*f, inspect.Class(kind))
 	}
 	return nil
 }
