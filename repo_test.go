@@ -56,7 +56,6 @@ func TestImports(t *testing.T) {
 		"internal/sqlstate":  {},
 		"internal/signal":    {root, root + "/inspect", root + "/internal/sqlstate"},
 		"inspect":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/termtext"},
-		"config":             {root + "/inspect", root + "/internal/termtext", "go.yaml.in/yaml/v3"},
 		"prioritize":         {root, root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/signal", root + "/internal/sqlstate", root + "/internal/termtext"},
 		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
 		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 	"github.com/pglock-go/pglock/inspect"
 )
 
