@@ -27,6 +27,14 @@ func retry(opts ...prioritize.Option) []prioritize.Option {
 	}, opts...)
 }
 
+// surelySeen is a lock_timeout within which the watcher polls, even if the machine is
+// slow. It is for functions that call untilWatched first.
+func surelySeen() prioritize.Option { return prioritize.LockTimeout(4 * time.Second) }
+
+// untilWatched waits until the watcher has a session and polls. It opens one only
+// while a try runs.
+func (l *log) untilWatched() { l.untilKind(prioritize.Watching) }
+
 func TestRetryUntilTheWayIsFree(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -39,10 +47,11 @@ func TestRetryUntilTheWayIsFree(t *testing.T) {
 	}
 	s.must(prioritize.Retry(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, me.conn, func(tx pgx.Tx) error {
+			log.untilWatched()
 			_, err := tx.Exec(ctx, alter)
 			return err
 		})
-	}, retry(log.option())...))
+	}, retry(surelySeen(), log.option())...))
 	tries := log.of(prioritize.Tried)
 	if len(tries) < 3 {
 		t.Fatalf("%d tries, want 3", len(tries))
@@ -218,9 +227,10 @@ func TestRetryEndsWithContext(t *testing.T) {
 		}
 	}
 	err := prioritize.Retry(ctx, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+		log.untilWatched()
 		_, err := me.conn.Exec(ctx, alter)
 		return err
-	}, retry(log.option(), prioritize.Backoff(time.Hour, time.Hour))...)
+	}, retry(surelySeen(), log.option(), prioritize.Backoff(time.Hour, time.Hour))...)
 	s.wantCode(err, "55P03")
 	if !errors.Is(err, why) || !slices.Equal(blocking(err), []int32{idle.pid}) {
 		t.Errorf("got %v", err)

@@ -60,7 +60,10 @@ func TestInShadow(t *testing.T) {
 					idle.do("COMMIT")
 				}
 			}
-			s.must(prioritize.Retry(ctx, db, pgxlock.Conn(me.conn), alter("c"), retry(log.option())...))
+			s.must(prioritize.Retry(ctx, db, pgxlock.Conn(me.conn), func(ctx context.Context) error {
+				log.untilWatched()
+				return alter("c")(ctx)
+			}, retry(surelySeen(), log.option())...))
 		})
 	}
 }
