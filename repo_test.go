@@ -1,6 +1,7 @@
 package pglock_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -185,7 +186,7 @@ func TestSQLIsQualified(t *testing.T) {
 		"internal/engine/sql/batch.sql", "internal/engine/sql/cancel.sql", "internal/engine/sql/held.sql",
 		"internal/engine/sql/keepalive.sql", "internal/engine/sql/one.sql", "internal/engine/sql/ping.sql",
 		"internal/engine/sql/wait.sql", "internal/engine/sql/awaited.sql", "internal/engine/sql/holders.sql",
-		"internal/engine/sql/queued.sql", "prioritize/look.sql",
+		"internal/engine/sql/queued.sql", "prioritize/poll.sql",
 	}
 	found := 0
 	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "internal/signal/*.sql", "prioritize/*.sql"} {
@@ -209,6 +210,25 @@ func TestSQLIsQualified(t *testing.T) {
 	}
 	if found < 10 {
 		t.Errorf("only %d files found", found)
+	}
+	for _, name := range []string{"inspect/attribute.go", "inspect/lock.go"} { // expressions of SQL, in backquotes
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		ast.Inspect(file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && strings.HasPrefix(literal.Value, "`") {
+				found++
+				for _, fault := range unqualified(strings.Trim(literal.Value, "`")) {
+					t.Errorf("%s: %s", name, fault)
+				}
+			}
+			return true
+		})
+		if found == 0 {
+			t.Errorf("%s has no SQL", name)
+		}
 	}
 	for _, sql := range []string{
 		"SELECT a = b", "SELECT a FROM t WHERE b IN (1)", "SELECT now()", "SELECT CAST(1 AS text)", "SELECT a::text",

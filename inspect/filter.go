@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Filter selects locks. Several filters together select the locks that match all of
@@ -184,8 +185,8 @@ func (f *Filter) resolve(field, value string) error {
 	if f.operator == "<>" {
 		f.operator = "!="
 	}
-	if allowed := operatorsOf(attribute.Type); !slices.Contains(allowed, f.operator) {
-		return fmt.Errorf("%s is %s, which is compared with %s", field, article(attribute.Type), strings.Join(allowed, " "))
+	if allowed := operatorsOf(attribute); !slices.Contains(allowed, f.operator) {
+		return fmt.Errorf("%s is %s, which is compared with %s", field, article(attribute), strings.Join(allowed, " "))
 	}
 	return nil
 }
@@ -215,12 +216,12 @@ func findAttribute(field string) (a Attribute, blocking, ok bool) {
 	}
 	for _, prefix := range []string{"", blockingPrefix} {
 		if key, ok := strings.CutPrefix(field, prefix+contextPrefix); ok && key != "" {
-			get := func(l *Lock) any { return textOrNil(l.Context[key]) }
-			return Attribute{Name: contextPrefix + key, Type: Text, of: ofSession, get: get}, prefix != "", true
+			a := attribute(ofSession, contextPrefix+key, "", "", func(l *Lock) string { return l.Context[key] })
+			return a, prefix != "", true
 		}
 	}
 	if field == blockField {
-		return Attribute{Name: blockField, Type: Text, of: ofPair}, false, true
+		return blockAttribute(), false, true
 	}
 	return Attribute{}, false, false
 }
@@ -234,22 +235,32 @@ func fieldNames() []string {
 	return names
 }
 
-// operatorsOf returns the operators for a type.
-func operatorsOf(t Type) []string {
-	switch t {
-	case Text:
+// operatorsOf returns the operators for the attribute's type.
+func operatorsOf(a Attribute) []string {
+	switch {
+	case is[string](a):
 		return []string{"=", "!=", "~", "!~"}
-	case Map:
+	case is[map[string]string](a):
 		return []string{"~", "!~"}
-	case Bool:
+	case is[bool](a):
 		return []string{"=", "!="}
 	}
 	return []string{"=", "!=", "<", "<=", ">", ">="}
 }
 
-func article(t Type) string {
-	if t == Text {
+// article returns the attribute's type with its article, for errors.
+func article(a Attribute) string {
+	switch {
+	case is[string](a):
 		return "text"
+	case is[int64](a):
+		return "a number"
+	case is[bool](a):
+		return "a bool"
+	case is[time.Time](a):
+		return "a time"
+	case is[time.Duration](a):
+		return "a duration"
 	}
-	return "a " + string(t)
+	return "a map"
 }

@@ -66,7 +66,7 @@ func TestTemplates(t *testing.T) {
 		"matching.sql": {
 			matchingSQL,
 			[]func(string) (string, error){c.statement, none.statement},
-			[]string{lockConditionsMarker, blockingConditionsMarker, beginLocksMarker, endLocksMarker, beginBlockersMarker, endBlockersMarker},
+			[]string{sessionColumnsMarker, lockColumnsMarker, lockConditionsMarker, blockingConditionsMarker, beginLocksMarker, endLocksMarker, beginBlockersMarker, endBlockersMarker},
 		},
 		"snapshot.sql": {snapshotSQL, []func(string) (string, error){withoutEdges}, []string{"true -- edges"}},
 	} {

@@ -24,19 +24,19 @@ func parseValue(a Attribute, field, operator, text string) (value, error) {
 	if err := checkText(text); err != nil {
 		return value{}, err
 	}
-	switch a.Type {
-	case Number:
+	switch {
+	case is[int64](a):
 		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
 			return value{}, fmt.Errorf("%q is not a whole number", short(text))
 		}
 		return value{text: text}, nil
-	case Bool:
+	case is[bool](a):
 		b, err := parseBool(text)
 		return value{text: strconv.FormatBool(b)}, err
-	case Duration:
+	case is[time.Duration](a):
 		d, err := parseDuration(text)
 		return value{text: strconv.FormatInt(d.Microseconds(), 10)}, err
-	case Time:
+	case is[time.Time](a):
 		if ago, ok := strings.CutPrefix(text, "-"); ok {
 			d, err := parseDuration(ago)
 			return value{text: strconv.FormatInt(d.Microseconds(), 10), ago: true}, err
@@ -171,7 +171,7 @@ const siReadMode = "SIReadLock"
 // kinds returns the kinds of relations.
 func kinds() []string {
 	var names []string
-	for _, letter := range "riStvmcfpI" {
+	for _, letter := range relationKinds {
 		names = append(names, relationKind(string(letter)))
 	}
 	return names

@@ -5,8 +5,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -181,9 +183,9 @@ func completeFilter(cmd *cobra.Command, _ []string, word string) ([]string, cobr
 // sample returns a valid value of an attribute.
 func sample(a inspect.Attribute) string {
 	switch a.Type {
-	case inspect.Number, inspect.Duration:
+	case reflect.TypeFor[int64](), reflect.TypeFor[time.Duration]():
 		return "1"
-	case inspect.Time:
+	case reflect.TypeFor[time.Time]():
 		return "-1s"
 	}
 	if values := valuesOf(a.Name); values != nil {
