@@ -178,9 +178,9 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 		}
 
 		for name, open := range programs(t, dsn) {
-			guarded, err := inspect.Guard(ctx, open())
+			guarded, shared, err := inspect.Guard(ctx, open())
 			said(name+": Guard", err)
-			if guarded.Shared() {
+			if shared {
 				t.Errorf("%s: %s: Guard believes that there is a pooler", by, name)
 			}
 			pairs, err := inspect.Blocked(ctx, guarded, inspect.PIDs(waiting))

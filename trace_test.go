@@ -97,10 +97,10 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			conn, done := open()
 			defer done()
 			queriers[name] = conn
-			guarded, err := inspect.Guard(t.Context(), conn)
+			guarded, shared, err := inspect.Guard(t.Context(), conn)
 			must(t, err)
 			l.wantUnchanged(string(mode) + ", Guard, " + name)
-			if !guarded.Shared() {
+			if !shared {
 				t.Errorf("%s, %s: Guard does not detect that the session is shared", mode, name)
 			}
 			queriers[name+", guarded"] = guarded
@@ -123,7 +123,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			if must(t, err); len(locks) != 2 {
 				t.Errorf("%s: %d locks, want 2", step("Locks"), len(locks))
 			}
-			_, err = inspect.Take(t.Context(), q)
+			_, err = inspect.ReadSnapshot(t.Context(), q)
 			must(t, err)
 			l.wantUnchanged(step("Locks and Take"))
 			pairs, err := inspect.Blocked(t.Context(), q, inspect.Where("blocking_state", "=", "idle in transaction"), inspect.PIDs(int32(waiter.conn.PgConn().PID())))

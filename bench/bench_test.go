@@ -140,7 +140,7 @@ func BenchmarkTake10000(b *testing.B) {
 	q := pgxlock.Conn(conn)
 	b.ReportAllocs()
 	for b.Loop() {
-		if s, err := inspect.Take(b.Context(), q); err != nil || len(s.Locks) < 10_000 {
+		if s, err := inspect.ReadSnapshot(b.Context(), q); err != nil || len(s.Locks) < 10_000 {
 			b.Fatal(len(s.Locks), err)
 		}
 	}

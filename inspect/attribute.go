@@ -214,7 +214,10 @@ func (a Attribute) PairValue(p *Pair) any {
 	case a.blocking:
 		return a.get(&Lock{Session: p.Blocking})
 	case a.of == ofPair:
-		return string(p.Block)
+		if p.Hard {
+			return hard
+		}
+		return soft
 	}
 	return a.get(p.Lock)
 }

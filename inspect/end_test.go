@@ -250,7 +250,7 @@ func TestUnprivileged(t *testing.T) {
 	eye := as(role, "eye")
 	q := pgxlock.Conn(eye.conn)
 
-	snapshot, err := inspect.Take(t.Context(), q)
+	snapshot, err := inspect.ReadSnapshot(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestUnprivileged(t *testing.T) {
 		snapshot.Server.Grants()[0] != `GRANT pg_read_all_stats TO "`+role+`"` {
 		t.Errorf("the server is %+v, the grants %q", snapshot.Server, snapshot.Server.Grants())
 	}
-	if len(snapshot.Pairs) != 1 || snapshot.Pairs[0].Blocking.PID != app.pid || !snapshot.Pairs[0].Blocking.Hidden || snapshot.Pairs[0].Block != inspect.Hard {
+	if len(snapshot.Pairs) != 1 || snapshot.Pairs[0].Blocking.PID != app.pid || !snapshot.Pairs[0].Blocking.Hidden || !snapshot.Pairs[0].Hard {
 		t.Errorf("the pairs are\n%s", describe(snapshot.Pairs))
 	}
 	for _, l := range snapshot.Locks {

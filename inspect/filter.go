@@ -34,6 +34,12 @@ const contextPrefix = "context."
 // blockField is the field of a pair for how it is blocked.
 const blockField = "block"
 
+// The values of blockField.
+const (
+	hard = "hard"
+	soft = "soft"
+)
+
 // Where returns a filter that compares a field with a value. The fields are the names
 // of [Attributes]. For [Blocked] they are also those of the blocking session, with
 // blocking_ before the name, and block, which is hard or soft.

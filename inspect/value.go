@@ -119,8 +119,8 @@ func parseWord(field, operator, text string) (value, error) {
 	case "key":
 		return value{text: parseKey(text).String()}, nil
 	case blockField:
-		if text != string(Hard) && text != string(Soft) {
-			return value{}, fmt.Errorf("%q is neither %s nor %s", short(text), Hard, Soft)
+		if text != hard && text != soft {
+			return value{}, fmt.Errorf("%q is neither %s nor %s", short(text), hard, soft)
 		}
 	}
 	return value{text: text}, nil

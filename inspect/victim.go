@@ -63,14 +63,14 @@ func SessionsOf(locks []Lock) []Victim {
 func BlockersOf(pairs []Pair) []Victim {
 	hard := map[*Session]bool{}
 	for i := range pairs {
-		if pairs[i].Block == Hard {
+		if pairs[i].Hard {
 			hard[pairs[i].Session] = true
 		}
 	}
 	var victims []Victim
 	for i := range pairs {
 		p := &pairs[i]
-		if p.Block == Soft && hard[p.Session] {
+		if !p.Hard && hard[p.Session] {
 			continue
 		}
 		at := slices.IndexFunc(victims, func(v Victim) bool { return v.Session == p.Blocking })

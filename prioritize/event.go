@@ -221,7 +221,7 @@ func describe(p inspect.Pair) string {
 		}
 	}
 	b.WriteString(")")
-	if p.Block == inspect.Soft {
+	if !p.Hard {
 		b.WriteString(" ahead in the queue")
 	}
 	return b.String()

@@ -157,7 +157,7 @@ func TestQueueAhead(t *testing.T) {
 	queued.wantAlive(true)
 	log.want(prioritize.Terminated, queued.pid, 0)
 	if blocked := log.of(prioritize.Blocked); len(blocked) == 0 || len(blocked[0].Blocked) != 2 ||
-		blocked[0].Blocked[0].Blocking.PID != holder.pid || blocked[0].Blocked[1].Block != inspect.Soft {
+		blocked[0].Blocked[0].Blocking.PID != holder.pid || blocked[0].Blocked[1].Hard {
 		t.Errorf("the first event has %v", blocked)
 	}
 }
@@ -546,7 +546,7 @@ func TestTwoHundredQueued(t *testing.T) {
 	// it takes.
 	slow := map[int32]bool{}
 	for _, e := range log.of(prioritize.Terminated) {
-		if p := e.Blocked[0]; p.Block != inspect.Hard {
+		if p := e.Blocked[0]; !p.Hard {
 			t.Errorf("pid %d was terminated for waiting ahead", p.Blocking.PID)
 		} else {
 			slow[p.Blocking.PID] = true

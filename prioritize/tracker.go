@@ -104,7 +104,7 @@ func (t *tracker) update(now, unobserved time.Time, pids []int32, pairs []inspec
 }
 
 func rank(p inspect.Pair) int {
-	if p.Block == inspect.Hard {
+	if p.Hard {
 		return 0
 	}
 	return 1
@@ -153,9 +153,9 @@ func (t *tracker) updateWait(now, unobserved time.Time, pid int32, pairs []inspe
 				}
 			}
 			e.next = e.since.Add(t.config.after)
-		case e.pair.Block != p.Block:
+		case e.pair.Hard != p.Hard:
 			changed = true
-			if p.Block == inspect.Hard && !t.config.queue {
+			if p.Hard && !t.config.queue {
 				// It has acquired the lock, so its grace begins.
 				e.since, e.sparedFor = now, signal.Result{}
 				e.next = now.Add(t.config.after)
@@ -259,7 +259,7 @@ func (t *tracker) spareReason(e *entry, own func(*inspect.Session) bool) signal.
 		return signal.Result{Reason: inspect.Protected, Class: inspect.Ourselves}
 	case t.closed && !e.early:
 		return signal.Result{Reason: inspect.TooLate}
-	case e.pair.Block == inspect.Soft && !t.config.queue:
+	case !e.pair.Hard && !t.config.queue:
 		return signal.Result{Reason: inspect.Queued}
 	case t.config.max > 0 && len(t.ended) >= t.config.max && !t.ended[e.victim]:
 		return signal.Result{Reason: inspect.MaxReached}

@@ -176,14 +176,10 @@ func (f *fakeServer) pairs(_ context.Context, _ []int32, filters []inspect.Filte
 			wait.WaitApprox = true
 			wait.WaitStart, wait.WaitDuration = wait.WaitStart.Add(-time.Minute), wait.WaitDuration+time.Minute
 		}
-		block := inspect.Hard
-		if b.soft {
-			block = inspect.Soft
-		}
 		if len(filters) > 0 && pid%2 == 0 {
 			continue
 		}
-		pairs = append(pairs, inspect.Pair{Lock: wait, Block: block, Blocking: &inspect.Session{
+		pairs = append(pairs, inspect.Pair{Lock: wait, Hard: !b.soft, Blocking: &inspect.Session{
 			PID: pid, BackendStart: b.backendStart.Add(clockSkew),
 		}})
 		if b.hasXactStart {

@@ -200,7 +200,7 @@ func valuesOf(field string) []string {
 	case "granted", "fastpath":
 		return []string{"true", "false"}
 	case "block":
-		return []string{string(inspect.Hard), string(inspect.Soft)}
+		return []string{"hard", "soft"}
 	case "state":
 		return []string{"active", "idle", "idle in transaction", "idle in transaction (aborted)"}
 	case "type":

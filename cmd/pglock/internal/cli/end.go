@@ -179,7 +179,7 @@ func (e *end) run(ctx context.Context) error {
 // queue, and go on when the others are gone.
 func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
-		pairs, err := inspect.Blocked(ctx, e.session, e.all()...)
+		pairs, err := inspect.Blocked(ctx, e.session.guarded, e.all()...)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -194,7 +194,7 @@ func (e *end) find(ctx context.Context) (victims []inspect.Victim, spared []insp
 			return true
 		}), spared, nil
 	}
-	locks, err := inspect.Locks(ctx, e.session, e.all()...)
+	locks, err := inspect.Locks(ctx, e.session.guarded, e.all()...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -210,9 +210,9 @@ func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) 
 	var ahead *inspect.Session
 	for _, p := range pairs {
 		switch {
-		case p.Blocking == v.Session && p.Block == inspect.Hard:
+		case p.Blocking == v.Session && p.Hard:
 			return nil
-		case p.Session == v.Session && p.Block == inspect.Hard &&
+		case p.Session == v.Session && p.Hard &&
 			slices.ContainsFunc(victims, func(other inspect.Victim) bool { return other.Session == p.Blocking }):
 			ahead = p.Blocking
 		}
@@ -253,9 +253,9 @@ func (e *end) recheck(ctx context.Context, before []inspect.Outcome) ([]inspect.
 func (e *end) end(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
 	opts = append(opts, inspect.Allow(e.allow...))
 	if e.terminate {
-		return inspect.Terminate(ctx, e.session, victims, opts...)
+		return inspect.Terminate(ctx, e.session.guarded, victims, opts...)
 	}
-	return inspect.Cancel(ctx, e.session, victims, opts...)
+	return inspect.Cancel(ctx, e.session.guarded, victims, opts...)
 }
 
 // status returns the outcome in the words of docs/command.md.
@@ -275,7 +275,7 @@ func status(o inspect.Outcome) string {
 
 // waitersBehind returns how many sessions wait behind each session, by sessionName.
 func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
-	pairs, err := inspect.Blocked(ctx, e.session)
+	pairs, err := inspect.Blocked(ctx, e.session.guarded)
 	if err != nil {
 		return nil, err
 	}
@@ -287,7 +287,8 @@ func (e *end) waitersBehind(ctx context.Context) (map[string]int, error) {
 			visit(b)
 		}
 	}
-	for _, t := range inspect.Grow(pairs) {
+	snapshot := inspect.Snapshot{Pairs: pairs}
+	for _, t := range snapshot.Forest() {
 		visit(t)
 	}
 	return waitersBehind, nil

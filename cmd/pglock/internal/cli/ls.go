@@ -100,7 +100,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 	count, what := 0, "locks"
 	if s.blocking {
 		what = "pairs"
-		pairs, err := inspect.Blocked(ctx, session, s.all()...)
+		pairs, err := inspect.Blocked(ctx, session.guarded, s.all()...)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +124,7 @@ func (s *selection) list(ctx context.Context, session *session, out *bytes.Buffe
 			hide(p.Blocking)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, s.all()...)
+		locks, err := inspect.Locks(ctx, session.guarded, s.all()...)
 		if err != nil {
 			return nil, err
 		}

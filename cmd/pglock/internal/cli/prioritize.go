@@ -336,8 +336,8 @@ func (s checkedSource) Open(ctx context.Context) (driver.Session, error) {
 		return session, err
 	}
 	// Leave it to package prioritize to refuse a session, such as a pooler's.
-	guarded, err := inspect.Guard(ctx, session)
-	if err == nil && !guarded.Shared() {
+	guarded, shared, err := inspect.Guard(ctx, session)
+	if err == nil && !shared {
 		_, err = inspect.Blocked(ctx, guarded, s.filters...)
 	}
 	if err != nil {

@@ -198,13 +198,13 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	for _, f := range slices.Concat(s.filters, s.viewFilters) {
 		var n int
 		if s.blocking {
-			pairs, err := inspect.Blocked(ctx, session, f)
+			pairs, err := inspect.Blocked(ctx, session.guarded, f)
 			if err != nil {
 				return nil, err
 			}
 			n = len(pairs)
 		} else {
-			locks, err := inspect.Locks(ctx, session, f)
+			locks, err := inspect.Locks(ctx, session.guarded, f)
 			if err != nil {
 				return nil, err
 			}

@@ -7,15 +7,16 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // A session is the connection of a verb that inspects locks or ends sessions.
 type session struct {
-	*inspect.Guarded
-	conn *pgx.Conn
-	user string // the role it connected as
+	guarded driver.Querier // made by inspect.Guard
+	conn    *pgx.Conn
+	user    string // the role it connected as
 }
 
 // open opens a session for a verb.
@@ -30,7 +31,7 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 		if err != nil {
 			return err
 		}
-		guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn))
+		guarded, _, err := inspect.Guard(ctx, pgxlock.Conn(conn))
 		s = &session{guarded, conn, target.User}
 		if err != nil {
 			s.close()

@@ -80,7 +80,7 @@ func (a *app) treeCommand() *cobra.Command {
 
 // forest reads the selected trees. With named, it adds the known names of advisory locks.
 func (s *selection) forest(ctx context.Context, session *session, named bool) ([]*inspect.Tree, error) {
-	snapshot, err := inspect.Take(ctx, session)
+	snapshot, err := inspect.ReadSnapshot(ctx, session.guarded)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 	}
 	var pids []int32
 	if s.blocking {
-		pairs, err := inspect.Blocked(ctx, session, s.all()...)
+		pairs, err := inspect.Blocked(ctx, session.guarded, s.all()...)
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +100,7 @@ func (s *selection) forest(ctx context.Context, session *session, named bool) ([
 			pids = append(pids, p.PID)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, s.all()...)
+		locks, err := inspect.Locks(ctx, session.guarded, s.all()...)
 		if err != nil {
 			return nil, err
 		}
@@ -290,10 +290,16 @@ func waitText(p *inspect.Pair) string {
 	return fmt.Sprintf("%s%s for %s on %s", about, shortDuration(p.WaitDuration), printable(p.Mode), printable(p.Target()))
 }
 
+// blockOf returns the attribute block of a pair: hard or soft.
+func blockOf(p *inspect.Pair) any {
+	block, _ := attributeOf(inspect.PairAttributes(), "block")
+	return block.PairValue(p)
+}
+
 // blockText describes a hard or soft block.
 func blockText(p *inspect.Pair, above string) string {
 	switch {
-	case p.Block == inspect.Soft:
+	case !p.Hard:
 		return ", queued behind " + above + " (soft)"
 	case p.Held != nil:
 		return ", held in " + printable(p.Held.Mode)
@@ -379,7 +385,7 @@ func writeForestJSON(out io.Writer, forest []*inspect.Tree) error {
 			for _, a := range ofLock {
 				w.add(a.Name, a.Value(t.Pair.Lock))
 			}
-			w.add("block", string(t.Pair.Block))
+			w.add("block", blockOf(t.Pair))
 			if t.Pair.Held != nil {
 				w.add("held_mode", t.Pair.Held.Mode)
 			} else {
