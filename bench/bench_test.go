@@ -126,8 +126,8 @@ func BenchmarkWhileHeld(b *testing.B) {
 	}
 }
 
-// BenchmarkTake10000 takes a full snapshot of 10,000 locks.
-func BenchmarkTake10000(b *testing.B) {
+// BenchmarkReadSnapshot10000 reads a full snapshot of 10,000 locks.
+func BenchmarkReadSnapshot10000(b *testing.B) {
 	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{"max_locks_per_transaction": "300"}})
 	conn, err := pgx.Connect(b.Context(), server.ConnString("postgres"))
 	if err != nil {

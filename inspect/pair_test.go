@@ -320,7 +320,7 @@ func TestBlockerThatCameMeanwhile(t *testing.T) {
 	waiter.background("SELECT pg_advisory_lock(1)")
 	s.until("a wait", "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1", waiter.pid)
 	read := map[string]func(q driver.Querier) ([]inspect.Pair, error){
-		"Take": func(q driver.Querier) ([]inspect.Pair, error) {
+		"ReadSnapshot": func(q driver.Querier) ([]inspect.Pair, error) {
 			snapshot, err := inspect.ReadSnapshot(t.Context(), q)
 			if err != nil {
 				return nil, err

@@ -16,7 +16,7 @@ import (
 func (s *scene) everything() error {
 	ctx := s.t.Context()
 	if _, err := inspect.ReadSnapshot(ctx, s.q); err != nil {
-		return fmt.Errorf("Take: %w", err)
+		return fmt.Errorf("ReadSnapshot: %w", err)
 	}
 	if _, err := inspect.Locks(ctx, s.q); err != nil {
 		return fmt.Errorf("Locks: %w", err)
