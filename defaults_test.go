@@ -167,7 +167,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-			}, prioritize.After(time.Millisecond), prioritize.Allow(prioritize.Superusers), prioritize.OnEvent(watch)))
+			}, prioritize.After(time.Millisecond), prioritize.Allow(inspect.Superusers), prioritize.OnEvent(watch)))
 
 			// A test's own lock, and its waiter.
 			lock := pglocktest.Key(t, source, key)
@@ -178,9 +178,9 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 		}
 
 		for name, open := range programs(t, dsn) {
-			guarded, err := inspect.Guard(ctx, open())
+			guarded, shared, err := inspect.Guard(ctx, open())
 			said(name+": Guard", err)
-			if guarded.Shared() {
+			if shared {
 				t.Errorf("%s: %s: Guard believes that there is a pooler", by, name)
 			}
 			pairs, err := inspect.Blocked(ctx, guarded, inspect.PIDs(waiting))

@@ -1,6 +1,7 @@
 package pglock_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -56,9 +57,9 @@ func TestImports(t *testing.T) {
 		"internal/sqltext":   {root + "/internal/termtext"},
 		"internal/engine":    {root + "/driver", root + "/internal/sqlstate", root + "/internal/handshake"},
 		"internal/sqlstate":  {},
+		"internal/signal":    {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
-		"config":             {root + "/inspect", root + "/internal/termtext", "go.yaml.in/yaml/v3"},
-		"prioritize":         {root, root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
+		"prioritize":         {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
 		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":         {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
@@ -195,7 +196,7 @@ func TestSQLIsQualified(t *testing.T) {
 		"internal/engine/sql/queued.sql", "prioritize/poll.sql",
 	}
 	found := 0
-	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "prioritize/*.sql"} {
+	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "internal/signal/*.sql", "prioritize/*.sql"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, files, err)
@@ -216,6 +217,25 @@ func TestSQLIsQualified(t *testing.T) {
 	}
 	if found < 10 {
 		t.Errorf("only %d files found", found)
+	}
+	for _, name := range []string{"inspect/attribute.go", "inspect/lock.go"} { // expressions of SQL, in backquotes
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		ast.Inspect(file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && strings.HasPrefix(literal.Value, "`") {
+				found++
+				for _, fault := range unqualified(strings.Trim(literal.Value, "`")) {
+					t.Errorf("%s: %s", name, fault)
+				}
+			}
+			return true
+		})
+		if found == 0 {
+			t.Errorf("%s has no SQL", name)
+		}
 	}
 	for _, sql := range []string{
 		"SELECT a = b", "SELECT a FROM t WHERE b IN (1)", "SELECT now()", "SELECT CAST(1 AS text)", "SELECT a::text",

@@ -97,10 +97,10 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			conn, done := open()
 			defer done()
 			queriers[name] = conn
-			guarded, err := inspect.Guard(t.Context(), conn)
+			guarded, shared, err := inspect.Guard(t.Context(), conn)
 			must(t, err)
 			l.wantUnchanged(string(mode) + ", Guard, " + name)
-			if !guarded.Shared() {
+			if !shared {
 				t.Errorf("%s, %s: Guard does not detect that the session is shared", mode, name)
 			}
 			queriers[name+", guarded"] = guarded
@@ -123,7 +123,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			if must(t, err); len(locks) != 2 {
 				t.Errorf("%s: %d locks, want 2", step("Locks"), len(locks))
 			}
-			_, err = inspect.Take(t.Context(), q)
+			_, err = inspect.ReadSnapshot(t.Context(), q)
 			must(t, err)
 			l.wantUnchanged(step("Locks and Take"))
 			pairs, err := inspect.Blocked(t.Context(), q, inspect.Where("blocking_state", "=", "idle in transaction"), inspect.PIDs(int32(waiter.conn.PgConn().PID())))
@@ -134,7 +134,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			l.wantUnchanged(step("Blocked"))
 			outcomes, err := inspect.Cancel(t.Context(), q, inspect.SessionsOf([]inspect.Lock{*pairs[0].Lock}))
 			must(t, err)
-			if outcomes[0].Status != inspect.Signalled {
+			if !outcomes[0].Signaled {
 				t.Errorf("%s: %+v", step("Cancel"), outcomes)
 			}
 			if err := <-waited; err == nil || !strings.Contains(err.Error(), "57014") {
@@ -143,7 +143,7 @@ func TestLookingThroughAPoolerLeavesNothing(t *testing.T) {
 			l.wantUnchanged(step("Cancel"))
 			outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(pairs), inspect.DryRun())
 			must(t, err)
-			if outcomes[0].Status == inspect.Signalled {
+			if outcomes[0].Signaled {
 				t.Errorf("%s: it no longer blocks any session: %+v", step("Terminate"), outcomes)
 			}
 			victims, err := inspect.Locks(t.Context(), q, inspect.PIDs(int32(blocker.conn.PgConn().PID())))

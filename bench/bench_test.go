@@ -126,8 +126,8 @@ func BenchmarkWhileHeld(b *testing.B) {
 	}
 }
 
-// BenchmarkTake10000 takes a full snapshot of 10,000 locks.
-func BenchmarkTake10000(b *testing.B) {
+// BenchmarkReadSnapshot10000 reads a full snapshot of 10,000 locks.
+func BenchmarkReadSnapshot10000(b *testing.B) {
 	server := pgtest.Own(b, pgserver.Options{Settings: map[string]string{"max_locks_per_transaction": "300"}})
 	conn, err := pgx.Connect(b.Context(), server.ConnString("postgres"))
 	if err != nil {
@@ -140,7 +140,7 @@ func BenchmarkTake10000(b *testing.B) {
 	q := pgxlock.Conn(conn)
 	b.ReportAllocs()
 	for b.Loop() {
-		if s, err := inspect.Take(b.Context(), q); err != nil || len(s.Locks) < 10_000 {
+		if s, err := inspect.ReadSnapshot(b.Context(), q); err != nil || len(s.Locks) < 10_000 {
 			b.Fatal(len(s.Locks), err)
 		}
 	}

@@ -23,9 +23,9 @@ func snapshots(s scale) []scenario {
 	for _, n := range []int{100, s.Held, s.Most} {
 		all = append(all, scenario{
 			name: fmt.Sprintf("snapshot-%d", n), group: "inspect", title: fmt.Sprintf("%s rows in pg_locks", thousands(n)),
-			what:    "`inspect.Take` returns all locks with their sessions and who blocks whom, `inspect.Locks` only the locks; the rows of the bare statement are read into strings. One session holds all the locks.",
+			what:    "`inspect.ReadSnapshot` returns all locks with their sessions and who blocks whom, `inspect.Locks` only the locks; the rows of the bare statement are read into strings. One session holds all the locks.",
 			metrics: []Metric{{"median", "s", "less"}}, ours: "take",
-			behind: "Take reads more than the bare statement: the sessions, the names of tables and who blocks whom, in one snapshot. With few locks, this dominates.",
+			behind: "ReadSnapshot reads more than the bare statement: the sessions, the names of tables and who blocks whom, in one snapshot. With few locks, this dominates.",
 			setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
 				server, err := e.host.Big(ctx)
 				if err != nil {
@@ -52,8 +52,8 @@ func snapshots(s scale) []scenario {
 					return err
 				}
 				return []contender{
-					timed(e, "take", "inspect.Take", func(ctx context.Context) error {
-						s, err := inspect.Take(ctx, q)
+					timed(e, "take", "inspect.ReadSnapshot", func(ctx context.Context) error {
+						s, err := inspect.ReadSnapshot(ctx, q)
 						if err != nil {
 							return err
 						}

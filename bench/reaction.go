@@ -13,6 +13,7 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/bench/internal/stats"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 	"github.com/pglock-go/pglock/sqllock"
@@ -83,7 +84,7 @@ func clearing() scenario {
 					err = prioritize.RunOn(ctx, pgxlock.ConnString(dsn), pgxlock.Conn(me), func(ctx context.Context) (err error) {
 						took, err = statement(ctx)
 						return err
-					}, prioritize.After(grace), policy, prioritize.Allow(prioritize.Superusers))
+					}, prioritize.After(grace), policy, prioritize.Allow(inspect.Superusers))
 					return took, err
 				}
 			}

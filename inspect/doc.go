@@ -25,7 +25,8 @@
 //   - [Locks] returns the rows of pg_locks together with their sessions; [Where], [On]
 //     and [PIDs] select among them.
 //   - [Blocked] returns pairs of sessions of which one waits for the other.
-//   - [Take] returns both at once, and [Snapshot.Forest] the trees of waiting sessions.
+//   - [ReadSnapshot] returns both at once, and [Snapshot.Forest] the trees of waiting
+//     sessions.
 //   - [Cancel] and [Terminate] end what [SessionsOf] and [BlockersOf] select, and
 //     return an outcome for each.
 //   - [Annotate] lets an application record what its statements are for.

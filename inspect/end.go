@@ -37,8 +37,8 @@ var (
 // own rules allow it (see [Allow]). The outcomes are in the order of victims. A
 // victim that cannot be signaled does not affect the others.
 //
-// A person has selected the victims, so the rules are less strict than those of a
-// [BlockingSignal], which is for automatic decisions: a superuser may also end other
+// A person has selected the victims, so the rules are less strict than those of
+// package prioritize, which decides automatically: a superuser may also end other
 // superusers' sessions, and a blocker is signaled even if its waiter has begun
 // another wait for it.
 //
@@ -46,8 +46,8 @@ var (
 // cover the victims before the one that failed, which may have been signaled or not.
 //
 // If our role may not see when a session began, the session is signaled only if
-// something else proves that it is the one that was meant. Otherwise its Status is
-// NotPermitted, and its Grant is for pg_read_all_stats.
+// something else proves that it is the one that was meant. Otherwise its Reason is
+// Hidden, and its Grant is for pg_read_all_stats.
 func Cancel(ctx context.Context, q driver.Querier, victims []Victim, opts ...EndOption) ([]Outcome, error) {
 	return end(ctx, q, actionCancel, victims, opts)
 }
@@ -76,33 +76,12 @@ type endOptions struct {
 	dryRun bool
 }
 
-// A Protected is a kind of session that is signaled only if [Allow] names it.
-type Protected string
-
-const (
-	// Ourselves is the session that sends the signals.
-	Ourselves Protected = "self"
-
-	// WALSenders serve a standby or a backup. A process whose type is hidden counts
-	// as one if its role has the REPLICATION attribute.
-	WALSenders Protected = "walsender"
-
-	// Autovacuum is an autovacuum worker. It yields by itself once a session has
-	// waited for it for deadlock_timeout, unless it prevents transaction ID
-	// wraparound; then it would start again.
-	Autovacuum Protected = "autovacuum"
-
-	// Background is any other process that is not a client backend, including
-	// parallel workers.
-	Background Protected = "background"
-)
-
-// Allow also signals the given kinds of sessions. It does not change Postgres' own
+// Allow also signals sessions of the given classes. It does not change Postgres' own
 // permissions.
-func Allow(kinds ...Protected) EndOption {
+func Allow(classes ...Class) EndOption {
 	return func(e *endOptions) {
-		for _, k := range kinds {
-			e.allow = append(e.allow, string(k))
+		for _, class := range classes {
+			e.allow = append(e.allow, string(class))
 		}
 	}
 }
@@ -121,54 +100,29 @@ func WaitGone(d time.Duration) EndOption { return func(e *endOptions) { e.wait =
 // DryRun sends no signal. The outcomes report what would be done.
 func DryRun() EndOption { return func(e *endOptions) { e.dryRun = true } }
 
-// A Status is the result for a [Victim].
-type Status string
-
-const (
-	// Signalled: the signal was sent, or would have been without [DryRun].
-	Signalled Status = "signalled"
-
-	// Gone: the session has ended.
-	Gone Status = "gone"
-
-	// NotBlocking: the session no longer blocks any of the sessions that it was to be
-	// ended for.
-	NotBlocking Status = "not blocking"
-
-	// Idle: there was no statement to cancel.
-	Idle Status = "idle"
-
-	// NotPermitted: Postgres does not allow it.
-	NotPermitted Status = "not permitted"
-
-	// Refused: our own rules do not allow it.
-	Refused Status = "refused"
-
-	// Failed: Postgres reported an error.
-	Failed Status = "failed"
-)
-
 // An Outcome is what happened to a victim.
 type Outcome struct {
 	Victim Victim
-	Status Status
 
-	// Reason is the reason, for a person, on a line that is safe to show on a
-	// terminal; "" if the session was signaled and there is nothing to add.
-	Reason string
-
-	// Grant is the statement that would permit it, if Status is NotPermitted and
-	// there is one.
-	Grant string
-
-	// Protected is the kind that [Allow] would have to name if Status is Refused
-	// because of the kind of session; otherwise "".
-	Protected Protected
+	// Signaled is true if the signal was sent, or would have been without [DryRun].
+	Signaled bool
 
 	// Ended is true if the session has ended, with [WaitGone].
 	Ended bool
 
-	// Err is the error of the server if Status is Failed, or nil.
+	// Reason is why the session was not signaled, or "" if it was. Class is the class
+	// that [Allow] would have to name, or "" if that would not help.
+	Reason Reason
+	Class  Class
+
+	// Detail explains the outcome to a person, on a line that is safe to show on a
+	// terminal; "" if the session was signaled and there is nothing to add.
+	Detail string
+
+	// Grant is the statement that would permit the signal, or "" if there is none.
+	Grant string
+
+	// Err is the error of the server if Reason is Failed or NotPermitted, or nil.
 	Err error
 }
 
@@ -214,30 +168,31 @@ type checkResult struct {
 	Super       bool   `json:"super"`
 	Permitted   bool   `json:"permitted"`
 	Proved      bool   `json:"proved"`
-	Signalled   *bool  `json:"signalled"`
+	Signaled    *bool  `json:"signaled"`
 	Me          string `json:"me"`
 }
 
 // endOne signals one victim.
 func (e *endOptions) endOne(ctx context.Context, q driver.Querier, action string, v Victim) (Outcome, error) {
-	o := Outcome{Victim: v, Status: Refused}
+	o := Outcome{Victim: v}
 	switch {
 	case v.Prepared != nil:
-		o.Reason = termtext.Line(fmt.Sprintf("it is a prepared transaction, which no signal ends: run %s in database %s as %s or a superuser",
+		o.Reason = NoProcess
+		o.Detail = termtext.Line(fmt.Sprintf("it is a prepared transaction, which no signal ends: run %s in database %s as %s or a superuser",
 			v.Prepared.Remedy(), v.Prepared.Database, v.Prepared.Owner))
 		return o, nil
 	case v.PID <= 0:
-		o.Reason = "it has no process"
+		o.Reason, o.Detail = NoProcess, "it has no process"
 		return o, nil
 	case slices.Contains(e.spare, v.PID):
-		o.Reason = "it is spared"
+		o.Reason, o.Detail = Excluded, "it is spared"
 		return o, nil
 	}
 	asked := action
 	if e.dryRun {
 		asked = actionCheck
 		if action == actionCancel && isIdle(v.State) {
-			o.Status, o.Reason = Idle, idleReason(v.State)
+			o.Reason, o.Detail = Idle, idleReason(v.State)
 			return o, nil
 		}
 	}
@@ -249,9 +204,9 @@ func (e *endOptions) endOne(ctx context.Context, q driver.Querier, action string
 	switch {
 	case sqlstate.Of(err) != "" && ctx.Err() == nil:
 		// Postgres returned an error after all.
-		o.Status, o.Reason, o.Err = Failed, termtext.Line(err.Error()), err
+		o.Reason, o.Detail, o.Err = Failed, termtext.Line(err.Error()), err
 		if sqlstate.Of(err) == sqlstate.InsufficientPrivilege {
-			o.Status = NotPermitted
+			o.Reason = NotPermitted
 		}
 	case err != nil:
 		return o, err
@@ -290,7 +245,7 @@ func (e *endOptions) parameters(action string, v Victim) map[string]string {
 		"waits":    "{" + strings.Join(waits, ",") + "}",
 		"allow":    "{" + strings.Join(e.allow, ",") + "}",
 
-		"transaction": proof(v.transaction),
+		"transaction": v.proof(),
 	}
 }
 
@@ -299,49 +254,49 @@ func (e *endOptions) parameters(action string, v Victim) map[string]string {
 func (j *checkResult) setOutcome(o *Outcome, dryRun bool) {
 	switch {
 	case j == nil || !j.Same:
-		o.Status, o.Reason = Gone, "the session has ended"
+		o.Reason, o.Detail = Gone, "the session has ended"
 		return
 	case !j.Blocks:
-		o.Status, o.Reason = NotBlocking, "it no longer blocks any of them"
+		o.Reason, o.Detail = NotBlocking, "it no longer blocks any of them"
 		return
 	}
-	o.Protected = Protected(cmp.Or(j.Self, j.Kind))
+	if o.Class = Class(cmp.Or(j.Self, j.Kind)); o.Class != "" {
+		o.Reason = Protected
+	}
 	switch {
 	case j.Self != "":
-		o.Reason = "it is the session that sends the signal"
+		o.Detail = "it is the session that sends the signal"
 	case j.Kind == string(Autovacuum) && j.Wraparound:
-		o.Reason = "it is an autovacuum to prevent transaction ID wraparound, which would start again at once: let it finish"
+		o.Reason, o.Detail = Wraparound, "it is an autovacuum to prevent transaction ID wraparound, which would start again at once: let it finish"
 	case j.Kind == string(Autovacuum):
-		o.Reason = "it is an autovacuum, which yields by itself once a session has waited for deadlock_timeout"
+		o.Detail = "it is an autovacuum, which yields by itself once a session has waited for deadlock_timeout"
 	case j.Kind == string(WALSenders) && j.BackendType == "":
-		o.Reason = "its type is hidden and its role has REPLICATION, so it may serve a standby or a backup"
+		o.Detail = "its type is hidden and its role has REPLICATION, so it may serve a standby or a backup"
 	case j.Kind == string(WALSenders):
-		o.Reason = "it serves a standby or a backup"
+		o.Detail = "it serves a standby or a backup"
 	case j.Kind != "":
-		o.Reason = fmt.Sprintf("it is not a client session but a %s", j.BackendType)
+		o.Detail = fmt.Sprintf("it is not a client session but a %s", j.BackendType)
 	case j.Idle:
-		o.Status, o.Reason = Idle, idleReason(j.State)
+		o.Reason, o.Detail = Idle, idleReason(j.State)
 	case !j.Permitted:
-		o.Status = NotPermitted
+		o.Reason = NotPermitted
 		switch {
 		case j.BackendType == "autovacuum worker":
-			o.Reason = "only a superuser may end it, and from Postgres 18 on a member of pg_signal_autovacuum_worker"
+			o.Detail = "only a superuser may end it, and from Postgres 18 on a member of pg_signal_autovacuum_worker"
 		case j.Super:
-			o.Reason = "it belongs to a superuser or to the server itself, so only a superuser may end it"
+			o.Detail = "it belongs to a superuser or to the server itself, so only a superuser may end it"
 		default:
-			o.Reason = "this role is not a member of its role or of pg_signal_backend"
+			o.Detail = "this role is not a member of its role or of pg_signal_backend"
 			o.Grant = "GRANT pg_signal_backend TO " + sqltext.Identifier(j.Me)
 		}
 	case !j.Proved:
-		o.Status = NotPermitted
-		o.Reason = "this role cannot verify that its PID is still the same session"
+		o.Reason = Hidden
+		o.Detail = "this role cannot verify that its PID is still the same session"
 		o.Grant = "GRANT pg_read_all_stats TO " + sqltext.Identifier(j.Me)
-	case j.Signalled != nil && *j.Signalled:
-		o.Status = Signalled
-	case dryRun:
-		o.Status = Signalled
+	case dryRun, j.Signaled != nil && *j.Signaled:
+		o.Signaled = true
 	default:
-		o.Status, o.Reason = Gone, "the session ended just now"
+		o.Reason, o.Detail = Gone, "the session ended just now"
 	}
 }
 
@@ -362,7 +317,7 @@ func awaitGone(ctx context.Context, q driver.Querier, outcomes []Outcome, d time
 		var waiting []*Outcome
 		var pids, starts []string
 		for i := range outcomes {
-			if o := &outcomes[i]; o.Status == Signalled && !o.Ended {
+			if o := &outcomes[i]; o.Signaled && !o.Ended {
 				values := new(endOptions).parameters("", o.Victim)
 				waiting = append(waiting, o)
 				pids, starts = append(pids, values["pid"]), append(starts, values["start"])
@@ -392,7 +347,7 @@ func awaitGone(ctx context.Context, q driver.Querier, outcomes []Outcome, d time
 		if time.Now().After(deadline) {
 			for _, o := range waiting {
 				if !o.Ended {
-					o.Reason = fmt.Sprintf("it was signaled but has not ended after %v: it may have much to roll back", d)
+					o.Detail = fmt.Sprintf("it was signaled but has not ended after %v: it may have much to roll back", d)
 				}
 			}
 			return nil

@@ -60,12 +60,12 @@ func TestCancelWaiter(t *testing.T) {
 	}
 	victims := inspect.SessionsOf(locks)
 	outcomes, err := inspect.Cancel(t.Context(), s.q, victims, inspect.DryRun())
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled {
+	if o := one(t, outcomes, err); !o.Signaled {
 		t.Errorf("a dry run: %+v", o)
 	}
 	b.find("waited for", func(l inspect.Lock) bool { return !l.Granted })
 	outcomes, err = inspect.Cancel(t.Context(), s.q, victims)
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || o.Reason != "" || o.Victim.PID != b.pid {
+	if o := one(t, outcomes, err); !o.Signaled || o.Reason != "" || o.Detail != "" || o.Victim.PID != b.pid {
 		t.Errorf("%+v", o)
 	}
 	b.join().do("SELECT 1")
@@ -91,30 +91,30 @@ func TestTerminateBlocker(t *testing.T) {
 	victims := inspect.BlockersOf(pairs[:1])
 
 	outcomes, err := inspect.Cancel(t.Context(), s.q, victims)
-	if o := one(t, outcomes, err); o.Status != inspect.Idle || !strings.Contains(o.Reason, "idle in transaction") {
+	if o := one(t, outcomes, err); o.Reason != inspect.Idle || !strings.Contains(o.Detail, "idle in transaction") {
 		t.Errorf("canceling an idle session: %+v", o)
 	}
 	outcomes, err = inspect.Cancel(t.Context(), s.q, victims, inspect.DryRun())
-	if o := one(t, outcomes, err); o.Status != inspect.Idle {
+	if o := one(t, outcomes, err); o.Reason != inspect.Idle {
 		t.Errorf("a dry run of canceling an idle session: %+v", o)
 	}
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.DryRun(), inspect.WaitGone(time.Second))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || o.Ended || !a.alive() {
+	if o := one(t, outcomes, err); !o.Signaled || o.Ended || !a.alive() {
 		t.Errorf("a dry run: %+v, alive %v", o, a.alive())
 	}
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.Spare(a.pid))
-	if o := one(t, outcomes, err); o.Status != inspect.Refused || o.Protected != "" || !a.alive() {
+	if o := one(t, outcomes, err); o.Reason != inspect.Excluded || o.Class != "" || !a.alive() {
 		t.Errorf("a spared session: %+v, alive %v", o, a.alive())
 	}
 	// Our session and the blocker are a superuser's, so no rule forbids it.
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended || a.alive() {
+	if o := one(t, outcomes, err); !o.Signaled || !o.Ended || a.alive() {
 		t.Errorf("%+v, alive %v", o, a.alive())
 	}
 	d.join()
 	e.join()
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Gone {
+	if o := one(t, outcomes, err); o.Reason != inspect.Gone {
 		t.Errorf("the second time: %+v", o)
 	}
 }
@@ -131,7 +131,7 @@ func TestNoLongerBlocking(t *testing.T) {
 	a.do("SELECT pg_advisory_unlock(1)")
 	b.join()
 	outcomes, err := inspect.Terminate(t.Context(), s.q, inspect.BlockersOf(pairs))
-	if o := one(t, outcomes, err); o.Status != inspect.NotBlocking || !a.alive() {
+	if o := one(t, outcomes, err); o.Reason != inspect.NotBlocking || !a.alive() {
 		t.Errorf("%+v, alive %v", o, a.alive())
 	}
 }
@@ -152,14 +152,14 @@ func TestReusedPID(t *testing.T) {
 			func() ([]inspect.Outcome, error) { return inspect.Cancel(t.Context(), s.q, []inspect.Victim{v}) },
 		} {
 			outcomes, err := signal()
-			if o := one(t, outcomes, err); o.Status != inspect.Gone {
+			if o := one(t, outcomes, err); o.Reason != inspect.Gone {
 				t.Errorf("another %s: %+v", what, o)
 			}
 		}
 	}
 	a.do("SELECT 1")
 	outcomes, err := inspect.Terminate(t.Context(), s.q, []inspect.Victim{a.victim()}, inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended {
+	if o := one(t, outcomes, err); !o.Signaled || !o.Ended {
 		t.Errorf("the same: %+v", o)
 	}
 }
@@ -185,15 +185,16 @@ func TestProtected(t *testing.T) {
 	}()
 	walsender := int32(sender.PgConn().PID())
 	for _, test := range []struct {
-		what string
-		pid  int32
-		kind inspect.Protected
+		what   string
+		pid    int32
+		reason inspect.Reason
+		class  inspect.Class
 	}{
-		{"the session that sends the signal", s.pid(), inspect.Ourselves},
-		{"a standby", walsender, inspect.WALSenders},
-		{"not a client session", checkpointer, inspect.Background},
-		{"no process", 0, ""},
-		{"ROLLBACK PREPARED 'x' in da", -1, ""},
+		{"the session that sends the signal", s.pid(), inspect.Protected, inspect.Ourselves},
+		{"a standby", walsender, inspect.Protected, inspect.WALSenders},
+		{"not a client session", checkpointer, inspect.Protected, inspect.Background},
+		{"no process", 0, inspect.NoProcess, ""},
+		{"ROLLBACK PREPARED 'x' in da", -1, inspect.NoProcess, ""},
 	} {
 		what, pid := test.what, test.pid
 		v := inspect.Victim{Session: &inspect.Session{PID: pid}}
@@ -205,7 +206,7 @@ func TestProtected(t *testing.T) {
 		}
 		for _, option := range []inspect.EndOption{inspect.DryRun(), nil} {
 			outcomes, err := inspect.Terminate(t.Context(), s.q, []inspect.Victim{v}, option)
-			if o := one(t, outcomes, err); o.Status != inspect.Refused || !strings.Contains(o.Reason, what) || o.Protected != test.kind {
+			if o := one(t, outcomes, err); o.Reason != test.reason || !strings.Contains(o.Detail, what) || o.Class != test.class {
 				t.Errorf("%s: %+v", what, o)
 			}
 		}
@@ -215,7 +216,7 @@ func TestProtected(t *testing.T) {
 	}
 	// If allowed, it may be ended.
 	outcomes, err := inspect.Terminate(t.Context(), s.q, []inspect.Victim{s.victim(walsender)}, inspect.Allow(inspect.WALSenders), inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended {
+	if o := one(t, outcomes, err); !o.Signaled || !o.Ended {
 		t.Errorf("a walsender that is named: %+v", o)
 	}
 	if _, err := inspect.Terminate(t.Context(), s.q, []inspect.Victim{{}}); err == nil {
@@ -249,7 +250,7 @@ func TestUnprivileged(t *testing.T) {
 	eye := as(role, "eye")
 	q := pgxlock.Conn(eye.conn)
 
-	snapshot, err := inspect.Take(t.Context(), q)
+	snapshot, err := inspect.ReadSnapshot(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +258,7 @@ func TestUnprivileged(t *testing.T) {
 		snapshot.Server.Grants()[0] != `GRANT pg_read_all_stats TO "`+role+`"` {
 		t.Errorf("the server is %+v, the grants %q", snapshot.Server, snapshot.Server.Grants())
 	}
-	if len(snapshot.Pairs) != 1 || snapshot.Pairs[0].Blocking.PID != app.pid || !snapshot.Pairs[0].Blocking.Hidden || snapshot.Pairs[0].Block != inspect.Hard {
+	if len(snapshot.Pairs) != 1 || snapshot.Pairs[0].Blocking.PID != app.pid || !snapshot.Pairs[0].Blocking.Hidden || !snapshot.Pairs[0].Hard {
 		t.Errorf("the pairs are\n%s", describe(snapshot.Pairs))
 	}
 	for _, l := range snapshot.Locks {
@@ -283,15 +284,15 @@ func TestUnprivileged(t *testing.T) {
 	for _, o := range outcomes {
 		switch o.Victim.PID {
 		case app.pid:
-			if o.Status != inspect.NotPermitted || o.Grant != `GRANT pg_signal_backend TO "`+role+`"` {
+			if o.Reason != inspect.NotPermitted || o.Grant != `GRANT pg_signal_backend TO "`+role+`"` {
 				t.Errorf("another's session: %+v", o)
 			}
 		case own.pid:
-			if o.Status != inspect.Signalled {
+			if !o.Signaled {
 				t.Errorf("our own role's session: %+v", o)
 			}
 		case super.pid:
-			if o.Status != inspect.NotPermitted || o.Grant != "" || !strings.Contains(o.Reason, "superuser") {
+			if o.Reason != inspect.NotPermitted || o.Grant != "" || !strings.Contains(o.Detail, "superuser") {
 				t.Errorf("a superuser's session: %+v", o)
 			}
 		}
@@ -302,10 +303,10 @@ func TestUnprivileged(t *testing.T) {
 	outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(snapshot.Pairs), inspect.WaitGone(patience))
 	switch o := one(t, outcomes, err); {
 	case snapshot.Pairs[0].WaitApprox: // before Postgres 14 nothing proves that it is still the same session
-		if o.Status != inspect.NotPermitted || o.Grant != `GRANT pg_read_all_stats TO "`+role+`"` || !app.alive() {
+		if o.Reason != inspect.Hidden || o.Grant != `GRANT pg_read_all_stats TO "`+role+`"` || !app.alive() {
 			t.Errorf("with the grant: %+v", o)
 		}
-	case o.Status != inspect.Signalled || !o.Ended || app.alive():
+	case !o.Signaled || !o.Ended || app.alive():
 		t.Errorf("with the grant: %+v", o)
 	}
 }

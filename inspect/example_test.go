@@ -39,19 +39,19 @@ func ExampleBlocked() {
 	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.On("orders"))
 	check(err)
 	for _, p := range pairs {
-		fmt.Printf("%s waits for %s, which is %s and has %s (%s)\n",
-			p.Application, p.Blocking.Application, p.Blocking.State, p.Held.Mode, p.Block)
+		fmt.Printf("%s waits for %s, which is %s and has %s (hard: %t)\n",
+			p.Application, p.Blocking.Application, p.Blocking.State, p.Held.Mode, p.Hard)
 	}
-	// Output: migrate waits for checkout, which is idle in transaction and has RowExclusiveLock (hard)
+	// Output: migrate waits for checkout, which is idle in transaction and has RowExclusiveLock (hard: true)
 }
 
 // A snapshot of all locks, and a description of the server.
-func ExampleTake() {
+func ExampleReadSnapshot() {
 	ctx := context.Background()
 	pool, done := exampleShop()
 	defer done()
 
-	snapshot, err := inspect.Take(ctx, pgxlock.Pool(pool))
+	snapshot, err := inspect.ReadSnapshot(ctx, pgxlock.Pool(pool))
 	check(err)
 	fmt.Println("sees all:", snapshot.Server.SeesAll, "may end all:", snapshot.Server.SignalsAll)
 	for _, grant := range snapshot.Server.Grants() {
@@ -66,14 +66,14 @@ func ExampleSnapshot_Forest() {
 	pool, done := exampleShop()
 	defer done()
 
-	snapshot, err := inspect.Take(ctx, pgxlock.Pool(pool))
+	snapshot, err := inspect.ReadSnapshot(ctx, pgxlock.Pool(pool))
 	check(err)
 	var show func(trees []*inspect.Tree)
 	show = func(trees []*inspect.Tree) {
 		for _, t := range trees {
 			fmt.Printf("%s%s, %d behind it", strings.Repeat("  ", t.Depth), t.Application, t.Behind)
 			if t.Pair != nil {
-				fmt.Printf(", waits for %s (%s)", t.Pair.Target(), t.Pair.Block)
+				fmt.Printf(", waits for %s (hard: %t)", t.Pair.Target(), t.Pair.Hard)
 			}
 			fmt.Println()
 			show(t.Blocked)
@@ -82,18 +82,19 @@ func ExampleSnapshot_Forest() {
 	show(snapshot.Forest())
 	// Output:
 	// checkout, 1 behind it
-	//   migrate, 0 behind it, waits for public.orders (hard)
+	//   migrate, 0 behind it, waits for public.orders (hard: true)
 }
 
 // Trees of selected pairs.
-func ExampleGrow() {
+func ExampleSnapshot_Forest_pairs() {
 	ctx := context.Background()
 	pool, done := exampleShop()
 	defer done()
 
 	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.On("orders"))
 	check(err)
-	for _, t := range inspect.Grow(pairs) {
+	snapshot := inspect.Snapshot{Pairs: pairs}
+	for _, t := range snapshot.Forest() {
 		fmt.Println(t.Application, "keeps", t.Behind, "waiting")
 	}
 	// Output: checkout keeps 1 waiting
@@ -112,11 +113,11 @@ func ExampleCancel() {
 	outcomes, err := inspect.Cancel(ctx, q, inspect.SessionsOf(locks))
 	check(err)
 	for _, o := range outcomes {
-		fmt.Println(o.Victim.Application, o.Status)
+		fmt.Printf("%s: signaled %t, reason %q\n", o.Victim.Application, o.Signaled, o.Reason)
 	}
 	// Unordered output:
-	// migrate signalled
-	// checkout idle
+	// migrate: signaled true, reason ""
+	// checkout: signaled false, reason "idle"
 }
 
 // End the sessions that block a table and are idle, if they still block it at that
@@ -140,15 +141,15 @@ func ExampleTerminate() {
 	outcomes, err := inspect.Terminate(ctx, q, victims, inspect.WaitGone(10*time.Second))
 	check(err)
 	for _, o := range outcomes {
-		fmt.Println(o.Victim.Application, o.Status, "gone:", o.Ended)
+		fmt.Println(o.Victim.Application, "signaled:", o.Signaled, "gone:", o.Ended)
 	}
 	// Output:
 	// would end checkout
-	// checkout signalled gone: true
+	// checkout signaled: true gone: true
 }
 
 // Some sessions are left alone unless they are allowed: those with given PIDs, and
-// whole kinds.
+// whole classes.
 func ExampleSpare() {
 	ctx := context.Background()
 	pool, done := exampleShop()
@@ -161,36 +162,8 @@ func ExampleSpare() {
 		inspect.Spare(locks[0].PID), // a session of ours
 		inspect.Allow(inspect.Autovacuum))
 	check(err)
-	fmt.Println(outcomes[0].Status)
-	// Output: refused
-}
-
-// A signal that is sent only while one session blocks the other.
-func ExampleBlockingSignal_Send() {
-	ctx := context.Background()
-	pool, done := exampleShop()
-	defer done()
-	pairs, err := inspect.Blocked(ctx, pgxlock.Pool(pool), inspect.On("orders"))
-	check(err)
-	session, err := pgxlock.Pool(pool).Open(ctx)
-	check(err)
-	defer session.Close()
-
-	signal := inspect.BlockingSignal{
-		Waiter:       pairs[0].PID,
-		Blocker:      pairs[0].Blocking.PID,
-		BlockerStart: pairs[0].Blocking.BackendStart,
-		Superusers:   true, // as everybody is here
-		Action:       inspect.OnlyAsk,
-	}
-	outcome, err := signal.Send(ctx, session)
-	fmt.Println(outcome, err)
-	signal.Action = inspect.CancelQuery
-	outcome, err = signal.Send(ctx, session)
-	fmt.Println(outcome, err)
-	// Output:
-	// due <nil>
-	// idle <nil>
+	fmt.Println(outcomes[0].Signaled, outcomes[0].Reason)
+	// Output: false excluded
 }
 
 // A connection for inspecting locks must not get stuck itself.
@@ -203,8 +176,9 @@ func ExampleGuard() {
 	defer conn.Conn().Close(ctx) // its settings are not for others
 	defer conn.Release()
 
-	guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn.Conn()))
+	guarded, shared, err := inspect.Guard(ctx, pgxlock.Conn(conn.Conn()))
 	check(err)
+	fmt.Println("lent by a pooler:", shared)
 	pairs, err := inspect.Blocked(ctx, guarded)
 	check(err)
 	fmt.Println(len(pairs) > 0)
@@ -212,48 +186,9 @@ func ExampleGuard() {
 	check(conn.QueryRow(ctx, "SHOW lock_timeout").Scan(&timeout))
 	fmt.Println(timeout)
 	// Output:
+	// lent by a pooler: false
 	// true
 	// 2s
-}
-
-// Whether the settings were applied: a pooler shares its sessions.
-func ExampleGuarded_Shared() {
-	ctx := context.Background()
-	pool, done := exampleShop()
-	defer done()
-	conn, err := pool.Acquire(ctx)
-	check(err)
-	defer conn.Conn().Close(ctx)
-	defer conn.Release()
-
-	guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn.Conn()))
-	check(err)
-	fmt.Println("lent by a pooler:", guarded.Shared())
-	// Output: lent by a pooler: false
-}
-
-// The caller's own statement, with the same settings.
-func ExampleGuarded_Query() {
-	ctx := context.Background()
-	pool, done := exampleShop()
-	defer done()
-	conn, err := pool.Acquire(ctx)
-	check(err)
-	defer conn.Conn().Close(ctx)
-	defer conn.Release()
-
-	guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn.Conn()))
-	check(err)
-	rows, err := guarded.Query(ctx, "SELECT current_setting('statement_timeout')")
-	check(err)
-	defer rows.Close()
-	for rows.Next() {
-		var timeout string
-		check(rows.Scan(&timeout))
-		fmt.Println(timeout)
-	}
-	check(rows.Err())
-	// Output: 30s
 }
 
 // Filters as people write them. Errors are reported at once.
@@ -291,9 +226,9 @@ func ExampleAttributes() {
 		}
 	}
 	// Output:
-	// mode text AccessExclusiveLock
-	// relation text orders
-	// blocking_application text checkout
+	// mode string AccessExclusiveLock
+	// relation string orders
+	// blocking_application string checkout
 }
 
 // The annotations of a statement are visible to anyone who inspects its locks.

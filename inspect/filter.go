@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pglock-go/pglock/internal/termtext"
 )
@@ -34,6 +35,12 @@ const contextPrefix = "context."
 
 // blockField is the field of a pair for how it is blocked.
 const blockField = "block"
+
+// The values of blockField.
+const (
+	hard = "hard"
+	soft = "soft"
+)
 
 // Where returns a filter that compares a field with a value. The fields are the names
 // of [Attributes]. For [Blocked] they are also those of the blocking session, with
@@ -186,8 +193,8 @@ func (f *Filter) resolve(field, value string) error {
 	if f.operator == "<>" {
 		f.operator = "!="
 	}
-	if allowed := operatorsOf(attribute.Type); !slices.Contains(allowed, f.operator) {
-		return fmt.Errorf("%s is %s, which is compared with %s", field, article(attribute.Type), strings.Join(allowed, " "))
+	if allowed := operatorsOf(attribute); !slices.Contains(allowed, f.operator) {
+		return fmt.Errorf("%s is %s, which is compared with %s", field, article(attribute), strings.Join(allowed, " "))
 	}
 	return nil
 }
@@ -217,12 +224,12 @@ func findAttribute(field string) (a Attribute, blocking, ok bool) {
 	}
 	for _, prefix := range []string{"", blockingPrefix} {
 		if key, ok := strings.CutPrefix(field, prefix+contextPrefix); ok && key != "" {
-			get := func(l *Lock) any { return textOrNil(l.Context[key]) }
-			return Attribute{Name: contextPrefix + key, Type: Text, of: ofSession, get: get}, prefix != "", true
+			a := attribute(ofSession, contextPrefix+key, "", "", func(l *Lock) string { return l.Context[key] })
+			return a, prefix != "", true
 		}
 	}
 	if field == blockField {
-		return Attribute{Name: blockField, Type: Text, of: ofPair}, false, true
+		return blockAttribute(), false, true
 	}
 	return Attribute{}, false, false
 }
@@ -236,22 +243,32 @@ func fieldNames() []string {
 	return names
 }
 
-// operatorsOf returns the operators for a type.
-func operatorsOf(t Type) []string {
-	switch t {
-	case Text:
+// operatorsOf returns the operators for the attribute's type.
+func operatorsOf(a Attribute) []string {
+	switch {
+	case is[string](a):
 		return []string{"=", "!=", "~", "!~"}
-	case Map:
+	case is[map[string]string](a):
 		return []string{"~", "!~"}
-	case Bool:
+	case is[bool](a):
 		return []string{"=", "!="}
 	}
 	return []string{"=", "!=", "<", "<=", ">", ">="}
 }
 
-func article(t Type) string {
-	if t == Text {
+// article returns the attribute's type with its article, for errors.
+func article(a Attribute) string {
+	switch {
+	case is[string](a):
 		return "text"
+	case is[int64](a):
+		return "a number"
+	case is[bool](a):
+		return "a bool"
+	case is[time.Time](a):
+		return "a time"
+	case is[time.Duration](a):
+		return "a duration"
 	}
-	return "a " + string(t)
+	return "a map"
 }

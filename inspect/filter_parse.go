@@ -29,7 +29,7 @@ func splitFilter(text string) (field, operator, value string, err error) {
 	}
 	at := strings.IndexAny(text, "=!<>~")
 	if at < 0 {
-		if a, _, ok := findAttribute(strings.TrimSpace(text)); ok && a.Type == Bool {
+		if a, _, ok := findAttribute(strings.TrimSpace(text)); ok && is[bool](a) {
 			return "", "", "", fmt.Errorf("it has no operator: write %s = true or %s = false", a.Name, a.Name)
 		}
 		return "", "", "", fmt.Errorf("it has no operator: it takes FIELD OP VALUE in one piece, such as \"state = idle\", where OP is one of %s", operatorList)
@@ -110,7 +110,7 @@ func keywordHint(text string) string {
 		return fmt.Sprintf("there is no LIKE: write a regular expression: %s", likeHint(field, keyword, rest))
 	case keyword == "SIMILAR TO":
 		return fmt.Sprintf("there is no SIMILAR TO: write a regular expression: %s %s ^(...)$", field, match)
-	case keyword == "IN" && attribute.Type == Text:
+	case keyword == "IN" && is[string](attribute):
 		return fmt.Sprintf("there is no IN: write %s %s ^(%s)$", field, match, strings.Join(listOf(rest), "|"))
 	case keyword == "IN":
 		return fmt.Sprintf("there is no IN: write %s = VALUE in a separate request for each value", field)
@@ -118,13 +118,13 @@ func keywordHint(text string) string {
 		low, high, _ := strings.Cut(strings.ToUpper(rest), " AND ")
 		return fmt.Sprintf("there is no BETWEEN: write two filters, %s >= %s and %s <= %s",
 			field, rest[:len(low)], field, strings.TrimSpace(rest[max(0, len(rest)-len(high)):]))
-	case attribute.Type == Text:
+	case is[string](attribute):
 		words := strings.Fields(strings.ToUpper(rest))
 		if slices.Contains(words, "NOT") {
 			equal = "!="
 		}
 		return fmt.Sprintf("there is no IS: missing text is empty, so write %s %s ''", field, equal)
-	case attribute.Type == Bool:
+	case is[bool](attribute):
 		words := strings.Fields(strings.ToUpper(rest))
 		value := slices.Contains(words, "TRUE") != slices.Contains(words, "NOT")
 		return fmt.Sprintf("there is no IS: write %s = %v", field, value)
@@ -257,7 +257,7 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 		return "", fmt.Errorf("there are no casts: write %s%s", filter+strings.TrimSpace(text[:castPattern.FindStringIndex(text)[0]]), itself)
 	case oddPattern.MatchString(text):
 		return "", fmt.Errorf("strings are written as 'x'%s", itself)
-	case a.Type != Text:
+	case !is[string](a):
 		return text, nil // the rest is checked when it is parsed
 	case slices.Contains(specialWords, lower) && lower == "null":
 		return "", fmt.Errorf("nothing is %s NULL: write %s'' if you mean missing text%s", operator, filter, itself)

@@ -42,15 +42,12 @@ type Tree struct {
 // most sessions behind it comes first. A waiting session is below each holder of the
 // lock it waits for, but its subtree is there only once. With pids, Forest returns
 // only the trees that contain one of these sessions.
-func (s *Snapshot) Forest(pids ...int32) []*Tree { return forest(s.Pairs, pids) }
-
-// Grow returns the forest of pairs, such as [Blocked] returns, as [Snapshot.Forest]
-// does for all. If a blocking session waits itself, its own pairs must be included
-// for the tree to reach its root.
-func Grow(pairs []Pair) []*Tree { return forest(pairs, nil) }
-
-func forest(pairs []Pair, pids []int32) []*Tree {
-	g := newGraph(pairs)
+//
+// Forest uses only Pairs, so it also returns the trees of a Snapshot that has only the
+// pairs of [Blocked]. If a blocking session waits itself, its own pairs must be
+// included for the tree to reach its root.
+func (s *Snapshot) Forest(pids ...int32) []*Tree {
+	g := newGraph(s.Pairs)
 	trees := g.trees()
 	if len(pids) > 0 {
 		trees = slices.DeleteFunc(trees, func(t *Tree) bool { return !t.has(pids) })
@@ -86,13 +83,13 @@ func newGraph(pairs []Pair) *graph {
 	// it in the same queue: they would make the picture deeper.
 	hard := map[*Session]bool{}
 	for i := range pairs {
-		if p := &pairs[i]; p.Block == Hard && p.Session != p.Blocking {
+		if p := &pairs[i]; p.Hard && p.Session != p.Blocking {
 			hard[p.Session] = true
 		}
 	}
 	for i := range pairs {
 		p := &pairs[i]
-		if p.Session == p.Blocking || p.Block == Soft && hard[p.Session] {
+		if p.Session == p.Blocking || !p.Hard && hard[p.Session] {
 			continue
 		}
 		from, to := g.node(p.Blocking), g.node(p.Session)

@@ -19,14 +19,10 @@ func TestForestOfAnything(t *testing.T) {
 		involved := map[*Session]bool{}
 		for range random.IntN(20) {
 			a, b := sessions[random.IntN(len(sessions))], sessions[random.IntN(len(sessions))]
-			block := Hard
-			if random.IntN(2) == 0 {
-				block = Soft
-			}
 			pairs = append(pairs, Pair{
 				Lock:     &Lock{Session: a, WaitDuration: time.Duration(random.IntN(5))},
 				Blocking: b,
-				Block:    block,
+				Hard:     random.IntN(2) != 0,
 			})
 			if a != b {
 				involved[a] = true
@@ -54,7 +50,7 @@ func TestForestOfAnything(t *testing.T) {
 				walk(tree.Blocked, depth+1)
 			}
 		}
-		forest := Grow(pairs)
+		forest := (&Snapshot{Pairs: pairs}).Forest()
 		walk(forest, 0)
 		for s := range involved {
 			if seen[s] != 1 {

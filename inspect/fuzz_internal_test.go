@@ -74,7 +74,7 @@ func FuzzReading(f *testing.F) {
 			kind, payload, _ := strings.Cut(row, "\t")
 			q.rows = append(q.rows, [2]string{kind, payload})
 		}
-		snapshot, err := Take(t.Context(), q)
+		snapshot, err := ReadSnapshot(t.Context(), q)
 		if err != nil {
 			return
 		}

@@ -13,13 +13,13 @@ import (
 )
 
 // guard guards a connection.
-func guard(t *testing.T, conn driver.Conn) *inspect.Guarded {
+func guard(t *testing.T, conn driver.Conn) (guarded driver.Querier, shared bool) {
 	t.Helper()
-	guarded, err := inspect.Guard(t.Context(), conn)
+	guarded, shared, err := inspect.Guard(t.Context(), conn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return guarded
+	return guarded, shared
 }
 
 // lent returns a connection that looks as if a pooler shared its session.
@@ -41,7 +41,7 @@ func TestGuardInATransaction(t *testing.T) {
 		if err := s.me.Exec(t.Context(), begin+"; SELECT 1"); err != nil {
 			t.Fatal(err)
 		}
-		if guarded, err := inspect.Guard(t.Context(), s.me); err == nil {
+		if guarded, _, err := inspect.Guard(t.Context(), s.me); err == nil {
 			t.Errorf("a connection in a transaction is guarded: %v", guarded)
 		}
 		if err := s.me.Exec(t.Context(), "SELECT 1; COMMIT"); err != nil {
@@ -66,7 +66,7 @@ func TestGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if guard(t, pgxlock.Conn(conn)).Shared() {
+	if _, shared := guard(t, pgxlock.Conn(conn)); shared {
 		t.Error("the session is direct, but is reported as shared")
 	}
 	for setting, want := range map[string]string{"statement_timeout": "30s", "lock_timeout": "2s"} {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/signal"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
@@ -101,7 +102,7 @@ func seenThen(locks []inspect.Lock, now int32) []inspect.Lock {
 // wantRefused checks that the session was not signaled, and which grant would help.
 func wantRefused(t *testing.T, what string, outcomes []inspect.Outcome, err error, role string) {
 	t.Helper()
-	if o := one(t, outcomes, err); o.Status != inspect.NotPermitted || o.Grant != `GRANT pg_read_all_stats TO "`+role+`"` {
+	if o := one(t, outcomes, err); o.Reason != inspect.Hidden || o.Grant != `GRANT pg_read_all_stats TO "`+role+`"` {
 		t.Errorf("%s: %+v", what, o)
 	}
 }
@@ -132,7 +133,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 	wantRefused(t, "its next transaction", outcomes, err, dim)
 	// In the same transaction it can.
 	outcomes, err = inspect.Terminate(t.Context(), q, inspect.SessionsOf(locksOf(t, q, next.pid)), inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended || next.alive() {
+	if o := one(t, outcomes, err); !o.Signaled || !o.Ended || next.alive() {
 		t.Errorf("the same transaction: %+v", o)
 	}
 
@@ -147,7 +148,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 	}
 	told := !pairs[0].WaitApprox // from Postgres 14 on
 	outcomes, err = inspect.Terminate(t.Context(), q, inspect.BlockersOf(pairs), inspect.DryRun())
-	if o := one(t, outcomes, err); told && o.Status != inspect.Signalled {
+	if o := one(t, outcomes, err); told && !o.Signaled {
 		t.Errorf("blocking the wait that was seen: %+v", o)
 	} else if !told {
 		wantRefused(t, "without waitstart", outcomes, err, dim)
@@ -172,7 +173,7 @@ func TestCatalogHiddenStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	outcomes, err = inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks), inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended {
+	if o := one(t, outcomes, err); !o.Signaled || !o.Ended {
 		t.Errorf("with the grant: %+v", o)
 	}
 }
@@ -193,7 +194,7 @@ func TestCatalogPIDGivenAgain(t *testing.T) {
 	}
 	next.end()
 
-	// With BlockingSignal.
+	// With a request of package signal.
 	old = s.as(app, "app").do("SELECT pg_advisory_lock(8)")
 	waiter := s.as(app, "waiter").await("SELECT pg_advisory_lock(8)")
 	pairs, err := inspect.Blocked(t.Context(), q, inspect.PIDs(waiter.pid))
@@ -201,37 +202,39 @@ func TestCatalogPIDGivenAgain(t *testing.T) {
 		t.Fatalf("%v, %v", pairs, err)
 	}
 	p := pairs[0]
-	b := inspect.BlockingSignal{
-		Waiter: p.PID, Blocker: p.Blocking.PID, BlockerTransaction: p.Held.Transaction, Action: inspect.TerminateClient,
+	b := signal.Request{
+		Waiter: p.PID, Blocker: p.Blocking.PID, BlockerTransaction: p.Held.Transaction, Action: signal.Terminate,
 	}
 	if !p.WaitApprox {
 		b.WaitStart = p.WaitStart
 	}
 	session := s.askerAs(dim)
 	look := b
-	look.Action = inspect.OnlyAsk
-	want := inspect.WouldSignal
+	look.Action = signal.Check
+	want := signal.Result{}
 	if p.WaitApprox {
-		want = inspect.IsHidden
+		want = signal.Result{Reason: inspect.Hidden}
 	}
-	wantOutcome(t, session, look, want)
+	wantResult(t, session, look, want)
 	old.end()
 	waiter.join().do("SELECT pg_advisory_unlock(8)")
 	next = s.reuse(old, app).do("SELECT pg_advisory_lock(8)")
 	waiter.await("SELECT pg_advisory_lock(8)")
 	b.Waiter = waiter.pid
-	want = inspect.BlocksNoMore // not in that wait
+	want = signal.Result{Reason: inspect.NotBlocking} // not in that wait
 	if p.WaitApprox {
-		want = inspect.IsHidden
+		want = signal.Result{Reason: inspect.Hidden}
 	}
-	wantOutcome(t, session, b, want)
+	wantResult(t, session, b, want)
 	b.WaitStart = time.Time{} // as one that does not know when the wait began
-	wantOutcome(t, session, b, inspect.IsHidden)
-	next.wantThere(true)
+	wantResult(t, session, b, signal.Result{Reason: inspect.Hidden})
+	if !next.alive() {
+		t.Error("another session was ended")
+	}
 }
 
 // Each proof that identifies a blocker whose start is hidden, separately.
-func TestCatalogBlockingSignalHidden(t *testing.T) {
+func TestCatalogSignalHidden(t *testing.T) {
 	s, dim, app := dimScene(t)
 	session := s.askerAs(dim)
 	blocker := s.as(app, "app").do("BEGIN", "SELECT FROM t")
@@ -249,27 +252,35 @@ func TestCatalogBlockingSignalHidden(t *testing.T) {
 	number, _ := strconv.Atoi(transaction[strings.Index(transaction, "/")+1:])
 	another := fmt.Sprintf("%s/%d", transaction[:strings.Index(transaction, "/")], number-1)
 
-	b := inspect.BlockingSignal{Waiter: waiter.pid, Blocker: blocker.pid}
-	wantOutcome(t, session, b, inspect.IsHidden)
+	b := signal.Request{Waiter: waiter.pid, Blocker: blocker.pid}
+	wantResult(t, session, b, signal.Result{Reason: inspect.Hidden})
 	b.BlockerTransaction = another
-	wantOutcome(t, session, b, inspect.IsHidden)
+	wantResult(t, session, b, signal.Result{Reason: inspect.Hidden})
 	b.BlockerTransaction = transaction
-	wantOutcome(t, session, b, inspect.WouldSignal)
+	wantResult(t, session, b, signal.Result{})
 	b.BlockerTransaction = ""
 	if !p.WaitApprox {
 		b.WaitStart = p.WaitStart
-		wantOutcome(t, session, b, inspect.WouldSignal)
+		wantResult(t, session, b, signal.Result{})
 		b.WaitStart = p.WaitStart.Add(time.Microsecond)
-		wantOutcome(t, session, b, inspect.BlocksNoMore)
+		wantResult(t, session, b, signal.Result{Reason: inspect.NotBlocking})
 		b.WaitStart = time.Time{}
 	}
 	b.BlockerTransaction = transaction
 	b.WaiterTransaction = transaction // which is not its
-	wantOutcome(t, session, b, inspect.BlocksNoMore)
+	wantResult(t, session, b, signal.Result{Reason: inspect.NotBlocking})
 	b.WaiterTransaction = p.Transaction
-	b.Action = inspect.TerminateClient
-	wantOutcome(t, session, b, inspect.SignalSent)
+	b.Action = signal.Terminate
+	wantResult(t, session, b, signal.Result{Signaled: true})
 	waiter.join()
+}
+
+func wantResult(t *testing.T, q driver.Session, r signal.Request, want signal.Result) {
+	t.Helper()
+	got, err := r.Send(t.Context(), q)
+	if err != nil || got != want {
+		t.Errorf("the result is %+v, %v, want %+v", got, err, want)
+	}
 }
 
 // askerAs opens the session that sends signals, as another role.

@@ -64,7 +64,7 @@ func TestHostileNames(t *testing.T) {
 			}
 		}
 	}
-	all, err := inspect.Take(t.Context(), s.q)
+	all, err := inspect.ReadSnapshot(t.Context(), s.q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,9 +177,9 @@ func TestOtherEncodings(t *testing.T) {
 	dsns := []string{server.ConnString("postgres"), server.ConnString("latin"), server.ConnString("ascii")}
 	for i, dsn := range slices.Concat(dsns, dsns) {
 		eye := newSceneIn(t, dsn)
-		eye.q = guard(t, eye.me)
+		eye.q, _ = guard(t, eye.me)
 		if i >= len(dsns) { // as if a pooler lent the session
-			eye.q = guard(t, lent{pgxlock.Conn(eye.eye)})
+			eye.q, _ = guard(t, lent{pgxlock.Conn(eye.eye)})
 		}
 		for what, filters := range map[string][]inspect.Filter{
 			"all": {inspect.Where("mode", "=", "AccessExclusiveLock")}, "text": {inspect.Where("application", "!=", "é"), inspect.Where("user", "!~", "^x")},
@@ -195,7 +195,7 @@ func TestOtherEncodings(t *testing.T) {
 				}
 			}
 		}
-		if _, err := inspect.Take(t.Context(), eye.q); err != nil {
+		if _, err := inspect.ReadSnapshot(t.Context(), eye.q); err != nil {
 			t.Error(dsn, err)
 		}
 		// And their sessions are identified when they are ended.
@@ -208,8 +208,8 @@ func TestOtherEncodings(t *testing.T) {
 			t.Fatal(dsn, outcomes, err)
 		}
 		for _, o := range outcomes {
-			if o.Status != inspect.Signalled {
-				t.Errorf("%s: %s", dsn, fmt.Sprint(o.Status, " ", o.Reason))
+			if !o.Signaled {
+				t.Errorf("%s: %s", dsn, fmt.Sprint(o.Reason, " ", o.Detail))
 			}
 		}
 	}

@@ -167,6 +167,19 @@ func (l *Lock) conflicts(mode pglock.Mode) bool {
 	return err == nil && held.Conflicts(mode)
 }
 
+// relationKinds has a letter of pg_class.relkind for each kind of relation.
+const relationKinds = "riStvmcfpI"
+
+// relationKindSQL returns relationKind as an expression of SQL, for c.relkind.
+func relationKindSQL() string {
+	var b strings.Builder
+	b.WriteString("CASE")
+	for _, relkind := range relationKinds {
+		fmt.Fprintf(&b, ` WHEN c.relkind OPERATOR(pg_catalog.=) '%c' THEN '%s'`, relkind, relationKind(string(relkind)))
+	}
+	return b.String() + " END"
+}
+
 // relationKind returns the kind of a relation for pg_class.relkind (PostgreSQL manual, 52.11
 // "pg_class").
 func relationKind(relkind string) string {

@@ -20,14 +20,14 @@ import (
 // and report the ratio of the medians. Most use a server with 100,000 locks and 200
 // sessions that wait in one queue.
 
-func BenchmarkTake(b *testing.B) {
+func BenchmarkReadSnapshot(b *testing.B) {
 	q := bigServer(b)
 	turns(b, func() {
 		if n := readAll(b, q, "SELECT * FROM pg_locks", 16); n < 100_000 {
 			b.Fatalf("%d rows of pg_locks", n)
 		}
 	}, func() {
-		s, err := inspect.Take(b.Context(), q)
+		s, err := inspect.ReadSnapshot(b.Context(), q)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func benchmarkBlocked(b *testing.B, q driver.Querier) {
 }
 
 func BenchmarkForest(b *testing.B) {
-	s, err := inspect.Take(b.Context(), bigServer(b))
+	s, err := inspect.ReadSnapshot(b.Context(), bigServer(b))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -80,10 +80,10 @@ func BenchmarkForest(b *testing.B) {
 func BenchmarkQuiet(b *testing.B) {
 	q := pgxlock.Conn(open(b, pgtest.Database(b)))
 	for name, do := range map[string]func(context.Context) error{
-		"Take":    func(ctx context.Context) error { _, err := inspect.Take(ctx, q); return err },
-		"Locks":   func(ctx context.Context) error { _, err := inspect.Locks(ctx, q); return err },
-		"Blocked": func(ctx context.Context) error { _, err := inspect.Blocked(ctx, q); return err },
-		"bare":    func(context.Context) error { readAll(b, q, "SELECT * FROM pg_locks", 16); return nil },
+		"ReadSnapshot": func(ctx context.Context) error { _, err := inspect.ReadSnapshot(ctx, q); return err },
+		"Locks":        func(ctx context.Context) error { _, err := inspect.Locks(ctx, q); return err },
+		"Blocked":      func(ctx context.Context) error { _, err := inspect.Blocked(ctx, q); return err },
+		"bare":         func(context.Context) error { readAll(b, q, "SELECT * FROM pg_locks", 16); return nil },
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {

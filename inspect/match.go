@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/sqltext"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
@@ -26,6 +27,8 @@ var (
 
 // The markers of matching.sql.
 const (
+	sessionColumnsMarker     = "-- and the attributes of sessions"
+	lockColumnsMarker        = "-- and the attributes of locks"
 	lockConditionsMarker     = "AND true -- conditions on the lock d and its session a"
 	blockingConditionsMarker = "WHERE true -- conditions on the blocking session b, or false without any"
 
@@ -81,11 +84,24 @@ func (c *conditions) statement(template string) (string, error) {
 		blocking = joinConditions(c.blocking)
 	}
 	return fill(template,
+		marker{begin: sessionColumnsMarker, text: columns(ofSession)},
+		marker{begin: lockColumnsMarker, text: columns(ofLock), keep: len(c.lock) == 0},
 		marker{begin: lockConditionsMarker, text: "AND " + joinConditions(c.lock)},
 		marker{begin: blockingConditionsMarker, text: "WHERE " + blocking},
 		marker{begin: beginLocksMarker, end: endLocksMarker, keep: len(c.lock) > 0},
 		marker{begin: beginBlockersMarker, end: endBlockersMarker, keep: len(c.blocking) > 0},
 	)
+}
+
+// columns returns the attributes of an owner as columns for matching.sql.
+func columns(of owner) string {
+	var b strings.Builder
+	for _, a := range attributes {
+		if a.of == of && a.sql != "" {
+			fmt.Fprintf(&b, ", %s AS %s\n                ", a.sql, sqltext.Identifier(a.Name))
+		}
+	}
+	return strings.TrimSpace(b.String())
 }
 
 func joinConditions(conditions []string) string {
@@ -140,10 +156,10 @@ func (c *conditions) compare(table string, f Filter) string {
 	}
 	operator = " OPERATOR(pg_catalog." + operator + ") "
 	value := c.value(f.value.text)
-	switch f.attribute.Type {
-	case Text:
+	switch {
+	case is[string](f.attribute):
 		return "COALESCE(" + column + ", '')" + operator + value
-	case Bool:
+	case is[bool](f.attribute):
 		return column + operator + "CAST(" + value + " AS pg_catalog.bool)"
 	}
 	value = "CAST(" + value + " AS pg_catalog.int8)"
@@ -182,8 +198,7 @@ func tableOIDs(ctx context.Context, q driver.Querier, names []string) (map[uint3
 // it is derived from Postgres' data. Postgres still evaluates its regular
 // expressions.
 func (f Filter) matchedHere() bool {
-	name := f.attribute.Name
-	return name == "query" || name == "target" || name == blockField || name == "context" || strings.HasPrefix(name, contextPrefix)
+	return f.attribute.Name != "" && f.attribute.sql == ""
 }
 
 // matchHere returns the rows that match the filters that are evaluated here.

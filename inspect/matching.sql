@@ -1,9 +1,10 @@
 -- The locks that match the filters, or with pairs, the matching waits and their
 -- blockers; otherwise like snapshot.sql. Conditions replace the lines that end in a
--- comment about conditions. The parts between "for conditions" and "end of
--- conditions" are removed if there are none, because planning them takes long. The
--- statement is run only if it has each of these markers exactly once: see fill in
--- sql.go. Run it in psql with -v pairs=t.
+-- comment about conditions, and the columns that they compare, which attribute.go
+-- has, replace the comments about attributes. The parts between "for conditions" and
+-- "end of conditions" are removed if there are none, because planning them takes
+-- long. The statement is run only if it has each of these markers exactly once: see
+-- fill in sql.go. Run it in psql with -v pairs=t.
 WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
@@ -51,27 +52,15 @@ activity AS MATERIALIZED (
         OFFSET CASE WHEN f.done IS NULL THEN 0 ELSE 0 END -- clear first, then read
     ) AS a
 ),
--- The sessions, with the attributes that filters name; unused ones are not computed.
--- Times and durations are in microseconds.
+-- The sessions. The attributes that filters name are in attribute.go; unused ones are
+-- not computed. Times and durations are in microseconds.
 sessions AS NOT MATERIALIZED (
-    SELECT x.*,
-        v.now OPERATOR(pg_catalog.-)
-            CASE WHEN x.state OPERATOR(pg_catalog.=) 'active' THEN x.query_start ELSE x.state_change END AS duration
+    SELECT x.*
     FROM server AS v
         CROSS JOIN absent
         CROSS JOIN LATERAL (
-            SELECT a.pid,
-                leader_pid AS leader_pid,
-                query_id AS query_id,
-                CAST(a.usename AS pg_catalog.text) AS "user",
-                CAST(a.datname AS pg_catalog.text) AS database,
-                a.application_name AS application,
-                pg_catalog.host(a.client_addr) AS client,
-                a.backend_type, a.state, a.wait_event_type, a.wait_event,
-                CAST(EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS backend_start,
-                CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS xact_start,
-                CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS query_start,
-                CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS state_change
+            SELECT a.pid AS process, leader_pid AS leader, a.query_start AS query_began
+                -- and the attributes of sessions
             FROM activity AS a
         ) AS x
 ),
@@ -107,55 +96,24 @@ matched AS MATERIALIZED (
             SELECT g.* FROM locks AS g WHERE g.granted AND NOT CAST(:'pairs' AS pg_catalog.bool)) AS l
         -- for conditions on locks
         CROSS JOIN server AS v
-        LEFT JOIN sessions AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+        LEFT JOIN sessions AS a ON a.process OPERATOR(pg_catalog.=) l.pid
         LEFT JOIN awaited_rows AS r ON r.pid OPERATOR(pg_catalog.=) l.pid
             AND NOT l.granted AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'
         CROSS JOIN LATERAL (
             SELECT COALESCE(l.relation, r.relation,
                     CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'object' THEN l.classid END) AS relation,
                 CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'object' THEN 0 ELSE COALESCE(l.database, r.database) END AS database,
-                COALESCE(CAST(EXTRACT(epoch FROM l.wait_began) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
-                    CASE WHEN NOT l.granted THEN a.query_start END) AS wait_start,
-                CASE WHEN l.locktype OPERATOR(pg_catalog.=) 'advisory' THEN
-                    CASE
-                        WHEN l.objsubid OPERATOR(pg_catalog.=) 1 THEN pg_catalog.concat((CAST(l.classid AS pg_catalog.int8) OPERATOR(pg_catalog.<<) 32)
-                            OPERATOR(pg_catalog.|) CAST(l.objid AS pg_catalog.int8))
-                        WHEN l.objsubid OPERATOR(pg_catalog.=) 2 THEN pg_catalog.concat('(', CAST(l.classid AS pg_catalog.int4), ', ', CAST(l.objid AS pg_catalog.int4), ')')
-                    END
-                END AS key
+                CAST(EXTRACT(epoch FROM COALESCE(l.wait_began, CASE WHEN NOT l.granted THEN a.query_began END))
+                    OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS wait_start
         ) AS o
         LEFT JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) o.relation
             AND (o.database OPERATOR(pg_catalog.=) 0 OR o.database OPERATOR(pg_catalog.=) v.database_oid)
         LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
         LEFT JOIN pg_catalog.pg_database AS b ON b.oid OPERATOR(pg_catalog.=) o.database
-        -- The lock, with the attributes that filters name.
+        -- The lock, with the attributes that filters name: see attribute.go.
         CROSS JOIN LATERAL (
-            SELECT o.wait_start, o.key, l.mode, l.granted, l.fastpath, l.virtualxid,
-                pg_catalog.replace(l.locktype, 'speculative token', 'spectoken') AS type,
-                v.now OPERATOR(pg_catalog.-) o.wait_start AS wait_duration,
-                CASE WHEN c.oid IS NOT NULL THEN CAST(c.relname AS pg_catalog.text)
-                    WHEN o.relation IS NULL THEN NULL
-                    WHEN o.database OPERATOR(pg_catalog.=) 0 OR o.database OPERATOR(pg_catalog.=) v.database_oid
-                        THEN CAST(o.relation AS pg_catalog.text)
-                    ELSE pg_catalog.concat(COALESCE(CAST(b.datname AS pg_catalog.text), CAST(o.database AS pg_catalog.text)), ':', o.relation)
-                END AS relation,
-                CAST(n.nspname AS pg_catalog.text) AS schema,
-                CASE
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'TABLE'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'i' THEN 'INDEX'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 't' THEN 'TOAST'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN 'VIEW'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'm' THEN 'MATERIALIZED_VIEW'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'c' THEN 'COMPOSITE_TYPE'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'f' THEN 'FOREIGN_TABLE'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'p' THEN 'PARTITIONED_TABLE'
-                    WHEN c.relkind OPERATOR(pg_catalog.=) 'I' THEN 'PARTITIONED_INDEX'
-                END AS kind,
-                CAST(COALESCE(l.page, r.page) AS pg_catalog.int8) AS page,
-                COALESCE(l.tuple, r.tuple) AS tuple,
-                CAST(CAST(l.transactionid AS pg_catalog.text) AS pg_catalog.int8) AS transactionid,
-                CASE WHEN o.database OPERATOR(pg_catalog.=) v.database_oid THEN o.relation END AS relation_oid
+            SELECT CASE WHEN o.database OPERATOR(pg_catalog.=) v.database_oid THEN o.relation END AS relation_oid
+                -- and the attributes of locks
         ) AS d
         -- end of conditions on locks
     WHERE true
@@ -175,7 +133,7 @@ blocking AS MATERIALIZED (
     FROM blockers AS k
         -- for conditions on blockers
         CROSS JOIN server AS v
-        LEFT JOIN sessions AS b ON b.pid OPERATOR(pg_catalog.=) k.pid
+        LEFT JOIN sessions AS b ON b.process OPERATOR(pg_catalog.=) k.pid
         -- end of conditions on blockers
     WHERE true -- conditions on the blocking session b, or false without any
 ),
@@ -228,7 +186,7 @@ FROM absent CROSS JOIN LATERAL (
 WHERE x.pid OPERATOR(pg_catalog.=) ANY (
         SELECT i.pid FROM involved AS i
         UNION ALL
-        SELECT w.leader_pid FROM sessions AS w JOIN involved AS i ON i.pid OPERATOR(pg_catalog.=) w.pid)
+        SELECT w.leader FROM sessions AS w JOIN involved AS i ON i.pid OPERATOR(pg_catalog.=) w.process)
 UNION ALL
 SELECT 'prepared', CAST(pg_catalog.row_to_json(x) AS pg_catalog.text)
 FROM pg_catalog.pg_prepared_xacts AS x

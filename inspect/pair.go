@@ -22,29 +22,17 @@ type Pair struct {
 	// and Prepared. Never nil.
 	Blocking *Session
 
-	// Block reports whether Blocking holds the lock or is only ahead in the lock
-	// queue.
-	Block Block
+	// Hard reports whether Blocking holds a lock that conflicts with the awaited one,
+	// so that ending it helps. Otherwise Blocking waits for a conflicting lock itself,
+	// ahead in the lock queue: ending its own blocker helps both.
+	Hard bool
 
-	// Held is the conflicting lock that Blocking holds, or one of them; nil if Block
-	// is Soft.
+	// Held is the conflicting lock that Blocking holds, or one of them. It is nil if
+	// Hard is not set, and for some prepared transactions.
 	Held *Lock
 
 	waiter int32 // PID of the waiting process: the session or a parallel worker
 }
-
-// A Block is how one session blocks another.
-type Block string
-
-const (
-	// Hard means that the blocker holds a lock that conflicts with the awaited one.
-	// Ending it helps.
-	Hard Block = "hard"
-
-	// Soft means that the blocker waits for a conflicting lock itself, ahead in the
-	// lock queue. It is blocked too: ending its blocker helps both.
-	Soft Block = "soft"
-)
 
 // Blocked returns the pairs of waiters and blockers that match all filters, the
 // longest wait first. A filter is about the awaited lock and its session; a field
@@ -123,9 +111,9 @@ func (r *reading) pairs() []Pair {
 				}
 				seen[key] = true
 			}
-			p := Pair{Lock: wait, Blocking: blocking, Block: Soft, waiter: waiter}
+			p := Pair{Lock: wait, Blocking: blocking, waiter: waiter}
 			if held := in.held[blocking]; held != nil || blocking.Prepared != nil {
-				p.Block, p.Held = Hard, held
+				p.Hard, p.Held = true, held
 			}
 			pairs = append(pairs, p)
 		}

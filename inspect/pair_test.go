@@ -16,7 +16,7 @@ import (
 // take returns a snapshot; Blocked must return the same pairs.
 func (s *scene) take() *inspect.Snapshot {
 	s.t.Helper()
-	snapshot, err := inspect.Take(s.t.Context(), s.q)
+	snapshot, err := inspect.ReadSnapshot(s.t.Context(), s.q)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -42,7 +42,11 @@ func describe(pairs []inspect.Pair) string {
 		if p.Blocking.Prepared != nil {
 			blocking = "prepared " + p.Blocking.Prepared.GID
 		}
-		fmt.Fprintf(&b, "%s waits for %s of %s: %s by %s with %s\n", p.Application, p.Mode, p.Target(), p.Block, blocking, held)
+		block := "soft"
+		if p.Hard {
+			block = "hard"
+		}
+		fmt.Fprintf(&b, "%s waits for %s of %s: %s by %s with %s\n", p.Application, p.Mode, p.Target(), block, blocking, held)
 	}
 	return b.String()
 }
@@ -79,7 +83,7 @@ func TestRowQueue(t *testing.T) {
 		t.Fatalf("the forest is %+v", forest)
 	}
 	second := forest[0].Blocked[0]
-	if second.PID != b.pid || second.Depth != 1 || second.Behind != 1 || second.Pair.Block != inspect.Hard ||
+	if second.PID != b.pid || second.Depth != 1 || second.Behind != 1 || !second.Pair.Hard ||
 		len(second.Blocked) != 1 || second.Blocked[0].PID != c.pid || second.Blocked[0].Depth != 2 {
 		t.Errorf("below the root is %+v", second)
 	}
@@ -316,8 +320,8 @@ func TestBlockerThatCameMeanwhile(t *testing.T) {
 	waiter.background("SELECT pg_advisory_lock(1)")
 	s.until("a wait", "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1", waiter.pid)
 	read := map[string]func(q driver.Querier) ([]inspect.Pair, error){
-		"Take": func(q driver.Querier) ([]inspect.Pair, error) {
-			snapshot, err := inspect.Take(t.Context(), q)
+		"ReadSnapshot": func(q driver.Querier) ([]inspect.Pair, error) {
+			snapshot, err := inspect.ReadSnapshot(t.Context(), q)
 			if err != nil {
 				return nil, err
 			}

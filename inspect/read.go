@@ -122,8 +122,8 @@ func query(ctx context.Context, q driver.Querier, sql string, values map[string]
 	if err != nil {
 		return err
 	}
-	if g, ok := q.(pairQuerier); ok {
-		pairs, asked, err := g.queryPairs(ctx, sql, args)
+	if lent, ok := q.(lentConn); ok {
+		pairs, err := lent.queryPairs(ctx, sql, args)
 		if err != nil {
 			return err
 		}
@@ -132,9 +132,7 @@ func query(ctx context.Context, q driver.Querier, sql string, values map[string]
 				return err
 			}
 		}
-		if asked {
-			return nil
-		}
+		return nil
 	}
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // everything calls all functions that use the server.
 func (s *scene) everything() error {
 	ctx := s.t.Context()
-	if _, err := inspect.Take(ctx, s.q); err != nil {
-		return fmt.Errorf("Take: %w", err)
+	if _, err := inspect.ReadSnapshot(ctx, s.q); err != nil {
+		return fmt.Errorf("ReadSnapshot: %w", err)
 	}
 	if _, err := inspect.Locks(ctx, s.q); err != nil {
 		return fmt.Errorf("Locks: %w", err)
@@ -69,11 +69,11 @@ func TestHostileSearchPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	through := *s
-	through.q = guard(t, lent{pgxlock.Conn(s.eye)})
+	through.q, _ = guard(t, lent{pgxlock.Conn(s.eye)})
 	if err := through.everything(); err != nil {
 		t.Fatal(err)
 	}
-	s.q = guard(t, pgxlock.Conn(s.eye))
+	s.q, _ = guard(t, pgxlock.Conn(s.eye))
 	if err := s.everything(); err != nil {
 		t.Fatal(err)
 	}

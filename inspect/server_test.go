@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func TestStandby(t *testing.T) {
 		t.Errorf("%d locks of pg_class", n)
 	}
 	outcomes, err := inspect.Terminate(t.Context(), s.q, inspect.BlockersOf(snapshot.Pairs), inspect.WaitGone(patience))
-	if o := one(t, outcomes, err); o.Status != inspect.Signalled || !o.Ended {
+	if o := one(t, outcomes, err); !o.Signaled || !o.Ended {
 		t.Errorf("%+v", o)
 	}
 	b.join()
@@ -87,7 +88,9 @@ func TestCatalog(t *testing.T) {
 // filterAll uses an attribute with each of its operators.
 func (s *scene) filterAll(a inspect.Attribute) {
 	s.t.Helper()
-	value := map[inspect.Type]string{inspect.Number: "1", inspect.Bool: "yes", inspect.Duration: "5s", inspect.Time: "-5m"}[a.Type]
+	value := map[reflect.Type]string{
+		reflect.TypeFor[int64](): "1", reflect.TypeFor[bool](): "yes", reflect.TypeFor[time.Duration](): "5s", reflect.TypeFor[time.Time](): "-5m",
+	}[a.Type]
 	switch a.Name {
 	case "mode":
 		value = "SHARE"

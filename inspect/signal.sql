@@ -91,7 +91,7 @@ checked AS MATERIALIZED (
         JOIN pg_catalog.pg_roles AS m ON m.rolname OPERATOR(pg_catalog.=) CURRENT_USER
 ),
 -- CASE evaluates the signal last, so it is sent only if all conditions hold.
-signalled AS MATERIALIZED (
+signaled AS MATERIALIZED (
     SELECT j.*,
         CASE
             WHEN j.same AND j.blocks AND j.self IS NULL AND j.kind IS NULL AND j.idle IS NOT TRUE AND j.permitted AND j.proved THEN
@@ -99,8 +99,8 @@ signalled AS MATERIALIZED (
                     WHEN j.action OPERATOR(pg_catalog.=) 'cancel' THEN pg_catalog.pg_cancel_backend(j.pid)
                     WHEN j.action OPERATOR(pg_catalog.=) 'terminate' THEN pg_catalog.pg_terminate_backend(j.pid)
                 END
-        END AS signalled
+        END AS signaled
     FROM checked AS j
 )
 SELECT 'victim' AS kind, CAST(pg_catalog.row_to_json(s) AS pg_catalog.text) AS payload
-FROM signalled AS s;
+FROM signaled AS s;

@@ -19,10 +19,10 @@ type Snapshot struct {
 	Pairs  []Pair // waiters and their blockers
 }
 
-// Take reads a snapshot of all locks. ctx covers the reading, as for [Locks].
+// ReadSnapshot reads a snapshot of all locks. ctx covers the reading, as for [Locks].
 //
 // pg_blocking_pids is called once for each waiting session, and for no other.
-func Take(ctx context.Context, q driver.Querier) (*Snapshot, error) {
+func ReadSnapshot(ctx context.Context, q driver.Querier) (*Snapshot, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	r, err := read(ctx, q, snapshotSQL, nil)

@@ -27,7 +27,7 @@ func TestWorkersThatWait(t *testing.T) {
 	if len(pairs) != 1 {
 		t.Fatalf("%d pairs, want 1: %+v", len(pairs), pairs)
 	}
-	if p := pairs[0]; p.Session != leader || p.Blocking != holder || p.Block != Hard || p.Held.Session != ahead || p.waiter != 2 {
+	if p := pairs[0]; p.Session != leader || p.Blocking != holder || !p.Hard || p.Held.Session != ahead || p.waiter != 2 {
 		t.Errorf("%+v", p)
 	}
 	if r.locks[0].Session != worker1 {
@@ -66,7 +66,7 @@ func TestTemplates(t *testing.T) {
 		"matching.sql": {
 			matchingSQL,
 			[]func(string) (string, error){c.statement, none.statement},
-			[]string{lockConditionsMarker, blockingConditionsMarker, beginLocksMarker, endLocksMarker, beginBlockersMarker, endBlockersMarker},
+			[]string{sessionColumnsMarker, lockColumnsMarker, lockConditionsMarker, blockingConditionsMarker, beginLocksMarker, endLocksMarker, beginBlockersMarker, endBlockersMarker},
 		},
 		"snapshot.sql": {snapshotSQL, []func(string) (string, error){withoutEdges}, []string{"true -- edges"}},
 	} {

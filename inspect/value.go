@@ -25,19 +25,19 @@ func parseValue(a Attribute, field, operator, text string) (value, error) {
 	if err := checkText(text); err != nil {
 		return value{}, err
 	}
-	switch a.Type {
-	case Number:
+	switch {
+	case is[int64](a):
 		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
 			return value{}, fmt.Errorf("%q is not a whole number", termtext.Short(text))
 		}
 		return value{text: text}, nil
-	case Bool:
+	case is[bool](a):
 		b, err := parseBool(text)
 		return value{text: strconv.FormatBool(b)}, err
-	case Duration:
+	case is[time.Duration](a):
 		d, err := parseDuration(text)
 		return value{text: strconv.FormatInt(d.Microseconds(), 10)}, err
-	case Time:
+	case is[time.Time](a):
 		if ago, ok := strings.CutPrefix(text, "-"); ok {
 			d, err := parseDuration(ago)
 			return value{text: strconv.FormatInt(d.Microseconds(), 10), ago: true}, err
@@ -107,8 +107,8 @@ func parseWord(field, operator, text string) (value, error) {
 	case "key":
 		return value{text: parseKey(text).String()}, nil
 	case blockField:
-		if text != string(Hard) && text != string(Soft) {
-			return value{}, fmt.Errorf("%q is neither %s nor %s", termtext.Short(text), Hard, Soft)
+		if text != hard && text != soft {
+			return value{}, fmt.Errorf("%q is neither %s nor %s", termtext.Short(text), hard, soft)
 		}
 	}
 	return value{text: text}, nil
@@ -159,7 +159,7 @@ const siReadMode = "SIReadLock"
 // kinds returns the kinds of relations.
 func kinds() []string {
 	var names []string
-	for _, letter := range "riStvmcfpI" {
+	for _, letter := range relationKinds {
 		names = append(names, relationKind(string(letter)))
 	}
 	return names

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -62,14 +63,14 @@ func SessionsOf(locks []Lock) []Victim {
 func BlockersOf(pairs []Pair) []Victim {
 	hard := map[*Session]bool{}
 	for i := range pairs {
-		if pairs[i].Block == Hard {
+		if pairs[i].Hard {
 			hard[pairs[i].Session] = true
 		}
 	}
 	var victims []Victim
 	for i := range pairs {
 		p := &pairs[i]
-		if p.Block == Soft && hard[p.Session] {
+		if !p.Hard && hard[p.Session] {
 			continue
 		}
 		at := slices.IndexFunc(victims, func(v Victim) bool { return v.Session == p.Blocking })
@@ -87,4 +88,14 @@ func BlockersOf(pairs []Pair) []Victim {
 		}
 	}
 	return victims
+}
+
+// proof returns the virtual transaction ID that identifies the victim's session, or ""
+// if it has none or one such as 3/0, of a session that holds its lock without a
+// transaction.
+func (v Victim) proof() string {
+	if strings.HasSuffix(v.transaction, "/0") {
+		return ""
+	}
+	return v.transaction
 }

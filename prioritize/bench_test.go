@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 )
@@ -39,7 +40,7 @@ func BenchmarkClear(b *testing.B) {
 					_, err := me.conn.Exec(ctx, "BEGIN; LOCK TABLE t; ROLLBACK")
 					times = append(times, float64(time.Since(began)-grace)/float64(time.Millisecond))
 					return err
-				}, prioritize.After(grace), bench.policy, prioritize.Allow(prioritize.Superusers))
+				}, prioritize.After(grace), bench.policy, prioritize.Allow(inspect.Superusers))
 				if err != nil {
 					b.Fatal(err)
 				}

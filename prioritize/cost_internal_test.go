@@ -6,8 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/internal/signal"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
@@ -40,7 +40,7 @@ func BenchmarkAsk(b *testing.B) {
 			return err
 		},
 		"signal": func() error {
-			_, err := e.signal(b.Context(), inspect.BlockingSignal{Waiter: pid, Blocker: pid})
+			_, err := e.signal(b.Context(), signal.Request{Waiter: pid, Blocker: pid})
 			return err
 		},
 		"pairs": func() error {

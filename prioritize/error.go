@@ -45,7 +45,8 @@ type Error struct {
 // if the server refused, or nil.
 type Spare struct {
 	inspect.Pair
-	Reason Reason
+	Reason inspect.Reason
+	Class  inspect.Class // why it is Protected
 	Err    error
 }
 
@@ -78,7 +79,7 @@ func (e *Error) Error() string {
 		if s.Blocking.Prepared != nil {
 			who = fmt.Sprintf("prepared transaction %q", s.Blocking.Prepared.GID)
 		}
-		fmt.Fprintf(&b, "; %s was spared: %s", who, s.Reason.text())
+		fmt.Fprintf(&b, "; %s was spared: %s", who, spareText(s.Reason, s.Class))
 	}
 	for _, err := range e.Calls {
 		fmt.Fprintf(&b, "; %v", err)

@@ -29,8 +29,9 @@ type Event struct {
 	// Waited is how long the session has waited so far, or waited in total.
 	Waited time.Duration
 
-	// Reason is why a blocker was spared.
-	Reason Reason
+	// Reason is why a blocker was spared, and Class why it is Protected.
+	Reason inspect.Reason
+	Class  inspect.Class
 
 	// Try is the number of the try, from 1. Pause is the time until the next one, or
 	// 0 if there is none.
@@ -61,63 +62,50 @@ const (
 	Tried      EventKind = "tried"      // a try of Retry has ended; Err is nil if it succeeded
 )
 
-// Reason is why a blocker was spared.
-type Reason string
-
-// The reasons.
-const (
-	SparedQueued      Reason = "queued"        // it is only ahead in the lock queue; see ClearQueue
-	SparedIdle        Reason = "idle"          // it runs no statement to cancel
-	SparedSuperuser   Reason = "superuser"     // its role is a superuser and not ours; see Allow
-	SparedAutovacuum  Reason = "autovacuum"    // it yields by itself
-	SparedWraparound  Reason = "wraparound"    // autovacuum to prevent wraparound, which does not yield
-	SparedBackground  Reason = "background"    // not a client session; see Allow
-	SparedOwn         Reason = "own"           // it belongs to this run
-	SparedRun         Reason = "another run"   // it belongs to another run of this package, or is its watcher
-	SparedHidden      Reason = "hidden"        // our role cannot verify that the PID is still the same session
-	SparedPrepared    Reason = "prepared"      // a prepared transaction, which no signal can end
-	SparedFiltered    Reason = "filtered"      // Only does not match it
-	SparedMax         Reason = "max"           // Max is reached
-	SparedLate        Reason = "late"          // it came after the moment that Once acts on
-	SparedNotAllowed  Reason = "not permitted" // our role may not signal it; Err is the server's error
-	SparedNotBlocking Reason = "not blocking"  // it blocked at the last poll, but no longer when it was to be signaled
-)
-
-// text returns the reason as the end of a sentence.
-func (r Reason) text() string {
-	switch r {
-	case SparedQueued:
+// spareText returns why a blocker was spared, as the end of a sentence.
+func spareText(reason inspect.Reason, class inspect.Class) string {
+	switch reason {
+	case inspect.Protected:
+		return protectedText(class)
+	case inspect.Queued:
 		return "it is only ahead in the lock queue"
-	case SparedIdle:
+	case inspect.Idle:
 		return "it runs no statement to cancel: only terminating it would release its locks"
-	case SparedSuperuser:
-		return "its role is a superuser and not ours, so it is ended only if superusers are allowed"
-	case SparedAutovacuum:
-		return "autovacuum yields by itself after deadlock_timeout"
-	case SparedWraparound:
+	case inspect.Wraparound:
 		return "it is an autovacuum to prevent transaction ID wraparound, which does not yield and would start again: let it finish"
-	case SparedBackground:
-		return "it is not a client session, so it is ended only if background processes are allowed"
-	case SparedOwn:
-		return "it belongs to this run"
-	case SparedRun:
-		return "it belongs to another run of pglock prioritize, which goes first: wait until that run has ended"
-	case SparedHidden:
+	case inspect.Hidden:
 		return "this role cannot verify that its PID is still the same session: a superuser can permit it with GRANT pg_read_all_stats"
-	case SparedPrepared:
+	case inspect.NoProcess:
 		return "no signal ends a prepared transaction"
-	case SparedFiltered:
+	case inspect.Excluded:
 		return "the filters do not match it"
-	case SparedMax:
+	case inspect.MaxReached:
 		return "the maximum number of sessions was ended"
-	case SparedLate:
+	case inspect.TooLate:
 		return "it came too late to be among those to be ended"
-	case SparedNotAllowed:
+	case inspect.NotPermitted:
 		return "this role may not end it: that needs membership in its role or in pg_signal_backend, and for a superuser's session a superuser"
-	case SparedNotBlocking:
+	case inspect.NotBlocking:
 		return "it no longer blocks"
 	}
-	return string(r)
+	return string(reason)
+}
+
+// protectedText returns why a blocker of that class was spared.
+func protectedText(class inspect.Class) string {
+	switch class {
+	case inspect.Superusers:
+		return "its role is a superuser and not ours, so it is ended only if superusers are allowed"
+	case inspect.Autovacuum:
+		return "autovacuum yields by itself after deadlock_timeout"
+	case inspect.Background:
+		return "it is not a client session, so it is ended only if background processes are allowed"
+	case inspect.Ourselves:
+		return "it belongs to this run"
+	case inspect.OtherRuns:
+		return "it belongs to another run of pglock prioritize, which goes first: wait until that run has ended"
+	}
+	return string(class)
 }
 
 // String returns the event on one line, without the text of queries. It is safe to
@@ -148,7 +136,7 @@ func (e Event) text() string {
 		}
 		return fmt.Sprintf("called about %s", blockers(e.Blocked))
 	case Spared:
-		return fmt.Sprintf("spared: %s: %s", blockers(e.Blocked), e.Reason.text())
+		return fmt.Sprintf("spared: %s: %s", blockers(e.Blocked), spareText(e.Reason, e.Class))
 	case WatchLost:
 		return fmt.Sprintf("the watcher lost its session and is opening another: %v", e.Err)
 	case WatchBack:
@@ -221,7 +209,7 @@ func describe(p inspect.Pair) string {
 		}
 	}
 	text := sessionText(s.PID, s.Application, s.User, s.BackendType, state...)
-	if p.Block == inspect.Soft {
+	if !p.Hard {
 		text += " ahead in the queue"
 	}
 	return text

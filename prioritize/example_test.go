@@ -261,9 +261,9 @@ func ExampleCancel() {
 		return err
 	},
 		prioritize.Cancel(), prioritize.Once(), prioritize.After(100*time.Millisecond),
-		prioritize.Allow(prioritize.Autovacuum),
+		prioritize.Allow(inspect.Autovacuum),
 		prioritize.OnEvent(func(e prioritize.Event) {
-			if e.Kind == prioritize.Spared {
+			if e.Kind == prioritize.Spared && e.Reason == inspect.Idle {
 				fmt.Println("spared:", e.Blocked[0].Blocking.Application, e.Reason)
 				forgetful.Exec(ctx, "COMMIT")
 			}

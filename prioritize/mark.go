@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/signal"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -17,8 +17,8 @@ import (
 // nothing. Instead, a run's watcher holds advisory locks in shared mode, which every
 // session sees in pg_locks: one whose key is the number of the run, which is its
 // start time, and one whose key is the PID of each session whose way it clears. They
-// prove that a session of that role exists and vouches for the others. inspect's
-// blocking_signal.sql decides which roles are trusted.
+// prove that a session of that role exists and vouches for the others. signal.sql of package
+// internal/signal decides which roles are trusted.
 //
 // A blocker that another run vouches for is spared: the session that it blocks waits
 // until that run ends or its own lock_timeout expires. Postgres resolves deadlocks
@@ -34,17 +34,10 @@ var (
 	cycleSQL string
 )
 
-const (
-	// runClass and sessionClass are the first halves of the keys of these locks. The
-	// second half is the number of the run, or the PID.
-	runClass     = inspect.RunClass
-	sessionClass = inspect.RunSessionClass
-
-	// cycleAfter is how long a blocker of another run is spared before the watcher
-	// checks whether the two wait for each other. Postgres resolves its own deadlocks
-	// sooner (deadlock_timeout, 1 s by default).
-	cycleAfter = 5 * time.Second
-)
+// cycleAfter is how long a blocker of another run is spared before the watcher
+// checks whether the two wait for each other. Postgres resolves its own deadlocks
+// sooner (deadlock_timeout, 1 s by default).
+const cycleAfter = 5 * time.Second
 
 // A marker is an observer through which runs can recognize each other.
 type marker interface {
@@ -133,7 +126,7 @@ func (e *sessionObserver) mark(ctx context.Context, run int64, add, remove []int
 	if err != nil {
 		return 0, err
 	}
-	text, err := e.session.QueryText(ctx, markSQL, strconv.FormatInt(run, 10), string(lists), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
+	text, err := e.session.QueryText(ctx, markSQL, strconv.FormatInt(run, 10), string(lists), strconv.Itoa(signal.RunClass), strconv.Itoa(signal.SessionClass))
 	if err != nil {
 		return 0, err
 	}
@@ -145,6 +138,6 @@ func (e *sessionObserver) mark(ctx context.Context, run int64, add, remove []int
 }
 
 func (e *sessionObserver) inCycle(ctx context.Context, run int64, blocker int32) (bool, error) {
-	text, err := e.session.QueryText(ctx, cycleSQL, strconv.FormatInt(run, 10), strconv.Itoa(int(blocker)), strconv.Itoa(runClass), strconv.Itoa(sessionClass))
+	text, err := e.session.QueryText(ctx, cycleSQL, strconv.FormatInt(run, 10), strconv.Itoa(int(blocker)), strconv.Itoa(signal.RunClass), strconv.Itoa(signal.SessionClass))
 	return text == "true", err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/handshake"
+	"github.com/pglock-go/pglock/internal/signal"
 )
 
 //go:embed poll.sql
@@ -38,7 +39,7 @@ type observer interface {
 	pairs(ctx context.Context, pids []int32, filters []inspect.Filter) ([]inspect.Pair, error)
 
 	// signal signals a blocker if it still blocks.
-	signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error)
+	signal(ctx context.Context, r signal.Request) (signal.Result, error)
 
 	// close may be called at any time, even while another method runs.
 	close()
@@ -126,7 +127,7 @@ func (e *sessionObserver) setUp(ctx context.Context) error {
 		return fmt.Errorf("%w (the driver does not report the backend's PID, so a pooler cannot be ruled out)", errPooledWatcher)
 	}
 	// Prepare the statement that must be fast later.
-	_, err = e.signal(ctx, inspect.BlockingSignal{})
+	_, err = e.signal(ctx, signal.Request{})
 	return err
 }
 
@@ -147,7 +148,7 @@ func (p pooler) Unwrap() error { return pglock.ErrPooler }
 func (e *sessionObserver) close() { e.session.Close() }
 
 func (e *sessionObserver) poll(ctx context.Context, who Who) (pollResult, error) {
-	text, err := e.session.QueryText(ctx, pollSQL, who.json(), watcherName, strconv.Itoa(runClass))
+	text, err := e.session.QueryText(ctx, pollSQL, who.json(), watcherName, strconv.Itoa(signal.RunClass))
 	if err != nil {
 		return pollResult{}, err
 	}
@@ -158,6 +159,6 @@ func (e *sessionObserver) pairs(ctx context.Context, pids []int32, filters []ins
 	return inspect.Blocked(ctx, e.session, append([]inspect.Filter{inspect.PIDs(pids...)}, filters...)...)
 }
 
-func (e *sessionObserver) signal(ctx context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error) {
-	return s.Send(ctx, e.session)
+func (e *sessionObserver) signal(ctx context.Context, r signal.Request) (signal.Result, error) {
+	return r.Send(ctx, e.session)
 }

@@ -78,7 +78,7 @@ type config struct {
 	filters    []inspect.Filter
 	max        int // 0 is no limit
 	queue      bool
-	allowed    []Kind
+	allowed    []inspect.Class
 
 	// For retries.
 	budget     time.Duration // 0 is none
@@ -99,29 +99,6 @@ const (
 	policyTerminate
 	policyEscalate
 	policyCall
-)
-
-// A Kind is a kind of sessions that are ended only if [Allow] names it.
-type Kind string
-
-// The kinds.
-const (
-	// Superusers are the sessions of superuser roles other than the role that the
-	// watcher connects as (or has switched to by SET ROLE). Only a superuser can end
-	// them.
-	Superusers Kind = "superusers"
-
-	// Autovacuum are the autovacuum workers. They yield by themselves once a session
-	// has waited for them for deadlock_timeout (1 s by default), unless they prevent
-	// transaction ID wraparound; in that case a new one starts soon after one is
-	// ended. Only a superuser can end them, and from Postgres 18 on a member of
-	// pg_signal_autovacuum_worker (PostgreSQL manual, 24.1.6 "The Autovacuum
-	// Daemon").
-	Autovacuum Kind = "autovacuum"
-
-	// Background are all other processes that are not client sessions: walsenders,
-	// and workers of logical replication and of extensions.
-	Background Kind = "background"
 )
 
 // OnEvent calls f for each event, one at a time. The watcher calls f and waits for it
@@ -294,15 +271,16 @@ func ClearQueue() RunForOption {
 	return anyOption{"ClearQueue()", func(c *config) error { c.queue = true; return nil }}
 }
 
-// Allow also acts on sessions of the given kinds.
-func Allow(kinds ...Kind) RunForOption {
-	return anyOption{fmt.Sprintf("Allow(%v)", kinds), func(c *config) error {
-		for _, kind := range kinds {
-			if !slices.Contains([]Kind{Superusers, Autovacuum, Background}, kind) {
-				return fmt.Errorf("unknown kind %q: use Superusers, Autovacuum or Background", kind)
+// Allow also acts on sessions of the given classes: Superusers, Autovacuum or
+// Background.
+func Allow(classes ...inspect.Class) RunForOption {
+	return anyOption{fmt.Sprintf("Allow(%v)", classes), func(c *config) error {
+		for _, class := range classes {
+			if !slices.Contains([]inspect.Class{inspect.Superusers, inspect.Autovacuum, inspect.Background}, class) {
+				return fmt.Errorf("unknown class %q: use inspect.Superusers, inspect.Autovacuum or inspect.Background", class)
 			}
 		}
-		c.allowed = append(c.allowed, kinds...)
+		c.allowed = append(c.allowed, classes...)
 		return nil
 	}}
 }
@@ -401,8 +379,6 @@ func (c *config) maxPause() time.Duration {
 	}
 	return c.after
 }
-
-func (c *config) allows(kind Kind) bool { return slices.Contains(c.allowed, kind) }
 
 func (c *config) emit(e Event) {
 	e.Time = time.Now()

@@ -13,6 +13,7 @@ import (
 	_ "github.com/lib/pq"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 	"github.com/pglock-go/pglock/sqllock"
@@ -26,6 +27,14 @@ func retry(opts ...prioritize.RetryOption) []prioritize.RetryOption {
 	}, opts...)
 }
 
+// surelySeen is a lock_timeout within which the watcher polls, even if the machine is
+// slow. It is for functions that call untilWatched first.
+func surelySeen() prioritize.RetryOption { return prioritize.LockTimeout(4 * time.Second) }
+
+// untilWatched waits until the watcher has a session and polls. It opens one only
+// while a try runs.
+func (l *log) untilWatched() { l.untilKind(prioritize.Watching) }
+
 func TestRetryUntilTheWayIsFree(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -38,10 +47,11 @@ func TestRetryUntilTheWayIsFree(t *testing.T) {
 	}
 	s.must(prioritize.RetryOn(t.Context(), source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, me.conn, func(tx pgx.Tx) error {
+			log.untilWatched()
 			_, err := tx.Exec(ctx, alter)
 			return err
 		})
-	}, retry(log.option())...))
+	}, retry(surelySeen(), log.option())...))
 	tries := log.of(prioritize.Tried)
 	if len(tries) < 3 {
 		t.Fatalf("%d tries, want 3", len(tries))
@@ -217,9 +227,10 @@ func TestRetryEndsWithContext(t *testing.T) {
 		}
 	}
 	err := prioritize.RetryOn(ctx, source(t, s.dsn), pgxlock.Conn(me.conn), func(ctx context.Context) error {
+		log.untilWatched()
 		_, err := me.conn.Exec(ctx, alter)
 		return err
-	}, retry(log.option(), prioritize.Backoff(time.Hour, time.Hour))...)
+	}, retry(surelySeen(), log.option(), prioritize.Backoff(time.Hour, time.Hour))...)
 	s.wantCode(err, "55P03")
 	if !errors.Is(err, why) || !slices.Equal(blocking(err), []int32{idle.pid}) {
 		t.Errorf("got %v", err)
@@ -295,7 +306,7 @@ func TestDatabaseSQL(t *testing.T) {
 			s.must(prioritize.RunOn(t.Context(), source, sqllock.Tx(tx), func(ctx context.Context) error {
 				_, err := tx.ExecContext(ctx, "ALTER TABLE t ADD COLUMN x int")
 				return err
-			}, prioritize.After(soon), prioritize.Terminate(), prioritize.Allow(prioritize.Superusers), log.option()))
+			}, prioritize.After(soon), prioritize.Terminate(), prioritize.Allow(inspect.Superusers), log.option()))
 			idle.wantAlive(false)
 
 			// Inside a transaction, even if the driver cannot report that there is

@@ -65,8 +65,8 @@ func TestCancelIdleInTransaction(t *testing.T) {
 	if strings.Contains(err.Error(), "SELECT") {
 		t.Errorf("the error has a query: %v", err)
 	}
-	log.wantSpared(idle.pid, prioritize.SparedIdle)
-	if n := log.spared(idle.pid, prioritize.SparedIdle); n != 1 {
+	log.wantSpared(idle.pid, because(inspect.Idle))
+	if n := log.spared(idle.pid, because(inspect.Idle)); n != 1 {
 		t.Errorf("it was reported %d times", n)
 	}
 	log.want(prioritize.Canceled, idle.pid, 0)
@@ -80,7 +80,7 @@ func TestCancelOnceItRuns(t *testing.T) {
 	idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 	me, log := s.session("me"), s.log()
 	log.hear = func(e prioritize.Event) {
-		if e.Reason == prioritize.SparedIdle {
+		if e.Reason == inspect.Idle {
 			idle.background("SELECT pg_sleep(1000)")
 		}
 	}
@@ -111,7 +111,7 @@ func TestCancelThenTerminate(t *testing.T) {
 	log.want(prioritize.Terminated, stubborn.pid, 1)
 	log.want(prioritize.Canceled, idle.pid, 0)
 	log.want(prioritize.Terminated, idle.pid, 1)
-	log.wantSpared(idle.pid, prioritize.SparedIdle)
+	log.wantSpared(idle.pid, because(inspect.Idle))
 }
 
 // The default policy is to report.
@@ -157,7 +157,7 @@ func TestQueueAhead(t *testing.T) {
 	queued.wantAlive(true)
 	log.want(prioritize.Terminated, queued.pid, 0)
 	if blocked := log.of(prioritize.Blocked); len(blocked) == 0 || len(blocked[0].Blocked) != 2 ||
-		blocked[0].Blocked[0].Blocking.PID != holder.pid || blocked[0].Blocked[1].Block != inspect.Soft {
+		blocked[0].Blocked[0].Blocking.PID != holder.pid || blocked[0].Blocked[1].Hard {
 		t.Errorf("the first event has %v", blocked)
 	}
 }
@@ -174,7 +174,7 @@ func TestOnlyTheQueueIsInTheWay(t *testing.T) {
 		prioritize.LockTimeout(time.Second), log.option()), "55P03")
 	holder.wantAlive(true)
 	queued.wantAlive(true)
-	log.wantSpared(queued.pid, prioritize.SparedQueued)
+	log.wantSpared(queued.pid, because(inspect.Queued))
 	log.want(prioritize.Terminated, holder.pid, 0)
 
 	s.must(me.run("SELECT FROM t", prioritize.After(soon), prioritize.Cancel(), prioritize.ClearQueue(), log.option()))
@@ -206,7 +206,7 @@ func TestAdvisoryLockOfASession(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	s.must(me.run("SELECT pg_advisory_xact_lock(42)", prioritize.After(soon), prioritize.CancelThenTerminate(soon), log.option()))
 	holder.wantAlive(false)
-	log.wantSpared(holder.pid, prioritize.SparedIdle)
+	log.wantSpared(holder.pid, because(inspect.Idle))
 }
 
 func TestRowLock(t *testing.T) {
@@ -271,18 +271,18 @@ func TestPermissionMissing(t *testing.T) {
 	app.wantAlive(false)
 	other.wantAlive(true)
 	super.wantAlive(true)
-	denied := log.wantSpared(other.pid, prioritize.SparedNotAllowed)
+	denied := log.wantSpared(other.pid, because(inspect.NotPermitted))
 	s.wantCode(denied.Err, "42501")
-	log.wantSpared(super.pid, prioritize.SparedSuperuser)
-	if n := log.spared(other.pid, prioritize.SparedNotAllowed); n != 1 {
+	log.wantSpared(super.pid, protected(inspect.Superusers))
+	if n := log.spared(other.pid, because(inspect.NotPermitted)); n != 1 {
 		t.Errorf("it was reported %d times", n)
 	}
 
 	// If allowed, it is tried, and Postgres refuses.
 	err = me.runWith(source(t, s.as("app")), alter, prioritize.After(soon), prioritize.Terminate(),
-		prioritize.LockTimeout(time.Second), log.option(), prioritize.Allow(prioritize.Superusers))
+		prioritize.LockTimeout(time.Second), log.option(), prioritize.Allow(inspect.Superusers))
 	s.wantCode(err, "55P03")
-	log.wantSpared(super.pid, prioritize.SparedNotAllowed)
+	log.wantSpared(super.pid, because(inspect.NotPermitted))
 }
 
 // A role that may not see the activity of others still sees the blockers, and may end
@@ -294,7 +294,7 @@ func TestCatalogRoleThatSeesNothing(t *testing.T) {
 	super := s.session("super").do("BEGIN", "SELECT FROM t")
 	me, log := s.sessionOn(s.as("app"), "me"), s.log()
 	log.hear = func(e prioritize.Event) {
-		if e.Reason == prioritize.SparedSuperuser {
+		if reasonOf(e) == protected(inspect.Superusers) {
 			super.do("COMMIT")
 		}
 	}
@@ -322,7 +322,7 @@ func TestCatalogPreparedTransaction(t *testing.T) {
 	err := me.run(alter, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(3*time.Second), log.option())
 	s.wantCode(err, "55P03")
 	hasWord(t, err.Error(), `ROLLBACK PREPARED 'pay''d'`, "prepared transaction", s.observer.Config().Database)
-	e := log.wantSpared(0, prioritize.SparedPrepared)
+	e := log.wantSpared(0, because(inspect.NoProcess))
 	hasWord(t, e.String(), `ROLLBACK PREPARED 'pay''d'`)
 	if p := e.Blocked[0].Blocking.Prepared; p == nil || p.GID != "pay'd" {
 		t.Errorf("the event has %+v", p)
@@ -361,11 +361,11 @@ func TestAutovacuum(t *testing.T) {
 	err := me.run(sql, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
 	s.wantCode(err, "55P03")
 	hasWord(t, err.Error(), "autovacuum worker")
-	log.wantSpared(worker, prioritize.SparedAutovacuum)
+	log.wantSpared(worker, protected(inspect.Autovacuum))
 	log.want(prioritize.Terminated, worker, 0)
 
 	// If allowed, it is ended.
-	s.must(me.run(sql, prioritize.After(soon), prioritize.Cancel(), prioritize.Allow(prioritize.Autovacuum), log.option()))
+	s.must(me.run(sql, prioritize.After(soon), prioritize.Cancel(), prioritize.Allow(inspect.Autovacuum), log.option()))
 	log.want(prioritize.Canceled, worker, 1)
 }
 
@@ -375,7 +375,7 @@ func TestAutovacuumAgainstWraparound(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	err := me.run("ALTER TABLE big ADD COLUMN w int", prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(time.Second), log.option())
 	s.wantCode(err, "55P03")
-	log.wantSpared(worker, prioritize.SparedWraparound)
+	log.wantSpared(worker, spareReason{inspect.Wraparound, inspect.Autovacuum})
 }
 
 // Only direct blockers are ended, not the blockers of blockers.
@@ -405,7 +405,7 @@ func TestMax(t *testing.T) {
 	if a.alive() == b.alive() {
 		t.Error("both or none are alive, want one")
 	}
-	log.untilSpared(prioritize.SparedMax)
+	log.untilSpared(because(inspect.MaxReached))
 }
 
 // A session that blocks at Once's moment is ended when its own grace is over.
@@ -469,7 +469,7 @@ func TestOnceIsNotForLateComers(t *testing.T) {
 	s.wantCode(err, "55P03")
 	first.wantAlive(false)
 	second.wantAlive(true)
-	log.wantSpared(second.pid, prioritize.SparedLate)
+	log.wantSpared(second.pid, because(inspect.TooLate))
 }
 
 func TestOnly(t *testing.T) {
@@ -479,7 +479,7 @@ func TestOnly(t *testing.T) {
 	shop := s.session("shop").do("BEGIN", "SELECT FROM t")
 	me, log := s.session("me"), s.log()
 	log.hear = func(e prioritize.Event) {
-		if e.Reason == prioritize.SparedFiltered {
+		if e.Reason == inspect.Excluded {
 			shop.do("COMMIT")
 		}
 	}
@@ -487,7 +487,7 @@ func TestOnly(t *testing.T) {
 		prioritize.Only(inspect.Where("blocking_application", "=", "report"))))
 	report.wantAlive(false)
 	shop.wantAlive(true)
-	log.wantSpared(shop.pid, prioritize.SparedFiltered)
+	log.wantSpared(shop.pid, because(inspect.Excluded))
 }
 
 // A filter on a duration matches later.
@@ -499,7 +499,7 @@ func TestOnlyAfterATime(t *testing.T) {
 	s.must(me.run(alter, prioritize.After(0), prioritize.Every(20*time.Millisecond), prioritize.Terminate(), log.option(),
 		prioritize.Only(inspect.Where("blocking_duration", ">", "4s"))))
 	idle.wantAlive(false)
-	log.wantSpared(idle.pid, prioritize.SparedFiltered)
+	log.wantSpared(idle.pid, because(inspect.Excluded))
 }
 
 func TestCall(t *testing.T) {
@@ -546,7 +546,7 @@ func TestTwoHundredQueued(t *testing.T) {
 	// it takes.
 	slow := map[int32]bool{}
 	for _, e := range log.of(prioritize.Terminated) {
-		if p := e.Blocked[0]; p.Block != inspect.Hard {
+		if p := e.Blocked[0]; !p.Hard {
 			t.Errorf("pid %d was terminated for waiting ahead", p.Blocking.PID)
 		} else {
 			slow[p.Blocking.PID] = true
@@ -644,11 +644,11 @@ func TestOwnSessionsAreSpared(t *testing.T) {
 		func(ctx context.Context) error {
 			_, err := b.conn.Exec(ctx, "SET lock_timeout = '1s'; "+alter)
 			return err
-		}, prioritize.After(soon), prioritize.Terminate(), log.option(), prioritize.Allow(prioritize.Superusers))
+		}, prioritize.After(soon), prioritize.Terminate(), log.option(), prioritize.Allow(inspect.Superusers))
 	s.wantCode(err, "55P03")
 	a.wantAlive(true)
 	outsider.wantAlive(false)
-	log.wantSpared(a.pid, prioritize.SparedOwn)
+	log.wantSpared(a.pid, protected(inspect.Ourselves))
 	if n := len(log.of(prioritize.Watching)); n != 2 {
 		t.Errorf("%d sessions are watched, want 2", n)
 	}
@@ -673,7 +673,7 @@ func TestRunForSeveral(t *testing.T) {
 			a.conn.Close(ctx)
 			log.untilKind(prioritize.Left)
 			return nil
-		}, prioritize.After(soon), prioritize.Terminate(), log.option(), prioritize.Allow(prioritize.Superusers))
+		}, prioritize.After(soon), prioritize.Terminate(), log.option(), prioritize.Allow(inspect.Superusers))
 	s.must(err)
 	x.wantAlive(false)
 	y.wantAlive(false)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
@@ -249,22 +250,34 @@ func (l *log) want(kind prioritize.EventKind, pid int32, n int) {
 	}
 }
 
+// A spareReason is why a blocker was spared.
+type spareReason struct {
+	reason inspect.Reason
+	class  inspect.Class
+}
+
+func because(reason inspect.Reason) spareReason { return spareReason{reason, ""} }
+
+func protected(class inspect.Class) spareReason { return spareReason{inspect.Protected, class} }
+
+func reasonOf(e prioritize.Event) spareReason { return spareReason{e.Reason, e.Class} }
+
 // wantSpared checks that a blocker was spared, and why.
-func (l *log) wantSpared(pid int32, why prioritize.Reason) prioritize.Event {
+func (l *log) wantSpared(pid int32, why spareReason) prioritize.Event {
 	l.t.Helper()
 	for _, e := range l.about(prioritize.Spared, pid) {
-		if e.Reason == why {
+		if reasonOf(e) == why {
 			return e
 		}
 	}
-	l.t.Errorf("%d was not spared for %q", pid, why)
+	l.t.Errorf("%d was not spared for %v", pid, why)
 	return prioritize.Event{}
 }
 
 // spared returns how often it was reported that a blocker was spared for why.
-func (l *log) spared(pid int32, why prioritize.Reason) (n int) {
+func (l *log) spared(pid int32, why spareReason) (n int) {
 	for _, e := range l.about(prioritize.Spared, pid) {
-		if e.Reason == why {
+		if reasonOf(e) == why {
 			n++
 		}
 	}
@@ -292,15 +305,15 @@ func (l *log) untilKind(kind prioritize.EventKind) {
 	l.until(func(e prioritize.Event) bool { return e.Kind == kind })
 }
 
-func (l *log) untilSpared(why prioritize.Reason) {
+func (l *log) untilSpared(why spareReason) {
 	l.t.Helper()
-	l.until(func(e prioritize.Event) bool { return e.Kind == prioritize.Spared && e.Reason == why })
+	l.until(func(e prioritize.Event) bool { return e.Kind == prioritize.Spared && reasonOf(e) == why })
 }
 
 // run runs a statement with priority. All sessions of a test are a superuser's,
 // unless it says otherwise.
 func (a *actor) run(sql string, opts ...prioritize.RunOption) error {
-	opts = append(opts, prioritize.Allow(prioritize.Superusers))
+	opts = append(opts, prioritize.Allow(inspect.Superusers))
 	return a.runWith(source(a.s.t, a.s.dsn), sql, opts...)
 }
 

@@ -39,7 +39,7 @@ func TestInShadow(t *testing.T) {
 			log := s.log()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			superusers := prioritize.Allow(prioritize.Superusers)
+			superusers := prioritize.Allow(inspect.Superusers)
 			s.must(prioritize.RunOn(ctx, db, pgxlock.Conn(me.conn), alter("a"), prioritize.After(soon), log.option(),
 				superusers, prioritize.Terminate(), prioritize.Only(inspect.Where("blocking_application", "=", "in the way"))))
 			in.wantAlive(false)
@@ -60,7 +60,10 @@ func TestInShadow(t *testing.T) {
 					idle.do("COMMIT")
 				}
 			}
-			s.must(prioritize.RetryOn(ctx, db, pgxlock.Conn(me.conn), alter("c"), retry(log.option())...))
+			s.must(prioritize.RetryOn(ctx, db, pgxlock.Conn(me.conn), func(ctx context.Context) error {
+				log.untilWatched()
+				return alter("c")(ctx)
+			}, retry(surelySeen(), log.option())...))
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/signal"
 )
 
 // A tracker records which sessions block which others, and since when, and decides
@@ -58,9 +59,9 @@ func victimOf(p *inspect.Pair) victim {
 type entry struct {
 	victim
 	pair      inspect.Pair
-	since     time.Time // when the grace began
-	next      time.Time // when it is due next; zero is never
-	sparedFor Reason    // the last reported reason for sparing it
+	since     time.Time     // when the grace began
+	next      time.Time     // when it is due next; zero is never
+	sparedFor signal.Result // why it was spared, as last reported
 
 	yieldedAt time.Time // when it was first spared as another run's
 
@@ -103,7 +104,7 @@ func (t *tracker) update(now, unobserved time.Time, pids []int32, pairs []inspec
 }
 
 func rank(p inspect.Pair) int {
-	if p.Block == inspect.Hard {
+	if p.Hard {
 		return 0
 	}
 	return 1
@@ -152,11 +153,11 @@ func (t *tracker) updateWait(now, unobserved time.Time, pid int32, pairs []inspe
 				}
 			}
 			e.next = e.since.Add(t.config.after)
-		case e.pair.Block != p.Block:
+		case e.pair.Hard != p.Hard:
 			changed = true
-			if p.Block == inspect.Hard && !t.config.queue {
+			if p.Hard && !t.config.queue {
 				// It has acquired the lock, so its grace begins.
-				e.since, e.sparedFor = now, ""
+				e.since, e.sparedFor = now, signal.Result{}
 				e.next = now.Add(t.config.after)
 			}
 		}
@@ -233,48 +234,48 @@ func (t *tracker) next() time.Time {
 }
 
 // action returns what to do to e now.
-func (t *tracker) action(now time.Time, e *entry) inspect.SignalAction {
+func (t *tracker) action(now time.Time, e *entry) signal.Action {
 	switch t.config.policy {
 	case policyCancel:
-		return inspect.CancelQuery
+		return signal.Cancel
 	case policyTerminate:
-		return inspect.TerminateClient
+		return signal.Terminate
 	case policyEscalate:
 		if e.firstAction.IsZero() || now.Before(e.firstAction.Add(t.config.escalate)) {
-			return inspect.CancelQuery
+			return signal.Cancel
 		}
-		return inspect.TerminateClient
+		return signal.Terminate
 	}
-	return inspect.OnlyAsk
+	return signal.Check
 }
 
-// spareReason returns why e is spared without asking the server, or "".
-func (t *tracker) spareReason(e *entry, own func(*inspect.Session) bool) Reason {
+// spareReason returns why e is spared without asking the server, or the zero Result.
+func (t *tracker) spareReason(e *entry, own func(*inspect.Session) bool) signal.Result {
 	s := e.pair.Blocking
 	switch {
 	case s.Prepared != nil || s.PID == 0:
-		return SparedPrepared
+		return signal.Result{Reason: inspect.NoProcess}
 	case own(s):
-		return SparedOwn
+		return signal.Result{Reason: inspect.Protected, Class: inspect.Ourselves}
 	case t.closed && !e.early:
-		return SparedLate
-	case e.pair.Block == inspect.Soft && !t.config.queue:
-		return SparedQueued
+		return signal.Result{Reason: inspect.TooLate}
+	case !e.pair.Hard && !t.config.queue:
+		return signal.Result{Reason: inspect.Queued}
 	case t.config.max > 0 && len(t.ended) >= t.config.max && !t.ended[e.victim]:
-		return SparedMax
+		return signal.Result{Reason: inspect.MaxReached}
 	}
-	return ""
+	return signal.Result{}
 }
 
 // spare records that e is left alone and reports whether the reason is new.
-func (t *tracker) spare(now time.Time, e *entry, why Reason) bool {
+func (t *tracker) spare(now time.Time, e *entry, why signal.Result) bool {
 	news := e.sparedFor != why
-	if news && why == SparedRun {
+	if news && why.Class == inspect.OtherRuns {
 		e.yieldedAt = now
 	}
 	e.sparedFor = why
 	e.next = now.Add(t.config.every)
-	if why == SparedIdle {
+	if why.Reason == inspect.Idle {
 		// It may start a statement, which can be canceled.
 		e.next = now.Add(max(t.config.interval, idleInterval))
 		t.untilEscalation(now, e)
@@ -286,12 +287,12 @@ func (t *tracker) spare(now time.Time, e *entry, why Reason) bool {
 const idleInterval = 20 * time.Millisecond
 
 // acted records that action was taken on e.
-func (t *tracker) acted(now time.Time, e *entry, action inspect.SignalAction) {
-	e.sparedFor = ""
+func (t *tracker) acted(now time.Time, e *entry, action signal.Action) {
+	e.sparedFor = signal.Result{}
 	switch action {
-	case inspect.CancelQuery:
+	case signal.Cancel:
 		t.ended[e.victim] = true
-	case inspect.TerminateClient:
+	case signal.Terminate:
 		e.terminated = true
 		t.ended[e.victim] = true
 	default: // reported, or Call was called

@@ -21,23 +21,23 @@ func TestSlowAnswerIsNoNewWait(t *testing.T) {
 			WaitStart: since, WaitDuration: server.Sub(since),
 		}
 	}
-	blocked := func(since time.Time, block inspect.Block) []inspect.Pair {
+	blocked := func(since time.Time, hard bool) []inspect.Pair {
 		return []inspect.Pair{{
-			Lock: waiter(since), Block: block,
+			Lock: waiter(since), Hard: hard,
 			Blocking: &inspect.Session{PID: 2, BackendStart: began.Add(-time.Hour), XactStart: since.Add(-time.Minute)},
 		}}
 	}
 	tr := newTracker(&config{after: after})
-	update := func(since time.Time, block inspect.Block, late time.Duration) (changed []int32) {
-		changed, _ = tr.update(local.Add(late), time.Time{}, []int32{1}, blocked(since, block))
+	update := func(since time.Time, hard bool, late time.Duration) (changed []int32) {
+		changed, _ = tr.update(local.Add(late), time.Time{}, []int32{1}, blocked(since, hard))
 		return changed
 	}
 	pass := func(d time.Duration) { server, local = server.Add(d), local.Add(d) }
-	update(began, inspect.Soft, 0)
+	update(began, false, 0)
 	pass(2 * after)
-	update(began, inspect.Hard, 0)
+	update(began, true, 0)
 	pass(time.Second)
-	if changed := update(began, inspect.Hard, 500*time.Millisecond); len(changed) > 0 {
+	if changed := update(began, true, 500*time.Millisecond); len(changed) > 0 {
 		t.Error("an answer that is late makes the wait another one")
 	}
 	if due := tr.due(local.Add(500 * time.Millisecond)); len(due) > 0 {
@@ -48,7 +48,7 @@ func TestSlowAnswerIsNoNewWait(t *testing.T) {
 		t.Error("who holds the lock for longer is not due")
 	}
 	pass(10 * time.Millisecond)
-	if changed := update(server, inspect.Hard, 0); len(changed) != 1 {
+	if changed := update(server, true, 0); len(changed) != 1 {
 		t.Error("a new wait for the same lock is taken for the old one")
 	}
 }

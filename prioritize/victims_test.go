@@ -12,6 +12,7 @@ import (
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/signal"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 )
@@ -46,10 +47,10 @@ func TestCatalogSuperuserOfAnotherRole(t *testing.T) {
 	boss.wantAlive(true)
 	ours.wantAlive(false)
 	app.wantAlive(false)
-	log.wantSpared(boss.pid, prioritize.SparedSuperuser)
+	log.wantSpared(boss.pid, protected(inspect.Superusers))
 	var failure *prioritize.Error
 	if !errors.As(err, &failure) || len(failure.Spared) != 1 || failure.Spared[0].Blocking.PID != boss.pid ||
-		failure.Spared[0].Reason != prioritize.SparedSuperuser {
+		failure.Spared[0].Reason != inspect.Protected || failure.Spared[0].Class != inspect.Superusers {
 		t.Errorf("the error is %+v", failure)
 	}
 	hasWord(t, err.Error(), fmt.Sprintf("pid %d was spared: its role is a superuser", boss.pid))
@@ -61,7 +62,7 @@ func TestCatalogSuperuserOfAnotherRole(t *testing.T) {
 	err = s.sessionOn(s.as("app"), "me").runWith(source(t, s.as("signaller")), alter, prioritize.After(soon), prioritize.Terminate(),
 		prioritize.LockTimeout(time.Second), log.option())
 	s.wantCode(err, "55P03")
-	log.wantSpared(boss.pid, prioritize.SparedSuperuser)
+	log.wantSpared(boss.pid, protected(inspect.Superusers))
 
 	// A watcher that has switched to that role, by its own settings, is that role.
 	log = s.log()
@@ -103,11 +104,11 @@ func TestCatalogRunsSpareEachOther(t *testing.T) {
 	spared := make(chan struct{})
 	var once sync.Once
 	log.hear = func(e prioritize.Event) {
-		if e.Reason == prioritize.SparedRun {
+		if reasonOf(e) == protected(inspect.OtherRuns) {
 			once.Do(func() { close(spared) })
 		}
 	}
-	opts := []prioritize.RunOption{prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(prioritize.Superusers)}
+	opts := []prioritize.RunOption{prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(inspect.Superusers)}
 	s.must(prioritize.RunOn(t.Context(), source(t, s.dsn), pgxlock.Conn(first.conn), func(ctx context.Context) error {
 		first.do("BEGIN", "SELECT FROM t")
 		done := make(chan error, 1)
@@ -123,7 +124,7 @@ func TestCatalogRunsSpareEachOther(t *testing.T) {
 	}, opts...))
 	first.wantAlive(true)
 	second.wantAlive(true)
-	e := log.wantSpared(first.pid, prioritize.SparedRun)
+	e := log.wantSpared(first.pid, protected(inspect.OtherRuns))
 	hasWord(t, e.String(), "another run of pglock prioritize")
 	// No mark is left.
 	s.until("the end of the marks", "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
@@ -151,7 +152,7 @@ func TestTwoRunsInADeadlock(t *testing.T) {
 				}
 				_, err := me.conn.Exec(ctx, "LOCK "+theirs)
 				return err
-			}, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(prioritize.Superusers))
+			}, prioritize.After(soon), prioritize.Terminate(), prioritize.LockTimeout(patience), prioritize.Allow(inspect.Superusers))
 		}
 		done := make(chan error)
 		go func() { done <- run(b, a, "u", "t") }()
@@ -229,7 +230,7 @@ func TestRingsOfRuns(t *testing.T) {
 				}
 				if i > 0 {
 					log := p.log
-					log.wantSpared(programs[(i+1)%len(programs)].holds.pid, prioritize.SparedRun)
+					log.wantSpared(programs[(i+1)%len(programs)].holds.pid, protected(inspect.OtherRuns))
 				}
 				if (p.err != nil) != (i == 1) {
 					t.Errorf("run %d: %v", i, p.err)
@@ -250,7 +251,7 @@ func TestWhoseMarksCount(t *testing.T) {
 	s.exec("CREATE ROLE peer LOGIN IN ROLE pg_signal_backend")
 	mark := func(role string, pid int32) *actor {
 		a := s.sessionOn(s.as(role), "marks")
-		return a.do(fmt.Sprintf("SELECT pg_advisory_lock_shared(%d, 1), pg_advisory_lock_shared(%d, %d)", inspect.RunClass, inspect.RunSessionClass, pid))
+		return a.do(fmt.Sprintf("SELECT pg_advisory_lock_shared(%d, 1), pg_advisory_lock_shared(%d, %d)", signal.RunClass, signal.SessionClass, pid))
 	}
 	for _, test := range []struct {
 		by, watcher string
@@ -270,7 +271,7 @@ func TestWhoseMarksCount(t *testing.T) {
 		victim.wantAlive(test.counts)
 		if test.counts {
 			s.wantCode(err, "55P03")
-			log.wantSpared(victim.pid, prioritize.SparedRun)
+			log.wantSpared(victim.pid, protected(inspect.OtherRuns))
 			victim.do("COMMIT")
 		} else if err != nil {
 			t.Errorf("marks of %s, read by %s: %v", test.by, test.watcher, err)
@@ -329,7 +330,7 @@ func TestErrorOfCall(t *testing.T) {
 		go func() { <-called; cancel() }()
 		me.conn.Exec(ctx, alter)
 		return boom
-	}, prioritize.After(soon), prioritize.Allow(prioritize.Superusers), prioritize.Call(func(context.Context, inspect.Pair) error {
+	}, prioritize.After(soon), prioritize.Allow(inspect.Superusers), prioritize.Call(func(context.Context, inspect.Pair) error {
 		defer once.Do(func() { close(called) })
 		return noPager
 	}))

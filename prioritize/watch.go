@@ -2,13 +2,13 @@ package prioritize
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/signal"
 )
 
 // A watcher watches sessions and acts on their blockers. Its fields belong to its
@@ -331,10 +331,10 @@ func (w *watcher) act(ctx context.Context) (acted bool, err error) {
 			return acted, nil
 		}
 		why := w.tracker.spareReason(e, w.isOwn)
-		if why == "" && !match(e) {
-			why = SparedFiltered
+		if why.Reason == "" && !match(e) {
+			why = signal.Result{Reason: inspect.Excluded}
 		}
-		if why != "" {
+		if why.Reason != "" {
 			w.spare(e, why, nil)
 			continue
 		}
@@ -375,65 +375,51 @@ func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, 
 // must not or cannot be signaled.
 func (w *watcher) apply(ctx context.Context, e *entry) (acted bool, err error) {
 	action := w.tracker.action(time.Now(), e)
-	s := inspect.BlockingSignal{
+	r := signal.Request{
 		Waiter:       e.pair.PID,
 		WaiterStart:  e.pair.BackendStart,
 		Blocker:      e.pid,
 		BlockerStart: e.pair.Blocking.BackendStart,
 		Action:       action,
 		Queue:        w.config.queue,
-		Superusers:   w.config.allows(Superusers),
-		Autovacuum:   w.config.allows(Autovacuum),
-		Background:   w.config.allows(Background),
+		Allow:        w.config.allowed,
 
 		WaiterTransaction: e.pair.Transaction,
 	}
 	if !e.pair.WaitApprox {
-		s.WaitStart = e.pair.WaitStart
+		r.WaitStart = e.pair.WaitStart
 	}
 	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // not a parallel worker's
-		s.BlockerTransaction = e.pair.Held.Transaction
+		r.BlockerTransaction = e.pair.Held.Transaction
 	}
 	queryCtx, cancel := queryContext(ctx)
 	defer cancel()
-	if e.sparedFor == SparedRun && time.Since(e.yieldedAt) >= cycleAfter {
-		if s.OtherRuns, err = w.inCycle(queryCtx, e.pid); err != nil {
+	if e.sparedFor.Class == inspect.OtherRuns && time.Since(e.yieldedAt) >= cycleAfter {
+		oldest, err := w.inCycle(queryCtx, e.pid)
+		if err != nil {
 			return false, err
 		}
+		if oldest {
+			r.Allow = append(slices.Clone(r.Allow), inspect.OtherRuns)
+		}
 	}
-	outcome, err := w.observer.signal(queryCtx, s)
-	if err != nil && outcome != inspect.SignalDenied {
+	result, err := w.observer.signal(queryCtx, r)
+	switch {
+	case err != nil && result.Reason == inspect.NotPermitted:
+		w.spare(e, result, err)
+		return false, nil
+	case err != nil:
 		return false, err
 	}
-	switch outcome {
-	case inspect.SignalSent, inspect.WouldSignal:
+	switch result.Reason {
+	case "":
 		w.applied(ctx, e, action)
-		return outcome == inspect.SignalSent, nil
-	case inspect.OnlyQueued:
-		w.spare(e, SparedQueued, nil)
-	case inspect.IsIdle:
-		w.spare(e, SparedIdle, nil)
-	case inspect.IsSuperuser:
-		w.spare(e, SparedSuperuser, nil)
-	case inspect.IsAutovacuum:
-		w.spare(e, SparedAutovacuum, nil)
-	case inspect.IsWraparound:
-		w.spare(e, SparedWraparound, nil)
-	case inspect.IsBackground:
-		w.spare(e, SparedBackground, nil)
-	case inspect.IsOurs:
-		w.spare(e, SparedOwn, nil)
-	case inspect.IsAnotherRun:
-		w.spare(e, SparedRun, nil)
-	case inspect.IsHidden:
-		w.spare(e, SparedHidden, nil)
-	case inspect.SignalDenied:
-		w.spare(e, SparedNotAllowed, err)
-	case inspect.BlockerGone, inspect.BlocksNoMore:
-		w.spare(e, SparedNotBlocking, nil)
+		return result.Signaled, nil
+	case inspect.Gone, inspect.NotBlocking:
+		w.spare(e, signal.Result{Reason: inspect.NotBlocking}, nil)
 		delete(w.lastBlockers, e.pair.PID) // read its blockers again
 	default:
-		return false, fmt.Errorf("unexpected answer to a signal: %q", outcome)
+		w.spare(e, result, nil)
 	}
 	return false, nil
 }
@@ -446,20 +432,20 @@ func (w *watcher) event(kind EventKind, e *entry) Event {
 	return event
 }
 
-func (w *watcher) spare(e *entry, why Reason, err error) {
+func (w *watcher) spare(e *entry, why signal.Result, err error) {
 	w.noteSpared(e, why, err)
 	if w.tracker.spare(time.Now(), e, why) {
 		event := w.event(Spared, e)
-		event.Reason, event.Err = why, err
+		event.Reason, event.Class, event.Err = why.Reason, why.Class, err
 		w.config.emit(event)
 	}
 }
 
 // noteSpared records that e was spared, for the error.
-func (w *watcher) noteSpared(e *entry, why Reason, err error) {
+func (w *watcher) noteSpared(e *entry, why signal.Result, err error) {
 	w.spared = slices.DeleteFunc(w.spared, func(s Spare) bool { return victimOf(&s.Pair) == e.victim })
-	if why != SparedNotBlocking {
-		w.spared = append(w.spared, Spare{Pair: e.pair, Reason: why, Err: err})
+	if why.Reason != inspect.NotBlocking {
+		w.spared = append(w.spared, Spare{Pair: e.pair, Reason: why.Reason, Class: why.Class, Err: err})
 	}
 }
 
@@ -477,13 +463,13 @@ func (w *watcher) noteCall(e *entry, err error) {
 	}
 }
 
-func (w *watcher) applied(ctx context.Context, e *entry, action inspect.SignalAction) {
+func (w *watcher) applied(ctx context.Context, e *entry, action signal.Action) {
 	w.tracker.acted(time.Now(), e, action)
-	w.noteSpared(e, SparedNotBlocking, nil) // it is no longer spared
+	w.noteSpared(e, signal.Result{Reason: inspect.NotBlocking}, nil) // it is no longer spared
 	switch {
-	case action == inspect.CancelQuery:
+	case action == signal.Cancel:
 		w.config.emit(w.event(Canceled, e))
-	case action == inspect.TerminateClient:
+	case action == signal.Terminate:
 		w.config.emit(w.event(Terminated, e))
 	case w.config.policy == policyCall:
 		event := w.event(Called, e)

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/signal"
 )
 
 // A fakeServer is a server with one prioritized session, PID 1, and others that block
@@ -48,15 +49,20 @@ type fakeBlocker struct {
 	since        time.Time // when it arrived or acquired the lock
 	soft         bool
 	backendStart time.Time // its backend_start
-	outcome      inspect.BlockingOutcome
+	result       signal.Result
 	survives     bool // a signal does not end it
 	hasXactStart bool // its transaction began when it acquired the lock
+}
+
+// protected returns the result for a superuser's session.
+func protected() signal.Result {
+	return signal.Result{Reason: inspect.Protected, Class: inspect.Superusers}
 }
 
 type fakeSignal struct {
 	at     time.Time
 	pid    int32
-	action inspect.SignalAction
+	action signal.Action
 }
 
 var errDown = errors.New("down")
@@ -170,14 +176,10 @@ func (f *fakeServer) pairs(_ context.Context, _ []int32, filters []inspect.Filte
 			wait.WaitApprox = true
 			wait.WaitStart, wait.WaitDuration = wait.WaitStart.Add(-time.Minute), wait.WaitDuration+time.Minute
 		}
-		block := inspect.Hard
-		if b.soft {
-			block = inspect.Soft
-		}
 		if len(filters) > 0 && pid%2 == 0 {
 			continue
 		}
-		pairs = append(pairs, inspect.Pair{Lock: wait, Block: block, Blocking: &inspect.Session{
+		pairs = append(pairs, inspect.Pair{Lock: wait, Hard: !b.soft, Blocking: &inspect.Session{
 			PID: pid, BackendStart: b.backendStart.Add(clockSkew),
 		}})
 		if b.hasXactStart {
@@ -188,27 +190,27 @@ func (f *fakeServer) pairs(_ context.Context, _ []int32, filters []inspect.Filte
 	return pairs, f.answer()
 }
 
-func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspect.BlockingOutcome, error) {
+func (f *fakeServer) signal(_ context.Context, s signal.Request) (signal.Result, error) {
 	if f.beforeSignal != nil {
 		f.beforeSignal()
 	}
 	if err := f.answer(); err != nil {
-		return "", err
+		return signal.Result{Reason: inspect.Failed}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b := f.blockers[s.Blocker]
 	switch {
 	case b == nil, !s.WaitStart.IsZero() && !s.WaitStart.Equal(f.began.Add(clockSkew)):
-		return inspect.BlocksNoMore, nil
+		return signal.Result{Reason: inspect.NotBlocking}, nil
 	case !b.backendStart.Add(clockSkew).Equal(s.BlockerStart):
-		return inspect.BlockerGone, nil
-	case b.outcome != "":
-		return b.outcome, nil
+		return signal.Result{Reason: inspect.Gone}, nil
+	case b.result != signal.Result{}:
+		return b.result, nil
 	case b.soft && !s.Queue:
-		return inspect.OnlyQueued, nil
-	case s.Action == inspect.OnlyAsk:
-		return inspect.WouldSignal, nil
+		return signal.Result{Reason: inspect.Queued}, nil
+	case s.Action == signal.Check:
+		return signal.Result{}, nil
 	}
 	since := b.since
 	if f.fromArrival {
@@ -230,7 +232,7 @@ func (f *fakeServer) signal(_ context.Context, s inspect.BlockingSignal) (inspec
 	if !b.survives {
 		f.remove(s.Blocker)
 	}
-	return inspect.SignalSent, nil
+	return signal.Result{Signaled: true}, nil
 }
 
 // run calls Run with the fake server.
@@ -284,7 +286,7 @@ func TestPrompt(t *testing.T) {
 			t.Fatalf("signals: %v", f.signals)
 		}
 		if after := f.signals[0].at.Sub(came); after < time.Second || after > time.Second+3*time.Millisecond {
-			t.Errorf("signalled after %v, want 1 s", after)
+			t.Errorf("signaled after %v, want 1 s", after)
 		}
 	})
 }
@@ -304,7 +306,7 @@ func TestPromptOnOldServers(t *testing.T) {
 			t.Fatalf("signals: %v", f.signals)
 		}
 		if after := f.signals[0].at.Sub(came); after < time.Second || after > time.Second+maxInterval {
-			t.Errorf("signalled after %v, want 1 s to 1.2 s", after)
+			t.Errorf("signaled after %v, want 1 s to 1.2 s", after)
 		}
 	})
 }
@@ -334,7 +336,7 @@ func TestOnceEscalates(t *testing.T) {
 			f.arrive(2, fakeBlocker{survives: true})
 			time.Sleep(10 * time.Second)
 		}, After(time.Second), CancelThenTerminate(2500*time.Millisecond), Once())
-		if len(f.signals) != 2 || f.signals[0].action != inspect.CancelQuery || f.signals[1].action != inspect.TerminateClient {
+		if len(f.signals) != 2 || f.signals[0].action != signal.Cancel || f.signals[1].action != signal.Terminate {
 			t.Errorf("signals: %v", f.signals)
 		}
 	})
@@ -372,7 +374,7 @@ func TestNumberUsedAgainUnseen(t *testing.T) {
 		var again time.Time
 		f.run(t, func() {
 			f.arrive(2, fakeBlocker{backendStart: time.Now().Add(-time.Hour)})
-			f.arrive(3, fakeBlocker{outcome: inspect.IsSuperuser}) // so that the wait goes on
+			f.arrive(3, fakeBlocker{result: protected()}) // so that the wait goes on
 			time.Sleep(600 * time.Millisecond)
 			f.leave(2)
 			again = time.Now()
@@ -437,7 +439,7 @@ func TestWhoCameUnseen(t *testing.T) {
 		f.run(t, func() {
 			time.Sleep(500 * time.Millisecond)
 			set(true)
-			f.arrive(3, fakeBlocker{outcome: inspect.IsSuperuser})
+			f.arrive(3, fakeBlocker{result: protected()})
 			time.Sleep(20 * time.Second)
 			f.arrive(2, fakeBlocker{})
 			set(false)
@@ -476,7 +478,7 @@ func TestPace(t *testing.T) {
 			in(t, func(t *testing.T, f *fakeServer) {
 				f.run(t, func() {
 					if blocked {
-						f.arrive(2, fakeBlocker{outcome: inspect.IsSuperuser})
+						f.arrive(2, fakeBlocker{result: protected()})
 					}
 					time.Sleep(time.Minute)
 				}, Terminate())
@@ -488,7 +490,7 @@ func TestPace(t *testing.T) {
 				f.answerTime = 100 * time.Millisecond
 				f.run(t, func() {
 					if blocked {
-						f.arrive(2, fakeBlocker{outcome: inspect.IsSuperuser})
+						f.arrive(2, fakeBlocker{result: protected()})
 					}
 					time.Sleep(time.Minute)
 				}, Terminate())

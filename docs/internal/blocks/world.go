@@ -236,7 +236,7 @@ func (w *World) Pairs() []inspect.Pair {
 
 // Snapshot returns a snapshot with one waiting session.
 func (w *World) Snapshot() *inspect.Snapshot {
-	snapshot, err := inspect.Take(w.ctx, w.scene())
+	snapshot, err := inspect.ReadSnapshot(w.ctx, w.scene())
 	check(err)
 	return snapshot
 }

@@ -16,10 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/pglock-go/pglock/config"
-	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
-	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // configFile writes the first config file of docs/config.md and returns its path, so that
@@ -46,9 +43,10 @@ func configFile(t *testing.T) string {
 	return path
 }
 
-// Package config can read the config files, and their views run on a server.
+// The command can read the config files, and their views run on a server.
 func TestYAML(t *testing.T) {
-	conn := connect(t)
+	t.Parallel()
+	scene := newStage(t).play(t, "none")
 	for _, p := range guides(t) {
 		for _, b := range p.blocks(t, "yaml") {
 			if _, other := b.mark("manifest"); other {
@@ -66,21 +64,23 @@ func TestYAML(t *testing.T) {
 				}
 				continue
 			}
-			c, err := config.Parse(b.String(), []byte(b.text))
-			if err != nil {
-				t.Error(err)
+			var file struct {
+				Views map[string]any `yaml:"views"`
+			}
+			if err := yaml.Unmarshal([]byte(b.text), &file); err != nil {
+				t.Errorf("%s: %v", b, err)
 				continue
 			}
-			for _, view := range c.Views {
-				if view.IsBlocking() {
-					_, err = inspect.Blocked(t.Context(), pgxlock.Conn(conn), view.Filters()...)
-				} else {
-					_, err = inspect.Locks(t.Context(), pgxlock.Conn(conn), view.Filters()...)
-				}
-				if err != nil {
-					t.Errorf("%s: the view %s: %v", b, view.Name, err)
-				}
+			path := filepath.Join(scene.folder, "guide.yaml")
+			if err := os.WriteFile(path, []byte(b.text), 0o600); err != nil {
+				t.Fatal(err)
 			}
+			t.Run(b.String(), func(t *testing.T) {
+				scene.run(t, "pglock config --config-file guide.yaml", 0)
+				for view := range file.Views {
+					scene.run(t, "pglock ls --config-file guide.yaml -c "+view+" -d dbname=shop", 0)
+				}
+			})
 		}
 	}
 }

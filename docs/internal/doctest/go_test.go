@@ -28,7 +28,7 @@ import (
 // imports has the packages that a block may use, by name.
 var imports = map[string]string{
 	"bun": "github.com/uptrace/bun", "gorm": "gorm.io/gorm",
-	"config": "github.com/pglock-go/pglock/config", "inspect": "github.com/pglock-go/pglock/inspect",
+	"inspect":     "github.com/pglock-go/pglock/inspect",
 	"pgxannotate": "github.com/pglock-go/pglock/inspect/pgxannotate",
 	"pglock":      "github.com/pglock-go/pglock", "pgxlock": "github.com/pglock-go/pglock/pgxlock",
 	"prioritize": "github.com/pglock-go/pglock/prioritize", "sqllock": "github.com/pglock-go/pglock/sqllock",

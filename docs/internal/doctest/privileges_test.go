@@ -96,11 +96,11 @@ func TestPrivileges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := outcomes[0].Status == inspect.Signalled; got != c.ends {
-				t.Errorf("%v: %s", outcomes[0].Status, outcomes[0].Reason)
+			if got := outcomes[0].Signaled; got != c.ends {
+				t.Errorf("%v: %s", outcomes[0].Reason, outcomes[0].Detail)
 			}
-			if !c.ends && (outcomes[0].Status != inspect.NotPermitted || outcomes[0].Grant == "") {
-				t.Errorf("status %v, grant %q", outcomes[0].Status, outcomes[0].Grant)
+			if !c.ends && (outcomes[0].Reason != inspect.NotPermitted || outcomes[0].Grant == "") {
+				t.Errorf("reason %v, grant %q", outcomes[0].Reason, outcomes[0].Grant)
 			}
 		})
 	}
@@ -115,7 +115,7 @@ func TestPrivileges(t *testing.T) {
 			t.Fatalf("found %d locks, want 1: %v", len(locks), err)
 		}
 		outcomes, err := inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
-		if err != nil || outcomes[0].Status != inspect.NotPermitted || outcomes[0].Grant != `GRANT pg_read_all_stats TO "ends"` {
+		if err != nil || outcomes[0].Reason != inspect.Hidden || outcomes[0].Grant != `GRANT pg_read_all_stats TO "ends"` {
 			t.Fatalf("%+v, %v", outcomes, err)
 		}
 		run(t, admin, outcomes[0].Grant)
@@ -124,7 +124,7 @@ func TestPrivileges(t *testing.T) {
 			t.Fatal(err)
 		}
 		outcomes, err = inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
-		if err != nil || outcomes[0].Status != inspect.Signalled {
+		if err != nil || !outcomes[0].Signaled {
 			t.Errorf("%+v, %v", outcomes, err)
 		}
 	})
@@ -137,7 +137,7 @@ func TestPrivileges(t *testing.T) {
 			t.Fatal(err)
 		}
 		outcomes, err := inspect.Terminate(t.Context(), q, inspect.SessionsOf(locks))
-		if err != nil || outcomes[0].Status != inspect.NotPermitted {
+		if err != nil || outcomes[0].Reason != inspect.NotPermitted {
 			t.Errorf("%v, %v", outcomes, err)
 		}
 	})

@@ -24,6 +24,7 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/termtext"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -114,9 +115,9 @@ const connectionFlag = "connection"
 
 // A session is the connection of a verb that inspects locks or ends sessions.
 type session struct {
-	*inspect.Guarded
-	conn *pgx.Conn
-	user string // the role it connected as
+	guarded driver.Querier // made by inspect.Guard
+	conn    *pgx.Conn
+	user    string // the role it connected as
 }
 
 // open opens a session for a verb.
@@ -131,7 +132,7 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 		if err != nil {
 			return err
 		}
-		guarded, err := inspect.Guard(ctx, pgxlock.Conn(conn))
+		guarded, _, err := inspect.Guard(ctx, pgxlock.Conn(conn))
 		s = &session{guarded, conn, target.User}
 		if err != nil {
 			s.close()

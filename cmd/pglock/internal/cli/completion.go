@@ -5,15 +5,17 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
-	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
@@ -183,9 +185,9 @@ func completeFilter(cmd *cobra.Command, _ []string, word string) ([]string, cobr
 // sample returns a valid value of an attribute.
 func sample(a inspect.Attribute) string {
 	switch a.Type {
-	case inspect.Number, inspect.Duration:
+	case reflect.TypeFor[int64](), reflect.TypeFor[time.Duration]():
 		return "1"
-	case inspect.Time:
+	case reflect.TypeFor[time.Time]():
 		return "-1s"
 	}
 	if values := valuesOf(a.Name); values != nil {
@@ -200,7 +202,7 @@ func valuesOf(field string) []string {
 	case "granted", "fastpath":
 		return []string{"true", "false"}
 	case "block":
-		return []string{string(inspect.Hard), string(inspect.Soft)}
+		return []string{"hard", "soft"}
 	case "state":
 		return []string{"active", "idle", "idle in transaction", "idle in transaction (aborted)"}
 	case "type":

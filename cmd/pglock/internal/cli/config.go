@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
-	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/internal/redact"
 	"github.com/pglock-go/pglock/internal/termtext"
 )

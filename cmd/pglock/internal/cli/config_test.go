@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 )
 
 // However odd a connection string is, its password is not shown.

@@ -62,7 +62,7 @@ type endRequest struct {
 	everything bool
 	confirmed  bool
 	dryRun     bool
-	allow      kindFlag[inspect.Protected]
+	allow      kindFlag[inspect.Class]
 	wait       durationFlag
 	format     render.Format
 
@@ -122,7 +122,7 @@ func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 	flags.BoolVar(&e.everything, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
 	flags.BoolVarP(&e.confirmed, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
-	e.allow.choices = []inspect.Protected{inspect.Autovacuum, inspect.WALSenders, inspect.Background, inspect.Ourselves}
+	e.allow.choices = []inspect.Class{inspect.Autovacuum, inspect.WALSenders, inspect.Background, inspect.Ourselves}
 	flags.Var(&e.allow, "allow", "also end these `KIND`s: "+e.allow.usage())
 	flags.BoolVarP(&e.expanded, "expanded", "e", false, "show each attribute on its own line")
 	flags.VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
@@ -181,7 +181,7 @@ func (e *endRequest) run(ctx context.Context) error {
 // queue, and go on when the others are gone.
 func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.blocking {
-		pairs, err := inspect.Blocked(ctx, e.session, e.where...)
+		pairs, err := inspect.Blocked(ctx, e.session.guarded, e.where...)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -191,12 +191,12 @@ func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared
 			if ahead == nil {
 				return false
 			}
-			spared = append(spared, inspect.Outcome{Victim: v, Status: render.Spared, Reason: fmt.Sprintf(
+			spared = append(spared, inspect.Outcome{Victim: v, Reason: inspect.Queued, Detail: fmt.Sprintf(
 				"it only waits ahead of the others in the lock queue, for %s (-f block=soft selects it)", render.SessionName(ahead))})
 			return true
 		}), spared, nil
 	}
-	locks, err := inspect.Locks(ctx, e.session, e.where...)
+	locks, err := inspect.Locks(ctx, e.session.guarded, e.where...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -212,9 +212,9 @@ func waitsFor(v inspect.Victim, victims []inspect.Victim, pairs []inspect.Pair) 
 	var ahead *inspect.Session
 	for _, p := range pairs {
 		switch {
-		case p.Blocking == v.Session && p.Block == inspect.Hard:
+		case p.Blocking == v.Session && p.Hard:
 			return nil
-		case p.Session == v.Session && p.Block == inspect.Hard &&
+		case p.Session == v.Session && p.Hard &&
 			slices.ContainsFunc(victims, func(other inspect.Victim) bool { return other.Session == p.Blocking }):
 			ahead = p.Blocking
 		}
@@ -239,7 +239,7 @@ func (e *endRequest) recheck(ctx context.Context, before []inspect.Outcome) ([]i
 		case !wasSignaled(o):
 			others = append(others, o)
 		case i < 0:
-			o.Status, o.Reason = render.Spared, "it is gone or no longer matches"
+			o.Signaled, o.Reason, o.Detail = false, inspect.Excluded, "it is gone or no longer matches"
 			others = append(others, o)
 		case o.Victim.BackendStart.IsZero():
 			// Its start time is hidden. What was seen of it before proves whether it
@@ -256,17 +256,17 @@ func (e *endRequest) recheck(ctx context.Context, before []inspect.Outcome) ([]i
 func (e *endRequest) signal(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
 	opts = append(opts, inspect.Allow(e.allow.value...))
 	if e.terminate {
-		return inspect.Terminate(ctx, e.session, victims, opts...)
+		return inspect.Terminate(ctx, e.session.guarded, victims, opts...)
 	}
-	return inspect.Cancel(ctx, e.session, victims, opts...)
+	return inspect.Cancel(ctx, e.session.guarded, victims, opts...)
 }
 
 // wasSignaled reports whether a session was signaled or, in a dry run, would be.
-func wasSignaled(o inspect.Outcome) bool { return o.Status == inspect.Signalled }
+func wasSignaled(o inspect.Outcome) bool { return o.Signaled }
 
 // waitersBehind returns how many sessions wait behind each session, by SessionName.
 func (e *endRequest) waitersBehind(ctx context.Context) (map[string]int, error) {
-	pairs, err := inspect.Blocked(ctx, e.session)
+	pairs, err := inspect.Blocked(ctx, e.session.guarded)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +278,8 @@ func (e *endRequest) waitersBehind(ctx context.Context) (map[string]int, error) 
 			visit(b)
 		}
 	}
-	for _, t := range inspect.Grow(pairs) {
+	snapshot := inspect.Snapshot{Pairs: pairs}
+	for _, t := range snapshot.Forest() {
 		visit(t)
 	}
 	return waitersBehind, nil
@@ -365,7 +366,7 @@ func (e *endRequest) report(outcomes []inspect.Outcome) error {
 	}
 	for _, o := range outcomes {
 		failed = failed || !e.ending.Succeeded(o)
-		if !e.ending.Succeeded(o) || o.Status == render.Spared {
+		if !e.ending.Succeeded(o) || render.Status(o) == "spared" {
 			e.logf("%s", e.ending.Explain(o))
 		}
 	}

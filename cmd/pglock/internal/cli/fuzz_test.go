@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/prioritize"
 )
 
 // A flag either rejects a value with an error, or formats it so that it is parsed as the
@@ -22,10 +21,10 @@ func FuzzFlags(f *testing.F) {
 		"key":      func() pflag.Value { return new(keyFlag) },
 		"pg_locks": func() pflag.Value { return new(pgLocksFlag) },
 		"kind": func() pflag.Value {
-			return &kindFlag[prioritize.Kind]{choices: []prioritize.Kind{prioritize.Superusers, prioritize.Background}}
+			return &kindFlag[inspect.Class]{choices: []inspect.Class{inspect.Superusers, inspect.Background}}
 		},
 		"allow": func() pflag.Value {
-			return &kindFlag[inspect.Protected]{choices: []inspect.Protected{inspect.WALSenders, inspect.Ourselves}}
+			return &kindFlag[inspect.Class]{choices: []inspect.Class{inspect.WALSenders, inspect.Ourselves}}
 		},
 		"attributes": func() pflag.Value { return new(attributeFlag) },
 		"filter":     func() pflag.Value { return new(filterFlag) },

@@ -83,7 +83,7 @@ func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffe
 	count, what := 0, "locks"
 	if r.blocking {
 		what = "pairs"
-		pairs, err := inspect.Blocked(ctx, session, r.where...)
+		pairs, err := inspect.Blocked(ctx, session.guarded, r.where...)
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +98,7 @@ func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffe
 			hide(p.Blocking)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, r.where...)
+		locks, err := inspect.Locks(ctx, session.guarded, r.where...)
 		if err != nil {
 			return nil, err
 		}

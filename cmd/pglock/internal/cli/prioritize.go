@@ -66,7 +66,7 @@ type prioritizeRequest struct {
 	lockTimeout time.Duration // 0 to leave it unchanged
 	max         int           // 0 for no limit
 	filters     filterFlag
-	allow       kindFlag[prioritize.Kind]
+	allow       kindFlag[inspect.Class]
 	grace       time.Duration
 	command     []string
 }
@@ -147,7 +147,7 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	flags.Var(&timeout, "lock-timeout", "lock_timeout of COMMAND's sessions")
 	flags.Var(&maxEnded, "max", "end at most `N` sessions")
 	flags.VarP(&r.filters, "filter", "f", "end only sessions that match `\"FIELD OP VALUE\"`; repeat to require all")
-	r.allow.choices = []prioritize.Kind{prioritize.Superusers, prioritize.Autovacuum, prioritize.Background}
+	r.allow.choices = []inspect.Class{inspect.Superusers, inspect.Autovacuum, inspect.Background}
 	flags.Var(&r.allow, "allow", "also end these `KIND`s: "+r.allow.usage())
 	flags.Var(&names, "application-name", "sessions with this application_`name` are COMMAND's too")
 	flags.Var(&users, "user", "sessions of this `role` are COMMAND's too")
@@ -282,8 +282,8 @@ func (s checkedSource) Open(ctx context.Context) (driver.Session, error) {
 		return session, err
 	}
 	// Leave it to package prioritize to refuse a session, such as a pooler's.
-	guarded, err := inspect.Guard(ctx, session)
-	if err == nil && !guarded.Shared() {
+	guarded, shared, err := inspect.Guard(ctx, session)
+	if err == nil && !shared {
 		_, err = inspect.Blocked(ctx, guarded, s.filters...)
 	}
 	if err != nil {

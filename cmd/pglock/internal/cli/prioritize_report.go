@@ -114,17 +114,46 @@ func (s *blockerReport) onEvent(e prioritize.Event) {
 
 // advice returns the flag that would end a blocker that was spared, or "".
 func advice(e prioritize.Event) string {
-	switch e.Reason {
-	case prioritize.SparedIdle:
+	switch {
+	case e.Reason == inspect.Idle:
 		return " (only --terminate, or --escalate after its time, ends it)"
-	case prioritize.SparedSuperuser:
+	case e.Reason != inspect.Protected:
+		return ""
+	}
+	switch e.Class {
+	case inspect.Superusers:
 		return " (use --allow superusers)"
-	case prioritize.SparedAutovacuum:
+	case inspect.Autovacuum:
 		return " (or use --allow autovacuum)"
-	case prioritize.SparedBackground:
+	case inspect.Background:
 		return " (use --allow background)"
 	}
 	return ""
+}
+
+// spareReason returns why a blocker was spared, in a word or two.
+func spareReason(e prioritize.Event) string {
+	switch e.Reason {
+	case inspect.Protected:
+		switch e.Class {
+		case inspect.Ourselves:
+			return "own"
+		case inspect.OtherRuns:
+			return "another run"
+		case inspect.Superusers:
+			return "superuser"
+		}
+		return string(e.Class)
+	case inspect.NoProcess:
+		return "prepared"
+	case inspect.Excluded:
+		return "filtered"
+	case inspect.MaxReached:
+		return "max"
+	case inspect.TooLate:
+		return "late"
+	}
+	return string(e.Reason)
 }
 
 // record records who blocks, since when, and what was done about it.
@@ -166,10 +195,10 @@ func (s *blockerReport) record(e prioritize.Event) {
 	case prioritize.Overdue:
 		action = "only reported"
 	case prioritize.Spared:
-		if e.Reason == prioritize.SparedNotBlocking {
+		if e.Reason == inspect.NotBlocking {
 			return // the summary reports no action
 		}
-		action = "spared (" + string(e.Reason) + ")"
+		action = "spared (" + spareReason(e) + ")"
 	case prioritize.Canceled, prioritize.Terminated:
 	default:
 		return

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
-	"github.com/pglock-go/pglock/config"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -179,13 +179,13 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	for _, f := range s.filters {
 		var n int
 		if s.blocking {
-			pairs, err := inspect.Blocked(ctx, session, f)
+			pairs, err := inspect.Blocked(ctx, session.guarded, f)
 			if err != nil {
 				return nil, err
 			}
 			n = len(pairs)
 		} else {
-			locks, err := inspect.Locks(ctx, session, f)
+			locks, err := inspect.Locks(ctx, session.guarded, f)
 			if err != nil {
 				return nil, err
 			}

@@ -82,7 +82,7 @@ func (r *treeRequest) draw(ctx context.Context, session *session, out *bytes.Buf
 
 // read reads the selected trees. For people, it adds the known names of advisory locks.
 func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tree, error) {
-	snapshot, err := inspect.Take(ctx, session)
+	snapshot, err := inspect.ReadSnapshot(ctx, session.guarded)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tr
 	}
 	var pids []int32
 	if r.blocking {
-		pairs, err := inspect.Blocked(ctx, session, r.where...)
+		pairs, err := inspect.Blocked(ctx, session.guarded, r.where...)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tr
 			pids = append(pids, p.PID)
 		}
 	} else {
-		locks, err := inspect.Locks(ctx, session, r.where...)
+		locks, err := inspect.Locks(ctx, session.guarded, r.where...)
 		if err != nil {
 			return nil, err
 		}

@@ -9,10 +9,6 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// Spared is the status of a session that need not be ended, or that no longer matched
-// when the answer came.
-const Spared inspect.Status = "spared"
-
 // An Ending shows what cancel or terminate did to sessions.
 type Ending struct {
 	Terminate bool           // sessions are terminated, else their statements are canceled
@@ -31,10 +27,10 @@ func (e Ending) PastTense() string {
 
 // Succeeded reports whether a session no longer blocks.
 func (e Ending) Succeeded(o inspect.Outcome) bool {
-	switch o.Status {
-	case inspect.Signalled:
+	switch o.Reason {
+	case "":
 		return !e.Wait || o.Ended || e.DryRun
-	case inspect.Gone, inspect.NotBlocking, Spared:
+	case inspect.Gone, inspect.NotBlocking, inspect.Queued, inspect.Excluded:
 		return true
 	}
 	return false
@@ -46,33 +42,47 @@ func (e Ending) Explain(o inspect.Outcome) string {
 	if e.DryRun {
 		not = "would not be"
 	}
-	text := fmt.Sprintf("%s %s %s: %s", SessionName(o.Victim.Session), not, e.PastTense(), termtext.Line(o.Reason))
-	if o.Status == inspect.Signalled { // but did not end in time
-		text = fmt.Sprintf("%s: %s", SessionName(o.Victim.Session), termtext.Line(o.Reason))
+	text := fmt.Sprintf("%s %s %s: %s", SessionName(o.Victim.Session), not, e.PastTense(), termtext.Line(o.Detail))
+	if o.Signaled { // but did not end in time
+		text = fmt.Sprintf("%s: %s", SessionName(o.Victim.Session), termtext.Line(o.Detail))
 	}
 	switch {
 	case o.Grant != "":
 		text += "; a superuser can allow it: " + termtext.Line(o.Grant)
-	case o.Status == inspect.Idle:
+	case o.Reason == inspect.Idle:
 		text += fmt.Sprintf("; use pglock terminate %d", o.Victim.PID)
-	case o.Protected != "":
-		text += "; use --allow " + string(o.Protected)
+	case o.Class != "":
+		text += "; use --allow " + string(o.Class)
 	}
 	return text
 }
 
+// Status returns the outcome in the words of docs/command.md.
+func Status(o inspect.Outcome) string {
+	switch o.Reason {
+	case "":
+		return "signaled"
+	case inspect.Queued, inspect.Excluded: // it need not be ended, or no longer matched when the answer came
+		return "spared"
+	case inspect.Protected, inspect.Wraparound, inspect.NoProcess:
+		return "refused"
+	case inspect.Hidden:
+		return string(inspect.NotPermitted)
+	}
+	return string(o.Reason)
+}
+
 // word returns an outcome in a word or two.
 func (e Ending) word(o inspect.Outcome) string {
-	signaled := o.Status == inspect.Signalled
 	switch {
-	case signaled && e.DryRun:
+	case o.Signaled && e.DryRun:
 		return "would be " + e.PastTense()
-	case signaled && e.Wait && !o.Ended:
+	case o.Signaled && e.Wait && !o.Ended:
 		return "not gone yet"
-	case signaled:
+	case o.Signaled:
 		return e.PastTense()
 	}
-	return string(o.Status)
+	return Status(o)
 }
 
 // Write writes a row or an object for each outcome.
@@ -102,7 +112,7 @@ func (e Ending) Write(out io.Writer, outcomes []inspect.Outcome, f Format) error
 			case "outcome":
 				return e.word(o)
 			case "reason":
-				return o.Reason
+				return o.Detail
 			case "application":
 				switch {
 				case f.IsMachine():
@@ -125,11 +135,11 @@ func (e Ending) writeJSON(out io.Writer, outcomes []inspect.Outcome) error {
 		object := sessionObject(o.Victim.Session)
 		object.Add("prepared", preparedObject(o.Victim.Prepared))
 		object.Add("blocks", e.Behind[SessionName(o.Victim.Session)])
-		object.Add("status", string(o.Status))
+		object.Add("status", Status(o))
 		object.Add("ended", o.Ended)
-		object.Add("reason", orNull(o.Reason))
+		object.Add("reason", orNull(o.Detail))
 		object.Add("grant", orNull(o.Grant))
-		object.Add("allow", orNull(string(o.Protected)))
+		object.Add("allow", orNull(string(o.Class)))
 		objects = append(objects, object)
 	}
 	return WriteObjects(out, objects)

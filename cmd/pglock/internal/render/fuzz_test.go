@@ -27,7 +27,7 @@ func FuzzTable(f *testing.F) {
 		if width < 0 || width > 500 {
 			return
 		}
-		tab := &Table{Columns: []inspect.Attribute{{Name: "user", Type: inspect.Text}, {Name: "query", Type: inspect.Text}, {Name: "duration"}, {Name: "context"}}}
+		tab := &Table{Columns: []inspect.Attribute{{Name: "user"}, {Name: "query"}, {Name: "duration"}, {Name: "context"}}}
 		rows := [][2]string{{a, b}, {b, a}}
 		for _, r := range rows {
 			tab.rows = append(tab.rows, row{values: []any{r[0], r[1], 1500 * time.Millisecond, map[string]string{a: b}}})

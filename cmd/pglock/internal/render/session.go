@@ -108,10 +108,16 @@ func waitText(p *inspect.Pair) string {
 	return fmt.Sprintf("%s%s for %s on %s", about, Duration(p.WaitDuration), termtext.Line(p.Mode), termtext.Line(p.Target()))
 }
 
+// blockOf returns the attribute block of a pair: hard or soft.
+func blockOf(p *inspect.Pair) any {
+	block, _ := FindAttribute(inspect.PairAttributes(), "block")
+	return block.PairValue(p)
+}
+
 // blockText describes a hard or soft block.
 func blockText(p *inspect.Pair, above string) string {
 	switch {
-	case p.Block == inspect.Soft:
+	case !p.Hard:
 		return ", queued behind " + above + " (soft)"
 	case p.Held != nil:
 		return ", held in " + termtext.Line(p.Held.Mode)

@@ -176,7 +176,7 @@ func WriteForestJSON(out io.Writer, trees []*inspect.Tree) error {
 			for _, a := range ofLock {
 				w.Add(a.Name, a.Value(t.Pair.Lock))
 			}
-			w.Add("block", string(t.Pair.Block))
+			w.Add("block", blockOf(t.Pair))
 			if t.Pair.Held != nil {
 				w.Add("held_mode", t.Pair.Held.Mode)
 			} else {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 )
 
 const example = `# What the team looks at.
@@ -209,7 +209,7 @@ func FuzzParse(f *testing.F) {
 
 // The file in the guide is valid.
 func TestGuide(t *testing.T) {
-	guide, err := os.ReadFile("../docs/config.md")
+	guide, err := os.ReadFile("../../../../docs/config.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 )
 
 // A pipe is read. A pipe without a writer does not block.

@@ -1,37 +1,28 @@
-package inspect_test
+package signal_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/signal"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
-// asker opens the session that sends signals.
-func (s *scene) asker() driver.Session {
+// requestOf returns a request for the blocker of the only pair.
+func (s *scene) requestOf(action signal.Action) signal.Request {
 	s.t.Helper()
-	session, err := pgxlock.ConnString(s.dsn).Open(s.t.Context())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { session.Close() })
-	return session
-}
-
-// signalOf returns a signal for the blocker of the only pair.
-func (s *scene) signalOf(action inspect.SignalAction) inspect.BlockingSignal {
-	s.t.Helper()
-	pairs, err := inspect.Blocked(s.t.Context(), s.q)
+	pairs, err := inspect.Blocked(s.t.Context(), pgxlock.Conn(s.eye))
 	if err != nil || len(pairs) != 1 {
 		s.t.Fatalf("%d pairs, %v", len(pairs), err)
 	}
 	p := pairs[0]
-	b := inspect.BlockingSignal{
+	b := signal.Request{
 		Waiter: p.PID, WaiterStart: p.BackendStart, Blocker: p.Blocking.PID, BlockerStart: p.Blocking.BackendStart,
-		Action: action, Superusers: true,
+		Action: action, Allow: superusers(),
 	}
 	if !p.WaitApprox {
 		b.WaitStart = p.WaitStart
@@ -39,82 +30,78 @@ func (s *scene) signalOf(action inspect.SignalAction) inspect.BlockingSignal {
 	return b
 }
 
-func wantOutcome(t *testing.T, q driver.Session, b inspect.BlockingSignal, want inspect.BlockingOutcome) {
+func wantResult(t *testing.T, q driver.Session, b signal.Request, want signal.Result) {
 	t.Helper()
 	got, err := b.Send(t.Context(), q)
 	if err != nil || got != want {
-		t.Errorf("the outcome is %q, %v, want %q", got, err, want)
+		t.Errorf("the result is %+v, %v, want %+v", got, err, want)
 	}
 }
 
-func (a *actor) wantThere(want bool) {
-	a.s.t.Helper()
-	var there bool
-	err := a.s.eye.QueryRow(a.s.t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", a.pid).Scan(&there)
-	if err != nil || there != want {
-		a.s.t.Errorf("%s is there: %v, %v, want %v", a.name, there, err, want)
-	}
-}
+// superusers allows what the tests need: the role of every session is a superuser.
+func superusers() []inspect.Class { return []inspect.Class{inspect.Superusers} }
 
 // Each condition separately: if it is wrong the session is not signaled, if it is
 // right the session is.
-func TestBlockingSignalGuard(t *testing.T) {
+func TestGuard(t *testing.T) {
 	s := newScene(t)
 	s.session("owner").do("CREATE TABLE t (i int)", "CREATE TABLE u (i int)")
 	q := s.asker()
 	blocker := s.session("blocker").do("BEGIN", "SELECT FROM t")
 	bystander := s.session("bystander").do("BEGIN", "SELECT FROM u")
 	waiter := s.session("waiter").await("ALTER TABLE t ADD COLUMN w int")
-	good := s.signalOf(inspect.TerminateClient)
+	good := s.requestOf(signal.Terminate)
 
 	b := good
 	b.Blocker = bystander.pid // right number, but it blocks nobody
 	b.BlockerStart = bystander.start()
-	wantOutcome(t, q, b, inspect.BlocksNoMore)
+	wantResult(t, q, b, signal.Result{Reason: inspect.NotBlocking})
 
 	b = good // the number of one that is there, which began at another time
 	b.BlockerStart = b.BlockerStart.Add(time.Microsecond)
-	wantOutcome(t, q, b, inspect.BlockerGone)
+	wantResult(t, q, b, signal.Result{Reason: inspect.Gone})
 	b.BlockerStart = time.Time{}
-	wantOutcome(t, q, b, inspect.BlockerGone)
+	wantResult(t, q, b, signal.Result{Reason: inspect.Gone})
 
 	b = good
 	b.WaiterStart = b.WaiterStart.Add(time.Microsecond)
-	wantOutcome(t, q, b, inspect.BlocksNoMore)
+	wantResult(t, q, b, signal.Result{Reason: inspect.NotBlocking})
 
 	if !good.WaitStart.IsZero() {
 		b = good
 		b.WaitStart = b.WaitStart.Add(-time.Microsecond)
-		wantOutcome(t, q, b, inspect.BlocksNoMore)
+		wantResult(t, q, b, signal.Result{Reason: inspect.NotBlocking})
 	}
 
 	b = good
-	b.Action, b.Superusers = inspect.OnlyAsk, false // our own role is a superuser, and no stranger
-	wantOutcome(t, q, b, inspect.WouldSignal)
+	b.Action, b.Allow = signal.Check, nil // our own role is a superuser, and no stranger
+	wantResult(t, q, b, signal.Result{})
 
 	b = good
-	b.Action = inspect.CancelQuery
-	wantOutcome(t, q, b, inspect.IsIdle)
+	b.Action = signal.Cancel
+	wantResult(t, q, b, signal.Result{Reason: inspect.Idle})
 
 	b = good
-	b.Action = inspect.OnlyAsk
-	wantOutcome(t, q, b, inspect.WouldSignal)
+	b.Action = signal.Check
+	wantResult(t, q, b, signal.Result{})
 
 	b = good
 	b.Action = "boil"
-	wantOutcome(t, q, b, "unknown action")
+	if got, err := b.Send(t.Context(), q); err == nil || !strings.Contains(err.Error(), "unknown action") || got != (signal.Result{Reason: inspect.Failed}) {
+		t.Errorf("an unknown action: %+v, %v", got, err)
+	}
 
 	blocker.wantThere(true)
 	bystander.wantThere(true)
-	wantOutcome(t, q, good, inspect.SignalSent)
+	wantResult(t, q, good, signal.Result{Signaled: true})
 	waiter.join()
 	s.until("the end of the blocker", "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", blocker.pid)
-	wantOutcome(t, q, good, inspect.BlockerGone)
+	wantResult(t, q, good, signal.Result{Reason: inspect.Gone})
 }
 
 // A session that is only ahead in the queue is not taken for a holder, even if it
 // holds another lock on the same table.
-func TestBlockingSignalQueue(t *testing.T) {
+func TestQueue(t *testing.T) {
 	s := newScene(t)
 	s.session("owner").do("CREATE TABLE t (i int)")
 	q := s.asker()
@@ -123,17 +110,17 @@ func TestBlockingSignalQueue(t *testing.T) {
 	reader := s.session("reader").await("SELECT FROM t") // behind queued, whose ROW SHARE is no trouble
 	ddl := s.session("ddl").await("ALTER TABLE t ADD COLUMN w int")
 
-	of := func(waiter, blocker *actor, queue bool) inspect.BlockingSignal {
-		return inspect.BlockingSignal{
-			Waiter: waiter.pid, Blocker: blocker.pid, BlockerStart: blocker.start(), Superusers: true, Queue: queue,
+	of := func(waiter, blocker *actor, queue bool) signal.Request {
+		return signal.Request{
+			Waiter: waiter.pid, Blocker: blocker.pid, BlockerStart: blocker.start(), Allow: superusers(), Queue: queue,
 		}
 	}
-	wantOutcome(t, q, of(reader, queued, false), inspect.OnlyQueued)
-	wantOutcome(t, q, of(reader, queued, true), inspect.WouldSignal)
-	wantOutcome(t, q, of(reader, holder, true), inspect.BlocksNoMore) // it blocks queued, and not the reader
-	wantOutcome(t, q, of(ddl, holder, false), inspect.WouldSignal)
-	wantOutcome(t, q, of(ddl, queued, false), inspect.WouldSignal) // its ROW SHARE conflicts with this one
-	wantOutcome(t, q, of(ddl, reader, false), inspect.OnlyQueued)
+	wantResult(t, q, of(reader, queued, false), signal.Result{Reason: inspect.Queued})
+	wantResult(t, q, of(reader, queued, true), signal.Result{})
+	wantResult(t, q, of(reader, holder, true), signal.Result{Reason: inspect.NotBlocking}) // it blocks queued, and not the reader
+	wantResult(t, q, of(ddl, holder, false), signal.Result{})
+	wantResult(t, q, of(ddl, queued, false), signal.Result{}) // its ROW SHARE conflicts with this one
+	wantResult(t, q, of(ddl, reader, false), signal.Result{Reason: inspect.Queued})
 	holder.do("COMMIT")
 	queued.join()
 	queued.do("COMMIT")
@@ -141,25 +128,25 @@ func TestBlockingSignalQueue(t *testing.T) {
 
 // A blocker that has released its lock since it was seen is not signaled, whatever it
 // does now.
-func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
+func TestAfterTheBlockerLetGo(t *testing.T) {
 	s := newScene(t)
 	s.session("owner").do("CREATE TABLE t (i int)")
 	q := s.asker()
 	blocker := s.session("blocker").do("BEGIN", "SELECT FROM t")
 	waiter := s.session("waiter").await("ALTER TABLE t ADD COLUMN w int")
-	good := s.signalOf(inspect.TerminateClient)
+	good := s.requestOf(signal.Terminate)
 
 	blocker.do("COMMIT")
 	waiter.join()
-	wantOutcome(t, q, good, inspect.BlocksNoMore)
+	wantResult(t, q, good, signal.Result{Reason: inspect.NotBlocking})
 
 	// It blocks again, but another wait.
 	blocker.do("BEGIN", "SELECT FROM t")
 	again := s.session("again").await("ALTER TABLE t ADD COLUMN x int")
-	wantOutcome(t, q, good, inspect.BlocksNoMore)
+	wantResult(t, q, good, signal.Result{Reason: inspect.NotBlocking})
 	waiter.await("ALTER TABLE t ADD COLUMN y int")
 	if !good.WaitStart.IsZero() {
-		wantOutcome(t, q, good, inspect.BlocksNoMore)
+		wantResult(t, q, good, signal.Result{Reason: inspect.NotBlocking})
 	}
 	blocker.wantThere(true)
 	blocker.do("COMMIT")
@@ -169,7 +156,7 @@ func TestBlockingSignalAfterTheBlockerLetGo(t *testing.T) {
 
 // Many sessions acquire and release a lock while they are signaled all the time: only
 // the one that holds it at that moment is hit.
-func TestBlockingSignalRace(t *testing.T) {
+func TestRace(t *testing.T) {
 	s := newScene(t)
 	s.session("owner").do("CREATE TABLE t (i int)")
 	q := s.asker()
@@ -184,18 +171,18 @@ func TestBlockingSignalRace(t *testing.T) {
 		waiter.busy.Done()
 	}()
 	waiter.busy.Add(1)
-	b := inspect.BlockingSignal{
-		Waiter: waiter.pid, Blocker: blocker.pid, BlockerStart: blocker.start(), Action: inspect.CancelQuery, Superusers: true,
+	b := signal.Request{
+		Waiter: waiter.pid, Blocker: blocker.pid, BlockerStart: blocker.start(), Action: signal.Cancel, Allow: superusers(),
 	}
 	hits := 0
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			if outcome, err := b.Send(context.WithoutCancel(ctx), q); err != nil {
+			if result, err := b.Send(context.WithoutCancel(ctx), q); err != nil {
 				t.Error(err)
 				return
-			} else if outcome == inspect.SignalSent {
+			} else if result.Signaled {
 				hits++
 			}
 		}
@@ -219,13 +206,4 @@ func TestBlockingSignalRace(t *testing.T) {
 		t.Error("it was never hit at all")
 	}
 	t.Logf("hit %d times", hits)
-}
-
-// start returns when the session began.
-func (a *actor) start() (start time.Time) {
-	a.s.t.Helper()
-	if err := a.s.eye.QueryRow(a.s.t.Context(), "SELECT backend_start FROM pg_stat_activity WHERE pid = $1", a.pid).Scan(&start); err != nil {
-		a.s.t.Fatal(err)
-	}
-	return start
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"unicode"
 
-	"github.com/pglock-go/pglock/config"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 )
 
 // Invalid input is an error with the file and the line, and parsing takes no more

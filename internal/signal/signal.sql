@@ -1,26 +1,30 @@
--- Signal a session if, and only if, it blocks another one now. Returns one word,
--- which is a BlockingOutcome.
+-- Signal a session if, and only if, it blocks another one now. Returns one word: what
+-- was done, or why not.
 --
 -- This statement also reads everything that the signal depends on, and checks last,
 -- right before the signal, that one blocks the other. All names and operators are
 -- qualified with pg_catalog, so search_path does not matter. Columns that not every
--- version has are read from the row's JSON. Run it in psql with -v, as in
---     -v waiter=4711 -v waiter_start= -v waiter_transaction= -v wait_start= -v blocker=4712
---     -v blocker_start='2026-01-31 12:00:00.123456+00' -v blocker_transaction= -v action=cancel
---     -v conflicts='{"ShareLock": ["RowExclusiveLock"]}' -v allowed='{queue}'
---     -v run_class=1885826156 -v session_class=1885826163
+-- version has are read from the row's JSON.
+--
+-- All parameters are text, and '' if unknown. $1: the PID of the waiter, $2: its
+-- backend_start, $3: its virtual transaction ID, $4: when its wait began; $5: the PID
+-- of the blocker, $6: its backend_start, $7: its virtual transaction ID; $8: cancel,
+-- terminate, or '' for neither; $9: the conflicting modes of each mode, as JSON; $10:
+-- the allowed classes, as an array, with queue for sessions that are only ahead in
+-- the lock queue; $11 and $12: the classes of the locks that mark a run and its
+-- sessions.
 WITH
 asked AS MATERIALIZED (
-    SELECT CAST(CAST(:'waiter' AS pg_catalog.text) AS pg_catalog.int4) AS waiter,
-        CAST(CASE WHEN CAST(:'waiter_start' AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST(:'waiter_start' AS pg_catalog.text) END AS pg_catalog.timestamptz) AS waiter_start,
-        CAST(:'waiter_transaction' AS pg_catalog.text) AS waiter_transaction,
-        CAST(CASE WHEN CAST(:'wait_start' AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST(:'wait_start' AS pg_catalog.text) END AS pg_catalog.timestamptz) AS wait_start,
-        CAST(CAST(:'blocker' AS pg_catalog.text) AS pg_catalog.int4) AS blocker,
-        CAST(CASE WHEN CAST(:'blocker_start' AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST(:'blocker_start' AS pg_catalog.text) END AS pg_catalog.timestamptz) AS blocker_start,
-        CAST(:'blocker_transaction' AS pg_catalog.text) AS blocker_transaction,
-        CAST(:'action' AS pg_catalog.text) AS action,
-        CAST(CAST(:'conflicts' AS pg_catalog.text) AS pg_catalog.json) AS conflicts,
-        CAST(CAST(:'allowed' AS pg_catalog.text) AS pg_catalog.text[]) AS allowed
+    SELECT CAST(CAST($1 AS pg_catalog.text) AS pg_catalog.int4) AS waiter,
+        CAST(CASE WHEN CAST($2 AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST($2 AS pg_catalog.text) END AS pg_catalog.timestamptz) AS waiter_start,
+        CAST($3 AS pg_catalog.text) AS waiter_transaction,
+        CAST(CASE WHEN CAST($4 AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST($4 AS pg_catalog.text) END AS pg_catalog.timestamptz) AS wait_start,
+        CAST(CAST($5 AS pg_catalog.text) AS pg_catalog.int4) AS blocker,
+        CAST(CASE WHEN CAST($6 AS pg_catalog.text) OPERATOR(pg_catalog.<>) '' THEN CAST($6 AS pg_catalog.text) END AS pg_catalog.timestamptz) AS blocker_start,
+        CAST($7 AS pg_catalog.text) AS blocker_transaction,
+        CAST($8 AS pg_catalog.text) AS action,
+        CAST(CAST($9 AS pg_catalog.text) AS pg_catalog.json) AS conflicts,
+        CAST(CAST($10 AS pg_catalog.text) AS pg_catalog.text[]) AS allowed
 ),
 activity AS MATERIALIZED (
     SELECT a.pid, a.backend_start, a.usesysid, a.backend_type, a.state, a.query,
@@ -84,14 +88,14 @@ marks AS MATERIALIZED (
     WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.objsubid OPERATOR(pg_catalog.=) 2 AND l.granted
         AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
         AND CAST(l.classid AS pg_catalog.text) OPERATOR(pg_catalog.=) ANY (
-            ARRAY[CAST(:'run_class' AS pg_catalog.text), CAST(:'session_class' AS pg_catalog.text)])
+            ARRAY[CAST($11 AS pg_catalog.text), CAST($12 AS pg_catalog.text)])
 ),
 other_runs AS MATERIALIZED (
     SELECT w.pid
     FROM marks AS m
         JOIN activity AS w ON w.pid OPERATOR(pg_catalog.=) m.watcher
         JOIN pg_catalog.pg_roles AS h ON h.oid OPERATOR(pg_catalog.=) w.usesysid
-    WHERE CAST(m.class AS pg_catalog.text) OPERATOR(pg_catalog.=) CAST(:'run_class' AS pg_catalog.text)
+    WHERE CAST(m.class AS pg_catalog.text) OPERATOR(pg_catalog.=) CAST($11 AS pg_catalog.text)
         AND (h.rolsuper OR EXISTS (SELECT FROM ours AS o
             WHERE o.oid OPERATOR(pg_catalog.=) h.oid
                 OR NOT o.rolsuper AND (pg_catalog.pg_has_role(h.oid, o.oid, 'USAGE')
@@ -99,19 +103,19 @@ other_runs AS MATERIALIZED (
 )
 SELECT CASE
     WHEN NOT EXISTS (SELECT FROM blocker) THEN 'gone'
-    WHEN q.blocker OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() THEN 'own'
+    WHEN q.blocker OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() THEN 'self'
     WHEN NOT EXISTS (SELECT FROM waiter)
         OR NOT q.blocker OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids(q.waiter))
         -- It waits again, for something else.
         OR EXISTS (SELECT FROM awaited AS w WHERE w.wait_start OPERATOR(pg_catalog.<>) q.wait_start
             OR q.waiter_transaction OPERATOR(pg_catalog.<>) '' AND w.virtualtransaction OPERATOR(pg_catalog.<>) q.waiter_transaction)
-        THEN 'unblocked'
-    WHEN NOT 'run' OPERATOR(pg_catalog.=) ANY (q.allowed)
+        THEN 'not blocking'
+    WHEN NOT 'runs' OPERATOR(pg_catalog.=) ANY (q.allowed)
         AND (EXISTS (SELECT FROM other_runs AS o WHERE o.pid OPERATOR(pg_catalog.=) q.blocker)
             OR EXISTS (SELECT FROM other_runs AS o JOIN marks AS m ON m.watcher OPERATOR(pg_catalog.=) o.pid
-                WHERE CAST(m.class AS pg_catalog.text) OPERATOR(pg_catalog.=) CAST(:'session_class' AS pg_catalog.text)
+                WHERE CAST(m.class AS pg_catalog.text) OPERATOR(pg_catalog.=) CAST($12 AS pg_catalog.text)
                     AND m.object OPERATOR(pg_catalog.=) q.blocker))
-        THEN 'run'
+        THEN 'runs'
     WHEN EXISTS (SELECT FROM blocker AS b WHERE b.backend_type OPERATOR(pg_catalog.=) 'autovacuum worker')
         AND NOT 'autovacuum' OPERATOR(pg_catalog.=) ANY (q.allowed)
         THEN CASE WHEN EXISTS (SELECT FROM blocker AS b
@@ -130,8 +134,8 @@ SELECT CASE
             -- Membership in a superuser's role does not make its sessions ours, and
             -- every superuser is a member of all roles. So compare the role itself.
             WHERE r.rolsuper AND NOT EXISTS (SELECT FROM ours AS o WHERE o.oid OPERATOR(pg_catalog.=) r.oid))
-        AND NOT 'superuser' OPERATOR(pg_catalog.=) ANY (q.allowed)
-        THEN 'superuser'
+        AND NOT 'superusers' OPERATOR(pg_catalog.=) ANY (q.allowed)
+        THEN 'superusers'
     -- It is ahead in the lock queue and holds no conflicting lock.
     WHEN NOT 'queue' OPERATOR(pg_catalog.=) ANY (q.allowed)
         AND EXISTS (SELECT FROM awaited AS w JOIN locks AS l ON l.object OPERATOR(pg_catalog.=) w.object
@@ -151,11 +155,11 @@ SELECT CASE
         AND EXISTS (SELECT FROM blocker AS b WHERE pg_catalog.starts_with(b.state, 'idle'))
         THEN 'idle'
     WHEN q.action OPERATOR(pg_catalog.=) '' THEN 'due'
-    WHEN NOT q.blocker OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids(q.waiter)) THEN 'unblocked'
+    WHEN NOT q.blocker OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids(q.waiter)) THEN 'not blocking'
     WHEN q.action OPERATOR(pg_catalog.=) 'cancel' THEN
-        CASE WHEN pg_catalog.pg_cancel_backend(q.blocker) THEN 'signalled' ELSE 'gone' END
+        CASE WHEN pg_catalog.pg_cancel_backend(q.blocker) THEN 'signaled' ELSE 'gone' END
     WHEN q.action OPERATOR(pg_catalog.=) 'terminate' THEN
-        CASE WHEN pg_catalog.pg_terminate_backend(q.blocker) THEN 'signalled' ELSE 'gone' END
+        CASE WHEN pg_catalog.pg_terminate_backend(q.blocker) THEN 'signaled' ELSE 'gone' END
     ELSE 'unknown action'
 END
 FROM asked AS q;
