@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -282,16 +283,14 @@ func (s *session) queryRaw(timeout time.Duration, sql string, args ...string) (s
 	return reply, nil
 }
 
-// maxCancelRetries is how often a statement is run if it is canceled each time.
-const maxCancelRetries = 5
-
 // queryHeld queries which advisory locks the session holds, after Postgres replied with the
 // error after. If queryHeld fails, the session must be closed.
 func (s *session) queryHeld(after error) (map[heldLock]bool, error) {
-	reply, err := s.queryText(s.engine.config.Heartbeat, heldSQL)
-	for n := 1; n < maxCancelRetries && sqlstate.Of(err) == sqlstate.QueryCanceled; n++ {
+	var reply string
+	err := handshake.Persist(context.Background(), func() (err error) {
 		reply, err = s.queryText(s.engine.config.Heartbeat, heldSQL)
-	}
+		return err
+	})
 	switch {
 	case err != nil && strings.HasPrefix(sqlstate.Of(after), "57P"):
 		return nil, after // with this error Postgres ends the session
