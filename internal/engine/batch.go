@@ -60,20 +60,20 @@ const (
 func (s *session) gather() {
 	e := s.engine
 	e.mu.Lock()
-	asked, want := len(s.queue), len(s.queue)+s.replied
+	queued, want := len(s.queue), len(s.queue)+s.replied
 	s.replied = 0
 	e.mu.Unlock()
 	if want < 2 {
 		return
 	}
 	since := time.Now()
-	for n := 0; asked < want && n < gatherYields && time.Since(since) < gatherTime; n++ {
+	for n := 0; queued < want && n < gatherYields && time.Since(since) < gatherTime; n++ {
 		runtime.Gosched()
 		e.mu.Lock()
 		now := len(s.queue)
 		e.mu.Unlock()
-		if now > asked {
-			asked, n, since = now, 0, time.Now()
+		if now > queued {
+			queued, n, since = now, 0, time.Now()
 		}
 	}
 }
@@ -119,6 +119,9 @@ func (s *session) runLocks() error {
 	}
 	return nil
 }
+
+// maxCancelRetries is how often a statement is run if it is canceled each time.
+const maxCancelRetries = 5
 
 // runSingle runs one try, unlock or probe that has failed before. If it is canceled again,
 // runSingle retries it.

@@ -157,14 +157,14 @@ func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit ti
 // ReleaseAll releases several locks in shared round trips, and returns the error of
 // each Release.
 func (e *Engine) ReleaseAll(holds []*Hold) []error {
-	errs, asked := make([]error, len(holds)), make([]bool, len(holds))
+	errs, pending := make([]error, len(holds)), make([]bool, len(holds))
 	e.mu.Lock()
 	for i, h := range holds {
-		asked[i], errs[i] = h.beginRelease()
+		pending[i], errs[i] = h.beginRelease()
 	}
 	e.unlockMuAndHelp()
 	for i, h := range holds {
-		if asked[i] {
+		if pending[i] {
 			errs[i] = h.awaitRelease()
 		}
 	}

@@ -221,9 +221,9 @@ func (h *Hold) markEnded(state holdState) {
 // so its session was closed, which releases it.
 func (h *Hold) Release() error {
 	h.engine.mu.Lock()
-	asked, err := h.beginRelease()
+	pending, err := h.beginRelease()
 	h.engine.unlockMuAndHelp()
-	if asked {
+	if pending {
 		return h.awaitRelease()
 	}
 	return err
@@ -231,14 +231,14 @@ func (h *Hold) Release() error {
 
 // beginRelease starts the release. It reports whether an operation was started, whose
 // result comes through ready. Otherwise err is the result. Engine.mu must be held.
-func (h *Hold) beginRelease() (asked bool, err error) {
+func (h *Hold) beginRelease() (pending bool, err error) {
 	switch h.state {
 	case granted:
 		h.markEnded(released)
-		if asked = h.lock.release(h); asked {
+		if pending = h.lock.release(h); pending {
 			h.ready = h.engine.readyChans.Get().(chan struct{})
 		}
-		return asked, nil
+		return pending, nil
 	case lost:
 		return false, h.session.cause
 	}

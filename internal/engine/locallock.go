@@ -232,7 +232,7 @@ func (l *localLock) grant(h *Hold) {
 // release removes h from the holders. It reports whether an operation was started, to
 // unlock or to confirm that the lock was held until now; h is notified of its result. The
 // next holder in this process does not wait for it.
-func (l *localLock) release(h *Hold) (asked bool) {
+func (l *localLock) release(h *Hold) (pending bool) {
 	last := len(l.holders) - 1
 	l.holders[h.index] = l.holders[last]
 	l.holders[h.index].index = h.index
@@ -243,9 +243,9 @@ func (l *localLock) release(h *Hold) (asked bool) {
 	}
 	if next := l.queue.front(); next != nil && next.mode == l.mode && time.Since(l.since) < l.engine.config.HandOver {
 		l.engine.stats.HandOvers++
-		asked = l.session.confirm(h)
+		pending = l.session.confirm(h)
 		l.grantQueued()
-		return asked
+		return pending
 	}
 	l.unlock(h)
 	return true

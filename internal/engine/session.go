@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -28,30 +29,36 @@ type session struct {
 	wakeup chan struct{} // holds at most one signal to check the queue
 
 	// Guarded by Engine.mu.
-	conn          Conn // nil until connected
-	pid           int32
-	start         string // the backend's start, since PIDs are reused
-	open          bool
-	owner         owner              // who may use the connection now
-	busy          bool               // the owner checks the queue before it goes idle
-	needsWake     bool               // is in Engine.toWake
-	queue         []op               // operations to run
-	batch         []op               // operations running now
-	unconfirmed   []*Hold            // released Holds to notify after the next opConfirm
-	confirming    []*Hold            // released Holds to notify after the opConfirm of the batch
-	lastLockReply time.Time          // when it last replied about locks
-	held          []*localLock       // locks it holds, in no order
-	waiting       *localLock         // the lock it waits for, or will wait for next
-	waitStart     time.Time          // when the current wait in Postgres began
-	waitEnd       time.Time          // when the current wait ends at the latest
-	cut           cutReason          // why the wait is ended early
-	canceled      chan struct{}      // closed when the order to cancel its wait has been carried out
-	lastSingle    bool               // the last batch had a single operation
-	replied       int                // how many operations that batch had, until gather has waited for more
-	cancelWatch   context.CancelFunc // ends Watch
-	lost          error              // why the session was lost
-	cause         error              // the same, as reported to those who held locks
-	losses        int                // number of locks lost with it
+	conn        Conn // nil until connected
+	pid         int32
+	start       string // the backend's start, since PIDs are reused
+	open        bool
+	held        []*localLock       // locks it holds, in no order
+	owner       owner              // who may use the connection now
+	busy        bool               // the owner checks the queue before it goes idle
+	needsWake   bool               // is in Engine.toWake
+	cancelWatch context.CancelFunc // ends Watch
+
+	// Also guarded by Engine.mu: its operations.
+	queue         []op      // to run
+	batch         []op      // running now
+	lastSingle    bool      // the last batch had a single operation
+	replied       int       // how many operations that batch had, until gather has waited for more
+	unconfirmed   []*Hold   // released Holds to notify after the next opConfirm
+	confirming    []*Hold   // released Holds to notify after the opConfirm of the batch
+	lastLockReply time.Time // when it last replied about locks
+
+	// Also guarded by Engine.mu: its wait in Postgres.
+	waiting   *localLock    // the lock it waits for, or will wait for next
+	waitStart time.Time     // when the current wait began
+	waitEnd   time.Time     // when the current wait ends at the latest
+	cut       cutReason     // why the wait is ended early
+	canceled  chan struct{} // closed when the order to cancel the wait has been carried out
+
+	// Also guarded by Engine.mu: its loss.
+	lost   error // why the session was lost
+	cause  error // the same, as reported to those who held locks
+	losses int   // number of locks lost with it
 
 	// Used only by the owner.
 	ops    []op // the whole batch
@@ -62,7 +69,7 @@ type session struct {
 	prefix        string // of every reply: the backend's PID
 	batchBuf      []op   // backing array of batches
 	lastKey       Key    // the key of the last batch of one
-	lastKeyText   string // last as text
+	lastKeyText   string // lastKey as text
 	keysBuf       []byte // buffers for statements
 	lettersBuf    []byte
 	args          [2]string
@@ -282,16 +289,14 @@ func (s *session) queryRaw(timeout time.Duration, sql string, args ...string) (s
 	return reply, nil
 }
 
-// maxCancelRetries is how often a statement is run if it is canceled each time.
-const maxCancelRetries = 5
-
 // queryHeld queries which advisory locks the session holds, after Postgres replied with the
 // error after. If queryHeld fails, the session must be closed.
 func (s *session) queryHeld(after error) (map[heldLock]bool, error) {
-	reply, err := s.queryText(s.engine.config.Heartbeat, heldSQL)
-	for n := 1; n < maxCancelRetries && sqlstate.Of(err) == sqlstate.QueryCanceled; n++ {
+	var reply string
+	err := handshake.Persist(context.Background(), func() (err error) {
 		reply, err = s.queryText(s.engine.config.Heartbeat, heldSQL)
-	}
+		return err
+	})
 	switch {
 	case err != nil && strings.HasPrefix(sqlstate.Of(after), "57P"):
 		return nil, after // with this error Postgres ends the session
