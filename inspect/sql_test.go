@@ -1,9 +1,14 @@
 package inspect
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
 // Waiting workers count as their leader, however many of them wait.
@@ -130,5 +135,30 @@ func TestBind(t *testing.T) {
 	}
 	if _, _, err := bind("SELECT :'a'", map[string]string{"a": "1", "b": "2"}); err == nil {
 		t.Error("an extra value is not an error")
+	}
+}
+
+// A template runs as it is, as it does in psql.
+func TestTemplateRunsUnfilled(t *testing.T) {
+	conn, err := pgx.Connect(t.Context(), pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	for _, pairs := range []string{"true", "false"} {
+		sql, args, err := bind(matchingSQL, map[string]string{"pairs": pairs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := conn.Query(t.Context(), sql, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (kind string, err error) {
+			return kind, row.Scan(&kind, nil)
+		})
+		if err != nil || !slices.Contains(kinds, "server") {
+			t.Errorf("pairs %s: %v, %v", pairs, kinds, err)
+		}
 	}
 }
