@@ -156,7 +156,9 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 	wantErr(t, do(ctx, tables, never, pglock.NoWait()), pglock.ErrNotAcquired)
 	wantErr(t, do(ctx, tables, never, pglock.Wait(time.Millisecond)), pglock.ErrNotAcquired)
 	must(t, do(ctx, tables, never, pglock.NoWait(), pglock.SkipIfHeld()))
-	must(t, do(ctx, tables, never, pglock.SkipIfHeld())) // without waiting
+	bounded, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	must(t, do(bounded, tables, never, pglock.SkipIfHeld())) // without waiting
 	must(t, do(ctx, tables, never, pglock.Wait(time.Millisecond), pglock.SkipIfHeld()))
 	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 	defer cancel()

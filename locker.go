@@ -23,11 +23,11 @@ type Locker struct {
 	engine *engine.Engine
 }
 
-// New returns a Locker that opens its sessions through source: see pgxlock.Pool,
+// New returns a Locker that opens its sessions through db: see pgxlock.Pool,
 // pgxlock.ConnString and sqllock.DB. It does not connect until the first lock is
 // requested. It returns an error if an option is invalid.
-func New(source driver.Source, opts ...LockerOption) (*Locker, error) {
-	if source == nil {
+func New(db driver.Source, opts ...LockerOption) (*Locker, error) {
+	if db == nil {
 		return nil, errors.New("pglock: new: nil Source")
 	}
 	config, err := newConfig(opts)
@@ -35,7 +35,7 @@ func New(source driver.Source, opts ...LockerOption) (*Locker, error) {
 		return nil, err
 	}
 	config.Open = func(ctx context.Context) (engine.Conn, error) {
-		s, err := source.Open(ctx)
+		s, err := db.Open(ctx)
 		if err != nil {
 			return nil, err // not a non-nil interface around a nil session
 		}

@@ -33,7 +33,7 @@ const NoTimeout time.Duration = math.MinInt64
 // Outside a transaction, the setting applies to the session. Behind a connection pooler
 // it would affect other clients, and might not affect fn. In that case WithLockTimeout
 // returns [ErrPooler] without setting anything or calling fn: use a transaction. See
-// [Conn] for how a pooler is detected.
+// [driver.Conn] for how a pooler is detected.
 //
 // d is rounded up to whole milliseconds, Postgres' smallest unit. It must be positive and
 // at least one millisecond, at most 2,147,483,647 (24 days), or [NoTimeout]; 0 is

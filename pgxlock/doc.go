@@ -1,11 +1,16 @@
 // Package pgxlock lets pglock work through [github.com/jackc/pgx/v5].
 //
-// # For a Locker
+// One value, made by [Pool], [Config] or [ConnString], serves every package:
 //
-// A Locker opens its sessions through [Pool], [Config] or [ConnString]. They are separate
-// connections with the same configuration, so locks never use up the pool's connections:
+//	db := pgxlock.Pool(pool)
+//	locker, err := pglock.New(db)
+//	err = pglock.DoTx(ctx, db, key, func(ctx context.Context, tx pgx.Tx) error { ... })
+//	err = prioritize.Run(ctx, db, func(ctx context.Context, conn *pgx.Conn) error { ... })
+//	locks, err := inspect.Locks(ctx, db)
 //
-//	locker, err := pglock.New(pgxlock.Pool(pool))
+// The sessions of a Locker are separate connections with the same configuration, so locks
+// never use up the pool's connections. Transactions and the connections of package
+// prioritize come from the pool.
 //
 // # For your own transaction
 //
@@ -15,10 +20,5 @@
 //	tx, err := pool.Begin(ctx)
 //	err = pglock.LockTx(ctx, pgxlock.Tx(tx), pglock.Name("report"), pglock.Wait(time.Second))
 //
-// [Begin] is for [pglock.DoTx] and [pglock.DoTables], which begin the transaction
-// themselves.
-//
-// # For package inspect
-//
-// Pool, Conn and Tx also run queries: inspect.Locks(ctx, pgxlock.Pool(pool)).
+// Both also run queries for package inspect.
 package pgxlock

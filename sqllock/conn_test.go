@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/sqllock"
@@ -70,5 +71,18 @@ func checkFails(t *testing.T, conn driver.Conn, want string) {
 	}
 	if rows, err := conn.Query(t.Context(), `SELECT 1`); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("Query: %v, %v, want an error with %q", rows, err, want)
+	}
+}
+
+// A value that cannot be committed is refused: a pool, for instance.
+func TestBeginFuncOfAPool(t *testing.T) {
+	db := openDB(t, "pgx", pgtest.Database(t))
+	begin := sqllock.BeginFunc(func(context.Context) (*sql.DB, sqllock.ExecQueryer, error) { return db, db, nil })
+	err := pglock.DoTx(t.Context(), begin, pglock.Name("job"), func(context.Context, *sql.DB) error {
+		t.Error("fn was run")
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "*sql.DB is not a transaction") {
+		t.Errorf("got %v", err)
 	}
 }

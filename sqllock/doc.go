@@ -2,12 +2,16 @@
 // Bun, ent, sqlx and others. It imports only the standard library, and is tested with the
 // drivers of pgx ([github.com/jackc/pgx/v5/stdlib]) and lib/pq.
 //
-// # For a Locker
+// One value, made by [DB], [Connector] or [ConnString], serves every package:
 //
-// A Locker opens its sessions through [Connector] or [ConnString], as separate
-// connections, or through [DB], which takes connections from the application's pool:
+//	db := sqllock.DB(sqlDB)
+//	locker, err := pglock.New(db)
+//	err = pglock.DoTx(ctx, db, key, func(ctx context.Context, tx *sql.Tx) error { ... })
+//	err = prioritize.Run(ctx, db, func(ctx context.Context, conn *sql.Conn) error { ... })
+//	locks, err := inspect.Locks(ctx, db)
 //
-//	locker, err := pglock.New(sqllock.ConnString("pgx", dsn)) // or sqllock.DB(db)
+// With DB, the sessions of a Locker are connections of the application's pool. With the
+// other two they are separate connections.
 //
 // # For your own transaction
 //
@@ -17,9 +21,8 @@
 //	tx, err := db.BeginTx(ctx, nil)
 //	err = pglock.LockTx(ctx, sqllock.Tx(tx), pglock.Name("report"), pglock.Wait(time.Second))
 //
-// [Begin] and [BeginFunc] are for [pglock.DoTx] and [pglock.DoTables], which begin the
-// transaction themselves. docs/orms.md in the repository has a program for each of the
-// ORMs.
+// With [BeginFunc], [pglock.DoTx] and [pglock.DoTables] begin the transactions of an ORM.
+// docs/orms.md in the repository has a program for each.
 //
 // # Drivers
 //

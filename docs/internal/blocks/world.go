@@ -19,7 +19,6 @@ import (
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
-	"github.com/pglock-go/pglock/sqllock"
 )
 
 // World provides the variables that the code in the guides uses but does not declare.
@@ -109,6 +108,9 @@ func (w *World) DB() *sql.DB {
 	return db
 }
 
+// SQLDB returns a pool of database/sql, next to a pglock database named db.
+func (w *World) SQLDB() *sql.DB { return w.DB() }
+
 // SQLConn returns a connection of database/sql.
 func (w *World) SQLConn() *sql.Conn {
 	conn, err := w.DB().Conn(w.ctx)
@@ -168,19 +170,12 @@ func (w *World) Rebuild() func(context.Context) error { return rebuild }
 func rebuild(context.Context) error { return nil }
 
 // Migrate returns a migration that takes a strong lock.
-func (w *World) Migrate() func(context.Context) error {
-	conn := w.Conn()
-	return func(ctx context.Context) error {
+func (w *World) Migrate() func(context.Context, *pgx.Conn) error {
+	return func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `ALTER TABLE orders ADD COLUMN IF NOT EXISTS note text`)
 		return err
 	}
 }
-
-// Source returns a source of sessions.
-func (w *World) Source() *pgxlock.Database { return pgxlock.Pool(w.Pool()) }
-
-// SQLSource returns a source of sessions of database/sql.
-func (w *World) SQLSource() *sqllock.Database { return sqllock.DB(w.DB()) }
 
 // Q returns a Querier for package inspect.
 func (w *World) Q() driver.Querier { return pgxlock.Pool(w.Pool()) }
