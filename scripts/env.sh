@@ -96,10 +96,14 @@ have() {
 	return 1
 }
 
+# build_tools PACKAGE...: build tools into bin/tools, in the versions that tools/go.mod pins.
+build_tools() {
+	(cd tools && GOWORK=off go build -o ../bin/tools/ "$@")
+}
+
 # Build the packaging tools into bin/tools.
 packaging_tools() {
-	go build -o bin/tools/ ./scripts/archive
-	(cd packaging && GOWORK=off GOFLAGS=-modcacherw go build -o ../bin/tools/ tool)
+	GOFLAGS=-modcacherw build_tools ./archive github.com/goreleaser/nfpm/v2/cmd/nfpm
 }
 
 step() {
