@@ -126,6 +126,56 @@ func TestNoReplace(t *testing.T) {
 	}
 }
 
+// What only tests import is in a separate block of go.mod: users of the module do not get
+// it.
+func TestRequirements(t *testing.T) {
+	const title = "// Only tests import these.\nrequire ("
+	helpers := []string{"internal/pgserver/pgtest", "examples/internal/example"} // not _test.go, but only for tests
+	imported := make(map[string]map[string]bool)                                 // by module, then by path: not only by tests
+	modules := []string{"cmd/pglock", "examples", "stress", "tools", "."}
+	goFiles(t, func(path string) {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.ToSlash(filepath.Dir(path))
+		module := modules[slices.IndexFunc(modules, func(m string) bool { return m == "." || m == dir || strings.HasPrefix(dir, m+"/") })]
+		if imported[module] == nil {
+			imported[module] = make(map[string]bool)
+		}
+		for _, spec := range file.Imports {
+			imports, name := imported[module], strings.Trim(spec.Path.Value, `"`)
+			imports[name] = imports[name] || !strings.HasSuffix(path, "_test.go") && !slices.Contains(helpers, dir)
+		}
+	})
+	found := 0
+	for _, module := range modules {
+		data, err := os.ReadFile(filepath.Join(module, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, block, _ := strings.Cut(string(data), title)
+		block, after, _ := strings.Cut(block, "\n)")
+		check := func(lines string, onlyTests bool) {
+			for _, m := range regexp.MustCompile(`(?m)^(?:require |\t)(\S+) v\S+$`).FindAllStringSubmatch(lines, -1) {
+				found++
+				used := false
+				for name, otherwise := range imported[module] {
+					used = used || otherwise && (name == m[1] || strings.HasPrefix(name, m[1]+"/"))
+				}
+				if used == onlyTests {
+					t.Errorf("%s/go.mod: %s is in the wrong block: only tests import it: %v", module, m[1], !used)
+				}
+			}
+		}
+		check(before+after, false)
+		check(block, true)
+	}
+	if found < 20 {
+		t.Errorf("only %d requirements found", found)
+	}
+}
+
 // Every package says what it is for.
 func TestPackageDocs(t *testing.T) {
 	documented := map[string]bool{}

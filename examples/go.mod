@@ -5,17 +5,21 @@ go 1.25.0
 // github.com/pglock-go/pglock comes from the workspace; see docs/releasing.md.
 
 require (
-	github.com/creack/pty v1.1.24
-	github.com/itchyny/gojq v0.12.20
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/jmoiron/sqlx v1.4.0
 	github.com/uptrace/bun v1.3.0
 	github.com/uptrace/bun/dialect/pgdialect v1.3.0
+	gorm.io/driver/postgres v1.6.3
+	gorm.io/gorm v1.31.2
+)
+
+// Only tests import these.
+require (
+	github.com/creack/pty v1.1.24
+	github.com/itchyny/gojq v0.12.20
 	github.com/yuin/goldmark v1.8.7
 	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v3 v3.0.6
-	gorm.io/driver/postgres v1.6.3
-	gorm.io/gorm v1.31.2
 	pgregory.net/rapid v1.3.0
 )
 
