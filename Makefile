@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build dist release ci clean fuzz mutate picture newcomer
+.PHONY: help demo test test-all bench bench-compare loss latest vulncheck lint fmt tidy generate build dist release ci clean fuzz mutate picture newcomer
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ picture: ## Redraw the README's pictures
 
 newcomer: ## Run the steps of the README and the quick start from top to bottom
 	scripts/newcomer
+
+latest: ## Run every test with the latest versions of all dependencies
+	scripts/latest
+
+vulncheck: ## Look for known vulnerabilities in the code that is called
+	scripts/vulncheck
 
 lint: ## Check format, vet, staticcheck and spelling
 	scripts/lint

@@ -54,6 +54,26 @@ copy_tree() {
 	echo "$copy"
 }
 
+# link_modules MODULE COPY: let a module of a copy use the copy's other modules without
+# the workspace, as go mod tidy and go get need it. go.mod may require versions that are
+# not published yet.
+link_modules() {
+	local name dir
+	while read -r name dir; do
+		go -C "$2/$1" mod edit -replace="$name=$2${dir#"$PWD"}"
+	done < <(go list -m -f '{{.Path}} {{.Dir}}')
+}
+
+# unlink_modules MODULE COPY: undo link_modules. The module requires only those of the
+# others that it required before.
+unlink_modules() {
+	local name
+	while read -r name; do
+		go -C "$2/$1" mod edit -dropreplace="$name"
+		grep -q "$name v" "$1/go.mod" || go -C "$2/$1" mod edit -droprequire="$name"
+	done < <(go list -m)
+}
+
 # require_root DIRECTORY ROOT VERSION: require a version of the root module in
 # cmd/pglock/go.mod, in place of the note there, as a release does.
 require_root() {
