@@ -176,6 +176,38 @@ func TestRequirements(t *testing.T) {
 	}
 }
 
+// ARCHITECTURE.md names every folder once.
+func TestArchitecture(t *testing.T) {
+	page, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var named []string
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|").FindAllStringSubmatch(string(page), -1) {
+		for _, folder := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+			named = append(named, folder[1])
+		}
+	}
+	folders := []string{".", "cmd/pglock"}
+	for _, in := range []string{".", "internal"} {
+		entries, err := os.ReadDir(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			path := filepath.ToSlash(filepath.Join(in, e.Name()))
+			if e.IsDir() && !strings.HasPrefix(path, ".") && !slices.Contains([]string{"bin", "dist", "cmd", "internal"}, path) {
+				folders = append(folders, path)
+			}
+		}
+	}
+	slices.Sort(named)
+	slices.Sort(folders)
+	if !slices.Equal(named, folders) {
+		t.Errorf("the folders are\n%q, the page names\n%q", folders, named)
+	}
+}
+
 // Every package says what it is for.
 func TestPackageDocs(t *testing.T) {
 	documented := map[string]bool{}
