@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-compare loss lint fmt tidy generate build dist release ci clean fuzz mutate picture newcomer
+.PHONY: help demo test test-all bench bench-compare loss latest vulncheck lint fmt tidy generate build dist release ci clean fuzz mutate picture newcomer
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,10 +38,16 @@ fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
 
 picture: ## Redraw the README's pictures
-	go test ./docs/internal/doctest -count=1 -run TestPicture -picture
+	go test ./examples/internal/doctest -count=1 -run TestPicture -picture
 
 newcomer: ## Run the steps of the README and the quick start from top to bottom
 	scripts/newcomer
+
+latest: ## Run every test with the latest versions of all dependencies
+	scripts/latest
+
+vulncheck: ## Look for known vulnerabilities in the code that is called
+	scripts/vulncheck
 
 lint: ## Check format, vet, staticcheck and spelling
 	scripts/lint

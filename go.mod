@@ -4,6 +4,11 @@ go 1.25.0
 
 require (
 	github.com/jackc/pgx/v5 v5.12.0
+	go.yaml.in/yaml/v3 v3.0.6
+)
+
+// Only tests import these.
+require (
 	github.com/lib/pq v1.12.3
 	go.uber.org/goleak v1.3.0
 	pgregory.net/rapid v1.3.0

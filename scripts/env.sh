@@ -54,6 +54,26 @@ copy_tree() {
 	echo "$copy"
 }
 
+# link_modules MODULE COPY: let a module of a copy use the copy's other modules without
+# the workspace, as go mod tidy and go get need it. go.mod may require versions that are
+# not published yet.
+link_modules() {
+	local name dir
+	while read -r name dir; do
+		go -C "$2/$1" mod edit -replace="$name=$2${dir#"$PWD"}"
+	done < <(go list -m -f '{{.Path}} {{.Dir}}')
+}
+
+# unlink_modules MODULE COPY: undo link_modules. The module requires only those of the
+# others that it required before.
+unlink_modules() {
+	local name
+	while read -r name; do
+		go -C "$2/$1" mod edit -dropreplace="$name"
+		grep -q "$name v" "$1/go.mod" || go -C "$2/$1" mod edit -droprequire="$name"
+	done < <(go list -m)
+}
+
 # require_root DIRECTORY ROOT VERSION: require a version of the root module in
 # cmd/pglock/go.mod, in place of the note there, as a release does.
 require_root() {
@@ -96,10 +116,14 @@ have() {
 	return 1
 }
 
+# build_tools PACKAGE...: build tools into bin/tools, in the versions that tools/go.mod pins.
+build_tools() {
+	(cd tools && GOWORK=off go build -o ../bin/tools/ "$@")
+}
+
 # Build the packaging tools into bin/tools.
 packaging_tools() {
-	go build -o bin/tools/ ./scripts/archive
-	(cd packaging && GOWORK=off GOFLAGS=-modcacherw go build -o ../bin/tools/ tool)
+	GOFLAGS=-modcacherw build_tools ./archive github.com/goreleaser/nfpm/v2/cmd/nfpm
 }
 
 step() {
