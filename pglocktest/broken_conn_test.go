@@ -399,7 +399,7 @@ var brokenAcquirers = []acquireBreak{
 		}
 		return a, err
 	}},
-	{"ReleaseTwice", "closes a connection that it has given back", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
+	{"ReleaseTwice", "closes a connection that it has released", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
 		a, err := db.Acquire(ctx)
 		release := a.Release
 		a.Release = func(reuse bool) {

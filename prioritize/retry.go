@@ -28,7 +28,7 @@ import (
 // Work outside of a transaction stays done if a later statement fails, and CREATE
 // INDEX CONCURRENTLY leaves an invalid index behind.
 //
-// The connection is acquired and given back as by [Run]. Behind a connection pooler the
+// The connection is acquired and released as by [Run]. Behind a connection pooler the
 // error is [pglock.ErrPooler]; use RetryOn in a transaction there.
 //
 // While a try waits, a watcher finds the blockers, on its own session from db. It
