@@ -5,47 +5,48 @@ import (
 	"time"
 )
 
-// A LockOption configures [Locker.Lock], [Locker.LockAll], [LockTx] and [LockAllTx], and
-// what a [DoOption] configures: [Shared], [Wait] and [NoWait].
+// A LockOption configures [Locker.Lock], [Locker.LockAll], [LockTx] and [LockAllTx]. The
+// options are [Shared], [Wait] and [NoWait], which are also options of Do.
 type LockOption interface {
 	DoOption
 	forLock()
 }
 
-// A TryOption configures [Locker.TryLock] and [TryLockTx], and what a [LockOption]
-// configures: [Shared].
+// A TryOption configures [Locker.TryLock] and [TryLockTx]. The only one is [Shared], which
+// is also an option of Lock and Do.
 type TryOption interface {
 	LockOption
 	forTry()
 }
 
-// A DoOption configures [Locker.Do], [Locker.DoAll], [Locker.Wrap] and [DoTx]: any
-// LockOption, and [SkipIfHeld].
+// A DoOption configures [Locker.Do], [Locker.DoAll], [Locker.Wrap] and [DoTx]. The options
+// are [Shared], [Wait], [NoWait] and [SkipIfHeld].
 type DoOption interface {
 	option
 	forDo()
 }
 
-// A TableOption configures [LockTables], and what a [DoTableOption] configures: [In],
-// [Only], [Wait] and [NoWait].
+// A TableOption configures [LockTables]. The options are [In], [Only], [Wait] and
+// [NoWait], which are also options of DoTables.
 type TableOption interface {
 	DoTableOption
 	forTables()
 }
 
-// A DoTableOption configures [DoTables]: any TableOption, and [SkipIfHeld].
+// A DoTableOption configures [DoTables]. The options are [In], [Only], [Wait], [NoWait] and
+// [SkipIfHeld].
 type DoTableOption interface {
 	option
 	forDoTables()
 }
 
-// A WaitOption limits a wait, for advisory locks and for tables.
+// A WaitOption limits the wait for advisory locks or for tables.
 type WaitOption interface {
 	LockOption
 	TableOption
 }
 
-// A SkipOption is for functions that run the caller's function.
+// A SkipOption configures the functions that run the caller's function under a lock.
 type SkipOption interface {
 	DoOption
 	DoTableOption

@@ -10,32 +10,33 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A RunOption configures [Run] and [RunOn]: any RunForOption, and [LockTimeout].
+// A RunOption configures [Run] and [RunOn]. The options are those of RunFor, and
+// [LockTimeout].
 type RunOption interface {
 	option
 	forRun()
 }
 
-// A RunForOption configures [RunFor], [Run] and [RunOn].
+// A RunForOption configures [RunFor], and also [Run] and [RunOn].
 type RunForOption interface {
 	RunOption
 	forRunFor()
 }
 
-// A RetryOption configures [Retry] and [RetryOn]: [LockTimeout], [Budget], [Tries],
-// [Backoff] and [OnEvent].
+// A RetryOption configures [Retry] and [RetryOn]. The options are [LockTimeout], [Budget],
+// [Tries], [Backoff] and [OnEvent].
 type RetryOption interface {
 	option
 	forRetry()
 }
 
-// An EventOption is for all functions.
+// An EventOption configures all functions.
 type EventOption interface {
 	RunForOption
 	RetryOption
 }
 
-// A TimeoutOption is for the functions that have a connection.
+// A TimeoutOption configures the functions that have a connection.
 type TimeoutOption interface {
 	RunOption
 	RetryOption
