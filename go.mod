@@ -2,10 +2,7 @@ module github.com/pglock-go/pglock
 
 go 1.25.0
 
-require (
-	github.com/jackc/pgx/v5 v5.12.0
-	go.yaml.in/yaml/v3 v3.0.6
-)
+require github.com/jackc/pgx/v5 v5.12.0
 
 // Only tests import these.
 require (
