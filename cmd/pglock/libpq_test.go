@@ -289,7 +289,9 @@ func findPsqls(t *testing.T) []psql {
 		}
 		path = real[len(real)-1]
 	}
-	version, err := exec.Command(path, "-V").Output()
+	ask := exec.Command(path, "-V")
+	ask.Env = append(os.Environ(), program.Env()...)
+	version, err := ask.Output()
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}

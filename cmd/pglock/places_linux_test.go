@@ -24,14 +24,16 @@ func TestPlaces(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	// Only /proc is made private: the root of a chroot may not be a mount, and then no
+	// propagation can be set on it.
 	mounted := func(mount string) []string {
-		return []string{"sh", "-c", mount + ` && exec "$@"`, "sh"}
+		return []string{"sh", "-c", "mount --make-rprivate /proc && " + mount + ` && exec "$@"`, "sh"}
 	}
 	for name, p := range map[string]place{
-		"without proc":              {binary, mounted("mount -t tmpfs none /proc"), &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}},
+		"without proc":              {binary, mounted("mount -t tmpfs none /proc"), &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}},
 		"another's proc, and PID 1": {binary, nil, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}},
 		"PID 1": {binary, mounted("mount -t proc proc /proc"), &syscall.SysProcAttr{
-			Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS,
+			Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
