@@ -21,7 +21,7 @@ import (
 // detects overlaps itself.
 const workerName = "pglock-test-worker"
 
-// worker is work that must not overlap. It locks a marker file with flock(2). The kernel
+// worker does work that must not overlap: it locks a marker file with flock(2). The kernel
 // releases that when all processes with the file open have ended, including the worker's
 // child. args are the directory and the number of the run.
 func worker(args []string) int {

@@ -165,7 +165,7 @@ func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []s
 	for _, notice := range notices {
 		line := "pglock: " + termtext.Line(notice)
 		if width := a.width(); width > 1 {
-			line = render.Cut(line, width)
+			line = termtext.Cut(line, width)
 		}
 		lines = append(lines, line)
 	}

@@ -64,7 +64,7 @@ func holder(h pglock.Holder, title string) string {
 	if h.Application == ApplicationName("run", title) {
 		h.Application = "pglock run " + title
 	}
-	h.Application = Cut(h.Application, maxQuoted)
+	h.Application = termtext.Cut(h.Application, maxQuoted)
 	return h.String()
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // A session is described in the same words in each view, and untrusted text is escaped.
@@ -18,7 +19,7 @@ func TestSession(t *testing.T) {
 		`pid 7 (autovacuum worker)`:        {PID: 7, BackendType: "autovacuum worker"},
 		`pid 7 ("\x1b[2J", user \x1b[2J)`:  {PID: 7, Application: "\x1b[2J", User: "\x1b[2J"},
 		`pid 7 ("pglock run é", user app)`: {PID: 7, Application: ApplicationName("run", "é"), User: "app", Context: map[string]string{LockComment: "é"}},
-		`pid 7 ("` + Cut("pglock run "+long, maxQuoted) + `", user app)`: {
+		`pid 7 ("` + termtext.Cut("pglock run "+long, maxQuoted) + `", user app)`: {
 			PID: 7, Application: ApplicationName("run", long), User: "app", Context: map[string]string{LockComment: long},
 		},
 		`prepared transaction "transfer 3"`: {Prepared: &inspect.Prepared{GID: "transfer 3"}, User: "app"},

@@ -186,7 +186,7 @@ func (t *Table) writeAligned(out io.Writer, width int, color bool) error {
 	for n, line := range lines {
 		var b strings.Builder
 		for i, cell := range line {
-			cell = Cut(cell, widths[i])
+			cell = termtext.Cut(cell, widths[i])
 			b.WriteString(cell)
 			if i < len(line)-1 {
 				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
@@ -194,7 +194,7 @@ func (t *Table) writeAligned(out io.Writer, width int, color bool) error {
 		}
 		text := strings.TrimRight(b.String(), " ")
 		if width > 1 {
-			text = Cut(text, width)
+			text = termtext.Cut(text, width)
 		}
 		switch {
 		case color && n == 0:

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/pglock-go/pglock/internal/termtext"
 )
@@ -14,16 +13,7 @@ const maxQuoted = 65
 
 // Quote returns s in quotes, made printable and cut to a readable length.
 func Quote(s string) string {
-	return `"` + termtext.Line(Cut(s, maxQuoted)) + `"`
-}
-
-// Cut returns s if it has at most width characters, which must be 1 or more. Otherwise it
-// returns the beginning of s, with an ellipsis as the last character.
-func Cut(s string, width int) string {
-	if utf8.RuneCountInString(s) <= width {
-		return s
-	}
-	return string([]rune(s)[:width-1]) + "…"
+	return `"` + termtext.Line(termtext.Cut(s, maxQuoted)) + `"`
 }
 
 // Plural returns a number with its noun.

@@ -37,24 +37,6 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-func TestCut(t *testing.T) {
-	for _, test := range []struct {
-		text  string
-		width int
-		want  string
-	}{
-		{"", 1, ""},
-		{"abc", 3, "abc"},
-		{"abcd", 3, "ab…"},
-		{"abcd", 1, "…"},
-		{"日本語", 2, "日…"},
-	} {
-		if got := Cut(test.text, test.width); got != test.want {
-			t.Errorf("%q in %d: %q, not %q", test.text, test.width, got, test.want)
-		}
-	}
-}
-
 func TestPlural(t *testing.T) {
 	for n, want := range map[int]string{0: "0 sessions", 1: "1 session", 2: "2 sessions"} {
 		if got := Plural(n, "session", "sessions"); got != want {

@@ -127,7 +127,7 @@ func (f Forest) line(out io.Writer, spans []span) {
 			text = strings.TrimRight(text, " ")
 		}
 		if n := utf8.RuneCountInString(text); f.Width > 1 && n > left {
-			text = Cut(text, left)
+			text = termtext.Cut(text, left)
 			left = 0
 		} else {
 			left -= n
