@@ -49,7 +49,7 @@ func union(all ...map[string]string) map[string]string {
 // jsonObjects runs pglock and parses the objects that it prints.
 func (s site) jsonObjects(t *testing.T, args ...string) []map[string]any {
 	t.Helper()
-	cmd := exec.Command(testBinary(t), args...)
+	cmd := exec.Command(s.binary(t), args...)
 	cmd.Args[0] = "pglock"
 	cmd.Env = s.env()
 	out, err := cmd.Output()

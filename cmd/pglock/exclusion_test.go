@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,53 +16,7 @@ import (
 	"time"
 )
 
-// workerName is the name under which the test binary is the command of TestNeverTwo, which
-// detects overlaps itself.
-const workerName = "pglock-test-worker"
-
-// worker does work that must not overlap: it locks a marker file with flock(2). The kernel
-// releases that when all processes with the file open have ended, including the worker's
-// child. args are the directory and the number of the run.
-func worker(args []string) int {
-	dir, run := args[0], args[1]
-	marker, err := os.OpenFile(filepath.Join(dir, "marker"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if err := syscall.Flock(int(marker.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		other, _ := io.ReadAll(marker)
-		fmt.Printf("overlap %s\n", other)
-		return 3
-	}
-	if err := errors.Join(marker.Truncate(0), writeAt(marker, run)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	// The child has its own session and ignores SIGTERM, SIGINT and SIGHUP.
-	child := exec.Command("sh", "-c", "trap '' TERM INT HUP; exec sleep 1000")
-	child.ExtraFiles = []*os.File{marker}
-	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := child.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	fmt.Println("alone")
-	time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond) // the work
-	if rand.IntN(3) > 0 {
-		// Clean up in most runs; in the others pglock must end the child.
-		_ = child.Process.Kill()
-		_ = child.Wait()
-	}
-	return 0
-}
-
-func writeAt(f *os.File, text string) error {
-	_, err := f.WriteAt([]byte(text), 0)
-	return err
-}
-
-// TestNeverTwo runs a command 200 times from two sides at once, and kills pglock, the
+// TestNeverTwo runs testdata/worker, which detects overlaps itself, 200 times from two sides at once, and kills pglock, the
 // guard, the session or the command. Two commands or their children never overlap, with
 // one documented exception: if the session is killed, Postgres grants the lock to the next
 // run at once, and the command is ended a moment later.
@@ -71,11 +24,8 @@ func TestNeverTwo(t *testing.T) {
 	t.Parallel()
 	const runs = 200
 	s := newSite(t)
-	dir := t.TempDir()
-	path := filepath.Join(dir, workerName)
-	if err := os.Symlink(testBinary(t), path); err != nil {
-		t.Fatal(err)
-	}
+	s.place.binary = build(t, ".")
+	dir, worker := t.TempDir(), build(t, "./testdata/worker")
 	var mu sync.Mutex // guards what follows
 	terminated := map[string]bool{}
 	overlaps := map[string]string{} // from the number of a run to that of the other
@@ -96,7 +46,7 @@ func TestNeverTwo(t *testing.T) {
 					terminated[run] = true
 					mu.Unlock()
 				}
-				other, err := oneRun(s, look, path, dir, run, blow)
+				other, err := oneRun(s, look, worker, dir, run, blow)
 				mu.Lock()
 				count[blow]++
 				if other != "" {
@@ -131,14 +81,13 @@ var blows = []string{"nothing", "nothing", "pglock", "guard", "session", "comman
 
 // oneRun runs the worker once, and deals the blow a moment after its start. It returns the
 // run that this one overlapped with, if any.
-func oneRun(s site, look database, path, dir, run, blow string) (overlap string, err error) {
+func oneRun(s site, look database, worker, dir, run, blow string) (overlap string, err error) {
 	stdout, writer, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
 	defer stdout.Close()
-	cmd := exec.Command(path, "run", "--grace", "20ms", "x", "--", path, dir, run)
-	cmd.Args[0] = "pglock"
+	cmd := exec.Command(s.place.binary, "run", "--grace", "20ms", "x", "--", worker, dir, run)
 	cmd.Env = append(s.env(), "PGAPPNAME=run "+run)
 	cmd.Stdout = writer
 	err = cmd.Start()

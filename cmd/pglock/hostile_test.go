@@ -45,7 +45,7 @@ func (s site) once(t *testing.T, env []string, args ...string) (stdout, stderr s
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, testBinary(t), args...)
+	cmd := exec.CommandContext(ctx, s.binary(t), args...)
 	cmd.Args[0] = "pglock"
 	cmd.Env = append(s.env(), env...)
 	cmd.Dir = t.TempDir()
@@ -167,6 +167,7 @@ func hostileSite(t *testing.T) (s site, waiter database) {
 func TestNothingEvilIsShown(t *testing.T) {
 	t.Parallel()
 	s, waiter := hostileSite(t)
+	s.place.binary = build(t, ".")
 	dir := t.TempDir()
 	file := filepath.Join(dir, "evil.yaml")
 	write := func(text string) {

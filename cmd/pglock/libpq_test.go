@@ -114,7 +114,7 @@ type psql struct {
 
 func newLibpqWorld(t *testing.T) *libpqWorld {
 	t.Helper()
-	w := &libpqWorld{pglock: buildPglock(t), psqls: findPsqls(t), certs: makeCertificates(t)}
+	w := &libpqWorld{pglock: build(t, "."), psqls: findPsqls(t), certs: makeCertificates(t)}
 	current, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -258,19 +258,6 @@ func refuseWith(code, text string) func(net.Conn) {
 			return
 		}
 	}
-}
-
-// buildPglock builds the command as it is released: without cgo, which would look up users
-// and hosts in another way. It also starts faster than a test binary.
-func buildPglock(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "pglock")
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, output)
-	}
-	return path
 }
 
 // findPsqls returns psql with its own libpq, and with the server's libpq if that differs.

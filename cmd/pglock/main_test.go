@@ -19,8 +19,6 @@ func TestMain(m *testing.M) {
 		main()
 	case migratorName:
 		os.Exit(migrator(os.Args[1:]))
-	case workerName:
-		os.Exit(worker(os.Args[1:]))
 	case counterName:
 		os.Exit(counter())
 	}

@@ -53,6 +53,7 @@ func TestNoPasswordAnywhere(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{TCP: true, HBA: []string{"host all alice,bob 127.0.0.1/32 scram-sha-256"}})
 	s := site{server: server, name: "postgres", database: connectTo(t, server.ConnString("postgres"))}
+	s.place.binary = build(t, ".")
 	s.exec(t, "CREATE ROLE alice LOGIN PASSWORD '"+canary+"'")
 	s.exec(t, "CREATE ROLE bob LOGIN PASSWORD 'another'")
 	port := fmt.Sprint(s.conn.Config().Port)

@@ -113,7 +113,7 @@ func (term *terminal) want(code int) {
 }
 
 func (s site) inTerminal(t *testing.T, args ...string) *terminal {
-	return inTerminal(t, s.env(), testBinary(t), "pglock", args...)
+	return inTerminal(t, s.env(), s.binary(t), "pglock", args...)
 }
 
 // A command at a terminal reads from it, and Ctrl-C is for the command.

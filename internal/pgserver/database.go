@@ -27,7 +27,7 @@ func (s *Server) CreateDatabase(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = s.maintain(ctx, func(conn *pgconn.PgConn) error {
+	err = s.maintainKept(ctx, func(conn *pgconn.PgConn) error {
 		sql := "CREATE DATABASE " + name
 		if canChooseStrategy(conn.ParameterStatus("server_version")) {
 			// Copying the files costs a third of writing each page to the log, which is
@@ -66,7 +66,7 @@ func (e *LeftoverError) Error() string {
 // the database is dropped anyway.
 func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	var leftover *LeftoverError
-	err := s.maintain(ctx, func(conn *pgconn.PgConn) error {
+	err := s.maintainKept(ctx, func(conn *pgconn.PgConn) error {
 		sessions, err := s.awaitEmpty(ctx, conn, name, 3*time.Second)
 		if err != nil {
 			return err
@@ -126,6 +126,51 @@ func (s *Server) maintain(ctx context.Context, fn func(*pgconn.PgConn) error) er
 	}
 	defer conn.Close(ctx)
 	return fn(conn)
+}
+
+// maintainKept runs fn like maintain, on an idle session if one was kept, and keeps the
+// session if the options ask for it.
+func (s *Server) maintainKept(ctx context.Context, fn func(*pgconn.PgConn) error) error {
+	if !s.options.KeepSessions {
+		return s.maintain(ctx, fn)
+	}
+	conn := s.takeKept()
+	if conn == nil {
+		var err error
+		if conn, err = s.connect(ctx, s.maintenance()); err != nil {
+			return err
+		}
+	}
+	err := fn(conn)
+	if conn.IsClosed() {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = append(s.kept, conn)
+	return err
+}
+
+// takeKept returns an idle session, or nil if there is none.
+func (s *Server) takeKept() *pgconn.PgConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.kept) - 1
+	if last < 0 {
+		return nil
+	}
+	conn := s.kept[last]
+	s.kept = s.kept[:last]
+	return conn
+}
+
+// endKept ends the idle sessions.
+func (s *Server) endKept() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for conn := s.takeKept(); conn != nil; conn = s.takeKept() {
+		_ = conn.Close(ctx) // Stop ends what is left
+	}
 }
 
 // queryColumn returns the first column of a query's rows.

@@ -31,8 +31,9 @@ type Server struct {
 	folder string
 	guard  *guard
 
-	mu  sync.Mutex // guards pid
-	pid int
+	mu   sync.Mutex // guards what follows
+	pid  int
+	kept []*pgconn.PgConn // idle sessions; see Options.KeepSessions
 }
 
 var errExistingServer = errors.New("pgserver: cannot stop or start an existing server; use one that Start started")
@@ -197,6 +198,7 @@ func (s *Server) setPID(pid int) {
 // Stop ends the server, regardless of its sessions, and removes its folder. A second Stop
 // does nothing. An existing server is not stopped.
 func (s *Server) Stop() error {
+	s.endKept()
 	if s.guard == nil {
 		return nil
 	}
@@ -278,6 +280,7 @@ func (s *Server) Shutdown(ctx context.Context, mode Mode) error {
 	if s.guard == nil {
 		return errExistingServer
 	}
+	s.endKept() // a smart shutdown would wait for them
 	if _, err := s.guard.send("signal " + string(mode)); err != nil {
 		return fmt.Errorf("pgserver: shutting down: %w", err)
 	}

@@ -432,6 +432,42 @@ func TestDropDatabaseTellsWhoIsLeft(t *testing.T) {
 	}
 }
 
+func TestSessionsAreKept(t *testing.T) {
+	server := pgtest.Own(t, pgserver.Options{KeepSessions: true})
+	conn := connect(t, server.ConnString("postgres"))
+	others := func() string {
+		return query(t, conn, `SELECT count(*)::text || ', since ' || min(backend_start) FROM pg_catalog.pg_stat_activity
+			WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`)
+	}
+	var want string
+	for i := range 3 {
+		name, err := server.CreateDatabase(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if want = others(); !strings.HasPrefix(want, "1,") {
+				t.Fatalf("after the first database there are other sessions: %s", want)
+			}
+		}
+		if err := server.DropDatabase(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		if got := others(); got != want {
+			t.Errorf("got other sessions %s, want %s", got, want)
+		}
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// A kept session would hold up the shutdown forever.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := server.Shutdown(ctx, pgserver.Smart); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDropDatabaseWaitsForSessionsThatLeave(t *testing.T) {
 	server := pgtest.Server(t)
 	for range 5 {

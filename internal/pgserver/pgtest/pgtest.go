@@ -81,7 +81,7 @@ func Server(t testing.TB) *pgserver.Server {
 	servers.mu.Lock()
 	defer servers.mu.Unlock()
 	if servers.shared == nil && servers.err == nil {
-		servers.shared, servers.err = start(pgserver.Options{}, true)
+		servers.shared, servers.err = start(pgserver.Options{KeepSessions: true}, true)
 	}
 	if servers.err != nil {
 		t.Fatalf("no Postgres for the tests: %v", servers.err)
