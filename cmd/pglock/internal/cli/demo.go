@@ -123,7 +123,7 @@ func (s *demo) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.awaitLock(ctx, report, 1, 0); err != nil {
+	if err := a.await(ctx, a.atWork); err != nil {
 		return err
 	}
 	s.explain("Worker B starts the same command:")
@@ -146,10 +146,10 @@ func (s *demo) play(ctx context.Context) error {
 	s.write(fmt.Sprintf("(exit code %d)\n", code))
 
 	s.explain("When A is done, B acquires the lock:")
-	if err := a.wait(ctx); err != nil {
+	if err := a.await(ctx, a.exited); err != nil {
 		return err
 	}
-	if err := s.awaitLock(ctx, report, 1, 0); err != nil {
+	if err := b.await(ctx, b.atWork); err != nil {
 		return err
 	}
 	s.explain("Now C waits for B, and B's pglock is killed, as if its machine had crashed. It has no\nchance to clean up:")
@@ -164,14 +164,14 @@ func (s *demo) play(ctx context.Context) error {
 	if _, err := s.run(ctx, "kill", "-9", fmt.Sprint(b.cmd.Process.Pid)); err != nil {
 		return err
 	}
-	if err := c.wait(ctx); err != nil {
+	if err := c.await(ctx, c.exited); err != nil {
 		return err
 	}
 	s.explain(fmt.Sprintf("Within %s B's command was killed too, Postgres released the lock, and C did its work.\nNow nobody holds the lock:", render.Duration(time.Since(killed))))
 	if _, err := s.run(ctx, "pglock", "ls"); err != nil {
 		return err
 	}
-	return b.wait(ctx)
+	return b.await(ctx, b.exited)
 }
 
 // A demo runs the commands of pglock demo and shows their output.
@@ -188,6 +188,7 @@ type demo struct {
 // A process is a command that runs in the background.
 type process struct {
 	cmd    *exec.Cmd
+	atWork chan struct{} // closed at the first line of output
 	exited chan struct{}
 }
 
@@ -270,8 +271,9 @@ func (s *demo) command(args []string, out io.Writer) *exec.Cmd {
 func (s *demo) start(name string, args ...string) (*process, error) {
 	who := name + "  "
 	s.show(who, args)
-	out := &prefixWriter{demo: s, prefix: who}
-	a := &process{cmd: s.command(args, out), exited: make(chan struct{})}
+	atWork := make(chan struct{})
+	out := &prefixWriter{demo: s, prefix: who, first: atWork}
+	a := &process{cmd: s.command(args, out), atWork: atWork, exited: make(chan struct{})}
 	if err := a.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -342,13 +344,21 @@ func (s *demo) awaitLock(ctx context.Context, name string, holders, waiters int)
 	}
 }
 
-// wait waits until a worker has ended.
-func (a *process) wait(ctx context.Context) error {
+// await waits until step, which is one of the process's, or fails if the process ends
+// without it.
+func (a *process) await(ctx context.Context, step <-chan struct{}) error {
 	select {
-	case <-a.exited:
+	case <-step:
 		return nil
+	case <-a.exited:
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	select {
+	case <-step:
+		return nil
+	default:
+		return fmt.Errorf("demo failed: %q ended without output", a.cmd.Args)
 	}
 }
 
@@ -367,6 +377,7 @@ func (s *demo) end() {
 type prefixWriter struct {
 	demo   *demo
 	prefix string
+	first  chan struct{} // closed after the first line, and nil then
 	rest   []byte
 }
 
@@ -379,5 +390,9 @@ func (w *prefixWriter) Write(p []byte) (int, error) {
 		}
 		w.demo.write(w.prefix + string(line) + "\n")
 		w.rest = bytes.Clone(rest)
+		if w.first != nil {
+			close(w.first)
+			w.first = nil
+		}
 	}
 }
