@@ -344,8 +344,7 @@ func (s *demo) awaitLock(ctx context.Context, name string, holders, waiters int)
 	}
 }
 
-// await waits until step, which is one of the process's, or fails if the process ends
-// without it.
+// await waits for a step of the process, and fails if it ends without that.
 func (a *process) await(ctx context.Context, step <-chan struct{}) error {
 	select {
 	case <-step:
