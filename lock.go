@@ -81,11 +81,8 @@ func (l *Lock) Err() error {
 	return nil
 }
 
-// Key returns the lock's key. For several locks, it is the first of Keys.
-func (l *Lock) Key() Key { return l.key }
-
-// Keys returns the lock's keys in the order in which they were acquired: sorted, without
-// duplicates.
+// Keys returns the key of the lock, or those of all locks that [Locker.LockAll] took, in
+// the order in which they were acquired: sorted, without duplicates.
 func (l *Lock) Keys() []Key {
 	if l.keys == nil {
 		return []Key{l.key}

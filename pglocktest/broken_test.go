@@ -50,16 +50,14 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 		}})
 	}
 
-	for _, b := range brokenAcquirers {
+	for _, b := range brokenDatabases {
 		table = append(table, broken{b.check, b.does, func(t *testing.T, dsn string) []check {
 			pool, err := pgxpool.New(t.Context(), dsn)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(pool.Close)
-			return acquireChecks(pgxlock.ConnString(dsn), acquireFunc(func(ctx context.Context) (driver.Acquired[*pgx.Conn], error) {
-				return b.acquire(ctx, pgxlock.Pool(pool))
-			}))
+			return acquireChecks(brokenDatabase{pgxlock.Pool(pool), b.acquire})
 		}})
 	}
 
@@ -94,7 +92,7 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 
 	all := append(sourceChecks(nil), connChecks(nil, nil)...)
 	all = append(all, txChecks[pgx.Tx](nil, nil)...)
-	all = append(all, acquireChecks[*pgx.Conn](nil, nil)...)
+	all = append(all, acquireChecks[*pgx.Conn](nil)...)
 	for _, c := range all {
 		found := false
 		for _, b := range table {

@@ -208,7 +208,10 @@ type log struct {
 
 func (s *scene) log() *log { return &log{t: s.t} }
 
-func (l *log) option() prioritize.EventOption {
+func (l *log) option() interface {
+	prioritize.RunForOption
+	prioritize.RetryOption
+} {
 	return prioritize.OnEvent(func(e prioritize.Event) {
 		if e.String() == string(e.Kind) {
 			l.t.Errorf("the event %q has no words", e.Kind)

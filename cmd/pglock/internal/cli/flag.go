@@ -166,8 +166,7 @@ func (f *keyFlag) Set(s string) error {
 
 // keyText formats a key as --key takes it and as PGLOCK_KEY holds it.
 func keyText(k pglock.Key) string {
-	if k.IsPair() {
-		class, object := k.Pair()
+	if class, object, ok := k.Pair(); ok {
 		return fmt.Sprintf("%d,%d", class, object)
 	}
 	return strconv.FormatInt(k.ID(), 10)
