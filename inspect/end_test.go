@@ -102,10 +102,6 @@ func TestTerminateBlocker(t *testing.T) {
 	if o := one(t, outcomes, err); !o.Signaled || o.Ended || !a.alive() {
 		t.Errorf("a dry run: %+v, alive %v", o, a.alive())
 	}
-	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.Spare(a.pid))
-	if o := one(t, outcomes, err); o.Reason != inspect.Excluded || o.Class != "" || !a.alive() {
-		t.Errorf("a spared session: %+v, alive %v", o, a.alive())
-	}
 	// Our session and the blocker are a superuser's, so no rule forbids it.
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.WaitGone(patience))
 	if o := one(t, outcomes, err); !o.Signaled || !o.Ended || a.alive() {

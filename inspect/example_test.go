@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,9 +149,9 @@ func ExampleTerminate() {
 	// checkout signaled: true gone: true
 }
 
-// Some sessions are left alone unless they are allowed: those with given PIDs, and
-// whole classes.
-func ExampleSpare() {
+// Some classes of sessions are left alone unless they are allowed. Other sessions are
+// left alone if they are not among the victims.
+func ExampleAllow() {
 	ctx := context.Background()
 	pool, done := exampleShop()
 	defer done()
@@ -158,12 +159,13 @@ func ExampleSpare() {
 
 	locks, err := inspect.Locks(ctx, q, inspect.On("orders"), inspect.Where("granted", "=", "true"))
 	check(err)
-	outcomes, err := inspect.Terminate(ctx, q, inspect.SessionsOf(locks),
-		inspect.Spare(locks[0].PID), // a session of ours
-		inspect.Allow(inspect.Autovacuum))
+	victims := slices.DeleteFunc(inspect.SessionsOf(locks), func(v inspect.Victim) bool {
+		return v.Application == "checkout" // a session of ours
+	})
+	outcomes, err := inspect.Terminate(ctx, q, victims, inspect.Allow(inspect.Autovacuum))
 	check(err)
-	fmt.Println(outcomes[0].Signaled, outcomes[0].Reason)
-	// Output: false excluded
+	fmt.Println(len(outcomes))
+	// Output: 0
 }
 
 // A connection for inspecting locks must not get stuck itself.

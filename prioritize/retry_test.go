@@ -260,7 +260,7 @@ func TestRetryWithoutWatcher(t *testing.T) {
 		return err
 	}, retry(log.option(), prioritize.Tries(2))...)
 	s.wantCode(err, "55P03")
-	if n := len(log.of(prioritize.WatchLost)); n != 1 {
+	if n := len(log.of(prioritize.Watcher)); n != 1 {
 		t.Errorf("the loss was reported %d times", n)
 	}
 	idle.do("COMMIT")

@@ -576,11 +576,8 @@ func TestWatcherIsLost(t *testing.T) {
 	}
 	s.must(me.run(alter, prioritize.After(500*time.Millisecond), prioritize.Interval(20*time.Millisecond), prioritize.Terminate(), log.option()))
 	idle.wantAlive(false)
-	if n := len(log.of(prioritize.WatchLost)); n != 1 {
-		t.Errorf("%d losses, want 1", n)
-	}
-	if n := len(log.of(prioritize.WatchBack)); n != 1 {
-		t.Errorf("%d times back, want 1", n)
+	if events := log.of(prioritize.Watcher); len(events) != 2 || events[0].Err == nil || events[1].Err != nil {
+		t.Errorf("the watcher's session: %v, want it lost once, and back once", events)
 	}
 	s.wantNoWatcher()
 }
