@@ -2,7 +2,6 @@ package inspect_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -248,22 +247,6 @@ func ExampleComment() {
 	// Output:
 	// SELECT 1 /*request='4711'*/
 	// SELECT 1
-}
-
-// The same for all statements of a *sql.DB.
-func ExampleAnnotateSQL() {
-	pool, done := exampleShop()
-	defer done()
-	db, err := sql.Open("pgx", pool.Config().ConnString())
-	check(err)
-	defer db.Close()
-
-	annotated := inspect.AnnotateSQL(db)
-	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
-	var query string
-	check(annotated.QueryRowContext(ctx, "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&query))
-	fmt.Println(query[strings.Index(query, "/*"):])
-	// Output: /*job='nightly-report'*/
 }
 
 // A prepared transaction has no process to signal; a statement ends it.
