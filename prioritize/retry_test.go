@@ -129,7 +129,7 @@ func TestRetryAfterDeadlock(t *testing.T) {
 		})
 	}, retry(prioritize.LockTimeout(10*time.Second), log.option())...))
 	s.wantCode(log.of(prioritize.Tried)[0].Err, "40P01")
-	s.must(other.join())
+	s.must(other.Join())
 }
 
 // Inside the caller's transaction each try is a savepoint, and earlier work stays.
