@@ -17,12 +17,18 @@ import (
 	"github.com/pglock-go/pglock/sqllock"
 )
 
+// A doOption is an option of DoTx and of DoTables.
+type doOption interface {
+	pglock.DoOption
+	pglock.DoTableOption
+}
+
 // do runs fn under the lock of key 1 or of table a, and passes it a function that
 // executes a statement.
-type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...pglock.SkipOption) error
+type do func(ctx context.Context, tables bool, fn func(ctx context.Context, exec func(string)) error, opts ...doOption) error
 
 func doWith[T any](t *testing.T, db driver.Beginner[T], exec func(T, string) error) do {
-	return func(ctx context.Context, tables bool, fn func(context.Context, func(string)) error, opts ...pglock.SkipOption) error {
+	return func(ctx context.Context, tables bool, fn func(context.Context, func(string)) error, opts ...doOption) error {
 		inner := func(ctx context.Context, tx T) error {
 			return fn(ctx, func(sql string) {
 				t.Helper()

@@ -14,16 +14,16 @@ import (
 // this way.
 func ExampleName() {
 	key := pglock.Name("nightly-report")
-	fmt.Println(key.String(), key.ID(), key.IsPair())
-	// Output: "nightly-report" (-8663603374018903193) -8663603374018903193 false
+	fmt.Println(key.String(), key.ID())
+	// Output: "nightly-report" (-8663603374018903193) -8663603374018903193
 }
 
 // A pair of numbers: an object's class and its number.
 func ExamplePair() {
 	const orders = 7
 	key := pglock.Pair(orders, 4711)
-	class, object := key.Pair()
-	fmt.Println(key, class, object, key.IsPair())
+	class, object, ok := key.Pair()
+	fmt.Println(key, class, object, ok)
 	// Output: (7, 4711) 7 4711 true
 }
 
@@ -42,12 +42,12 @@ func ExamplePgLocksKey() {
 // The modes of a table lock, and their conflicts.
 func ExampleModes() {
 	for _, mode := range pglock.Modes()[:3] {
-		fmt.Println(mode.String(), mode.PgLocks(), mode.Valid(), mode.Conflicts(pglock.Share))
+		fmt.Println(mode.String(), mode.PgLocks(), mode.Conflicts(pglock.Share))
 	}
 	// Output:
-	// ACCESS SHARE AccessShareLock true false
-	// ROW SHARE RowShareLock true false
-	// ROW EXCLUSIVE RowExclusiveLock true true
+	// ACCESS SHARE AccessShareLock false
+	// ROW SHARE RowShareLock false
+	// ROW EXCLUSIVE RowExclusiveLock true
 }
 
 // A table without its partitions.

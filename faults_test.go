@@ -656,8 +656,8 @@ func TestCablePulled(t *testing.T) {
 					other := d.locker()
 					theirs := lock(t, other, pglock.Name("theirs of "+name))
 					// Long enough that a slow machine sees it wait before the cable is pulled.
-					got := start(locker, t.Context(), theirs.Key(), pglock.Wait(10*heartbeat))
-					d.untilWaiting(1, theirs.Key())
+					got := start(locker, t.Context(), theirs.Keys()[0], pglock.Wait(10*heartbeat))
+					d.untilWaiting(1, theirs.Keys()[0])
 					began = time.Now()
 					cable.pulled.Store(true)
 					if err := (<-got).err; err == nil {

@@ -69,7 +69,7 @@ func FuzzParseMode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		mode, err := ParseMode(s)
-		if (err == nil) != mode.Valid() {
+		if (err == nil) != mode.valid() {
 			t.Errorf("%q: %v, %v", s, mode, err)
 		}
 		if again, err := ParseMode(mode.String()); err == nil && again != mode {
@@ -85,7 +85,7 @@ func FuzzKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string, n int64, class, object int32) {
 		for _, key := range []Key{Name(name), Int(n), Pair(class, object)} {
 			back, ok := PgLocksKey(key.PgLocks())
-			if !ok || back.ID() != key.ID() || back.IsPair() != key.IsPair() {
+			if !ok || back.ID() != key.ID() || back.pair != key.pair {
 				t.Errorf("%v is shown as %v", key, back)
 			}
 			if text := key.String(); !utf8.ValidString(text) || len(text) > 1500 || strings.ContainsAny(text, "\x1b\n\u202e") {

@@ -114,7 +114,7 @@ func TestHostileLockNames(t *testing.T) {
 		held := lock(t, ours, key)
 		_, err := others.Lock(t.Context(), key, pglock.NoWait())
 		wantErr(t, err, pglock.ErrNotAcquired)
-		for _, text := range []string{key.String(), err.Error(), fmt.Sprint(key), fmt.Sprintf("%v", held.Key())} {
+		for _, text := range []string{key.String(), err.Error(), fmt.Sprint(key), fmt.Sprintf("%v", held.Keys()[0])} {
 			wantPrintable(t, text)
 			if len(text) > 1500 {
 				t.Errorf("%.20q: %d bytes", name, len(text))

@@ -16,7 +16,7 @@ import (
 //
 // Make a Key with [Name], [Int] or [Pair]. The zero Key is Int(0), an ordinary key. Keys
 // are comparable with ==, but a Name and the Int that it maps to are not ==, although
-// they are the same lock. Compare [Key.ID] and [Key.IsPair] if that matters.
+// they are the same lock. Compare what [Key.PgLocks] returns if that matters.
 type Key struct {
 	id    int64
 	name  string
@@ -61,12 +61,18 @@ func PgLocksKey(classid, objid uint32, objsubid int16) (Key, bool) {
 // as classid and objid of pg_locks do.
 func (k Key) ID() int64 { return k.id }
 
-// IsPair reports whether the key is a pair of two 32-bit numbers.
-func (k Key) IsPair() bool { return k.pair }
+// Pair returns the two numbers of a pair, and false for any other key.
+func (k Key) Pair() (class, object int32, ok bool) {
+	if !k.pair {
+		return 0, 0, false
+	}
+	class, object = k.halves()
+	return class, object, true
+}
 
-// Pair returns the two numbers of a pair. For any other key, it returns the two halves of
-// its number.
-func (k Key) Pair() (class, object int32) { return int32(k.id >> 32), int32(k.id) }
+// halves returns the upper and the lower half of the key's number. Those of a pair are its
+// two numbers.
+func (k Key) halves() (class, object int32) { return int32(k.id >> 32), int32(k.id) }
 
 // Name returns the name that the key was made from, if it was made by [Name].
 func (k Key) Name() (name string, ok bool) { return k.name, k.named }
@@ -90,7 +96,7 @@ func (k Key) String() string {
 	case k.named:
 		return fmt.Sprintf("%q (%d)", termtext.Short(k.name), k.id)
 	case k.pair:
-		class, object := k.Pair()
+		class, object := k.halves()
 		return fmt.Sprintf("(%d, %d)", class, object)
 	}
 	return strconv.FormatInt(k.id, 10)

@@ -1,10 +1,8 @@
 package pglock
 
 import (
-	"errors"
 	"runtime"
 	"slices"
-	"sync"
 
 	"github.com/pglock-go/pglock/internal/engine"
 )
@@ -81,11 +79,8 @@ func (l *Lock) Err() error {
 	return nil
 }
 
-// Key returns the lock's key. For several locks, it is the first of Keys.
-func (l *Lock) Key() Key { return l.key }
-
-// Keys returns the lock's keys in the order in which they were acquired: sorted, without
-// duplicates.
+// Keys returns the key of the lock, or those of all locks that [Locker.LockAll] took, in
+// the order in which they were acquired: sorted, without duplicates.
 func (l *Lock) Keys() []Key {
 	if l.keys == nil {
 		return []Key{l.key}
@@ -96,49 +91,3 @@ func (l *Lock) Keys() []Key {
 // PID returns the backend's process ID of the session that holds the lock, as shown in
 // pg_locks and pg_stat_activity. For several locks, it is that of the first.
 func (l *Lock) PID() int32 { return l.held.PID() }
-
-// A multiLock is a set of locks that are acquired, held and released together.
-type multiLock struct {
-	engine *engine.Engine
-	holds  []*engine.Hold
-
-	once sync.Once
-	done chan struct{} // closed as soon as one of them is no longer held
-}
-
-func newMultiLock(engine *engine.Engine, holds []*engine.Hold) *multiLock {
-	return &multiLock{engine: engine, holds: holds, done: make(chan struct{})}
-}
-
-func (m *multiLock) Release() error {
-	var errs []error
-	for _, err := range m.engine.ReleaseAll(m.holds) {
-		if err != nil && !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
-			errs = append(errs, err)
-		}
-	}
-	m.once.Do(func() { close(m.done) })
-	return errors.Join(errs...)
-}
-
-func (m *multiLock) OnLoss(f func(error)) {
-	for _, h := range m.holds {
-		h.OnLoss(f)
-	}
-}
-
-func (m *multiLock) Done() <-chan struct{} { return m.done }
-
-func (m *multiLock) Err() error {
-	var err error
-	for _, h := range m.holds {
-		if e := h.Err(); errors.Is(e, ErrLost) {
-			return e
-		} else if e != nil {
-			err = e
-		}
-	}
-	return err
-}
-
-func (m *multiLock) PID() int32 { return m.holds[0].PID() }

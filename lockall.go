@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/engine"
@@ -45,6 +46,52 @@ func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context)
 	}
 	return run(ctx, op, keys, holds, fn)
 }
+
+// A multiLock is a set of locks that are acquired, held and released together.
+type multiLock struct {
+	engine *engine.Engine
+	holds  []*engine.Hold
+
+	once sync.Once
+	done chan struct{} // closed as soon as one of them is no longer held
+}
+
+func newMultiLock(engine *engine.Engine, holds []*engine.Hold) *multiLock {
+	return &multiLock{engine: engine, holds: holds, done: make(chan struct{})}
+}
+
+func (m *multiLock) Release() error {
+	var errs []error
+	for _, err := range m.engine.ReleaseAll(m.holds) {
+		if err != nil && !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
+			errs = append(errs, err)
+		}
+	}
+	m.once.Do(func() { close(m.done) })
+	return errors.Join(errs...)
+}
+
+func (m *multiLock) OnLoss(f func(error)) {
+	for _, h := range m.holds {
+		h.OnLoss(f)
+	}
+}
+
+func (m *multiLock) Done() <-chan struct{} { return m.done }
+
+func (m *multiLock) Err() error {
+	var err error
+	for _, h := range m.holds {
+		if e := h.Err(); errors.Is(e, ErrLost) {
+			return e
+		} else if e != nil {
+			err = e
+		}
+	}
+	return err
+}
+
+func (m *multiLock) PID() int32 { return m.holds[0].PID() }
 
 // sortKeys returns keys in canonical order without duplicates, so that concurrent callers
 // cannot deadlock. Two different names may be the same lock.

@@ -188,8 +188,7 @@ func (d *db) mayTake(key pglock.Key, want bool) {
 	d.t.Helper()
 	take, give := "SELECT pg_try_advisory_lock($1)", "SELECT pg_advisory_unlock($1)"
 	var ok bool
-	if key.IsPair() {
-		class, object := key.Pair()
+	if class, object, ok := key.Pair(); ok {
 		take, give = "SELECT pg_try_advisory_lock($1, $2)", "SELECT pg_advisory_unlock($1, $2)"
 		d.scan(&ok, take, class, object)
 		if ok {

@@ -111,8 +111,8 @@ func modeList() string {
 	return strings.Join(names, ", ")
 }
 
-// Valid reports whether m is one of the eight modes. The zero Mode is not.
-func (m Mode) Valid() bool { return m >= AccessShare && m <= AccessExclusive }
+// valid reports whether m is one of the eight modes.
+func (m Mode) valid() bool { return m >= AccessShare && m <= AccessExclusive }
 
 // String returns the mode as written in SQL, such as "ACCESS EXCLUSIVE", or "" for the
 // zero Mode.
@@ -120,7 +120,7 @@ func (m Mode) String() string {
 	switch {
 	case m == 0:
 		return ""
-	case !m.Valid():
+	case !m.valid():
 		return fmt.Sprintf("Mode(%d)", uint8(m))
 	}
 	return modes[m].sql
@@ -129,7 +129,7 @@ func (m Mode) String() string {
 // PgLocks returns the mode as shown in the column mode of pg_locks, such as
 // "AccessExclusiveLock", or "" if m is not a mode.
 func (m Mode) PgLocks() string {
-	if !m.Valid() {
+	if !m.valid() {
 		return ""
 	}
 	return modes[m].pgLocks
@@ -139,5 +139,5 @@ func (m Mode) PgLocks() string {
 // same time. It is symmetric. A session never conflicts with itself, and no mode
 // conflicts with the zero Mode.
 func (m Mode) Conflicts(other Mode) bool {
-	return m.Valid() && slices.Contains(modes[m].conflicts, other)
+	return m.valid() && slices.Contains(modes[m].conflicts, other)
 }

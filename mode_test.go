@@ -40,11 +40,11 @@ func TestModesAreOrdered(t *testing.T) {
 
 func TestNoMode(t *testing.T) {
 	var none pglock.Mode
-	if none.Valid() || none.String() != "" || none.PgLocks() != "" {
-		t.Errorf("the zero Mode is %v, %q, %q", none.Valid(), none.String(), none.PgLocks())
+	if none.String() != "" || none.PgLocks() != "" {
+		t.Errorf("the zero Mode is %q, %q", none.String(), none.PgLocks())
 	}
-	if beyond := pglock.AccessExclusive + 1; beyond.Valid() || beyond.String() != "Mode(9)" || beyond.PgLocks() != "" {
-		t.Errorf("Mode 9 is %v, %q, %q", beyond.Valid(), beyond.String(), beyond.PgLocks())
+	if beyond := pglock.AccessExclusive + 1; beyond.String() != "Mode(9)" || beyond.PgLocks() != "" {
+		t.Errorf("Mode 9 is %q, %q", beyond.String(), beyond.PgLocks())
 	}
 	for _, m := range append(pglock.Modes(), 0, 9) {
 		if m.Conflicts(none) || none.Conflicts(m) || m.Conflicts(9) || pglock.Mode(9).Conflicts(m) {

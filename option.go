@@ -40,18 +40,6 @@ type DoTableOption interface {
 	forDoTables()
 }
 
-// A WaitOption limits the wait for advisory locks or for tables.
-type WaitOption interface {
-	LockOption
-	TableOption
-}
-
-// A SkipOption configures the functions that run the caller's function under a lock.
-type SkipOption interface {
-	DoOption
-	DoTableOption
-}
-
 // option is any option.
 type option interface{ apply(*request) error }
 
@@ -96,7 +84,10 @@ func Shared() TryOption {
 // NoWait makes the call fail with [ErrNotAcquired] if another session holds the lock,
 // without waiting for it. Connecting and the reply may still take time; a [Locker] allows
 // five seconds for them, and then returns [ErrUnavailable].
-func NoWait() WaitOption {
+func NoWait() interface {
+	LockOption
+	TableOption
+} {
 	return anyOption{"NoWait()", func(r *request) error { r.noWait = true; return nil }}
 }
 
@@ -105,7 +96,10 @@ func NoWait() WaitOption {
 // [ErrNotAcquired] if another session holds the lock. In a [Locker], d includes
 // connecting, and the error is [ErrUnavailable] if no server replied within d. In the
 // caller's transaction, Postgres measures d, and ctx limits the communication with it.
-func Wait(d time.Duration) WaitOption {
+func Wait(d time.Duration) interface {
+	LockOption
+	TableOption
+} {
 	return anyOption{fmt.Sprintf("Wait(%v)", d), func(r *request) error {
 		if d <= 0 {
 			return fmt.Errorf("must be greater than 0: use NoWait() not to wait at all, or neither to wait until ctx is done")
@@ -117,14 +111,17 @@ func Wait(d time.Duration) WaitOption {
 
 // SkipIfHeld makes a function such as Do or Wrap skip the work and return nil if another
 // session holds the lock. It does not wait for the lock, unless [Wait] is given too.
-func SkipIfHeld() SkipOption {
+func SkipIfHeld() interface {
+	DoOption
+	DoTableOption
+} {
 	return anyOption{"SkipIfHeld()", func(r *request) error { r.skip = true; return nil }}
 }
 
 // In takes a table lock in the given mode instead of [AccessExclusive].
 func In(mode Mode) TableOption {
 	return anyOption{fmt.Sprintf("In(%v)", mode), func(r *request) error {
-		if !mode.Valid() {
+		if !mode.valid() {
 			return fmt.Errorf("not a lock mode: the modes are %s", modeList())
 		}
 		if r.tableMode != 0 && r.tableMode != mode {

@@ -164,8 +164,9 @@ func testWaitingDelaysNobody(t *testing.T, d *db) {
 	mine := lock(t, locker, pglock.Name("mine"))
 	var got []<-chan locking
 	for _, lock := range theirs {
-		got = append(got, start(locker, context.Background(), lock.Key()))
-		d.untilWaiting(1, lock.Key())
+		key := lock.Keys()[0]
+		got = append(got, start(locker, context.Background(), key))
+		d.untilWaiting(1, key)
 	}
 	for range 10 {
 		must(t, lock(t, locker, pglock.Name("more")).Unlock())

@@ -55,7 +55,7 @@ func TestImports(t *testing.T) {
 		"internal/handshake": {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext"},
 		"internal/query":     {root + "/driver"},
 		"internal/sqltext":   {root + "/internal/termtext"},
-		"internal/engine":    {root + "/driver", root + "/internal/sqlstate", root + "/internal/handshake"},
+		"internal/engine":    {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/handshake"},
 		"internal/sqlstate":  {},
 		"internal/signal":    {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},

@@ -115,7 +115,10 @@ func TestTxInShadow(t *testing.T) {
 					t.Errorf("%v does not list the holder, pid %d", err, pid)
 				}
 			}
-			for _, opt := range []pglock.WaitOption{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
+			for _, opt := range []interface {
+				pglock.LockOption
+				pglock.TableOption
+			}{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
 				refused(pglock.LockTx(ctx, tx, pglock.Int(5), opt))
 				refused(pglock.LockTx(ctx, tx, pglock.Pair(5, 6), opt, pglock.Shared()))
 				refused(pglock.LockAllTx(ctx, tx, []pglock.Key{pglock.Int(1), pglock.Int(5)}, opt))

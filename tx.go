@@ -129,7 +129,7 @@ func tryLockSQL(keys []Key, shared bool) string {
 // callSQL returns a call of the locking function for a key.
 func callSQL(function string, key Key) string {
 	if key.pair {
-		class, object := key.Pair()
+		class, object := key.halves()
 		return fmt.Sprintf("%s('%d'::int, '%d'::int)", function, class, object)
 	}
 	return fmt.Sprintf("%s('%d'::bigint)", function, key.id)
@@ -150,7 +150,7 @@ func eachSQL(call string) string {
 func fromSQL(keys []Key) string {
 	rows := make([]string, len(keys))
 	for i, key := range keys {
-		class, object := key.Pair()
+		class, object := key.halves()
 		rows[i] = fmt.Sprintf("('%d'::bigint, '%d'::int, '%d'::int, %t)", key.id, class, object, key.pair)
 	}
 	return " FROM (VALUES " + strings.Join(rows, ", ") + ") AS k (id, class, object, pair)"

@@ -118,12 +118,6 @@ type Beginner[T any] interface {
 	Begin(ctx context.Context) (Tx[T], error)
 }
 
-// A BeginFunc is a function that is a [Beginner].
-type BeginFunc[T any] func(context.Context) (Tx[T], error)
-
-// Begin calls f.
-func (f BeginFunc[T]) Begin(ctx context.Context) (Tx[T], error) { return f(ctx) }
-
 // An Acquired is a connection for the exclusive use of the caller until its Release.
 // Native is the driver's own connection, and Conn is the same one for pglock.
 type Acquired[C any] struct {
@@ -137,16 +131,12 @@ type Acquired[C any] struct {
 	Release func(reuse bool)
 }
 
-// An Acquirer provides connections. C is the driver's type of a connection. It must be
-// safe for concurrent use.
-type Acquirer[C any] interface {
-	// Acquire takes a connection from a pool, or opens one. ctx covers only that.
-	Acquire(ctx context.Context) (Acquired[C], error)
-}
-
-// A Database opens sessions and provides connections: what prioritize.Run needs.
-// *pgxlock.Database and *sqllock.Database implement it.
+// A Database opens sessions and provides connections: what prioritize.Run needs. C is the
+// driver's type of a connection. *pgxlock.Database and *sqllock.Database implement it. It
+// must be safe for concurrent use.
 type Database[C any] interface {
 	Source
-	Acquirer[C]
+
+	// Acquire takes a connection from a pool, or opens one. ctx covers only that.
+	Acquire(ctx context.Context) (Acquired[C], error)
 }

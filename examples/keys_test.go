@@ -152,8 +152,7 @@ func TestLocksInPsql(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			psql.t = t
 			args := fmt.Sprint(key.ID())
-			if key.IsPair() {
-				class, object := key.Pair()
+			if class, object, ok := key.Pair(); ok {
 				args = fmt.Sprintf("%d, %d", class, object)
 			}
 			// psql holds it.

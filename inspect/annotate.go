@@ -2,7 +2,6 @@ package inspect
 
 import (
 	"context"
-	"database/sql"
 	"maps"
 	"net/url"
 	"slices"
@@ -13,7 +12,7 @@ import (
 type annotationsKey struct{}
 
 // Annotate records in ctx what the work is for, such as a request, a job or a
-// function. Statements that [Comment], [AnnotateSQL] or package pgxannotate send with
+// function. Statements that [Comment] or packages pgxannotate and sqlannotate send with
 // ctx carry it, so that anyone who inspects their locks sees the reason too: it is the
 // Context of their [Session]. A new value replaces an earlier one of the same key.
 //
@@ -65,33 +64,4 @@ func Comment(ctx context.Context, statement string) string {
 // escapeURL escapes every character that could end the comment or the value.
 func escapeURL(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
-}
-
-// An SQL runs statements through database/sql. A *sql.DB, a *sql.Conn, a *sql.Tx and
-// their wrappers implement it.
-type SQL interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-// AnnotateSQL returns an SQL that sends statements through db with the comments that
-// [Comment] adds. It can replace db wherever only these methods are needed, as in
-// code that sqlc generates, or as the ConnPool of GORM. Prepared statements are not
-// changed, because they outlive the ctx that they are prepared with.
-func AnnotateSQL(db SQL) SQL { return annotatedSQL{db} }
-
-type annotatedSQL struct{ SQL }
-
-func (a annotatedSQL) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return a.SQL.ExecContext(ctx, Comment(ctx, query), args...)
-}
-
-func (a annotatedSQL) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return a.SQL.QueryContext(ctx, Comment(ctx, query), args...)
-}
-
-func (a annotatedSQL) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	return a.SQL.QueryRowContext(ctx, Comment(ctx, query), args...)
 }

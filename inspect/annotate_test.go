@@ -12,6 +12,7 @@ import (
 
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/inspect/pgxannotate"
+	"github.com/pglock-go/pglock/inspect/sqlannotate"
 )
 
 func TestComment(t *testing.T) {
@@ -91,7 +92,7 @@ func TestAnnotate(t *testing.T) {
 		}
 		defer pool.Close()
 		pool.SetMaxOpenConns(1)
-		db := inspect.AnnotateSQL(pool)
+		db := sqlannotate.DB(pool)
 		const query = "SELECT pg_advisory_lock(2)"
 		if _, err := db.ExecContext(ctx, query); err != nil {
 			t.Fatal(err)

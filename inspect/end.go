@@ -71,7 +71,6 @@ type EndOption func(*endOptions)
 // An endOptions is the sum of the options of one call.
 type endOptions struct {
 	allow  []string
-	spare  []int32
 	wait   time.Duration
 	dryRun bool
 }
@@ -84,12 +83,6 @@ func Allow(classes ...Class) EndOption {
 			e.allow = append(e.allow, string(class))
 		}
 	}
-}
-
-// Spare leaves the sessions with these PIDs alone, such as others of the same
-// program.
-func Spare(pids ...int32) EndOption {
-	return func(e *endOptions) { e.spare = append(e.spare, pids...) }
 }
 
 // WaitGone makes [Terminate] wait until the sessions have ended and released their
@@ -183,9 +176,6 @@ func (e *endOptions) endOne(ctx context.Context, q driver.Querier, action string
 		return o, nil
 	case v.PID <= 0:
 		o.Reason, o.Detail = NoProcess, "it has no process"
-		return o, nil
-	case slices.Contains(e.spare, v.PID):
-		o.Reason, o.Detail = Excluded, "it is spared"
 		return o, nil
 	}
 	asked := action

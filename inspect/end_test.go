@@ -31,11 +31,7 @@ func (s *scene) victim(pid int32) inspect.Victim {
 
 func (a *actor) alive() bool {
 	a.s.t.Helper()
-	var alive bool
-	if err := a.s.eye.QueryRow(a.s.t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", a.pid).Scan(&alive); err != nil {
-		a.s.t.Fatal(err)
-	}
-	return alive
+	return a.Alive(a.s.eye)
 }
 
 // one checks the outcome of the only victim.
@@ -101,10 +97,6 @@ func TestTerminateBlocker(t *testing.T) {
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.DryRun(), inspect.WaitGone(time.Second))
 	if o := one(t, outcomes, err); !o.Signaled || o.Ended || !a.alive() {
 		t.Errorf("a dry run: %+v, alive %v", o, a.alive())
-	}
-	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.Spare(a.pid))
-	if o := one(t, outcomes, err); o.Reason != inspect.Excluded || o.Class != "" || !a.alive() {
-		t.Errorf("a spared session: %+v, alive %v", o, a.alive())
 	}
 	// Our session and the blocker are a superuser's, so no rule forbids it.
 	outcomes, err = inspect.Terminate(t.Context(), s.q, victims, inspect.WaitGone(patience))
@@ -229,25 +221,11 @@ func TestUnprivileged(t *testing.T) {
 	role := "reader_" + s.database()
 	s.session("setup").do("CREATE ROLE "+role+" LOGIN", "CREATE ROLE app_"+role+" LOGIN")
 	t.Cleanup(func() { s.eye.Exec(t.Context(), "DROP ROLE "+role+", app_"+role) })
-	as := func(user, name string) *actor {
-		config, err := pgx.ParseConfig(s.dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.User = user
-		config.RuntimeParams["application_name"] = name
-		conn, err := pgx.ConnectConfig(t.Context(), config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close(t.Context()) })
-		return &actor{s: s, conn: conn, pid: int32(conn.PgConn().PID()), name: name}
-	}
-	app := as("app_"+role, "app").do("SELECT pg_advisory_lock(1)")
-	own := as(role, "own").do("SELECT pg_advisory_lock(2)")
+	app := s.as("app_"+role, "app").do("SELECT pg_advisory_lock(1)")
+	own := s.as(role, "own").do("SELECT pg_advisory_lock(2)")
 	super := s.session("super").do("SELECT pg_advisory_lock(3)")
 	s.session("waiter").await("SELECT pg_advisory_lock(1)")
-	eye := as(role, "eye")
+	eye := s.as(role, "eye")
 	q := pgxlock.Conn(eye.conn)
 
 	snapshot, err := inspect.ReadSnapshot(t.Context(), q)

@@ -2,8 +2,8 @@ package inspect_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,9 +148,9 @@ func ExampleTerminate() {
 	// checkout signaled: true gone: true
 }
 
-// Some sessions are left alone unless they are allowed: those with given PIDs, and
-// whole classes.
-func ExampleSpare() {
+// Some classes of sessions are left alone unless they are allowed. Other sessions are
+// left alone if they are not among the victims.
+func ExampleAllow() {
 	ctx := context.Background()
 	pool, done := exampleShop()
 	defer done()
@@ -158,12 +158,13 @@ func ExampleSpare() {
 
 	locks, err := inspect.Locks(ctx, q, inspect.On("orders"), inspect.Where("granted", "=", "true"))
 	check(err)
-	outcomes, err := inspect.Terminate(ctx, q, inspect.SessionsOf(locks),
-		inspect.Spare(locks[0].PID), // a session of ours
-		inspect.Allow(inspect.Autovacuum))
+	victims := slices.DeleteFunc(inspect.SessionsOf(locks), func(v inspect.Victim) bool {
+		return v.Application == "checkout" // a session of ours
+	})
+	outcomes, err := inspect.Terminate(ctx, q, victims, inspect.Allow(inspect.Autovacuum))
 	check(err)
-	fmt.Println(outcomes[0].Signaled, outcomes[0].Reason)
-	// Output: false excluded
+	fmt.Println(len(outcomes))
+	// Output: 0
 }
 
 // A connection for inspecting locks must not get stuck itself.
@@ -246,22 +247,6 @@ func ExampleComment() {
 	// Output:
 	// SELECT 1 /*request='4711'*/
 	// SELECT 1
-}
-
-// The same for all statements of a *sql.DB.
-func ExampleAnnotateSQL() {
-	pool, done := exampleShop()
-	defer done()
-	db, err := sql.Open("pgx", pool.Config().ConnString())
-	check(err)
-	defer db.Close()
-
-	annotated := inspect.AnnotateSQL(db)
-	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
-	var query string
-	check(annotated.QueryRowContext(ctx, "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&query))
-	fmt.Println(query[strings.Index(query, "/*"):])
-	// Output: /*job='nightly-report'*/
 }
 
 // A prepared transaction has no process to signal; a statement ends it.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // guardSettings are the settings of an inspecting session. The table names in filters
@@ -74,7 +75,7 @@ func (l lentConn) queryPairs(ctx context.Context, sql string, args []any) (pairs
 	}
 	message := handshake.Local(guardSettings) +
 		"SELECT CAST(COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b)), '[]') AS pg_catalog.text) FROM (\n" +
-		handshake.Inline(strings.TrimSuffix(strings.TrimSpace(sql), ";"), texts...) + "\n) AS q (a, b)"
+		sqltext.Inline(strings.TrimSuffix(strings.TrimSpace(sql), ";"), texts...) + "\n) AS q (a, b)"
 	reply, err := l.conn.QueryTextSimple(ctx, message)
 	if err != nil {
 		return nil, err

@@ -34,18 +34,7 @@ func dimScene(t *testing.T) (s *scene, dim, app string) {
 // as opens a session of another role.
 func (s *scene) as(role, name string) *actor {
 	s.t.Helper()
-	config, err := pgx.ParseConfig(s.dsn)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	config.User = role
-	config.RuntimeParams["application_name"] = name
-	conn, err := pgx.ConnectConfig(s.t.Context(), config)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { conn.Close(s.t.Context()) })
-	return &actor{s: s, conn: conn, pid: int32(conn.PgConn().PID()), name: name}
+	return s.sessionIn(s.dsn+" user="+role, name)
 }
 
 // end ends a's session, and returns when it has ended.

@@ -128,7 +128,7 @@ func bigServer(b *testing.B) driver.Querier {
 	}
 	s := &scene{t: b, dsn: dsn, eye: open(b, dsn)}
 	for range 200 {
-		s.session("waiter").background("SELECT pg_advisory_lock(1)")
+		s.session("waiter").Background("SELECT pg_advisory_lock(1)")
 	}
 	s.until("200 waits", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted")
 	return pgxlock.Conn(open(b, dsn))
@@ -146,7 +146,7 @@ func queueServer(b *testing.B) driver.Querier {
 		}
 	}
 	for range 200 {
-		s.session("waiter").background("TRUNCATE queue")
+		s.session("waiter").Background("TRUNCATE queue")
 	}
 	s.until("200 waits", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted")
 	return pgxlock.Conn(open(b, dsn))

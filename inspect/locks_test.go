@@ -110,8 +110,7 @@ func TestLocksOfKeys(t *testing.T) {
 		pglock.Pair(0, 0), pglock.Pair(-7, 9), pglock.Pair(1<<31-1, -1<<31),
 	} {
 		arguments := fmt.Sprint(key.ID())
-		if key.IsPair() {
-			class, object := key.Pair()
+		if class, object, ok := key.Pair(); ok {
 			arguments = fmt.Sprintf("%d, %d", class, object)
 		}
 		a.do("SELECT pg_advisory_lock_shared(" + arguments + ")")

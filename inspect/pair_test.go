@@ -189,7 +189,7 @@ func TestParallelQuery(t *testing.T) {
 	s.session("setup").do("CREATE TABLE t AS SELECT generate_series(1, 10000) AS id", "ANALYZE t")
 	a := s.session("a").do("SET parallel_setup_cost = 0", "SET parallel_tuple_cost = 0", "SET min_parallel_table_scan_size = 0",
 		"SET max_parallel_workers_per_gather = 2")
-	a.background("SELECT count(*) FROM t WHERE pg_sleep(0.05) IS NOT NULL")
+	a.Background("SELECT count(*) FROM t WHERE pg_sleep(0.05) IS NOT NULL")
 	workers := "SELECT count(*) = 2 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'parallel worker' AND l.relation = 't'::regclass"
 	s.until("parallel workers", workers)
 	s.session("b").do("BEGIN").await("LOCK TABLE t")
@@ -317,7 +317,7 @@ func TestBlockerThatCameMeanwhile(t *testing.T) {
 	s := newScene(t)
 	holder := s.session("holder").do("SELECT pg_advisory_lock(1)").pid
 	waiter := s.session("waiter")
-	waiter.background("SELECT pg_advisory_lock(1)")
+	waiter.Background("SELECT pg_advisory_lock(1)")
 	s.until("a wait", "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND pid = $1", waiter.pid)
 	read := map[string]func(q driver.Querier) ([]inspect.Pair, error){
 		"ReadSnapshot": func(q driver.Querier) ([]inspect.Pair, error) {

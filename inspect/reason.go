@@ -47,10 +47,10 @@ const (
 	Hidden       Reason = "hidden"        // our role cannot verify that it is still the same session
 	NotPermitted Reason = "not permitted" // Postgres does not permit it to our role
 	NoProcess    Reason = "no process"    // a prepared transaction, which no signal ends
-	Excluded     Reason = "excluded"      // the caller's options exclude it: [Spare], or Only in package prioritize
 	Failed       Reason = "failed"        // Postgres reported an error
 
 	// Only package prioritize has these reasons.
+	Excluded   Reason = "excluded"    // the filters do not match it: see Only
 	Queued     Reason = "queued"      // it holds no conflicting lock and is only ahead in the lock queue
 	MaxReached Reason = "max reached" // the maximum number of sessions was ended
 	TooLate    Reason = "too late"    // it came after the moment that Once acts on

@@ -1,23 +1,21 @@
 package inspect_test
 
 import (
-	"context"
 	"database/sql"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/internal/sessiontest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
 // patience is how long a test waits for an expected state.
-const patience = 20 * time.Second
+const patience = sessiontest.Patience
 
 // A scene is a database with sessions that lock objects in it, and one that inspects
 // them.
@@ -33,7 +31,7 @@ func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
 
 func newSceneIn(t testing.TB, dsn string) *scene {
 	s := &scene{t: t, dsn: dsn}
-	s.eye = s.connect(dsn, "eye")
+	s.eye = sessiontest.Connect(t, dsn, "eye")
 	s.me = s.looking()
 	s.q = s.me
 	return s
@@ -73,58 +71,28 @@ func (s *scene) pid() (pid int32) {
 	return pid
 }
 
-// connect opens a connection that is closed at the end of the test.
-func (s *scene) connect(dsn, name string) *pgx.Conn {
-	s.t.Helper()
-	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	config.RuntimeParams["application_name"] = name
-	conn, err := pgx.ConnectConfig(s.t.Context(), config)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		conn.Close(ctx)
-	})
-	return conn
-}
-
 // An actor is one session of a scene.
 type actor struct {
+	*sessiontest.Session
 	s    *scene
 	conn *pgx.Conn
 	pid  int32
 	name string
-	busy sync.WaitGroup
 }
 
 // session opens a session; name becomes its application_name.
-func (s *scene) session(name string) *actor {
-	s.t.Helper()
-	return s.sessionIn(s.dsn, name)
-}
+func (s *scene) session(name string) *actor { return s.sessionIn(s.dsn, name) }
 
 func (s *scene) sessionIn(dsn, name string) *actor {
 	s.t.Helper()
-	a := &actor{s: s, conn: s.connect(dsn, name), name: name}
-	a.pid = int32(a.conn.PgConn().PID())
-	return a
+	session := sessiontest.Open(s.t, dsn, name)
+	return &actor{session, s, session.Conn, session.PID, name}
 }
 
 // do runs statements, one after the other.
 func (a *actor) do(statements ...string) *actor {
 	a.s.t.Helper()
-	ctx, cancel := context.WithTimeout(a.s.t.Context(), patience)
-	defer cancel()
-	for _, sql := range statements {
-		if _, err := a.conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-			a.s.t.Fatalf("%s: %s: %v", a.name, sql, err)
-		}
-	}
+	a.Do(statements...)
 	return a
 }
 
@@ -132,48 +100,21 @@ func (a *actor) do(statements ...string) *actor {
 // The statement is canceled at the end of the test if it still waits then.
 func (a *actor) await(sql string) *actor {
 	a.s.t.Helper()
-	a.background(sql)
-	a.s.until("a wait of "+a.name, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", a.pid)
+	a.Background(sql)
+	a.AwaitWait(a.s.eye)
 	return a
-}
-
-// background runs a statement in the background until the end of the test.
-func (a *actor) background(sql string) {
-	ctx, cancel := context.WithCancel(a.s.t.Context())
-	a.busy.Add(1)
-	go func() {
-		defer a.busy.Done()
-		a.conn.PgConn().Exec(ctx, sql).ReadAll()
-	}()
-	a.s.t.Cleanup(func() {
-		cancel()
-		a.busy.Wait()
-	})
 }
 
 // join waits until the statement in the background has ended.
 func (a *actor) join() *actor {
-	a.busy.Wait()
+	_ = a.Join()
 	return a
 }
 
 // until repeats a query until its answer is yes.
 func (s *scene) until(what, sql string, args ...any) {
 	s.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		var yes bool
-		if err := s.eye.QueryRow(s.t.Context(), sql, args...).Scan(&yes); err != nil {
-			s.t.Fatalf("%s: %v", what, err)
-		}
-		if yes {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("%s did not come about", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+	sessiontest.Until(s.t, s.eye, what, sql, args...)
 }
 
 // locks returns the locks of the server.

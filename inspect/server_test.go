@@ -47,7 +47,7 @@ func TestExtend(t *testing.T) {
 	s := newScene(t)
 	s.session("setup").do("CREATE TABLE t (x text)", "ALTER TABLE t ALTER x SET STORAGE PLAIN")
 	for i := range 6 {
-		s.session(fmt.Sprint("w", i)).background("DO $$ BEGIN FOR i IN 1..1000000 LOOP INSERT INTO t VALUES (repeat('x', 7000)); END LOOP; END $$")
+		s.session(fmt.Sprint("w", i)).Background("DO $$ BEGIN FOR i IN 1..1000000 LOOP INSERT INTO t VALUES (repeat('x', 7000)); END LOOP; END $$")
 	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		for _, l := range s.locks() {

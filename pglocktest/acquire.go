@@ -8,23 +8,20 @@ import (
 	"github.com/pglock-go/pglock/driver"
 )
 
-// Acquirer tests that the connections that db provides meet the requirements of
-// [driver.Acquired], and those of [Conn]. db is also the source of the other sessions that
-// the tests need. Everything else is as for [Conn].
-func Acquirer[C any](t *testing.T, db driver.Database[C]) {
-	run(t, append(acquireChecks(db, db), connChecks(db, func(t testing.TB) driver.Conn {
-		return acquireSuite[C]{db, db}.acquire(t).Conn
+// Database tests that the connections that db provides meet the requirements of
+// [driver.Acquired], and those of [Conn]. db also opens the other sessions that the tests
+// need. Everything else is as for [Conn]; [Source] tests the sessions of db.
+func Database[C any](t *testing.T, db driver.Database[C]) {
+	run(t, append(acquireChecks(db), connChecks(db, func(t testing.TB) driver.Conn {
+		return acquireSuite[C]{db}.acquire(t).Conn
 	})...))
 }
 
 // An acquireSuite has the checks of acquiring a connection.
-type acquireSuite[C any] struct {
-	source driver.Source
-	db     driver.Acquirer[C]
-}
+type acquireSuite[C any] struct{ db driver.Database[C] }
 
-func acquireChecks[C any](source driver.Source, db driver.Acquirer[C]) []check {
-	s := acquireSuite[C]{source, db}
+func acquireChecks[C any](db driver.Database[C]) []check {
+	s := acquireSuite[C]{db}
 	return []check{
 		{"AcquireUntilContextEnds", s.acquireUntilContextEnds},
 		{"ReleaseWithoutReuseCloses", s.releaseWithoutReuseCloses},
@@ -57,7 +54,7 @@ func (s acquireSuite[C]) acquireUntilContextEnds(t testing.TB) {
 // releaseWithoutReuseCloses checks that a connection in an uncertain state, here with a
 // lock and an open transaction, does not return to the pool.
 func (s acquireSuite[C]) releaseWithoutReuseCloses(t testing.TB) {
-	outside := Key(t, s.source, key())
+	outside := Key(t, s.db, key())
 	a := s.acquire(t)
 	exec(t, a.Conn, fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, key().ID()))
 	exec(t, a.Conn, `BEGIN`)

@@ -45,6 +45,17 @@ func txChecks[T any](source driver.Source, db driver.Beginner[T]) []check {
 	)
 }
 
+// A beginFunc is a function that is a [driver.Beginner].
+type beginFunc[T any] func(context.Context) (driver.Tx[T], error)
+
+func (f beginFunc[T]) Begin(ctx context.Context) (driver.Tx[T], error) { return f(ctx) }
+
+// A doOption is an option of DoTx and of DoTables.
+type doOption interface {
+	pglock.DoOption
+	pglock.DoTableOption
+}
+
 // noTransaction checks that a lock outside a transaction is refused, since Postgres would
 // release it at once.
 func noTransaction(t testing.TB, source driver.Source, conn driver.Conn) {
@@ -110,7 +121,7 @@ func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
 }
 
 func (s beginSuite[T]) doTx(t testing.TB) {
-	s.do(t, Key(t, s.source, key()), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.SkipOption) error {
+	s.do(t, Key(t, s.source, key()), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...doOption) error {
 		var all []pglock.DoOption
 		for _, opt := range opts {
 			all = append(all, opt)
@@ -121,7 +132,7 @@ func (s beginSuite[T]) doTx(t testing.TB) {
 
 func (s beginSuite[T]) doTables(t testing.TB) {
 	table := s.tableNamed(t, "pglocktest_locked")
-	s.do(t, Table(t, s.source, table, 0), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...pglock.SkipOption) error {
+	s.do(t, Table(t, s.source, table, 0), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...doOption) error {
 		var all []pglock.DoTableOption
 		for _, opt := range opts {
 			all = append(all, opt)
@@ -132,13 +143,13 @@ func (s beginSuite[T]) doTables(t testing.TB) {
 
 // do checks a function that begins a transaction, locks, runs a function, and ends the
 // transaction.
-func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, driver.Beginner[T], func(context.Context, T) error, ...pglock.SkipOption) error) {
+func (s beginSuite[T]) do(t testing.TB, outside *Lock, do func(context.Context, driver.Beginner[T], func(context.Context, T) error, ...doOption) error) {
 	ctx, cancel := timeoutCtx()
 	defer cancel()
 	table := s.table(t)
 	// The function receives the driver's handle; Conn is the same transaction.
 	var conn driver.Conn
-	db := driver.BeginFunc[T](func(ctx context.Context) (driver.Tx[T], error) {
+	db := beginFunc[T](func(ctx context.Context) (driver.Tx[T], error) {
 		b, err := s.db.Begin(ctx)
 		conn = b.Conn
 		return b, err

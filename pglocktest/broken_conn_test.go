@@ -338,7 +338,7 @@ type beginBreak struct {
 // ending replaces the functions that end a transaction.
 func ending(change func(begun context.Context, tx *driver.Tx[pgx.Tx])) func(driver.Beginner[pgx.Tx]) driver.Beginner[pgx.Tx] {
 	return func(db driver.Beginner[pgx.Tx]) driver.Beginner[pgx.Tx] {
-		return driver.BeginFunc[pgx.Tx](func(ctx context.Context) (driver.Tx[pgx.Tx], error) {
+		return beginFunc[pgx.Tx](func(ctx context.Context) (driver.Tx[pgx.Tx], error) {
 			tx, err := db.Begin(ctx)
 			change(ctx, &tx)
 			return tx, err
@@ -356,7 +356,7 @@ var brokenBeginners = []beginBreak{
 		tx.Commit = func(ctx context.Context) error { _ = commit(ctx); return nil }
 	})},
 	{"BeginUntilContextEnds", "begins without a look at ctx", func(db driver.Beginner[pgx.Tx]) driver.Beginner[pgx.Tx] {
-		return driver.BeginFunc[pgx.Tx](func(ctx context.Context) (driver.Tx[pgx.Tx], error) {
+		return beginFunc[pgx.Tx](func(ctx context.Context) (driver.Tx[pgx.Tx], error) {
 			return db.Begin(context.WithoutCancel(ctx))
 		})
 	}},
@@ -378,19 +378,24 @@ var brokenBeginners = []beginBreak{
 // An acquireBreak describes one way to break the connections that a program acquires.
 type acquireBreak struct {
 	check, does string
-	acquire     func(context.Context, driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error)
+	acquire     func(context.Context, driver.Database[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error)
 }
 
-// An acquireFunc is a function that is a driver.Acquirer.
-type acquireFunc func(context.Context) (driver.Acquired[*pgx.Conn], error)
+// A brokenDatabase is a Database whose connections are broken.
+type brokenDatabase struct {
+	driver.Database[*pgx.Conn]
+	acquire func(context.Context, driver.Database[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error)
+}
 
-func (f acquireFunc) Acquire(ctx context.Context) (driver.Acquired[*pgx.Conn], error) { return f(ctx) }
+func (d brokenDatabase) Acquire(ctx context.Context) (driver.Acquired[*pgx.Conn], error) {
+	return d.acquire(ctx, d.Database)
+}
 
-var brokenAcquirers = []acquireBreak{
-	{"AcquireUntilContextEnds", "acquires without a look at ctx", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
+var brokenDatabases = []acquireBreak{
+	{"AcquireUntilContextEnds", "acquires without a look at ctx", func(ctx context.Context, db driver.Database[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
 		return db.Acquire(context.WithoutCancel(ctx))
 	}},
-	{"ReleaseWithoutReuseCloses", "gives every connection back", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
+	{"ReleaseWithoutReuseCloses", "gives every connection back", func(ctx context.Context, db driver.Database[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
 		a, err := db.Acquire(ctx)
 		release := a.Release
 		a.Release = func(bool) {
@@ -399,7 +404,7 @@ var brokenAcquirers = []acquireBreak{
 		}
 		return a, err
 	}},
-	{"ReleaseTwice", "closes a connection that it has released", func(ctx context.Context, db driver.Acquirer[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
+	{"ReleaseTwice", "closes a connection that it has released", func(ctx context.Context, db driver.Database[*pgx.Conn]) (driver.Acquired[*pgx.Conn], error) {
 		a, err := db.Acquire(ctx)
 		release := a.Release
 		a.Release = func(reuse bool) {

@@ -50,16 +50,14 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 		}})
 	}
 
-	for _, b := range brokenAcquirers {
+	for _, b := range brokenDatabases {
 		table = append(table, broken{b.check, b.does, func(t *testing.T, dsn string) []check {
 			pool, err := pgxpool.New(t.Context(), dsn)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(pool.Close)
-			return acquireChecks(pgxlock.ConnString(dsn), acquireFunc(func(ctx context.Context) (driver.Acquired[*pgx.Conn], error) {
-				return b.acquire(ctx, pgxlock.Pool(pool))
-			}))
+			return acquireChecks(brokenDatabase{pgxlock.Pool(pool), b.acquire})
 		}})
 	}
 
@@ -94,7 +92,7 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 
 	all := append(sourceChecks(nil), connChecks(nil, nil)...)
 	all = append(all, txChecks[pgx.Tx](nil, nil)...)
-	all = append(all, acquireChecks[*pgx.Conn](nil, nil)...)
+	all = append(all, acquireChecks[*pgx.Conn](nil)...)
 	for _, c := range all {
 		found := false
 		for _, b := range table {
@@ -129,14 +127,14 @@ var brokenSources = []sessionBreak{
 		},
 	},
 	{
-		check: "AskAfterAServerError", does: "hides the SQLSTATE",
+		check: "QueryTextAfterAServerError", does: "hides the SQLSTATE",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
 			reply, err := s.Session.QueryText(ctx, sql, args...)
 			return reply, hidden(err)
 		},
 	},
 	{
-		check: "AskForOneValue", does: "makes nothing of no row",
+		check: "QueryTextForOneValue", does: "makes nothing of no row",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
 			reply, err := s.Session.QueryText(ctx, sql, args...)
 			if stateOf(err) == "" {
@@ -146,7 +144,7 @@ var brokenSources = []sessionBreak{
 		},
 	},
 	{
-		check: "AskUntilContextEnds", does: "does not heed ctx",
+		check: "QueryTextUntilContextEnds", does: "does not heed ctx",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
 			return s.Session.QueryText(context.WithoutCancel(ctx), sql, args...)
 		},
@@ -171,20 +169,20 @@ var brokenSources = []sessionBreak{
 		},
 	},
 	{
-		check: "AskSimpleAfterAServerError", does: "hides the SQLSTATE",
+		check: "QueryTextSimpleAfterAServerError", does: "hides the SQLSTATE",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
 			reply, err := s.Session.QueryTextSimple(ctx, sql)
 			return reply, hidden(err)
 		},
 	},
 	{
-		check: "AskSimpleAfterAServerError", does: "leaves a transaction behind an error",
+		check: "QueryTextSimpleAfterAServerError", does: "leaves a transaction behind an error",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
 			return s.Session.QueryTextSimple(ctx, "BEGIN; "+sql+"; COMMIT")
 		},
 	},
 	{
-		check: "AskSimpleForOneValue", does: "makes nothing of no row",
+		check: "QueryTextSimpleForOneValue", does: "makes nothing of no row",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
 			reply, err := s.Session.QueryTextSimple(ctx, sql)
 			if stateOf(err) == "" {
@@ -194,13 +192,13 @@ var brokenSources = []sessionBreak{
 		},
 	},
 	{
-		check: "AskSimpleLeavesNothing", does: "prepares what it runs",
+		check: "QueryTextSimpleLeavesNothing", does: "prepares what it runs",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
 			return s.Session.QueryText(ctx, sql)
 		},
 	},
 	{
-		check: "AskSimpleUntilContextEnds", does: "does not heed ctx",
+		check: "QueryTextSimpleUntilContextEnds", does: "does not heed ctx",
 		simple: func(s *brokenSession, ctx context.Context, sql string) (string, error) {
 			return s.Session.QueryTextSimple(context.WithoutCancel(ctx), sql)
 		},
@@ -243,7 +241,7 @@ var brokenSources = []sessionBreak{
 		},
 	},
 	{
-		check: "CloseWhileAskRuns", does: "waits for what runs before it closes",
+		check: "CloseWhileAQueryRuns", does: "waits for what runs before it closes",
 		ask: func(s *brokenSession, ctx context.Context, sql string, args ...string) (string, error) {
 			s.running.Store(sql, true)
 			defer s.running.Delete(sql)

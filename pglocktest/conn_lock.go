@@ -128,7 +128,7 @@ func (s connSuite) lockTables(t testing.TB) {
 	was := pid(t, tx)
 	outside.Hold()
 	tables := pglock.Tables(table)
-	for _, opt := range []pglock.WaitOption{pglock.NoWait(), pglock.Wait(30 * time.Millisecond)} {
+	for _, opt := range []waitOption{pglock.NoWait(), pglock.Wait(30 * time.Millisecond)} {
 		if err := pglock.LockTables(ctx, tx, tables, pglock.In(pglock.RowExclusive), opt); !errors.Is(err, pglock.ErrNotAcquired) {
 			t.Fatalf("a table locked by another session: %v, want ErrNotAcquired", err)
 		}

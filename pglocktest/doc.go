@@ -42,9 +42,10 @@
 //
 // [Source] tests the sessions of a [pglock.Locker]. [Conn] and [Tx] test the program's
 // connections and transactions, in which [pglock.LockTx], [pglock.LockTables] and similar
-// functions work. [Acquirer] tests the connections that prioritize.Run acquires. Each requirement is a subtest, named after it. Each subtest is known to
-// fail for an adapter that breaks its requirement: the tests of this package contain a
-// table of broken adapters.
+// functions work. [Database] tests the connections that prioritize.Run acquires. Each
+// requirement is a subtest, named after it. Each subtest is known to fail for an adapter
+// that breaks its requirement: the tests of this package contain a table of broken
+// adapters.
 //
 // The tests need up to eight sessions at a time, a database that nothing else uses
 // meanwhile, and a role that may create tables in it.

@@ -50,11 +50,17 @@ type Lock struct {
 
 	name        string    // for messages
 	lockParams  [5]string // the parameters of sessions.sql that identify the lock
-	take        func(context.Context, driver.Conn, pglock.WaitOption, ...pglock.TryOption) error
+	take        func(context.Context, driver.Conn, waitOption, ...pglock.TryOption) error
 	observer    driver.Session // polls, and tries; nil until needed
 	observerPID string
 	holder      driver.Session // holds, between Hold and Release
 	holderPID   string
+}
+
+// A waitOption is an option of LockTx and of LockTables.
+type waitOption interface {
+	pglock.LockOption
+	pglock.TableOption
 }
 
 // Key returns the advisory lock of key, in the database of source.
@@ -63,7 +69,7 @@ func Key(t testing.TB, source driver.Source, key pglock.Key) *Lock {
 	return &Lock{
 		t: t, source: source, name: "the lock " + key.String(),
 		lockParams: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
-		take: func(ctx context.Context, conn driver.Conn, wait pglock.WaitOption, opts ...pglock.TryOption) error {
+		take: func(ctx context.Context, conn driver.Conn, wait waitOption, opts ...pglock.TryOption) error {
 			all := []pglock.LockOption{wait}
 			for _, opt := range opts {
 				all = append(all, opt)
@@ -98,7 +104,7 @@ func Table(t testing.TB, source driver.Source, name string, mode pglock.Mode) *L
 	return &Lock{
 		t: t, source: source, name: fmt.Sprintf("the lock of table %s in mode %v", name, mode),
 		lockParams: [5]string{"0", "0", "0", quoted, "{" + strings.Join(conflicts, ",") + "}"},
-		take: func(ctx context.Context, conn driver.Conn, wait pglock.WaitOption, opts ...pglock.TryOption) error {
+		take: func(ctx context.Context, conn driver.Conn, wait waitOption, opts ...pglock.TryOption) error {
 			if len(opts) > 0 {
 				return errors.New("the options of a key are not supported for a table: give Table a mode")
 			}

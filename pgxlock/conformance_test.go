@@ -74,7 +74,7 @@ func TestTxOfAPool(t *testing.T) {
 	}
 }
 
-func TestAcquirer(t *testing.T) {
+func TestDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.Database(t)
 	pool, err := pgxpool.New(t.Context(), dsn)
@@ -83,7 +83,7 @@ func TestAcquirer(t *testing.T) {
 	}
 	t.Cleanup(pool.Close)
 	for name, db := range map[string]*pgxlock.Database{"pool": pgxlock.Pool(pool), "no pool": pgxlock.ConnString(dsn)} {
-		t.Run(name, func(t *testing.T) { pglocktest.Acquirer(t, db) })
+		t.Run(name, func(t *testing.T) { pglocktest.Database(t, db) })
 	}
 }
 

@@ -101,10 +101,11 @@ func ExampleConfig() {
 	locker, err := pglock.New(pgxlock.Config(config))
 	check(err)
 	defer locker.Close()
-	lock, err := locker.Lock(ctx, pglock.Name("nightly-report"))
+	key := pglock.Name("nightly-report")
+	lock, err := locker.Lock(ctx, key)
 	check(err)
 	defer lock.Unlock()
-	holders, err := locker.Holders(ctx, lock.Key())
+	holders, err := locker.Holders(ctx, key)
 	check(err)
 	fmt.Println(holders[0].Application)
 	// Output: shop locks

@@ -22,9 +22,9 @@ type Error struct {
 	Seen    time.Time
 
 	// Spared lists the blockers that were past their grace and were left alone, each
-	// with the last reason, in the order in which they were spared. A blocker that
-	// was signaled later is not listed.
-	Spared []Spare
+	// as the last [Spared] event about it, in the order in which they were spared. A
+	// blocker that was signaled later is not listed.
+	Spared []Event
 
 	// Calls lists the last error that the function of [Call] returned for each
 	// blocker. errors.Is and errors.As find them.
@@ -39,15 +39,6 @@ type Error struct {
 
 	// Cause is context.Cause(ctx) if Retry stopped because ctx ended.
 	Cause error
-}
-
-// A Spare is a blocker that was left alone, and the reason. Err is the server's error
-// if the server refused, or nil.
-type Spare struct {
-	inspect.Pair
-	Reason inspect.Reason
-	Class  inspect.Class // why it is Protected
-	Err    error
 }
 
 // Error returns one line that reports what failed, why, and which sessions blocked
@@ -75,9 +66,10 @@ func (e *Error) Error() string {
 			fmt.Fprintf(&b, "; %d more were spared", len(e.Spared)-i)
 			break
 		}
-		who := fmt.Sprintf("pid %d", s.Blocking.PID)
-		if s.Blocking.Prepared != nil {
-			who = fmt.Sprintf("prepared transaction %q", s.Blocking.Prepared.GID)
+		blocker := s.Blocked[0].Blocking
+		who := fmt.Sprintf("pid %d", blocker.PID)
+		if blocker.Prepared != nil {
+			who = fmt.Sprintf("prepared transaction %q", blocker.Prepared.GID)
 		}
 		fmt.Fprintf(&b, "; %s was spared: %s", who, spareText(s.Reason, s.Class))
 	}

@@ -57,8 +57,7 @@ const (
 	Terminated EventKind = "terminated" // a blocker was sent SIGTERM
 	Called     EventKind = "called"     // the user's function was called about a blocker; Err is what it returned
 	Spared     EventKind = "spared"     // a blocker is past its grace and was left alone for a Reason
-	WatchLost  EventKind = "watch lost" // the watcher lost its session and is opening another
-	WatchBack  EventKind = "watch back" // the watcher has a session again
+	Watcher    EventKind = "watcher"    // the watcher lost its session and is opening another; Err is nil once it has one again
 	Tried      EventKind = "tried"      // a try of Retry has ended; Err is nil if it succeeded
 )
 
@@ -137,9 +136,10 @@ func (e Event) text() string {
 		return fmt.Sprintf("called about %s", blockers(e.Blocked))
 	case Spared:
 		return fmt.Sprintf("spared: %s: %s", blockers(e.Blocked), spareText(e.Reason, e.Class))
-	case WatchLost:
-		return fmt.Sprintf("the watcher lost its session and is opening another: %v", e.Err)
-	case WatchBack:
+	case Watcher:
+		if e.Err != nil {
+			return fmt.Sprintf("the watcher lost its session and is opening another: %v", e.Err)
+		}
 		return "the watcher has a session again"
 	case Tried:
 		switch {

@@ -30,18 +30,6 @@ type RetryOption interface {
 	forRetry()
 }
 
-// An EventOption configures all functions.
-type EventOption interface {
-	RunForOption
-	RetryOption
-}
-
-// A TimeoutOption configures the functions that have a connection.
-type TimeoutOption interface {
-	RunOption
-	RetryOption
-}
-
 // option is any option.
 type option interface{ apply(*config) error }
 
@@ -104,7 +92,10 @@ const (
 
 // OnEvent calls f for each event, one at a time. The watcher calls f and waits for it
 // to return. OnEvent may be given more than once.
-func OnEvent(f func(Event)) EventOption {
+func OnEvent(f func(Event)) interface {
+	RunForOption
+	RetryOption
+} {
 	return anyOption{"OnEvent(...)", func(c *config) error {
 		if f == nil {
 			return errors.New("the function is nil")
@@ -124,7 +115,10 @@ func OnEvent(f func(Event)) EventOption {
 // s. While a try waits, later requests for the same lock wait behind it, so it should
 // be short. It should also be longer than the server's deadlock_timeout (1 s by
 // default), after which autovacuum yields to a waiter.
-func LockTimeout(d time.Duration) TimeoutOption {
+func LockTimeout(d time.Duration) interface {
+	RunOption
+	RetryOption
+} {
 	return anyOption{fmt.Sprintf("LockTimeout(%v)", d), func(c *config) error {
 		if d < time.Millisecond {
 			return errors.New("must be 1ms or more")

@@ -129,7 +129,7 @@ func TestRetryAfterDeadlock(t *testing.T) {
 		})
 	}, retry(prioritize.LockTimeout(10*time.Second), log.option())...))
 	s.wantCode(log.of(prioritize.Tried)[0].Err, "40P01")
-	s.must(other.join())
+	s.must(other.Join())
 }
 
 // Inside the caller's transaction each try is a savepoint, and earlier work stays.
@@ -260,7 +260,7 @@ func TestRetryWithoutWatcher(t *testing.T) {
 		return err
 	}, retry(log.option(), prioritize.Tries(2))...)
 	s.wantCode(err, "55P03")
-	if n := len(log.of(prioritize.WatchLost)); n != 1 {
+	if n := len(log.of(prioritize.Watcher)); n != 1 {
 		t.Errorf("the loss was reported %d times", n)
 	}
 	idle.do("COMMIT")

@@ -44,7 +44,7 @@ func TestCancelRunningStatement(t *testing.T) {
 	busy := s.session("busy").start("SELECT pg_sleep(1000) FROM t LIMIT 1")
 	me, log := s.session("me"), s.log()
 	s.must(me.run(alter, prioritize.After(soon), prioritize.Cancel(), log.option()))
-	s.wantCode(busy.join(), "57014")
+	s.wantCode(busy.Join(), "57014")
 	busy.wantAlive(true)
 	log.want(prioritize.Canceled, busy.pid, 1)
 }
@@ -81,11 +81,11 @@ func TestCancelOnceItRuns(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	log.hear = func(e prioritize.Event) {
 		if e.Reason == inspect.Idle {
-			idle.background("SELECT pg_sleep(1000)")
+			idle.Background("SELECT pg_sleep(1000)")
 		}
 	}
 	s.must(me.run(alter, prioritize.After(soon), prioritize.Cancel(), log.option()))
-	s.wantCode(idle.join(), "57014")
+	s.wantCode(idle.Join(), "57014")
 }
 
 func TestCancelThenTerminate(t *testing.T) {
@@ -150,7 +150,7 @@ func TestQueueAhead(t *testing.T) {
 	queued := s.session("queued").await("ALTER TABLE t ADD COLUMN x int")
 	me, log := s.session("me"), s.log()
 	s.must(me.run(alter, prioritize.After(soon), prioritize.Terminate(), log.option()))
-	if err := queued.join(); err != nil {
+	if err := queued.Join(); err != nil {
 		t.Errorf("the one ahead in the queue: %v", err)
 	}
 	holder.wantAlive(false)
@@ -178,7 +178,7 @@ func TestOnlyTheQueueIsInTheWay(t *testing.T) {
 	log.want(prioritize.Terminated, holder.pid, 0)
 
 	s.must(me.run("SELECT FROM t", prioritize.After(soon), prioritize.Cancel(), prioritize.ClearQueue(), log.option()))
-	s.wantCode(queued.join(), "57014")
+	s.wantCode(queued.Join(), "57014")
 	holder.do("COMMIT")
 }
 
@@ -229,11 +229,11 @@ func TestCatalogParallelWorkers(t *testing.T) {
 			AS 'SELECT pg_sleep(0.01) IS NOT NULL'`)
 	busy := s.session("busy").do("SET max_parallel_workers_per_gather = 2", "SET parallel_setup_cost = 0",
 		"SET parallel_tuple_cost = 0", "SET min_parallel_table_scan_size = 0")
-	busy.background("SELECT count(*) FROM big WHERE nap(i)")
+	busy.Background("SELECT count(*) FROM big WHERE nap(i)")
 	s.until("parallel workers", "SELECT count(*) >= 3 FROM pg_locks WHERE relation = 'big'::regclass AND granted")
 	me, log := s.session("me"), s.log()
 	s.must(me.run("ALTER TABLE big ADD COLUMN w int", prioritize.After(soon), prioritize.Cancel(), log.option()))
-	s.wantCode(busy.join(), "57014")
+	s.wantCode(busy.Join(), "57014")
 	log.want(prioritize.Canceled, busy.pid, 1)
 	if n := len(log.of(prioritize.Canceled)); n != 1 {
 		t.Errorf("%d were canceled, want the leader alone", n)
@@ -428,7 +428,7 @@ func TestOnceIsNotAgain(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	log.hear = func(e prioritize.Event) {
 		if e.Kind == prioritize.Canceled {
-			s.wantCode(stubborn.join(), "57014")
+			s.wantCode(stubborn.Join(), "57014")
 			stubborn.do("ROLLBACK TO a").start("SELECT pg_sleep(1000)")
 		}
 	}
@@ -445,7 +445,7 @@ func TestEvery(t *testing.T) {
 	me, log := s.session("me"), s.log()
 	log.hear = func(e prioritize.Event) {
 		if e.Kind == prioritize.Canceled {
-			s.wantCode(stubborn.join(), "57014")
+			s.wantCode(stubborn.Join(), "57014")
 			if len(log.of(prioritize.Canceled)) == 2 {
 				stubborn.do("ROLLBACK")
 				return
@@ -533,7 +533,7 @@ func TestTwoHundredQueued(t *testing.T) {
 	var queue []*actor
 	for range 200 {
 		a := s.session("queued")
-		a.background("SELECT count(*) FROM t")
+		a.Background("SELECT count(*) FROM t")
 		queue = append(queue, a)
 	}
 	s.until("the queue", "SELECT count(*) = 200 FROM pg_locks WHERE NOT granted AND relation = 't'::regclass")
@@ -553,7 +553,7 @@ func TestTwoHundredQueued(t *testing.T) {
 		}
 	}
 	for _, a := range queue {
-		if err := a.join(); err != nil && !slow[a.pid] {
+		if err := a.Join(); err != nil && !slow[a.pid] {
 			t.Errorf("one in the queue: %v", err)
 		}
 	}
@@ -576,11 +576,8 @@ func TestWatcherIsLost(t *testing.T) {
 	}
 	s.must(me.run(alter, prioritize.After(500*time.Millisecond), prioritize.Interval(20*time.Millisecond), prioritize.Terminate(), log.option()))
 	idle.wantAlive(false)
-	if n := len(log.of(prioritize.WatchLost)); n != 1 {
-		t.Errorf("%d losses, want 1", n)
-	}
-	if n := len(log.of(prioritize.WatchBack)); n != 1 {
-		t.Errorf("%d times back, want 1", n)
+	if events := log.of(prioritize.Watcher); len(events) != 2 || events[0].Err == nil || events[1].Err != nil {
+		t.Errorf("the watcher's session: %v, want it lost once, and back once", events)
 	}
 	s.wantNoWatcher()
 }
@@ -665,9 +662,9 @@ func TestRunForSeveral(t *testing.T) {
 	err := prioritize.RunFor(t.Context(), source(t, s.dsn), prioritize.Who{Applications: []string{"tool"}},
 		func(ctx context.Context) error {
 			a, b := s.session("tool"), s.session("tool")
-			a.background("ALTER TABLE t ADD COLUMN w int")
-			b.background("ALTER TABLE u ADD COLUMN w int")
-			if err := errors.Join(a.join(), b.join()); err != nil {
+			a.Background("ALTER TABLE t ADD COLUMN w int")
+			b.Background("ALTER TABLE u ADD COLUMN w int")
+			if err := errors.Join(a.Join(), b.Join()); err != nil {
 				return err
 			}
 			a.conn.Close(ctx)

@@ -3,7 +3,6 @@ package prioritize_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -15,13 +14,14 @@ import (
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/internal/sessiontest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/prioritize"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
 // patience is how long a test waits for an expected event.
-const patience = 30 * time.Second
+const patience = sessiontest.Patience
 
 // source returns a source of the driver under test.
 func source(t testing.TB, dsn string) driver.Source {
@@ -44,24 +44,9 @@ func newScene(t testing.TB) *scene { return newSceneIn(t, pgtest.Database(t)) }
 
 func newSceneIn(t testing.TB, dsn string) *scene {
 	s := &scene{t: t, dsn: dsn}
-	s.observer = s.connect(dsn, "observer")
+	s.observer = sessiontest.Connect(t, dsn, "observer")
 	s.exec("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t SELECT i, 0 FROM generate_series(1, 10) AS i")
 	return s
-}
-
-func (s *scene) connect(dsn, name string) *pgx.Conn {
-	s.t.Helper()
-	config, err := pgx.ParseConfig(dsn)
-	s.must(err)
-	config.RuntimeParams["application_name"] = name
-	conn, err := pgx.ConnectConfig(s.t.Context(), config)
-	s.must(err)
-	s.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		conn.Close(ctx)
-	})
-	return conn
 }
 
 func (s *scene) must(err error) {
@@ -82,51 +67,39 @@ func (s *scene) exec(statements ...string) {
 }
 
 // is returns the server's answer to a condition.
-func (s *scene) is(sql string, args ...any) (yes bool) {
+func (s *scene) is(sql string, args ...any) bool {
 	s.t.Helper()
-	s.must(s.observer.QueryRow(s.t.Context(), sql, args...).Scan(&yes))
-	return yes
+	return sessiontest.Is(s.t, s.observer, sql, args...)
 }
 
 // until repeats a query until its answer is yes.
 func (s *scene) until(what, sql string, args ...any) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); !s.is(sql, args...); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("%s did not come about", what)
-		}
-	}
+	sessiontest.Until(s.t, s.observer, what, sql, args...)
 }
 
-// An actor is a session of the scene.
+// An actor is one session of a scene.
 type actor struct {
+	*sessiontest.Session
 	s    *scene
 	conn *pgx.Conn
 	pid  int32
 	name string
-	busy sync.WaitGroup
-	err  error // of what ran in the background
 }
 
+// session opens a session; name becomes its application_name.
 func (s *scene) session(name string) *actor { return s.sessionOn(s.dsn, name) }
 
 func (s *scene) sessionOn(dsn, name string) *actor {
 	s.t.Helper()
-	a := &actor{s: s, conn: s.connect(dsn, name), name: name}
-	a.pid = int32(a.conn.PgConn().PID())
-	return a
+	session := sessiontest.Open(s.t, dsn, name)
+	return &actor{session, s, session.Conn, session.PID, name}
 }
 
-// do runs statements.
+// do runs statements, one after the other.
 func (a *actor) do(statements ...string) *actor {
 	a.s.t.Helper()
-	ctx, cancel := context.WithTimeout(a.s.t.Context(), patience)
-	defer cancel()
-	for _, sql := range statements {
-		if _, err := a.conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-			a.s.t.Fatalf("%s: %s: %v", a.name, sql, err)
-		}
-	}
+	a.Do(statements...)
 	return a
 }
 
@@ -134,48 +107,24 @@ func (a *actor) do(statements ...string) *actor {
 // and returns when it runs.
 func (a *actor) start(sql string) *actor {
 	a.s.t.Helper()
-	a.background(sql)
+	a.Background(sql)
 	a.s.until(a.name+" at work", "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", a.pid)
 	return a
 }
 
-// await runs a statement in the background that has to wait for a lock, and returns
-// when it waits.
+// await runs a statement that has to wait for a lock, and returns when it waits.
+// The statement is canceled at the end of the test if it still waits then.
 func (a *actor) await(sql string) *actor {
 	a.s.t.Helper()
-	a.background(sql)
-	a.s.untilBlocked(a.pid)
+	a.Background(sql)
+	a.AwaitWait(a.s.observer)
 	return a
-}
-
-func (s *scene) untilBlocked(pid int32) {
-	s.t.Helper()
-	s.until(fmt.Sprintf("a wait of %d", pid), "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", pid)
-}
-
-func (a *actor) background(sql string) {
-	ctx, cancel := context.WithCancel(a.s.t.Context())
-	a.busy.Add(1)
-	go func() {
-		defer a.busy.Done()
-		_, a.err = a.conn.PgConn().Exec(ctx, sql).ReadAll()
-	}()
-	a.s.t.Cleanup(func() {
-		cancel()
-		a.busy.Wait()
-	})
-}
-
-// join waits for the statement in the background and returns its error.
-func (a *actor) join() error {
-	a.busy.Wait()
-	return a.err
 }
 
 // alive reports whether the session is still there.
 func (a *actor) alive() bool {
 	a.s.t.Helper()
-	return a.s.is("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", a.pid)
+	return a.Alive(a.s.observer)
 }
 
 func (a *actor) wantAlive(want bool) {
@@ -208,7 +157,10 @@ type log struct {
 
 func (s *scene) log() *log { return &log{t: s.t} }
 
-func (l *log) option() prioritize.EventOption {
+func (l *log) option() interface {
+	prioritize.RunForOption
+	prioritize.RetryOption
+} {
 	return prioritize.OnEvent(func(e prioritize.Event) {
 		if e.String() == string(e.Kind) {
 			l.t.Errorf("the event %q has no words", e.Kind)

@@ -48,7 +48,7 @@ func TestInShadow(t *testing.T) {
 			busy := s.session("busy").start("SELECT pg_sleep(1000) FROM t LIMIT 1")
 			s.must(prioritize.RunFor(ctx, db, prioritize.Who{Applications: []string{"me"}}, alter("b"),
 				prioritize.After(soon), superusers, prioritize.CancelThenTerminate(time.Minute)))
-			s.wantCode(busy.join(), "57014")
+			s.wantCode(busy.Join(), "57014")
 
 			idle := s.session("idle").do("BEGIN", "SELECT FROM t")
 			log = s.log()

@@ -49,7 +49,7 @@ func TestCatalogSuperuserOfAnotherRole(t *testing.T) {
 	app.wantAlive(false)
 	log.wantSpared(boss.pid, protected(inspect.Superusers))
 	var failure *prioritize.Error
-	if !errors.As(err, &failure) || len(failure.Spared) != 1 || failure.Spared[0].Blocking.PID != boss.pid ||
+	if !errors.As(err, &failure) || len(failure.Spared) != 1 || failure.Spared[0].Blocked[0].Blocking.PID != boss.pid ||
 		failure.Spared[0].Reason != inspect.Protected || failure.Spared[0].Class != inspect.Superusers {
 		t.Errorf("the error is %+v", failure)
 	}

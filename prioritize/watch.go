@@ -33,7 +33,7 @@ type watcher struct {
 	lastBlocked    time.Time      // when a session was last seen blocked
 	began          time.Time      // when watching began
 	unseenReported bool           // it was reported that no chosen session exists
-	spared         []Spare        // each spared blocker once, with the last reason
+	spared         []Event        // each spared blocker once, with the last reason
 	calls          []failedCall   // the last error of Call's function for each blocker
 
 	run    int64          // the number of the run, once it is registered
@@ -433,20 +433,20 @@ func (w *watcher) event(kind EventKind, e *entry) Event {
 }
 
 func (w *watcher) spare(e *entry, why signal.Result, err error) {
-	w.noteSpared(e, why, err)
-	if w.tracker.spare(time.Now(), e, why) {
-		event := w.event(Spared, e)
-		event.Reason, event.Class, event.Err = why.Reason, why.Class, err
+	event := w.event(Spared, e)
+	event.Time, event.Reason, event.Class, event.Err = time.Now(), why.Reason, why.Class, err
+	w.forgetSpared(e)
+	if why.Reason != inspect.NotBlocking {
+		w.spared = append(w.spared, event)
+	}
+	if w.tracker.spare(event.Time, e, why) {
 		w.config.emit(event)
 	}
 }
 
-// noteSpared records that e was spared, for the error.
-func (w *watcher) noteSpared(e *entry, why signal.Result, err error) {
-	w.spared = slices.DeleteFunc(w.spared, func(s Spare) bool { return victimOf(&s.Pair) == e.victim })
-	if why.Reason != inspect.NotBlocking {
-		w.spared = append(w.spared, Spare{Pair: e.pair, Reason: why.Reason, Class: why.Class, Err: err})
-	}
+// forgetSpared removes e from the spared blockers that the error lists.
+func (w *watcher) forgetSpared(e *entry) {
+	w.spared = slices.DeleteFunc(w.spared, func(s Event) bool { return victimOf(&s.Blocked[0]) == e.victim })
 }
 
 // A failedCall is the error of Call's function for a blocker.
@@ -465,7 +465,7 @@ func (w *watcher) noteCall(e *entry, err error) {
 
 func (w *watcher) applied(ctx context.Context, e *entry, action signal.Action) {
 	w.tracker.acted(time.Now(), e, action)
-	w.noteSpared(e, signal.Result{Reason: inspect.NotBlocking}, nil) // it is no longer spared
+	w.forgetSpared(e)
 	switch {
 	case action == signal.Cancel:
 		w.config.emit(w.event(Canceled, e))
@@ -492,7 +492,7 @@ func (w *watcher) reopen(ctx context.Context) bool {
 		if err == nil {
 			if w.lostReported {
 				w.lostReported = false
-				w.config.emit(Event{Kind: WatchBack})
+				w.config.emit(Event{Kind: Watcher})
 			}
 			return true
 		}
@@ -508,7 +508,7 @@ func (w *watcher) reportLost(err error) {
 	w.failures++
 	if !w.lostReported {
 		w.lostReported = true
-		w.config.emit(Event{Kind: WatchLost, Err: err})
+		w.config.emit(Event{Kind: Watcher, Err: err})
 	}
 }
 

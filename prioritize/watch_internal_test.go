@@ -465,7 +465,7 @@ func TestSessionLostInTime(t *testing.T) {
 			f.mu.Unlock()
 			time.Sleep(reopenMost + time.Millisecond)
 		}, After(time.Second), Terminate())
-		if got, want := kinds(events), []EventKind{Watching, Blocked, WatchLost, WatchBack, Terminated, Freed}; !slices.Equal(got, want) {
+		if got, want := kinds(events), []EventKind{Watching, Blocked, Watcher, Watcher, Terminated, Freed}; !slices.Equal(got, want) {
 			t.Errorf("events: %v, want %v", got, want)
 		}
 	})

@@ -55,7 +55,7 @@ func TestSessionAsConn(t *testing.T) {
 	}
 }
 
-func TestAcquirer(t *testing.T) {
+func TestDatabase(t *testing.T) {
 	for _, driverName := range drivers {
 		t.Run(driverName, func(t *testing.T) {
 			t.Parallel()
@@ -64,7 +64,7 @@ func TestAcquirer(t *testing.T) {
 				"pool":    sqllock.DB(openDB(t, driverName, dsn)),
 				"no pool": sqllock.ConnString(driverName, dsn),
 			} {
-				t.Run(name, func(t *testing.T) { pglocktest.Acquirer(t, db) })
+				t.Run(name, func(t *testing.T) { pglocktest.Database(t, db) })
 			}
 		})
 	}

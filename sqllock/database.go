@@ -237,7 +237,7 @@ func acquired(conn *sql.Conn, release func(reuse bool)) driver.Acquired[*sql.Con
 //
 // tx must meet the requirements of [Tx].
 func BeginFunc[T any](begin func(context.Context) (native T, tx ExecQueryer, err error)) driver.Beginner[T] {
-	return driver.BeginFunc[T](func(ctx context.Context) (driver.Tx[T], error) {
+	return beginFunc[T](func(ctx context.Context) (driver.Tx[T], error) {
 		native, tx, err := begin(ctx)
 		if err != nil {
 			return driver.Tx[T]{}, err
@@ -249,6 +249,11 @@ func BeginFunc[T any](begin func(context.Context) (native T, tx ExecQueryer, err
 		return begun(native, ender, func() {}), nil
 	})
 }
+
+// A beginFunc is a function that is a [driver.Beginner].
+type beginFunc[T any] func(context.Context) (driver.Tx[T], error)
+
+func (f beginFunc[T]) Begin(ctx context.Context) (driver.Tx[T], error) { return f(ctx) }
 
 // An ender is a transaction of database/sql or of a library built on it.
 type ender interface {

@@ -39,7 +39,12 @@ func TestPlaces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			needNamespaces(t)
 			t.Parallel()
-			t.Run("left behind", func(t *testing.T) { t.Parallel(); leftBehind(t, p) })
+			t.Run("left behind", func(t *testing.T) {
+				t.Parallel()
+				for _, stubborn := range []bool{false, true} {
+					wantNothingLeftBehind(t, siteIn(t, p), stubborn, (*command).offspring)
+				}
+			})
 			t.Run("killed", func(t *testing.T) { t.Parallel(); killed(t, p) })
 			t.Run("guard killed", func(t *testing.T) { t.Parallel(); guardKilled(t, p) })
 			t.Run("lost", func(t *testing.T) { t.Parallel(); lost(t, p) })
@@ -85,35 +90,6 @@ func descendantsOf(pid int) []int {
 		all, next = append(all, children...), append(next, children...)
 	}
 	return all
-}
-
-// The processes that the command leaves behind are gone before the lock is released.
-func leftBehind(t *testing.T, p place) {
-	for _, stubborn := range []bool{false, true} {
-		s := siteIn(t, p)
-		c := s.start(t, "run", "--grace", "200ms", "x", "--", "sh", "-c", family(stubborn, "read line; exit 5"))
-		pids := c.offspring()
-		s.place = place{}
-		next := s.start(t, "run", "x", "--", "sh", "-c", "kill -0 "+strings.Trim(fmt.Sprint(pids), "[]")+" 2>/dev/null; echo $?")
-		if err := s.awaitLock(pglock.Name("x"), "NOT granted", true); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintln(c.stdin)
-		c.want(5)
-		for _, pid := range pids {
-			if alive(pid) {
-				t.Errorf("process %d is still alive", pid)
-			}
-		}
-		// kill prints 0 if any of the processes exists.
-		if got := next.line(); got == "0" {
-			t.Error("the next run acquired the lock while the family was alive")
-		}
-		next.want(0)
-		if e := c.errors(); e != "" {
-			t.Errorf("stderr: %s", e)
-		}
-	}
 }
 
 // If pglock is killed, the command and all it started are killed too.

@@ -122,25 +122,36 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	for _, stubborn := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stubborn=%v", stubborn), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			c := s.start(t, "run", "--grace", "200ms", "x", "--", "sh", "-c", family(stubborn, "read line; exit 5"))
-			pids := c.family()
-			next := s.start(t, "run", "x", "--", "sh", "-c", "kill -0 "+strings.Trim(fmt.Sprint(pids[1:]), "[]")+" 2>/dev/null; echo $?")
-			if err := s.awaitLock(pglock.Name("x"), "NOT granted", true); err != nil {
-				t.Fatal(err)
-			}
-			fmt.Fprintln(c.stdin)
-			c.want(5)
-			for _, pid := range pids {
-				if alive(pid) {
-					t.Errorf("process %d is still alive", pid)
-				}
-			}
-			if got := next.line(); got == "0" {
-				t.Error("the next run acquired the lock while the family was alive")
-			}
-			next.want(0)
+			wantNothingLeftBehind(t, newSite(t), stubborn, (*command).family)
 		})
+	}
+}
+
+// wantNothingLeftBehind runs a command that leaves processes behind, stubborn or not.
+// pidsOf returns the PIDs of all of them.
+func wantNothingLeftBehind(t *testing.T, s site, stubborn bool, pidsOf func(*command) []int) {
+	t.Helper()
+	c := s.start(t, "run", "--grace", "200ms", "x", "--", "sh", "-c", family(stubborn, "read line; exit 5"))
+	pids := pidsOf(c)
+	s.place = place{}
+	look := "for p in " + strings.Trim(fmt.Sprint(pids), "[]") + "; do kill -0 $p 2>/dev/null && echo $p; done; echo none"
+	next := s.start(t, "run", "x", "--", "sh", "-c", look)
+	if err := s.awaitLock(pglock.Name("x"), "NOT granted", true); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(c.stdin)
+	c.want(5)
+	for _, pid := range pids {
+		if alive(pid) {
+			t.Errorf("process %d is still alive", pid)
+		}
+	}
+	if got := next.line(); got != "none" {
+		t.Errorf("the next run acquired the lock while process %s was there", got)
+	}
+	next.want(0)
+	if e := c.errors(); e != "" {
+		t.Errorf("stderr: %s", e)
 	}
 }
 

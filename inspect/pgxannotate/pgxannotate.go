@@ -7,7 +7,7 @@
 //
 // The server then sees UPDATE orders SET state = 'sent' /*job='nightly-report'*/, and
 // inspect.Locks returns it as the Context of the session. For database/sql there is
-// [inspect.AnnotateSQL]. The values must not be secret: all roles that may see
+// package sqlannotate. The values must not be secret: all roles that may see
 // queries see them.
 package pgxannotate
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
@@ -120,37 +122,45 @@ func (s *session) runLocks() error {
 	return nil
 }
 
-// maxCancelRetries is how often a statement is run if it is canceled each time.
-const maxCancelRetries = 5
-
 // runSingle runs one try, unlock or probe that has failed before. If it is canceled again,
 // runSingle retries it.
 func (s *session) runSingle(o op) error {
-	for n := 1; ; n++ {
-		reply, err := s.queryOps(s.batchOf(o))
-		if err == nil {
-			return s.applyResults(s.batchOf(o), reply)
-		}
-		if sqlstate.Of(err) == "" {
-			return err
-		}
-		has, lost := s.queryHeld(err)
-		switch held := has[heldLock{o.key, o.mode}]; {
-		case lost != nil:
-			return lost
-		case o.kind == opProbe && held:
-			return halfProbeError(err)
-		case o.kind == opTry && held, o.kind == opUnlock && !held:
-			return s.applyResults(s.batchOf(o), "1") // it took effect before it failed
-		case n < maxCancelRetries && sqlstate.Of(err) == sqlstate.QueryCanceled:
-			continue
-		case o.kind == opProbe:
-			return s.applyResults(s.batchOf(o), "0")
-		case o.kind == opTry:
-			return s.failTry(o, err)
-		}
-		return fmt.Errorf("%w: %w", errStillHeld, err)
+	var lost error
+	err := handshake.Persist(context.Background(), func() (err error) {
+		lost, err = s.runOnce(o)
+		return err
+	})
+	switch {
+	case err == nil:
+		return lost
+	case o.kind == opProbe:
+		return s.applyResults(s.batchOf(o), "0")
+	case o.kind == opTry:
+		return s.failTry(o, err)
 	}
+	return fmt.Errorf("%w: %w", errStillHeld, err)
+}
+
+// runOnce runs o. It returns the error of a statement that failed and changed nothing as
+// err, and the reason to end the session as lost.
+func (s *session) runOnce(o op) (lost, err error) {
+	reply, err := s.queryOps(s.batchOf(o))
+	if err == nil {
+		return s.applyResults(s.batchOf(o), reply), nil
+	}
+	if sqlstate.Of(err) == "" {
+		return err, nil
+	}
+	has, lost := s.queryHeld(err)
+	switch held := has[heldLock{o.key, o.mode}]; {
+	case lost != nil:
+		return lost, nil
+	case o.kind == opProbe && held:
+		return halfProbeError(err), nil
+	case o.kind == opTry && held, o.kind == opUnlock && !held:
+		return s.applyResults(s.batchOf(o), "1"), nil // it took effect before it failed
+	}
+	return nil, err
 }
 
 // errStillHeld ends a session that, as Postgres reported, still held a lock that could

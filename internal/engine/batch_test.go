@@ -87,6 +87,29 @@ func TestUnlockAndTryFailTogether(t *testing.T) {
 	}
 }
 
+// A statement that is canceled again and again is retried, but not forever.
+func TestStatementsAreCanceled(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e := t.engine()
+		cancel := func(sql string, times int) {
+			for range times {
+				t.once(1, sql, fault{err: pgError(sqlstate.QueryCanceled)})
+			}
+		}
+		cancel("locks X1", 5) // the batch, and four of five tries
+		h := t.acquire(e, one, Exclusive)
+		cancel("locks x1", 5)
+		t.must(h.Release())
+		t.free(one)
+
+		cancel("locks X1", 6)
+		if _, err := e.Acquire(t.Context(), one, Exclusive, Wait{}); sqlstate.Of(err) != sqlstate.QueryCanceled {
+			t.Error(err)
+		}
+		t.free(one)
+	})
+}
+
 // Statements fail before or after they took effect.
 func TestStatementsFail(t *testing.T) {
 	fails := pgError("XX000")

@@ -5,22 +5,22 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pglock-go/pglock/internal/handshake"
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // The statements of the files, without the comments at their beginning, which are for
 // readers and for psql: pg_stat_activity shows what is sent.
 var (
-	keepaliveSQL = handshake.WithoutComment(keepaliveFile)
+	keepaliveSQL = sqltext.WithoutComment(keepaliveFile)
 	oneSQL       = statementsByLetter(oneFile)
-	batchSQL     = handshake.WithoutComment(batchFile)
+	batchSQL     = sqltext.WithoutComment(batchFile)
 	waitSQL      = statementsByLetter(waitFile)
-	heldSQL      = handshake.WithoutComment(heldFile)
-	cancelSQL    = handshake.WithoutComment(cancelFile)
-	pingSQL      = handshake.WithoutComment(pingFile)
-	queuedSQL    = handshake.WithoutComment(queuedFile)
-	holdersSQL   = handshake.WithoutComment(holdersFile)
-	awaitedSQL   = handshake.WithoutComment(awaitedFile)
+	heldSQL      = sqltext.WithoutComment(heldFile)
+	cancelSQL    = sqltext.WithoutComment(cancelFile)
+	pingSQL      = sqltext.WithoutComment(pingFile)
+	queuedSQL    = sqltext.WithoutComment(queuedFile)
+	holdersSQL   = sqltext.WithoutComment(holdersFile)
+	awaitedSQL   = sqltext.WithoutComment(awaitedFile)
 )
 
 var (

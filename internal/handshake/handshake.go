@@ -12,7 +12,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -110,7 +109,7 @@ func (s Settings) sql(local bool) string {
 	if mode == "" {
 		mode = "auto"
 	}
-	return Inline(SettingsSQL, s.Token, millis(s.StatementTimeout), millis(s.LockTimeout), mode,
+	return sqltext.Inline(SettingsSQL, s.Token, millis(s.StatementTimeout), millis(s.LockTimeout), mode,
 		s.ApplicationName, strconv.FormatBool(s.Rename), strconv.FormatBool(s.KeepSearchPath), strconv.FormatBool(local))
 }
 
@@ -132,20 +131,6 @@ func IsSetUp(sql string) bool {
 func Local(settings Settings) string {
 	// The settings return no row, so that the result of the message is the caller's.
 	return PreludeSQL + "SELECT FROM (" + settings.sql(true) + ") AS s (n) WHERE s.n OPERATOR(pg_catalog.=) '';\n"
-}
-
-var parameter = regexp.MustCompile(`\$[1-9][0-9]*`)
-
-// Inline replaces the parameters of sql by args. Any dollar sign followed by a number is
-// a parameter, so sql must be pglock's own.
-func Inline(sql string, args ...string) string {
-	return parameter.ReplaceAllStringFunc(sql, func(p string) string {
-		n, err := strconv.Atoi(p[1:])
-		if err != nil || n > len(args) {
-			return p // Postgres reports the error
-		}
-		return sqltext.ASCIILiteral(args[n-1])
-	})
 }
 
 // maxCancelRetries is how often a statement is run if it is canceled each time.
@@ -233,17 +218,8 @@ var (
 	proveFile string
 
 	// The statements as sent. They are exported for fake servers in tests.
-	PreludeSQL  = WithoutComment(preludeFile) + "\n"
-	HelloSQL    = PreludeSQL + WithoutComment(helloFile)
-	SettingsSQL = WithoutComment(settingsFile)
-	ProveSQL    = WithoutComment(proveFile)
+	PreludeSQL  = sqltext.WithoutComment(preludeFile) + "\n"
+	HelloSQL    = PreludeSQL + sqltext.WithoutComment(helloFile)
+	SettingsSQL = sqltext.WithoutComment(settingsFile)
+	ProveSQL    = sqltext.WithoutComment(proveFile)
 )
-
-// WithoutComment returns the statements of an SQL file without the comment at its
-// beginning, which is for readers: pg_stat_activity shows what is sent.
-func WithoutComment(file string) string {
-	for strings.HasPrefix(file, "--") {
-		_, file, _ = strings.Cut(file, "\n")
-	}
-	return strings.TrimSpace(file)
-}

@@ -3,6 +3,7 @@ package signal_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -163,14 +164,13 @@ func TestRace(t *testing.T) {
 	blocker := s.session("blocker")
 	waiter := s.session("waiter").do("SET lock_timeout = '5ms'")
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
 		for ctx.Err() == nil {
 			waiter.conn.PgConn().Exec(context.WithoutCancel(ctx), "BEGIN; LOCK t; ROLLBACK").ReadAll()
 			waiter.conn.PgConn().Exec(context.WithoutCancel(ctx), "ROLLBACK").ReadAll()
 		}
-		waiter.busy.Done()
-	}()
-	waiter.busy.Add(1)
+	})
 	b := signal.Request{
 		Waiter: waiter.pid, Blocker: blocker.pid, BlockerStart: blocker.start(), Action: signal.Cancel, Allow: superusers(),
 	}
@@ -201,7 +201,7 @@ func TestRace(t *testing.T) {
 	}
 	cancel()
 	<-done
-	waiter.join()
+	waiting.Wait()
 	if hits == 0 {
 		t.Error("it was never hit at all")
 	}

@@ -1,10 +1,12 @@
-// Package sqltext writes the parts of SQL that several packages need: quoted identifiers
-// and literals, and the names of savepoints.
+// Package sqltext writes the SQL that several packages need: quoted identifiers and
+// literals, statements with their parameters inlined, and the names of savepoints.
 package sqltext
 
 import (
 	"encoding/hex"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/pglock-go/pglock/internal/termtext"
@@ -55,4 +57,27 @@ func ASCIILiteral(s string) string {
 		return "'" + s + "'"
 	}
 	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(s)) + "', 'hex'), 'UTF8')"
+}
+
+var parameter = regexp.MustCompile(`\$[1-9][0-9]*`)
+
+// Inline replaces the parameters of sql by args. Any dollar sign followed by a number is
+// a parameter, so sql must be pglock's own.
+func Inline(sql string, args ...string) string {
+	return parameter.ReplaceAllStringFunc(sql, func(p string) string {
+		n, err := strconv.Atoi(p[1:])
+		if err != nil || n > len(args) {
+			return p // Postgres reports the error
+		}
+		return ASCIILiteral(args[n-1])
+	})
+}
+
+// WithoutComment returns the statements of an SQL file without the comment at its
+// beginning, which is for readers: pg_stat_activity shows what is sent.
+func WithoutComment(file string) string {
+	for strings.HasPrefix(file, "--") {
+		_, file, _ = strings.Cut(file, "\n")
+	}
+	return strings.TrimSpace(file)
 }

@@ -89,8 +89,8 @@ func clearing() scenario {
 				}
 			}
 			return []contender{
-				repeat("terminate", "prioritize.Run, Terminate; blocker idle in transaction", false, run(prioritize.Terminate())),
-				variantContender(repeat("cancel", "prioritize.Run, Cancel; blocker running a statement", true, run(prioritize.Cancel()))),
+				repeat("terminate", "prioritize.RunOn, Terminate; blocker idle in transaction", false, run(prioritize.Terminate())),
+				variantContender(repeat("cancel", "prioritize.RunOn, Cancel; blocker running a statement", true, run(prioritize.Cancel()))),
 				repeat("byhand", "by hand, pg_terminate_backend", false, func(ctx context.Context, blocker *pgconn.PgConn) (time.Duration, error) {
 					third, err := pgx.Connect(ctx, dsn)
 					if err != nil {

@@ -84,9 +84,11 @@ func newAdapter(c workerConfig) (*adapter, error) {
 }
 
 // anyTx erases the driver's transaction type.
-func anyTx[T any](db driver.Beginner[T]) driver.Beginner[any] {
-	return driver.BeginFunc[any](func(ctx context.Context) (driver.Tx[any], error) {
-		tx, err := db.Begin(ctx)
-		return driver.Tx[any]{Conn: tx.Conn, Commit: tx.Commit, Rollback: tx.Rollback}, err
-	})
+func anyTx[T any](db driver.Beginner[T]) driver.Beginner[any] { return anyBeginner[T]{db} }
+
+type anyBeginner[T any] struct{ db driver.Beginner[T] }
+
+func (b anyBeginner[T]) Begin(ctx context.Context) (driver.Tx[any], error) {
+	tx, err := b.db.Begin(ctx)
+	return driver.Tx[any]{Conn: tx.Conn, Commit: tx.Commit, Rollback: tx.Rollback}, err
 }

@@ -247,7 +247,7 @@ func TestFailoverWhileThePrimaryLives(t *testing.T) {
 		other := pglock.Name("other")
 		stale := c.lock(old, other)
 		late := c.lock(c.locker(either(c.primary, c.standby)), pglock.Name("late"))
-		if !c.heldOn(c.primary, other) || c.heldOn(c.standby, other) || !c.heldOn(c.primary, late.Key()) {
+		if !c.heldOn(c.primary, other) || c.heldOn(c.standby, other) || !c.heldOn(c.primary, late.Keys()[0]) {
 			c.t.Fatal("the locks are not on the old primary")
 		}
 		c.must(late.Unlock())

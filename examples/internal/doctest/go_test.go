@@ -30,6 +30,7 @@ var imports = map[string]string{
 	"bun": "github.com/uptrace/bun", "gorm": "gorm.io/gorm",
 	"inspect":     "github.com/pglock-go/pglock/inspect",
 	"pgxannotate": "github.com/pglock-go/pglock/inspect/pgxannotate",
+	"sqlannotate": "github.com/pglock-go/pglock/inspect/sqlannotate",
 	"pglock":      "github.com/pglock-go/pglock", "pgxlock": "github.com/pglock-go/pglock/pgxlock",
 	"prioritize": "github.com/pglock-go/pglock/prioritize", "sqllock": "github.com/pglock-go/pglock/sqllock",
 	"pgx": "github.com/jackc/pgx/v5", "pgxpool": "github.com/jackc/pgx/v5/pgxpool", "pgconn": "github.com/jackc/pgx/v5/pgconn",

@@ -317,7 +317,7 @@ func (s *demo) run(ctx context.Context, args ...string) (code int, err error) {
 func (s *demo) awaitLock(ctx context.Context, name string, holders, waiters int) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	id := pglock.Name(name).ID()
+	key := pglock.Int(pglock.Name(name).ID()) // pg_locks has no names
 	for {
 		locks, err := inspect.Locks(ctx, pgxlock.Conn(s.conn))
 		if err != nil {
@@ -326,7 +326,7 @@ func (s *demo) awaitLock(ctx context.Context, name string, holders, waiters int)
 		held, waiting := 0, 0
 		for _, l := range locks {
 			switch {
-			case !l.HasKey || l.Key.ID() != id || l.Key.IsPair():
+			case !l.HasKey || l.Key != key:
 			case l.Granted:
 				held++
 			default:

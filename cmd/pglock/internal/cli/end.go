@@ -62,7 +62,7 @@ type endRequest struct {
 	everything bool
 	confirmed  bool
 	dryRun     bool
-	allow      kindFlag[inspect.Class]
+	allow      kindFlag
 	wait       durationFlag
 	format     render.Format
 

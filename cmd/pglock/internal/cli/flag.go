@@ -103,25 +103,25 @@ func (f *listFlag) Set(s string) error {
 }
 
 // kindFlag is --allow: kinds of sessions, of the choices of a verb.
-type kindFlag[K ~string] struct{ choices, value []K }
+type kindFlag struct{ choices, value []inspect.Class }
 
-func (f *kindFlag[K]) Type() string    { return "KIND" }
-func (f *kindFlag[K]) String() string  { return strings.Join(stringsOf(f.value), ",") }
-func (f *kindFlag[K]) names() []string { return stringsOf(f.choices) }
-func (f *kindFlag[K]) usage() string   { return strings.Join(f.names(), ", ") }
+func (f *kindFlag) Type() string    { return "KIND" }
+func (f *kindFlag) String() string  { return strings.Join(stringsOf(f.value), ",") }
+func (f *kindFlag) names() []string { return stringsOf(f.choices) }
+func (f *kindFlag) usage() string   { return strings.Join(f.names(), ", ") }
 
-func (f *kindFlag[K]) Set(s string) error {
+func (f *kindFlag) Set(s string) error {
 	for kind := range strings.SplitSeq(s, ",") {
 		kind = strings.TrimSpace(kind)
-		if !slices.Contains(f.choices, K(kind)) {
+		if !slices.Contains(f.choices, inspect.Class(kind)) {
 			return fmt.Errorf("the kinds are %s", f.usage())
 		}
-		f.value = append(f.value, K(kind))
+		f.value = append(f.value, inspect.Class(kind))
 	}
 	return nil
 }
 
-func stringsOf[K ~string](kinds []K) []string {
+func stringsOf(kinds []inspect.Class) []string {
 	var texts []string
 	for _, kind := range kinds {
 		texts = append(texts, string(kind))
@@ -166,8 +166,7 @@ func (f *keyFlag) Set(s string) error {
 
 // keyText formats a key as --key takes it and as PGLOCK_KEY holds it.
 func keyText(k pglock.Key) string {
-	if k.IsPair() {
-		class, object := k.Pair()
+	if class, object, ok := k.Pair(); ok {
 		return fmt.Sprintf("%d,%d", class, object)
 	}
 	return strconv.FormatInt(k.ID(), 10)

@@ -21,10 +21,10 @@ func FuzzFlags(f *testing.F) {
 		"key":      func() pflag.Value { return new(keyFlag) },
 		"pg_locks": func() pflag.Value { return new(pgLocksFlag) },
 		"kind": func() pflag.Value {
-			return &kindFlag[inspect.Class]{choices: []inspect.Class{inspect.Superusers, inspect.Background}}
+			return &kindFlag{choices: []inspect.Class{inspect.Superusers, inspect.Background}}
 		},
 		"allow": func() pflag.Value {
-			return &kindFlag[inspect.Class]{choices: []inspect.Class{inspect.WALSenders, inspect.Ourselves}}
+			return &kindFlag{choices: []inspect.Class{inspect.WALSenders, inspect.Ourselves}}
 		},
 		"attributes": func() pflag.Value { return new(attributeFlag) },
 		"filter":     func() pflag.Value { return new(filterFlag) },

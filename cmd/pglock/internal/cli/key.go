@@ -108,8 +108,7 @@ func formsOf(key pglock.Key) keyForms {
 	classid, objid, objsubid := key.PgLocks()
 	args := strconv.FormatInt(key.ID(), 10)
 	f := keyForms{Key: keyText(key), ID: key.ID(), ClassID: classid, ObjID: objid, ObjSubID: objsubid}
-	if key.IsPair() {
-		class, object := key.Pair()
+	if class, object, ok := key.Pair(); ok {
 		f.Pair = []int{int(class), int(object)}
 		args = fmt.Sprintf("%d, %d", class, object)
 	}

@@ -66,7 +66,7 @@ type prioritizeRequest struct {
 	lockTimeout time.Duration // 0 to leave it unchanged
 	max         int           // 0 for no limit
 	filters     filterFlag
-	allow       kindFlag[inspect.Class]
+	allow       kindFlag
 	grace       time.Duration
 	command     []string
 }

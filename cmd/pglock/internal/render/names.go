@@ -63,7 +63,7 @@ func NameKeys(locks []inspect.Lock, pairs []inspect.Pair) {
 	}
 	names := map[pglock.Key]pglock.Key{}
 	for _, l := range all {
-		if !l.HasKey || l.Key.IsPair() {
+		if _, _, pair := l.Key.Pair(); pair || !l.HasKey {
 			continue
 		}
 		fromApplication, _ := strings.CutPrefix(l.Application, ApplicationName("run", "")+" ")
