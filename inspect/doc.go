@@ -25,10 +25,11 @@
 //   - [Locks] returns the rows of pg_locks together with their sessions; [Where], [On]
 //     and [PIDs] select among them.
 //   - [Blocked] returns pairs of sessions of which one waits for the other.
-//   - [ReadSnapshot] returns both at once, and [Snapshot.Forest] the trees of waiting
+//   - [Sessions] returns sessions, also those that hold no lock.
+//   - [ReadSnapshot] returns locks and pairs at once, and [Snapshot.Forest] the trees of waiting
 //     sessions.
-//   - [Cancel] and [Terminate] end what [SessionsOf] and [BlockersOf] select, and
-//     return an outcome for each.
+//   - [Cancel] and [Terminate] end what [SessionsOf], [BlockersOf] and [VictimsOf]
+//     select, and return an outcome for each.
 //   - [Annotate] lets an application record what its statements are for.
 //
 // # What it costs

@@ -48,6 +48,7 @@ const (
 	NotPermitted Reason = "not permitted" // Postgres does not permit it to our role
 	NoProcess    Reason = "no process"    // a prepared transaction, which no signal ends
 	Excluded     Reason = "excluded"      // the caller's options exclude it: [Spare], or Only in package prioritize
+	Waiting      Reason = "waiting"       // it waits for another session itself, and [OnlyRoots] was given
 	Failed       Reason = "failed"        // Postgres reported an error
 
 	// Only package prioritize has these reasons.
