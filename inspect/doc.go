@@ -26,8 +26,8 @@
 //     and [PIDs] select among them.
 //   - [Blocked] returns pairs of sessions of which one waits for the other.
 //   - [Sessions] returns sessions, also those that hold no lock.
-//   - [ReadSnapshot] returns locks and pairs at once, and [Snapshot.Forest] the trees of waiting
-//     sessions.
+//   - [ReadSnapshot] returns locks and pairs at once, and [Snapshot.Forest] the trees
+//     of waiting sessions.
 //   - [Cancel] and [Terminate] end what [SessionsOf], [BlockersOf] and [VictimsOf]
 //     select, and return an outcome for each.
 //   - [Annotate] lets an application record what its statements are for.
