@@ -31,8 +31,9 @@ their locks. --wait waits for that.
 const endHelp = `
 A PID selects a session even if it holds no lock; pglock ps lists those.
 
-With --blocking --roots, sessions that wait for another one themselves are spared.
-They may go on once the sessions that wait for nobody have ended.
+With --blocking --roots, only those sessions are ended for which the matching ones wait
+in the end, directly or through others, and that wait for nobody themselves. All others
+go on when these have ended. Filters on blocking_ fields apply to the sessions to end.
 
 pglock shows the sessions and asks for confirmation at the terminal, unless -y or
 --dry-run is given. Sessions that no longer match when the answer comes are spared.
@@ -130,7 +131,7 @@ func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	e.register(flags, "select the sessions that block those that match")
-	flags.BoolVar(&e.roots, "roots", false, "with --blocking, end only sessions that wait for nobody")
+	flags.BoolVar(&e.roots, "roots", false, "with --blocking, end only those blockers that wait for nobody")
 	flags.BoolVar(&e.everything, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
 	flags.BoolVarP(&e.confirmed, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
@@ -148,7 +149,9 @@ func (e *endRequest) run(ctx context.Context) error {
 		return err
 	}
 	if len(victims)+len(spared) == 0 {
-		if e.hints, err = e.unmatched(ctx, e.session); err != nil {
+		counted := e.selection
+		counted.sessions = e.takesAnySession()
+		if e.hints, err = counted.unmatched(ctx, e.session); err != nil {
 			return err
 		}
 	}
@@ -161,8 +164,10 @@ func (e *endRequest) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if e.blocking && !e.roots {
-		e.advice = adviseRoots(outcomes, pairs)
+	if e.blocking && !e.roots && !e.confirmed {
+		if e.advice, err = e.adviseRoots(ctx, outcomes, pairs); err != nil {
+			return err
+		}
 	}
 	switch {
 	case e.dryRun:
@@ -195,6 +200,10 @@ func (e *endRequest) run(ctx context.Context) error {
 // find returns the selected sessions. spared are those that only wait ahead in a lock
 // queue, and go on when the others are gone.
 func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
+	if e.roots {
+		victims, err = e.findRoots(ctx)
+		return victims, nil, err
+	}
 	if e.blocking {
 		pairs, err := inspect.Blocked(ctx, e.session.guarded, e.where...)
 		if err != nil {
@@ -321,54 +330,6 @@ func waitersBehind(pairs []inspect.Pair) map[string]int {
 		visit(t)
 	}
 	return waitersBehind
-}
-
-// adviseRoots returns a line that suggests --roots, or "" if it would change nothing. pairs
-// are all that wait.
-func adviseRoots(outcomes []inspect.Outcome, pairs []inspect.Pair) string {
-	blockers := map[string][]string{}
-	for _, p := range pairs {
-		waiter := render.SessionName(p.Session)
-		blockers[waiter] = append(blockers[waiter], render.SessionName(p.Blocking))
-	}
-	var roots []string
-	selected := 0
-	for _, o := range outcomes {
-		if !wasSignaled(o) {
-			continue
-		}
-		selected++
-		if name := render.SessionName(o.Victim.Session); blockers[name] == nil {
-			roots = append(roots, name)
-		}
-	}
-	free := freedBy(roots, blockers)
-	if len(roots) == selected || free == 0 {
-		return ""
-	}
-	only := roots[0] + ", which waits for nobody,"
-	if len(roots) > 1 {
-		only = fmt.Sprintf("the %d that wait for nobody", len(roots))
-	}
-	return fmt.Sprintf("ending only %s would free %s: use --roots", only, render.Plural(free, "session", "sessions"))
-}
-
-// freedBy returns how many sessions go on, one after the other, once the sessions called
-// ended have ended: those all of whose blockers have ended or go on.
-func freedBy(ended []string, blockers map[string][]string) int {
-	gone := map[string]bool{}
-	for _, name := range ended {
-		gone[name] = true
-	}
-	for before := -1; before < len(gone); {
-		before = len(gone)
-		for waiter, blockers := range blockers {
-			if !slices.ContainsFunc(blockers, func(b string) bool { return !gone[b] }) {
-				gone[waiter] = true
-			}
-		}
-	}
-	return len(gone) - len(ended)
 }
 
 // confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.

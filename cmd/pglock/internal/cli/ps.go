@@ -14,7 +14,8 @@ const psHelp = `Lists the sessions of the whole server, whether they hold a lock
 transaction comes first. Sessions without a transaction come last.
 
 Without PIDs, filters or tables, processes without a database are left out, such as
-the checkpointer. pglock's own session is always left out.
+the checkpointer. pglock's own session is always left out. Prepared transactions have
+no session: pglock ls lists their locks.
 
 The output is as for pglock ls. A filter is one argument, FIELD OP VALUE. FIELD is an
 attribute of a session or context.KEY.
