@@ -70,10 +70,11 @@ func TestEndSuggestsRoots(t *testing.T) {
 	s := newSite(t)
 	s.exec(t, "CREATE TABLE orders (id int, n int)")
 	s.exec(t, "INSERT INTO orders VALUES (1, 0), (2, 0)")
-	checkout := s.client(t, "checkout")
+	client := func(name string) database { return connectTo(t, s.server.ConnString(s.name)+" application_name="+name) }
+	checkout := client("checkout")
 	checkout.exec(t, "BEGIN")
 	checkout.exec(t, "UPDATE orders SET n = 1 WHERE id = 1")
-	worker := s.client(t, "worker")
+	worker := client("worker")
 	worker.exec(t, "BEGIN")
 	worker.exec(t, "UPDATE orders SET n = 2 WHERE id = 2")
 	waits := func(d database, sql string) (done chan error) {
@@ -89,8 +90,8 @@ func TestEndSuggestsRoots(t *testing.T) {
 		return done
 	}
 	updated := waits(worker, "UPDATE orders SET n = 2 WHERE id = 1")
-	migrated := waits(s.client(t, "migrate"), "ALTER TABLE orders ADD total int")
-	read := waits(s.client(t, "web"), "SELECT * FROM orders")
+	migrated := waits(client("migrate"), "ALTER TABLE orders ADD total int")
+	read := waits(client("web"), "SELECT * FROM orders")
 
 	term := s.inTerminal(t, "terminate", "--blocking", "--on", "orders")
 	term.sees(fmt.Sprintf("ending only pid %d, which waits for nobody, would free 3 sessions: use --roots", checkout.pid()))
