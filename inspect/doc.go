@@ -14,9 +14,10 @@
 //	pairs, err := inspect.Blocked(ctx, q,
 //		inspect.Where("wait_duration", ">", "5s"),
 //		inspect.Where("blocking_state", "=", "idle in transaction"))
-//	outcomes, err := inspect.Terminate(ctx, q, inspect.BlockersOf(pairs))
+//	outcomes, err := inspect.Terminate(ctx, q, inspect.BlockersOf(pairs), inspect.OnlyRoots())
 //
-// Each session gets an [Outcome]. A session that has released its lock meanwhile, or
+// Each session gets an [Outcome]. A session that waits itself is left alone, since it
+// goes on when the others have ended. A session that has released its lock meanwhile, or
 // that we may not end, is left alone, and its Outcome reports that. Only the session
 // that was seen is ended, never another one with the same PID.
 //
