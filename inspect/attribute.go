@@ -167,7 +167,8 @@ var attributes = [...]Attribute{
 		`CAST(CAST(a.backend_xmin AS pg_catalog.text) AS pg_catalog.int8)`,
 		func(l *Lock) int64 { return int64(l.BackendXmin) }),
 	optional(ofSession, "xmin_age", "the age in transactions of the older of backend_xid and backend_xmin; the largest holds VACUUM back",
-		`GREATEST(pg_catalog.age(a.backend_xid), pg_catalog.age(a.backend_xmin))`,
+		`CASE WHEN pg_catalog.age(a.backend_xid) OPERATOR(pg_catalog.>) pg_catalog.age(a.backend_xmin) THEN pg_catalog.age(a.backend_xid)
+			ELSE COALESCE(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)) END`,
 		func(l *Lock) (int64, bool) { return l.XminAge, l.BackendXmin != 0 || l.BackendXID != 0 }),
 	attribute(ofSession, "state", "the state, such as active or idle in transaction",
 		`a.state`,

@@ -90,6 +90,7 @@ const (
 	colClientPort
 	colXID
 	colXmin
+	colXIDAge
 	colXminAge
 	colQuery
 	sessionFields
@@ -126,7 +127,7 @@ func parseSession(row string) (Session, error) {
 		ClientPort:     max(0, int32(n.int(f[colClientPort]))), // -1 is a Unix socket
 		BackendXID:     n.oid(f[colXID]),
 		BackendXmin:    n.oid(f[colXmin]),
-		XminAge:        n.int(f[colXminAge]),
+		XminAge:        max(n.int(f[colXIDAge]), n.int(f[colXminAge])),
 	}
 	if n.err != nil {
 		return Session{}, unreadableError("session", row)
