@@ -182,7 +182,7 @@ func TestEndSessionThatHoldsNothing(t *testing.T) {
 		t.Errorf("another session with the same PID: %+v", o)
 	}
 	idle.background("SELECT pg_sleep(100)")
-	s.until("the sleep", "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1", idle.pid)
+	s.until("the sleep", "SELECT coalesce(wait_event = 'PgSleep', false) FROM pg_stat_activity WHERE pid = $1", idle.pid)
 	outcomes, err = inspect.Cancel(t.Context(), s.q, read())
 	if o := one(t, outcomes, err); !o.Signaled {
 		t.Errorf("%+v", o)
