@@ -131,6 +131,12 @@ var attributes = [...]Attribute{
 	attribute(ofSession, "client", "the address of the client; none on a unix socket",
 		`pg_catalog.host(a.client_addr)`,
 		func(l *Lock) string { return l.Client }),
+	attribute(ofSession, "client_hostname", "the host name of the client, if log_hostname is on",
+		`a.client_hostname`,
+		func(l *Lock) string { return l.ClientHostname }),
+	attribute(ofSession, "client_port", "the TCP port of the client; none on a unix socket",
+		`CASE WHEN a.client_port OPERATOR(pg_catalog.>) 0 THEN a.client_port END`,
+		func(l *Lock) int64 { return int64(l.ClientPort) }),
 	attribute(ofSession, "backend_type", "the type of the process, such as client backend",
 		`a.backend_type`,
 		func(l *Lock) string { return l.BackendType }),
@@ -151,6 +157,19 @@ var attributes = [...]Attribute{
 		func(l *Lock) (time.Duration, bool) {
 			return l.Duration, !l.QueryStart.IsZero() || !l.StateChange.IsZero()
 		}),
+	optional(ofSession, "xact_duration", "how long the transaction has been open",
+		`v.now OPERATOR(pg_catalog.-) `+microseconds(`a.xact_start`),
+		func(l *Lock) (time.Duration, bool) { return l.XactDuration, !l.XactStart.IsZero() }),
+	attribute(ofSession, "backend_xid", "the transaction ID of the session, once it has one",
+		`CAST(CAST(a.backend_xid AS pg_catalog.text) AS pg_catalog.int8)`,
+		func(l *Lock) int64 { return int64(l.BackendXID) }),
+	attribute(ofSession, "backend_xmin", "the oldest transaction ID that the session's snapshot may need",
+		`CAST(CAST(a.backend_xmin AS pg_catalog.text) AS pg_catalog.int8)`,
+		func(l *Lock) int64 { return int64(l.BackendXmin) }),
+	optional(ofSession, "xmin_age", "the age in transactions of the older of backend_xid and backend_xmin; the largest holds VACUUM back",
+		`CASE WHEN pg_catalog.age(a.backend_xid) OPERATOR(pg_catalog.>) pg_catalog.age(a.backend_xmin) THEN pg_catalog.age(a.backend_xid)
+			ELSE COALESCE(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)) END`,
+		func(l *Lock) (int64, bool) { return l.XminAge, l.BackendXmin != 0 || l.BackendXID != 0 }),
 	attribute(ofSession, "state", "the state, such as active or idle in transaction",
 		`a.state`,
 		func(l *Lock) string { return l.State }),
@@ -174,8 +193,13 @@ var attributes = [...]Attribute{
 		func(l *Lock) string { return l.Query }),
 }
 
-// Attributes returns the attributes of a lock, those of its session last.
+// Attributes returns the attributes of a lock, including those of its session.
 func Attributes() []Attribute { return slices.Clone(attributes[:]) }
+
+// SessionAttributes returns the attributes of a session.
+func SessionAttributes() []Attribute {
+	return slices.DeleteFunc(Attributes(), func(a Attribute) bool { return a.of != ofSession })
+}
 
 // PairAttributes returns the attributes of a pair: those of the awaited lock and its
 // session, those of the blocking session with blocking_ before their names, and

@@ -14,9 +14,10 @@
 //	pairs, err := inspect.Blocked(ctx, q,
 //		inspect.Where("wait_duration", ">", "5s"),
 //		inspect.Where("blocking_state", "=", "idle in transaction"))
-//	outcomes, err := inspect.Terminate(ctx, q, inspect.BlockersOf(pairs))
+//	outcomes, err := inspect.Terminate(ctx, q, inspect.BlockersOf(pairs), inspect.OnlyRoots())
 //
-// Each session gets an [Outcome]. A session that has released its lock meanwhile, or
+// Each session gets an [Outcome]. A session that waits itself is left alone, since it
+// goes on when the others have ended. A session that has released its lock meanwhile, or
 // that we may not end, is left alone, and its Outcome reports that. Only the session
 // that was seen is ended, never another one with the same PID.
 //
@@ -25,10 +26,11 @@
 //   - [Locks] returns the rows of pg_locks together with their sessions; [Where], [On]
 //     and [PIDs] select among them.
 //   - [Blocked] returns pairs of sessions of which one waits for the other.
-//   - [ReadSnapshot] returns both at once, and [Snapshot.Forest] the trees of waiting
-//     sessions.
-//   - [Cancel] and [Terminate] end what [SessionsOf] and [BlockersOf] select, and
-//     return an outcome for each.
+//   - [Sessions] returns sessions, also those that hold no lock.
+//   - [ReadSnapshot] returns locks and pairs at once, and [Snapshot.Forest] the trees
+//     of waiting sessions.
+//   - [Cancel] and [Terminate] end what [SessionsOf], [BlockersOf] and [VictimsOf]
+//     select, and return an outcome for each.
 //   - [Annotate] lets an application record what its statements are for.
 //
 // # What it costs

@@ -25,6 +25,9 @@ var (
 
 	//go:embed alive.sql
 	aliveSQL string
+
+	//go:embed waiting.sql
+	waitingSQL string
 )
 
 // Cancel cancels the statements of the victims, as Ctrl-C in psql does. Their
@@ -73,6 +76,7 @@ type endOptions struct {
 	allow  []string
 	wait   time.Duration
 	dryRun bool
+	roots  bool
 }
 
 // Allow also signals sessions of the given classes. It does not change Postgres' own
@@ -89,6 +93,11 @@ func Allow(classes ...Class) EndOption {
 // locks, for at most d. Each Outcome reports whether its session has ended. WaitGone
 // has no effect on [Cancel].
 func WaitGone(d time.Duration) EndOption { return func(e *endOptions) { e.wait = d } }
+
+// OnlyRoots leaves victims alone that wait for another session when [Cancel] or
+// [Terminate] begins. If the session they wait for ends, they go on, so it is enough
+// to end that one. In a deadlock no victim is a root.
+func OnlyRoots() EndOption { return func(e *endOptions) { e.roots = true } }
 
 // DryRun sends no signal. The outcomes report what would be done.
 func DryRun() EndOption { return func(e *endOptions) { e.dryRun = true } }
@@ -130,10 +139,22 @@ func end(ctx context.Context, q driver.Querier, action string, victims []Victim,
 		return nil, fmt.Errorf("inspect: WaitGone(%v): must not be negative", e.wait)
 	}
 	if slices.ContainsFunc(victims, func(v Victim) bool { return v.Session == nil }) {
-		return nil, errors.New("inspect: empty Victim: use SessionsOf or BlockersOf")
+		return nil, errors.New("inspect: empty Victim: use SessionsOf, BlockersOf or VictimsOf")
+	}
+	waiting := map[int32][]int32{}
+	if e.roots {
+		// Before the first signal, which may end the wait of the next victim.
+		var err error
+		if waiting, err = readWaiting(ctx, q, victims); err != nil {
+			return nil, fmt.Errorf("inspect: reading which victims wait: %w", err)
+		}
 	}
 	var outcomes []Outcome
 	for _, v := range victims {
+		if blockers := waiting[v.PID]; len(blockers) > 0 {
+			outcomes = append(outcomes, Outcome{Victim: v, Reason: Waiting, Detail: waitingReason(blockers)})
+			continue
+		}
 		o, err := e.endOne(ctx, q, action, v)
 		if err != nil {
 			return outcomes, fmt.Errorf("inspect: %s session %d: %w", action, v.PID, err)
@@ -290,10 +311,45 @@ func (j *checkResult) setOutcome(o *Outcome, dryRun bool) {
 	}
 }
 
+// readWaiting returns the blockers of the victims that wait, by PID.
+func readWaiting(ctx context.Context, q driver.Querier, victims []Victim) (map[int32][]int32, error) {
+	var pids []int32
+	for _, v := range victims {
+		if v.PID > 0 {
+			pids = append(pids, v.PID)
+		}
+	}
+	waiting := map[int32][]int32{}
+	if len(pids) == 0 {
+		return waiting, nil
+	}
+	err := query(ctx, q, waitingSQL, map[string]string{"pids": pidArray(pids)}, func(kind, payload string) error {
+		pids, ok := parsePIDs(payload)
+		if !ok {
+			return unreadableError(kind, payload)
+		}
+		slices.Sort(pids[1:])
+		waiting[pids[0]] = slices.Compact(pids[1:])
+		return nil
+	})
+	return waiting, err
+}
+
+func waitingReason(blockers []int32) string {
+	name := fmt.Sprintf("pid %d", blockers[len(blockers)-1])
+	if name == "pid 0" {
+		name = "a prepared transaction"
+	}
+	if n := len(blockers) - 1; n > 0 {
+		name += fmt.Sprintf(" and %d more", n)
+	}
+	return "it waits for " + name + " itself, and may go on once that has ended"
+}
+
 func isIdle(state string) bool { return strings.HasPrefix(state, "idle") }
 
 func idleReason(state string) string {
-	return "it is " + state + ": there is nothing to cancel, and only ending the session frees its locks"
+	return "it is " + state + ": there is nothing to cancel, and only ending the session frees the locks it may hold"
 }
 
 // awaitGone waits until the signaled sessions have ended.

@@ -30,6 +30,28 @@ func ExampleLocks() {
 	// Output: migrate waits for AccessExclusiveLock on public.orders to run ALTER TABLE orders ADD note text
 }
 
+// A session that holds no lock can be found and ended, too.
+func ExampleSessions() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	q := pgxlock.Pool(pool)
+
+	sessions, err := inspect.Sessions(ctx, q,
+		inspect.Where("database", "=", pool.Config().ConnConfig.Database),
+		inspect.Where("state", "=", "idle in transaction"))
+	check(err)
+	for _, s := range sessions {
+		fmt.Println(s.Application, "is", s.State, "after:", s.Query)
+	}
+	outcomes, err := inspect.Terminate(ctx, q, inspect.VictimsOf(sessions), inspect.DryRun())
+	check(err)
+	fmt.Println(len(outcomes), "would be ended")
+	// Output:
+	// checkout is idle in transaction after: UPDATE orders SET state = 'paid'
+	// 1 would be ended
+}
+
 // The waiters and their blockers.
 func ExampleBlocked() {
 	ctx := context.Background()
@@ -146,6 +168,26 @@ func ExampleTerminate() {
 	// Output:
 	// would end checkout
 	// checkout signaled: true gone: true
+}
+
+// Of all sessions that lock a table, end only those that do not wait themselves: the
+// others go on.
+func ExampleOnlyRoots() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	q := pgxlock.Pool(pool)
+
+	locks, err := inspect.Locks(ctx, q, inspect.On("orders"))
+	check(err)
+	outcomes, err := inspect.Terminate(ctx, q, inspect.SessionsOf(locks), inspect.OnlyRoots())
+	check(err)
+	for _, o := range outcomes {
+		fmt.Printf("%s: signaled %t, reason %q\n", o.Victim.Application, o.Signaled, o.Reason)
+	}
+	// Unordered output:
+	// checkout: signaled true, reason ""
+	// migrate: signaled false, reason "waiting"
 }
 
 // Some classes of sessions are left alone unless they are allowed. Other sessions are

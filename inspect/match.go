@@ -38,8 +38,8 @@ const (
 
 // conditions holds filters compiled to SQL.
 type conditions struct {
-	lock, blocking []string
-	values         map[string]string
+	lock, blocking, session []string
+	values                  map[string]string
 }
 
 // readMatching runs matching.sql with all filters except those that only Go can
@@ -51,7 +51,7 @@ func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []F
 			return nil, filterError{f.err}
 		}
 		if !pairs && (f.blocking || f.attribute.of == ofPair) {
-			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", termtext.Short(f.text), f.text[:strings.IndexByte(f.text, ' ')])}
+			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", termtext.Short(f.text), f.field())}
 		}
 	}
 	for _, f := range filters {
@@ -74,6 +74,12 @@ func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []F
 		r.locks, err = matchHere(ctx, q, r.locks, filters, func(f Filter, l *Lock) any { return f.attribute.get(l) })
 	}
 	return r, err
+}
+
+// field returns the name of the filter's field.
+func (f Filter) field() string {
+	field, _, _ := strings.Cut(f.text, " ")
+	return field
 }
 
 // statement returns template, which is matching.sql, with the conditions and without
@@ -119,13 +125,9 @@ func (c *conditions) add(ctx context.Context, q driver.Querier, f Filter) error 
 		if err != nil {
 			return err
 		}
-		c.lock = append(c.lock, "d.relation_oid OPERATOR(pg_catalog.=) ANY (CAST("+c.value(oidArray(set))+" AS pg_catalog.oid[]))")
+		c.lock = append(c.lock, c.anyOID("d.relation_oid", set))
 	case len(f.pids) > 0:
-		var list []string
-		for _, pid := range f.pids {
-			list = append(list, strconv.FormatInt(int64(pid), 10))
-		}
-		c.lock = append(c.lock, "l.pid OPERATOR(pg_catalog.=) ANY (CAST("+c.value("{"+strings.Join(list, ",")+"}")+" AS pg_catalog.int4[]))")
+		c.lock = append(c.lock, c.anyPID("l.pid", f.pids))
 	case f.attribute.Name == "" || f.matchedHere():
 	case f.blocking:
 		c.blocking = append(c.blocking, c.compare("b", f))
@@ -137,6 +139,16 @@ func (c *conditions) add(ctx context.Context, q driver.Querier, f Filter) error 
 		c.lock = append(c.lock, c.compare("d", f))
 	}
 	return nil
+}
+
+// anyOID returns the condition that column is one of a set of OIDs.
+func (c *conditions) anyOID(column string, set map[uint32]struct{}) string {
+	return column + " OPERATOR(pg_catalog.=) ANY (CAST(" + c.value(oidArray(set)) + " AS pg_catalog.oid[]))"
+}
+
+// anyPID returns the condition that column is one of the PIDs.
+func (c *conditions) anyPID(column string, pids []int32) string {
+	return column + " OPERATOR(pg_catalog.=) ANY (CAST(" + c.value(pidArray(pids)) + " AS pg_catalog.int4[]))"
 }
 
 // value adds v as a parameter and returns a reference to it.

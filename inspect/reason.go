@@ -47,6 +47,7 @@ const (
 	Hidden       Reason = "hidden"        // our role cannot verify that it is still the same session
 	NotPermitted Reason = "not permitted" // Postgres does not permit it to our role
 	NoProcess    Reason = "no process"    // a prepared transaction, which no signal ends
+	Waiting      Reason = "waiting"       // it waits for another session itself, and [OnlyRoots] was given
 	Failed       Reason = "failed"        // Postgres reported an error
 
 	// Only package prioritize has these reasons.

@@ -36,6 +36,13 @@ func (s *scene) everything() error {
 	if len(pairs) != 1 || pairs[0].Relation != "t" {
 		return fmt.Errorf("the pairs are %s", describe(pairs))
 	}
+	sessions, err := inspect.Sessions(ctx, s.q, append(filters[2:5:5], inspect.On("pg_class", "public.t"), inspect.Where("xmin_age", "!=", "-1"))...)
+	if err != nil {
+		return fmt.Errorf("Sessions: %w", err)
+	}
+	if len(sessions) != 2 {
+		return fmt.Errorf("the sessions are %+v", sessions)
+	}
 	for _, end := range []func(context.Context, []inspect.Victim, ...inspect.EndOption) ([]inspect.Outcome, error){
 		func(ctx context.Context, v []inspect.Victim, o ...inspect.EndOption) ([]inspect.Outcome, error) {
 			return inspect.Cancel(ctx, s.q, v, o...)
@@ -44,7 +51,7 @@ func (s *scene) everything() error {
 			return inspect.Terminate(ctx, s.q, v, o...)
 		},
 	} {
-		outcomes, err := end(ctx, inspect.BlockersOf(pairs), inspect.DryRun())
+		outcomes, err := end(ctx, inspect.BlockersOf(pairs), inspect.OnlyRoots(), inspect.DryRun())
 		if err != nil {
 			return err
 		}

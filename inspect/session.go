@@ -20,6 +20,12 @@ type Session struct {
 	Database    string // its database, "" for a process without one
 	Application string // its application_name
 	Client      string // its address, "" for a Unix socket or without a client
+
+	// ClientHostname is the host name of the client, if log_hostname is on; "" for a
+	// Unix socket. ClientPort is the client's TCP port, 0 for a Unix socket.
+	ClientHostname string
+	ClientPort     int32
+
 	BackendType string // such as "client backend" or "autovacuum worker", "" if hidden
 
 	BackendStart time.Time // when it began, zero if hidden
@@ -28,8 +34,18 @@ type Session struct {
 	StateChange  time.Time // when State last changed
 
 	// Duration is the time since QueryStart if it is active, or else since
-	// StateChange; 0 if that is hidden.
-	Duration time.Duration
+	// StateChange; 0 if that is hidden. XactDuration is the time since XactStart.
+	Duration     time.Duration
+	XactDuration time.Duration
+
+	// BackendXID is the ID of its transaction, 0 until it writes. BackendXmin is the
+	// oldest transaction ID that its snapshot may need, 0 without a snapshot. XminAge
+	// is how many transaction IDs were assigned since the older of the two: the
+	// session with the largest XminAge holds VACUUM back the most (PostgreSQL manual,
+	// 24.1.2 "Recovering Disk Space"). Every role sees them.
+	BackendXID  uint32
+	BackendXmin uint32
+	XminAge     int64
 
 	State         string // such as "active" or "idle in transaction", "" if hidden
 	WaitEventType string // such as "Lock", "" if it does not wait
@@ -53,7 +69,7 @@ type Session struct {
 // hiddenQuery is the query that pg_stat_activity shows if the role may not see it.
 const hiddenQuery = "<insufficient privilege>"
 
-// The columns of a session, in snapshot.sql.
+// The columns of a session, in snapshot.sql, matching.sql, sessions.sql and activity.sql.
 const (
 	colSessionPID = iota
 	colLeaderPID
@@ -70,6 +86,12 @@ const (
 	colXactStart
 	colQueryStart
 	colStateChange
+	colClientHostname
+	colClientPort
+	colXID
+	colXmin
+	colXIDAge
+	colXminAge
 	colQuery
 	sessionFields
 )
@@ -100,6 +122,12 @@ func parseSession(row string) (Session, error) {
 		WaitEvent:     text(colWaitEvent),
 		QueryID:       n.int(f[colQueryID]),
 		Query:         text(colQuery),
+
+		ClientHostname: text(colClientHostname),
+		ClientPort:     max(0, int32(n.int(f[colClientPort]))), // -1 is a Unix socket
+		BackendXID:     n.oid(f[colXID]),
+		BackendXmin:    n.oid(f[colXmin]),
+		XminAge:        max(n.int(f[colXIDAge]), n.int(f[colXminAge])),
 	}
 	if n.err != nil {
 		return Session{}, unreadableError("session", row)
@@ -122,7 +150,7 @@ func validText(s string) string {
 	return string([]rune(s))
 }
 
-// age sets Duration; now is the server's time.
+// age sets the durations; now is the server's time.
 func (s *Session) age(now time.Time) {
 	since := s.StateChange
 	if s.State == stateActive {
@@ -130,6 +158,9 @@ func (s *Session) age(now time.Time) {
 	}
 	if !since.IsZero() {
 		s.Duration = max(0, now.Sub(since))
+	}
+	if !s.XactStart.IsZero() {
+		s.XactDuration = max(0, now.Sub(s.XactStart))
 	}
 }
 

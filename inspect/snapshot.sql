@@ -72,6 +72,8 @@ FROM absent CROSS JOIN LATERAL (
         CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
         CAST(EXTRACT(epoch FROM a.state_change) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8),
+        a.client_hostname, a.client_port, a.backend_xid, a.backend_xmin,
+        pg_catalog.age(a.backend_xid), pg_catalog.age(a.backend_xmin),
         a.query) AS pg_catalog.text) AS payload
     FROM fresh AS f CROSS JOIN LATERAL (
         SELECT s.* FROM pg_catalog.pg_stat_activity AS s

@@ -91,6 +91,15 @@ func bind(sql string, values map[string]string) (string, []any, error) {
 	return bound, args, err
 }
 
+// pidArray returns an array of PIDs as Postgres reads it, such as {1,2}.
+func pidArray(pids []int32) string {
+	list := make([]string, len(pids))
+	for i, pid := range pids {
+		list[i] = strconv.FormatInt(int64(pid), 10)
+	}
+	return "{" + strings.Join(list, ",") + "}"
+}
+
 // oidArray returns an array of numbers as Postgres reads it, such as {1,2}.
 func oidArray(set map[uint32]struct{}) string {
 	var b strings.Builder

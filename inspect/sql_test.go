@@ -61,7 +61,7 @@ func TestNumbersIn(t *testing.T) {
 
 // A template without one of its markers, or with one of them twice, is not run.
 func TestTemplates(t *testing.T) {
-	c := conditions{lock: []string{"LOCK CONDITION"}, blocking: []string{"BLOCKER CONDITION"}}
+	c := conditions{lock: []string{"LOCK CONDITION"}, blocking: []string{"BLOCKER CONDITION"}, session: []string{"SESSION CONDITION"}}
 	none := conditions{}
 	for name, template := range map[string]struct {
 		sql     string
@@ -72,6 +72,11 @@ func TestTemplates(t *testing.T) {
 			matchingSQL,
 			[]func(string) (string, error){c.statement, none.statement},
 			[]string{sessionColumnsMarker, lockColumnsMarker, lockConditionsMarker, blockingConditionsMarker, beginLocksMarker, endLocksMarker, beginBlockersMarker, endBlockersMarker},
+		},
+		"activity.sql": {
+			activitySQL,
+			[]func(string) (string, error){c.sessionStatement, none.sessionStatement},
+			[]string{sessionColumnsMarker, sessionConditionsMarker},
 		},
 		"snapshot.sql": {snapshotSQL, []func(string) (string, error){withoutEdges}, []string{"true -- edges"}},
 	} {
@@ -99,6 +104,10 @@ func TestTemplates(t *testing.T) {
 	sql, err := c.statement(matchingSQL)
 	if err != nil || strings.Count(sql, "AND LOCK CONDITION") != 1 || strings.Count(sql, "WHERE BLOCKER CONDITION") != 1 {
 		t.Errorf("the conditions are not in it once each: %v", err)
+	}
+	sql, err = c.sessionStatement(activitySQL)
+	if err != nil || strings.Count(sql, "WHERE SESSION CONDITION") != 1 {
+		t.Errorf("the condition is not in it once: %v", err)
 	}
 }
 
@@ -145,8 +154,15 @@ func TestTemplateRunsUnfilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	for _, pairs := range []string{"true", "false"} {
-		sql, args, err := bind(matchingSQL, map[string]string{"pairs": pairs})
+	for _, template := range []struct {
+		sql    string
+		values map[string]string
+	}{
+		{matchingSQL, map[string]string{"pairs": "true"}},
+		{matchingSQL, map[string]string{"pairs": "false"}},
+		{activitySQL, nil},
+	} {
+		sql, args, err := bind(template.sql, template.values)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +174,7 @@ func TestTemplateRunsUnfilled(t *testing.T) {
 			return kind, row.Scan(&kind, nil)
 		})
 		if err != nil || !slices.Contains(kinds, "server") {
-			t.Errorf("pairs %s: %v, %v", pairs, kinds, err)
+			t.Errorf("%v: %v, %v", template.values, kinds, err)
 		}
 	}
 }

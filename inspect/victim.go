@@ -7,15 +7,14 @@ import (
 )
 
 // A Victim is a session to be canceled or terminated, and what must still be true of
-// it then. Make it with [SessionsOf] or [BlockersOf].
+// it then. Make it with [SessionsOf], [BlockersOf] or [VictimsOf].
 //
 // Only the session that was seen is signaled: a process with the same PID but another
 // start is another session. If the start is hidden from our role (see [Session]), the
 // role and the database of the session are compared, and one of these must prove that
 // it is the same: it is still in the transaction in which it acquired its lock, or it
 // still blocks the same wait (from Postgres 14 on). Neither can be proved of a
-// session that holds an advisory lock outside of a transaction and blocks no other
-// session.
+// session outside of a transaction that blocks no other session.
 type Victim struct {
 	*Session
 

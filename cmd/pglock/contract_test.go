@@ -25,6 +25,7 @@ var (
 	}
 	contractOfSession = map[string]string{
 		"pid": "number", "user": "string", "database": "string", "application": "string", "client": "string",
+		"client_hostname": "string", "client_port": "number", "backend_xid": "number", "backend_xmin": "number", "xmin_age": "number", "xact_duration": "seconds",
 		"backend_type": "string", "backend_start": "time", "xact_start": "time", "query_start": "time", "state_change": "time",
 		"duration": "seconds", "state": "string", "wait_event_type": "string", "wait_event": "string", "leader_pid": "number",
 		"query_id": "number", "context": "object", "query": "string",
@@ -139,7 +140,8 @@ func TestJSONContract(t *testing.T) {
 		}
 	}
 	// Names without a value in this scene, or in old versions of Postgres.
-	const rare = "client leader_pid query_id blocking_client blocking_leader_pid blocking_query_id schema prepared reason grant allow page tuple"
+	const rare = "client client_hostname client_port leader_pid query_id blocking_client blocking_client_hostname blocking_client_port " +
+		"blocking_leader_pid blocking_query_id schema prepared reason grant allow page tuple"
 	absent := append(strings.Fields(rare), "key", "kind", "relation", "context", "virtualxid", "blocking_context", "target")
 
 	lock := union(contractOfLock, contractOfSession)
@@ -148,6 +150,12 @@ func TestJSONContract(t *testing.T) {
 		holds(t, "a lock", l, lock, seen)
 	}
 	all(lock, seen, strings.Fields(rare)...)
+
+	seen = map[string]bool{}
+	for _, p := range s.jsonObjects(t, "ps", "-o", "json", "-l", "0", "-f", here) {
+		holds(t, "a session", p, contractOfSession, seen)
+	}
+	all(contractOfSession, seen, strings.Fields(rare)...)
 
 	pair := union(lock, map[string]string{"block": "string"})
 	for name, kind := range contractOfSession {

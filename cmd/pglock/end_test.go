@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -60,6 +61,60 @@ func TestEndAsks(t *testing.T) {
 	term.want(0)
 	if isThere() {
 		t.Error("the session still exists")
+	}
+}
+
+// The question suggests to end only the root, if that lets the others go on.
+func TestEndSuggestsRoots(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE orders (id int, n int)")
+	s.exec(t, "INSERT INTO orders VALUES (1, 0), (2, 0)")
+	client := func(name string) database { return connectTo(t, s.server.ConnString(s.name)+" application_name="+name) }
+	checkout := client("checkout")
+	checkout.exec(t, "BEGIN")
+	checkout.exec(t, "UPDATE orders SET n = 1 WHERE id = 1")
+	worker := client("worker")
+	worker.exec(t, "BEGIN")
+	worker.exec(t, "UPDATE orders SET n = 2 WHERE id = 2")
+	waits := func(d database, sql string) (done chan error) {
+		done = make(chan error, 1)
+		pid := d.pid()
+		go func() {
+			_, err := d.conn.Exec(context.Background(), sql)
+			done <- err
+		}()
+		eventually(t, "a wait", func() (waiting bool) {
+			return s.conn.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1)", pid).Scan(&waiting) == nil && waiting
+		})
+		return done
+	}
+	updated := waits(worker, "UPDATE orders SET n = 2 WHERE id = 1")
+	migrated := waits(client("migrate"), "ALTER TABLE orders ADD total int")
+	read := waits(client("web"), "SELECT * FROM orders")
+
+	term := s.inTerminal(t, "terminate", "--blocking", "--on", "orders")
+	term.sees(fmt.Sprintf("ending only pid %d, which waits for nobody, would free 3 sessions: use --roots", checkout.pid()))
+	term.sees("Terminate 2 sessions? [y/N] ")
+	term.types("n\n")
+	term.want(3)
+
+	term = s.inTerminal(t, "terminate", "--blocking", "--roots", "--on", "orders")
+	term.sees("Terminate 1 session? [y/N] ")
+	term.types("y\n")
+	term.sees("terminated")
+	term.want(0)
+	if strings.Contains(term.shown(), "use --roots") {
+		t.Error("it suggests what is done")
+	}
+	if err := <-updated; err != nil {
+		t.Error(err)
+	}
+	worker.exec(t, "COMMIT")
+	for _, done := range []chan error{migrated, read} {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -222,6 +222,13 @@ func (w *World) Locks() []inspect.Lock {
 	return locks
 }
 
+// Sessions returns sessions that hold a lock on a table, or wait for one.
+func (w *World) Sessions() []inspect.Session {
+	sessions, err := inspect.Sessions(w.ctx, w.scene(), inspect.On("app.orders"))
+	check(err)
+	return sessions
+}
+
 // Pairs returns waiters and their blockers.
 func (w *World) Pairs() []inspect.Pair {
 	pairs, err := inspect.Blocked(w.ctx, w.scene())

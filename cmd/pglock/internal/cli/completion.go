@@ -153,8 +153,11 @@ func isPairs(cmd *cobra.Command) bool {
 }
 
 func completable(cmd *cobra.Command) []inspect.Attribute {
-	if isPairs(cmd) {
+	switch {
+	case isPairs(cmd):
 		return inspect.PairAttributes()
+	case cmd.Name() == "ps":
+		return inspect.SessionAttributes()
 	}
 	return inspect.Attributes()
 }

@@ -149,6 +149,12 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 	}
 	add("blocking", strconv.FormatBool(s.blocking), s.origins["blocking"])
 	add("attributes", strings.Join(columns, ","), s.origins["attributes"])
+	for _, v := range a.config.layers() {
+		if names := v.SessionAttributes; len(names) > 0 {
+			add("session_attributes", strings.Join(names, ","), a.config.where(v, "session_attributes"))
+			break
+		}
+	}
 	add("limit", s.limit.String(), s.origins["limit"])
 	add("expanded", strconv.FormatBool(s.expanded), s.origins["expanded"])
 	if s.output != "" && s.origins["output"] != "--output" {

@@ -12,14 +12,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 )
 
 const cancelHelp = `Cancels the statements that sessions run, as Ctrl-C does in psql. The sessions are
 those that hold or wait for a matching lock or, with --blocking, those that block
-them. The sessions stay connected. A session that is idle in a transaction runs no
-statement, so it is reported and left alone: use pglock terminate.
+them. The sessions stay connected. A session that is idle runs no statement, so it is
+reported and left alone: use pglock terminate.
 ` + endHelp
 
 const terminateHelp = `Terminates sessions: those that hold or wait for a matching lock or, with --blocking,
@@ -28,6 +29,12 @@ their locks. --wait waits for that.
 ` + endHelp
 
 const endHelp = `
+A PID selects a session even if it holds no lock; pglock ps lists those.
+
+With --blocking --roots, only those sessions are ended for which the matching ones wait
+in the end, directly or through others, and that wait for nobody themselves. All others
+go on when these have ended. Filters on blocking_ fields apply to the sessions to end.
+
 pglock shows the sessions and asks for confirmation at the terminal, unless -y or
 --dry-run is given. Sessions that no longer match when the answer comes are spared.
 Each outcome is reported.
@@ -47,12 +54,13 @@ Exit codes:
   3  the answer was no`
 
 const cancelExamples = `  pglock cancel 4711
-  pglock cancel --blocking --on orders
+  pglock cancel --blocking --roots --on orders
   pglock cancel -f 'wait_duration > 1min' --dry-run`
 
 const terminateExamples = `  pglock terminate 4711
-  pglock terminate --blocking 4712
-  pglock terminate --blocking --on orders -f 'blocking_state = idle in transaction' -y --wait 10s`
+  pglock terminate --blocking --roots 4712
+  pglock terminate --blocking --roots --on orders -y --wait 10s
+  pglock terminate --blocking -f 'blocking_state = idle in transaction'`
 
 // An endRequest holds the arguments of cancel or terminate, and what one run needs.
 type endRequest struct {
@@ -60,6 +68,7 @@ type endRequest struct {
 	selection
 	terminate  bool
 	everything bool
+	roots      bool
 	confirmed  bool
 	dryRun     bool
 	allow      kindFlag
@@ -69,12 +78,13 @@ type endRequest struct {
 	session *session
 	ending  render.Ending
 	hints   []string // why no session matches, if known
+	advice  string   // that --roots would do, or ""
 }
 
 func (a *app) cancelCommand() *cobra.Command {
 	return a.endCommand(&endRequest{app: a}, &cobra.Command{
 		Use:     "cancel [FLAG...] [PID...]",
-		Short:   "Cancel statements of sessions with locks",
+		Short:   "Cancel the statements of sessions",
 		Long:    cancelHelp,
 		Example: cancelExamples,
 	})
@@ -84,7 +94,7 @@ func (a *app) terminateCommand() *cobra.Command {
 	e := &endRequest{app: a, terminate: true, wait: durationFlag{min: time.Millisecond, what: "must be longer than 0"}}
 	cmd := a.endCommand(e, &cobra.Command{
 		Use:     "terminate [FLAG...] [PID...]",
-		Short:   "Terminate sessions with locks",
+		Short:   "Terminate sessions",
 		Long:    terminateHelp,
 		Example: terminateExamples,
 	})
@@ -105,6 +115,8 @@ func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 			return usagef(cmd, "no sessions selected: give PIDs, -f, --on or --all")
 		case len(e.where) > 0 && e.everything:
 			return usagef(cmd, "--all cannot be combined with PIDs, -f, --on or a view's filters")
+		case e.roots && !e.blocking:
+			return usagef(cmd, "--roots needs --blocking")
 		case !e.confirmed && !e.dryRun && !a.canAsk():
 			return usagef(cmd, "no terminal to ask for confirmation: use -y or --dry-run")
 		}
@@ -119,6 +131,7 @@ func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	e.register(flags, "select the sessions that block those that match")
+	flags.BoolVar(&e.roots, "roots", false, "with --blocking, end only those blockers that wait for nobody")
 	flags.BoolVar(&e.everything, "all", false, "select all that hold or wait for a lock; with --blocking, all that block others")
 	flags.BoolVarP(&e.confirmed, "yes", "y", false, "do not ask for confirmation")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "only show what would be done")
@@ -136,18 +149,25 @@ func (e *endRequest) run(ctx context.Context) error {
 		return err
 	}
 	if len(victims)+len(spared) == 0 {
-		if e.hints, err = e.unmatched(ctx, e.session); err != nil {
+		counted := e.selection
+		counted.sessions = e.takesAnySession()
+		if e.hints, err = counted.unmatched(ctx, e.session); err != nil {
 			return err
 		}
 	}
-	behind, err := e.waitersBehind(ctx)
+	pairs, err := inspect.Blocked(ctx, e.session.guarded)
 	if err != nil {
 		return err
 	}
-	e.ending = render.Ending{Terminate: e.terminate, DryRun: e.dryRun, Wait: e.wait.set, Behind: behind}
+	e.ending = render.Ending{Terminate: e.terminate, DryRun: e.dryRun, Wait: e.wait.set, Behind: waitersBehind(pairs)}
 	outcomes, err := e.signal(ctx, victims, inspect.DryRun())
 	if err != nil {
 		return err
+	}
+	if e.blocking && !e.roots && !e.confirmed {
+		if e.advice, err = e.adviseRoots(ctx, outcomes, pairs); err != nil {
+			return err
+		}
 	}
 	switch {
 	case e.dryRun:
@@ -180,6 +200,10 @@ func (e *endRequest) run(ctx context.Context) error {
 // find returns the selected sessions. spared are those that only wait ahead in a lock
 // queue, and go on when the others are gone.
 func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
+	if e.roots {
+		victims, err = e.findRoots(ctx)
+		return victims, nil, err
+	}
 	if e.blocking {
 		pairs, err := inspect.Blocked(ctx, e.session.guarded, e.where...)
 		if err != nil {
@@ -201,9 +225,33 @@ func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared
 		return nil, nil, err
 	}
 	// Leave out locks without a session that could be ended.
-	return slices.DeleteFunc(inspect.SessionsOf(locks), func(v inspect.Victim) bool {
+	victims = slices.DeleteFunc(inspect.SessionsOf(locks), func(v inspect.Victim) bool {
 		return v.PID == 0 && v.Prepared == nil
-	}), nil, nil
+	})
+	if rest := withoutVictims(e.pids, victims); e.takesAnySession() && len(rest) > 0 {
+		// If a role may not see when a session began, only its locks identify it. So
+		// those that have a lock come from above.
+		sessions, err := inspect.Sessions(ctx, e.session.guarded, append(slices.Clone(e.filters), inspect.PIDs(rest...))...)
+		if err != nil {
+			return nil, nil, err
+		}
+		victims = append(victims, inspect.VictimsOf(sessions)...)
+	}
+	return victims, nil, nil
+}
+
+// takesAnySession reports whether the selection is about sessions, not locks, so that a
+// PID also selects a session without locks.
+func (e *endRequest) takesAnySession() bool {
+	return !e.blocking && len(e.pids) > 0 && len(e.tables) == 0 &&
+		!slices.ContainsFunc(e.filters, func(f inspect.Filter) bool { return !config.OfSession(f) })
+}
+
+// withoutVictims returns the PIDs that none of the victims has.
+func withoutVictims(pids []int32, victims []inspect.Victim) []int32 {
+	return slices.DeleteFunc(slices.Clone(pids), func(pid int32) bool {
+		return slices.ContainsFunc(victims, func(v inspect.Victim) bool { return v.PID == pid })
+	})
 }
 
 // waitsFor returns a victim that v waits for, if v only waits ahead in a lock queue and
@@ -255,6 +303,9 @@ func (e *endRequest) recheck(ctx context.Context, before []inspect.Outcome) ([]i
 // signal cancels or terminates sessions.
 func (e *endRequest) signal(ctx context.Context, victims []inspect.Victim, opts ...inspect.EndOption) ([]inspect.Outcome, error) {
 	opts = append(opts, inspect.Allow(e.allow.value...))
+	if e.roots {
+		opts = append(opts, inspect.OnlyRoots())
+	}
 	if e.terminate {
 		return inspect.Terminate(ctx, e.session.guarded, victims, opts...)
 	}
@@ -265,11 +316,7 @@ func (e *endRequest) signal(ctx context.Context, victims []inspect.Victim, opts 
 func wasSignaled(o inspect.Outcome) bool { return o.Signaled }
 
 // waitersBehind returns how many sessions wait behind each session, by SessionName.
-func (e *endRequest) waitersBehind(ctx context.Context) (map[string]int, error) {
-	pairs, err := inspect.Blocked(ctx, e.session.guarded)
-	if err != nil {
-		return nil, err
-	}
+func waitersBehind(pairs []inspect.Pair) map[string]int {
 	waitersBehind := map[string]int{}
 	var visit func(t *inspect.Tree)
 	visit = func(t *inspect.Tree) {
@@ -282,7 +329,7 @@ func (e *endRequest) waitersBehind(ctx context.Context) (map[string]int, error) 
 	for _, t := range snapshot.Forest() {
 		visit(t)
 	}
-	return waitersBehind, nil
+	return waitersBehind
 }
 
 // confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
@@ -306,6 +353,9 @@ func (e *endRequest) confirm(outcomes []inspect.Outcome) error {
 		} else {
 			fmt.Fprintln(out, proposed.Explain(o))
 		}
+	}
+	if e.advice != "" {
+		fmt.Fprintln(out, e.advice)
 	}
 	question := "Cancel the statements of %s? [y/N] "
 	if e.terminate {
@@ -359,10 +409,13 @@ func (e *endRequest) report(outcomes []inspect.Outcome) error {
 	if _, err := e.Out.Write(out.Bytes()); err != nil {
 		return err
 	}
+	if e.dryRun && e.advice != "" {
+		e.logf("%s", e.advice)
+	}
 	failed := false
 	for _, pid := range e.missing(outcomes) {
 		failed = true
-		e.logf("pid %d was not %s: no session with this PID has a matching lock", pid, e.ending.PastTense())
+		e.logf("pid %d was not %s: %s", pid, e.ending.PastTense(), e.missingReason())
 	}
 	for _, o := range outcomes {
 		failed = failed || !e.ending.Succeeded(o)
@@ -376,14 +429,25 @@ func (e *endRequest) report(outcomes []inspect.Outcome) error {
 	return nil
 }
 
-// missing returns the given PIDs whose sessions have no matching lock.
+// missing returns the given PIDs of which no session was selected.
 func (e *endRequest) missing(outcomes []inspect.Outcome) []int32 {
 	if e.blocking {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(e.pids), func(pid int32) bool {
-		return slices.ContainsFunc(outcomes, func(o inspect.Outcome) bool {
-			return o.Victim.PID == pid
-		})
-	})
+	victims := make([]inspect.Victim, len(outcomes))
+	for i, o := range outcomes {
+		victims[i] = o.Victim
+	}
+	return withoutVictims(e.pids, victims)
+}
+
+// missingReason explains why no session with a given PID was selected.
+func (e *endRequest) missingReason() string {
+	switch {
+	case !e.takesAnySession():
+		return "no session with this PID has a matching lock"
+	case len(e.filters) > 0:
+		return "no session with this PID matches"
+	}
+	return "there is no session with this PID"
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -35,111 +34,60 @@ const lsExamples = `  pglock ls
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
 // An lsRequest holds the arguments of pglock ls.
-type lsRequest struct {
-	selection
-	format render.Format
-}
+type lsRequest struct{ listRequest }
 
 func (a *app) lsCommand() *cobra.Command {
 	var r lsRequest
-	var watch watchFlag
-	output := outputFlag{choices: []string{"table", "tsv", "csv", "json"}}
-	cmd := &cobra.Command{
-		Use:                   "ls [FLAG...] [PID...]",
-		Short:                 "List locks, their holders and their waiters",
-		Long:                  lsHelp,
-		Example:               lsExamples,
-		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			args = watch.fromArgs(args)
-			if err := r.resolve(a, cmd, args); err != nil {
-				return err
-			}
-			r.format = a.format(r.outputOr(output), r.expanded)
-			return a.show(cmd.Context(), "ls", watch, r.draw)
-		},
-	}
-	cmd.Flags().SortFlags = false
-	r.register(cmd.Flags(), "show pairs of a waiting session and one that blocks it")
-	r.registerList(cmd.Flags())
-	cmd.Flags().VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
-	watch.register(cmd.Flags())
-	return cmd
+	return a.listCommand(&r.listRequest, r.draw, &cobra.Command{
+		Use:     "ls [FLAG...] [PID...]",
+		Short:   "List locks, their holders and their waiters",
+		Long:    lsHelp,
+		Example: lsExamples,
+	}, "show pairs of a waiting session and one that blocks it")
 }
 
 // draw writes the selected locks or pairs, and returns notices for stderr.
 func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
-	f := r.format
-	t := &render.Table{Columns: r.listColumns(), Format: f}
-	if f.IsMachine() && !r.explicitColumns {
-		t.Columns = r.availableAttributes() // even if a config file has defaults
-	}
-	hidden := map[int32]bool{}
-	hide := func(s *inspect.Session) {
-		if s.Hidden {
-			hidden[s.PID] = true
-		}
-	}
-	count, what := 0, "locks"
 	if r.blocking {
-		what = "pairs"
-		pairs, err := inspect.Blocked(ctx, session.guarded, r.where...)
-		if err != nil {
-			return nil, err
-		}
-		if !f.IsMachine() {
-			render.NameKeys(nil, pairs)
-		}
-		count = len(pairs)
-		for i := range r.shown(count) {
-			p := &pairs[i]
-			t.AddPair(p)
-			hide(p.Session)
-			hide(p.Blocking)
-		}
-	} else {
-		locks, err := inspect.Locks(ctx, session.guarded, r.where...)
-		if err != nil {
-			return nil, err
-		}
-		if len(r.where) == 0 {
-			locks = omitOwnTransactionIDs(locks)
-		}
-		slices.SortStableFunc(locks, byUrgency)
-		if !f.IsMachine() {
-			render.NameKeys(locks, nil)
-		}
-		count = len(locks)
-		for i := range r.shown(count) {
-			l := &locks[i]
-			t.AddLock(l)
-			hide(l.Session)
-		}
+		return r.drawPairs(ctx, session, out)
 	}
-	notices := render.HiddenNotice(len(hidden), session.user)
-	if n := r.shown(count); n < count {
-		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, count, what))
+	locks, err := inspect.Locks(ctx, session.guarded, r.where...)
+	if err != nil {
+		return nil, err
 	}
-	if count == 0 {
-		lines, err := r.unmatched(ctx, session)
-		if err != nil {
-			return nil, err
-		}
-		notices = append(notices, lines...)
+	if len(r.where) == 0 {
+		locks = omitOwnTransactionIDs(locks)
 	}
-	if count == 0 && (f.Name == "table" || f.Expanded) && !f.IsMachine() {
-		fmt.Fprintln(out, "no "+what)
-		return notices, nil
+	slices.SortStableFunc(locks, byUrgency)
+	if !r.format.IsMachine() {
+		render.NameKeys(locks, nil)
 	}
-	return notices, t.Write(out)
+	l := r.newList("locks")
+	l.count = len(locks)
+	for i := range r.shown(l.count) {
+		l.table.AddLock(&locks[i])
+		l.note(locks[i].Session)
+	}
+	return r.write(ctx, session, out, l)
 }
 
-// shown returns how many of n rows the limit allows.
-func (r *lsRequest) shown(n int) int {
-	if r.limit > 0 {
-		n = min(n, int(r.limit))
+// drawPairs is draw for pairs.
+func (r *lsRequest) drawPairs(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+	pairs, err := inspect.Blocked(ctx, session.guarded, r.where...)
+	if err != nil {
+		return nil, err
 	}
-	return n
+	if !r.format.IsMachine() {
+		render.NameKeys(nil, pairs)
+	}
+	l := r.newList("pairs")
+	l.count = len(pairs)
+	for i := range r.shown(l.count) {
+		l.table.AddPair(&pairs[i])
+		l.note(pairs[i].Session)
+		l.note(pairs[i].Blocking)
+	}
+	return r.write(ctx, session, out, l)
 }
 
 // omitOwnTransactionIDs leaves out the locks that transactions hold on their own transaction IDs,

@@ -25,7 +25,7 @@ const rootExamples = `  Run a job on one machine at a time, and skip it if anoth
     pglock tree
 
   End the sessions that block a table, after confirmation:
-    pglock terminate --blocking --on orders
+    pglock terminate --blocking --roots --on orders
 
   Try it without a database:
     pglock demo`
@@ -65,7 +65,7 @@ func (a *app) rootCommand() *cobra.Command {
 	// No shorthand: -h is the host, as in psql.
 	root.PersistentFlags().Bool("help", false, "print this help and exit")
 
-	root.AddCommand(a.runCommand(), a.prioritizeCommand(), a.lsCommand(), a.treeCommand(), a.cancelCommand(), a.terminateCommand(), a.configCommand(), a.modesCommand(), a.completionCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.runCommand(), a.prioritizeCommand(), a.lsCommand(), a.psCommand(), a.treeCommand(), a.cancelCommand(), a.terminateCommand(), a.configCommand(), a.modesCommand(), a.completionCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	a.complete(root)
 	return root

@@ -16,9 +16,11 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-// A selection is which locks a verb selects and how it shows them. ls, tree, cancel and
-// terminate share it.
+// A selection is which locks or sessions a verb selects and how it shows them. ls, ps,
+// tree, cancel and terminate share it.
 type selection struct {
+	sessions bool // sessions are selected, not locks
+
 	filters    filterFlag
 	tables     listFlag
 	blocking   bool
@@ -39,11 +41,16 @@ type selection struct {
 
 const defaultLimit = 25
 
-// register adds the flags that select locks.
+// register adds the flags that select locks or sessions. blocking is the usage of
+// --blocking, which verbs for sessions do not have.
 func (s *selection) register(flags *pflag.FlagSet, blocking string) {
 	flags.VarP(&s.filters, "filter", "f", "only what matches `\"FIELD OP VALUE\"`; repeat to require all")
-	flags.Var(&s.tables, "on", "only locks on this `table`; repeat for more tables")
-	flags.BoolVar(&s.blocking, "blocking", false, blocking)
+	if s.sessions {
+		flags.Var(&s.tables, "on", "only sessions that hold or await a lock on this `table`; repeat for more tables")
+	} else {
+		flags.Var(&s.tables, "on", "only locks on this `table`; repeat for more tables")
+		flags.BoolVar(&s.blocking, "blocking", false, blocking)
+	}
 	flags.StringVarP(&s.view, "config", "c", "", "also apply this `VIEW` of the config file")
 }
 
@@ -77,7 +84,12 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 	if len(s.tables) > 0 {
 		s.where = append(s.where, inspect.On(s.tables...))
 	}
-	if s.blocking {
+	switch {
+	case s.sessions && s.blocking:
+		return usagef(cmd, "--config %s: this view is about pairs, and %s lists sessions", render.Quote(s.view), cmd.Name())
+	case s.sessions:
+		return s.checkSessionAttributes(cmd)
+	case s.blocking:
 		return nil
 	}
 	for _, f := range s.filters {
@@ -89,6 +101,20 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 		if _, ok := render.FindAttribute(inspect.Attributes(), name); !ok {
 			return usagef(cmd, "--attribute %s: this attribute needs --blocking", render.Quote(name))
 		}
+	}
+	return nil
+}
+
+// checkSessionAttributes returns an error for an attribute that sessions do not have.
+func (s *selection) checkSessionAttributes(cmd *cobra.Command) error {
+	for _, name := range s.attributes {
+		if _, ok := render.FindAttribute(inspect.SessionAttributes(), name); ok {
+			continue
+		}
+		if origin := s.origins["attributes"]; origin != "--attribute" {
+			return usagef(cmd, "%s: a session has no attribute %s: give the view session_attributes", origin, name)
+		}
+		return usagef(cmd, "--attribute %s: a session has no such attribute", render.Quote(name))
 	}
 	return nil
 }
@@ -137,8 +163,11 @@ func (s *selection) merge(a *app, cmd *cobra.Command) {
 		if s.blocking && len(v.BlockingAttributes) > 0 {
 			names, key = v.BlockingAttributes, "blocking_attributes"
 		}
+		if s.sessions && len(v.SessionAttributes) > 0 {
+			names, key = v.SessionAttributes, "session_attributes"
+		}
 		isDefault := i == len(a.config.layers())-1
-		if s.blocking && isDefault && key == "attributes" {
+		if (s.blocking || s.sessions) && isDefault && key == "attributes" {
 			names = nil // they are for locks
 		}
 		if len(s.attributes) == 0 && len(names) > 0 && !(isDefault && cmd.Name() == "tree") {
@@ -173,23 +202,16 @@ func (s *selection) outputOr(flag outputFlag) string {
 func (s *selection) unmatched(ctx context.Context, session *session) ([]string, error) {
 	var lines []string
 	what := "lock"
-	if s.blocking {
+	switch {
+	case s.blocking:
 		what = "blocked session"
+	case s.sessions:
+		what = "session"
 	}
 	for _, f := range s.filters {
-		var n int
-		if s.blocking {
-			pairs, err := inspect.Blocked(ctx, session.guarded, f)
-			if err != nil {
-				return nil, err
-			}
-			n = len(pairs)
-		} else {
-			locks, err := inspect.Locks(ctx, session.guarded, f)
-			if err != nil {
-				return nil, err
-			}
-			n = len(locks)
+		n, err := s.count(ctx, session, f)
+		if err != nil {
+			return nil, err
 		}
 		if n == 0 {
 			line := fmt.Sprintf("no %s on the server matches %s", what, render.Quote(f.String()))
@@ -202,18 +224,39 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	return lines, nil
 }
 
-// availableAttributes returns the attributes of locks, or of pairs with --blocking.
+// count returns how many rows match a filter alone.
+func (s *selection) count(ctx context.Context, session *session, f inspect.Filter) (int, error) {
+	switch {
+	case s.blocking:
+		pairs, err := inspect.Blocked(ctx, session.guarded, f)
+		return len(pairs), err
+	case s.sessions:
+		sessions, err := inspect.Sessions(ctx, session.guarded, f)
+		return len(sessions), err
+	}
+	locks, err := inspect.Locks(ctx, session.guarded, f)
+	return len(locks), err
+}
+
+// availableAttributes returns the attributes of locks, of pairs with --blocking, or of
+// sessions.
 func (s *selection) availableAttributes() []inspect.Attribute {
-	if s.blocking {
+	switch {
+	case s.blocking:
 		return inspect.PairAttributes()
+	case s.sessions:
+		return inspect.SessionAttributes()
 	}
 	return inspect.Attributes()
 }
 
 // listColumns returns the attributes that a list shows to people.
 func (s *selection) listColumns() []inspect.Attribute {
-	if s.blocking {
+	switch {
+	case s.blocking:
 		return s.columns("pid", "blocking_pid", "context", "blocking_context", "query", "blocking_query")
+	case s.sessions:
+		return s.columns("pid", "state", "duration", "xact_duration", "context", "query")
 	}
 	return s.columns("pid", "duration", "granted", "mode", "kind", "relation", "context", "query")
 }

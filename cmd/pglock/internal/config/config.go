@@ -56,6 +56,7 @@ type View struct {
 	Blocking           *bool    // pairs instead of locks; to end sessions, the blockers
 	Attributes         []string // to show
 	BlockingAttributes []string // to show for pairs; Attributes if empty
+	SessionAttributes  []string // to show for sessions; Attributes if empty
 	Limit              *int     // how many to show, 0 for all
 	Expanded           *bool    // each on several lines
 	Output             string   // table, tsv, csv or json

@@ -298,6 +298,7 @@ func (p *parser) settings(v *View) []field {
 		{"database", func(n *yaml.Node) error { return p.text(n, "database", &v.Database) }},
 		{"attributes", func(n *yaml.Node) error { return p.attributes(n, "attributes", &v.Attributes) }},
 		{"blocking_attributes", func(n *yaml.Node) error { return p.attributes(n, "blocking_attributes", &v.BlockingAttributes) }},
+		{"session_attributes", func(n *yaml.Node) error { return p.attributes(n, "session_attributes", &v.SessionAttributes) }},
 		{"limit", func(n *yaml.Node) error { return p.limit(n, &v.Limit) }},
 		{"expanded", func(n *yaml.Node) error { return p.bool(n, "expanded", &v.Expanded) }},
 		{"output", func(n *yaml.Node) error { return p.output(n, &v.Output) }},
@@ -348,15 +349,33 @@ func (p *parser) view(key, value *yaml.Node) (View, error) {
 
 // OfPairs reports whether a filter is about a field that only pairs have.
 func OfPairs(f inspect.Filter) bool {
-	field := strings.TrimSpace(f.String())
-	if i := strings.IndexAny(field, " =!<>~"); i >= 0 {
-		field = field[:i]
-	}
-	return field == "block" || strings.HasPrefix(field, "blocking_")
+	name := fieldOf(f)
+	return name == "block" || strings.HasPrefix(name, "blocking_")
 }
 
-// checkAttributes returns an error for attributes of pairs in a view of locks.
+// OfSession reports whether a filter is about a field of a session, which a session
+// without locks has too.
+func OfSession(f inspect.Filter) bool {
+	name := fieldOf(f)
+	return strings.HasPrefix(name, "context.") || isAttribute(inspect.SessionAttributes(), name)
+}
+
+// fieldOf returns the field of a filter, or the first word of one without a field.
+func fieldOf(f inspect.Filter) string {
+	name := strings.TrimSpace(f.String())
+	if i := strings.IndexAny(name, " =!<>~"); i >= 0 {
+		name = name[:i]
+	}
+	return name
+}
+
+// checkAttributes returns an error for attributes that the rows do not have.
 func (p *parser) checkAttributes(v *View) error {
+	for _, name := range v.SessionAttributes {
+		if !isAttribute(inspect.SessionAttributes(), name) {
+			return &Error{Path: p.path, Line: v.lines["session_attributes"], Text: "session_attributes: a session has no attribute " + name}
+		}
+	}
 	if v.IsBlocking() {
 		return nil
 	}

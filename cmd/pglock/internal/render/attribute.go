@@ -14,15 +14,3 @@ func FindAttribute(attributes []inspect.Attribute, name string) (inspect.Attribu
 	}
 	return attributes[i], true
 }
-
-// sessionAttributes returns the attributes of sessions.
-func sessionAttributes() []inspect.Attribute {
-	var attributes []inspect.Attribute
-	pairs := inspect.PairAttributes()
-	for _, a := range inspect.Attributes() {
-		if _, ok := FindAttribute(pairs, "blocking_"+a.Name); ok {
-			attributes = append(attributes, a)
-		}
-	}
-	return attributes
-}

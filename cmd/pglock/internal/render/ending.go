@@ -30,7 +30,7 @@ func (e Ending) Succeeded(o inspect.Outcome) bool {
 	switch o.Reason {
 	case "":
 		return !e.Wait || o.Ended || e.DryRun
-	case inspect.Gone, inspect.NotBlocking, inspect.Queued, inspect.Excluded:
+	case inspect.Gone, inspect.NotBlocking, inspect.Queued, inspect.Waiting, inspect.Excluded:
 		return true
 	}
 	return false
@@ -62,7 +62,7 @@ func Status(o inspect.Outcome) string {
 	switch o.Reason {
 	case "":
 		return "signaled"
-	case inspect.Queued, inspect.Excluded: // it need not be ended, or no longer matched when the answer came
+	case inspect.Queued, inspect.Waiting, inspect.Excluded: // it need not be ended, or no longer matched when the answer came
 		return "spared"
 	case inspect.Protected, inspect.Wraparound, inspect.NoProcess:
 		return "refused"
@@ -92,11 +92,11 @@ func (e Ending) Write(out io.Writer, outcomes []inspect.Outcome, f Format) error
 	}
 	t := &Table{Format: f}
 	for _, name := range []string{"pid", "user", "application", "state", "duration", "query"} {
-		a, _ := FindAttribute(sessionAttributes(), name)
+		a, _ := FindAttribute(inspect.SessionAttributes(), name)
 		t.Columns = append(t.Columns, a)
 	}
 	if f.IsMachine() {
-		t.Columns = sessionAttributes()
+		t.Columns = inspect.SessionAttributes()
 	}
 	query := len(t.Columns) - 1
 	t.Columns = slices.Insert(t.Columns, query, inspect.Attribute{Name: "blocks"})

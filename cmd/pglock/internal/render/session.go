@@ -158,7 +158,7 @@ func stateText(s *inspect.Session) string {
 // sessionObject returns the attributes of a session as a JSON object.
 func sessionObject(s *inspect.Session) Object {
 	var o Object
-	for _, a := range sessionAttributes() {
+	for _, a := range inspect.SessionAttributes() {
 		o.Add(a.Name, a.Value(&inspect.Lock{Session: s}))
 	}
 	return o

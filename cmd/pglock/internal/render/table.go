@@ -13,7 +13,7 @@ import (
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// A Table has attributes as columns, and a row for each lock, pair or outcome.
+// A Table has attributes as columns, and a row for each lock, session, pair or outcome.
 type Table struct {
 	Columns []inspect.Attribute
 	Format  Format
@@ -47,6 +47,16 @@ func (t *Table) AddLock(l *inspect.Lock) {
 			return Application(l.Session)
 		}
 		return a.Value(l)
+	})
+}
+
+// AddSession adds a row for a session.
+func (t *Table) AddSession(s *inspect.Session) {
+	t.add(s.WaitEventType == "Lock", func(a inspect.Attribute) any {
+		if a.Name == "application" && !t.Format.IsMachine() {
+			return Application(s)
+		}
+		return a.Value(&inspect.Lock{Session: s})
 	})
 }
 

@@ -145,7 +145,7 @@ func (f Forest) line(out io.Writer, spans []span) {
 
 // WriteForestJSON writes the trees in the format of docs/command.md.
 func WriteForestJSON(out io.Writer, trees []*inspect.Tree) error {
-	ofSession := sessionAttributes()
+	ofSession := inspect.SessionAttributes()
 	var ofLock []inspect.Attribute
 	for _, a := range inspect.Attributes() {
 		if _, ok := FindAttribute(ofSession, a.Name); !ok {
