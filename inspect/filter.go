@@ -224,7 +224,10 @@ func findAttribute(field string) (a Attribute, blocking, ok bool) {
 	}
 	for _, prefix := range []string{"", blockingPrefix} {
 		if key, ok := strings.CutPrefix(field, prefix+contextPrefix); ok && key != "" {
-			a := attribute(ofSession, contextPrefix+key, "", "", func(l *Lock) string { return l.Context[key] })
+			a := attribute(ofSession, contextPrefix+key, "", "", func(l *Lock) string {
+				text, _ := l.Context.Lookup(key)
+				return text
+			})
 			return a, prefix != "", true
 		}
 	}
@@ -248,7 +251,7 @@ func operatorsOf(a Attribute) []string {
 	switch {
 	case is[string](a):
 		return []string{"=", "!=", "~", "!~"}
-	case is[map[string]string](a):
+	case is[Context](a):
 		return []string{"~", "!~"}
 	case is[bool](a):
 		return []string{"=", "!="}
@@ -270,5 +273,5 @@ func article(a Attribute) string {
 	case is[time.Duration](a):
 		return "a duration"
 	}
-	return "a map"
+	return "JSON"
 }

@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -244,12 +243,7 @@ func (f Filter) matcher(ctx context.Context, q driver.Querier, each func(yield f
 		}
 		return matches, nil
 	}
-	sent := slices.Clone(texts)
-	for i, text := range sent {
-		// A context may contain a NUL, which Postgres does not accept in text.
-		sent[i] = strings.ReplaceAll(text, "\x00", "\ufffd")
-	}
-	list, err := json.Marshal(sent)
+	list, err := json.Marshal(texts)
 	if err != nil {
 		return nil, err
 	}
@@ -268,17 +262,13 @@ func (f Filter) matcher(ctx context.Context, q driver.Querier, each func(yield f
 	return matches, nil
 }
 
-// textOf returns a value as text for comparisons: a map as JSON, nil as "".
+// textOf returns a value as text for comparisons: a context as JSON, nil as "".
 func textOf(v any) string {
 	switch v := v.(type) {
 	case string:
 		return v
-	case map[string]string:
-		text, err := json.Marshal(v)
-		if err != nil {
-			return ""
-		}
-		return string(text)
+	case Context:
+		return string(v)
 	}
 	return ""
 }
