@@ -127,7 +127,7 @@ func FuzzValue(f *testing.F) {
 			}
 			return
 		}
-		if v := filter.value.text; strings.Contains(v, "\x00") || !utf8.ValidString(v) {
+		if v := filter.values[0].text; strings.Contains(v, "\x00") || !utf8.ValidString(v) {
 			t.Errorf("%q: Postgres takes no %q", s, v)
 		}
 	})
