@@ -133,6 +133,49 @@ func FuzzValue(f *testing.F) {
 	})
 }
 
+// A list is read as it is written, or refused: no value gets lost, because not in would
+// then select more.
+func FuzzList(f *testing.F) {
+	for _, s := range []string{"a", "it's", "", "a, b", "(a", "a)", "NULL", "select 1", "'", "a' or 'b", "x;", "$1", "\n", "é"} {
+		f.Add(s, "b", s)
+	}
+	f.Fuzz(func(t *testing.T, first, second, third string) {
+		values := []string{first, second, third}
+		for _, operator := range []string{opIn, opNotIn} {
+			written := "application " + operator + " " + quoteList(values)
+			filter, err := ParseFilter(written)
+			if strings.Contains(written, "\x00") || !utf8.ValidString(written) {
+				if err == nil {
+					t.Fatalf("%q is accepted", written)
+				}
+				continue
+			}
+			if err != nil || filter.operator != operator {
+				t.Fatalf("%q: %q, %v", written, filter.operator, err)
+			}
+			for _, v := range values {
+				if !filter.has(v) {
+					t.Fatalf("%q lacks %q", written, v)
+				}
+			}
+		}
+		// Without quotes a value is literal, or an error.
+		list := "(" + strings.Join(values, ",") + ")"
+		filter, err := ParseFilter("application not in " + list)
+		if err != nil {
+			return
+		}
+		for _, v := range filter.values {
+			if v.text != "" && !strings.Contains(list, strings.ReplaceAll(v.text, "'", "''")) {
+				t.Fatalf("%q has the value %q", list, v.text)
+			}
+		}
+		if len(filter.values) == 0 {
+			t.Fatalf("%q has no values", list)
+		}
+	})
+}
+
 // splitComments reads what Comment writes, in both forms, and none of it gets out of
 // the comment.
 func FuzzComment(f *testing.F) {
