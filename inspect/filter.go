@@ -295,8 +295,16 @@ func checkTogether(filters []Filter) error {
 				continue
 			}
 			field, _, _ := strings.Cut(f.text, " ")
-			return fmt.Errorf("the filters %q and %q exclude each other, because all filters must match: write %s in (..., ...) for alternatives",
-				termtext.Short(g.text), termtext.Short(f.text), field)
+			list := "(..., ...)"
+			if is[string](f.attribute) {
+				var texts []string
+				for _, v := range slices.Concat(g.values, f.values) {
+					texts = append(texts, v.text)
+				}
+				list = quoteList(texts)
+			}
+			return fmt.Errorf("the filters %q and %q exclude each other, because all filters must match: write %s in %s for alternatives",
+				termtext.Short(g.text), termtext.Short(f.text), field, termtext.Short(list))
 		}
 	}
 	return nil

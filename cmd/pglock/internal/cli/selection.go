@@ -202,6 +202,12 @@ func (s *selection) unmatched(ctx context.Context, session *session) ([]string, 
 	return lines, nil
 }
 
+// isAboutTransactionIDs reports whether a filter is about the type of locks or about
+// transaction IDs.
+func isAboutTransactionIDs(f inspect.Filter) bool {
+	return slices.Contains([]string{"type", "transactionid", "virtualxid"}, config.Field(f))
+}
+
 // availableAttributes returns the attributes of locks, or of pairs with --blocking.
 func (s *selection) availableAttributes() []inspect.Attribute {
 	if s.blocking {

@@ -346,13 +346,18 @@ func (p *parser) view(key, value *yaml.Node) (View, error) {
 	return v, p.checkAttributes(&v)
 }
 
-// OfPairs reports whether a filter is about a field that only pairs have.
-func OfPairs(f inspect.Filter) bool {
+// Field returns the field that a filter is about.
+func Field(f inspect.Filter) string {
 	field := strings.TrimSpace(f.String())
 	if i := strings.IndexAny(field, " =!<>~"); i >= 0 {
 		field = field[:i]
 	}
-	return field == "block" || strings.HasPrefix(field, "blocking_")
+	return field
+}
+
+// OfPairs reports whether a filter is about a field that only pairs have.
+func OfPairs(f inspect.Filter) bool {
+	return Field(f) == "block" || strings.HasPrefix(Field(f), "blocking_")
 }
 
 // checkAttributes returns an error for attributes of pairs in a view of locks.
