@@ -102,7 +102,7 @@ func TestCatalogSessions(t *testing.T) {
 			if err := s.eye.QueryRow(t.Context(), "SELECT backend_xid::text::int8, age(backend_xid) FROM pg_stat_activity WHERE pid = $1", holder.pid).Scan(&xid, &age); err != nil {
 				t.Fatal(err)
 			}
-			if int64(session.BackendXID) != xid || session.XminAge < 1 || session.XminAge > age || session.Context["job"] != "nightly" ||
+			if int64(session.BackendXID) != xid || session.XminAge < 1 || session.XminAge > age || session.Context != `{"job":"nightly"}` ||
 				session.XactDuration <= 0 || session.XactDuration > time.Hour || session.ClientPort != 0 {
 				t.Errorf("the holder: %+v, its ID is %d", session, xid)
 			}

@@ -11,7 +11,7 @@ import (
 type Attribute struct {
 	Name string
 	Doc  string       // a short description
-	Type reflect.Type // of its values: string, int64, bool, time.Time, time.Duration or map[string]string
+	Type reflect.Type // of its values: string, int64, bool, time.Time, time.Duration or Context
 
 	of       owner
 	sql      string          // its value in matching.sql, or "" if only Go knows it
@@ -185,9 +185,9 @@ var attributes = [...]Attribute{
 	attribute(ofSession, "query_id", "the query identifier, if the server computes it",
 		`query_id`,
 		func(l *Lock) int64 { return l.QueryID }),
-	optional(ofSession, "context", "the annotations in the comments of the query",
+	attribute(ofSession, "context", "the annotations in the comments of the query",
 		"",
-		func(l *Lock) (map[string]string, bool) { return l.Context, len(l.Context) > 0 }),
+		func(l *Lock) Context { return l.Context }),
 	attribute(ofSession, "query", "the current or last query, without those comments",
 		"",
 		func(l *Lock) string { return l.Query }),

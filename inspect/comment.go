@@ -1,7 +1,6 @@
 package inspect
 
 import (
-	"encoding/json"
 	"net/url"
 	"strings"
 )
@@ -23,16 +22,26 @@ const (
 )
 
 // splitComments separates the query from the annotations in its comments. If there
-// are none, context is nil and rest is query.
-func splitComments(query string) (context map[string]string, rest string) {
+// are none, context is "" and rest is query.
+func splitComments(query string) (context Context, rest string) {
 	if !strings.Contains(query, commentStart) {
-		return nil, query
+		return "", query
+	}
+	var all jsonObject
+	found := false
+	read := func(comment string) bool {
+		o, ok := readComment(comment)
+		if ok {
+			all.merge(o)
+			found = true
+		}
+		return ok
 	}
 	rest = query
 	for {
 		trimmed := strings.TrimSpace(rest)
 		comment, after, ok := leadingComment(trimmed)
-		if !ok || !readComment(comment, &context) {
+		if !ok || !read(comment) {
 			break
 		}
 		rest = strings.TrimSpace(after)
@@ -41,13 +50,16 @@ func splitComments(query string) (context map[string]string, rest string) {
 		trimmed := strings.TrimSpace(rest)
 		statement := strings.TrimRight(trimmed, "; \t\r\n")
 		before, comment, ok := trailingComment(statement)
-		if !ok || !readComment(comment, &context) {
+		if !ok || !read(comment) {
 			break
 		}
 		rest = strings.TrimSpace(before) + strings.TrimSpace(trimmed[len(statement):])
 	}
-	if context == nil {
-		return nil, query
+	if !found {
+		return "", query
+	}
+	if len(all.keys) > 0 {
+		context = Context(all.String())
 	}
 	return context, rest
 }
@@ -77,52 +89,20 @@ func trailingComment(s string) (before, comment string, ok bool) {
 	return s[:start], s[start:], true
 }
 
-// readComment adds the values of a comment to the map, which it creates if needed. It
-// returns false and adds nothing if the comment has another format.
-func readComment(comment string, context *map[string]string) bool {
-	pairs, ok := djangoComment(comment)
-	if !ok {
-		pairs, ok = sqlComment(comment)
+// readComment reads a comment in one of the formats, or returns false.
+func readComment(comment string) (*jsonObject, bool) {
+	if body, ok := strings.CutPrefix(comment, djangoStart); ok {
+		o, err := parseContext(strings.TrimSuffix(body, commentEnd))
+		return o, err == nil
 	}
-	if !ok {
-		return false
-	}
-	if *context == nil {
-		*context = map[string]string{}
-	}
-	for key, value := range pairs {
-		(*context)[key] = value
-	}
-	return true
-}
-
-// djangoComment reads a comment of django-pgactivity. Values that are not strings are
-// kept as JSON.
-func djangoComment(comment string) (map[string]string, bool) {
-	body, ok := strings.CutPrefix(comment, djangoStart)
-	if !ok {
-		return nil, false
-	}
-	var values map[string]json.RawMessage
-	if json.Unmarshal([]byte(strings.TrimSuffix(body, commentEnd)), &values) != nil || values == nil {
-		return nil, false
-	}
-	pairs := make(map[string]string, len(values))
-	for key, raw := range values {
-		var s string
-		if json.Unmarshal(raw, &s) != nil {
-			s = string(raw)
-		}
-		pairs[key] = s
-	}
-	return pairs, true
+	return sqlComment(comment)
 }
 
 // sqlComment reads a comment of sqlcommenter: key='value' pairs separated by commas.
 // Keys and values are encoded as in a URL, and then each quote in a value as \'.
-func sqlComment(comment string) (map[string]string, bool) {
+func sqlComment(comment string) (*jsonObject, bool) {
 	body := strings.TrimSpace(comment[len(commentStart) : len(comment)-len(commentEnd)])
-	pairs := map[string]string{}
+	pairs := &jsonObject{}
 	for {
 		key, rest, ok := strings.Cut(body, "='")
 		if !ok || key == "" || strings.ContainsAny(key, " \t\r\n'") {
@@ -132,7 +112,7 @@ func sqlComment(comment string) (map[string]string, bool) {
 		if !ok {
 			return nil, false
 		}
-		pairs[unescapeURL(key)] = unescapeURL(value)
+		pairs.set(safeText(unescapeURL(key)), quoteJSON(unescapeURL(value)))
 		rest = strings.TrimSpace(rest)
 		if rest == "" {
 			return pairs, true

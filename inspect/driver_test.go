@@ -62,7 +62,7 @@ func TestDrivers(t *testing.T) {
 			if got := describe(pairs); got != want {
 				t.Errorf("the pairs are\n%swant\n%s", strings.TrimSpace(got), want)
 			}
-			if got := pairs[0].Context["é"]; got != "ü" {
+			if got := text(pairs[0].Context, "é"); got != "ü" {
 				t.Errorf("the context is %q", got)
 			}
 		})

@@ -19,8 +19,8 @@ type Filter struct {
 	attribute Attribute
 	blocking  bool // it is about the blocking session
 	operator  string
-	value     value
-	text      string // as it was written
+	values    []value // one, or for in and not in one or more, or none for is null
+	text      string  // as it was written
 
 	tables []string
 	pids   []int32
@@ -42,15 +42,28 @@ const (
 	soft = "soft"
 )
 
+// The operators of filters that are words.
+const (
+	opIn        = "in"
+	opNotIn     = "not in"
+	opIsNull    = "is null"
+	opIsNotNull = "is not null"
+)
+
 // Where returns a filter that compares a field with a value. The fields are the names
 // of [Attributes]. For [Blocked] they are also those of the blocking session, with
 // blocking_ before the name, and block, which is hard or soft.
 //
 // The operators are = != < <= > >= and, for text, ~ and !~, which match a regular
 // expression as Postgres does (PostgreSQL manual, 9.7.3 "POSIX Regular Expressions").
-// Text has only = != ~ and !~. <> is the same as !=. Missing text is "". Any other
-// missing value is unequal to everything, so only != matches it. context.KEY is one
-// key of the context; the whole context is matched as JSON.
+// Text has only = != ~ and !~. <> is the same as !=. The operators "in" and "not in"
+// take one value or more: the field is equal to one of them, or to none. "is null" and
+// "is not null" take none: the field has no value, or has one. Missing text is "". Any
+// other missing value is unequal to everything, so of the comparisons only != and
+// not in match it.
+//
+// context.KEY is one key of the context, or with more dots what is in it: see
+// [Context.Lookup]. It is text. The whole context is matched as JSON.
 //
 // A duration is a number of seconds, or has units, as in 1m30s or "5 minutes". A time
 // is in RFC 3339 or as in "2026-01-31 12:00", in UTC if it has no zone, or how long
@@ -59,34 +72,53 @@ const (
 // Some fields (type, state, kind, wait_event_type and granted) have only a few
 // values; for any other value the error lists them.
 //
-// The value is taken literally, not as SQL, and without quotes. A quoted value is an
+// Several filters on one field must all match, as others do. If no value can match all
+// of them, as with state = active and state = idle, the functions that use them return
+// an error, because in was probably meant.
+//
+// A value is taken literally, not as SQL, and without quotes. A quoted value is an
 // error, since the quotes are probably a mistake; use ParseFilter for a value that
 // really has quotes.
 //
 // Values are UTF-8. If a field, operator or value is wrong, Err and every function
 // that uses the filter return an error that explains what to write.
-func Where(field, operator, value string) Filter {
-	f := Filter{operator: operator, text: field + " " + operator + " " + value}
-	err := checkUnquoted(field, operator, value)
+func Where(field, operator string, values ...string) Filter {
+	operator = normalOperator(operator)
+	f := Filter{operator: operator, text: strings.TrimSpace(field + " " + operator + " " + strings.Join(values, ", "))}
+	err := f.checkValues(field, values)
+	for _, value := range values {
+		if err == nil {
+			err = checkUnquoted(field, operator, value)
+		}
+	}
 	if err == nil {
-		err = f.set(field, value)
+		err = f.set(field, values)
 	}
 	if err != nil {
 		f.err = fmt.Errorf("the filter %q: %w", termtext.Short(f.text), err)
-	} else if read, err := readValue(field, operator, f.attribute, value); err != nil || read != value {
-		f.text = field + " " + operator + " " + quote(value)
+		return f
+	}
+	switch operator {
+	case opIn, opNotIn:
+		f.text = field + " " + operator + " " + quoteList(values)
+	case opIsNull, opIsNotNull:
+	default:
+		if read, err := readValue(field, operator, f.attribute, values[0]); err != nil || read != values[0] {
+			f.text = field + " " + operator + " " + quote(values[0])
+		}
 	}
 	return f
 }
 
 // ParseFilter parses a filter as people write it: FIELD OP VALUE, with or without
-// spaces around the operator, such as "wait_duration > 5s" or "relation~^app_".
+// spaces around the operator, such as "wait_duration > 5s" or "relation~^app_"; FIELD
+// in (VALUE, ...) or FIELD not in (VALUE, ...); FIELD is null or FIELD is not null.
 //
-// The value may be in single quotes, as a string in SQL; it then means exactly the
+// A value may be in single quotes, as a string in SQL; it then means exactly the
 // text in the quotes, with two quotes for each quote in it. Without quotes it is
 // taken literally. Syntax that would have another meaning in SQL is an error that
-// explains what to write: double quotes, ==, LIKE, IN, BETWEEN, IS NULL, NOT, AND and
-// OR, a semicolon at the end, casts, functions, an empty value.
+// explains what to write: double quotes, ==, LIKE, BETWEEN, NOT, AND and OR, NULL in a
+// list, a semicolon at the end, casts, functions, an empty value.
 func ParseFilter(text string) (Filter, error) {
 	f := Filter{text: strings.TrimSpace(text)}
 	field, operator, written, err := splitFilter(text)
@@ -94,12 +126,12 @@ func ParseFilter(text string) (Filter, error) {
 		f.operator, f.text = operator, strings.TrimSpace(field+" "+operator+" "+written)
 		err = f.resolve(field, written)
 	}
-	var value string
+	var values []string
 	if err == nil {
-		value, err = readValue(field, operator, f.attribute, written)
+		values, err = readValues(field, operator, f.attribute, written)
 	}
 	if err == nil {
-		err = f.set(field, value)
+		err = f.set(field, values)
 	}
 	if err != nil {
 		f.err = fmt.Errorf("the filter %q: %w", termtext.Short(f.text), err)
@@ -178,14 +210,14 @@ func (f Filter) Err() error {
 
 // resolve finds the attribute of the field and checks that the operator applies to it.
 func (f *Filter) resolve(field, value string) error {
-	if !slices.Contains(operators, f.operator) {
+	if !slices.Contains(operators, f.operator) && !slices.Contains(wordOperators, f.operator) {
 		return operatorError(field, f.operator, value)
 	}
 	attribute, blocking, ok := findAttribute(field)
 	if !ok {
 		hint := ""
 		if other := fieldHint(field); other != "" {
-			hint = fmt.Sprintf("write %s %s %s; ", other, f.operator, termtext.Short(value))
+			hint = fmt.Sprintf("write %s; ", strings.TrimSpace(other+" "+f.operator+" "+termtext.Short(value)))
 		}
 		return fmt.Errorf("there is no field %q: %sthere are %s", termtext.Short(field), hint, strings.Join(fieldNames(), ", "))
 	}
@@ -194,21 +226,87 @@ func (f *Filter) resolve(field, value string) error {
 		f.operator = "!="
 	}
 	if allowed := operatorsOf(attribute); !slices.Contains(allowed, f.operator) {
-		return fmt.Errorf("%s is %s, which is compared with %s", field, article(attribute), strings.Join(allowed, " "))
+		return fmt.Errorf("%s is %s, for which there are %s", field, article(attribute), operatorText(allowed))
 	}
 	return nil
 }
 
-// set finds the attribute of the field and parses the value.
-func (f *Filter) set(field, text string) error {
-	if err := f.resolve(field, text); err != nil {
+// maxValues limits the values of a filter, each of which is a parameter.
+const maxValues = 1000
+
+// checkValues checks how many values the operator has.
+func (f *Filter) checkValues(field string, values []string) error {
+	switch n := len(values); f.operator {
+	case opIsNull, opIsNotNull:
+		if n > 0 {
+			return fmt.Errorf("%s takes no value: write Where(%q, %q)", f.operator, field, f.operator)
+		}
+	case opIn, opNotIn:
+		if n == 0 {
+			return fmt.Errorf("%s has no values: write Where(%q, %q, ...) with one value or more", f.operator, field, f.operator)
+		}
+		if n > maxValues {
+			return fmt.Errorf("%s has %d values: there may be %d", f.operator, n, maxValues)
+		}
+	default:
+		if n != 1 {
+			return fmt.Errorf("%s takes one value, and has %d: write Where(%q, %q, ...) for several", f.operator, n, field, opIn)
+		}
+	}
+	return nil
+}
+
+// set finds the attribute of the field and parses the values.
+func (f *Filter) set(field string, texts []string) error {
+	if err := f.resolve(field, strings.Join(texts, ", ")); err != nil {
 		return err
 	}
-	v, err := parseValue(f.attribute, field, f.operator, text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", field, err)
+	operator := f.operator
+	if operator == opIn || operator == opNotIn {
+		operator = "="
 	}
-	f.value = v
+	for _, text := range texts {
+		v, err := parseValue(f.attribute, field, operator, text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", field, err)
+		}
+		if !slices.Contains(f.values, v) {
+			f.values = append(f.values, v)
+		}
+	}
+	return nil
+}
+
+// has reports whether the filter has the value text.
+func (f Filter) has(text string) bool {
+	return slices.ContainsFunc(f.values, func(v value) bool { return v.text == text })
+}
+
+// checkTogether returns an error for filters of which no value can match all. Each is
+// right alone, but their writer probably expected alternatives.
+func checkTogether(filters []Filter) error {
+	for i, f := range filters {
+		if f.operator != "=" && f.operator != opIn {
+			continue
+		}
+		for _, g := range filters[:i] {
+			if g.operator != "=" && g.operator != opIn || g.attribute.Name != f.attribute.Name || g.blocking != f.blocking ||
+				slices.ContainsFunc(g.values, func(v value) bool { return slices.Contains(f.values, v) }) {
+				continue
+			}
+			field, _, _ := strings.Cut(f.text, " ")
+			list := "(..., ...)"
+			if is[string](f.attribute) {
+				var texts []string
+				for _, v := range slices.Concat(g.values, f.values) {
+					texts = append(texts, v.text)
+				}
+				list = quoteList(texts)
+			}
+			return fmt.Errorf("the filters %q and %q exclude each other, because all filters must match: write %s in %s for alternatives",
+				termtext.Short(g.text), termtext.Short(f.text), field, termtext.Short(list))
+		}
+	}
 	return nil
 }
 
@@ -224,7 +322,10 @@ func findAttribute(field string) (a Attribute, blocking, ok bool) {
 	}
 	for _, prefix := range []string{"", blockingPrefix} {
 		if key, ok := strings.CutPrefix(field, prefix+contextPrefix); ok && key != "" {
-			a := attribute(ofSession, contextPrefix+key, "", "", func(l *Lock) string { return l.Context[key] })
+			a := attribute(ofSession, contextPrefix+key, "", "", func(l *Lock) string {
+				text, _ := l.Context.Lookup(key)
+				return text
+			})
 			return a, prefix != "", true
 		}
 	}
@@ -245,15 +346,18 @@ func fieldNames() []string {
 
 // operatorsOf returns the operators for the attribute's type.
 func operatorsOf(a Attribute) []string {
+	var own []string
 	switch {
 	case is[string](a):
-		return []string{"=", "!=", "~", "!~"}
-	case is[map[string]string](a):
-		return []string{"~", "!~"}
+		own = []string{"=", "!=", "~", "!~", opIn, opNotIn}
+	case is[Context](a):
+		own = []string{"~", "!~"}
 	case is[bool](a):
-		return []string{"=", "!="}
+		own = []string{"=", "!=", opIn, opNotIn}
+	default:
+		own = []string{"=", "!=", "<", "<=", ">", ">=", opIn, opNotIn}
 	}
-	return []string{"=", "!=", "<", "<=", ">", ">="}
+	return append(own, opIsNull, opIsNotNull)
 }
 
 // article returns the attribute's type with its article, for errors.
@@ -270,5 +374,5 @@ func article(a Attribute) string {
 	case is[time.Duration](a):
 		return "a duration"
 	}
-	return "a map"
+	return "JSON"
 }

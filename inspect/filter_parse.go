@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -16,14 +17,46 @@ import (
 // operators lists the operators. <> is the same as !=.
 var operators = []string{"!=", "<>", "!~", "<=", ">=", "=", "~", "<", ">"}
 
+// wordOperators lists the operators that are words.
+var wordOperators = []string{opIn, opNotIn, opIsNull, opIsNotNull}
+
 // operatorList lists the operators for errors.
-const operatorList = "!= !~ <= >= = ~ < >"
+const operatorList = "!= !~ <= >= = ~ < >, in (...), not in (...), is null, is not null"
+
+// operatorText lists operators for errors, as operatorList does.
+func operatorText(list []string) string {
+	var symbols, words []string
+	for _, operator := range list {
+		switch operator {
+		case opIn, opNotIn:
+			words = append(words, operator+" (...)")
+		case opIsNull, opIsNotNull:
+			words = append(words, operator)
+		default:
+			symbols = append(symbols, operator)
+		}
+	}
+	return strings.Join(append([]string{strings.Join(symbols, " ")}, words...), ", ")
+}
+
+// normalOperator returns an operator that is a word in lower case with single spaces.
+func normalOperator(operator string) string {
+	if normal := strings.ToLower(strings.Join(strings.Fields(operator), " ")); slices.Contains(wordOperators, normal) {
+		return normal
+	}
+	return operator
+}
 
 // operatorRunes are the characters of operators, in SQL too.
 const operatorRunes = "=!<>~*"
 
 // splitFilter splits the text of a filter into field, operator and value.
 func splitFilter(text string) (field, operator, value string, err error) {
+	for _, pattern := range []*regexp.Regexp{inPattern, nullPattern} {
+		if m := pattern.FindStringSubmatch(text); m != nil {
+			return m[1], normalOperator(m[2]), strings.TrimSpace(m[3]), nil
+		}
+	}
 	if hint := keywordHint(text); hint != "" {
 		return "", "", "", fmt.Errorf("%s", hint)
 	}
@@ -32,7 +65,7 @@ func splitFilter(text string) (field, operator, value string, err error) {
 		if a, _, ok := findAttribute(strings.TrimSpace(text)); ok && is[bool](a) {
 			return "", "", "", fmt.Errorf("it has no operator: write %s = true or %s = false", a.Name, a.Name)
 		}
-		return "", "", "", fmt.Errorf("it has no operator: it takes FIELD OP VALUE in one piece, such as \"state = idle\", where OP is one of %s", operatorList)
+		return "", "", "", fmt.Errorf("it has no operator: it takes FIELD OP VALUE in one piece; write for example \"state = idle\"; the operators are %s", operatorList)
 	}
 	end := at
 	for end < len(text) && strings.IndexByte(operatorRunes, text[end]) >= 0 {
@@ -69,14 +102,19 @@ func operatorError(field, operator, value string) error {
 		hint = fmt.Sprintf("for a regular expression that ignores case write %s !~ (?i)%s", field, unquoted(value))
 	case "~~", "LIKE", "~~*", "ILIKE", "!~~", "NOT LIKE", "!~~*", "NOT ILIKE":
 		hint = fmt.Sprintf("write a regular expression: %s", likeHint(field, strings.ToUpper(operator), value))
-	case "IN", "NOT IN":
-		hint = fmt.Sprintf("write a regular expression, such as %s ~ ^(a|b)$", field)
 	}
 	if len(operator) > 1 && slices.Contains(operators, operator[:1]) {
 		hint += fmt.Sprintf("; if that is a value, write %s %s %s", field, operator[:1], quote(operator[1:]+value))
 	}
 	return fmt.Errorf("%q is not an operator: %s", termtext.Short(operator), termtext.Short(hint))
 }
+
+var (
+	// inPattern and nullPattern match a condition whose operator is a word. The operator
+	// is the first thing after the field, so it is not in a value.
+	inPattern   = regexp.MustCompile(`(?is)^\s*([^\s=!<>~]+)\s+((?:not\s+)?in)\s*(\(.*)$`)
+	nullPattern = regexp.MustCompile(`(?is)^\s*([^\s=!<>~]+)\s+(is\s+(?:not\s+)?null)\s*;?()\s*$`)
+)
 
 // keywordPattern matches a condition whose operator is a keyword of SQL.
 var keywordPattern = regexp.MustCompile(`(?is)^\s*\(*\s*(not\s+)?([\w."]+)(?:\s+(not\s+)?(like|ilike|similar\s+to|in|between|is)\b\s*(.*))?$`)
@@ -94,9 +132,9 @@ func keywordHint(text string) string {
 	field, not := m[2], (m[1] != "") != (m[3] != "")
 	attribute, _, ok := findAttribute(field)
 	rest := strings.TrimSpace(m[5])
-	equal, match := "=", "~"
+	match, in := "~", opIn
 	if not {
-		equal, match = "!=", "!~"
+		match, in = "!~", opNotIn
 	}
 	switch keyword := strings.ToUpper(strings.Join(strings.Fields(m[4]), " ")); {
 	case !ok:
@@ -110,26 +148,22 @@ func keywordHint(text string) string {
 		return fmt.Sprintf("there is no LIKE: write a regular expression: %s", likeHint(field, keyword, rest))
 	case keyword == "SIMILAR TO":
 		return fmt.Sprintf("there is no SIMILAR TO: write a regular expression: %s %s ^(...)$", field, match)
-	case keyword == "IN" && is[string](attribute):
-		return fmt.Sprintf("there is no IN: write %s %s ^(%s)$", field, match, strings.Join(listOf(rest), "|"))
 	case keyword == "IN":
-		return fmt.Sprintf("there is no IN: write %s = VALUE in a separate request for each value", field)
+		return fmt.Sprintf("the values of %s are in parentheses: write %s %s (%s)", in, field, in, strings.Trim(rest, "() "))
 	case keyword == "BETWEEN":
 		low, high, _ := strings.Cut(strings.ToUpper(rest), " AND ")
 		return fmt.Sprintf("there is no BETWEEN: write two filters, %s >= %s and %s <= %s",
 			field, rest[:len(low)], field, strings.TrimSpace(rest[max(0, len(rest)-len(high)):]))
-	case is[string](attribute):
-		words := strings.Fields(strings.ToUpper(rest))
-		if slices.Contains(words, "NOT") {
-			equal = "!="
-		}
-		return fmt.Sprintf("there is no IS: missing text is empty, so write %s %s ''", field, equal)
 	case is[bool](attribute):
 		words := strings.Fields(strings.ToUpper(rest))
-		value := slices.Contains(words, "TRUE") != slices.Contains(words, "NOT")
-		return fmt.Sprintf("there is no IS: write %s = %v", field, value)
+		value := slices.Contains(words, "TRUE") != (slices.Contains(words, "NOT") != not)
+		return fmt.Sprintf("after is there is only null or not null: write %s = %v", field, value)
 	}
-	return fmt.Sprintf("there is no IS: a missing value is unequal to everything, so write a comparison such as %s >= 0 for values that are not missing", field)
+	operator := opIsNull
+	if not != slices.Contains(strings.Fields(strings.ToUpper(rest)), "NOT") {
+		operator = opIsNotNull
+	}
+	return fmt.Sprintf("after is there is only null or not null: write %s %s, or a comparison", field, operator)
 }
 
 // cutWord returns text without the word that it begins with.
@@ -165,18 +199,18 @@ func likeHint(field, operator, pattern string) string {
 	return fmt.Sprintf("%s %s %s", field, match, prefix+expression)
 }
 
-// listOf returns the values of a list such as ('a', 'b').
-func listOf(text string) []string {
-	var values []string
-	for value := range strings.SplitSeq(strings.Trim(text, "() "), ",") {
-		values = append(values, regexp.QuoteMeta(unquoted(strings.TrimSpace(value))))
-	}
-	return values
-}
-
 // quote returns a value in single quotes as in SQL, with each quote in it doubled, so
 // that a filter takes it literally.
 func quote(value string) string { return "'" + strings.ReplaceAll(value, "'", "''") + "'" }
+
+// quoteList returns values as the list of in.
+func quoteList(values []string) string {
+	var quoted []string
+	for _, value := range values {
+		quoted = append(quoted, quote(value))
+	}
+	return "(" + strings.Join(quoted, ", ") + ")"
+}
 
 // unquoted returns the value of a quoted string, or text itself.
 func unquoted(text string) string {
@@ -221,6 +255,103 @@ var specialWords = []string{
 	"current_timestamp", "current_date", "localtimestamp",
 }
 
+// subqueryPattern matches what would be a subquery in SQL.
+var subqueryPattern = regexp.MustCompile(`(?i)^(select|values|with|table)\s`)
+
+// readValues reads the values of a filter as a person wrote them.
+func readValues(field, operator string, a Attribute, text string) ([]string, error) {
+	switch operator {
+	case opIsNull, opIsNotNull:
+		return nil, nil
+	case opIn, opNotIn:
+	default:
+		value, err := readValue(field, operator, a, text)
+		return []string{value}, err
+	}
+	items, err := splitList(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: write %s %s (..., ...), with quotes around a value that has parentheses, commas or quotes", err, field, operator)
+	}
+	if len(items) > maxValues {
+		return nil, fmt.Errorf("the list has %d values: there may be %d", len(items), maxValues)
+	}
+	var values []string
+	for _, item := range items {
+		if subqueryPattern.MatchString(item) {
+			return nil, fmt.Errorf("there are no subqueries: write the values themselves; if the value is just that, write %s %s (%s)", field, operator, quote(item))
+		}
+		if strings.EqualFold(item, "null") {
+			return nil, fmt.Errorf("nothing is equal to NULL: write the list without it, or a separate filter %s is null; if it is text, write 'null' in quotes", field)
+		}
+		value, err := readValue(field, "=", a, item)
+		if err != nil {
+			return nil, fmt.Errorf("in the list: %w", err)
+		}
+		values = append(values, value)
+	}
+	return values, nil
+}
+
+// splitList splits a list such as (active, 'idle in transaction') into its values as
+// they are written. A semicolon may follow it.
+func splitList(text string) ([]string, error) {
+	rest := strings.TrimSpace(strings.TrimPrefix(text, "("))
+	if strings.HasPrefix(rest, ")") {
+		return nil, errors.New("the list is empty")
+	}
+	var items []string
+	for {
+		item, after, err := cutItem(rest)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+		switch {
+		case strings.HasPrefix(after, ","):
+			rest = strings.TrimSpace(after[1:])
+		case strings.HasPrefix(after, ")"):
+			if after = strings.TrimSpace(after[1:]); after != "" && after != ";" {
+				return nil, fmt.Errorf("nothing may follow the list, and there is %q", termtext.Short(after))
+			}
+			return items, nil
+		default:
+			return nil, errors.New("the list has no end")
+		}
+	}
+}
+
+// cutItem returns the value that a list begins with, and the rest from the comma or the
+// parenthesis after it. Parentheses in the value must be balanced.
+func cutItem(text string) (item, rest string, err error) {
+	if strings.HasPrefix(text, "'") {
+		_, rest, ok := cutLiteral(text)
+		if !ok {
+			return "", "", errors.New("the quotes do not match")
+		}
+		if rest != "" && rest[0] != ',' && rest[0] != ')' {
+			return "", "", errors.New("nothing may follow the quotes but a comma")
+		}
+		return strings.TrimSpace(text[:len(text)-len(rest)]), rest, nil
+	}
+	depth := 0
+	for i, c := range text {
+		switch c {
+		case '\'':
+			return "", "", errors.New("a value without quotes has a quote in it")
+		case '(':
+			depth++
+		case ')', ',':
+			if depth == 0 {
+				return strings.TrimSpace(text[:i]), text[i:], nil
+			}
+			if c == ')' {
+				depth--
+			}
+		}
+	}
+	return "", "", errors.New("the list has no end")
+}
+
 // readValue reads the value of a filter as a person wrote it. In single quotes it is
 // a string as in SQL. Without quotes it is taken literally, and refused if it looks
 // like SQL that would have another meaning.
@@ -252,7 +383,7 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 	case strings.HasSuffix(text, ";"):
 		return "", fmt.Errorf("it ends in a semicolon: write %s%s", filter+strings.TrimRight(text, "; "), itself)
 	case andPattern.MatchString(text):
-		return "", fmt.Errorf("there is no AND and no OR: write each condition as a separate filter, which must all match, or alternatives as a regular expression%s", itself)
+		return "", fmt.Errorf("there is no AND and no OR: write each condition as a separate filter, which must all match, or alternatives as %s in (..., ...)%s", field, itself)
 	case castPattern.MatchString(text):
 		return "", fmt.Errorf("there are no casts: write %s%s", filter+strings.TrimSpace(text[:castPattern.FindStringIndex(text)[0]]), itself)
 	case oddPattern.MatchString(text):
@@ -260,11 +391,11 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 	case !is[string](a):
 		return text, nil // the rest is checked when it is parsed
 	case slices.Contains(specialWords, lower) && lower == "null":
-		return "", fmt.Errorf("nothing is %s NULL: write %s'' if you mean missing text%s", operator, filter, itself)
+		return "", fmt.Errorf("nothing is %s NULL: write %s is null, or %s is not null%s", operator, field, field, itself)
 	case equality && slices.Contains(specialWords, lower), equality && callPattern.MatchString(text):
 		return "", fmt.Errorf("a filter has no functions: write the value itself%s", itself)
 	case equality && a.Name != "key" && strings.HasPrefix(text, "("), strings.HasPrefix(text, "('"):
-		return "", fmt.Errorf("there are no lists and no parentheses: write one value, or a regular expression such as %s ~ ^(a|b)$%s", field, itself)
+		return "", fmt.Errorf("there are no parentheses: write one value, or %s in (..., ...)%s", field, itself)
 	case equality && strings.Contains(text, "||"):
 		return "", fmt.Errorf("a filter has no expressions: write the value itself%s", itself)
 	case strings.HasPrefix(text, "%") || strings.HasSuffix(text, "%"):
@@ -281,6 +412,10 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 // program's values are literal and not parsed as SQL: of two applications, payments
 // and 'payments' with the quotes, the filter would select the wrong one.
 func checkUnquoted(field, operator, value string) error {
+	if (operator == opIn || operator == opNotIn) && field != "key" && strings.HasPrefix(value, "(") && strings.HasSuffix(value, ")") {
+		return fmt.Errorf("a value is not SQL and has no parentheses: write Where(%q, %q, ...) with each value as an argument, or ParseFilter(%q) if the parentheses are part of it",
+			field, operator, field+" "+operator+" "+quoteList([]string{value}))
+	}
 	inner, rest, ok := cutLiteral(value)
 	quoted := ok && (rest == "" && inner != "" || strings.HasPrefix(rest, "::"))
 	if !quoted && len(value) > 2 && value[0] == '"' && value[len(value)-1] == '"' {

@@ -59,16 +59,82 @@ var habits = []struct {
 	{"application ILIKE '%PAY%'", "application_name ILIKE '%PAY%'", "application ~ (?i)PAY"},
 	{"application LIKE 'a=b'", "application_name LIKE 'a=b'", "application ~ ^a=b$"},
 	{"application SIMILAR TO '(a|b)%'", "", ""},
-	{"application IN ('payments', 'o''neil')", "application_name IN ('payments', 'o''neil')", "application ~ ^(payments|o'neil)$"},
-	{"application in (payments)", "application_name IN ('payments')", "application ~ ^(payments)$"},
-	{"application NOT IN ('payments')", "application_name NOT IN ('payments')", "application !~ ^(payments)$"},
-	{"pid IN (1, 2)", "", ""},
-	{"application IS NULL", "coalesce(application_name, '') = ''", "application = ''"},
-	{"application IS NOT NULL", "coalesce(application_name, '') != ''", "application != ''"},
+	{"application = ANY (payments)", "", ""},
+
+	// Lists.
+	{"application IN ('payments', 'o''neil')", "application_name IN ('payments', 'o''neil')", ""},
+	{"application in (payments)", "application_name IN ('payments')", ""},
+	{"application in(payments , x );", "application_name IN ('payments', 'x')", ""},
+	{"application  Not \t In ('payments', x)", "application_name NOT IN ('payments', 'x')", ""},
+	{"application NOT IN ('payments')", "application_name NOT IN ('payments')", ""},
+	{"application in ('', 'x')", "application_name IN ('', 'x')", ""},
+	{"application in (a and b)", "", ""},
+	{"application in ('a and b', 'payments;', '''quoted''')", "application_name IN ('a and b', 'payments;', '''quoted''')", ""},
+	{"application in (payments, payments)", "application_name IN ('payments', 'payments')", ""},
+	{"application != x in (y)", "application_name != 'x in (y)'", ""},
+	{"application = payments in (x)", "application_name = 'payments in (x)'", ""},
+	{"state in (active, idle in transaction)", "state IN ('active', 'idle in transaction')", ""},
+	{"state in (active, idle in transaction (aborted))", "state IN ('active', 'idle in transaction (aborted)')", ""},
+	{"state not in (active, idle)", "state NOT IN ('active', 'idle')", ""},
+	{"granted in (true, false)", "true", ""},
+	{"granted not in (true)", "false", ""},
+	{"pid IN (1, 2)", "pid IN (1, 2)", ""},
+	{"pid not in (1, 2)", "pid NOT IN (1, 2)", ""},
+	{"leader_pid in (1, 2)", "false", ""},
+	{"mode in (ACCESS SHARE, ShareLock)", "true", ""},
+	{"duration in (1h, '2 hours')", "false", ""},
+	{"NOT application in (payments)", "application_name NOT IN ('payments')", ""},
+	{"not state in (active)", "", ""},
+	{"application in payments", "application_name IN ('payments')", "application in (payments)"},
+	{"application not in payments, x", "application_name NOT IN ('payments', 'x')", "application not in (payments, x)"},
+	{"application in ()", "", ""},
+	{"application not in ()", "", ""},
+	{"application in (payments", "", ""},
+	{"application in (payments,)", "", ""},
+	{"application not in (payments, , x)", "", ""},
+	{"application in ('payments)", "", ""},
+	{"application in ('payments' x)", "", ""},
+	{"application in (o'neil)", "", ""},
+	{"application in (payments) AND state = idle", "", ""},
+	{"application in (payments) or application = x", "", ""},
+	{"application not in (payments, NULL)", "", ""},
+	{"pid not in (1, null)", "", ""},
+	{"application not in (select 'x')", "", ""},
+	{"application not in (SELECT application_name FROM pg_stat_activity)", "", ""},
+	{"application not in ('a'::text)", "", ""},
+	{"application not in (lower('X'))", "", ""},
+	{"application not in ($1)", "", ""},
+	{`application not in ("payments")`, "", ""},
+	{"state in (active, sleeping)", "", ""},
+	{"state = active,idle", "", "state in (active,idle)"},
+	{"state = active, idle", "", "state in (active, idle)"},
+	{"context in (x)", "", ""},
+
+	// Missing values. Missing text is empty.
+	{"application IS NULL", "coalesce(application_name, '') = ''", ""},
+	{"application IS NOT NULL", "coalesce(application_name, '') != ''", ""},
+	{"application is  not  null ;", "coalesce(application_name, '') != ''", ""},
+	{"application = is null", "application_name = 'is null'", ""},
+	{"leader_pid is null", "true", ""},
+	{"leader_pid IS NOT NULL", "false", ""},
+	{"xact_start is null", "xact_start IS NULL", ""},
+	{"xact_start is not null", "xact_start IS NOT NULL", ""},
+	{"wait_start IS NULL", "true", ""},
+	{"wait_event_type is null", "wait_event_type IS NULL", ""},
+	{"granted is null", "false", ""},
+	{"context is null", "true", ""},
+	{"context is not null", "false", ""},
+	{"context.a.b is null", "true", ""},
+	{"client is null", "client_addr IS NULL", ""},
+	{"application is empty", "", ""},
+	{"application is distinct from x", "", ""},
+	{"application is null or x", "", ""},
+	{"NOT application is null", "", ""},
+	{"is null", "", ""},
+	{"leader_pid isnull", "", ""},
 	{"granted IS TRUE", "true", "granted = true"},
 	{"granted IS NOT TRUE", "false", "granted = false"},
 	{"granted is false", "false", "granted = false"},
-	{"wait_start IS NULL", "", ""},
 	{"granted", "true", "granted = true"},
 	{"NOT granted", "false", "granted = false"},
 	{"NOT application = 'payments'", "application_name <> 'payments'", ""},
@@ -96,7 +162,8 @@ var habits = []struct {
 
 	// Values that are not literal.
 	{"application =", "", ""},
-	{"application = NULL", "", "application = ''"},
+	{"application = NULL", "", "application is null"},
+	{"application != NULL", "", "application is not null"},
 	{"user = current_user", "", ""},
 	{"database = current_database()", "", ""},
 	{"application = lower('PAYMENTS')", "", ""},
@@ -218,8 +285,11 @@ func TestAnyValueCanBeWritten(t *testing.T) {
 	} {
 		a := s.session(name).do("BEGIN", "SELECT FROM t")
 		quoted := "application = '" + strings.ReplaceAll(name, "'", "''") + "'"
-		if got, err := s.chosen(quoted); err != nil || !slices.Equal(got, []string{name}) {
-			t.Errorf("%s chooses %q, %v", quoted, got, err)
+		list := "application in ('no', '" + strings.ReplaceAll(name, "'", "''") + "')"
+		for _, filter := range []string{quoted, list} {
+			if got, err := s.chosen(filter); err != nil || !slices.Equal(got, []string{name}) {
+				t.Errorf("%s chooses %q, %v", filter, got, err)
+			}
 		}
 		// Where takes a value literally, but refuses one in quotes.
 		where := inspect.Where("application", "=", name)
@@ -235,6 +305,8 @@ func TestAnyValueCanBeWritten(t *testing.T) {
 	for _, f := range []inspect.Filter{
 		inspect.Where("application", "=", "'payments'"), inspect.Where("application", "=", `"payments"`), inspect.Where("application", "=", "'payments'::text"),
 		inspect.Where("application", "~", "'^pay'"), inspect.Where("mode", "=", "'ShareLock'"), inspect.Where("duration", ">", "'5s'"),
+		inspect.Where("application", "in"), inspect.Where("application", "not in"), inspect.Where("application", "="), inspect.Where("application", "=", "a", "b"),
+		inspect.Where("application", "is null", "x"), inspect.Where("application", "not in", make([]string, 1001)...), inspect.Where("application", "not in", "'x'"),
 		inspect.Where("application", "==", "x"), inspect.Where("application", "LIKE", "x%"), inspect.Where("application", "IN", "(x)"),
 		inspect.Where("state", "=", "Idle"), inspect.Where("blocking_state", "=", "Idle"), inspect.Where("wait_event_type", "!=", "lock"),
 	} {

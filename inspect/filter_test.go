@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -18,9 +19,9 @@ func crowd(t *testing.T) *scene {
 	s := newScene(t)
 	s.session("setup").do("CREATE SCHEMA app", "CREATE TABLE app.orders (id int PRIMARY KEY, n int)", "INSERT INTO app.orders VALUES (1, 0)",
 		"CREATE TABLE parted (id int) PARTITION BY RANGE (id)", "CREATE TABLE part1 PARTITION OF parted FOR VALUES FROM (0) TO (9)")
-	a := s.session("a").do("BEGIN", `/*pga_context={"url": "/a b/", "job": "x"}*/ UPDATE app.orders SET n = 1 WHERE id = 1`)
+	a := s.session("a").do("BEGIN", `/*pga_context={"url": "/a b/", "job": "x", "n": 3, "deep": {"a": [1, "x"]}, "no": null}*/ UPDATE app.orders SET n = 1 WHERE id = 1`)
 	_ = a
-	s.session("b").await("UPDATE app.orders SET n = 2 WHERE id = 1 /*url='%2Fb'*/")
+	s.session("b").await("UPDATE app.orders SET n = 2 WHERE id = 1 /*url='%2Fb',http.route='%2Fr'*/")
 	s.session("c").await("UPDATE app.orders SET n = 3 WHERE id = 1")
 	s.session("d").do("SELECT pg_advisory_lock(42)", "SELECT pg_advisory_lock(-1, 2)", "SELECT pg_advisory_lock_shared(hashtext('x'))")
 	s.session("e").await("SELECT pg_advisory_lock(42)")
@@ -68,30 +69,37 @@ func TestFiltersAgreeWithAttributes(t *testing.T) {
 	s := crowd(t)
 	all := s.locks()
 	for _, a := range inspect.Attributes() {
-		if a.Type == reflect.TypeFor[time.Duration]() || a.Type == reflect.TypeFor[map[string]string]() || a.Name == "state_change" {
-			continue // durations grow; maps have a test of their own
+		if a.Type == reflect.TypeFor[time.Duration]() || a.Type == reflect.TypeFor[inspect.Context]() || a.Name == "state_change" {
+			continue // durations grow; the context has its own test
 		}
 		seen := map[string]bool{}
+		agree := func(filter inspect.Filter, matches func(v any) bool) {
+			t.Helper()
+			var want []inspect.Lock
+			for _, l := range all {
+				if matches(a.Value(&l)) {
+					want = append(want, l)
+				}
+			}
+			if got, want := s.where(filter), identities(want); !slices.Equal(got, want) {
+				t.Errorf("%s are\n%s\nwant\n%s", filter, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		}
+		agree(inspect.Where(a.Name, "is null"), func(v any) bool { return v == nil })
+		agree(inspect.Where(a.Name, "is not null"), func(v any) bool { return v != nil })
 		for _, l := range all {
 			v := write(a.Value(&l))
 			if seen[v] || v == "" && a.Type != reflect.TypeFor[string]() || v == "" && (a.Name == "kind" || a.Name == "key") {
 				continue
 			}
 			seen[v] = true
-			var equal, unequal []inspect.Lock
-			for _, l := range all {
-				if write(a.Value(&l)) == v {
-					equal = append(equal, l)
-				} else {
-					unequal = append(unequal, l)
-				}
-			}
-			if got, want := s.where(inspect.Where(a.Name, "=", v)), identities(equal); !slices.Equal(got, want) {
-				t.Errorf("%s = %s are\n%s\nwant\n%s", a.Name, v, strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
-			if got, want := s.where(inspect.Where(a.Name, "!=", v)), identities(unequal); !slices.Equal(got, want) {
-				t.Errorf("%s != %s are\n%s\nwant\n%s", a.Name, v, strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
+			agree(inspect.Where(a.Name, "=", v), func(other any) bool { return write(other) == v })
+			agree(inspect.Where(a.Name, "!=", v), func(other any) bool { return write(other) != v })
+		}
+		if values := slices.Sorted(maps.Keys(seen)); len(values) > 1 {
+			values = values[:2]
+			agree(inspect.Where(a.Name, "in", values...), func(v any) bool { return slices.Contains(values, write(v)) })
+			agree(inspect.Where(a.Name, "not in", values...), func(v any) bool { return !slices.Contains(values, write(v)) })
 		}
 		if len(seen) == 0 && a.Name != "leader_pid" && a.Name != "query_id" && !strings.HasPrefix(a.Name, "client") {
 			t.Errorf("no lock has a %s", a.Name)
@@ -158,6 +166,27 @@ func TestFilters(t *testing.T) {
 		{"state = idle in transaction", "afg"},
 		{"leader_pid = 1", ""},
 		{"leader_pid != 1", "abcdefg"},
+		{"application in (a, b, 'x')", "ab"},
+		{"application not in (a, b)", "cdefg"},
+		{"key in (42, (-1, 2))", "de"},
+		{"key in ((-1, 2))", "d"},
+		{"mode in (SHARE, row_exclusive)", "abcdf"},
+		{"xact_start is null", "d"},
+		{"wait_start is not null", "bce"},
+		{"context is null", "cdefg"},
+		{"context is not null", "ab"},
+		{"context.deep.a.0 = 1", "a"},
+		{"context.deep.a.-1 is null", "bcdefg"},
+		{"context.deep.a.-1 = x", "a"},
+		{"context.deep.a in (x, '[1,\"x\"]')", "a"},
+		{"context.deep ~ ^{", "a"},
+		{"context.n in (3, 4)", "a"},
+		{"context.n = 3.0", ""},
+		{"context.n is not null", "a"},
+		{"context.no is null", "abcdefg"},
+		{"context.http.route = /r", "b"},
+		{"context.url not in (/b)", "acdefg"},
+		{"target is null", ""},
 	} {
 		f, err := inspect.ParseFilter(test.filter)
 		if err != nil {
@@ -200,6 +229,58 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// All filters must match, also those on one field. If none can match all of them, it
+// is an error that names both.
+func TestFiltersThatExcludeEachOther(t *testing.T) {
+	s := crowd(t)
+	apps := func(filters ...string) (string, error) {
+		var parsed []inspect.Filter
+		for _, text := range filters {
+			f, err := inspect.ParseFilter(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed = append(parsed, f)
+		}
+		locks, err := inspect.Locks(t.Context(), s.q, append(parsed, inspect.Where("database", "=", s.database()))...)
+		var apps []string
+		for _, l := range locks {
+			if l.Application != "eye" && !slices.Contains(apps, l.Application) {
+				apps = append(apps, l.Application)
+			}
+		}
+		slices.Sort(apps)
+		return strings.Join(apps, ""), err
+	}
+	for want, filters := range map[string][]string{
+		"a":  {"application in (a, b)", "application in (a, c)"},
+		"b":  {"application in (a, b)", "application != a"},
+		"ab": {"application ~ ^[abc]$", "application not in (c, d)"},
+		"c":  {"application = c", "application = 'c'"},
+		"d":  {"mode in (SHARE)", "mode = ShareLock", "application = d"},
+		"ef": {"application not in (a, b)", "application not in (c, d)", "application != g"},
+		"":   {"application is null", "application is not null"},
+	} {
+		if got, err := apps(filters...); got != want || err != nil {
+			t.Errorf("%q: %s, %v, want %s", filters, got, err, want)
+		}
+	}
+	for _, filters := range [][]string{
+		{"application = a", "application = b"},
+		{"application in (a, b)", "application = c"},
+		{"state = active", "duration > 0s", "state in (idle, idle in transaction)"},
+		{"context.url = /a", "context.url = /b"},
+		{"pid = 1", "pid = 2"},
+	} {
+		if got, err := apps(filters...); !errors.Is(err, inspect.ErrFilter) || !strings.Contains(err.Error(), "exclude each other") || !strings.Contains(err.Error(), " in (") {
+			t.Errorf("%q: %s, %v", filters, got, err)
+		}
+	}
+	if _, err := inspect.Blocked(t.Context(), s.q, inspect.Where("state", "=", "active"), inspect.Where("blocking_state", "=", "idle")); err != nil {
+		t.Error(err) // they are about two sessions
+	}
+}
+
 func TestFiltersOfPairs(t *testing.T) {
 	s := crowd(t)
 	s.session("h").do("BEGIN").await("LOCK TABLE app.orders")
@@ -218,6 +299,13 @@ func TestFiltersOfPairs(t *testing.T) {
 		{"application = h", "ha hb hc hg"},
 		{"key = 42", "ed"},
 		{"granted = true", ""},
+		{"blocking_application in (a, d)", "ba ed ha"},
+		{"blocking_application not in (a, b, c)", "ed hg ih"},
+		{"blocking_context.n = 3", "ba ha"},
+		{"blocking_context is null", "ed hc hg ih"},
+		{"blocking_xact_start is null", "ed"},
+		{"block in (hard, soft)", "ba cb ed ha hb hc hg ih"},
+		{"block not in (hard)", "ih"},
 	} {
 		f, err := inspect.ParseFilter(test.filter)
 		if err != nil {
@@ -294,6 +382,7 @@ func FuzzParseFilter(f *testing.F) {
 	for _, seed := range []string{
 		"pid = 1", "wait_duration > 1m30s", "query~^a=b", "key=(1,2)", "x", "= =", "mode!=ACCESS SHARE",
 		"xact_start<-5m", "blocking_context.url !~ x", "duration >= 1e9", "duration>.5s", "granted=yes", "kind = toast", "context. = x",
+		"state in (active, 'idle')", "application not in ('a''b', c (d), )", "key in ((1,2), 3)", "pid is null", "context.a.b is not null;", "a in(", "pid not  in\n(1)", "context.x y in (a)",
 	} {
 		f.Add(seed)
 	}

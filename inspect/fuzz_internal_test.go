@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -126,30 +127,115 @@ func FuzzValue(f *testing.F) {
 			}
 			return
 		}
-		if v := filter.value.text; strings.Contains(v, "\x00") || !utf8.ValidString(v) {
+		if v := filter.values[0].text; strings.Contains(v, "\x00") || !utf8.ValidString(v) {
 			t.Errorf("%q: Postgres takes no %q", s, v)
 		}
 	})
 }
 
-// splitComments reads what Comment writes, and none of it gets out of the comment.
+// A list is read as it is written, or refused: no value gets lost, because not in would
+// then select more.
+func FuzzList(f *testing.F) {
+	for _, s := range []string{"a", "it's", "", "a, b", "(a", "a)", "NULL", "select 1", "'", "a' or 'b", "x;", "$1", "\n", "é"} {
+		f.Add(s, "b", s)
+	}
+	f.Fuzz(func(t *testing.T, first, second, third string) {
+		values := []string{first, second, third}
+		for _, operator := range []string{opIn, opNotIn} {
+			written := "application " + operator + " " + quoteList(values)
+			filter, err := ParseFilter(written)
+			if strings.Contains(written, "\x00") || !utf8.ValidString(written) {
+				if err == nil {
+					t.Fatalf("%q is accepted", written)
+				}
+				continue
+			}
+			if err != nil || filter.operator != operator {
+				t.Fatalf("%q: %q, %v", written, filter.operator, err)
+			}
+			for _, v := range values {
+				if !filter.has(v) {
+					t.Fatalf("%q lacks %q", written, v)
+				}
+			}
+		}
+		// Without quotes a value is literal, or an error.
+		list := "(" + strings.Join(values, ",") + ")"
+		filter, err := ParseFilter("application not in " + list)
+		if err != nil {
+			return
+		}
+		for _, v := range filter.values {
+			if v.text != "" && !strings.Contains(list, strings.ReplaceAll(v.text, "'", "''")) {
+				t.Fatalf("%q has the value %q", list, v.text)
+			}
+		}
+		if len(filter.values) == 0 {
+			t.Fatalf("%q has no values", list)
+		}
+	})
+}
+
+// splitComments reads what Comment writes, in both forms, and none of it gets out of
+// the comment.
 func FuzzComment(f *testing.F) {
-	for _, s := range []string{"a", "*/ DROP TABLE t; /*", "'", `\'`, "%27", "é", "\x00", "\xff", "=','", " ", "\n--"} {
+	for _, s := range []string{"a", "*/ DROP TABLE t; /*", "'", `\'`, "%27", "é", "\x00", "\xff", "=','", " ", "\n--", "*", `"}*/`, "🔒", "\u2028", "$1 @a ?"} {
 		f.Add(s, s)
 	}
 	f.Fuzz(func(t *testing.T, key, value string) {
+		if key == "" || key == "traceparent" {
+			return // sqlcommenter has no empty keys
+		}
 		ctx := Annotate(t.Context(), key, value)
 		const statement = "SELECT 1"
-		commented := Comment(ctx, statement)
-		if strings.Count(commented, "*/") != 1 || strings.ContainsAny(commented, "\x00\n") {
-			t.Fatalf("%q", commented)
+		for _, form := range [][]CommentOption{nil, {DjangoComment()}} {
+			commented := Comment(ctx, statement, form...)
+			comment := strings.TrimSpace(strings.Replace(commented, statement, "", 1))
+			if strings.Count(comment, "*") != 2 || strings.ContainsAny(comment, "\x00\n$@?;") || strings.ContainsFunc(comment, func(r rune) bool { return r > '~' }) {
+				t.Fatalf("%q", commented)
+			}
+			context, rest := splitComments(commented)
+			var notes map[string]string
+			if err := json.Unmarshal([]byte(context), &notes); err != nil {
+				t.Fatalf("%q is %q: %v", commented, context, err)
+			}
+			if rest != statement || len(notes) != 1 || notes[safeText(key)] != safeText(value) {
+				t.Errorf("%q, %q: %q, %q", key, value, notes, rest)
+			}
+			if text, ok := context.Lookup(safeText(key)); !ok || text != safeText(value) {
+				t.Errorf("%q: %q, %v", context, text, ok)
+			}
 		}
-		notes, rest := splitComments(commented)
-		if key == "" {
-			return // which no comment says anything of
+	})
+}
+
+// A Context of any comment is JSON that others can read: see TestContextsInPostgres.
+func FuzzContext(f *testing.F) {
+	for _, s := range []string{
+		`{"n": 3, "deep": {"a": [1, null]}}`, `{"a":1,"a":2}`, `{"a": "\u0000\ud800"}`, `{"\u0000": 1e400}`, `{"a":[[[]]]}`, `{"a":1,}`, `{} {}`, `[]`, `null`, `{"a":{"b":1,"b":[]}}`,
+		`{"a": 1.50, "b": -0, "c": 1E5, "d": 12345678901234567890}`, `{"a.b": {"c": 1}, "a": {"b.c": 2}}`,
+	} {
+		f.Add(s, "a.b.c")
+	}
+	f.Fuzz(func(t *testing.T, text, path string) {
+		context, rest := splitComments(djangoStart + text + commentEnd + "SELECT 1")
+		if context == "" {
+			return
 		}
-		if rest != statement || len(notes) != 1 || notes[key] != value {
-			t.Errorf("%q, %q: %q, %q", key, value, notes, rest)
+		var v map[string]any
+		if err := json.Unmarshal([]byte(context), &v); err != nil {
+			t.Fatalf("%q: %v", context, err)
 		}
+		if rest != "SELECT 1" && !strings.Contains(text, commentEnd) {
+			t.Errorf("%q leaves %q", text, rest)
+		}
+		again, err := parseContext(string(context))
+		if err != nil || again.String() != string(context) {
+			t.Errorf("%q becomes %q, %v", context, again, err)
+		}
+		if strings.Contains(string(context), `\u0000`) && !strings.Contains(string(context), `\\u0000`) {
+			t.Errorf("%q has a NUL", context)
+		}
+		context.Lookup(path)
 	})
 }

@@ -57,7 +57,7 @@ func TestLocksOfRelations(t *testing.T) {
 	if exact := s.version() >= 140000; w.WaitApprox == exact {
 		t.Errorf("WaitApprox is %v on version %d", w.WaitApprox, s.version())
 	}
-	if w.Query != `LOCK TABLE app."Orders"` || w.Context["url"] != "/x" || w.Context["job"] != "nightly" {
+	if w.Query != `LOCK TABLE app."Orders"` || w.Context != `{"url":"/x","job":"nightly"}` {
 		t.Errorf("its query is %q, its context %q", w.Query, w.Context)
 	}
 	if w.WaitEventType != "Lock" || w.WaitEvent != "relation" || w.State != "active" {

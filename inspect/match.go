@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -53,6 +52,9 @@ func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []F
 		if !pairs && (f.blocking || f.attribute.of == ofPair) {
 			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", termtext.Short(f.text), f.field())}
 		}
+	}
+	if err := checkTogether(filters); err != nil {
+		return nil, filterError{err}
 	}
 	for _, f := range filters {
 		if err := c.add(ctx, q, f); err != nil {
@@ -158,28 +160,53 @@ func (c *conditions) value(v string) string {
 	return "CAST(:'" + name + "' AS pg_catalog.text)"
 }
 
-// compare returns a comparison of a column of matching.sql. Only the value comes from
-// the caller, and it is a parameter.
+// compare returns the condition of a filter on a column of matching.sql. Only the
+// values come from the caller, and they are parameters.
 func (c *conditions) compare(table string, f Filter) string {
 	column := table + `."` + f.attribute.Name + `"`
-	operator := f.operator
-	if operator == "!=" {
+	operator, join := f.operator, ""
+	switch f.operator {
+	case opIsNull, opIsNotNull:
+		if !is[string](f.attribute) {
+			return column + " " + strings.ToUpper(f.operator)
+		}
+		operator := "="
+		if f.operator == opIsNotNull {
+			operator = "<>"
+		}
+		return "COALESCE(" + column + ", '') OPERATOR(pg_catalog." + operator + ") ''"
+	case opIn:
+		operator, join = "=", " OR "
+	case opNotIn:
+		operator, join = "!=", " AND "
+	}
+	var parts []string
+	for _, v := range f.values {
+		parts = append(parts, c.compareValue(column, operator, f.attribute, v))
+	}
+	return "(" + strings.Join(parts, join) + ")"
+}
+
+// compareValue returns a comparison of a column with one value.
+func (c *conditions) compareValue(column, operator string, a Attribute, v value) string {
+	unequal := operator == "!="
+	if unequal {
 		operator = "<>"
 	}
 	operator = " OPERATOR(pg_catalog." + operator + ") "
-	value := c.value(f.value.text)
+	parameter := c.value(v.text)
 	switch {
-	case is[string](f.attribute):
-		return "COALESCE(" + column + ", '')" + operator + value
-	case is[bool](f.attribute):
-		return column + operator + "CAST(" + value + " AS pg_catalog.bool)"
+	case is[string](a):
+		return "COALESCE(" + column + ", '')" + operator + parameter
+	case is[bool](a):
+		return column + operator + "CAST(" + parameter + " AS pg_catalog.bool)"
 	}
-	value = "CAST(" + value + " AS pg_catalog.int8)"
-	if f.value.ago {
-		value = "(v.now OPERATOR(pg_catalog.-) " + value + ")"
+	parameter = "CAST(" + parameter + " AS pg_catalog.int8)"
+	if v.ago {
+		parameter = "(v.now OPERATOR(pg_catalog.-) " + parameter + ")"
 	}
-	condition := "CAST(" + column + " AS pg_catalog.int8)" + operator + value
-	if f.operator == "!=" {
+	condition := "CAST(" + column + " AS pg_catalog.int8)" + operator + parameter
+	if unequal {
 		condition = "(" + column + " IS NULL OR " + condition + ")"
 	}
 	return condition
@@ -249,23 +276,24 @@ func (f Filter) matcher(ctx context.Context, q driver.Querier, each func(yield f
 			texts = append(texts, text)
 		}
 	})
-	switch f.operator {
-	case "=", "!=":
+	if f.operator != "~" && f.operator != "!~" {
 		for _, text := range texts {
-			matches[text] = (text == f.value.text) == (f.operator == "=")
+			switch f.operator {
+			case "=", opIn:
+				matches[text] = f.has(text)
+			case "!=", opNotIn:
+				matches[text] = !f.has(text)
+			case opIsNull, opIsNotNull: // missing text is ""
+				matches[text] = (text == "") == (f.operator == opIsNull)
+			}
 		}
 		return matches, nil
 	}
-	sent := slices.Clone(texts)
-	for i, text := range sent {
-		// A context may contain a NUL, which Postgres does not accept in text.
-		sent[i] = strings.ReplaceAll(text, "\x00", "\ufffd")
-	}
-	list, err := json.Marshal(sent)
+	list, err := json.Marshal(texts)
 	if err != nil {
 		return nil, err
 	}
-	values := map[string]string{"texts": string(list), "pattern": f.value.text}
+	values := map[string]string{"texts": string(list), "pattern": f.values[0].text}
 	err = query(ctx, q, matchSQL, values, func(kind, payload string) error {
 		i, err := strconv.Atoi(payload)
 		if err != nil || i < 0 || i >= len(texts) {
@@ -280,17 +308,13 @@ func (f Filter) matcher(ctx context.Context, q driver.Querier, each func(yield f
 	return matches, nil
 }
 
-// textOf returns a value as text for comparisons: a map as JSON, nil as "".
+// textOf returns a value as text for comparisons: a context as JSON, nil as "".
 func textOf(v any) string {
 	switch v := v.(type) {
 	case string:
 		return v
-	case map[string]string:
-		text, err := json.Marshal(v)
-		if err != nil {
-			return ""
-		}
-		return string(text)
+	case Context:
+		return string(v)
 	}
 	return ""
 }

@@ -52,8 +52,8 @@ type Session struct {
 	WaitEvent     string // such as "relation" or "transactionid"
 	QueryID       int64  // from Postgres 14 on; 0 if it is not computed
 
-	// Context has the annotations in the comments of its query, or is nil.
-	Context map[string]string
+	// Context has the annotations in the comments of its query; "" without any.
+	Context Context
 
 	// Query is the current query, or the last one if State is not active, without the
 	// comments that Context comes from. The server truncates it to

@@ -144,6 +144,9 @@ func unknownValueError(field, operator, text string, values []string) error {
 			hint = fmt.Sprintf("write %s %s %s; ", field, operator, v)
 		}
 	}
+	if parts := strings.Split(text, ","); len(parts) > 1 && !slices.ContainsFunc(parts, func(part string) bool { return !slices.Contains(values, strings.TrimSpace(part)) }) {
+		hint = fmt.Sprintf("write %s in (%s); ", field, text)
+	}
 	return fmt.Errorf("%q is not a %s: %sthere are %s", termtext.Short(text), field, hint, strings.Join(values, ", "))
 }
 

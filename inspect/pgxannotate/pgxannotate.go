@@ -6,8 +6,9 @@
 //	_, err := db.Exec(ctx, "UPDATE orders SET state = 'sent'")
 //
 // The server then sees UPDATE orders SET state = 'sent' /*job='nightly-report'*/, and
-// inspect.Locks returns it as the Context of the session. For database/sql there is
-// package sqlannotate. The values must not be secret: all roles that may see
+// inspect.Locks returns it as the Context of the session. With [inspect.DjangoComment]
+// django-pglock reads it, too. For database/sql there is package sqlannotate. The values
+// must not be secret: all roles that may see
 // queries see them.
 package pgxannotate
 
@@ -36,11 +37,12 @@ type Runner interface {
 // a different statement; it is described each time instead, which costs one more
 // round trip. A mode among args takes precedence, and so does a default mode of db
 // that caches nothing.
-func DB(db Runner) Runner { return annotated{db, keeps(db)} }
+func DB(db Runner, opts ...inspect.CommentOption) Runner { return annotated{db, keeps(db), opts} }
 
 type annotated struct {
 	db    Runner
 	keeps bool // db may cache statements
+	opts  []inspect.CommentOption
 }
 
 // keeps reports whether db prepares and caches statements by default.
@@ -63,7 +65,7 @@ func keeps(db Runner) bool {
 // annotate adds the comment, and the mode before the other arguments, so that a mode
 // of the caller comes later and wins.
 func (a annotated) annotate(ctx context.Context, sql string, args []any) (string, []any) {
-	commented := inspect.Comment(ctx, sql)
+	commented := inspect.Comment(ctx, sql, a.opts...)
 	if commented == sql || !a.keeps {
 		return commented, args
 	}

@@ -6,8 +6,9 @@
 //	_, err := db.ExecContext(ctx, "UPDATE orders SET state = 'sent'")
 //
 // The server then sees UPDATE orders SET state = 'sent' /*job='nightly-report'*/, and
-// inspect.Locks returns it as the Context of the session. For pgx there is package
-// pgxannotate. The values must not be secret: all roles that may see queries see them.
+// inspect.Locks returns it as the Context of the session. With [inspect.DjangoComment]
+// django-pglock reads it, too. For pgx there is package pgxannotate. The values must not be
+// secret: all roles that may see queries see them.
 package sqlannotate
 
 import (
@@ -30,18 +31,21 @@ type Runner interface {
 // [inspect.Comment] adds. It can replace db wherever only these methods are needed, as in
 // code that sqlc generates, or as the ConnPool of GORM. Prepared statements are not
 // changed, because they outlive the ctx that they are prepared with.
-func DB(db Runner) Runner { return annotated{db} }
+func DB(db Runner, opts ...inspect.CommentOption) Runner { return annotated{db, opts} }
 
-type annotated struct{ Runner }
+type annotated struct {
+	Runner
+	opts []inspect.CommentOption
+}
 
 func (a annotated) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return a.Runner.ExecContext(ctx, inspect.Comment(ctx, query), args...)
+	return a.Runner.ExecContext(ctx, inspect.Comment(ctx, query, a.opts...), args...)
 }
 
 func (a annotated) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return a.Runner.QueryContext(ctx, inspect.Comment(ctx, query), args...)
+	return a.Runner.QueryContext(ctx, inspect.Comment(ctx, query, a.opts...), args...)
 }
 
 func (a annotated) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	return a.Runner.QueryRowContext(ctx, inspect.Comment(ctx, query), args...)
+	return a.Runner.QueryRowContext(ctx, inspect.Comment(ctx, query, a.opts...), args...)
 }

@@ -21,15 +21,17 @@ type Program struct {
 	id   identity
 }
 
-// debianPackage returns the Debian package of a program.
-func debianPackage(program string) string {
+// debianPackages returns the Debian packages of a program and of what tests use with it.
+func debianPackages(program string) []string {
 	switch program {
 	case "psql":
-		return "postgresql-client"
+		return []string{"postgresql-client"}
 	case "etcd":
-		return "etcd-server"
+		return []string{"etcd-server"}
+	case "django-admin":
+		return []string{"python3-django", "python3-psycopg2"}
 	}
-	return program
+	return []string{program}
 }
 
 // FindProgram finds a program by name: on the machine, with the fetched servers, or in
@@ -74,7 +76,7 @@ func (f *finder) program(ctx context.Context, name string) (Program, error) {
 	if p, ok := f.unpackedProgram(root, name); ok {
 		return p, nil
 	}
-	return Program{}, fmt.Errorf("pgserver: Debian's package %s has no program %s", debianPackage(name), name)
+	return Program{}, fmt.Errorf("pgserver: Debian's packages %q have no program %s", debianPackages(name), name)
 }
 
 // besideServers finds a program of Postgres beside the available servers.
@@ -139,9 +141,11 @@ func (f *finder) fetchProgram(ctx context.Context, name, final string) error {
 	if err != nil {
 		return err
 	}
-	f.logf("fetching Debian's %s (not installing it)", debianPackage(name))
+	packages := debianPackages(name)
+	f.logf("fetching Debian's %s (not installing it)", strings.Join(packages, ", "))
 	_, updateErr := apt("apt-get", "--quiet", "update") // the update may fail in part and still be usable
-	if _, err := apt("apt-get", "--quiet", "--yes", "--no-install-recommends", "--download-only", "install", debianPackage(name)); err != nil {
+	install := append([]string{"--quiet", "--yes", "--no-install-recommends", "--download-only", "install"}, packages...)
+	if _, err := apt("apt-get", install...); err != nil {
 		return errors.Join(updateErr, err)
 	}
 	if err := f.unpackDebs(ctx, archives, root); err != nil {

@@ -41,10 +41,11 @@ func (a *app) listCommand(r *listRequest, draw drawFunc, cmd *cobra.Command, blo
 
 // A list is the rows that a verb has read, and the table of those that it shows.
 type list struct {
-	table  *render.Table
-	what   string // what the rows are, in the plural
-	count  int    // of all rows
-	hidden map[int32]bool
+	table   *render.Table
+	what    string // what the rows are, in the plural
+	count   int    // of all rows
+	omitted int    // locks that transactions hold on their own IDs
+	hidden  map[int32]bool
 }
 
 // newList returns a list without rows, with the selected columns.
@@ -77,7 +78,9 @@ func (r *listRequest) write(ctx context.Context, session *session, out *bytes.Bu
 	if n := r.shown(l.count); n < l.count {
 		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, l.count, l.what))
 	}
-	if l.count == 0 {
+	if l.count == 0 && l.omitted > 0 {
+		notices = append(notices, render.Plural(l.omitted, "lock", "locks")+" of transactions on their own IDs left out; add -f 'type in (transactionid, virtualxid)' to show them")
+	} else if l.count == 0 {
 		lines, err := r.unmatched(ctx, session)
 		if err != nil {
 			return nil, err

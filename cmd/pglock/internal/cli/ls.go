@@ -16,19 +16,21 @@ const lsHelp = `Lists the locks of the whole server: who holds them, who waits, 
 Locks that are waited for come first, the longest wait on top. With --blocking there
 is a row for each pair of a waiting session and one that blocks it.
 
-Without PIDs, filters or tables, the locks that each transaction holds on its own
-transaction IDs are left out, unless a session waits for them.
+The locks that each transaction holds on its own transaction IDs are left out, unless a
+session waits for them, or a filter is about type, transactionid or virtualxid.
 
 The output is a table on a terminal, else tab-separated lines under a header. -o json
 prints an array of objects and -o csv a table, both with all attributes unless -a
 selects some. In tsv, csv and json, durations are in seconds and times as in RFC 3339.
 
 A filter is one argument, FIELD OP VALUE. FIELD is an attribute or context.KEY. OP is
-one of = != < <= > >= and, for text, ~ and !~ with a regular expression.`
+one of = != < <= > >= and, for text, ~ and !~ with a regular expression. There are also
+FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.`
 
 const lsExamples = `  pglock ls
   pglock ls --blocking
   pglock ls --on public.orders
+  pglock ls -f 'state in (active, idle in transaction)'
   pglock ls -f granted=false -f 'wait_duration > 5s' -a pid,wait_duration,target,query
   pglock ls -e 4711
   pglock ls -o json | jq '.[] | select(.granted | not)'`
@@ -55,14 +57,16 @@ func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffe
 	if err != nil {
 		return nil, err
 	}
-	if len(r.where) == 0 {
-		locks = omitOwnTransactionIDs(locks)
+	locks, omitted, err := r.omitOwnTransactionIDs(ctx, session, locks)
+	if err != nil {
+		return nil, err
 	}
 	slices.SortStableFunc(locks, byUrgency)
 	if !r.format.IsMachine() {
 		render.NameKeys(locks, nil)
 	}
 	l := r.newList("locks")
+	l.omitted = omitted
 	l.count = len(locks)
 	for i := range r.shown(l.count) {
 		l.table.AddLock(&locks[i])
@@ -90,22 +94,44 @@ func (r *lsRequest) drawPairs(ctx context.Context, session *session, out *bytes.
 	return r.write(ctx, session, out, l)
 }
 
-// omitOwnTransactionIDs leaves out the locks that transactions hold on their own transaction IDs,
-// unless a session waits for them.
-func omitOwnTransactionIDs(locks []inspect.Lock) []inspect.Lock {
-	type transaction struct {
-		xid  uint32
-		vxid string
+// A transactionID is a transaction ID or a virtual one that is locked.
+type transactionID struct {
+	xid  uint32
+	vxid string
+}
+
+// isOwnTransactionID reports whether l is a lock that a transaction holds on its own ID.
+func isOwnTransactionID(l inspect.Lock) bool {
+	return l.Granted && (l.Type == "virtualxid" || l.Type == "transactionid")
+}
+
+// omitOwnTransactionIDs leaves out the locks that transactions hold on their own IDs,
+// unless a session waits for them or a filter is about them. It returns the other locks
+// and how many it has left out.
+func (r *lsRequest) omitOwnTransactionIDs(ctx context.Context, session *session, locks []inspect.Lock) ([]inspect.Lock, int, error) {
+	if slices.ContainsFunc(r.filters, isAboutTransactionIDs) || !slices.ContainsFunc(locks, isOwnTransactionID) {
+		return locks, 0, nil
 	}
-	waitedFor := map[transaction]bool{}
-	for _, l := range locks {
-		if !l.Granted {
-			waitedFor[transaction{l.TransactionID, l.VirtualXID}] = true
+	all := locks
+	if len(r.where) > 0 { // the waits are not among the selected locks
+		var err error
+		all, err = inspect.Locks(ctx, session.guarded,
+			inspect.Where("granted", "=", "false"), inspect.Where("type", "in", "transactionid", "virtualxid"))
+		if err != nil {
+			return nil, 0, err
 		}
 	}
-	return slices.DeleteFunc(locks, func(l inspect.Lock) bool {
-		return l.Granted && (l.Type == "virtualxid" || l.Type == "transactionid") && !waitedFor[transaction{l.TransactionID, l.VirtualXID}]
+	waitedFor := map[transactionID]bool{}
+	for _, l := range all {
+		if !l.Granted {
+			waitedFor[transactionID{l.TransactionID, l.VirtualXID}] = true
+		}
+	}
+	before := len(locks)
+	locks = slices.DeleteFunc(locks, func(l inspect.Lock) bool {
+		return isOwnTransactionID(l) && !waitedFor[transactionID{l.TransactionID, l.VirtualXID}]
 	})
+	return locks, before - len(locks), nil
 }
 
 // byUrgency orders waiting locks first, longest wait on top, and then by how long their

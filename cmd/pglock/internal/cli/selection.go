@@ -238,6 +238,12 @@ func (s *selection) count(ctx context.Context, session *session, f inspect.Filte
 	return len(locks), err
 }
 
+// isAboutTransactionIDs reports whether a filter is about the type of locks or about
+// transaction IDs.
+func isAboutTransactionIDs(f inspect.Filter) bool {
+	return slices.Contains([]string{"type", "transactionid", "virtualxid"}, config.Field(f))
+}
+
 // availableAttributes returns the attributes of locks, of pairs with --blocking, or of
 // sessions.
 func (s *selection) availableAttributes() []inspect.Attribute {

@@ -349,19 +349,18 @@ func (p *parser) view(key, value *yaml.Node) (View, error) {
 
 // OfPairs reports whether a filter is about a field that only pairs have.
 func OfPairs(f inspect.Filter) bool {
-	name := fieldOf(f)
-	return name == "block" || strings.HasPrefix(name, "blocking_")
+	return Field(f) == "block" || strings.HasPrefix(Field(f), "blocking_")
 }
 
 // OfSession reports whether a filter is about a field of a session, which a session
 // without locks has too.
 func OfSession(f inspect.Filter) bool {
-	name := fieldOf(f)
+	name := Field(f)
 	return strings.HasPrefix(name, "context.") || isAttribute(inspect.SessionAttributes(), name)
 }
 
-// fieldOf returns the field of a filter, or the first word of one without a field.
-func fieldOf(f inspect.Filter) string {
+// Field returns the field of a filter, or the first word of one without a field.
+func Field(f inspect.Filter) string {
 	name := strings.TrimSpace(f.String())
 	if i := strings.IndexAny(name, " =!<>~"); i >= 0 {
 		name = name[:i]

@@ -42,7 +42,7 @@ func printableASCII(s string) string {
 // Application returns a session's application for people. For a pglock run it contains
 // the lock's full name.
 func Application(s *inspect.Session) string {
-	if name, ok := s.Context[LockComment]; ok && s.Application == ApplicationName("run", name) {
+	if name, ok := s.Context.Lookup(LockComment); ok && s.Application == ApplicationName("run", name) {
 		return "pglock run " + name
 	}
 	return s.Application
@@ -67,7 +67,8 @@ func NameKeys(locks []inspect.Lock, pairs []inspect.Pair) {
 			continue
 		}
 		fromApplication, _ := strings.CutPrefix(l.Application, ApplicationName("run", "")+" ")
-		for _, name := range []string{l.Context[LockComment], fromApplication} {
+		fromComment, _ := l.Context.Lookup(LockComment)
+		for _, name := range []string{fromComment, fromApplication} {
 			if key := pglock.Name(name); name != "" && key.ID() == l.Key.ID() {
 				names[l.Key] = key
 			}

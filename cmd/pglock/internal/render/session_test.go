@@ -18,9 +18,9 @@ func TestSession(t *testing.T) {
 		`pid 7 (user app)`:                 {PID: 7, User: "app"},
 		`pid 7 (autovacuum worker)`:        {PID: 7, BackendType: "autovacuum worker"},
 		`pid 7 ("\x1b[2J", user \x1b[2J)`:  {PID: 7, Application: "\x1b[2J", User: "\x1b[2J"},
-		`pid 7 ("pglock run é", user app)`: {PID: 7, Application: ApplicationName("run", "é"), User: "app", Context: map[string]string{LockComment: "é"}},
+		`pid 7 ("pglock run é", user app)`: {PID: 7, Application: ApplicationName("run", "é"), User: "app", Context: `{"lock":"é"}`},
 		`pid 7 ("` + termtext.Cut("pglock run "+long, maxQuoted) + `", user app)`: {
-			PID: 7, Application: ApplicationName("run", long), User: "app", Context: map[string]string{LockComment: long},
+			PID: 7, Application: ApplicationName("run", long), User: "app", Context: inspect.Context(`{"lock":"` + long + `"}`),
 		},
 		`prepared transaction "transfer 3"`: {Prepared: &inspect.Prepared{GID: "transfer 3"}, User: "app"},
 		`a prepared transaction`:            {Prepared: &inspect.Prepared{}},

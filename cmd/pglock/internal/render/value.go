@@ -1,11 +1,11 @@
 package render
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
 
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
@@ -20,9 +20,8 @@ func machine(value any) string {
 		return strconv.FormatFloat(v.Seconds(), 'f', -1, 64)
 	case time.Time:
 		return v.Format(time.RFC3339Nano)
-	case map[string]string:
-		text, _ := json.Marshal(v) // a map of strings cannot fail
-		return termtext.Line(string(text))
+	case inspect.Context:
+		return termtext.Line(string(v))
 	}
 	return fmt.Sprint(value)
 }
