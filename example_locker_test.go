@@ -398,28 +398,34 @@ func ExampleLocker_Wrap() {
 	// <nil>
 }
 
-// The current holders and waiters of a lock.
+// One statement reports which of many locks are held, for example to enqueue only the
+// jobs that do not run already.
 func ExampleLocker_Holders() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
 	defer end()
-	held, err := other.Lock(ctx, pglock.Name("nightly-report"))
+	held, err := other.Lock(ctx, pglock.Name("report-7"))
 	if err != nil {
 		panic(err)
 	}
+	defer held.Unlock()
 
-	holders, err := locker.Holders(ctx, pglock.Name("nightly-report"))
+	jobs := []pglock.Key{pglock.Name("report-6"), pglock.Name("report-7"), pglock.Name("report-8")}
+	holders, err := locker.Holders(ctx, jobs...)
 	if err != nil {
 		panic(err)
 	}
-	for _, holder := range holders {
-		fmt.Println(holder.PID == held.PID(), holder.User, holder.Application)
+	for _, job := range jobs {
+		name, _ := job.Name()
+		if len(holders[job]) == 0 {
+			fmt.Println("enqueue", name)
+		}
+		for _, holder := range holders[job] {
+			fmt.Println(name, "runs in", holder.Application, holder.PID == held.PID())
+		}
 	}
-
-	held.Unlock()
-	holders, err = locker.Holders(ctx, pglock.Name("nightly-report"))
-	fmt.Println(len(holders), err)
 	// Output:
-	// true postgres pglock
-	// 0 <nil>
+	// enqueue report-6
+	// report-7 runs in pglock true
+	// enqueue report-8
 }

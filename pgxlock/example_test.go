@@ -106,7 +106,7 @@ func ExampleConfig() {
 	defer lock.Unlock()
 	holders, err := locker.Holders(ctx, lock.Key())
 	check(err)
-	fmt.Println(holders[0].Application)
+	fmt.Println(holders[lock.Key()][0].Application)
 	// Output: shop locks
 }
 
