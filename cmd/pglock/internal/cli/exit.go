@@ -105,10 +105,10 @@ func exitCode(err error) int {
 		return exitSignal + int(interrupted.Signal)
 	case errors.Is(err, pglock.ErrLost):
 		return exitLost
-	case errors.As(err, &child):
-		return child.status.ExitCode()
 	case errors.As(err, &notAcquired):
 		return notAcquired.code
+	case errors.As(err, &child):
+		return child.status.ExitCode()
 	case errors.As(err, &start) && start.NotFound:
 		return exitNotFound
 	case errors.As(err, &start):
@@ -148,7 +148,11 @@ func message(err error) string {
 	var child *childError
 	var signal *signalError
 	var logged *loggedError
+	var notAcquired *notAcquiredError
 	var interrupted *supervise.InterruptedError
+	if errors.As(err, &notAcquired) { // also if it is because the command failed
+		return termtext.Line(notAcquired.text)
+	}
 	if err == nil || errors.Is(err, errFree) || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &logged) || errors.As(err, &interrupted) {
 		return ""
 	}
