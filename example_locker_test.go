@@ -373,29 +373,42 @@ func ExampleLogger() {
 	// Output: <nil>
 }
 
-// rebuild is a job that must not run twice at a time.
-func rebuild(context.Context) error {
-	fmt.Println("rebuilding")
-	return nil
-}
-
-// A function with a lock named after it.
-func ExampleLocker_Wrap() {
+// A function that always runs under its lock, whatever its parameters and results are.
+func ExampleLocker_Do_results() {
 	locker, _, end := exampleLockers()
 	defer end()
 
-	job, err := locker.Wrap(rebuild, pglock.SkipIfHeld())
-	if err != nil {
-		panic(err)
+	report := func(ctx context.Context, day int) (total int, err error) {
+		err = locker.Do(ctx, pglock.Name("shop.report"), func(context.Context) error {
+			total = 100 * day
+			return nil
+		})
+		return total, err
 	}
-	fmt.Println(job(context.Background()))
+	fmt.Println(report(context.Background(), 7))
+	// Output: 700 <nil>
+}
 
-	// Another program that wraps the same function shares the lock, by this name.
-	fmt.Println(locker.Do(context.Background(), pglock.Name("github.com/pglock-go/pglock_test.rebuild"), job, pglock.Wait(time.Second)))
+// Jobs in a variable of a package, each under the lock of its name.
+func ExampleLocker_Do_jobs() {
+	locker, _, end := exampleLockers()
+	defer end()
+
+	for _, job := range jobs {
+		err := locker.Do(context.Background(), pglock.Name(job.name), job.run, pglock.SkipIfHeld())
+		fmt.Println(job.name, err)
+	}
 	// Output:
-	// rebuilding
-	// <nil>
-	// <nil>
+	// shop.rebuild <nil>
+	// shop.cleanup <nil>
+}
+
+var jobs = []struct {
+	name string
+	run  func(context.Context) error
+}{
+	{"shop.rebuild", func(context.Context) error { return nil }},
+	{"shop.cleanup", func(context.Context) error { return nil }},
 }
 
 // One statement reports which of many locks are held, for example to enqueue only the

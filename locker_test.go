@@ -766,25 +766,6 @@ func TestHoldersOfSharedLock(t *testing.T) {
 	}
 }
 
-func rebuildIndex(context.Context) error { return errors.New("rebuilt") }
-
-func TestWrap(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
-	a, b := d.locker(), d.locker()
-	job, err := a.Wrap(rebuildIndex, pglock.SkipIfHeld())
-	must(t, err)
-	if err := job(t.Context()); err == nil || err.Error() != "rebuilt" {
-		t.Errorf("got %v", err)
-	}
-	held := lock(t, b, pglock.Name("github.com/pglock-go/pglock_test.rebuildIndex"))
-	must(t, job(t.Context()))
-	must(t, held.Unlock())
-	if _, err := a.Wrap(func(context.Context) error { return nil }); err == nil {
-		t.Error("a closure has a name")
-	}
-}
-
 // An option with an invalid value is an error, and so is a nil option; no lock is taken.
 func TestOptionsThatMeanNothing(t *testing.T) {
 	t.Parallel()
