@@ -35,8 +35,7 @@
 //
 // Where a function does not fit, [Locker.Lock] and [Locker.TryLock] return a [Lock],
 // whose Done channel is closed if the lock is lost. [Locker.LockAll] takes several locks
-// or none, in an order that prevents deadlocks between its callers. [Locker.Wrap] gives a
-// function a lock named after it.
+// or none, in an order that prevents deadlocks between its callers.
 //
 // # In a transaction
 //

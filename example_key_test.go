@@ -77,8 +77,10 @@ func ExampleHolder_String() {
 
 	holders, err := locker.Holders(ctx, pglock.Name("device-7"))
 	check(err)
-	fmt.Println(len(holders), holders[0].String() != "", holders[0].Application)
-	// Output: 1 true pglock
+	for _, holder := range holders[pglock.Name("device-7")] {
+		fmt.Println(holder.String() != "", holder.Application)
+	}
+	// Output: true pglock
 }
 
 // A pooler that assigns a session to each client, and other settings.

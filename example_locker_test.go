@@ -373,53 +373,72 @@ func ExampleLogger() {
 	// Output: <nil>
 }
 
-// rebuild is a job that must not run twice at a time.
-func rebuild(context.Context) error {
-	fmt.Println("rebuilding")
-	return nil
-}
-
-// A function with a lock named after it.
-func ExampleLocker_Wrap() {
+// A function that always runs under its lock, whatever its parameters and results are.
+func ExampleLocker_Do_results() {
 	locker, _, end := exampleLockers()
 	defer end()
 
-	job, err := locker.Wrap(rebuild, pglock.SkipIfHeld())
-	if err != nil {
-		panic(err)
+	report := func(ctx context.Context, day int) (total int, err error) {
+		err = locker.Do(ctx, pglock.Name("shop.report"), func(context.Context) error {
+			total = 100 * day
+			return nil
+		})
+		return total, err
 	}
-	fmt.Println(job(context.Background()))
-
-	// Another program that wraps the same function shares the lock, by this name.
-	fmt.Println(locker.Do(context.Background(), pglock.Name("github.com/pglock-go/pglock_test.rebuild"), job, pglock.Wait(time.Second)))
-	// Output:
-	// rebuilding
-	// <nil>
-	// <nil>
+	fmt.Println(report(context.Background(), 7))
+	// Output: 700 <nil>
 }
 
-// The current holders and waiters of a lock.
+// Jobs in a variable of a package, each under the lock of its name.
+func ExampleLocker_Do_jobs() {
+	locker, _, end := exampleLockers()
+	defer end()
+
+	for _, job := range jobs {
+		err := locker.Do(context.Background(), pglock.Name(job.name), job.run, pglock.SkipIfHeld())
+		fmt.Println(job.name, err)
+	}
+	// Output:
+	// shop.rebuild <nil>
+	// shop.cleanup <nil>
+}
+
+var jobs = []struct {
+	name string
+	run  func(context.Context) error
+}{
+	{"shop.rebuild", func(context.Context) error { return nil }},
+	{"shop.cleanup", func(context.Context) error { return nil }},
+}
+
+// One statement reports which of many locks are held, for example to enqueue only the
+// jobs that do not run already.
 func ExampleLocker_Holders() {
 	ctx := context.Background()
 	locker, other, end := exampleLockers()
 	defer end()
-	held, err := other.Lock(ctx, pglock.Name("nightly-report"))
+	held, err := other.Lock(ctx, pglock.Name("report-7"))
 	if err != nil {
 		panic(err)
 	}
+	defer held.Unlock()
 
-	holders, err := locker.Holders(ctx, pglock.Name("nightly-report"))
+	jobs := []pglock.Key{pglock.Name("report-6"), pglock.Name("report-7"), pglock.Name("report-8")}
+	holders, err := locker.Holders(ctx, jobs...)
 	if err != nil {
 		panic(err)
 	}
-	for _, holder := range holders {
-		fmt.Println(holder.PID == held.PID(), holder.User, holder.Application)
+	for _, job := range jobs {
+		name, _ := job.Name()
+		if len(holders[job]) == 0 {
+			fmt.Println("enqueue", name)
+		}
+		for _, holder := range holders[job] {
+			fmt.Println(name, "runs in", holder.Application, holder.PID == held.PID())
+		}
 	}
-
-	held.Unlock()
-	holders, err = locker.Holders(ctx, pglock.Name("nightly-report"))
-	fmt.Println(len(holders), err)
 	// Output:
-	// true postgres pglock
-	// 0 <nil>
+	// enqueue report-6
+	// report-7 runs in pglock true
+	// enqueue report-8
 }

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -15,12 +16,59 @@ import (
 	"github.com/pglock-go/pglock/driver"
 )
 
-//go:embed sql/holders.sql
-var holdersSQL string
+var (
+	//go:embed sql/holders.sql
+	holdersSQL string
 
-// holdersArgs returns the parameters of holdersSQL: which sessions conflict with a
-// request for keys, shared or not.
-func holdersArgs(keys []Key, shared bool) []string {
+	//go:embed sql/held.sql
+	heldSQL string
+)
+
+// Holders returns the sessions that hold the locks of keys, in any mode. A key that no
+// session holds is not in the map, so a single statement finds the work that is in
+// progress:
+//
+//	held, err := locker.Holders(ctx, keys...)
+//	...
+//	if len(held[key]) == 0 {
+//		enqueue(key)
+//	}
+//
+// Another session may acquire or release a lock at any time, so use a lock to exclude
+// others, and Holders to report or to save work. Holders reads pg_locks once, which costs
+// the server more than taking a lock does, and more the more locks there are. Without
+// keys it reads nothing. ctx bounds the query, and so does a limit of two seconds.
+func (l *Locker) Holders(ctx context.Context, keys ...Key) (map[Key][]Holder, error) {
+	held := map[Key][]Holder{}
+	for _, key := range keys {
+		held[key] = nil
+	}
+	keys = slices.Collect(maps.Keys(held)) // each once
+	clear(held)
+	if len(keys) == 0 {
+		return held, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
+	defer cancel()
+	reply, err := l.engine.Query(ctx, heldSQL, keysArg(keys))
+	if err != nil {
+		return nil, newError("holders of", keys, err)
+	}
+	rows, err := readRows(reply)
+	if err != nil {
+		return nil, newError("holders of", keys, err)
+	}
+	for _, row := range rows {
+		if row.Key < 0 || row.Key >= len(keys) {
+			return nil, newError("holders of", keys, fmt.Errorf("unexpected answer: there is no key %d", row.Key))
+		}
+		held[keys[row.Key]] = append(held[keys[row.Key]], row.holder())
+	}
+	return held, nil
+}
+
+// keysArg returns keys as the parameter of heldSQL and holdersSQL.
+func keysArg(keys []Key) string {
 	ids := make([][3]int64, len(keys))
 	for i, key := range keys {
 		classid, objid, objsubid := key.PgLocks()
@@ -28,37 +76,60 @@ func holdersArgs(keys []Key, shared bool) []string {
 	}
 	// Numbers always have a JSON form.
 	text, _ := json.Marshal(ids)
-	return []string{string(text), strconv.FormatBool(shared)}
+	return string(text)
+}
+
+// holdersArgs returns the parameters of holdersSQL: which sessions conflict with a
+// request for keys, shared or not.
+func holdersArgs(keys []Key, shared bool) []string {
+	return []string{keysArg(keys), strconv.FormatBool(shared)}
+}
+
+// A holderRow is a holder as the statements return it.
+type holderRow struct {
+	Key         int        `json:"key"` // the index of the key, in the result of heldSQL
+	PID         int32      `json:"pid"`
+	User        string     `json:"user"`
+	Application string     `json:"application"`
+	Client      string     `json:"client"`
+	State       string     `json:"state"`
+	Since       *time.Time `json:"since"`
+	Mode        string     `json:"mode"`
+	Granted     bool       `json:"granted"`
+}
+
+func (r holderRow) holder() Holder {
+	h := Holder{
+		PID: r.PID, User: r.User, Application: r.Application, Client: r.Client,
+		State: r.State, Mode: r.Mode, Granted: r.Granted,
+	}
+	if r.Since != nil {
+		h.Since = *r.Since
+		h.Own = engine.OfThisProcess(h.PID, h.Since)
+	}
+	return h
+}
+
+// readRows decodes the result of a statement that returns holders.
+func readRows(reply string) ([]holderRow, error) {
+	var rows []holderRow
+	if err := json.Unmarshal([]byte(reply), &rows); err != nil {
+		return nil, fmt.Errorf("read the holders of the lock: %w", err)
+	}
+	return rows, nil
 }
 
 // readHolders decodes the result of holdersSQL or tableHoldersSQL. It drops the waiting
 // sessions if any session holds the lock. If none does, the waiting ones are those ahead
 // of us in the queue.
 func readHolders(reply string) ([]Holder, error) {
-	var rows []struct {
-		PID         int32      `json:"pid"`
-		User        string     `json:"user"`
-		Application string     `json:"application"`
-		Client      string     `json:"client"`
-		State       string     `json:"state"`
-		Since       *time.Time `json:"since"`
-		Mode        string     `json:"mode"`
-		Granted     bool       `json:"granted"`
-	}
-	if err := json.Unmarshal([]byte(reply), &rows); err != nil {
-		return nil, fmt.Errorf("read the holders of the lock: %w", err)
+	rows, err := readRows(reply)
+	if err != nil {
+		return nil, err
 	}
 	var holders []Holder
-	for _, r := range rows {
-		h := Holder{
-			PID: r.PID, User: r.User, Application: r.Application, Client: r.Client,
-			State: r.State, Mode: r.Mode, Granted: r.Granted,
-		}
-		if r.Since != nil {
-			h.Since = *r.Since
-			h.Own = engine.OfThisProcess(h.PID, h.Since)
-		}
-		holders = append(holders, h)
+	for _, row := range rows {
+		holders = append(holders, row.holder())
 	}
 	if granted := slices.IndexFunc(holders, func(h Holder) bool { return !h.Granted }); granted > 0 {
 		holders = holders[:granted]

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/engine"
@@ -225,17 +224,6 @@ const noWaitTimeout = 5 * time.Second
 
 // holdersTimeout bounds the query for the holders of a lock.
 const holdersTimeout = 2 * time.Second
-
-// Holders returns the sessions that hold the lock of key, in any mode. It reads pg_locks,
-// which costs the server more than taking a lock does, and more the more locks there are.
-// ctx bounds the query, and so does a limit of two seconds.
-func (l *Locker) Holders(ctx context.Context, key Key) ([]Holder, error) {
-	holders, err := l.holders(ctx, []Key{key}, false)
-	if err != nil {
-		return nil, newError("holders of", []Key{key}, err)
-	}
-	return slices.DeleteFunc(holders, func(h Holder) bool { return !h.Granted }), nil
-}
 
 func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)

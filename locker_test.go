@@ -671,7 +671,7 @@ func testCatalogHolders(t *testing.T, d *db) {
 	key := pglock.Pair(-1, 5)
 	holders, err := b.Holders(t.Context(), key)
 	must(t, err)
-	if len(holders) != 0 {
+	if holders == nil || len(holders) != 0 {
 		t.Errorf("got holders %v, want none", holders)
 	}
 	held := lock(t, a, key)
@@ -686,28 +686,82 @@ func testCatalogHolders(t *testing.T, d *db) {
 	}
 	holders, err = b.Holders(t.Context(), key)
 	must(t, err)
-	if len(holders) != 1 || holders[0].PID != held.PID() || holders[0].Mode != "ExclusiveLock" {
+	if h := holders[key]; len(holders) != 1 || len(h) != 1 || h[0].PID != held.PID() || h[0].Mode != "ExclusiveLock" {
 		t.Errorf("pid %d holds the lock, got %v", held.PID(), holders)
 	}
 	must(t, held.Unlock())
 }
 
-func rebuildIndex(context.Context) error { return errors.New("rebuilt") }
+// One call reports the holders of many locks: those of this Locker and of others, in any
+// mode, and nothing else.
+func TestCatalogHoldersOfMany(t *testing.T) { everySource(t, testCatalogHoldersOfMany) }
 
-func TestWrap(t *testing.T) {
+func testCatalogHoldersOfMany(t *testing.T, d *db) {
+	a, b := d.locker(), d.locker()
+	held, err := a.Holders(t.Context())
+	must(t, err)
+	if held == nil || len(held) != 0 {
+		t.Errorf("without keys: got %v", held)
+	}
+	name := pglock.Name("report")
+	number := pglock.Int(name.ID()) // the same lock
+	pair := pglock.Pair(0, 42)
+	lookalike := pglock.Int(42) // not the pair
+	waited, free := pglock.Int(-1), pglock.Name("free")
+	one := lock(t, a, name)
+	two := lock(t, b, pair)
+	three := lock(t, b, waited)
+	waits := make(chan error, 1)
+	go func() {
+		held, err := a.Lock(context.Background(), waited)
+		if err == nil {
+			err = held.Unlock()
+		}
+		waits <- err
+	}()
+	d.untilWaiting(1, waited)
+	d.exec("SELECT pg_advisory_lock_shared(7)")
+	shared := pglock.Int(7)
+	for _, l := range []*pglock.Locker{a, b} {
+		held, err := l.Holders(t.Context(), name, number, pair, lookalike, waited, free, shared, name)
+		must(t, err)
+		for key, pid := range map[pglock.Key]int32{name: one.PID(), number: one.PID(), pair: two.PID(), waited: three.PID()} {
+			if h := held[key]; len(h) != 1 || h[0].PID != pid || !h[0].Granted || !h[0].Own || h[0].Mode != "ExclusiveLock" {
+				t.Errorf("pid %d holds %v, got %v", pid, key, h)
+			}
+		}
+		if h := held[shared]; len(h) != 1 || h[0].PID != int32(d.conn.PgConn().PID()) || h[0].Mode != "ShareLock" || h[0].Own {
+			t.Errorf("the test's session shares a lock, got %v", h)
+		}
+		if len(held) != 5 {
+			t.Errorf("5 keys are held, got %v", held)
+		}
+	}
+	must(t, one.Unlock())
+	must(t, two.Unlock())
+	must(t, three.Unlock())
+	must(t, <-waits)
+}
+
+// Holders lists all sessions that share a lock, more than an error lists.
+func TestHoldersOfSharedLock(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	a, b := d.locker(), d.locker()
-	job, err := a.Wrap(rebuildIndex, pglock.SkipIfHeld())
-	must(t, err)
-	if err := job(t.Context()); err == nil || err.Error() != "rebuilt" {
-		t.Errorf("got %v", err)
+	pids := map[int32]bool{}
+	const sharers = 20
+	for range sharers {
+		s := databaseAt(t, d.dsn)
+		s.exec("SELECT pg_advisory_lock_shared(7)")
+		pids[int32(s.conn.PgConn().PID())] = true
 	}
-	held := lock(t, b, pglock.Name("github.com/pglock-go/pglock_test.rebuildIndex"))
-	must(t, job(t.Context()))
-	must(t, held.Unlock())
-	if _, err := a.Wrap(func(context.Context) error { return nil }); err == nil {
-		t.Error("a closure has a name")
+	key := pglock.Int(7)
+	held, err := d.locker().Holders(t.Context(), key)
+	must(t, err)
+	for _, h := range held[key] {
+		delete(pids, h.PID)
+	}
+	if len(held[key]) != sharers || len(pids) > 0 {
+		t.Errorf("got %v, without %v", held[key], pids)
 	}
 }
 

@@ -19,8 +19,8 @@ type TryOption interface {
 	forTry()
 }
 
-// A DoOption configures [Locker.Do], [Locker.DoAll], [Locker.Wrap] and [DoTx]. The options
-// are [Shared], [Wait], [NoWait] and [SkipIfHeld].
+// A DoOption configures [Locker.Do], [Locker.DoAll] and [DoTx]. The options are [Shared],
+// [Wait], [NoWait] and [SkipIfHeld].
 type DoOption interface {
 	option
 	forDo()
@@ -109,8 +109,8 @@ func Wait(d time.Duration) interface {
 	}}
 }
 
-// SkipIfHeld makes a function such as Do or Wrap skip the work and return nil if another
-// session holds the lock. It does not wait for the lock, unless [Wait] is given too.
+// SkipIfHeld makes a function such as Do skip the work and return nil if another session
+// holds the lock. It does not wait for the lock, unless [Wait] is given too.
 func SkipIfHeld() interface {
 	DoOption
 	DoTableOption

@@ -33,7 +33,6 @@ func TestOptionsOfEachFunction(t *testing.T) {
 		"TryLockTx":  {pglock.TryLockTx, []string{"Shared"}},
 		"Do":         {(*pglock.Locker).Do, do},
 		"DoAll":      {(*pglock.Locker).DoAll, do},
-		"Wrap":       {(*pglock.Locker).Wrap, do},
 		"DoTx":       {pglock.DoTx[any], do},
 		"LockTables": {pglock.LockTables, tables},
 		"DoTables":   {pglock.DoTables[any], append(slices.Clone(tables), "SkipIfHeld")},

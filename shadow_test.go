@@ -60,7 +60,7 @@ func TestLockerInShadow(t *testing.T) {
 					t.Errorf("%v does not list the holder, pid %d", err, held.PID())
 				}
 				holders, err := others.Holders(t.Context(), key)
-				if err != nil || len(holders) != 1 || holders[0].PID != held.PID() {
+				if err != nil || len(holders[key]) != 1 || holders[key][0].PID != held.PID() {
 					t.Errorf("pid %d holds the lock, got %v, %v", held.PID(), holders, err)
 				}
 				must(t, held.Unlock())

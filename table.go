@@ -72,7 +72,12 @@ type TableList struct {
 
 // Tables makes a list of tables for [LockTables] and [DoTables]. Each element is a string
 // or a model. A model is any value or pointer, even nil, with a method TableName()
-// string, as in GORM.
+// string, as in GORM. An ORM knows the tables of its other models:
+//
+//	statement := gorm.Statement{DB: db}
+//	err := statement.Parse(&User{}) // GORM: statement.Schema.Table
+//	db.Table(reflect.TypeFor[User]()).Name // Bun
+//	user.Table // ent
 //
 // A name is spelled exactly as in Postgres, including capital letters: unlike in SQL,
 // "Orders" is not orders. A dot separates the schema from the table; without one,
@@ -129,7 +134,8 @@ func tableString(table any) (string, error) {
 	if model, ok := v.Interface().(tableModel); ok {
 		return model.TableName(), nil
 	}
-	return "", fmt.Errorf("a %T is not a table: want a string, or a model with a method TableName() string", table)
+	return "", fmt.Errorf("a %T is not a table: want a string, or a model with a method TableName() string; "+
+		"for other models of GORM, Bun and ent see docs/orms.md", table)
 }
 
 // A tableName is a table and its schema, which may be "".

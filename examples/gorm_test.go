@@ -27,8 +27,10 @@ func (LineItem) TableName() string { return "billing.line_items" }
 // gormTable returns the table that GORM uses for a model.
 func gormTable(db *gorm.DB, model any) (string, error) {
 	statement := gorm.Statement{DB: db}
-	err := statement.Parse(model)
-	return statement.Table, err
+	if err := statement.Parse(model); err != nil {
+		return "", err
+	}
+	return statement.Schema.Table, nil
 }
 
 func TestGORM(t *testing.T) {

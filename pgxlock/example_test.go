@@ -107,7 +107,7 @@ func ExampleConfig() {
 	defer lock.Unlock()
 	holders, err := locker.Holders(ctx, key)
 	check(err)
-	fmt.Println(holders[0].Application)
+	fmt.Println(holders[key][0].Application)
 	// Output: shop locks
 }
 

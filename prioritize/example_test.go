@@ -204,6 +204,42 @@ func ExampleRunFor() {
 	// <nil>
 }
 
+// The sessions of another program: it is run again if it did not acquire a lock, and the
+// last try clears the way.
+func ExampleRetryFor() {
+	dsn, _, done := exampleServer()
+	defer done()
+	ctx := context.Background()
+
+	tool := func(ctx context.Context) error { // such as an exec.Cmd with PGAPPNAME and PGOPTIONS set
+		conn, err := pgx.Connect(ctx, dsn+" application_name=migrate-4711 options='-c lock_timeout=2s'")
+		if err != nil {
+			return err
+		}
+		defer conn.Close(ctx)
+		_, err = conn.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+		return err
+	}
+	err := prioritize.RetryFor(ctx, pgxlock.ConnString(dsn), prioritize.Who{Applications: []string{"migrate-4711"}}, tool,
+		prioritize.LockTimeout(2*time.Second),
+		prioritize.Tries(2),
+		prioritize.Terminate(),
+		prioritize.OnEvent(func(e prioritize.Event) {
+			switch e.Kind {
+			case prioritize.Tried:
+				fmt.Println("try", e.Try, "failed:", e.Err != nil)
+			case prioritize.Terminated:
+				fmt.Println("terminated:", e.Blocked[0].Blocking.Application)
+			}
+		}))
+	fmt.Println(err)
+	// Output:
+	// try 1 failed: true
+	// terminated: reports
+	// try 2 failed: false
+	// <nil>
+}
+
 // Dry run: without a policy no session is ended, but an event reports each one that
 // would be.
 func ExampleRun_dryRun() {

@@ -20,14 +20,22 @@ type RunOption interface {
 // A RunForOption configures [RunFor], and also [Run] and [RunOn].
 type RunForOption interface {
 	RunOption
+	RetryForOption
 	forRunFor()
 }
 
 // A RetryOption configures [Retry] and [RetryOn]. The options are [LockTimeout], [Budget],
 // [Tries], [Backoff] and [OnEvent].
 type RetryOption interface {
-	option
+	RetryForOption
 	forRetry()
+}
+
+// A RetryForOption configures [RetryFor]. The options are those of [RunFor] and of
+// [Retry].
+type RetryForOption interface {
+	option
+	forRetryFor()
 }
 
 // option is any option.
@@ -47,9 +55,10 @@ func (o anyOption) apply(c *config) error {
 	return nil
 }
 
-func (anyOption) forRun()    {}
-func (anyOption) forRunFor() {}
-func (anyOption) forRetry()  {}
+func (anyOption) forRun()      {}
+func (anyOption) forRunFor()   {}
+func (anyOption) forRetry()    {}
+func (anyOption) forRetryFor() {}
 
 // A config is the sum of the options of one call.
 type config struct {
@@ -115,6 +124,8 @@ func OnEvent(f func(Event)) interface {
 // s. While a try waits, later requests for the same lock wait behind it, so it should
 // be short. It should also be longer than the server's deadlock_timeout (1 s by
 // default), after which autovacuum yields to a waiter.
+//
+// [RetryFor] cannot set it: its function must let the sessions have this lock_timeout.
 func LockTimeout(d time.Duration) interface {
 	RunOption
 	RetryOption
@@ -282,7 +293,7 @@ func Allow(classes ...inspect.Class) RunForOption {
 
 // Budget limits the time for all tries: no try begins after d, and the last pause is
 // shortened so that a try begins at the end. The default is 10 minutes without
-// [Tries], and no limit with it.
+// [Tries], and no limit with it. With [RetryFor], the last try also applies the policy.
 func Budget(d time.Duration) RetryOption {
 	return anyOption{fmt.Sprintf("Budget(%v)", d), func(c *config) error {
 		if d <= 0 {
@@ -346,15 +357,20 @@ func newConfig[O option](op string, opts []O) (config, error) {
 			return c, fmt.Errorf("pglock: %s: %w", op, err)
 		}
 	}
-	if op == opRetry {
-		c.policy = policyWatch
+	if op == opRetry || op == opRetryFor {
 		if c.lockTimeout == 0 {
 			c.lockTimeout = defaultLockTimeout
 		}
 		if c.budget == 0 && c.tries == 0 {
 			c.budget = defaultBudget
 		}
+	}
+	switch {
+	case op == opRetry:
+		c.policy = policyWatch
 		c.after = c.lockTimeout // the interval derives from it
+	case op == opRetryFor && c.policy != policyReport && c.after >= c.lockTimeout:
+		return c, fmt.Errorf("pglock: %s: After(%v) must be shorter than LockTimeout(%v), which ends the wait", op, c.after, c.lockTimeout)
 	}
 	if c.interval == 0 {
 		c.interval = min(max(c.after/5, 10*time.Millisecond), maxInterval)

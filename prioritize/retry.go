@@ -82,35 +82,77 @@ func retryOn(ctx context.Context, c *config, db driver.Source, conn driver.Conn,
 	})
 }
 
-// A retrier is one call of Retry.
+// RetryFor runs fn, and retries it if it fails because the sessions that who chooses did
+// not acquire a lock. They are those of a program that fn runs and waits for, as with
+// [RunFor], and fn must let the program set their lock_timeout to [LockTimeout], for
+// example with PGOPTIONS. Between the tries are pauses, as with [Retry].
+//
+// Why another program failed is not known. It counts as a lock timeout if fn returns an
+// error and a session's wait, which ended less than 10 s before, may have ended when
+// lock_timeout expired. So does an error that wraps [pglock.ErrNotAcquired], with which fn
+// reports that it knows. Any other error is returned at once. That includes a lock that
+// was requested with NOWAIT, and a deadlock.
+//
+// The program runs again from its beginning, so it must do all of its work or nothing, or
+// continue where it stopped, as tools for migrations do that commit each migration.
+//
+// A policy, such as [Terminate], applies only to the last try. With [Tries] that is try
+// number n, and otherwise the one with which the [Budget] ends; if a try lasts longer
+// than the budget, one more follows. [After] must be shorter than LockTimeout then.
+//
+// The watcher begins before fn and needs a session from db, as with RunFor. If fn fails
+// because of a lock, the error is an [*Error] with fn's last error and the blockers;
+// otherwise it is fn's error. ctx is passed to fn, and also ends the retries and the
+// pauses.
+func RetryFor(ctx context.Context, db driver.Source, who Who, fn func(context.Context) error, opts ...RetryForOption) error {
+	c, err := newConfig(opRetryFor, opts)
+	if err != nil {
+		return err
+	}
+	if err := who.check(); err != nil {
+		return fmt.Errorf("pglock: %s: %w", opRetryFor, err)
+	}
+	w, err := startWatcher(ctx, opRetryFor, &c, who, db)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	r := retrier{config: &c, watcher: w, program: true}
+	return r.run(ctx, fn)
+}
+
+// A retrier is one call of Retry or RetryFor.
 type retrier struct {
 	config  *config
 	watcher *watcher // nil is none
+	program bool     // for RetryFor
 }
 
 // run calls try until it succeeds or there is no reason to retry.
 func (r *retrier) run(ctx context.Context, try func(context.Context) error) error {
 	began := time.Now()
 	failure := &Error{Op: opRetry}
+	last := r.program && r.config.tries == 1
 	for n := 1; ; n++ {
-		err := r.try(ctx, try)
+		err := r.try(ctx, try, last)
 		event := Event{Kind: Tried, Try: n, Err: err}
 		if err == nil {
 			r.config.emit(event)
 			return nil
 		}
-		kind := classify(err)
+		kind := r.classify(err)
 		if w := r.watcher; w != nil {
 			event.Blocked = w.lastPairs
+			failure.Spared, failure.Calls = w.spared, w.callErrors()
 			if len(w.lastPairs) > 0 {
 				failure.Blocked, failure.Seen = w.lastPairs, w.lastBlocked
 			}
 		}
-		if kind == isLock || r.watcher != nil && r.watcher.explains(kind) {
+		if kind == isLock || r.watcher != nil && !r.program && r.watcher.explains(kind) {
 			failure.Tries, failure.Err = n, err
 			again := kind == isLock && ctx.Err() == nil
 			if again {
-				event.Pause, again = r.config.nextPause(n, time.Since(began), rand.Float64())
+				event.Pause, last, again = r.next(n, last, time.Since(began))
 			}
 			r.config.emit(event)
 			if again && sleep(ctx, event.Pause) {
@@ -124,11 +166,49 @@ func (r *retrier) run(ctx context.Context, try func(context.Context) error) erro
 	}
 }
 
-func (r *retrier) try(ctx context.Context, try func(context.Context) error) error {
+// next returns the pause after try number n, whether the next try is the last one, which
+// applies the policy, or false to give up.
+func (r *retrier) next(n int, wasLast bool, elapsed time.Duration) (pause time.Duration, last, again bool) {
+	c := r.config
+	pause, again = c.nextPause(n, elapsed, rand.Float64())
+	if !r.clearsLast() {
+		return pause, false, again
+	}
+	if wasLast {
+		return 0, true, false
+	}
+	if !again { // the last try took longer than the budget
+		pause = backoff(n-1, c.minBackoff, c.maxBackoff, rand.Float64())
+	}
+	last = !again || c.tries > 0 && n+1 >= c.tries || c.budget > 0 && elapsed+pause >= c.budget
+	return pause, last, true
+}
+
+// clearsLast reports whether there is a policy, which the last try applies.
+func (r *retrier) clearsLast() bool { return r.program && r.config.policy != policyReport }
+
+// maxTimeoutAge is how long before the end of a program a lock timeout may have been its
+// reason to fail.
+const maxTimeoutAge = 10 * time.Second
+
+// classify classifies an error of the function.
+func (r *retrier) classify(err error) lockError {
+	kind := classify(err)
+	if !r.program || kind == isLock {
+		return kind
+	}
+	if at := r.watcher.tracker.timedOut; !at.IsZero() && time.Since(at) < maxTimeoutAge {
+		return isLock
+	}
+	return notLock
+}
+
+func (r *retrier) try(ctx context.Context, try func(context.Context) error, last bool) error {
 	if r.watcher == nil {
 		return try(ctx)
 	}
-	return r.watcher.during(ctx, true, try)
+	r.watcher.passive = r.program && !last
+	return r.watcher.during(ctx, !r.program, try)
 }
 
 const (

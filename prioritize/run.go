@@ -94,28 +94,37 @@ func RunFor(ctx context.Context, db driver.Source, who Who, fn func(context.Cont
 }
 
 const (
-	opRun   = "prioritize"
-	opRetry = "retry"
+	opRun      = "prioritize"
+	opRetry    = "retry"
+	opRetryFor = "retry for"
 )
 
 func run(ctx context.Context, c *config, db driver.Source, who Who, isLock func(error) lockError, fn func(context.Context) error) error {
 	began := time.Now()
-	w := newWatcher(c, who, opener(db))
-	if err := w.connect(ctx); errors.Is(err, pglock.ErrPooler) {
-		return fmt.Errorf("pglock: %s: the watcher: %w", opRun, err) // retrying does not help
-	} else if err != nil {
-		return fmt.Errorf("pglock: %s: the watcher: %w: %w", opRun, pglock.ErrUnavailable, err)
+	w, err := startWatcher(ctx, opRun, c, who, db)
+	if err != nil {
+		return err
 	}
 	defer w.close()
-	err := w.during(ctx, false, fn)
+	err = w.during(ctx, false, fn)
 	if err == nil || len(w.calls) == 0 && !w.explains(isLock(err)) {
 		return err
 	}
-	failure := &Error{Op: opRun, Blocked: w.lastPairs, Seen: w.lastBlocked, Spared: w.spared, Elapsed: time.Since(began), Err: err}
-	for _, c := range w.calls {
-		failure.Calls = append(failure.Calls, fmt.Errorf("the call for pid %d failed: %w", c.pid, c.err))
+	return &Error{
+		Op: opRun, Blocked: w.lastPairs, Seen: w.lastBlocked, Spared: w.spared, Calls: w.callErrors(),
+		Elapsed: time.Since(began), Err: err,
 	}
-	return failure
+}
+
+// startWatcher returns a watcher that has a session.
+func startWatcher(ctx context.Context, op string, c *config, who Who, db driver.Source) (*watcher, error) {
+	w := newWatcher(c, who, opener(db))
+	if err := w.connect(ctx); errors.Is(err, pglock.ErrPooler) {
+		return nil, fmt.Errorf("pglock: %s: the watcher: %w", op, err) // retrying does not help
+	} else if err != nil {
+		return nil, fmt.Errorf("pglock: %s: the watcher: %w: %w", op, pglock.ErrUnavailable, err)
+	}
+	return w, nil
 }
 
 func opener(source driver.Source) func(context.Context) (observer, error) {

@@ -18,6 +18,8 @@ type tracker struct {
 	waits  map[int32]*wait // by the waiter's PID
 	ended  map[victim]bool // those that were signaled
 	closed bool            // with Once: new blockers come too late
+
+	timedOut time.Time // by when a wait had last ended that lock_timeout may have ended
 }
 
 // A wait is one wait of one session.
@@ -26,6 +28,7 @@ type wait struct {
 	began   time.Time // as far as known
 	exact   bool      // began is the server's
 	start   time.Time // when it began by the server's clock, if exact
+	seen    time.Time // when it was last seen
 	pairs   []inspect.Pair
 	entries map[victim]*entry
 }
@@ -87,6 +90,7 @@ func (t *tracker) update(now, unobserved time.Time, pids []int32, pairs []inspec
 	for pid, w := range t.waits {
 		if len(byWaiter[pid]) == 0 {
 			over[pid] = now.Sub(w.began)
+			t.noteEnd(w, now)
 			delete(t.waits, pid)
 		}
 	}
@@ -101,6 +105,34 @@ func (t *tracker) update(now, unobserved time.Time, pids []int32, pairs []inspec
 		}
 	}
 	return changed, over
+}
+
+// stillWait records that the waits of the sessions pids go on.
+func (t *tracker) stillWait(now time.Time, pids []int32) {
+	for _, pid := range pids {
+		if w := t.waits[pid]; w != nil {
+			w.seen = now
+		}
+	}
+}
+
+// maxTimeoutError is how much the time of a wait may differ from what was seen.
+const maxTimeoutError = 100 * time.Millisecond
+
+// noteEnd records that a wait ended between when it was last seen and by. lock_timeout may
+// have ended it if it expired in that time.
+func (t *tracker) noteEnd(w *wait, by time.Time) {
+	limit := t.config.lockTimeout
+	if limit == 0 {
+		return
+	}
+	slack := min(limit/4, maxTimeoutError)
+	if !w.exact { // it began before it was first seen
+		slack += t.config.interval
+	}
+	if w.seen.Sub(w.began) <= limit+slack && by.Sub(w.began) >= limit-slack {
+		t.timedOut = by
+	}
 }
 
 func rank(p inspect.Pair) int {
@@ -125,9 +157,13 @@ func (t *tracker) updateWait(now, unobserved time.Time, pid int32, pairs []inspe
 	fresh := w == nil || w.id != waitID(first) ||
 		exact && w.exact && !first.WaitStart.Equal(w.start)
 	if fresh {
+		if w != nil {
+			t.noteEnd(w, now)
+		}
 		w = &wait{id: waitID(first), began: began, exact: exact, entries: map[victim]*entry{}}
 		t.waits[pid] = w
 	}
+	w.seen = now
 	if exact && began.Before(w.began) {
 		w.began = began
 	}

@@ -52,3 +52,42 @@ func TestSlowAnswerIsNoNewWait(t *testing.T) {
 		t.Error("a new wait for the same lock is taken for the old one")
 	}
 }
+
+// A wait may have ended by lock_timeout if that expired between the poll that last saw it
+// and the next.
+func TestTimedOut(t *testing.T) {
+	const limit = 2 * time.Second
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		seen, gone time.Duration
+		exact      bool
+		want       bool
+	}{
+		{1800 * time.Millisecond, 2010 * time.Millisecond, true, true},
+		{1990 * time.Millisecond, 2000 * time.Millisecond, true, true},
+		{1990 * time.Millisecond, 1995 * time.Millisecond, true, true}, // the clocks differ
+		{2005 * time.Millisecond, 2300 * time.Millisecond, true, true},
+		{100 * time.Millisecond, 9 * time.Second, true, true}, // it was not observed
+		{1500 * time.Millisecond, 1700 * time.Millisecond, true, false},
+		{0, 10 * time.Millisecond, true, false},
+		{2500 * time.Millisecond, 2700 * time.Millisecond, true, false}, // lock_timeout is longer
+		{time.Minute, time.Hour, true, false},
+		{1500 * time.Millisecond, 1750 * time.Millisecond, false, true}, // it began before it was seen
+		{1500 * time.Millisecond, 1650 * time.Millisecond, false, false},
+	} {
+		tr := newTracker(&config{lockTimeout: limit, interval: 200 * time.Millisecond})
+		blocked := func(waited time.Duration) []inspect.Pair {
+			p := inspect.Pair{Lock: &inspect.Lock{Session: &inspect.Session{PID: 1}}, Blocking: &inspect.Session{PID: 2}}
+			if p.WaitApprox = !test.exact; test.exact {
+				p.WaitStart, p.WaitDuration = begin, waited
+			}
+			return []inspect.Pair{p}
+		}
+		tr.update(begin, time.Time{}, []int32{1}, blocked(0))
+		tr.stillWait(begin.Add(test.seen), []int32{1})
+		tr.update(begin.Add(test.gone), time.Time{}, nil, nil)
+		if got := !tr.timedOut.IsZero(); got != test.want {
+			t.Errorf("%+v: got %t", test, got)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package prioritize
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -17,6 +18,8 @@ type watcher struct {
 	config *config
 	who    Who
 	open   func(context.Context) (observer, error)
+
+	passive bool // it does not act on blockers, whatever the policy is
 
 	tracker      *tracker
 	present      map[chosen]bool   // the chosen sessions that exist
@@ -115,6 +118,7 @@ func (w *watcher) during(ctx context.Context, late bool, fn func(context.Context
 			w.finalPoll(ctx)
 		}
 		for pid, wait := range w.tracker.waits { // fn has ended, and with it the wait
+			w.tracker.noteEnd(wait, time.Now())
 			w.config.emit(Event{Kind: Freed, PID: pid, Waited: time.Since(wait.began)})
 		}
 		if panicked != nil && ended {
@@ -225,6 +229,7 @@ func (w *watcher) readState(ctx context.Context) error {
 		w.lastBlocked = now
 	}
 	if !changed && (len(pids) == 0 || now.Sub(w.pairsReadAt) < maxPairsAge) {
+		w.tracker.stillWait(now, pids)
 		return nil
 	}
 	return w.readPairs(ctx, v, pids)
@@ -314,7 +319,7 @@ func (w *watcher) isOwn(s *inspect.Session) bool { return w.who.matches(s) }
 
 // act acts on the blockers that are due. It reports whether any was signaled.
 func (w *watcher) act(ctx context.Context) (acted bool, err error) {
-	if w.config.policy == policyWatch {
+	if w.config.policy == policyWatch || w.passive {
 		return false, nil
 	}
 	due := w.tracker.due(time.Now())
@@ -453,6 +458,14 @@ func (w *watcher) forgetSpared(e *entry) {
 type failedCall struct {
 	victim
 	err error
+}
+
+// callErrors returns the last errors of Call's function, one for each blocker.
+func (w *watcher) callErrors() (errs []error) {
+	for _, c := range w.calls {
+		errs = append(errs, fmt.Errorf("the call for pid %d failed: %w", c.pid, c.err))
+	}
+	return errs
 }
 
 // noteCall records the last error of Call's function for a blocker.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pglock-go/pglock"
 )
 
 // The names and types that docs/command.md promises for the JSON. Names may be added, here
@@ -36,6 +38,12 @@ var (
 	}
 	contractOfOutcome = map[string]string{
 		"prepared": "object", "blocks": "number", "status": "string", "ended": "bool", "reason": "string", "grant": "string", "allow": "string",
+	}
+	contractOfWho = map[string]string{
+		"name": "string", "key": "string", "held": "bool", "holders": "array", "waiters": "array",
+	}
+	contractOfUser = map[string]string{
+		"prepared": "object", "mode": "string", "wait_start": "time", "wait_duration": "seconds",
 	}
 )
 
@@ -196,12 +204,38 @@ func TestJSONContract(t *testing.T) {
 	}
 	all(outcome, seen, absent...)
 
+	user := union(contractOfSession, contractOfUser)
+	seen = map[string]bool{}
+	waiter := connectTo(t, s.server.ConnString(s.name)+" application_name=waiter")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = waiter.conn.Exec(context.Background(), "SELECT pg_advisory_lock(42)")
+	}()
+	t.Cleanup(func() { holder.close(); <-done })
+	if err := s.awaitLock(pglock.Int(42), "NOT granted", true); err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range s.jsonObjects(t, "who", "-o", "json", "--key", "42") {
+		holds(t, "a lock of who", u, contractOfWho, map[string]bool{})
+		for _, list := range []string{"holders", "waiters"} {
+			sessions := u[list].([]any)
+			if len(sessions) != 1 {
+				t.Errorf("%d %s, not 1", len(sessions), list)
+			}
+			for _, session := range sessions {
+				holds(t, "one of the "+list, session.(map[string]any), user, seen)
+			}
+		}
+	}
+	all(user, seen, append(absent, "xact_start")...)
+
 	// The guide documents each name.
 	guide, err := os.ReadFile("../../docs/command.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range union(lock, contractOfTree, contractOfOutcome, wait) {
+	for name := range union(lock, contractOfTree, contractOfOutcome, wait, contractOfWho) {
 		if !strings.Contains(string(guide), "`"+name+"`") {
 			t.Errorf("docs/command.md does not tell of %s", name)
 		}

@@ -260,3 +260,63 @@ func TestPrioritizeMax(t *testing.T) {
 		t.Errorf("%d sessions were spared", got)
 	}
 }
+
+// prioritize --retry works with psql, which reads a migration from a file, and the
+// migration is done once.
+func TestPrioritizeRetryPsql(t *testing.T) {
+	t.Parallel()
+	finding, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // it may have to be downloaded
+	defer cancel()
+	psql, err := pgserver.FindProgram(finding, "psql", os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t)
+	s.needs = psql.Env()
+	s.exec(t, "CREATE TABLE orders (id int)")
+	reports := s.client(t, "reports")
+	reports.exec(t, "BEGIN")
+	reports.exec(t, "SELECT FROM orders")
+	migration := filepath.Join(t.TempDir(), "migration.sql")
+	if err := os.WriteFile(migration, []byte("INSERT INTO orders VALUES (1);\nALTER TABLE orders ADD note text;\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := s.start(t, "prioritize", "--retry", "--lock-timeout", "1s", "--", psql.Path, "-X", "-v", "ON_ERROR_STOP=1", "-1qf", migration)
+	c.sees("try 1: exit code 3: blocked by pid " + fmt.Sprint(reports.pid()))
+	reports.exec(t, "COMMIT")
+	c.want(0)
+	var rows int
+	if err := s.conn.QueryRow(t.Context(), "SELECT count(*) FROM orders WHERE note IS NULL").Scan(&rows); err != nil || rows != 1 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+}
+
+// A signal ends the command and is the end of the retries; in a pause it ends pglock.
+func TestPrioritizeRetrySignals(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "CREATE TABLE orders (id int)")
+	reports := s.client(t, "reports")
+	reports.exec(t, "BEGIN")
+	reports.exec(t, "SELECT FROM orders")
+	migrate := migratorIn(t)
+	// It ends only after the lock timeout, which would be a reason to run it again.
+	c := s.start(t, "prioritize", "--retry", "--lock-timeout", "1s", "--", "sh", "-c",
+		"trap 'kill=yes' TERM; "+migrate+" 'ALTER TABLE orders ADD note text'; test $kill && exit 42; exit 43")
+	c.sees("has waited for")
+	c.signal(syscall.SIGTERM)
+	c.want(42)
+	if strings.Contains(c.errors(), "runs again") {
+		t.Errorf("it ran again:\n%s", c.errors())
+	}
+
+	c = s.start(t, "prioritize", "--retry", "--retry-on", "9", "--", "sh", "-c", "echo ran; exit 9")
+	for try := 1; ; try++ { // each pause is twice as long
+		c.sees(fmt.Sprintf("try %d: exit code 9", try))
+		if try == 3 {
+			break
+		}
+	}
+	c.signal(syscall.SIGTERM)
+	c.want(128 + int(syscall.SIGTERM))
+}

@@ -42,11 +42,19 @@ func addInvoice(ctx context.Context, db *bun.DB, amount int64) (number int64, er
 	return number, err
 }
 
+// tables returns the tables of models, as Bun names them.
+func tables(db *bun.DB, models ...any) pglock.TableList {
+	var names []any
+	for _, model := range models {
+		names = append(names, db.Table(reflect.TypeOf(model)).Name)
+	}
+	return pglock.Tables(names...)
+}
+
 // closeMonth closes all open invoices while nobody writes to their table.
 func closeMonth(ctx context.Context, db *bun.DB) (total int64, err error) {
-	table := db.Table(reflect.TypeFor[Invoice]()).Name
 	err = db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if err := pglock.LockTables(ctx, sqllock.Tx(tx), pglock.Tables(table),
+		if err := pglock.LockTables(ctx, sqllock.Tx(tx), tables(db, &Invoice{}),
 			pglock.In(pglock.ShareRowExclusive), pglock.Wait(10*time.Second)); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/examples/internal/example"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pglocktest"
@@ -40,4 +41,47 @@ func TestProgram(t *testing.T) {
 func TestTx(t *testing.T) {
 	db, source := open(t, pgtest.Database(t))
 	pglocktest.Tx(t, source, begin(db))
+}
+
+// A User has the table that Bun chooses, and a LineItem names its own.
+type (
+	User struct {
+		ID int64 `bun:",pk"`
+	}
+	LineItem struct {
+		bun.BaseModel `bun:"table:billing.line_items,alias:l"`
+
+		ID int64 `bun:",pk"`
+	}
+)
+
+// Any of Bun's models names its table.
+func TestTables(t *testing.T) {
+	db, _ := open(t, pgtest.Database(t))
+	if _, err := db.ExecContext(t.Context(), "CREATE SCHEMA billing"); err != nil {
+		t.Fatal(err)
+	}
+	for _, model := range []any{(*User)(nil), (*LineItem)(nil)} {
+		if _, err := db.NewCreateTable().Model(model).Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := db.RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		if err := pglock.LockTables(ctx, sqllock.Tx(tx), tables(db, &User{}, LineItem{}, (*User)(nil))); err != nil {
+			return err
+		}
+		var locked string
+		const sql = `SELECT string_agg(relation::regclass::text, ' ' ORDER BY relation::regclass::text) FROM pg_locks
+			WHERE pid = pg_backend_pid() AND mode = 'AccessExclusiveLock' AND locktype = 'relation'`
+		if err := tx.NewRaw(sql).Scan(ctx, &locked); err != nil {
+			return err
+		}
+		if locked != "billing.line_items users" {
+			t.Errorf("locked %s", locked)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

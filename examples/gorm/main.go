@@ -39,15 +39,28 @@ func addInvoice(ctx context.Context, db *gorm.DB, amount int64) (number int64, e
 	return number, err
 }
 
+// tables returns the tables of models, as GORM names them.
+func tables(db *gorm.DB, models ...any) (pglock.TableList, error) {
+	var names []any
+	for _, model := range models {
+		statement := gorm.Statement{DB: db}
+		if err := statement.Parse(model); err != nil {
+			return pglock.TableList{}, err
+		}
+		names = append(names, statement.Schema.Table)
+	}
+	return pglock.Tables(names...), nil
+}
+
 // closeMonth closes all open invoices while nobody writes to their table.
 func closeMonth(ctx context.Context, db *gorm.DB) (total int64, err error) {
-	model := gorm.Statement{DB: db}
-	if err := model.Parse(&Invoice{}); err != nil {
+	invoices, err := tables(db, &Invoice{})
+	if err != nil {
 		return 0, err
 	}
 	err = db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		conn := sqllock.Tx(tx.Statement.ConnPool)
-		if err := pglock.LockTables(ctx, conn, pglock.Tables(model.Table),
+		if err := pglock.LockTables(ctx, conn, invoices,
 			pglock.In(pglock.ShareRowExclusive), pglock.Wait(10*time.Second)); err != nil {
 			return err
 		}

@@ -14,9 +14,16 @@ import (
 // programs ends the wait for a lock or a session. From its start on, signals are passed
 // to it.
 type child struct {
-	command    supervise.Command
-	signals    chan os.Signal
-	endReaping func()
+	command     supervise.Command
+	signals     chan os.Signal
+	endReaping  func()
+	interrupted bool // follow passed on a signal that ends programs
+}
+
+// endsPrograms reports whether a signal ends programs by default, and people send it to
+// end them.
+func endsPrograms(sig os.Signal) bool {
+	return slices.Contains([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, sig)
 }
 
 // newChild finds the command and begins to catch signals. It fails if the command cannot
@@ -34,7 +41,7 @@ func (a *app) newChild(command []string, grace time.Duration) (*child, error) {
 		signals: make(chan os.Signal, 64),
 	}
 	for _, sig := range supervise.Forwarded() {
-		if slices.Contains([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, sig) {
+		if endsPrograms(sig) {
 			signal.Notify(c.signals, sig)
 		}
 	}
@@ -81,6 +88,7 @@ func (c *child) follow(process *supervise.Process, f followed) {
 				}
 				process.Continue()
 			} else if number, ok := sig.(syscall.Signal); ok {
+				c.interrupted = c.interrupted || endsPrograms(sig)
 				process.Signal(number)
 			}
 		case e, ok := <-process.Events():

@@ -19,7 +19,9 @@ import (
 const (
 	exitOK            = 0
 	exitError         = 1
+	exitFree          = 1
 	exitUsage         = 2
+	exitUndecided     = 2
 	exitDeclined      = 3
 	exitUnavailable   = 69
 	exitNotAcquired   = 75
@@ -86,10 +88,13 @@ func exitCode(err error) int {
 		signal      *signalError
 		start       *supervise.StartError
 		interrupted *supervise.InterruptedError
+		undecided   *undecidedError
 	)
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errFree):
+		return exitFree
 	case errors.As(err, &usage), errors.As(err, &settings), errors.Is(err, inspect.ErrFilter):
 		return exitUsage
 	case errors.Is(err, errDeclined):
@@ -100,16 +105,18 @@ func exitCode(err error) int {
 		return exitSignal + int(interrupted.Signal)
 	case errors.Is(err, pglock.ErrLost):
 		return exitLost
-	case errors.As(err, &child):
-		return child.status.ExitCode()
 	case errors.As(err, &notAcquired):
 		return notAcquired.code
+	case errors.As(err, &child):
+		return child.status.ExitCode()
 	case errors.As(err, &start) && start.NotFound:
 		return exitNotFound
 	case errors.As(err, &start):
 		return exitNotExecutable
 	case isUnavailable(err):
 		return exitUnavailable
+	case errors.As(err, &undecided):
+		return exitUndecided
 	}
 	return exitError
 }
@@ -141,8 +148,12 @@ func message(err error) string {
 	var child *childError
 	var signal *signalError
 	var logged *loggedError
+	var notAcquired *notAcquiredError
 	var interrupted *supervise.InterruptedError
-	if err == nil || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &logged) || errors.As(err, &interrupted) {
+	if errors.As(err, &notAcquired) { // also if it is because the command failed
+		return termtext.Line(notAcquired.text)
+	}
+	if err == nil || errors.Is(err, errFree) || errors.As(err, &child) || errors.As(err, &signal) || errors.As(err, &logged) || errors.As(err, &interrupted) {
 		return ""
 	}
 	text := err.Error()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -36,7 +37,16 @@ COMMAND's sessions are found by their application_name, which COMMAND gets in
 PGAPPNAME. libpq, pgx, lib/pq, psycopg and drivers built on them use it. For others,
 give --application-name, --user or --pid. Every session found this way counts as
 COMMAND's own, so do not name a role that other programs use. --lock-timeout is passed
-to COMMAND in PGOPTIONS.
+to COMMAND in PGOPTIONS, which libpq, pgx and lib/pq use, and most poolers drop.
+
+With --retry, COMMAND does not wait for long: it gets a short lock_timeout (2s), and if
+it fails because of that, it runs again after a pause, until --budget (10m) or --tries
+are used up. The sessions that wait behind it get their turn in the pause. It counts as
+a lock timeout if COMMAND fails within 10s of a wait of one of its sessions that may
+have ended when --lock-timeout expired, or exits with a code of --retry-on. COMMAND
+starts from its beginning, and what it has committed stays: it must be able to run
+again, as migrations that run in a transaction are. --cancel, --terminate and
+--escalate apply only to the last try.
 
 As with pglock run, COMMAND gets pglock's standard streams, signals are passed to its
 process group, processes that it leaves running are ended, and pglock exits with its
@@ -48,13 +58,16 @@ Exit codes:
   1    any other error
   2    wrong usage
   69   no server answered, or it accepts no sessions now
+  75   --retry gave up: each try failed because of a lock
   126  COMMAND cannot be executed
   127  COMMAND not found`
 
 const prioritizeExamples = `  pglock prioritize -- psql -f migration.sql
   pglock prioritize --escalate 5s --max 10 --lock-timeout 1min -- ./manage.py migrate
   pglock prioritize --terminate -f 'blocking_application = reports' -- make migrate
-  pglock prioritize --cancel --user flyway -- flyway migrate`
+  pglock prioritize --cancel --user flyway -- flyway migrate
+  pglock prioritize --retry --budget 30m -- ./manage.py migrate
+  pglock prioritize --retry --tries 5 --terminate -- psql -v ON_ERROR_STOP=1 -1f migration.sql`
 
 // A prioritizeRequest holds the arguments of pglock prioritize.
 type prioritizeRequest struct {
@@ -68,6 +81,7 @@ type prioritizeRequest struct {
 	filters     filterFlag
 	allow       kindFlag
 	grace       time.Duration
+	retry       *retryRequest // nil without --retry
 	command     []string
 }
 
@@ -83,6 +97,8 @@ func (a *app) prioritizeCommand() *cobra.Command {
 		escalate = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --terminate to end blockers at once"}
 		timeout  = durationFlag{min: time.Millisecond, what: "must be 1ms or longer"}
 		grace    = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
+
+		retry retryFlags
 	)
 	cmd := &cobra.Command{
 		Use:                   "prioritize [FLAG...] -- COMMAND [ARGUMENT...]",
@@ -112,6 +128,16 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			policy("--dry-run", r.dryRun) // without a policy, it only reports
 			if len(chosen) > 1 {
 				return usagef(cmd, "%s cannot be combined", strings.Join(chosen, " and "))
+			}
+			if retry.on && !timeout.set {
+				timeout.value = retryLockTimeout
+			}
+			var err error
+			if r.retry, err = retry.request(cmd); err != nil {
+				return err
+			}
+			if acts := after.value + escalate.value; retry.on && len(r.policy) > 0 && acts >= timeout.value {
+				return usagef(cmd, "%s would act after %v, but --lock-timeout ends the wait after %v: give a longer --lock-timeout or a shorter --after", chosen[0], acts, timeout.value)
 			}
 			if timeout.value.Milliseconds() > math.MaxInt32 {
 				return usagef(cmd, "--lock-timeout %s: the longest that Postgres accepts is %v", timeout.String(), math.MaxInt32*time.Millisecond)
@@ -145,6 +171,7 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	flags.Var(&escalate, "escalate", "cancel, and terminate if it still blocks after this time")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "only report blockers, as without --cancel, --terminate and --escalate")
 	flags.Var(&timeout, "lock-timeout", "lock_timeout of COMMAND's sessions")
+	retry.register(flags)
 	flags.Var(&maxEnded, "max", "end at most `N` sessions")
 	flags.VarP(&r.filters, "filter", "f", "end only sessions that match `\"FIELD OP VALUE\"`; repeat to require all")
 	r.allow.choices = []inspect.Class{inspect.Superusers, inspect.Autovacuum, inspect.Background}
@@ -190,14 +217,31 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	report := newBlockerReport(a, r)
-	watched := make(chan struct{}) // receives once: from then on signals go to the command
+	open := func() (stdin io.Reader, started, ended func(), err error) {
+		return a.In, func() {}, func() {}, nil
+	}
+	var stdin *replay
+	if r.retry != nil {
+		stdin = newReplay(a.In)
+		open = stdin.open
+	}
+	begun := make(chan struct{}) // receives as the command starts: it gets the signals until it has ended
+	ended := make(chan struct{})
 	run := func(ctx context.Context) error {
 		select {
-		case watched <- struct{}{}:
+		case begun <- struct{}{}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		defer func() { ended <- struct{}{} }()
+		in, inStarted, inEnded, err := open()
+		if err != nil {
+			return err
+		}
+		defer inEnded()
+		child.command.Stdin = in
 		process, err := child.start(prioritizedEnv(a.env, r))
+		inStarted()
 		if err != nil {
 			return err
 		}
@@ -212,8 +256,15 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 		if err != nil {
 			report.logf("%v", err)
 		}
+		switch {
+		case r.retry == nil:
+		case child.interrupted:
+			cancel(errInterrupted)
+		case stdin.isFull():
+			cancel(errTooMuchInput)
+		}
 		if status.ExitCode() != 0 {
-			return &childError{status}
+			return r.retry.classify(&childError{status})
 		}
 		return nil
 	}
@@ -221,22 +272,29 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	go func() {
 		done <- a.connection.WithPassword(ctx, target, func() error {
 			source := checkedSource{target, r.filters}
+			if r.retry != nil {
+				return prioritize.RetryFor(ctx, source, r.who, run, r.retryOptions(report.onEvent)...)
+			}
 			return prioritize.RunFor(ctx, source, r.who, run, r.options(report.onEvent)...)
 		})
 	}()
-	for begun := watched; ; {
+	for {
 		select {
 		case <-begun:
-			err := <-done
-			report.writeSummary()
-			return err
+			<-ended
 		case sig := <-child.signals:
 			if number, ok := sig.(syscall.Signal); ok {
-				begun = nil
 				cancel(&signalError{number})
 			}
 		case err := <-done:
-			return signalOr(ctx, err)
+			if !report.hasBegun() {
+				return signalOr(ctx, err)
+			}
+			if r.retry != nil {
+				err = report.retryEnded(ctx, err)
+			}
+			report.writeSummary()
+			return err
 		}
 	}
 }

@@ -19,14 +19,17 @@ type blockerReport struct {
 	*app
 	r prioritizeRequest
 
-	mu       sync.Mutex // guards the fields below; events and the command are concurrent
-	started  time.Time
-	seen     bool // a session of the command was seen
-	ended    bool // the command has ended
-	overdue  bool // a blocker was only reported
-	waits    map[int32][]blockerID
-	blockers map[blockerID]*blocker
-	order    []blockerID
+	mu        sync.Mutex // guards the fields below; events and the command are concurrent
+	started   time.Time
+	warned    bool                  // it was logged that the command runs again
+	late      map[int32]*time.Timer // logs that a wait outlasts lock_timeout, by PID
+	waitedFor time.Duration         // the longest wait in this try
+	seen      bool                  // a session of the command was seen
+	ended     bool                  // the command has ended
+	overdue   bool                  // a blocker was only reported
+	waits     map[int32][]blockerID
+	blockers  map[blockerID]*blocker
+	order     []blockerID
 }
 
 type blockerID struct {
@@ -48,7 +51,7 @@ type blocker struct {
 const maxSummaryLines = 50
 
 func newBlockerReport(a *app, r prioritizeRequest) *blockerReport {
-	return &blockerReport{app: a, r: r, waits: map[int32][]blockerID{}, blockers: map[blockerID]*blocker{}}
+	return &blockerReport{app: a, r: r, waits: map[int32][]blockerID{}, blockers: map[blockerID]*blocker{}, late: map[int32]*time.Timer{}}
 }
 
 // logf writes a line to stderr, one at a time.
@@ -62,7 +65,17 @@ func (s *blockerReport) logf(format string, args ...any) {
 func (s *blockerReport) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.started = time.Now()
+	s.ended = false
+	if s.started.IsZero() {
+		s.started = time.Now()
+	}
+}
+
+// hasBegun reports whether the command was started.
+func (s *blockerReport) hasBegun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.started.IsZero()
 }
 
 // end records that nothing of the command is left.
@@ -109,7 +122,14 @@ func (s *blockerReport) onEvent(e prioritize.Event) {
 	case prioritize.Overdue:
 		s.overdue = true
 	}
-	s.app.logf("%s%s", e, advice(e))
+	if e.Kind == prioritize.Freed && s.r.retry != nil && e.Waited >= s.r.lockTimeout {
+		s.app.logf("pid %d waited until lock_timeout (%v)", e.PID, s.r.lockTimeout)
+	} else {
+		s.app.logf("%s%s", e, advice(e))
+	}
+	if s.r.retry != nil {
+		s.onRetryEvent(e)
+	}
 }
 
 // advice returns the flag that would end a blocker that was spared, or "".
@@ -240,6 +260,9 @@ func (s *blockerReport) writeSummary() {
 		}
 		b := s.blockers[id]
 		actions := "no action, as it did not block for longer than " + s.r.after.String()
+		if s.r.retry != nil {
+			actions = "not ended"
+		}
 		if len(b.actions) > 0 {
 			actions = strings.Join(b.actions, ", then ")
 		}

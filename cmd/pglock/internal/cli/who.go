@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/query"
+)
+
+const whoHelp = `Prints which sessions hold the locks NAME, and how many wait for them. It does not
+request the locks. --key is a lock by number, as in pglock run.
+
+Another session may acquire or release a lock right after that. To run a command only
+if no other runs, use pglock run --no-wait.
+
+Exit codes, as grep has them:
+
+  0    a session holds a lock; of several locks, at least one
+  1    no session holds any of them
+  2    wrong usage, or any other error
+  69   no server answered, or it accepts no sessions now`
+
+const whoExamples = `  pglock who nightly-report
+  pglock who nightly-report > /dev/null; [ $? -eq 1 ] && ./enqueue nightly-report
+  pglock who --watch 1s deploy migrate
+  pglock who -o json report-1 report-2 report-3 | jq -r '.[] | select(.held | not).name'`
+
+// A whoRequest holds the arguments of pglock who.
+type whoRequest struct {
+	names []whoName
+	json  bool
+	held  bool // what the last drawing showed
+}
+
+// A whoName is a lock as it was named.
+type whoName struct {
+	key   pglock.Key
+	title string
+}
+
+func (a *app) whoCommand() *cobra.Command {
+	var r whoRequest
+	var numbers keysFlag
+	var watch watchFlag
+	output := outputFlag{choices: []string{"text", "json"}, value: "text"}
+	cmd := &cobra.Command{
+		Use:                   "who [FLAG...] NAME...",
+		Short:                 "Show who holds locks",
+		Long:                  whoHelp,
+		Example:               whoExamples,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range watch.fromArgs(args) {
+				key, err := parseName(name)
+				if err != nil {
+					return usagef(cmd, "%v", err)
+				}
+				r.names = append(r.names, whoName{key, name})
+			}
+			for _, key := range numbers {
+				r.names = append(r.names, whoName{key, "--key " + keyText(key)})
+			}
+			if len(r.names) == 0 {
+				return usagef(cmd, "no lock given: pglock who NAME")
+			}
+			r.json = output.value == "json"
+			err := a.show(cmd.Context(), "who", watch, r.draw)
+			switch {
+			case err != nil:
+				return &undecidedError{err}
+			case !r.held && watch.every == 0:
+				return errFree
+			}
+			return nil
+		},
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().Var(&numbers, "key", "also the lock of this number or pair of numbers; repeat for several")
+	cmd.Flags().VarP(&output, "output", "o", output.usage())
+	watch.register(cmd.Flags())
+	return cmd
+}
+
+// databaseSQL returns the OID of the connected database.
+const databaseSQL = `SELECT CAST(d.oid AS pg_catalog.text) FROM pg_catalog.pg_database AS d
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`
+
+// draw writes the holders of each lock, and returns notices for stderr.
+func (r *whoRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+	text, err := query.Text(ctx, session.guarded, databaseSQL)
+	if err != nil {
+		return nil, err
+	}
+	database, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	locks, err := inspect.Locks(ctx, session.guarded, inspect.Where("type", "=", "advisory"))
+	if err != nil {
+		return nil, err
+	}
+	hidden := map[int32]bool{}
+	var users []render.LockUsers
+	r.held = false
+	for _, name := range r.names {
+		u := render.LockUsers{Title: name.title, Key: keyText(name.key)}
+		u.Name, _ = name.key.Name()
+		classid, objid, objsubid := name.key.PgLocks()
+		for i := range locks {
+			l := &locks[i]
+			switch {
+			case uint64(l.DatabaseOID) != database || l.ClassID != classid || l.ObjectID != objid || l.ObjectSubID != objsubid:
+				continue
+			case l.Granted:
+				u.Holders = append(u.Holders, l)
+				r.held = true
+			default:
+				u.Waiters = append(u.Waiters, l)
+			}
+			if l.Hidden {
+				hidden[l.PID] = true
+			}
+		}
+		users = append(users, u)
+	}
+	notices := render.HiddenNotice(len(hidden), session.user)
+	if r.json {
+		return notices, render.WriteLockUsersJSON(out, users)
+	}
+	return notices, render.WriteLockUsers(out, users)
+}
+
+// keysFlag is --key, repeated.
+type keysFlag []pglock.Key
+
+func (f *keysFlag) Type() string { return "N|A,B" }
+
+func (f *keysFlag) String() string {
+	text := ""
+	for i, key := range *f {
+		if i > 0 {
+			text += " "
+		}
+		text += keyText(key)
+	}
+	return text
+}
+
+func (f *keysFlag) Set(s string) error {
+	var one keyFlag
+	if err := one.Set(s); err != nil {
+		return err
+	}
+	*f = append(*f, one.key)
+	return nil
+}
+
+// errFree is returned if no session holds any of the locks. It prints no message.
+var errFree = errors.New("no session holds any of the locks")
+
+// An undecidedError is an error of pglock who, which must not look as if a lock were
+// free.
+type undecidedError struct{ err error }
+
+func (e *undecidedError) Error() string { return e.err.Error() }
+func (e *undecidedError) Unwrap() error { return e.err }

@@ -1,0 +1,92 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
+)
+
+// LockUsers lists the sessions that hold a lock or wait for it.
+type LockUsers struct {
+	Title   string // the lock as the user named it
+	Name    string // its name, or "" if it was given by number
+	Key     string
+	Holders []*inspect.Lock
+	Waiters []*inspect.Lock // the longest wait first
+}
+
+// WriteLockUsers writes a line for each lock and one for each of its holders.
+func WriteLockUsers(out io.Writer, all []LockUsers) error {
+	var b strings.Builder
+	for _, u := range all {
+		fmt.Fprintf(&b, "lock %s is %s%s\n", Quote(u.Title), u.state(), u.queue())
+		for _, l := range u.Holders {
+			if name := ApplicationName("run", u.Title); l.Application == name {
+				l.Application = "pglock run " + u.Title // the whole name
+			}
+			from := ""
+			if l.Client != "" {
+				from = " from " + termtext.Line(l.Client)
+			}
+			fmt.Fprintf(&b, "  %s%s%s\n", Session(l.Session), from, stateText(l.Session))
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// state returns whether and how the lock is held.
+func (u LockUsers) state() string {
+	switch {
+	case len(u.Holders) == 0:
+		return "free"
+	case u.Holders[0].Mode == "ShareLock":
+		return fmt.Sprintf("held in shared mode by %s", Plural(len(u.Holders), "session", "sessions"))
+	}
+	return "held"
+}
+
+// queue returns how many sessions wait, or "".
+func (u LockUsers) queue() string {
+	if len(u.Waiters) == 0 {
+		return ""
+	}
+	verb := "wait"
+	if len(u.Waiters) == 1 {
+		verb = "waits"
+	}
+	return fmt.Sprintf("; %s %s, for up to %s", Plural(len(u.Waiters), "session", "sessions"), verb, Duration(u.Waiters[0].WaitDuration))
+}
+
+// WriteLockUsersJSON writes an object for each lock.
+func WriteLockUsersJSON(out io.Writer, all []LockUsers) error {
+	var objects []Object
+	for _, u := range all {
+		var o Object
+		o.Add("name", orNull(u.Name))
+		o.Add("key", u.Key)
+		o.Add("held", len(u.Holders) > 0)
+		o.Add("holders", usersObjects(u.Holders))
+		o.Add("waiters", usersObjects(u.Waiters))
+		objects = append(objects, o)
+	}
+	return WriteObjects(out, objects)
+}
+
+// usersObjects returns sessions as JSON objects, with their mode and wait.
+func usersObjects(locks []*inspect.Lock) []Object {
+	objects := []Object{}
+	for _, l := range locks {
+		o := sessionObject(l.Session)
+		o.Add("prepared", preparedObject(l.Prepared))
+		for _, name := range []string{"mode", "wait_start", "wait_duration"} {
+			a, _ := FindAttribute(inspect.Attributes(), name)
+			o.Add(name, a.Value(l))
+		}
+		objects = append(objects, o)
+	}
+	return objects
+}
