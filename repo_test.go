@@ -332,8 +332,8 @@ func unqualified(sql string) (faults []string) {
 	}
 	syntax := []string{
 		"CAST", "COALESCE", "ROW", "EXTRACT", "EXISTS", "ANY", "ALL", "ARRAY", "VALUES", "AS", "AND", "OR", "NOT", "FROM", "WHERE", "SELECT",
-		"LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN",
-		"family", "below", "next", "b", "m", "s", "t", "u", "v", "w", "x",
+		"LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN", "FILTER",
+		"family", "below", "next", "b", "c", "m", "s", "t", "u", "v", "w", "x",
 	} // aliases with columns
 	for _, call := range regexp.MustCompile(`([\w.]+)\s*\(`).FindAllStringSubmatch(sql, -1) {
 		if f := call[1]; !strings.HasPrefix(f, "pg_catalog.") && !slices.Contains(syntax, f) {

@@ -93,7 +93,7 @@ func (s *server) major() int { return s.Version / 10000 }
 func (s *server) versionFinding() Finding {
 	f := Finding{Check: "connection", ID: "version", Level: OK}
 	text, _, _ := strings.Cut(s.VersionText, " ") // without the name of the distribution
-	f.Text = "Postgres " + termtext.Line(text)
+	f.Text = "Postgres " + text
 	switch {
 	case s.major() < oldestMajor:
 		f.Level = Problem
@@ -102,6 +102,7 @@ func (s *server) versionFinding() Finding {
 	case s.major() > newestMajor:
 		f.Text += fmt.Sprintf(", expected to work: pglock was tested with %d to %d", oldestMajor, newestMajor)
 	}
+	f.Text += termtext.Line(fmt.Sprintf("; role %q in database %q", s.User, s.Database))
 	return f
 }
 

@@ -31,5 +31,7 @@
 //
 // Nothing. It works on its own sessions, which end with it. It sets nothing in them that
 // outlasts a statement, so behind a pooler it leaves the server's sessions as they were.
+// A pooler in statement mode closes one of them, because it refuses the transaction that
+// tells this mode from the others.
 // The statements of its advice are never run.
 package doctor

@@ -6,7 +6,9 @@ FROM (
         EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.state_change) AS age,
         CAST(EXTRACT(epoch FROM a.xact_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8) AS xact_start,
         (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks AS l
-            WHERE l.pid OPERATOR(pg_catalog.=) a.pid AND l.locktype OPERATOR(pg_catalog.<>) 'virtualxid') AS locks
+            WHERE l.pid OPERATOR(pg_catalog.=) a.pid
+                -- other than on its own IDs
+                AND NOT l.locktype OPERATOR(pg_catalog.=) ANY (ARRAY['virtualxid', 'transactionid'])) AS locks
     FROM pg_catalog.pg_stat_activity AS a
     WHERE a.state OPERATOR(pg_catalog.=) ANY (ARRAY['idle in transaction', 'idle in transaction (aborted)'])
         AND EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.state_change)

@@ -45,7 +45,7 @@ func checkNow(ctx context.Context, e *examination) ([]Finding, error) {
 // list returns the findings of transactions: the first ones, and how many more there are.
 func list[T interface{ finding() Finding }](id, none string, age time.Duration, transactions []T) []Finding {
 	if len(transactions) == 0 {
-		return []Finding{{ID: id, Level: OK, Text: fmt.Sprintf("%s older than %v", none, age)}}
+		return []Finding{{ID: id, Level: OK, Text: none + " older than " + short(age)}}
 	}
 	var findings []Finding
 	for i, t := range transactions {
@@ -72,7 +72,7 @@ func (p preparedTransaction) finding() Finding {
 		ID: "prepared", Level: Warning,
 		Text:   termtext.Line(fmt.Sprintf("prepared transaction %q holds its locks for %s", p.GID, termtext.Duration(seconds(p.Age)))),
 		Advice: []string{remedy + ";"},
-		Note: termtext.Line(fmt.Sprintf("in database %q, as %q or a superuser, unless its work is needed: then COMMIT PREPARED",
+		Note: termtext.Line(fmt.Sprintf("in database %q, as %q or a superuser; if its work is needed, COMMIT PREPARED",
 			p.Database, p.Owner)),
 	}
 }

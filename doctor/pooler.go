@@ -24,8 +24,9 @@ const poolerTimeout = 5 * time.Second
 
 // poolerMode finds out the mode of a pooler, by its behavior: a client that keeps its
 // session always has the same backend, and shares it with no other client. Nothing is
-// set anywhere. The last step begins a transaction, and rolls it back; a pooler in
-// statement mode refuses that by closing the connection.
+// set anywhere. The last step begins a transaction, and rolls it back. A pooler in
+// statement mode refuses that by closing the connection, and the session behind it,
+// which it replaces when it needs one.
 func (e *examination) poolerMode(ctx context.Context) poolerMode {
 	ctx, cancel := context.WithTimeout(ctx, poolerTimeout)
 	defer cancel()

@@ -20,7 +20,7 @@ type census struct {
 }
 
 // bySuperuser is the note for statements that a superuser must run.
-const bySuperuser = "a superuser"
+const bySuperuser = "as a superuser"
 
 // grant returns the statements that let the role use a predefined role, of which
 // package inspect knows the grant. A plain grant has no effect if the role does not
@@ -81,12 +81,12 @@ func checkEnds(ctx context.Context, e *examination) ([]Finding, error) {
 	}
 	switch role := "pg_signal_autovacuum_worker"; {
 	case s.SignalsAutovacuum == nil:
-		findings = append(findings, Finding{ID: "autovacuum", Level: OK, Text: "not autovacuum workers: only a superuser may"})
+		findings = append(findings, Finding{ID: "autovacuum", Level: OK, Text: "not autovacuum workers (only a superuser may)"})
 	case *s.SignalsAutovacuum:
 		findings = append(findings, Finding{ID: "autovacuum", Level: OK, Text: "autovacuum workers"})
 	default:
 		findings = append(findings, Finding{
-			ID: "autovacuum", Level: OK, Text: "not autovacuum workers: a member of " + role + " may",
+			ID: "autovacuum", Level: OK, Text: "not autovacuum workers (a member of " + role + " may)",
 		})
 	}
 	c, err := ask[census](ctx, e, sessionsSQL)

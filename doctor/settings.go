@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/sqltext"
@@ -122,7 +123,7 @@ func (v setting) logLockWaits(s *server) Finding {
 }
 
 func (v setting) deadlockTimeout(s *server) Finding {
-	f := Finding{ID: v.Name, Level: OK, Text: fmt.Sprintf("%s %v", v.Name, v.duration())}
+	f := Finding{ID: v.Name, Level: OK, Text: v.Name + " " + short(v.duration())}
 	switch {
 	case v.duration() > maxDeadlockTimeout:
 		f.Text += ": deadlocks are resolved late, and waits are logged late"
@@ -157,7 +158,7 @@ func (v setting) idleInTransaction(s *server) Finding {
 
 // timeout reports a limit that is set. It is wrong only if it is very short.
 func (v setting) timeout(s *server) Finding {
-	f := Finding{ID: v.Name, Level: OK, Text: fmt.Sprintf("%s %v", v.Name, v.duration())}
+	f := Finding{ID: v.Name, Level: OK, Text: v.Name + " " + short(v.duration())}
 	if scope := v.scope(s); scope != "" {
 		f.Text += " (" + scope + ")"
 	}
@@ -201,7 +202,19 @@ func (q cutQueries) finding() Finding {
 }
 
 // needsRestart ends the note for settings that are read when the server starts.
-const needsRestart = ", who then restarts the server; in clouds, a parameter of the instance"
+const needsRestart = "; then restart the server; in clouds, a parameter of the instance"
+
+// short returns a duration without the units that are zero, such as 10m.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
 
 // plural returns a number with a regular noun.
 func plural(n int, noun string) string {

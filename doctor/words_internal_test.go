@@ -23,8 +23,8 @@ func TestVersions(t *testing.T) {
 		{190000, "19beta1", OK, "Postgres 19beta1, expected to work: pglock was tested with 12 to 18", 0},
 		{190001, "19.1", OK, "Postgres 19.1, expected to work: pglock was tested with 12 to 18", 0},
 	} {
-		s := &server{Version: test.number, VersionText: test.text}
-		if f := s.versionFinding(); f.Level != test.level || f.Text != test.want {
+		s := &server{Version: test.number, VersionText: test.text, User: "on call", Database: "shop"}
+		if f := s.versionFinding(); f.Level != test.level || f.Text != test.want+`; role "on call" in database "shop"` {
 			t.Errorf("%d: %s %q, want %s %q", test.number, f.Level, f.Text, test.level, test.want)
 		}
 		l := lockTable{Used: 6400, PerTransaction: 64, Connections: 100}
@@ -171,6 +171,17 @@ func TestWithAge(t *testing.T) {
 	for _, file := range []string{preparedSQL, idleSQL} {
 		if sql, err := withAge(file, 90*time.Second); err != nil || !strings.Contains(sql, "'90'") {
 			t.Errorf("%v\n%s", err, sql)
+		}
+	}
+}
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 40 * time.Millisecond: "40ms", time.Minute: "1m", 90 * time.Second: "1m30s", 10 * time.Minute: "10m",
+		time.Hour: "1h", 90 * time.Minute: "1h30m", time.Hour + time.Second: "1h0m1s",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
 		}
 	}
 }

@@ -190,6 +190,12 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					return is && err == nil
 				})
 
+				// In statement mode the pooler closes a session when it refuses the transaction
+				// that finds out the mode, so that the next client gets another one.
+				checked := "connection,settings,room,now"
+				if mode == pgbouncer.Statement {
+					checked = "tls,settings,room,now"
+				}
 				file := filepath.Join(t.TempDir(), "ran")
 				for _, step := range []struct {
 					code int
@@ -201,6 +207,7 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					{0, waiting, []string{"ls", "--blocking"}},
 					{0, waiting, []string{"tree"}},
 					{0, "", []string{"terminate", "--blocking", waiting, "--dry-run"}},
+					{0, "a pooler", []string{"doctor", "--only", checked}},
 					{1, "", []string{"run", "job", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--terminate", "-f", "blocking_application ~ x", "--", "touch", file}},
