@@ -122,7 +122,15 @@ func TestCommandOfAHostileRole(t *testing.T) {
 	writer := connectTo(t, s.server.ConnString(s.name))
 	s.exec(t, `ALTER DATABASE `+s.name+` SET search_path = app, nowhere`)
 	defer makeHostile(t, s, writer, all)()
-	s.needs = append(s.needs, `PGOPTIONS=-c default_transaction_deferrable=on -c default_transaction_isolation=serializable -c standard_conforming_strings=off`)
+	options := `PGOPTIONS=-c default_transaction_deferrable=on -c default_transaction_isolation=serializable`
+	var version int
+	if err := s.conn.QueryRow(t.Context(), `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	if version < 190000 { // later it is always on
+		options += ` -c standard_conforming_strings=off`
+	}
+	s.needs = append(s.needs, options)
 	blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
 	defer waiter.await(`SELECT FROM app.scene`)()
 	waiting := fmt.Sprint(waiter.conn.PgConn().PID())
