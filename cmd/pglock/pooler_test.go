@@ -215,7 +215,7 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					{0, waiting, []string{"ls", "--blocking"}},
 					{0, waiting, []string{"tree"}},
 					{0, "", []string{"terminate", "--blocking", waiting, "--dry-run"}},
-					{0, "a pooler", []string{"doctor", "--only", checked}},
+					{0, "pooler", []string{"doctor", "--only", checked}},
 					{1, "", []string{"run", "job", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--terminate", "-f", "blocking_application ~ x", "--", "touch", file}},

@@ -75,7 +75,8 @@ func (d Diagnosis) writeCheck(b *strings.Builder, findings []doctor.Finding) {
 			}
 		}
 		for _, advice := range f.Advice {
-			fmt.Fprintf(b, "%s  %s\n", head, d.paint(Bold, termtext.Line(advice)))
+			// Lines keeps the spaces in names.
+			fmt.Fprintf(b, "%s  %s\n", head, d.paint(Bold, termtext.Lines(advice)))
 		}
 	}
 	if len(good) > 0 {
