@@ -20,7 +20,7 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 		"Error.Unwrap":            "errors.Is and errors.As call it",
 		"prioritize.Error.Unwrap": "errors.Is and errors.As call it",
 	}
-	for _, dir := range []string{".", "inspect", "prioritize", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate"} {
+	for _, dir := range []string{".", "inspect", "prioritize", "doctor", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate"} {
 		own, used := map[string]bool{}, map[string]bool{}
 		type exported struct {
 			name string

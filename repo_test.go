@@ -58,13 +58,14 @@ func TestImports(t *testing.T) {
 		"internal/engine":    {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/handshake"},
 		"internal/sqlstate":  {},
 		"internal/signal":    {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
+		"doctor":             {root + "/driver", root + "/inspect", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"prioritize":         {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
 		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":         {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
 
-		"cmd/pglock/internal/render": {root, root + "/inspect", root + "/internal/termtext"},
+		"cmd/pglock/internal/render": {root, root + "/doctor", root + "/inspect", root + "/internal/termtext"},
 	}
 	seen := map[string]bool{}
 	goFiles(t, func(path string) {
@@ -267,7 +268,7 @@ func TestSQLIsQualified(t *testing.T) {
 		"internal/engine/sql/queued.sql", "prioritize/poll.sql",
 	}
 	found := 0
-	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "internal/signal/*.sql", "prioritize/*.sql"} {
+	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "doctor/*.sql", "internal/signal/*.sql", "prioritize/*.sql"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, files, err)
@@ -331,8 +332,8 @@ func unqualified(sql string) (faults []string) {
 	}
 	syntax := []string{
 		"CAST", "COALESCE", "ROW", "EXTRACT", "EXISTS", "ANY", "ALL", "ARRAY", "VALUES", "AS", "AND", "OR", "NOT", "FROM", "WHERE", "SELECT",
-		"LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN",
-		"family", "below", "next", "b", "m", "s", "t", "u", "v", "w", "x",
+		"LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN", "FILTER",
+		"family", "below", "next", "b", "c", "m", "s", "t", "u", "v", "w", "x",
 	} // aliases with columns
 	for _, call := range regexp.MustCompile(`([\w.]+)\s*\(`).FindAllStringSubmatch(sql, -1) {
 		if f := call[1]; !strings.HasPrefix(f, "pg_catalog.") && !slices.Contains(syntax, f) {

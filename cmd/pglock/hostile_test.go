@@ -26,8 +26,9 @@ import (
 )
 
 // evil is text that must not reach a terminal: it changes colors, writes to the clipboard,
-// makes links, rings the bell, moves the cursor, and reverses the text direction.
-const evil = "evil\x1b[31m\x1b]52;c;eA==\a\x1b]8;;http://x\x1b\\\u009b2J\b\r\u202e\u2066\u200b\x7f"
+// makes links, rings the bell, moves the cursor, and reverses the text direction. It has
+// no line break, which names of roles and databases cannot have from Postgres 19 on.
+const evil = "evil\x1b[31m\x1b]52;c;eA==\a\x1b]8;;http://x\x1b\\\u009b2J\b\u202e\u2066\u200b\x7f"
 
 // unsafe returns the characters of text that a terminal would interpret, or "".
 func unsafe(text string) string {
@@ -88,6 +89,7 @@ func TestVerbsInShadow(t *testing.T) {
 		"ls --blocking --on public.t -f query~t -f application~wait -f wait_duration>0s -a blocking_application": "holder",
 		"tree --on t":                          "waiter",
 		"cancel --dry-run --blocking --on t":   "holder",
+		"doctor --only room,now,settings":      "log_lock_waits",
 		"config":                               "dbname",
 		"run --no-wait shadow -- echo it runs": "it runs",
 	} {
@@ -204,6 +206,10 @@ func TestNothingEvilIsShown(t *testing.T) {
 		{args: []string{"cancel", "--dry-run", "--blocking", "--all"}, code: 1, want: `evil\x1b[31m`},
 		{args: []string{"terminate", "--dry-run", "-f", "key=77", "-e"}, code: 1, want: "ROLLBACK PREPARED E'evil\\u001b[31m"},
 		{args: []string{"terminate", "--dry-run", "-o", "csv", "--blocking", "--all"}, want: `evil\x1b[31m`},
+		{args: []string{"doctor", "--older-than", "0s"}, want: `evil\x1b[31m`},
+		{args: []string{"doctor", "--older-than", "0s", "-o", "json"}, want: `\u001b[31m`},
+		{args: []string{"doctor", "--only", evil}, code: 2, want: `evil\x1b[31m`},
+		{args: []string{"doctor", "-U", "no " + evil}, code: 1, want: `evil\x1b[31m`},
 		{args: []string{"config"}, want: `evil\x1b[31m`},
 		{args: []string{"config", "-o", "json"}, want: `evil\\x1b[31m`},
 		{args: []string{"config", "--config-file", file, "-c", "v"}, want: `\x1b[31m`},

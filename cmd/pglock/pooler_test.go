@@ -122,7 +122,15 @@ func TestCommandOfAHostileRole(t *testing.T) {
 	writer := connectTo(t, s.server.ConnString(s.name))
 	s.exec(t, `ALTER DATABASE `+s.name+` SET search_path = app, nowhere`)
 	defer makeHostile(t, s, writer, all)()
-	s.needs = append(s.needs, `PGOPTIONS=-c default_transaction_deferrable=on -c default_transaction_isolation=serializable -c standard_conforming_strings=off`)
+	options := `PGOPTIONS=-c default_transaction_deferrable=on -c default_transaction_isolation=serializable`
+	var version int
+	if err := s.conn.QueryRow(t.Context(), `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	if version < 190000 { // later it is always on
+		options += ` -c standard_conforming_strings=off`
+	}
+	s.needs = append(s.needs, options)
 	blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
 	defer waiter.await(`SELECT FROM app.scene`)()
 	waiting := fmt.Sprint(waiter.conn.PgConn().PID())
@@ -190,6 +198,12 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					return is && err == nil
 				})
 
+				// In statement mode the pooler closes a session when it refuses the transaction
+				// that finds out the mode, so that the next client gets another one.
+				checked := "connection,settings,room,now"
+				if mode == pgbouncer.Statement {
+					checked = "tls,settings,room,now"
+				}
 				file := filepath.Join(t.TempDir(), "ran")
 				for _, step := range []struct {
 					code int
@@ -201,6 +215,7 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					{0, waiting, []string{"ls", "--blocking"}},
 					{0, waiting, []string{"tree"}},
 					{0, "", []string{"terminate", "--blocking", waiting, "--dry-run"}},
+					{0, "pooler", []string{"doctor", "--only", checked}},
 					{1, "", []string{"run", "job", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--", "touch", file}},
 					{1, "", []string{"prioritize", "--terminate", "-f", "blocking_application ~ x", "--", "touch", file}},

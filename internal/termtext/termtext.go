@@ -1,12 +1,14 @@
 // Package termtext makes text from elsewhere safe and short enough to show. Characters that
 // a terminal might obey, and characters that hide text or change its direction, are
 // escaped as \x1b or \u202e. Backslashes are not escaped, so the result is for people and
-// cannot be parsed back.
+// cannot be parsed back. It also has the words that the library and the command share.
 package termtext
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -79,6 +81,22 @@ func Session(pid int32, application, user string, more ...string) string {
 		parts = append(parts, "user "+user)
 	}
 	return Line(fmt.Sprintf("pid %d (%s)", pid, strings.Join(append(parts, more...), ", ")))
+}
+
+// Duration formats d for people, with at most two units.
+func Duration(d time.Duration) string {
+	day := 24 * time.Hour
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%dms", d.Milliseconds())
+	case d < time.Minute:
+		return strconv.FormatFloat(d.Truncate(100*time.Millisecond).Seconds(), 'f', 1, 64) + "s"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < day:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
 }
 
 // maxShort is how many characters Short returns at most.

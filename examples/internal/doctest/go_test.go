@@ -28,6 +28,7 @@ import (
 // imports has the packages that a block may use, by name.
 var imports = map[string]string{
 	"bun": "github.com/uptrace/bun", "gorm": "gorm.io/gorm",
+	"doctor":      "github.com/pglock-go/pglock/doctor",
 	"inspect":     "github.com/pglock-go/pglock/inspect",
 	"pgxannotate": "github.com/pglock-go/pglock/inspect/pgxannotate",
 	"sqlannotate": "github.com/pglock-go/pglock/inspect/sqlannotate",

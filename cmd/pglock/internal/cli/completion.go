@@ -119,6 +119,7 @@ func (a *app) complete(root *cobra.Command) {
 			"output":    completeChoices("output"),
 			"config":    a.completeView,
 			"allow":     completeChoices("allow"),
+			"only":      completeChoices("only"),
 			"on":        cobra.NoFileCompletions,
 			"limit":     cobra.NoFileCompletions,
 			"watch":     cobra.FixedCompletions([]string{"1s", "2s", "5s", "10s"}, alone),

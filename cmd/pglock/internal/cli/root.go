@@ -65,7 +65,7 @@ func (a *app) rootCommand() *cobra.Command {
 	// No shorthand: -h is the host, as in psql.
 	root.PersistentFlags().Bool("help", false, "print this help and exit")
 
-	root.AddCommand(a.runCommand(), a.prioritizeCommand(), a.lsCommand(), a.psCommand(), a.treeCommand(), a.whoCommand(), a.cancelCommand(), a.terminateCommand(), a.configCommand(), a.modesCommand(), a.completionCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.runCommand(), a.prioritizeCommand(), a.lsCommand(), a.psCommand(), a.treeCommand(), a.whoCommand(), a.cancelCommand(), a.terminateCommand(), a.doctorCommand(), a.configCommand(), a.modesCommand(), a.completionCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	a.complete(root)
 	return root

@@ -1,10 +1,11 @@
 package render
 
-// The colors of views: headers are bold, waiting sessions are yellow.
+// The colors of views: headers are bold, waiting sessions are yellow, as are warnings.
 const (
 	Bold   = "\x1b[1m"
 	Dim    = "\x1b[2m"
 	Red    = "\x1b[31m"
+	Green  = "\x1b[32m"
 	Yellow = "\x1b[33m"
 	reset  = "\x1b[0m"
 )

@@ -74,9 +74,9 @@ func HiddenNotice(count int, user string) []string {
 	if count == 0 {
 		return nil
 	}
-	role := `"` + strings.ReplaceAll(user, `"`, `""`) + `"`
-	return []string{fmt.Sprintf("the activity of %s is hidden from this role; a superuser can show it: GRANT pg_read_all_stats TO %s",
-		Plural(count, "session", "sessions"), role)}
+	grant := inspect.Server{User: user, SignalsAll: true}.Grants()[0]
+	return []string{fmt.Sprintf("the activity of %s is hidden from this role; a superuser can show it: %s",
+		Plural(count, "session", "sessions"), grant)}
 }
 
 // applicationText returns a session's application, and its type unless it is a client backend.

@@ -1,0 +1,9 @@
+package doctor_test
+
+import (
+	"testing"
+
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
