@@ -3,6 +3,7 @@ package inspect_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -198,10 +199,14 @@ func ExampleParseFilter() {
 	_, err = inspect.ParseFilter("waiting > 5 seconds")
 	fmt.Println(err != nil)
 	fmt.Println(inspect.PIDs(4711, 4712), inspect.Where("pid", "~", "47").Err() != nil)
+	fmt.Println(inspect.Where("state", "in", "active", "idle in transaction"))
+	fmt.Println(inspect.Where("context.request_id", "is not null"))
 	// Output:
 	// wait_duration > 5 seconds <nil>
 	// true
 	// pids 4711 4712 true
+	// state in ('active', 'idle in transaction')
+	// context.request_id is not null
 }
 
 // A list of locks with columns that the user selects.
@@ -246,6 +251,34 @@ func ExampleComment() {
 	// Output:
 	// SELECT 1 /*request='4711'*/
 	// SELECT 1
+}
+
+// A comment that django-pgactivity and django-pglock read.
+func ExampleDjangoComment() {
+	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
+	fmt.Println(inspect.Comment(ctx, "UPDATE orders SET state = 'sent'", inspect.DjangoComment()))
+	// Output:
+	// /*pga_context={"job": "nightly-report"}*/
+	// UPDATE orders SET state = 'sent'
+}
+
+// A context keeps its types.
+func ExampleContext_Lookup() {
+	session := inspect.Session{Context: `{"n":3,"deep":{"a":[1,null]}}`}
+	n, ok := session.Context.Lookup("n")
+	fmt.Println(n, ok)
+	first, ok := session.Context.Lookup("deep.a.0")
+	fmt.Println(first, ok)
+	_, ok = session.Context.Lookup("deep.a.1")
+	fmt.Println(ok)
+	var values struct{ N int }
+	check(json.Unmarshal([]byte(session.Context), &values))
+	fmt.Println(values.N)
+	// Output:
+	// 3 true
+	// 1 true
+	// false
+	// 3
 }
 
 // The same for all statements of a *sql.DB.
