@@ -19,8 +19,14 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 	without := map[string]string{
 		"Error.Unwrap":            "errors.Is and errors.As call it",
 		"prioritize.Error.Unwrap": "errors.Is and errors.As call it",
+
+		"inspect.Context.MarshalJSON": "encoding/json calls it",
 	}
+<<<<<<< HEAD
 	for _, dir := range []string{".", "inspect", "prioritize", "doctor", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate"} {
+=======
+	for _, dir := range []string{".", "inspect", "prioritize", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/httpannotate"} {
+>>>>>>> i14-context
 		own, used := map[string]bool{}, map[string]bool{}
 		type exported struct {
 			name string

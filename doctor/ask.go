@@ -23,7 +23,7 @@ func ask[T any](ctx context.Context, e *examination, sql string) (T, error) {
 	var reply string
 	var value T
 	err := handshake.Persist(ctx, func() (err error) {
-		sql := handshake.WithoutComment(sql)
+		sql := sqltext.WithoutComment(sql)
 		reply, err = e.session.QueryTextSimple(ctx, handshake.Local(asking)+sql)
 		if errors.Is(err, errors.ErrUnsupported) {
 			reply, err = e.session.QueryText(ctx, strings.TrimSuffix(sql, ";"))
@@ -44,7 +44,7 @@ const ageVariable = ":'age'"
 
 // withAge sets the variable in a statement, which must have it exactly once.
 func withAge(file string, age time.Duration) (string, error) {
-	sql := handshake.WithoutComment(file)
+	sql := sqltext.WithoutComment(file)
 	if n := strings.Count(sql, ageVariable); n != 1 {
 		return "", fmt.Errorf("the statement has the variable %s %d times, want once: not run", ageVariable, n)
 	}

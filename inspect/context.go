@@ -181,7 +181,7 @@ func readJSON(d *json.Decoder, depth int) (string, error) {
 	case string:
 		return quoteJSON(token), nil
 	case json.Number:
-		if _, err := token.Float64(); err != nil {
+		if !isFloat(token.String()) {
 			return quoteJSON(token.String()), nil
 		}
 		return token.String(), nil
@@ -189,6 +189,22 @@ func readJSON(d *json.Decoder, depth int) (string, error) {
 		return strconv.FormatBool(token), nil
 	}
 	return "null", nil
+}
+
+// The longest number in a Context, and the longest exponent in it. float64 has at most
+// 309 digits before the point.
+const (
+	maxNumber   = 400
+	maxExponent = 3
+)
+
+// isFloat reports whether a float64 can hold a number of JSON, perhaps rounded, but
+// neither as an infinity nor as zero. Postgres' numeric can hold it, too.
+func isFloat(number string) bool {
+	f, err := strconv.ParseFloat(number, 64)
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(number), "e")
+	return err == nil && len(number) <= maxNumber && len(strings.TrimLeft(exponent, "+-")) <= maxExponent &&
+		(f != 0 || !strings.ContainsAny(mantissa, "123456789"))
 }
 
 // readArray reads the rest of a JSON array after its opening bracket.

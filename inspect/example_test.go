@@ -2,6 +2,11 @@ package inspect_test
 
 import (
 	"context"
+<<<<<<< HEAD
+=======
+	"database/sql"
+	"encoding/json"
+>>>>>>> i14-context
 	"fmt"
 	"slices"
 	"strings"
@@ -241,10 +246,14 @@ func ExampleParseFilter() {
 	_, err = inspect.ParseFilter("waiting > 5 seconds")
 	fmt.Println(err != nil)
 	fmt.Println(inspect.PIDs(4711, 4712), inspect.Where("pid", "~", "47").Err() != nil)
+	fmt.Println(inspect.Where("state", "in", "active", "idle in transaction"))
+	fmt.Println(inspect.Where("context.request_id", "is not null"))
 	// Output:
 	// wait_duration > 5 seconds <nil>
 	// true
 	// pids 4711 4712 true
+	// state in ('active', 'idle in transaction')
+	// context.request_id is not null
 }
 
 // A list of locks with columns that the user selects.
@@ -291,6 +300,53 @@ func ExampleComment() {
 	// SELECT 1
 }
 
+<<<<<<< HEAD
+=======
+// A comment that django-pgactivity and django-pglock read.
+func ExampleDjangoComment() {
+	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
+	fmt.Println(inspect.Comment(ctx, "UPDATE orders SET state = 'sent'", inspect.DjangoComment()))
+	// Output:
+	// /*pga_context={"job": "nightly-report"}*/
+	// UPDATE orders SET state = 'sent'
+}
+
+// A context keeps its types.
+func ExampleContext_Lookup() {
+	session := inspect.Session{Context: `{"n":3,"deep":{"a":[1,null]}}`}
+	n, ok := session.Context.Lookup("n")
+	fmt.Println(n, ok)
+	first, ok := session.Context.Lookup("deep.a.0")
+	fmt.Println(first, ok)
+	_, ok = session.Context.Lookup("deep.a.1")
+	fmt.Println(ok)
+	var values struct{ N int }
+	check(json.Unmarshal([]byte(session.Context), &values))
+	fmt.Println(values.N)
+	// Output:
+	// 3 true
+	// 1 true
+	// false
+	// 3
+}
+
+// The same for all statements of a *sql.DB.
+func ExampleAnnotateSQL() {
+	pool, done := exampleShop()
+	defer done()
+	db, err := sql.Open("pgx", pool.Config().ConnString())
+	check(err)
+	defer db.Close()
+
+	annotated := inspect.AnnotateSQL(db)
+	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
+	var query string
+	check(annotated.QueryRowContext(ctx, "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&query))
+	fmt.Println(query[strings.Index(query, "/*"):])
+	// Output: /*job='nightly-report'*/
+}
+
+>>>>>>> i14-context
 // A prepared transaction has no process to signal; a statement ends it.
 func ExamplePrepared_Remedy() {
 	prepared := &inspect.Prepared{GID: "order 42", Owner: "app", Database: "shop"}

@@ -161,6 +161,66 @@ func TestHostileContext(t *testing.T) {
 	}
 }
 
+// A context is what Postgres reads in the comment, as far as Postgres can, and never
+// more than others can read.
+func TestContextsInPostgres(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := s.session("a").do("SELECT pg_advisory_lock(1)")
+	in := func(sql string, args ...any) (text *string) {
+		t.Helper()
+		if err := s.eye.QueryRow(t.Context(), sql, args...).Scan(&text); err != nil {
+			t.Errorf("%s %q: %v", sql, args, err)
+		}
+		return text
+	}
+	contextOf := func(comment string) inspect.Context {
+		t.Helper()
+		a.do("/*pga_context=" + comment + "*/ SELECT 1")
+		locks, err := inspect.Locks(t.Context(), s.q, inspect.PIDs(a.pid))
+		if err != nil || len(locks) != 1 {
+			t.Fatal(locks, err)
+		}
+		return locks[0].Context
+	}
+	for _, comment := range []string{
+		`{"n": 3, "deep": {"a": [1, null]}}`, `{"a": [[], {}, "", " x ", -1.50, 1E+5, true, false, {"b": ["c", {"d": "e"}]}]}`,
+		`{"a": 1, "b": {"c": 1, "c": [2]}, "a": {"b": "last"}}`, `{"é": "ü\"\\\/\t\u00e9\ud83d\udd12", "1": {"-1": "x"}}`, ` { "a" : 12345678901234567890.10 } `,
+	} {
+		context := contextOf(comment)
+		if same := in("SELECT CAST(CAST($1 AS jsonb) = CAST($2 AS jsonb) AS text)", comment, string(context)); same == nil || *same != "true" {
+			t.Errorf("%s becomes %s", comment, context)
+		}
+		for _, path := range []string{
+			"n", "deep", "deep.a", "deep.a.0", "deep.a.1", "deep.a.2", "deep.a.-1", "deep.a.-2", "deep.a.x", "a", "a.0", "a.1", "a.2", "a.3", "a.4", "a.5",
+			"a.6", "a.8.b.1.d", "a.-1.b.-2", "a.b", "b.c", "b.c.0", "é", "1.-1", "no", "n.0",
+		} {
+			want := in("SELECT CAST(CAST($1 AS json) #>> string_to_array($2, '.') AS text)", comment, path)
+			got, ok := context.Lookup(path)
+			if ok != (want != nil) {
+				t.Errorf("%s of %s: %q, %v", path, comment, got, ok)
+				continue
+			}
+			if ok && got != *want && *in("SELECT CAST(CAST($1 AS jsonb) = CAST($2 AS jsonb) AS text)", got, *want) != "true" {
+				t.Errorf("%s of %s is %q, in Postgres %q", path, comment, got, *want)
+			}
+		}
+	}
+	for _, comment := range []string{
+		`{"a": "\u0000", "\u0000": "\ud800", "\udfff": "\udc00\ud83d"}`, `{"a": 1e99999, "b": -1e99999, "c": 1e-99999, "d": -0e-99999, "e": 0.0, "f": 5e-324}`, `{"a": 1` + strings.Repeat("0", 500) + `}`, `{"a": "<>&\u2028"}`,
+	} {
+		context := contextOf(comment)
+		if context == "" || in("SELECT CAST(CAST($1 AS jsonb) AS text)", string(context)) == nil {
+			t.Errorf("%s becomes %q", comment, context)
+		}
+	}
+	for _, comment := range []string{`{"a": 1,}`, `{"a"}`, `{a: 1}`, `{"a": NaN}`, `{"a": 01}`, `[1]`, `null`, `"x"`, ``, `{"a": 1} {"b": 2}`, `{"a": "\x"}`, "{\"a\": \"\n\"}"} {
+		if context := contextOf(comment); context != "" {
+			t.Errorf("%s becomes %s", comment, context)
+		}
+	}
+}
+
 // Names of roles and databases are bytes in the encoding of the database in which
 // they were created, which other databases do not know.
 func TestOtherEncodings(t *testing.T) {

@@ -96,6 +96,8 @@ func (s *scene) filterAll(a inspect.Attribute) {
 		value = "SHARE"
 	case "kind":
 		value = "INDEX"
+	case "type", "state", "wait_event_type", "block":
+		value = map[string]string{"type": "relation", "state": "idle", "wait_event_type": "Lock", "block": "hard"}[a.Name]
 	}
 	for _, op := range []string{"=", "!=", "<", "<=", ">", ">=", "~", "!~"} {
 		f := inspect.Where(a.Name, op, value)
@@ -103,6 +105,16 @@ func (s *scene) filterAll(a inspect.Attribute) {
 			continue
 		}
 		if _, err := inspect.Locks(s.t.Context(), s.q, f); err != nil {
+			s.t.Errorf("%s: %v", f, err)
+		}
+	}
+	for _, f := range []inspect.Filter{
+		inspect.Where(a.Name, "in", value, value), inspect.Where(a.Name, "not in", value), inspect.Where(a.Name, "is null"), inspect.Where(a.Name, "is not null"),
+	} {
+		if f.Err() != nil && a.Name != "context" {
+			s.t.Error(f.Err())
+		}
+		if _, err := inspect.Locks(s.t.Context(), s.q, f); err != nil && a.Name != "context" {
 			s.t.Errorf("%s: %v", f, err)
 		}
 	}

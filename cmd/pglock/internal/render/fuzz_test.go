@@ -29,8 +29,12 @@ func FuzzTable(f *testing.F) {
 		}
 		tab := &Table{Columns: []inspect.Attribute{{Name: "user"}, {Name: "query"}, {Name: "duration"}, {Name: "context"}}}
 		rows := [][2]string{{a, b}, {b, a}}
+		context, err := json.Marshal(map[string]string{a: b})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, r := range rows {
-			tab.rows = append(tab.rows, row{values: []any{r[0], r[1], 1500 * time.Millisecond, map[string]string{a: b}}})
+			tab.rows = append(tab.rows, row{values: []any{r[0], r[1], 1500 * time.Millisecond, inspect.Context(context)}})
 		}
 		write := func(f Format) string {
 			tab.Format = f
