@@ -22,11 +22,7 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 
 		"inspect.Context.MarshalJSON": "encoding/json calls it",
 	}
-<<<<<<< HEAD
-	for _, dir := range []string{".", "inspect", "prioritize", "doctor", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate"} {
-=======
-	for _, dir := range []string{".", "inspect", "prioritize", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/httpannotate"} {
->>>>>>> i14-context
+	for _, dir := range []string{".", "inspect", "prioritize", "doctor", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate", "inspect/httpannotate"} {
 		own, used := map[string]bool{}, map[string]bool{}
 		type exported struct {
 			name string

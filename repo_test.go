@@ -48,24 +48,6 @@ func goFiles(t *testing.T, f func(path string)) {
 func TestImports(t *testing.T) {
 	const root = "github.com/pglock-go/pglock"
 	may := map[string][]string{ // what the code of a folder may import beyond the standard library
-<<<<<<< HEAD
-		"driver":             {},
-		".":                  {root + "/driver", root + "/internal/engine", root + "/internal/handshake", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
-		"internal/termtext":  {},
-		"internal/redact":    {},
-		"internal/handshake": {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext"},
-		"internal/query":     {root + "/driver"},
-		"internal/sqltext":   {root + "/internal/termtext"},
-		"internal/engine":    {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/handshake"},
-		"internal/sqlstate":  {},
-		"internal/signal":    {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
-		"doctor":             {root + "/driver", root + "/inspect", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
-		"inspect":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
-		"prioritize":         {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
-		"sqllock":            {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
-		"pgxlock":            {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
-		"pglocktest":         {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
-=======
 		"driver":               {},
 		".":                    {root + "/driver", root + "/internal/engine", root + "/internal/handshake", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"internal/termtext":    {},
@@ -73,16 +55,16 @@ func TestImports(t *testing.T) {
 		"internal/handshake":   {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext"},
 		"internal/query":       {root + "/driver"},
 		"internal/sqltext":     {root + "/internal/termtext"},
-		"internal/engine":      {root + "/driver", root + "/internal/sqlstate", root + "/internal/handshake"},
+		"internal/engine":      {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/handshake"},
 		"internal/sqlstate":    {},
 		"internal/signal":      {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
+		"doctor":               {root + "/driver", root + "/inspect", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
-		"inspect/httpannotate": {root + "/inspect"},
 		"prioritize":           {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
+		"inspect/httpannotate": {root + "/inspect"},
 		"sqllock":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
 		"pgxlock":              {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":           {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
->>>>>>> i14-context
 
 		"cmd/pglock/internal/render": {root, root + "/doctor", root + "/inspect", root + "/internal/termtext"},
 	}

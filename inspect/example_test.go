@@ -2,11 +2,7 @@ package inspect_test
 
 import (
 	"context"
-<<<<<<< HEAD
-=======
-	"database/sql"
 	"encoding/json"
->>>>>>> i14-context
 	"fmt"
 	"slices"
 	"strings"
@@ -300,8 +296,6 @@ func ExampleComment() {
 	// SELECT 1
 }
 
-<<<<<<< HEAD
-=======
 // A comment that django-pgactivity and django-pglock read.
 func ExampleDjangoComment() {
 	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
@@ -330,23 +324,6 @@ func ExampleContext_Lookup() {
 	// 3
 }
 
-// The same for all statements of a *sql.DB.
-func ExampleAnnotateSQL() {
-	pool, done := exampleShop()
-	defer done()
-	db, err := sql.Open("pgx", pool.Config().ConnString())
-	check(err)
-	defer db.Close()
-
-	annotated := inspect.AnnotateSQL(db)
-	ctx := inspect.Annotate(context.Background(), "job", "nightly-report")
-	var query string
-	check(annotated.QueryRowContext(ctx, "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&query))
-	fmt.Println(query[strings.Index(query, "/*"):])
-	// Output: /*job='nightly-report'*/
-}
-
->>>>>>> i14-context
 // A prepared transaction has no process to signal; a statement ends it.
 func ExamplePrepared_Remedy() {
 	prepared := &inspect.Prepared{GID: "order 42", Owner: "app", Database: "shop"}

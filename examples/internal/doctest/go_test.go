@@ -28,18 +28,12 @@ import (
 // imports has the packages that a block may use, by name.
 var imports = map[string]string{
 	"bun": "github.com/uptrace/bun", "gorm": "gorm.io/gorm",
-<<<<<<< HEAD
-	"doctor":      "github.com/pglock-go/pglock/doctor",
-	"inspect":     "github.com/pglock-go/pglock/inspect",
-	"pgxannotate": "github.com/pglock-go/pglock/inspect/pgxannotate",
-	"sqlannotate": "github.com/pglock-go/pglock/inspect/sqlannotate",
-	"pglock":      "github.com/pglock-go/pglock", "pgxlock": "github.com/pglock-go/pglock/pgxlock",
-=======
-	"inspect":      "github.com/pglock-go/pglock/inspect",
+	"doctor":       "github.com/pglock-go/pglock/doctor",
 	"httpannotate": "github.com/pglock-go/pglock/inspect/httpannotate",
+	"inspect":      "github.com/pglock-go/pglock/inspect",
 	"pgxannotate":  "github.com/pglock-go/pglock/inspect/pgxannotate",
+	"sqlannotate":  "github.com/pglock-go/pglock/inspect/sqlannotate",
 	"pglock":       "github.com/pglock-go/pglock", "pgxlock": "github.com/pglock-go/pglock/pgxlock",
->>>>>>> i14-context
 	"prioritize": "github.com/pglock-go/pglock/prioritize", "sqllock": "github.com/pglock-go/pglock/sqllock",
 	"pgx": "github.com/jackc/pgx/v5", "pgxpool": "github.com/jackc/pgx/v5/pgxpool", "pgconn": "github.com/jackc/pgx/v5/pgconn",
 	"context": "context", "errors": "errors", "exec": "os/exec", "fmt": "fmt", "log": "log", "http": "net/http", "os": "os",
