@@ -86,7 +86,7 @@ func TestVerbsInShadow(t *testing.T) {
 		"ls -f database=" + s.name: "AccessExclusiveLock",
 		"ls --on t -a application": "waiter",
 		"ls --blocking --on public.t -f query~t -f application~wait -f wait_duration>0s -a blocking_application": "holder",
-		"ps --on t -f query~t -f xact_duration>0s -a application":                                                "holder",
+		"ps --on t -f query~t -f xact_duration>0s -a application":                                                "waiter",
 		"tree --on t":                          "waiter",
 		"cancel --dry-run --blocking --on t":   "holder",
 		"config":                               "dbname",
