@@ -87,6 +87,7 @@ func TestVerbsInShadow(t *testing.T) {
 		"ls -f database=" + s.name: "AccessExclusiveLock",
 		"ls --on t -a application": "waiter",
 		"ls --blocking --on public.t -f query~t -f application~wait -f wait_duration>0s -a blocking_application": "holder",
+		"ps --on t -f query~t -f xact_duration>0s -a application":                                                "waiter",
 		"tree --on t":                          "waiter",
 		"cancel --dry-run --blocking --on t":   "holder",
 		"doctor --only room,now,settings":      "log_lock_waits",
@@ -102,7 +103,7 @@ func TestVerbsInShadow(t *testing.T) {
 	if _, stderr, code := s.once(t, shadow, "run", "--no-wait", "shadow", "--", "true"); code != 75 || !strings.Contains(stderr, "is held by pid") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
-	if stdout, stderr, code := s.once(t, shadow, "terminate", "-y", "--blocking", "--on", "t", "--wait", "20s"); code != 0 || !strings.Contains(stdout, "terminated") {
+	if stdout, stderr, code := s.once(t, shadow, "terminate", "-y", "--blocking", "--roots", "--on", "t", "--wait", "20s"); code != 0 || !strings.Contains(stdout, "terminated") {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 	if err := <-waits; err != nil {
@@ -198,6 +199,9 @@ func TestNothingEvilIsShown(t *testing.T) {
 		{args: []string{"ls", "-o", "json"}, want: `\u001b[31m`},
 		{args: []string{"ls", "-e"}, want: `evil\x1b[31m`},
 		{args: []string{"ls", "--blocking", "-o", "table", "-a", "user,database,application,relation,schema,query,context,blocking_user,blocking_application"}, want: `\u202e`},
+		{args: []string{"ps"}, want: `evil\x1b[31m`},
+		{args: []string{"ps", "-o", "table", "-a", "user,database,application,query,context"}, want: `\u202e`},
+		{args: []string{"ps", "-o", "json"}, want: `\u001b[31m`},
 		{args: []string{"ls", "--on", table}, want: `evil\x1b[31m`},
 		{args: []string{"ls", "-f", "user = " + evil}, want: `evil\x1b[31m`},
 		{args: []string{"tree"}, want: `evil\x1b[31m`},
