@@ -273,10 +273,16 @@ func ExampleAttributes() {
 			fmt.Println(a.Name, a.Type, a.PairValue(&pairs[0]))
 		}
 	}
+	for _, a := range inspect.SessionAttributes() {
+		if a.Name == "application" {
+			fmt.Println(a.Name, a.Type, a.Value(&inspect.Lock{Session: locks[0].Session}))
+		}
+	}
 	// Output:
 	// mode string AccessExclusiveLock
 	// relation string orders
 	// blocking_application string checkout
+	// application string migrate
 }
 
 // The annotations of a statement are visible to anyone who inspects its locks.

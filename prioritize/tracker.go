@@ -19,7 +19,8 @@ type tracker struct {
 	ended  map[victim]bool // those that were signaled
 	closed bool            // with Once: new blockers come too late
 
-	timedOut time.Time // by when a wait had last ended that lock_timeout may have ended
+	timedOut  time.Time // by when a wait had last ended that lock_timeout may have ended
+	pollBegan time.Time // when the previous poll began
 }
 
 // A wait is one wait of one session.
@@ -28,6 +29,7 @@ type wait struct {
 	began   time.Time // as far as known
 	exact   bool      // began is the server's
 	start   time.Time // when it began by the server's clock, if exact
+	first   time.Time // when it began at the earliest
 	seen    time.Time // when it was last seen
 	pairs   []inspect.Pair
 	entries map[victim]*entry
@@ -127,10 +129,7 @@ func (t *tracker) noteEnd(w *wait, by time.Time) {
 		return
 	}
 	slack := min(limit/4, maxTimeoutError)
-	if !w.exact { // it began before it was first seen
-		slack += t.config.interval
-	}
-	if w.seen.Sub(w.began) <= limit+slack && by.Sub(w.began) >= limit-slack {
+	if w.seen.Sub(w.began) <= limit+slack && by.Sub(w.first) >= limit-slack {
 		t.timedOut = by
 	}
 }
@@ -160,7 +159,7 @@ func (t *tracker) updateWait(now, unobserved time.Time, pid int32, pairs []inspe
 		if w != nil {
 			t.noteEnd(w, now)
 		}
-		w = &wait{id: waitID(first), began: began, exact: exact, entries: map[victim]*entry{}}
+		w = &wait{id: waitID(first), began: began, exact: exact, first: t.pollBegan, entries: map[victim]*entry{}}
 		t.waits[pid] = w
 	}
 	w.seen = now
@@ -168,7 +167,7 @@ func (t *tracker) updateWait(now, unobserved time.Time, pid int32, pairs []inspe
 		w.began = began
 	}
 	if exact {
-		w.exact, w.start = true, first.WaitStart
+		w.exact, w.start, w.first = true, first.WaitStart, w.began
 	}
 
 	changed := fresh || len(pairs) != len(w.pairs)

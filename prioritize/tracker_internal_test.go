@@ -75,7 +75,7 @@ func TestTimedOut(t *testing.T) {
 		{1500 * time.Millisecond, 1750 * time.Millisecond, false, true}, // it began before it was seen
 		{1500 * time.Millisecond, 1650 * time.Millisecond, false, false},
 	} {
-		tr := newTracker(&config{lockTimeout: limit, interval: 200 * time.Millisecond})
+		tr := newTracker(&config{lockTimeout: limit})
 		blocked := func(waited time.Duration) []inspect.Pair {
 			p := inspect.Pair{Lock: &inspect.Lock{Session: &inspect.Session{PID: 1}}, Blocking: &inspect.Session{PID: 2}}
 			if p.WaitApprox = !test.exact; test.exact {
@@ -83,6 +83,7 @@ func TestTimedOut(t *testing.T) {
 			}
 			return []inspect.Pair{p}
 		}
+		tr.pollBegan = begin.Add(-200 * time.Millisecond)
 		tr.update(begin, time.Time{}, []int32{1}, blocked(0))
 		tr.stillWait(begin.Add(test.seen), []int32{1})
 		tr.update(begin.Add(test.gone), time.Time{}, nil, nil)

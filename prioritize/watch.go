@@ -213,6 +213,7 @@ func (w *watcher) readState(ctx context.Context) error {
 	if err := w.markSessions(ctx, v); err != nil {
 		return err
 	}
+	defer func() { w.tracker.pollBegan = began }()
 	now := time.Now()
 	w.polledBefore, w.polledAt, w.pollTime = w.polledAt, now, now.Sub(began)
 	w.reportPresence(v)

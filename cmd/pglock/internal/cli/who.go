@@ -36,6 +36,7 @@ const whoExamples = `  pglock who nightly-report
 type whoRequest struct {
 	names []whoName
 	json  bool
+	width int  // to cut the lines to, or 0
 	held  bool // what the last drawing showed
 }
 
@@ -71,6 +72,9 @@ func (a *app) whoCommand() *cobra.Command {
 				return usagef(cmd, "no lock given: pglock who NAME")
 			}
 			r.json = output.value == "json"
+			if watch.every > 0 && isTerminal(a.Out) {
+				r.width = a.width() // a broken line would shift the frame
+			}
 			err := a.show(cmd.Context(), "who", watch, r.draw)
 			switch {
 			case err != nil:
@@ -134,7 +138,7 @@ func (r *whoRequest) draw(ctx context.Context, session *session, out *bytes.Buff
 	if r.json {
 		return notices, render.WriteLockUsersJSON(out, users)
 	}
-	return notices, render.WriteLockUsers(out, users)
+	return notices, render.WriteLockUsers(out, users, r.width)
 }
 
 // keysFlag is --key, repeated.

@@ -18,11 +18,19 @@ type LockUsers struct {
 	Waiters []*inspect.Lock // the longest wait first
 }
 
-// WriteLockUsers writes a line for each lock and one for each of its holders.
-func WriteLockUsers(out io.Writer, all []LockUsers) error {
+// WriteLockUsers writes a line for each lock and one for each of its holders. It cuts the
+// lines to width, unless that is 0.
+func WriteLockUsers(out io.Writer, all []LockUsers, width int) error {
 	var b strings.Builder
+	line := func(format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		if width > 0 {
+			text = termtext.Cut(text, width)
+		}
+		b.WriteString(text + "\n")
+	}
 	for _, u := range all {
-		fmt.Fprintf(&b, "lock %s is %s%s\n", Quote(u.Title), u.state(), u.queue())
+		line("lock %s is %s%s", Quote(u.Title), u.state(), u.queue())
 		for _, l := range u.Holders {
 			if name := ApplicationName("run", u.Title); l.Application == name {
 				l.Application = "pglock run " + u.Title // the whole name
@@ -31,7 +39,7 @@ func WriteLockUsers(out io.Writer, all []LockUsers) error {
 			if l.Client != "" {
 				from = " from " + termtext.Line(l.Client)
 			}
-			fmt.Fprintf(&b, "  %s%s%s\n", Session(l.Session), from, stateText(l.Session))
+			line("  %s%s%s", Session(l.Session), from, stateText(l.Session))
 		}
 	}
 	_, err := io.WriteString(out, b.String())
