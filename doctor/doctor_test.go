@@ -447,7 +447,13 @@ func warmUp(t *testing.T, dsn string) {
 func TestCatalogStandby(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.Own(t, pgserver.Options{})
+	do(t, connect(t, primary.ConnString("postgres")), "CREATE ROLE plain LOGIN")
 	standby := pgtest.Standby(t, primary)
+	for _, f := range faults(run(t, pgxlock.ConnString(standby.ConnString("postgres")+" user=plain"), doctor.Only("sees", "ends"))) {
+		if !strings.Contains(f.Note, "on the primary") {
+			t.Errorf("on a standby: %s", describe([]doctor.Finding{f}))
+		}
+	}
 	report := run(t, pgxlock.ConnString(standby.ConnString("postgres")))
 	f := find(report, "standby")
 	if !report.Server.InRecovery || len(f) != 1 || f[0].Level != doctor.Warning {

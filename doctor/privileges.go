@@ -22,6 +22,15 @@ type census struct {
 // bySuperuser is the note for statements that a superuser must run.
 const bySuperuser = "as a superuser"
 
+// inCatalog returns the note for statements that a superuser must run and that change the
+// catalog, which a standby cannot.
+func (s *server) inCatalog() string {
+	if s.InRecovery {
+		return bySuperuser + ", on the primary"
+	}
+	return bySuperuser
+}
+
 // grant returns the statements that let the role use a predefined role, of which
 // package inspect knows the grant. A plain grant has no effect if the role does not
 // inherit (PostgreSQL manual, GRANT, "INHERIT").
@@ -61,7 +70,7 @@ func checkSees(ctx context.Context, e *examination) ([]Finding, error) {
 		ID: "sees", Level: Warning,
 		Text:   text + notInherited(e.server.SeesMember, "pg_read_all_stats"),
 		Advice: e.server.grant(inspect.Server{User: e.server.User, SignalsAll: true}, e.server.SeesMember),
-		Note:   bySuperuser,
+		Note:   e.server.inCatalog(),
 	}}, err
 }
 
@@ -76,7 +85,7 @@ func checkEnds(ctx context.Context, e *examination) ([]Finding, error) {
 			ID: "ends", Level: Problem,
 			Text:   "may not end the sessions of other roles" + notInherited(s.SignalsMember, "pg_signal_backend"),
 			Advice: s.grant(inspect.Server{User: s.User, SeesAll: true}, s.SignalsMember),
-			Note:   bySuperuser,
+			Note:   s.inCatalog(),
 		}
 	}
 	switch role := "pg_signal_autovacuum_worker"; {

@@ -103,14 +103,14 @@ func (c connections) findings(s *server) []Finding {
 		findings = append(findings, Finding{
 			ID: id, Level: Warning, Text: fmt.Sprintf("connections of this role %d of %d: almost none is left", c.RoleUsed, c.RoleLimit),
 			Advice: []string{fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d;", sqltext.Identifier(s.Login), max(10, 2*c.RoleLimit))},
-			Note:   bySuperuser,
+			Note:   s.inCatalog(),
 		})
 	}
 	if c.DatabaseLimit >= 0 && nearLimit(c.DatabaseUsed, c.DatabaseLimit) {
 		findings = append(findings, Finding{
 			ID: id, Level: Warning, Text: fmt.Sprintf("connections to this database %d of %d: almost none is left", c.DatabaseUsed, c.DatabaseLimit),
 			Advice: []string{fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT %d;", sqltext.Identifier(s.Database), max(10, 2*c.DatabaseLimit))},
-			Note:   bySuperuser + ", or the owner of the database",
+			Note:   s.inCatalog() + ", or the owner of the database",
 		})
 	}
 	return findings

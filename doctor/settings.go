@@ -62,7 +62,7 @@ func (v setting) mend(f Finding, s *server, value string) Finding {
 		f.Note = "it comes from this client's own settings, such as PGOPTIONS"
 	case scope != "":
 		f.Advice = []string{"ALTER " + scope + " RESET " + v.Name + ";"}
-		f.Note = bySuperuser + "; for new sessions"
+		f.Note = s.inCatalog() + "; for new sessions"
 	case v.Source == "command line":
 		f.Note = "change it on the command line of the server, where it is set"
 	default:
