@@ -6,6 +6,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +27,7 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/query"
 	"github.com/pglock-go/pglock/internal/termtext"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -118,6 +120,16 @@ type session struct {
 	guarded driver.Querier // made by inspect.Guard
 	conn    *pgx.Conn
 	user    string // the role it connected as
+}
+
+// searchPath returns the schemas on the session's search_path.
+func (s *session) searchPath(ctx context.Context) ([]string, error) {
+	text, err := query.Text(ctx, s.guarded, "SELECT CAST(pg_catalog.array_to_json(pg_catalog.current_schemas(true)) AS pg_catalog.text)")
+	if err != nil {
+		return nil, err
+	}
+	var schemas []string
+	return schemas, json.Unmarshal([]byte(text), &schemas)
 }
 
 // open opens a session for a verb.

@@ -50,7 +50,7 @@ type list struct {
 
 // newList returns a list without rows, with the selected columns.
 func (r *listRequest) newList(what string) *list {
-	l := &list{what: what, table: &render.Table{Columns: r.listColumns(), Format: r.format}, hidden: map[int32]bool{}}
+	l := &list{what: what, table: &render.Table{Columns: r.listColumns(), Format: r.format, Default: len(r.attributes) == 0}, hidden: map[int32]bool{}}
 	if r.format.IsMachine() && !r.explicitColumns {
 		l.table.Columns = r.availableAttributes() // even if a config file has defaults
 	}

@@ -66,6 +66,11 @@ func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffe
 		render.NameKeys(locks, nil)
 	}
 	l := r.newList("locks")
+	if !r.format.IsMachine() {
+		if l.table.SearchPath, err = session.searchPath(ctx); err != nil {
+			return nil, err
+		}
+	}
 	l.omitted = omitted
 	l.count = len(locks)
 	for i := range r.shown(l.count) {

@@ -17,7 +17,16 @@ import (
 type Table struct {
 	Columns []inspect.Attribute
 	Format  Format
-	rows    []row
+
+	// Default is whether the columns are the defaults. The aligned form then leaves out
+	// those that would be empty, and kind and context where the query had too little room.
+	Default bool
+
+	// SearchPath has the schemas whose relations people see without a schema. nil stands
+	// for all.
+	SearchPath []string
+
+	rows []row
 }
 
 // A Format is how a table is written.
@@ -43,11 +52,21 @@ func (t *Table) AddLock(l *inspect.Lock) {
 		case t.Format.IsMachine():
 		case a.Name == "relation" && l.Relation == "":
 			return l.Target() // always show people what is locked
+		case a.Name == "relation" && t.qualifies(l.Schema):
+			return l.Schema + "." + l.Relation
 		case a.Name == "application":
 			return Application(l.Session)
 		}
 		return a.Value(l)
 	})
+}
+
+// qualifies reports whether relations of a schema are shown with it: if it is neither on
+// the search path nor in a column of its own. Programs that read tsv get the bare name.
+func (t *Table) qualifies(schema string) bool {
+	return schema != "" && t.SearchPath != nil && !slices.Contains(t.SearchPath, schema) &&
+		(t.Format.Name == "table" || t.Format.Expanded) &&
+		!slices.ContainsFunc(t.Columns, func(a inspect.Attribute) bool { return a.Name == "schema" })
 }
 
 // AddSession adds a row for a session.
@@ -170,28 +189,21 @@ func (t *Table) writeExpanded(out io.Writer, color bool) error {
 	return w.Flush()
 }
 
+// gap is the space between two columns.
+const gap = 2
+
 // writeAligned writes a table that fits width, or any width if that is 0. It narrows
 // columns of long text first, and then cuts lines.
 func (t *Table) writeAligned(out io.Writer, width int, color bool) error {
-	const gap = 2
-	lines := [][]string{nil}
-	for _, a := range t.Columns {
-		lines[0] = append(lines[0], a.Name)
-	}
-	for _, r := range t.rows {
-		var line []string
-		for _, v := range r.values {
-			line = append(line, human(v))
-		}
-		lines = append(lines, line)
-	}
-	widths := make([]int, len(t.Columns))
-	for _, line := range lines {
-		for i, cell := range line {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+	names, lines := t.cells()
+	widths := fit(names, lines, width)
+	for _, name := range []string{"kind", "context"} {
+		i, query := slices.Index(names, name), slices.Index(names, "query")
+		if t.Default && i >= 0 && query >= 0 && widths[query] < min(12, widest(lines, query)) {
+			names, lines = without(names, lines, i)
+			widths = fit(names, lines, width)
 		}
 	}
-	t.fit(widths, width, gap)
 	w := bufio.NewWriter(out)
 	for n, line := range lines {
 		var b strings.Builder
@@ -217,28 +229,78 @@ func (t *Table) writeAligned(out io.Writer, width int, color bool) error {
 	return w.Flush()
 }
 
-// fit narrows the widest columns of long text until the table fits: queries and contexts
-// first, since their beginnings matter most, and names last. Names are narrowed too, so
-// that a long one cannot push the other columns out of sight.
-func (t *Table) fit(widths []int, width, gap int) {
-	total := gap * (len(widths) - 1)
-	for _, w := range widths {
-		total += w
+// cells returns the names of the columns, and the header and the rows as text. Of default
+// columns it leaves out those without text.
+func (t *Table) cells() (names []string, lines [][]string) {
+	for _, a := range t.Columns {
+		names = append(names, a.Name)
+	}
+	lines = [][]string{slices.Clone(names)}
+	for _, r := range t.rows {
+		var line []string
+		for _, v := range r.values {
+			line = append(line, human(v))
+		}
+		lines = append(lines, line)
+	}
+	for i := len(names) - 1; i >= 0 && t.Default; i-- {
+		if widest(lines[1:], i) == 0 {
+			names, lines = without(names, lines, i)
+		}
+	}
+	return names, lines
+}
+
+// without returns the table without the column i.
+func without(names []string, lines [][]string, i int) ([]string, [][]string) {
+	for n, line := range lines {
+		lines[n] = slices.Delete(line, i, i+1)
+	}
+	return slices.Delete(names, i, i+1), lines
+}
+
+// widest returns the width of the longest text in column i.
+func widest(lines [][]string, i int) int {
+	width := 0
+	for _, line := range lines {
+		width = max(width, utf8.RuneCountInString(line[i]))
+	}
+	return width
+}
+
+// fit returns the widths of the columns. If the table does not fit, the columns of long
+// text give way: contexts first, since a query tells more, and names last. They do give
+// way, so that a long one cannot push the other columns out of sight.
+func fit(names []string, lines [][]string, width int) []int {
+	widths := make([]int, len(names))
+	total := gap * (len(names) - 1)
+	for i := range names {
+		widths[i] = widest(lines, i)
+		total += widths[i]
 	}
 	for _, give := range []struct {
 		names []string
 		min   int
 	}{
-		{[]string{"query", "context"}, 24},
-		{[]string{"query", "context", "outcome"}, 16},
+		{[]string{"context"}, 24},
+		{[]string{"query"}, 40},
+		{[]string{"context"}, 16},
+		{[]string{"outcome", "application"}, 24},
+		{[]string{"query"}, 24},
+		{[]string{"outcome", "application"}, 16},
+		{[]string{"relation", "target"}, 28},
+		{[]string{"context"}, 12},
+		{[]string{"query"}, 20},
+		{[]string{"relation", "target"}, 20},
+		{[]string{"query"}, 16},
+		{[]string{"relation", "target"}, 16},
 		{[]string{"query", "context", "outcome", "application"}, 12},
-		{[]string{"query", "context", "outcome", "application", "target", "relation"}, 8},
-		{[]string{"query", "context", "outcome", "application", "target", "relation", "user", "database", "schema", "key", "client"}, 8},
+		{[]string{"query", "context", "outcome", "application", "target", "relation", "user", "database", "schema", "key", "client", "client_hostname"}, 8},
 	} {
 		for ; width > 0 && total > width; total-- {
 			widest := -1
-			for i, a := range t.Columns {
-				gives := slices.Contains(give.names, strings.TrimPrefix(a.Name, "blocking_"))
+			for i, name := range names {
+				gives := slices.Contains(give.names, strings.TrimPrefix(name, "blocking_"))
 				if gives && widths[i] > give.min && (widest < 0 || widths[i] > widths[widest]) {
 					widest = i
 				}
@@ -249,6 +311,7 @@ func (t *Table) fit(widths []int, width, gap int) {
 			widths[widest]--
 		}
 	}
+	return widths
 }
 
 // writeJSON writes an array with an object for each row. Every object has all columns,

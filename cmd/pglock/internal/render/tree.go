@@ -49,10 +49,6 @@ func (f Forest) Write(out io.Writer, trees []*inspect.Tree) error {
 // node writes a session and the sessions below it. Its first line begins with first, its
 // other lines with rest. above is the session that it waits for.
 func (f Forest) node(out io.Writer, t *inspect.Tree, first, rest, above string) {
-	line := func(prefix string, spans ...span) {
-		f.line(out, append([]span{{Dim, prefix}}, spans...))
-	}
-	line(first, f.title(t, above)...)
 	lines := f.lines()
 	below := rest
 	if len(t.Blocked) > 0 {
@@ -60,13 +56,14 @@ func (f Forest) node(out io.Writer, t *inspect.Tree, first, rest, above string) 
 	} else {
 		below += lines.none
 	}
+	f.wrap(out, first, below, f.title(t, above))
 	switch {
 	case t.Again:
 		return
 	case t.Prepared != nil && t.Prepared.GID != "":
-		line(below, span{"", "to end it: " + termtext.Line(t.Prepared.Remedy()) + "; or COMMIT PREPARED, in database " + termtext.Line(t.Prepared.Database)})
+		f.wrap(out, below, below, []span{{"", "to end it: " + termtext.Line(t.Prepared.Remedy()) + "; or COMMIT PREPARED, in database " + termtext.Line(t.Prepared.Database)}})
 	case t.Query != "":
-		line(below, span{Dim, termtext.Line(t.Query)})
+		f.line(out, []span{{Dim, below}, {Dim, termtext.Line(t.Query)}})
 	}
 	for i, child := range t.Blocked {
 		first, next := lines.branch, lines.down
@@ -103,7 +100,6 @@ func (f Forest) title(t *inspect.Tree, above string) []span {
 	if t.Cycle {
 		spans = append(spans, span{Red, "  in a cycle: waits for itself through others"})
 	}
-	// At the end, because long lines are cut.
 	spans = append(spans, span{"", ownerText(t.Session)})
 	for _, a := range f.Extra {
 		v := a.Value(&inspect.Lock{Session: t.Session})
@@ -115,6 +111,51 @@ func (f Forest) title(t *inspect.Tree, above string) []span {
 		}
 	}
 	return spans
+}
+
+// wrap writes spans in one or more lines. It breaks them between words, so that nothing is
+// lost in a narrow terminal. The first line begins with first, and the others with rest.
+func (f Forest) wrap(out io.Writer, first, rest string, spans []span) {
+	const indent, room = "  ", 20
+	breaks := f.Width-utf8.RuneCountInString(rest+indent) >= room // else each line would have a word
+	line := []span{{Dim, first}}
+	used := utf8.RuneCountInString(first)
+	start := used // of the text in the line
+	for _, word := range words(spans) {
+		n := utf8.RuneCountInString(word.text)
+		if breaks && used > start && used+n > f.Width && strings.HasPrefix(word.text, " ") {
+			f.line(out, line)
+			line = []span{{Dim, rest + indent}}
+			used = utf8.RuneCountInString(rest + indent)
+			start = used
+			word.text = strings.TrimLeft(word.text, " ")
+			n = utf8.RuneCountInString(word.text)
+		}
+		if last := len(line) - 1; last > 0 && line[last].color == word.color {
+			line[last].text += word.text
+		} else {
+			line = append(line, word)
+		}
+		used += n
+	}
+	f.line(out, line)
+}
+
+// words splits spans before each space that follows text.
+func words(spans []span) []span {
+	var split []span
+	for _, s := range spans {
+		for s.text != "" {
+			text := strings.TrimLeft(s.text, " ")
+			end := len(s.text)
+			if i := strings.IndexByte(text, ' '); i >= 0 {
+				end = len(s.text) - len(text) + i
+			}
+			split = append(split, span{s.color, s.text[:end]})
+			s.text = s.text[end:]
+		}
+	}
+	return split
 }
 
 // line writes a line, cut at the width.
