@@ -180,24 +180,24 @@ func lock(t *testing.T, l *pglock.Locker, key pglock.Key, opts ...pglock.LockOpt
 	return lock
 }
 
-// mayTake checks in another session that key is free, or that it is not.
-func (d *db) mayTake(key pglock.Key, want bool) {
+// wantAvailable checks in another session that key is free, or that it is not.
+func (d *db) wantAvailable(key pglock.Key, want bool) {
 	d.t.Helper()
 	take, give := "SELECT pg_try_advisory_lock($1)", "SELECT pg_advisory_unlock($1)"
-	var ok bool
+	var free bool
 	if class, object, ok := key.Pair(); ok {
 		take, give = "SELECT pg_try_advisory_lock($1, $2)", "SELECT pg_advisory_unlock($1, $2)"
-		d.scan(&ok, take, class, object)
-		if ok {
+		d.scan(&free, take, class, object)
+		if free {
 			d.exec(give, class, object)
 		}
 	} else {
-		d.scan(&ok, take, key.ID())
-		if ok {
+		d.scan(&free, take, key.ID())
+		if free {
 			d.exec(give, key.ID())
 		}
 	}
-	if ok != want {
-		d.t.Fatalf("another session can take %v: %v, want %v", key, ok, want)
+	if free != want {
+		d.t.Fatalf("another session can take %v: %v, want %v", key, free, want)
 	}
 }

@@ -103,11 +103,11 @@ func testTerminatedWhileWaiting(t *testing.T, d *db) {
 	must(t, held.Unlock())
 	second := <-got
 	must(t, second.err)
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	must(t, mine.Err())
 	must(t, second.lock.Unlock())
 	must(t, mine.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // Backends are terminated at any moment, even while they lock and unlock: no handle
@@ -313,7 +313,7 @@ func TestPoolOfOneConnection(t *testing.T) {
 		t.Error("the lock is on a connection of the pool")
 	}
 	must(t, held.Err())
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 
 	conn, err := pool.Acquire(t.Context()) // the only one
 	must(t, err)
@@ -327,7 +327,7 @@ func TestPoolOfOneConnection(t *testing.T) {
 	must(t, second.err)
 	must(t, second.lock.Unlock())
 	must(t, held.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // sqllock.DB takes its session out of the pool permanently, so that the pool's limits do
@@ -353,9 +353,9 @@ func TestLifetimeOfSQLPool(t *testing.T) {
 			t.Errorf("%s: the session of a lock ran an application's query", driverName)
 		}
 		must(t, held.Err())
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		must(t, held.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		must(t, locker.Close())
 	}
 }
@@ -485,7 +485,7 @@ func TestDroppedHandle(t *testing.T) {
 	if s := locker.Stats(); s.Dropped != 1 || s.Held != 1 {
 		t.Errorf("stats: %+v", s)
 	}
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	var pid int32
 	d.scan(&pid, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
@@ -524,7 +524,7 @@ func TestDoEndsWithItsFunction(t *testing.T) {
 		go func() {
 			defer func() { done <- recover() }()
 			locker.Do(t.Context(), key, func(context.Context) error {
-				d.mayTake(key, false)
+				d.wantAvailable(key, false)
 				end()
 				return nil
 			})
@@ -533,7 +533,7 @@ func TestDoEndsWithItsFunction(t *testing.T) {
 		if got := <-done; (got != nil) != (how == "panic") {
 			t.Errorf("%s: recovered %v", how, got)
 		}
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 	}
 	if s := locker.Stats(); s.Held != 0 {
 		t.Errorf("stats: %+v", s)

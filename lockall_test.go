@@ -89,8 +89,8 @@ func TestLockAllHoldsNothingBehind(t *testing.T) {
 		got <- err
 	}()
 	d.untilWaiting(1, pglock.Int(2))
-	d.mayTake(pglock.Int(1), false)
-	d.mayTake(pglock.Int(3), true)
+	d.wantAvailable(pglock.Int(1), false)
+	d.wantAvailable(pglock.Int(3), true)
 	cancel()
 	wantErr(t, <-got, pglock.ErrNotAcquired)
 	must(t, held.Unlock())

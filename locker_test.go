@@ -23,18 +23,18 @@ func testLockExcludesEverybodyElse(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	for _, key := range []pglock.Key{pglock.Name("job"), pglock.Int(-5), pglock.Pair(-7, 9)} {
 		held := lock(t, a, key)
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		_, err := b.TryLock(t.Context(), key)
 		wantErr(t, err, pglock.ErrNotAcquired)
 		_, err = a.TryLock(t.Context(), key) // the same process is no exception
 		wantErr(t, err, pglock.ErrNotAcquired)
 		must(t, held.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		again, err := b.TryLock(t.Context(), key)
 		must(t, err)
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		must(t, again.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 	}
 }
 
@@ -78,9 +78,9 @@ func testSharedLocks(t *testing.T, d *db) {
 		wantErr(t, err, pglock.ErrNotAcquired)
 		must(t, one.Unlock())
 		must(t, three.Unlock())
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		must(t, two.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 	}
 }
 
@@ -101,9 +101,9 @@ func testWaitsUntilUnlocked(t *testing.T, d *db) {
 	d.untilWaiting(1, key)
 	must(t, held.Unlock())
 	second := <-got
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	must(t, second.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // withEnoughTime calls f with longer and longer time limits, until Postgres replies within
@@ -157,7 +157,7 @@ func testGivingUp(t *testing.T, d *db) {
 			if sessions > 1 {
 				// At once, unless canceling takes longer on this machine.
 				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
-				d.mayTake(key, true)
+				d.wantAvailable(key, true)
 			}
 		}
 		b.Close()
@@ -171,7 +171,7 @@ func testDo(t *testing.T, d *db) {
 	key := pglock.Name("job")
 	boom := errors.New("boom")
 	err := a.Do(t.Context(), key, func(ctx context.Context) error {
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		ran := false
 		never := func(context.Context) error { ran = true; return nil }
 		wantErr(t, b.Do(ctx, key, never, pglock.NoWait()), pglock.ErrNotAcquired)
@@ -186,7 +186,7 @@ func testDo(t *testing.T, d *db) {
 		return boom
 	})
 	wantErr(t, err, boom)
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 
 	func() {
 		defer func() {
@@ -196,7 +196,7 @@ func testDo(t *testing.T, d *db) {
 		}()
 		a.Do(t.Context(), key, func(context.Context) error { panic("oh") })
 	}()
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // If a backend is terminated, the functions under its locks are canceled, and nothing in
@@ -244,7 +244,7 @@ func testUnlockTwice(t *testing.T, d *db) {
 	must(t, first.Unlock())
 	second := lock(t, locker, key)
 	wantErr(t, first.Unlock(), pglock.ErrNotHeld)
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	must(t, second.Unlock())
 	wantErr(t, second.Err(), pglock.ErrNotHeld)
 }
@@ -370,7 +370,7 @@ func testClose(t *testing.T, d *db) {
 		done <- a.Do(context.Background(), key, func(ctx context.Context) error {
 			close(running)
 			<-ctx.Done()
-			d.mayTake(key, false) // still held while the work ends
+			d.wantAvailable(key, false) // still held while the work ends
 			return context.Cause(ctx)
 		})
 	}()
@@ -384,12 +384,12 @@ func testClose(t *testing.T, d *db) {
 	must(t, a.Close())
 	wantErr(t, <-done, pglock.ErrClosed)
 	wantErr(t, <-done, pglock.ErrClosed)
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 	_, err := a.TryLock(t.Context(), key)
 	wantErr(t, err, pglock.ErrClosed)
 	must(t, a.Close())
 	must(t, held.Unlock())
-	d.mayTake(other, true)
+	d.wantAvailable(other, true)
 }
 
 // The error lists the holders, unless the call skips the query for them.

@@ -205,13 +205,13 @@ func startHolder(t testing.TB, dsn string) *exec.Cmd {
 		cmd.Wait()
 	})
 	var b [256]byte
-	var said []byte
-	for !bytes.Contains(said, []byte("held by")) {
+	var output []byte
+	for !bytes.Contains(output, []byte("held by")) {
 		n, err := out.Read(b[:])
 		if err != nil {
-			t.Fatalf("the holder ended: %v\n%s", err, said)
+			t.Fatalf("the holder ended: %v\n%s", err, output)
 		}
-		said = append(said, b[:n]...)
+		output = append(output, b[:n]...)
 	}
 	go io.Copy(io.Discard, out)
 	return cmd
@@ -223,7 +223,7 @@ func TestHolderProcessKilled(t *testing.T) {
 	d := newDB(t)
 	cmd := startHolder(t, d.dsn)
 	key := pglock.Name("job")
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	locker := d.locker()
 	got := start(locker, context.Background(), key)
 	d.untilWaiting(1, key)

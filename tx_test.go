@@ -34,7 +34,7 @@ func TestLockTx(t *testing.T) {
 			for i, opts := range [][]pglock.LockOption{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
 				for _, key := range everyKey {
 					must(t, pglock.LockTx(t.Context(), tx, key, opts...))
-					d.mayTake(key, false)
+					d.wantAvailable(key, false)
 				}
 				if i == 0 {
 					must(t, pglock.TryLockTx(t.Context(), tx, everyKey[0])) // its own lock does not conflict
@@ -44,7 +44,7 @@ func TestLockTx(t *testing.T) {
 			must(t, pglock.LockAllTx(t.Context(), tx, everyKey, pglock.NoWait()))
 			tx.end(commit)
 			for _, key := range everyKey {
-				d.mayTake(key, true)
+				d.wantAvailable(key, true)
 			}
 		}
 	})
@@ -61,7 +61,7 @@ func TestLockTxShared(t *testing.T) {
 			must(t, pglock.LockTx(t.Context(), a, key, opts...))
 			must(t, pglock.LockTx(t.Context(), b, key, opts...))
 			wantErr(t, pglock.TryLockTx(t.Context(), a, key), pglock.ErrNotAcquired)
-			d.mayTake(key, false)
+			d.wantAvailable(key, false)
 		}
 		must(t, pglock.LockAllTx(t.Context(), b, everyKey, pglock.Shared()))
 		wantErr(t, pglock.LockAllTx(t.Context(), b, everyKey, pglock.NoWait()), pglock.ErrNotAcquired)
@@ -429,12 +429,12 @@ func TestLockTxAmongSavepoints(t *testing.T) {
 		if got := tx.text(`SELECT count(*)::text FROM kept`); got != "1" {
 			t.Errorf("the rows after the caller's savepoint are %s, want 1", got)
 		}
-		d.mayTake(pglock.Int(2), false)
+		d.wantAvailable(pglock.Int(2), false)
 		tx.exec(`ROLLBACK TO SAVEPOINT _pglock`)
 		if got := tx.text(`SELECT count(*)::text FROM kept`); got != "0" {
 			t.Errorf("after the rollback there are %s rows, want 0", got)
 		}
-		d.mayTake(pglock.Int(2), true) // as the doc says
+		d.wantAvailable(pglock.Int(2), true) // as the doc says
 		tx.exec(`RELEASE SAVEPOINT _pglock`)
 		if err := tx.Exec(t.Context(), `RELEASE SAVEPOINT _pglock`); err == nil {
 			t.Error("pglock's savepoint was left behind")
