@@ -90,7 +90,7 @@ func testDoTx(t *testing.T, d *db, do do, tables bool) {
 			}
 			return
 		}
-		d.mayTake(pglock.Int(1), want)
+		d.wantAvailable(pglock.Int(1), want)
 	}
 	rows := func(want int) {
 		t.Helper()

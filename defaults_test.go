@@ -129,7 +129,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			locker := newLocker(t, source)
 			held, err := locker.Lock(ctx, key)
 			said(name+": Lock", err)
-			clean.mayTake(key, false)
+			clean.wantAvailable(key, false)
 			other := newLocker(t, source)
 			_, err = other.TryLock(ctx, key)
 			wantErr(t, err, pglock.ErrNotAcquired)
@@ -149,7 +149,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			said(name+": Unlock", several.Unlock())
 			said(name+": Close", locker.Close())
 			said(name+": Close", other.Close())
-			clean.mayTake(key, true)
+			clean.wantAvailable(key, true)
 
 			// The watcher finds the waiter and its blocker, and could terminate it.
 			overdue := make(chan int32, 100)
@@ -173,7 +173,7 @@ func TestCatalogDefaultsOfARole(t *testing.T) {
 			// A test's own lock, and its waiter.
 			lock := pglocktest.Key(t, source, key)
 			lock.Hold()
-			clean.mayTake(key, false)
+			clean.wantAvailable(key, false)
 			lock.Release()
 			lock.WantFree()
 		}

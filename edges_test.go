@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -165,7 +166,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		held := must1(locker.Lock(t.Context(), key, opts...))
 		d.terminate(held.PID())
 		d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		err := end(held)
 		if !errors.Is(err, pglock.ErrLost) || errors.Is(err, pglock.ErrUnconfirmed) {
 			t.Errorf("%s: another session has held it since, and the error is %v", how, err)
@@ -181,7 +182,7 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 	first, second := lock(t, locker, key, pglock.Shared()), lock(t, locker, key, pglock.Shared())
 	d.terminate(first.PID())
 	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
-	time.Sleep(10 * time.Millisecond) // a confirmation may be up to 2 ms old
+	d.untilUnconfirmed()
 	for _, held := range []*pglock.Lock{first, second} {
 		if err := held.Unlock(); !errors.Is(err, pglock.ErrLost) {
 			t.Errorf("one of two shared holders of a lost lock: %v", err)
@@ -197,17 +198,26 @@ func testLossIsNeverAnUnconfirmedUnlock(t *testing.T, d *db) {
 		next <- err
 	}()
 	for locker.Stats().Waiting == 0 {
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	d.terminate(exclusive.PID())
 	d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND `+inThisDatabase+`)`, exclusive.PID())
-	time.Sleep(10 * time.Millisecond)
+	d.untilUnconfirmed()
 	if err := exclusive.Unlock(); !errors.Is(err, pglock.ErrLost) {
 		t.Errorf("the holder that handed over a lost lock: %v", err)
 	}
 	if err := <-next; err != nil && !errors.Is(err, pglock.ErrLost) {
 		t.Error(err)
 	}
+}
+
+// untilUnconfirmed waits until no confirmation of Postgres that came before the call counts:
+// one may be up to 2 ms old.
+func (d *db) untilUnconfirmed() {
+	d.t.Helper()
+	var called time.Time
+	d.scan(&called, `SELECT clock_timestamp()`)
+	d.until(`SELECT clock_timestamp() > $1::timestamptz + '10 ms'::interval`, called)
 }
 
 // fakeServer is a proxy in front of Postgres that replaces the calls of locking functions.

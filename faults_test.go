@@ -5,13 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"os"
-	"os/exec"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +17,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
-	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
@@ -110,11 +104,11 @@ func testTerminatedWhileWaiting(t *testing.T, d *db) {
 	must(t, held.Unlock())
 	second := <-got
 	must(t, second.err)
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	must(t, mine.Err())
 	must(t, second.lock.Unlock())
 	must(t, mine.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // Backends are terminated at any moment, even while they lock and unlock: no handle
@@ -320,7 +314,7 @@ func TestPoolOfOneConnection(t *testing.T) {
 		t.Error("the lock is on a connection of the pool")
 	}
 	must(t, held.Err())
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 
 	conn, err := pool.Acquire(t.Context()) // the only one
 	must(t, err)
@@ -334,7 +328,7 @@ func TestPoolOfOneConnection(t *testing.T) {
 	must(t, second.err)
 	must(t, second.lock.Unlock())
 	must(t, held.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // sqllock.DB takes its session out of the pool permanently, so that the pool's limits do
@@ -360,9 +354,9 @@ func TestLifetimeOfSQLPool(t *testing.T) {
 			t.Errorf("%s: the session of a lock ran an application's query", driverName)
 		}
 		must(t, held.Err())
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		must(t, held.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		must(t, locker.Close())
 	}
 }
@@ -492,7 +486,7 @@ func TestDroppedHandle(t *testing.T) {
 	if s := locker.Stats(); s.Dropped != 1 || s.Held != 1 {
 		t.Errorf("stats: %+v", s)
 	}
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	var pid int32
 	d.scan(&pid, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
@@ -531,7 +525,7 @@ func TestDoEndsWithItsFunction(t *testing.T) {
 		go func() {
 			defer func() { done <- recover() }()
 			locker.Do(t.Context(), key, func(context.Context) error {
-				d.mayTake(key, false)
+				d.wantAvailable(key, false)
 				end()
 				return nil
 			})
@@ -540,289 +534,9 @@ func TestDoEndsWithItsFunction(t *testing.T) {
 		if got := <-done; (got != nil) != (how == "panic") {
 			t.Errorf("%s: recovered %v", how, got)
 		}
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 	}
 	if s := locker.Stats(); s.Held != 0 {
 		t.Errorf("stats: %+v", s)
 	}
-}
-
-// cable is a connection between client and server that can be pulled: then both ends stay
-// open, and nothing is transmitted.
-type cable struct {
-	listener net.Listener
-	to       string
-	pulled   atomic.Bool
-	mu       sync.Mutex
-	conns    []net.Conn
-	wg       sync.WaitGroup
-}
-
-func newCable(t *testing.T, to string) *cable {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	c := &cable{listener: listener, to: to}
-	c.wg.Go(c.accept)
-	t.Cleanup(func() {
-		listener.Close()
-		c.cut()
-		c.wg.Wait()
-	})
-	return c
-}
-
-func (c *cable) port() int { return c.listener.Addr().(*net.TCPAddr).Port }
-
-func (c *cable) accept() {
-	for {
-		client, err := c.listener.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("tcp", c.to)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		c.mu.Lock()
-		c.conns = append(c.conns, client, server)
-		c.mu.Unlock()
-		for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
-			c.wg.Go(func() {
-				var b [4096]byte
-				for {
-					n, err := way[0].Read(b[:])
-					if c.pulled.Load() {
-						if err != nil {
-							return // the other end is not notified
-						}
-						continue
-					}
-					if _, werr := way[1].Write(b[:n]); err != nil || werr != nil {
-						way[1].Close()
-						return
-					}
-				}
-			})
-		}
-	}
-}
-
-// cut resets the connections, as a firewall may do.
-func (c *cable) cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, conn := range c.conns {
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			tcp.SetLinger(0)
-		}
-		conn.Close()
-	}
-	c.conns = nil
-}
-
-// A pulled cable notifies neither end. The holder detects it within the heartbeat, and so
-// does Unlock; a reset connection is detected at once.
-func TestCablePulled(t *testing.T) {
-	t.Parallel()
-	server := pgtest.Own(t, pgserver.Options{TCP: true})
-	for name, source := range map[string]func(dsn string) driver.Source{
-		"pgx":                  func(dsn string) driver.Source { return pgxlock.ConnString(dsn) },
-		"database/sql, lib/pq": func(dsn string) driver.Source { return sqllock.ConnString("postgres", dsn) },
-	} {
-		for _, what := range []string{"holding", "unlocking", "waiting", "reset"} {
-			t.Run(name+" "+what, func(t *testing.T) {
-				t.Parallel()
-				d := databaseOn(t, server)
-				cable := newCable(t, fmt.Sprintf("127.0.0.1:%d", server.Port()))
-				const heartbeat = 600 * time.Millisecond
-				locker := newLocker(t, source(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", cable.port())),
-					pglock.Heartbeat(heartbeat))
-				key := pglock.Name(t.Name())
-				held := lock(t, locker, key)
-				began := time.Now()
-				switch what {
-				case "holding":
-					cable.pulled.Store(true)
-					<-held.Done()
-					wantErr(t, held.Unlock(), pglock.ErrLost)
-				case "unlocking":
-					cable.pulled.Store(true)
-					err := held.Unlock()
-					if !errors.Is(err, pglock.ErrUnconfirmed) && !errors.Is(err, pglock.ErrLost) {
-						t.Errorf("Unlock: %v", err)
-					}
-				case "waiting":
-					other := d.locker()
-					theirs := lock(t, other, pglock.Name("theirs of "+name))
-					// Long enough that a slow machine sees it wait before the cable is pulled.
-					got := start(locker, t.Context(), theirs.Keys()[0], pglock.Wait(10*heartbeat))
-					d.untilWaiting(1, theirs.Keys()[0])
-					began = time.Now()
-					cable.pulled.Store(true)
-					if err := (<-got).err; err == nil {
-						t.Error("the lock was acquired")
-					}
-					<-held.Done()
-					must(t, theirs.Unlock())
-				case "reset":
-					cable.cut()
-					<-held.Done()
-					wantErr(t, held.Err(), pglock.ErrLost)
-				}
-				took := time.Since(began)
-				t.Logf("told after %v", took)
-				// Without a heartbeat the holder would never be notified. The rest is for
-				// slow machines, and for a failed query for the holders.
-				most := 5*heartbeat + 20*time.Second
-				if took > most {
-					t.Errorf("notified after %v, with a heartbeat of %v", took, heartbeat)
-				}
-				cable.cut() // close the server's end, too
-				classid, objid, _ := key.PgLocks()
-				d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND `+inThisDatabase, classid, objid)
-				cable.pulled.Store(false)
-				must(t, lock(t, locker, key).Unlock())
-				must(t, locker.Close())
-			})
-		}
-	}
-}
-
-// holderEnv turns the test binary into a process that holds a lock until it is killed.
-const holderEnv = "PGLOCK_TEST_HOLD"
-
-func TestHolderProcess(t *testing.T) {
-	dsn := os.Getenv(holderEnv)
-	if dsn == "" {
-		return // only for startHolder
-	}
-	locker, err := pglock.New(pgxlock.ConnString(dsn))
-	must(t, err)
-	held := lock(t, locker, pglock.Name("job"))
-	fmt.Println("held by", held.PID())
-	select {}
-}
-
-// startHolder starts a process that holds the lock "job".
-func startHolder(t testing.TB, dsn string) *exec.Cmd {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe, "-test.run=^TestHolderProcess$", "-test.v")
-	cmd.Env = append(os.Environ(), holderEnv+"="+dsn)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	var b [256]byte
-	var said []byte
-	for !bytes.Contains(said, []byte("held by")) {
-		n, err := out.Read(b[:])
-		if err != nil {
-			t.Fatalf("the holder ended: %v\n%s", err, said)
-		}
-		said = append(said, b[:n]...)
-	}
-	go io.Copy(io.Discard, out)
-	return cmd
-}
-
-// A killed process leaves no lock behind: a waiter in another process acquires it next.
-func TestHolderProcessKilled(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
-	cmd := startHolder(t, d.dsn)
-	key := pglock.Name("job")
-	d.mayTake(key, false)
-	locker := d.locker()
-	got := start(locker, context.Background(), key)
-	d.untilWaiting(1, key)
-	must(t, cmd.Process.Kill())
-	second := <-got
-	must(t, second.err)
-	must(t, second.lock.Unlock())
-}
-
-// quantiles reports the median and the maximum of the measured durations.
-func quantiles(b *testing.B, times []time.Duration) {
-	b.Helper()
-	slices.Sort(times)
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "median-ms")
-	b.ReportMetric(float64(times[len(times)-1].Microseconds())/1000, "max-ms")
-}
-
-// BenchmarkLossNoticed measures the time from the termination of a backend until the ctx
-// of the work under its lock is canceled.
-func BenchmarkLossNoticed(b *testing.B) {
-	dsn := pgtest.Database(b)
-	locker, err := pglock.New(pgxlock.ConnString(dsn))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer locker.Close()
-	admin, err := pgx.Connect(b.Context(), dsn)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer admin.Close(context.Background())
-	var times []time.Duration
-	for b.Loop() {
-		held, err := locker.Lock(b.Context(), pglock.Name("job"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		time.Sleep(20 * time.Millisecond) // the holder works, and does not lock or unlock
-		began := time.Now()
-		if _, err := admin.Exec(b.Context(), `SELECT pg_terminate_backend($1)`, held.PID()); err != nil {
-			b.Fatal(err)
-		}
-		<-held.Done()
-		times = append(times, time.Since(began))
-	}
-	quantiles(b, times)
-}
-
-// BenchmarkHolderKilled measures the time from killing (SIGKILL) a process that holds a
-// lock until a waiter in another process has acquired it.
-func BenchmarkHolderKilled(b *testing.B) {
-	dsn := pgtest.Database(b)
-	locker, err := pglock.New(pgxlock.ConnString(dsn))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer locker.Close()
-	var times []time.Duration
-	for b.Loop() {
-		cmd := startHolder(b, dsn)
-		got := start(locker, context.Background(), pglock.Name("job"))
-		for locker.Stats().Waiting == 0 {
-			runtime.Gosched()
-		}
-		time.Sleep(20 * time.Millisecond) // it waits in Postgres by now
-		began := time.Now()
-		if err := cmd.Process.Kill(); err != nil {
-			b.Fatal(err)
-		}
-		second := <-got
-		if second.err != nil {
-			b.Fatal(second.err)
-		}
-		times = append(times, time.Since(began))
-		if err := second.lock.Unlock(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	quantiles(b, times)
 }

@@ -121,7 +121,7 @@ func TestLockTableFull(t *testing.T) {
 		must(t, lock.Unlock())
 	}
 	must(t, lock(t, locker, pglock.Name("more")).Unlock())
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	must(t, held.Unlock())
 	if n := d.held(); n != 0 {
 		t.Errorf("%d locks are left", n)
@@ -164,7 +164,7 @@ func TestTooManyConnections(t *testing.T) {
 	d.until(`SELECT count(*) < 4 FROM pg_stat_activity WHERE backend_type = 'client backend'`)
 	must(t, lock(t, locker, pglock.Name("other")).Unlock())
 	must(t, held.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // CREATE INDEX CONCURRENTLY waits for a statement that waits in Postgres. If the holder
@@ -213,7 +213,7 @@ func TestConcurrentIndexOfTheHolder(t *testing.T) {
 			must(t, holder.Close(context.Background()))
 			must(t, lock(t, locker, key).Unlock())
 		}
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		must(t, locker.Close())
 	}
 }
@@ -245,14 +245,14 @@ func TestStandbyAndFailover(t *testing.T) {
 	either := newLocker(t, source(t, fmt.Sprintf("host=%s,%s user=postgres dbname=postgres sslmode=disable target_session_attrs=read-write",
 		standby.Host(), primary.Host())))
 	held := lock(t, either, key)
-	databaseOn(t, primary).mayTake(key, false)
+	databaseOn(t, primary).wantAvailable(key, false)
 
 	// The primary's machine fails. The lock was only in its memory.
 	must(t, primary.Kill())
 	<-held.Done()
 	wantErr(t, held.Err(), pglock.ErrLost)
 	onStandby.exec(`SELECT pg_promote()`)
-	onStandby.mayTake(key, true)
+	onStandby.wantAvailable(key, true)
 	held = lock(t, either, key)
 	_, err := locker.Lock(t.Context(), key, pglock.NoWait())
 	wantErr(t, err, pglock.ErrNotAcquired)
@@ -366,7 +366,7 @@ func TestPermission(t *testing.T) {
 	d.until(`SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'`)
 	d.exec(`GRANT EXECUTE ON FUNCTION pg_advisory_unlock(bigint) TO PUBLIC`)
 	must(t, lock(t, locker, key).Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // If no server listens at the address, the error comes at once; the Locker works when a

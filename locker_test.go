@@ -2,208 +2,20 @@ package pglock_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "github.com/lib/pq"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/engine"
-	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
-	"github.com/pglock-go/pglock/sqllock"
 )
-
-// db is a test's own database, observed through a session that does not belong to the
-// Lockers under test.
-type db struct {
-	t      *testing.T
-	dsn    string
-	source func() driver.Source // of the Lockers under test
-	conn   *pgx.Conn
-	mu     sync.Mutex // conn serves one goroutine at a time
-}
-
-func newDB(t *testing.T) *db {
-	t.Helper()
-	return databaseAt(t, pgtest.Database(t))
-}
-
-// databaseAt returns the database of dsn.
-func databaseAt(t *testing.T, dsn string) *db {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return &db{t: t, dsn: dsn, source: func() driver.Source { return source(t, dsn) }, conn: conn}
-}
-
-// source returns a Source of the driver selected for the tests.
-func source(t testing.TB, dsn string) driver.Source {
-	t.Helper()
-	if driverName := pgtest.Driver(t); driverName != "pgx" {
-		return sqllock.ConnString(driverName, dsn)
-	}
-	return pgxlock.ConnString(dsn)
-}
-
-// everySource runs a test with each kind of Source of each adapter.
-func everySource(t *testing.T, test func(*testing.T, *db)) {
-	t.Parallel()
-	sources := map[string]func(d *db) func() driver.Source{
-		"pgx": func(d *db) func() driver.Source {
-			return func() driver.Source { return pgxlock.ConnString(d.dsn) }
-		},
-		"pgx pool": func(d *db) func() driver.Source {
-			pool, err := pgxpool.New(d.t.Context(), d.dsn)
-			must(d.t, err)
-			d.t.Cleanup(pool.Close)
-			return func() driver.Source { return pgxlock.Pool(pool) }
-		},
-	}
-	for _, driverName := range []string{"pgx", "postgres"} {
-		sources["database/sql "+driverName] = func(d *db) func() driver.Source {
-			return func() driver.Source { return sqllock.ConnString(driverName, d.dsn) }
-		}
-		sources["database/sql pool "+driverName] = func(d *db) func() driver.Source {
-			pool, err := sql.Open(driverName, d.dsn)
-			must(d.t, err)
-			d.t.Cleanup(func() { pool.Close() })
-			return func() driver.Source { return sqllock.DB(pool) }
-		}
-	}
-	for name, source := range sources {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			d := newDB(t)
-			d.source = source(d)
-			test(t, d)
-		})
-	}
-}
-
-// locker returns a Locker with its own sessions, as in another process.
-func (d *db) locker(opts ...pglock.LockerOption) *pglock.Locker {
-	d.t.Helper()
-	// lib/pq cannot watch a session for its loss: it is polled often instead.
-	opts = append([]pglock.LockerOption{pglock.Heartbeat(2 * time.Second)}, opts...)
-	locker, err := pglock.New(d.source(), opts...)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { locker.Close() })
-	return locker
-}
-
-func (d *db) exec(sql string, args ...any) {
-	d.t.Helper()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, err := d.conn.Exec(context.Background(), sql, args...); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-func (d *db) scan(dest any, sql string, args ...any) {
-	d.t.Helper()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.conn.QueryRow(context.Background(), sql, args...).Scan(dest); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// until polls Postgres until the result is true.
-func (d *db) until(sql string, args ...any) {
-	d.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for ok := false; !ok; {
-		d.scan(&ok, sql, args...)
-		if !ok && time.Now().After(deadline) {
-			d.t.Fatalf("still false after 20 s: %s %v", sql, args)
-		}
-	}
-}
-
-// untilWaiting waits until n sessions wait for key in Postgres.
-func (d *db) untilWaiting(n int, key pglock.Key) {
-	d.t.Helper()
-	classid, objid, objsubid := key.PgLocks()
-	d.until(`SELECT count(*) = $1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-		AND classid = $2 AND objid = $3 AND objsubid = $4
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, n, classid, objid, objsubid)
-}
-
-// held returns the number of advisory locks in the database.
-func (d *db) held() (n int) {
-	d.t.Helper()
-	d.scan(&n, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
-	return n
-}
-
-func (d *db) terminate(pid int32) {
-	d.t.Helper()
-	var ok bool
-	d.scan(&ok, `SELECT pg_terminate_backend($1)`, pid)
-	if !ok {
-		d.t.Fatalf("there is no backend %d to terminate", pid)
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func wantErr(t *testing.T, err, want error) {
-	t.Helper()
-	if !errors.Is(err, want) {
-		t.Fatalf("got error %v, want %v", err, want)
-	}
-}
-
-func lock(t *testing.T, l *pglock.Locker, key pglock.Key, opts ...pglock.LockOption) *pglock.Lock {
-	t.Helper()
-	lock, err := l.Lock(t.Context(), key, opts...)
-	must(t, err)
-	return lock
-}
-
-// mayTake checks in another session that key is free, or that it is not.
-func (d *db) mayTake(key pglock.Key, want bool) {
-	d.t.Helper()
-	take, give := "SELECT pg_try_advisory_lock($1)", "SELECT pg_advisory_unlock($1)"
-	var ok bool
-	if class, object, ok := key.Pair(); ok {
-		take, give = "SELECT pg_try_advisory_lock($1, $2)", "SELECT pg_advisory_unlock($1, $2)"
-		d.scan(&ok, take, class, object)
-		if ok {
-			d.exec(give, class, object)
-		}
-	} else {
-		d.scan(&ok, take, key.ID())
-		if ok {
-			d.exec(give, key.ID())
-		}
-	}
-	if ok != want {
-		d.t.Fatalf("another session can take %v: %v, want %v", key, ok, want)
-	}
-}
 
 func TestLockExcludesEverybodyElse(t *testing.T) { everySource(t, testLockExcludesEverybodyElse) }
 
@@ -211,18 +23,18 @@ func testLockExcludesEverybodyElse(t *testing.T, d *db) {
 	a, b := d.locker(), d.locker()
 	for _, key := range []pglock.Key{pglock.Name("job"), pglock.Int(-5), pglock.Pair(-7, 9)} {
 		held := lock(t, a, key)
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		_, err := b.TryLock(t.Context(), key)
 		wantErr(t, err, pglock.ErrNotAcquired)
 		_, err = a.TryLock(t.Context(), key) // the same process is no exception
 		wantErr(t, err, pglock.ErrNotAcquired)
 		must(t, held.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		again, err := b.TryLock(t.Context(), key)
 		must(t, err)
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		must(t, again.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 	}
 }
 
@@ -266,9 +78,9 @@ func testSharedLocks(t *testing.T, d *db) {
 		wantErr(t, err, pglock.ErrNotAcquired)
 		must(t, one.Unlock())
 		must(t, three.Unlock())
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		must(t, two.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 	}
 }
 
@@ -289,9 +101,9 @@ func testWaitsUntilUnlocked(t *testing.T, d *db) {
 	d.untilWaiting(1, key)
 	must(t, held.Unlock())
 	second := <-got
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	must(t, second.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // withEnoughTime calls f with longer and longer time limits, until Postgres replies within
@@ -345,7 +157,7 @@ func testGivingUp(t *testing.T, d *db) {
 			if sessions > 1 {
 				// At once, unless canceling takes longer on this machine.
 				d.until(`SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND ` + inThisDatabase + `)`)
-				d.mayTake(key, true)
+				d.wantAvailable(key, true)
 			}
 		}
 		b.Close()
@@ -359,7 +171,7 @@ func testDo(t *testing.T, d *db) {
 	key := pglock.Name("job")
 	boom := errors.New("boom")
 	err := a.Do(t.Context(), key, func(ctx context.Context) error {
-		d.mayTake(key, false)
+		d.wantAvailable(key, false)
 		ran := false
 		never := func(context.Context) error { ran = true; return nil }
 		wantErr(t, b.Do(ctx, key, never, pglock.NoWait()), pglock.ErrNotAcquired)
@@ -374,7 +186,7 @@ func testDo(t *testing.T, d *db) {
 		return boom
 	})
 	wantErr(t, err, boom)
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 
 	func() {
 		defer func() {
@@ -384,7 +196,7 @@ func testDo(t *testing.T, d *db) {
 		}()
 		a.Do(t.Context(), key, func(context.Context) error { panic("oh") })
 	}()
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // If a backend is terminated, the functions under its locks are canceled, and nothing in
@@ -432,7 +244,7 @@ func testUnlockTwice(t *testing.T, d *db) {
 	must(t, first.Unlock())
 	second := lock(t, locker, key)
 	wantErr(t, first.Unlock(), pglock.ErrNotHeld)
-	d.mayTake(key, false)
+	d.wantAvailable(key, false)
 	must(t, second.Unlock())
 	wantErr(t, second.Err(), pglock.ErrNotHeld)
 }
@@ -547,89 +359,6 @@ func testExclusionUnderContention(t *testing.T, d *db) {
 	}
 }
 
-func TestLockAll(t *testing.T) { everySource(t, testLockAll) }
-
-func testLockAll(t *testing.T, d *db) {
-	a, b := d.locker(), d.locker()
-	keys := []pglock.Key{pglock.Name("z"), pglock.Pair(1, 1), pglock.Name("a"), pglock.Name("z"), pglock.Int(3)}
-	all, err := a.LockAll(t.Context(), keys)
-	must(t, err)
-	if len(all.Keys()) != 4 || d.held() != 4 {
-		t.Errorf("%v are held, %d in Postgres", all.Keys(), d.held())
-	}
-	_, err = b.LockAll(t.Context(), keys[:1], pglock.NoWait())
-	wantErr(t, err, pglock.ErrNotAcquired)
-	must(t, all.Unlock())
-	wantErr(t, all.Unlock(), pglock.ErrNotHeld)
-	<-all.Done()
-
-	// One of them is held by another: LockAll takes none, or all once it is free.
-	held := lock(t, b, pglock.Name("a"))
-	err = withEnoughTime(func(d time.Duration) error {
-		_, err := a.LockAll(t.Context(), keys, pglock.Wait(d))
-		return err
-	})
-	wantErr(t, err, pglock.ErrNotAcquired)
-	if !strings.Contains(err.Error(), `"a"`) || strings.Contains(err.Error(), `"z"`) {
-		t.Errorf("the error does not name the key that was not acquired: %v", err)
-	}
-	if n := d.held(); n != 1 {
-		t.Errorf("%d locks are held", n)
-	}
-	got := make(chan *pglock.Lock)
-	go func() {
-		all, err := a.LockAll(context.Background(), keys)
-		if err != nil {
-			t.Error(err)
-		}
-		got <- all
-	}()
-	d.untilWaiting(1, pglock.Name("a"))
-	must(t, held.Unlock())
-	must(t, (<-got).Unlock())
-
-	// Callers that list them in opposite orders never deadlock.
-	var wg sync.WaitGroup
-	for i, locker := range []*pglock.Locker{a, b, a, b} {
-		keys := []pglock.Key{pglock.Int(1), pglock.Int(2), pglock.Int(3)}
-		if i%2 == 1 {
-			keys = []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1)}
-		}
-		wg.Go(func() {
-			for range 30 {
-				err := locker.DoAll(t.Context(), keys, func(context.Context) error { return nil })
-				if err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// While LockAll waits for a key it holds those before it and none after it.
-func TestLockAllHoldsNothingBehind(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
-	other, locker := d.locker(), d.locker()
-	held := lock(t, other, pglock.Int(2))
-	ctx, cancel := context.WithCancel(t.Context())
-	got := make(chan error, 1)
-	go func() {
-		all, err := locker.LockAll(ctx, []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1)})
-		if err == nil {
-			err = all.Unlock()
-		}
-		got <- err
-	}()
-	d.untilWaiting(1, pglock.Int(2))
-	d.mayTake(pglock.Int(1), false)
-	d.mayTake(pglock.Int(3), true)
-	cancel()
-	wantErr(t, <-got, pglock.ErrNotAcquired)
-	must(t, held.Unlock())
-}
-
 func TestClose(t *testing.T) { everySource(t, testClose) }
 
 func testClose(t *testing.T, d *db) {
@@ -641,7 +370,7 @@ func testClose(t *testing.T, d *db) {
 		done <- a.Do(context.Background(), key, func(ctx context.Context) error {
 			close(running)
 			<-ctx.Done()
-			d.mayTake(key, false) // still held while the work ends
+			d.wantAvailable(key, false) // still held while the work ends
 			return context.Cause(ctx)
 		})
 	}()
@@ -655,12 +384,12 @@ func testClose(t *testing.T, d *db) {
 	must(t, a.Close())
 	wantErr(t, <-done, pglock.ErrClosed)
 	wantErr(t, <-done, pglock.ErrClosed)
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 	_, err := a.TryLock(t.Context(), key)
 	wantErr(t, err, pglock.ErrClosed)
 	must(t, a.Close())
 	must(t, held.Unlock())
-	d.mayTake(other, true)
+	d.wantAvailable(other, true)
 }
 
 // The error lists the holders, unless the call skips the query for them.

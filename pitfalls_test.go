@@ -105,7 +105,7 @@ func testUnlockAfterContext(t *testing.T, d *db) {
 	if errors.Is(err, pglock.ErrUnconfirmed) || errors.Is(err, pglock.ErrLost) {
 		t.Error(err)
 	}
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 	if s := locker.Stats(); s.Held != 0 || s.Sessions != 1 || s.Lost != 0 {
 		t.Errorf("stats: %+v", s)
 	}
@@ -172,7 +172,7 @@ func testWaitingDelaysNobody(t *testing.T, d *db) {
 		must(t, lock(t, locker, pglock.Name("more")).Unlock())
 	}
 	must(t, mine.Unlock())
-	d.mayTake(pglock.Name("mine"), true)
+	d.wantAvailable(pglock.Name("mine"), true)
 	d.untilWaiting(1, pglock.Int(1)) // it still waits
 	for i, lock := range theirs {
 		must(t, lock.Unlock())
@@ -211,9 +211,9 @@ func TestLocksArePerDatabase(t *testing.T) {
 	inThisDatabase, there := newDB(t), newDB(t)
 	key := pglock.Name("job")
 	held := lock(t, inThisDatabase.locker(), key)
-	there.mayTake(key, true)
+	there.wantAvailable(key, true)
 	must(t, lock(t, there.locker(), key).Unlock())
-	inThisDatabase.mayTake(key, false)
+	inThisDatabase.wantAvailable(key, false)
 	must(t, held.Unlock())
 }
 
@@ -257,7 +257,7 @@ func TestWaitingProcessKilled(t *testing.T) {
 	must(t, cmd.Process.Kill())
 	d.until(`SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1`, pid)
 	must(t, held.Unlock())
-	d.mayTake(key, true)
+	d.wantAvailable(key, true)
 }
 
 // The guarded work runs in the caller's own transaction. If that ends before the unlock,

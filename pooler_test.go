@@ -77,7 +77,7 @@ func TestSessionPoolerAllowed(t *testing.T) {
 			other := newLocker(t, pgxlock.ConnString(dsn), pglock.AllowPooler())
 			key := pglock.Name("job")
 			held := lock(t, locker, key)
-			d.mayTake(key, false)
+			d.wantAvailable(key, false)
 			_, err := other.TryLock(t.Context(), key)
 			wantErr(t, err, pglock.ErrNotAcquired)
 			got := make(chan *pglock.Lock)
@@ -91,9 +91,9 @@ func TestSessionPoolerAllowed(t *testing.T) {
 			d.untilWaiting(1, key)
 			must(t, held.Unlock())
 			second := <-got
-			d.mayTake(key, false)
+			d.wantAvailable(key, false)
 			must(t, second.Unlock())
-			d.mayTake(key, true)
+			d.wantAvailable(key, true)
 
 			// The backend behind the pooler is terminated: the pooler closes our
 			// connection.
@@ -102,7 +102,7 @@ func TestSessionPoolerAllowed(t *testing.T) {
 			<-held.Done()
 			wantErr(t, held.Unlock(), pglock.ErrLost)
 			must(t, lock(t, locker, key).Unlock())
-			d.mayTake(key, true)
+			d.wantAvailable(key, true)
 			must(t, locker.Close())
 			must(t, other.Close())
 		})
@@ -127,7 +127,7 @@ func TestTransactionPoolerAllowedByMistake(t *testing.T) {
 		}
 		wantErr(t, err, pglock.ErrPooler)
 		must(t, held.Unlock())
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		must(t, first.Close())
 		must(t, second.Close())
 	}
@@ -178,7 +178,7 @@ func TestPoolerResetsSessions(t *testing.T) {
 			wantErr(t, err, pglock.ErrLost)
 		}
 		wantErr(t, err, pglock.ErrPooler)
-		d.mayTake(key, true)
+		d.wantAvailable(key, true)
 		must(t, locker.Close())
 	}
 }
@@ -375,14 +375,14 @@ func TestTransactionLocksThroughPoolers(t *testing.T) {
 			for range 3 {
 				first, commit := begin()
 				must(t, pglock.LockTx(t.Context(), first, key))
-				d.mayTake(key, false)
+				d.wantAvailable(key, false)
 				second, commitSecond := begin()
 				err := pglock.LockTx(t.Context(), second, key, pglock.Wait(10*time.Millisecond))
 				wantErr(t, err, pglock.ErrNotAcquired)
 				must(t, pglock.LockTx(t.Context(), second, pglock.Name("other"), pglock.NoWait()))
 				must(t, commitSecond())
 				must(t, commit())
-				d.mayTake(key, true)
+				d.wantAvailable(key, true)
 				if n := d.held(); n != 0 {
 					t.Errorf("%s, %s: %d locks are left", mode, name, n)
 				}

@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
@@ -38,7 +34,7 @@ func TestLockTx(t *testing.T) {
 			for i, opts := range [][]pglock.LockOption{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
 				for _, key := range everyKey {
 					must(t, pglock.LockTx(t.Context(), tx, key, opts...))
-					d.mayTake(key, false)
+					d.wantAvailable(key, false)
 				}
 				if i == 0 {
 					must(t, pglock.TryLockTx(t.Context(), tx, everyKey[0])) // its own lock does not conflict
@@ -48,7 +44,7 @@ func TestLockTx(t *testing.T) {
 			must(t, pglock.LockAllTx(t.Context(), tx, everyKey, pglock.NoWait()))
 			tx.end(commit)
 			for _, key := range everyKey {
-				d.mayTake(key, true)
+				d.wantAvailable(key, true)
 			}
 		}
 	})
@@ -65,7 +61,7 @@ func TestLockTxShared(t *testing.T) {
 			must(t, pglock.LockTx(t.Context(), a, key, opts...))
 			must(t, pglock.LockTx(t.Context(), b, key, opts...))
 			wantErr(t, pglock.TryLockTx(t.Context(), a, key), pglock.ErrNotAcquired)
-			d.mayTake(key, false)
+			d.wantAvailable(key, false)
 		}
 		must(t, pglock.LockAllTx(t.Context(), b, everyKey, pglock.Shared()))
 		wantErr(t, pglock.LockAllTx(t.Context(), b, everyKey, pglock.NoWait()), pglock.ErrNotAcquired)
@@ -288,158 +284,6 @@ func TestLockTxCancelledFromOutside(t *testing.T) {
 	})
 }
 
-// If ctx ends, the connection is closed or the transaction remains usable. It is never
-// aborted, and never keeps a lock.
-func TestLockTxContext(t *testing.T) {
-	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
-		d.exec(`SELECT pg_advisory_lock(1)`)
-		for _, opts := range [][]pglock.LockOption{nil, {pglock.Wait(time.Hour)}} {
-			tx := begin()
-			pid := tx.pid()
-			ctx, cancel := context.WithCancel(t.Context())
-			result := make(chan error, 1)
-			go func() { result <- pglock.LockTx(ctx, tx, pglock.Int(1), opts...) }()
-			d.untilWaiting(1, pglock.Int(1))
-			cancel()
-			err := <-result
-			// lib/pq reads Postgres' reply that the statement was canceled, pgx does not.
-			if strings.Contains(t.Name(), "lib/pq") {
-				wantErr(t, err, pglock.ErrNotAcquired)
-			} else {
-				wantErr(t, err, pglock.ErrUnavailable)
-			}
-			wantErr(t, err, context.Canceled)
-			d.untilWaiting(0, pglock.Int(1))
-			if n := d.heldBy(pid); n != 0 {
-				t.Errorf("%d locks are held", n)
-			}
-		}
-
-		// ctx is done before the call: nothing is sent, and the transaction is unchanged.
-		over, cancel := context.WithCancel(t.Context())
-		cancel()
-		tx := begin()
-		for _, err := range []error{
-			pglock.LockTx(over, tx, pglock.Int(2)),
-			pglock.TryLockTx(over, tx, pglock.Int(2)),
-			pglock.LockTables(over, tx, pglock.Tables("pg_class")),
-		} {
-			wantErr(t, err, pglock.ErrUnavailable)
-			wantErr(t, err, context.Canceled)
-		}
-		tx.usable()
-	})
-}
-
-// If a driver rejects a done ctx and sends nothing, pglock must not abort the transaction
-// by rolling back to a savepoint that does not exist.
-func TestLockTxContextEndsBeforeSending(t *testing.T) {
-	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
-		tx := begin()
-		for n := range 3 {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			calls := 0
-			conn := &intercepted{Conn: tx, before: func(context.Context) {
-				if calls++; calls == n+1 {
-					cancel()
-				}
-			}}
-			err := pglock.LockTx(ctx, conn, pglock.Int(1), pglock.NoWait())
-			if err != nil {
-				wantErr(t, err, context.Canceled)
-				// lib/pq closes the connection of a *sql.Conn even in that case.
-				if err := tx.Exec(t.Context(), `SELECT 1`); err != nil && sqlstate.Of(err) == "" {
-					return
-				}
-				tx.usable()
-			}
-			if n == 0 && err == nil {
-				t.Error("locked with a done context")
-			}
-		}
-		tx.usable()
-	})
-}
-
-// lib/pq closes the connection if ctx ends when its statement returns, and returns nil:
-// the lock is not acquired then.
-func TestLockTxContextEndsAtTheMomentOfTheGrant(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
-	for _, closes := range []bool{true, false} {
-		for _, take := range []func(context.Context, driver.Conn) error{
-			func(ctx context.Context, conn driver.Conn) error { return pglock.LockTx(ctx, conn, pglock.Int(1)) },
-			func(ctx context.Context, conn driver.Conn) error {
-				return pglock.LockTx(ctx, conn, pglock.Int(1), pglock.Wait(time.Minute))
-			},
-			func(ctx context.Context, conn driver.Conn) error { return pglock.TryLockTx(ctx, conn, pglock.Int(1)) },
-			func(ctx context.Context, conn driver.Conn) error {
-				return pglock.LockTables(ctx, conn, pglock.Tables("pg_class"))
-			},
-		} {
-			conn := must1(pgx.Connect(t.Context(), d.dsn))
-			tx := must1(conn.Begin(t.Context()))
-			ctx, cancel := context.WithCancel(t.Context())
-			err := take(ctx, &closing{pgxlock.Tx(tx), func() {
-				cancel()
-				if closes {
-					conn.Close(context.Background())
-				}
-			}})
-			if closes {
-				wantErr(t, err, pglock.ErrUnavailable)
-				wantErr(t, err, context.Canceled)
-				d.until(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)`, conn.PgConn().PID())
-				d.mayTake(pglock.Int(1), true)
-			} else if err == nil {
-				must1(tx.Exec(t.Context(), `SELECT 1`))
-			}
-			cancel()
-			conn.Close(context.Background())
-		}
-	}
-}
-
-// closing is a Conn that calls a function when its first lock is granted.
-type closing struct {
-	driver.Conn
-	granted func()
-}
-
-func (c *closing) Exec(ctx context.Context, sql string, args ...any) error {
-	err := c.Conn.Exec(ctx, sql, args...)
-	if strings.Contains(strings.ToLower(sql), "lock") && c.granted != nil && err == nil && sql != "SAVEPOINT _pglock" {
-		c.granted()
-		c.granted = nil
-	}
-	return err
-}
-
-func (c *closing) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
-	rows, err := c.Conn.Query(ctx, sql, args...)
-	if strings.Contains(sql, "advisory") && c.granted != nil && err == nil {
-		granted := c.granted
-		c.granted = nil
-		return &closingRows{rows, granted}, nil
-	}
-	return rows, err
-}
-
-type closingRows struct {
-	driver.Rows
-	granted func()
-}
-
-func (r *closingRows) Close() error {
-	err := r.Rows.Close()
-	if r.granted != nil {
-		r.granted()
-		r.granted = nil
-	}
-	return err
-}
-
 // intercepted is a Conn that calls a function before each round trip.
 type intercepted struct {
 	driver.Conn
@@ -485,33 +329,6 @@ func TestLockTxRoundTrips(t *testing.T) {
 	count("tables with NoWait", 1, pglock.LockTables(ctx, conn, pglock.Tables("a"), pglock.NoWait()), nil)
 	count("tables with Wait", 3, pglock.LockTables(ctx, conn, pglock.Tables("a"), pglock.Wait(time.Minute)), nil)
 	must(t, tx.back())
-}
-
-// If pgx is configured to cancel the statement instead of closing the connection, the
-// transaction survives the end of its context.
-func TestLockTxContextWithCancelRequests(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
-	config := must1(pgx.ParseConfig(d.dsn))
-	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: 5 * time.Second}
-	}
-	conn := must1(pgx.ConnectConfig(t.Context(), config))
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	d.exec(`SELECT pg_advisory_lock(1)`)
-	for range 5 {
-		tx := pgxTx(t, must1(conn.Begin(t.Context())))
-		ctx, cancel := context.WithCancel(t.Context())
-		result := make(chan error, 1)
-		go func() { result <- pglock.LockTx(ctx, tx, pglock.Int(1)) }()
-		d.untilWaiting(1, pglock.Int(1))
-		cancel()
-		err := <-result
-		wantErr(t, err, pglock.ErrNotAcquired)
-		wantErr(t, err, context.Canceled)
-		tx.usable()
-		tx.end(true)
-	}
 }
 
 func TestLockTxDeadlock(t *testing.T) {
@@ -612,12 +429,12 @@ func TestLockTxAmongSavepoints(t *testing.T) {
 		if got := tx.text(`SELECT count(*)::text FROM kept`); got != "1" {
 			t.Errorf("the rows after the caller's savepoint are %s, want 1", got)
 		}
-		d.mayTake(pglock.Int(2), false)
+		d.wantAvailable(pglock.Int(2), false)
 		tx.exec(`ROLLBACK TO SAVEPOINT _pglock`)
 		if got := tx.text(`SELECT count(*)::text FROM kept`); got != "0" {
 			t.Errorf("after the rollback there are %s rows, want 0", got)
 		}
-		d.mayTake(pglock.Int(2), true) // as the doc says
+		d.wantAvailable(pglock.Int(2), true) // as the doc says
 		tx.exec(`RELEASE SAVEPOINT _pglock`)
 		if err := tx.Exec(t.Context(), `RELEASE SAVEPOINT _pglock`); err == nil {
 			t.Error("pglock's savepoint was left behind")
@@ -667,97 +484,6 @@ func TestLockTxErroredButHeld(t *testing.T) {
 	if acquired.Load() == 0 || refused.Load() == 0 {
 		t.Errorf("acquired %d times, refused %d times: want both", acquired.Load(), refused.Load())
 	}
-}
-
-func TestLockAllTx(t *testing.T) {
-	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
-		// If not all, none is acquired: not even the free one that comes first.
-		d.exec(`SELECT pg_advisory_lock(2)`)
-		keys := []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1), pglock.Int(1)}
-		tx := begin()
-		for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(10 * time.Millisecond)} {
-			err := pglock.LockAllTx(t.Context(), tx, keys, opt)
-			wantErr(t, err, pglock.ErrNotAcquired)
-			var e *pglock.Error
-			if errors.As(err, &e); len(e.Holders) != 1 || len(e.Keys) != 3 {
-				t.Errorf("the error has keys %v and holders %v", e.Keys, e.Holders)
-			}
-			if n := d.heldBy(tx.pid()); n != 0 {
-				t.Errorf("%d locks are held", n)
-			}
-			tx.usable()
-		}
-		d.exec(`SELECT pg_advisory_unlock(2)`)
-		must(t, pglock.LockAllTx(t.Context(), tx, keys))
-		if n := d.heldBy(tx.pid()); n != 3 {
-			t.Errorf("%d locks are held, want 3", n)
-		}
-		tx.end(true)
-		if err := pglock.LockAllTx(t.Context(), begin(), nil); err == nil {
-			t.Error("no keys are no error")
-		}
-	})
-}
-
-// Two callers never deadlock, whatever the order of their keys.
-func TestLockAllTxInOneOrder(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
-	keys := []pglock.Key{pglock.Int(1), pglock.Pair(0, 1), pglock.Int(-1), pglock.Name("a"), pglock.Pair(-1, 0), pglock.Int(7)}
-	var wg sync.WaitGroup
-	for i := range 4 {
-		wg.Go(func() {
-			conn := must1(pgx.Connect(context.Background(), d.dsn))
-			defer conn.Close(context.Background())
-			mine := slices.Clone(keys)
-			if i%2 == 1 {
-				slices.Reverse(mine)
-			}
-			for range 100 {
-				tx := must1(conn.Begin(context.Background()))
-				err := pglock.LockAllTx(context.Background(), pgxlock.Tx(tx), mine)
-				tx.Rollback(context.Background())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// Wait limits the whole call, while lock_timeout would start again for each key.
-func TestLockAllTxWaitBoundsTheCall(t *testing.T) {
-	t.Parallel()
-	d := newDB(t)
-	holder := newDB(t)
-	holder.conn = connect(t, d.dsn)
-	d.exec(`SELECT pg_advisory_lock(1)`)
-	holder.exec(`SELECT pg_advisory_lock(2)`)
-	tx := ways[0].begin(t, d.dsn)
-	const wait = 6 * time.Second
-	result := make(chan error, 1)
-	began := time.Now()
-	go func() {
-		result <- pglock.LockAllTx(context.Background(), tx, []pglock.Key{pglock.Int(1), pglock.Int(2)}, pglock.Wait(wait))
-	}()
-	d.untilWaiting(1, pglock.Int(1))
-	d.until(`SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
-		AND clock_timestamp() - state_change > interval '5s'`)
-	freed := time.Now()
-	d.exec(`SELECT pg_advisory_unlock(1)`)
-	wantErr(t, <-result, pglock.ErrNotAcquired)
-	if took := time.Since(began); took < wait {
-		t.Errorf("it took %v, want %v", took, wait)
-	}
-	// A second is left for the second lock; a wait that started again would take the
-	// whole time.
-	if took := time.Since(freed); took >= wait {
-		t.Errorf("it took %v for the second lock", took)
-	}
-	tx.usable()
-	must(t, tx.back())
 }
 
 // A full lock table is a separate error, and affects only the failed request.

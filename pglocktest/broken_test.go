@@ -83,11 +83,11 @@ func TestBrokenAdaptersAreCaught(t *testing.T) {
 	}
 	for i, b := range table {
 		r := <-results[i]
-		failed, said := r.outcome()
+		failed, output := r.outcome()
 		if !failed {
 			t.Errorf("%s: an adapter that %s passes", b.check, b.does)
 		}
-		t.Logf("%s: an adapter that %s:\n%.500s", b.check, b.does, said)
+		t.Logf("%s: an adapter that %s:\n%.500s", b.check, b.does, output)
 	}
 
 	all := append(sourceChecks(nil), connChecks(nil, nil)...)

@@ -77,8 +77,8 @@ func TestLock(t *testing.T) {
 					t.Errorf("%v hold, want %d", pids, pid)
 				}
 				if r := record(t, func(tb testing.TB) { other := *s.lock; other.t = tb; other.WantFree() }); !r.failed ||
-					!strings.Contains(r.said.String(), "held by pid") {
-					t.Errorf("WantFree of a held lock: %v, %s", r.failed, r.said.String())
+					!strings.Contains(r.output.String(), "held by pid") {
+					t.Errorf("WantFree of a held lock: %v, %s", r.failed, r.output.String())
 				}
 				if _, err := conn.Exec(t.Context(), `ROLLBACK`); err != nil {
 					t.Fatal(err)
@@ -188,8 +188,8 @@ func TestLockFails(t *testing.T) {
 	}
 	for i, test := range tests {
 		r := <-results[i]
-		if !r.failed || !strings.Contains(r.said.String(), test.want) {
-			t.Errorf("%s: failed is %v, said %q, want %q", test.name, r.failed, r.said.String(), test.want)
+		if !r.failed || !strings.Contains(r.output.String(), test.want) {
+			t.Errorf("%s: failed is %v, said %q, want %q", test.name, r.failed, r.output.String(), test.want)
 		}
 	}
 }

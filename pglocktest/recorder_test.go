@@ -16,7 +16,7 @@ type recorder struct {
 	mu      sync.Mutex
 	failed  bool
 	skipped bool
-	said    strings.Builder
+	output  strings.Builder
 	atEnd   []func()
 }
 
@@ -52,7 +52,7 @@ func (r *recorder) say(fail bool, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failed = r.failed || fail
-	r.said.WriteString(text + "\n")
+	r.output.WriteString(text + "\n")
 }
 
 func (r *recorder) Helper()                   {}
@@ -84,8 +84,8 @@ func (r *recorder) Failed() bool {
 
 // outcome returns whether the check failed, and its messages. A goroutine of the check
 // may still be running, and add to them.
-func (r *recorder) outcome() (failed bool, said string) {
+func (r *recorder) outcome() (failed bool, output string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed, r.said.String()
+	return r.failed, r.output.String()
 }
