@@ -81,7 +81,7 @@ func splitFilter(text string) (field, operator, value string, err error) {
 // operatorError returns an error about an unknown operator that explains what to
 // write instead.
 func operatorError(field, operator, value string) error {
-	hint := "there are " + operatorList
+	hint := "there are " + strings.Join(operators, " ")
 	if strings.HasSuffix(field, "-") {
 		return fmt.Errorf("write context.KEY = VALUE for a part of the context; the operators are %s", operatorList)
 	}
@@ -148,6 +148,8 @@ func keywordHint(text string) string {
 		return fmt.Sprintf("there is no LIKE: write a regular expression: %s", likeHint(field, keyword, rest))
 	case keyword == "SIMILAR TO":
 		return fmt.Sprintf("there is no SIMILAR TO: write a regular expression: %s %s ^(...)$", field, match)
+	case keyword == "IN" && strings.HasPrefix(rest, "("):
+		return fmt.Sprintf("NOT is written after the field: write %s %s %s", field, in, rest)
 	case keyword == "IN":
 		return fmt.Sprintf("the values of %s are in parentheses: write %s %s (%s)", in, field, in, strings.Trim(rest, "() "))
 	case keyword == "BETWEEN":
@@ -157,13 +159,13 @@ func keywordHint(text string) string {
 	case is[bool](attribute):
 		words := strings.Fields(strings.ToUpper(rest))
 		value := slices.Contains(words, "TRUE") != (slices.Contains(words, "NOT") != not)
-		return fmt.Sprintf("after is there is only null or not null: write %s = %v", field, value)
+		return fmt.Sprintf("is takes only null or not null: write %s = %v", field, value)
 	}
 	operator := opIsNull
 	if not != slices.Contains(strings.Fields(strings.ToUpper(rest)), "NOT") {
 		operator = opIsNotNull
 	}
-	return fmt.Sprintf("after is there is only null or not null: write %s %s, or a comparison", field, operator)
+	return fmt.Sprintf("is takes only null or not null: write %s %s, or a comparison", field, operator)
 }
 
 // cutWord returns text without the word that it begins with.
@@ -270,7 +272,7 @@ func readValues(field, operator string, a Attribute, text string) ([]string, err
 	}
 	items, err := splitList(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: write %s %s (..., ...), with quotes around a value that has parentheses, commas or quotes", err, field, operator)
+		return nil, fmt.Errorf("%w: write %s %s (..., ...), with single quotes around a value that has commas, quotes or brackets", err, field, operator)
 	}
 	if len(items) > maxValues {
 		return nil, fmt.Errorf("the list has %d values: there may be %d", len(items), maxValues)
@@ -336,8 +338,8 @@ func cutItem(text string) (item, rest string, err error) {
 	depth := 0
 	for i, c := range text {
 		switch c {
-		case '\'':
-			return "", "", errors.New("a value without quotes has a quote in it")
+		case '\'', '"', '[', ']', '{', '}': // a comma in JSON or in an array is part of the value
+			return "", "", fmt.Errorf("a value without quotes has a %c in it", c)
 		case '(':
 			depth++
 		case ')', ',':
