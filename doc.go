@@ -1,6 +1,7 @@
 // Package pglock takes Postgres locks so that a job runs on one machine at a time:
 // advisory locks, and locks on whole tables. Package inspect lists locks and ends
-// sessions, and package prioritize clears the way for urgent work.
+// sessions, package prioritize clears the way for urgent work, and package doctor checks
+// whether a database is set up well for all this.
 //
 // # A lock around a function
 //

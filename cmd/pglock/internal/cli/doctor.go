@@ -23,6 +23,10 @@ finding comes with the exact statement that mends it.
 
 It only reads. It changes nothing, and never runs its own advice.
 
+--only takes these IDs, of checks and of their findings:
+
+%s
+
 Exit codes:
 
   0  no problem
@@ -57,6 +61,27 @@ func (f *onlyFlag) Set(s string) error {
 	return nil
 }
 
+// listIDs returns IDs as indented lines.
+func listIDs(ids []string) string {
+	const width = 80
+	var b strings.Builder
+	column := 0
+	for i, id := range ids {
+		switch {
+		case i == 0:
+			b.WriteString("  ")
+		case column+len(id)+2 > width:
+			b.WriteString(",\n  ")
+			column = 0
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(id)
+		column += len(id) + 2
+	}
+	return b.String()
+}
+
 // wants reports whether a check was asked for.
 func (f *onlyFlag) wants(id string) bool { return len(*f) == 0 || slices.Contains(*f, id) }
 
@@ -78,7 +103,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "doctor [--only ID[,ID]...] [--strict] [-o FORMAT]",
 		Short:                 "Check a database's setup for work with locks",
-		Long:                  doctorHelp,
+		Long:                  fmt.Sprintf(doctorHelp, listIDs(r.only.names())),
 		Example:               doctorExamples,
 		Args:                  noArgs,
 		DisableFlagsInUseLine: true,
@@ -100,7 +125,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
-	cmd.Flags().Var(&r.only, "only", "run only these checks, or show only these findings; see docs/doctor.md")
+	cmd.Flags().Var(&r.only, "only", "run only these checks, or show only these findings")
 	cmd.Flags().Var(&r.older, "older-than", "report transactions that are idle or prepared for longer (default 1m)")
 	cmd.Flags().BoolVar(&r.strict, "strict", false, "exit with 1 for warnings, too")
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
