@@ -42,7 +42,7 @@ func TestCatalogWarningAtLogin(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		d.mayTake(pglock.Name("job"), false)
+		d.wantAvailable(pglock.Name("job"), false)
 		must(t, held.Unlock())
 		report, err := doctor.Run(t.Context(), source, doctor.Only("connection", "room"))
 		if err != nil || len(report.Findings) < 7 {

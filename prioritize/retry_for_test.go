@@ -172,7 +172,7 @@ func TestRetryForOtherFailures(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	p := &retried{statements: []string{"SELECT 1/0"}}
-	if err := s.retryFor(t, p); err != errExit || p.runs != 1 {
+	if err := s.retryFor(t, p, prioritize.Tries(2)); err != errExit || p.runs != 1 {
 		t.Errorf("without a wait: got %v after %d runs", err, p.runs)
 	}
 
@@ -184,7 +184,7 @@ func TestRetryForOtherFailures(t *testing.T) {
 		}
 	}
 	p = &retried{statements: []string{alter, "SELECT 1/0"}, lockTimeout: time.Minute}
-	if err := s.retryFor(t, p, prioritize.LockTimeout(time.Minute), log.option()); err != errExit || p.runs != 1 {
+	if err := s.retryFor(t, p, prioritize.Tries(2), prioritize.LockTimeout(time.Minute), log.option()); err != errExit || p.runs != 1 {
 		t.Errorf("after a short wait: got %v after %d runs", err, p.runs)
 	}
 	if len(log.of(prioritize.Blocked)) == 0 {

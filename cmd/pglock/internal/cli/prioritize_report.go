@@ -122,8 +122,8 @@ func (s *blockerReport) onEvent(e prioritize.Event) {
 	case prioritize.Overdue:
 		s.overdue = true
 	}
-	if e.Kind == prioritize.Freed && s.r.retry != nil && e.Waited >= s.r.lockTimeout {
-		s.app.logf("pid %d waited until lock_timeout (%v)", e.PID, s.r.lockTimeout)
+	if e.Kind == prioritize.Freed && s.r.retry != nil && s.r.isTimeout(e.Waited) {
+		s.app.logf("pid %d waited for about lock_timeout (%v)", e.PID, s.r.lockTimeout)
 	} else {
 		s.app.logf("%s%s", e, advice(e))
 	}

@@ -84,6 +84,12 @@ type lockCodeError struct{ *childError }
 
 func (e *lockCodeError) Unwrap() []error { return []error{e.childError, pglock.ErrNotAcquired} }
 
+// isTimeout reports whether lock_timeout may have ended a wait that was seen for d. Before
+// Postgres 14, the beginning of a wait is not seen.
+func (r prioritizeRequest) isTimeout(d time.Duration) bool {
+	return d >= r.lockTimeout-min(r.lockTimeout/4, 250*time.Millisecond)
+}
+
 // errInterrupted ends the retries after a signal that ends programs, which was passed to
 // the command.
 var errInterrupted = errors.New("interrupted")
@@ -104,8 +110,8 @@ func (s *blockerReport) onRetryEvent(e prioritize.Event) {
 		s.late[e.PID].Stop()
 		delete(s.late, e.PID)
 		s.waitedFor = max(s.waitedFor, e.Waited)
-	case e.Kind == prioritize.Tried && e.Err == nil && s.waitedFor >= limit:
-		s.app.logf("a session of the command waited until lock_timeout (%v), but the command exited with 0: if a statement failed, let the command fail too (psql: -v ON_ERROR_STOP=1)", limit)
+	case e.Kind == prioritize.Tried && e.Err == nil && s.r.isTimeout(s.waitedFor):
+		s.app.logf("a session of the command waited for about lock_timeout (%v), but the command exited with 0: if a statement failed, let the command fail too (psql: -v ON_ERROR_STOP=1)", limit)
 	}
 	if e.Kind == prioritize.Tried {
 		s.waitedFor = 0
