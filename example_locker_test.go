@@ -375,6 +375,7 @@ func ExampleLogger() {
 
 // A function that always runs under its lock, whatever its parameters and results are.
 func ExampleLocker_Do_results() {
+	ctx := context.Background()
 	locker, _, end := exampleLockers()
 	defer end()
 
@@ -385,30 +386,28 @@ func ExampleLocker_Do_results() {
 		})
 		return total, err
 	}
-	fmt.Println(report(context.Background(), 7))
+	fmt.Println(report(ctx, 7))
 	// Output: 700 <nil>
 }
 
-// Jobs in a variable of a package, each under the lock of its name.
+// Several jobs, each under the lock of its name.
 func ExampleLocker_Do_jobs() {
+	ctx := context.Background()
 	locker, _, end := exampleLockers()
 	defer end()
+	var err error
+	rebuild := func(context.Context) error { fmt.Println("rebuilt"); return nil }
+	report := func(context.Context) error { fmt.Println("reported"); return nil }
 
-	for _, job := range jobs {
-		err := locker.Do(context.Background(), pglock.Name(job.name), job.run, pglock.SkipIfHeld())
-		fmt.Println(job.name, err)
+	jobs := map[string]func(context.Context) error{"shop.rebuild": rebuild, "shop.report": report}
+	for name, job := range jobs {
+		err = locker.Do(ctx, pglock.Name(name), job, pglock.SkipIfHeld())
 	}
-	// Output:
-	// shop.rebuild <nil>
-	// shop.cleanup <nil>
-}
-
-var jobs = []struct {
-	name string
-	run  func(context.Context) error
-}{
-	{"shop.rebuild", func(context.Context) error { return nil }},
-	{"shop.cleanup", func(context.Context) error { return nil }},
+	fmt.Println(err)
+	// Unordered output:
+	// rebuilt
+	// reported
+	// <nil>
 }
 
 // One statement reports which of many locks are held, for example to enqueue only the
@@ -423,22 +422,20 @@ func ExampleLocker_Holders() {
 	}
 	defer held.Unlock()
 
-	jobs := []pglock.Key{pglock.Name("report-6"), pglock.Name("report-7"), pglock.Name("report-8")}
+	jobs := []pglock.Key{pglock.Name("report-7"), pglock.Name("nightly-report")}
 	holders, err := locker.Holders(ctx, jobs...)
+	for _, job := range jobs {
+		if len(holders[job]) == 0 { // do not enqueue work that would be skipped
+			fmt.Println("enqueue", job)
+		}
+	}
 	if err != nil {
 		panic(err)
 	}
-	for _, job := range jobs {
-		name, _ := job.Name()
-		if len(holders[job]) == 0 {
-			fmt.Println("enqueue", name)
-		}
-		for _, holder := range holders[job] {
-			fmt.Println(name, "runs in", holder.Application, holder.PID == held.PID())
-		}
+	for _, holder := range holders[pglock.Name("report-7")] {
+		fmt.Println("report-7 runs in", holder.Application, holder.PID == held.PID())
 	}
 	// Output:
-	// enqueue report-6
+	// enqueue "nightly-report" (-8663603374018903193)
 	// report-7 runs in pglock true
-	// enqueue report-8
 }
