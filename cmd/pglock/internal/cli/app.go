@@ -101,7 +101,7 @@ func (a *app) connectionFlags(flags *pflag.FlagSet) {
 	flags.StringVarP(&c.Host, "host", "h", "", "server `host`, or the directory of its socket")
 	flags.StringVarP(&c.Port, "port", "p", "", "server `port`")
 	flags.StringVarP(&c.User, "username", "U", "", "`user` to connect as")
-	flags.StringVarP(&c.Database, "dbname", "d", "", "`database` name, URI or key=value string, or a name from the config file")
+	flags.StringVarP(&c.Database, "dbname", "d", "", "`database` name, URI or key=value string, or a name from the config file; for ls, ps, tree and doctor also several names: a,b")
 	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never prompt for a password")
 	flags.BoolVarP(&c.Ask, "password", "W", false, "prompt for a password before connecting")
 	flags.StringVar(&a.config.path, "config-file", "", "the config `file`; see 'pglock config'")
@@ -118,6 +118,10 @@ type session struct {
 	guarded driver.Querier // made by inspect.Guard
 	conn    *pgx.Conn
 	user    string // the role it connected as
+
+	// With several databases:
+	name   string  // the name of the database
+	server *server // else nil
 }
 
 // open opens a session for a verb.
@@ -126,14 +130,18 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	var s *session
-	err = a.connection.WithPassword(ctx, target, func() error {
+	return openOn(ctx, a.connection, target)
+}
+
+// openOn opens a session on a target.
+func openOn(ctx context.Context, flags connect.Flags, target *connect.Target) (s *session, err error) {
+	err = flags.WithPassword(ctx, target, func() error {
 		conn, err := target.Connect(ctx)
 		if err != nil {
 			return err
 		}
 		guarded, _, err := inspect.Guard(ctx, pgxlock.Conn(conn))
-		s = &session{guarded, conn, target.User}
+		s = &session{guarded: guarded, conn: conn, user: target.User}
 		if err != nil {
 			s.close()
 		}
@@ -144,11 +152,19 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 
 // target returns the target of the connection flags, and prints warnings.
 func (a *app) target(application string) (*connect.Target, error) {
-	target, err := a.connection.Target(a.lookup, application)
+	return a.targetOf(choice{flags: a.connection}, application)
+}
+
+// targetOf returns the target of a chosen database, and prints warnings.
+func (a *app) targetOf(c choice, application string) (*connect.Target, error) {
+	target, err := c.flags.Target(a.lookup, application)
 	if err != nil {
 		return nil, err
 	}
 	for _, warning := range target.Warnings {
+		if c.name != "" {
+			warning = c.name + ": " + warning
+		}
 		a.logf("%s", warning)
 	}
 	return target, nil

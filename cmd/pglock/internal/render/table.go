@@ -17,7 +17,21 @@ import (
 type Table struct {
 	Columns []inspect.Attribute
 	Format  Format
-	rows    []row
+
+	// Database is the name of the database of the rows that are added next, for
+	// AddDatabaseName.
+	Database string
+
+	rows []row
+}
+
+// DatabaseName is the column, and the name in JSON, that lists from several databases
+// have: the name of the database in -d or in the config file.
+const DatabaseName = "database_name"
+
+// AddDatabaseName adds the column DatabaseName in front.
+func (t *Table) AddDatabaseName() {
+	t.Columns = append([]inspect.Attribute{{Name: DatabaseName}}, t.Columns...)
 }
 
 // A Format is how a table is written.
@@ -78,6 +92,10 @@ func (t *Table) AddPair(p *inspect.Pair) {
 func (t *Table) add(waiting bool, value func(inspect.Attribute) any) {
 	r := row{waiting: waiting}
 	for _, a := range t.Columns {
+		if a.Name == DatabaseName {
+			r.values = append(r.values, t.Database)
+			continue
+		}
 		r.values = append(r.values, value(a))
 	}
 	t.rows = append(t.rows, r)
