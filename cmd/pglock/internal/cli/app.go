@@ -101,7 +101,7 @@ func (a *app) connectionFlags(flags *pflag.FlagSet) {
 	flags.StringVarP(&c.Host, "host", "h", "", "server `host`, or the directory of its socket")
 	flags.StringVarP(&c.Port, "port", "p", "", "server `port`")
 	flags.StringVarP(&c.User, "username", "U", "", "`user` to connect as")
-	flags.StringVarP(&c.Database, "dbname", "d", "", "`database` name, URI or key=value string, or a name from the config file; for ls, ps, tree and doctor also several names: a,b")
+	flags.StringVarP(&c.Database, "dbname", "d", "", "`database` name, URI or key=value string, or a name from the config file")
 	flags.BoolVarP(&c.NeverAsk, "no-password", "w", false, "never prompt for a password")
 	flags.BoolVarP(&c.Ask, "password", "W", false, "prompt for a password before connecting")
 	flags.StringVar(&a.config.path, "config-file", "", "the config `file`; see 'pglock config'")

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,7 @@ type fleet struct {
 	notes   []string // notices of the last reading
 
 	slots  chan struct{} // holds the connections that are being made
+	news   chan struct{} // has something if a connection was made or failed
 	cancel context.CancelFunc
 	ctx    context.Context // of the connections that are being made
 }
@@ -83,7 +85,7 @@ var identitySQL string
 // newFleet returns the databases that were chosen, without connections. Call close when
 // done.
 func (a *app) newFleet(ctx context.Context, verb string) *fleet {
-	f := &fleet{several: len(a.config.choices) > 0, slots: make(chan struct{}, maxConnecting)}
+	f := &fleet{several: len(a.config.choices) > 0, slots: make(chan struct{}, maxConnecting), news: make(chan struct{}, 1)}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	if !f.several {
 		f.members = []*member{{connect: func(ctx context.Context) (*session, error) { return a.open(ctx, verb) }}}
@@ -140,7 +142,13 @@ func (f *fleet) connectAll(ctx context.Context, patience bool) error {
 	for _, m := range f.members {
 		if m.session == nil && m.pending == nil {
 			m.pending, m.since = make(chan opened, 1), time.Now()
-			go func(result chan<- opened) { result <- f.connectOne(m) }(m.pending)
+			go func(result chan<- opened) {
+				result <- f.connectOne(m)
+				select {
+				case f.news <- struct{}{}:
+				default: // it is known already that there is something
+				}
+			}(m.pending)
 		}
 	}
 	for _, m := range f.members {
@@ -148,10 +156,17 @@ func (f *fleet) connectAll(ctx context.Context, patience bool) error {
 			return err
 		}
 	}
-	if len(f.sessions()) == 0 { // nothing to show: wait for the slow ones
+	for len(f.sessions()) == 0 && f.isConnecting() { // there is nothing to show yet
+		select {
+		case <-f.news:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		for _, m := range f.members {
-			if err := m.await(ctx, false); err != nil {
-				return err
+			select {
+			case o := <-m.pending: // or never, if nothing is pending
+				m.take(o)
+			default:
 			}
 		}
 	}
@@ -243,6 +258,11 @@ func identify(ctx context.Context, s *session, name string) (*server, error) {
 	}
 	oid, err := strconv.ParseUint(parts[1], 10, 32)
 	return &server{id: parts[0], oid: uint32(oid), database: parts[2]}, err
+}
+
+// isConnecting reports whether a connection is being made.
+func (f *fleet) isConnecting() bool {
+	return slices.ContainsFunc(f.members, func(m *member) bool { return m.pending != nil })
 }
 
 // sessions returns the connected sessions, in the order of the members.

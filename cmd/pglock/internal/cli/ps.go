@@ -19,7 +19,7 @@ Without PIDs, filters or tables, processes without a database are left out, such
 the checkpointer. pglock's own session is always left out. Prepared transactions have
 no session: pglock ls lists their locks.
 
-The output is as for pglock ls. A filter is one argument, FIELD OP VALUE. FIELD is an
+The output is as for pglock ls, also of several databases. A filter is one argument, FIELD OP VALUE. FIELD is an
 attribute of a session or context.KEY.
 
 xmin_age is how many transaction IDs were assigned since the oldest one that the

@@ -37,7 +37,7 @@ const readsSeveral = "several"
 // severalFlag adds --all to a verb that reads several databases.
 func severalFlag(cmd *cobra.Command) {
 	cmd.Annotations = map[string]string{readsSeveral: "true"}
-	cmd.Flags().Bool("all", false, "read all databases that the config file names")
+	cmd.Flags().Bool("all", false, "show all databases of the config file, as -d NAME,NAME shows several")
 }
 
 // configure reads the config file, for verbs that connect.

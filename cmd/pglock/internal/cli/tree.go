@@ -17,12 +17,15 @@ root with the most sessions behind it comes first: ending it frees the most.
 PIDs, filters and tables select the trees in which a session holds or waits for a
 matching lock. A tree is always shown whole.
 
+-d NAME,NAME and --all show several databases, those of one server together.
+
 -o json prints an array of the roots, each with the sessions that it blocks in
 "blocked".`
 
 const treeExamples = `  pglock tree
   pglock tree --on orders
   pglock tree --watch
+  pglock tree -d shop,billing
   pglock tree -f 'wait_duration > 1min' -o json | jq '.[].pid'`
 
 // A treeRequest holds the arguments of pglock tree.
