@@ -92,7 +92,7 @@ func (a *app) newFleet(ctx context.Context, verb string) *fleet {
 		return f
 	}
 	for _, c := range a.config.choices {
-		m := &member{name: c.name}
+		m := &member{name: c.name, limit: connectLimit}
 		target, err := a.targetOf(c, render.ApplicationName(verb, ""))
 		if err != nil {
 			m.connect = func(context.Context) (*session, error) { return nil, err }
