@@ -269,7 +269,7 @@ func TestSQLIsQualified(t *testing.T) {
 		"internal/engine/sql/queued.sql", "prioritize/poll.sql",
 	}
 	found := 0
-	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "doctor/*.sql", "internal/signal/*.sql", "prioritize/*.sql"} {
+	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "doctor/*.sql", "internal/signal/*.sql", "prioritize/*.sql", "cmd/pglock/internal/cli/*.sql"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, files, err)

@@ -235,7 +235,7 @@ func TestJSONContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range union(lock, contractOfTree, contractOfOutcome, wait, contractOfWho) {
+	for name := range union(lock, contractOfTree, contractOfOutcome, wait, contractOfWho, map[string]string{"database_name": "string"}) {
 		if !strings.Contains(string(guide), "`"+name+"`") {
 			t.Errorf("docs/command.md does not tell of %s", name)
 		}

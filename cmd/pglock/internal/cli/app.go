@@ -119,7 +119,12 @@ const connectionFlag = "connection"
 type session struct {
 	guarded driver.Querier // made by inspect.Guard
 	conn    *pgx.Conn
-	user    string // the role it connected as
+	user    string   // the role it connected as
+	schemas []string // on its search_path, once they are read
+
+	// With several databases:
+	name   string  // the name of the database
+	server *server // else nil
 }
 
 // searchPath returns the schemas on the session's search_path.
@@ -138,14 +143,18 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	var s *session
-	err = a.connection.WithPassword(ctx, target, func() error {
+	return openOn(ctx, a.connection, target)
+}
+
+// openOn opens a session on a target.
+func openOn(ctx context.Context, flags connect.Flags, target *connect.Target) (s *session, err error) {
+	err = flags.WithPassword(ctx, target, func() error {
 		conn, err := target.Connect(ctx)
 		if err != nil {
 			return err
 		}
 		guarded, _, err := inspect.Guard(ctx, pgxlock.Conn(conn))
-		s = &session{guarded, conn, target.User}
+		s = &session{guarded: guarded, conn: conn, user: target.User}
 		if err != nil {
 			s.close()
 		}
@@ -156,11 +165,19 @@ func (a *app) open(ctx context.Context, verb string) (*session, error) {
 
 // target returns the target of the connection flags, and prints warnings.
 func (a *app) target(application string) (*connect.Target, error) {
-	target, err := a.connection.Target(a.lookup, application)
+	return a.targetOf(choice{flags: a.connection}, application)
+}
+
+// targetOf returns the target of a chosen database, and prints warnings.
+func (a *app) targetOf(c choice, application string) (*connect.Target, error) {
+	target, err := c.flags.Target(a.lookup, application)
 	if err != nil {
 		return nil, err
 	}
 	for _, warning := range target.Warnings {
+		if c.name != "" {
+			warning = c.name + ": " + warning
+		}
 		a.logf("%s", warning)
 	}
 	return target, nil

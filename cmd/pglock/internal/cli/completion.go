@@ -263,10 +263,14 @@ func (a *app) completeView(*cobra.Command, []string, string) ([]string, cobra.Sh
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }
 
-func (a *app) completeDatabase(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+// completeDatabase completes the last name of a list with commas.
+func (a *app) completeDatabase(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	before := word[:strings.LastIndex(word, ",")+1]
 	var choices []string
 	for _, d := range a.completionFile().Databases {
-		choices = append(choices, fmt.Sprintf("%s\t%s", d.Name, termtext.Line(redacted(d))))
+		if !slices.Contains(strings.Split(before, ","), d.Name) {
+			choices = append(choices, fmt.Sprintf("%s%s\t%s", before, d.Name, termtext.Line(redacted(d))))
+		}
 	}
 	return choices, cobra.ShellCompDirectiveNoFileComp
 }

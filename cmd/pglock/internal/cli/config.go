@@ -38,6 +38,7 @@ func (a *app) configCommand() *cobra.Command {
 		Short:                 "Print the settings in effect and their origins",
 		Long:                  configHelp,
 		Example:               configExamples,
+		Annotations:           map[string]string{readsSeveral: "true"},
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := noArgs(cmd, args); err != nil {
@@ -111,20 +112,8 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 		}
 		r.Settings = append(r.Settings, configSetting{name, termtext.Line(value), termtext.Line(from)})
 	}
-	target, err := a.connection.Target(a.lookup, render.ApplicationName("config", ""))
-	if err != nil {
+	if err := a.addConnection(cmd, add); err != nil {
 		return nil, err
-	}
-	hosts, addresses, ports := target.Hosts()
-	add("host", hosts, a.connectionSource(cmd, target, "host", "PGHOST", "host"))
-	if addresses != "" {
-		add("hostaddr", addresses, a.connectionSource(cmd, target, "", "PGHOSTADDR", "hostaddr"))
-	}
-	add("port", ports, a.connectionSource(cmd, target, "port", "PGPORT", "port"))
-	add("user", target.User, a.connectionSource(cmd, target, "username", "PGUSER", "user"))
-	add("dbname", target.ShownDatabase(), a.connectionSource(cmd, target, "dbname", "PGDATABASE", "dbname"))
-	if target.HasPassword() {
-		add("password", "(not shown)", a.connectionSource(cmd, target, "", "PGPASSWORD", "password"))
 	}
 
 	var filters []string
@@ -172,6 +161,34 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 		r.Views = append(r.Views, configView{v.Name, termtext.Line(v.Description), v.Line})
 	}
 	return r, nil
+}
+
+// addConnection adds the settings of the connection.
+func (a *app) addConnection(cmd *cobra.Command, add func(name, value, from string)) error {
+	if choices := a.config.choices; len(choices) > 0 {
+		var names []string
+		for _, c := range choices {
+			names = append(names, c.name)
+		}
+		add("databases", strings.Join(names, ", "), a.config.databaseOrigin)
+		return nil
+	}
+	target, err := a.connection.Target(a.lookup, render.ApplicationName("config", ""))
+	if err != nil {
+		return err
+	}
+	hosts, addresses, ports := target.Hosts()
+	add("host", hosts, a.connectionSource(cmd, target, "host", "PGHOST", "host"))
+	if addresses != "" {
+		add("hostaddr", addresses, a.connectionSource(cmd, target, "", "PGHOSTADDR", "hostaddr"))
+	}
+	add("port", ports, a.connectionSource(cmd, target, "port", "PGPORT", "port"))
+	add("user", target.User, a.connectionSource(cmd, target, "username", "PGUSER", "user"))
+	add("dbname", target.ShownDatabase(), a.connectionSource(cmd, target, "dbname", "PGDATABASE", "dbname"))
+	if target.HasPassword() {
+		add("password", "(not shown)", a.connectionSource(cmd, target, "", "PGPASSWORD", "password"))
+	}
+	return nil
 }
 
 // connectionSource returns where a connection setting is from, or "" for the default.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,9 @@ finding comes with the exact statement that mends it.
 
 It only reads. It changes nothing, and never runs its own advice.
 
+-d NAME,NAME and --all check several databases. What is about a server that two of them
+share is in the report of the first.
+
 --only takes these IDs, of checks and of their findings:
 
 %s
@@ -35,6 +39,7 @@ Exit codes:
 
 const doctorExamples = `  pglock doctor
   pglock doctor -d prod --only sees,ends
+  pglock doctor --all
   pglock doctor --strict --only settings -o json | jq -r '.[].advice[]'`
 
 // The checks of the command itself. The others are those of package doctor.
@@ -108,47 +113,121 @@ func (a *app) doctorCommand() *cobra.Command {
 		Args:                  noArgs,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings, err := a.diagnose(cmd.Context(), &r)
+			reports, err := a.diagnoseAll(cmd.Context(), &r)
 			if err != nil {
 				return err
 			}
-			findings = append(findings, a.ownFindings(&r.only)...)
+			reports = append(reports, render.Report{Findings: a.ownFindings(&r.only)})
+			several := len(a.config.choices) > 0
 			if output.value == "json" {
-				err = render.WriteFindingsJSON(a.Out, findings)
+				err = render.WriteFindingsJSON(a.Out, reports, several)
 			} else {
-				err = a.writeFindings(findings)
+				err = a.writeFindings(reports, several)
 			}
 			if err != nil {
 				return err
 			}
-			return r.verdict(findings)
+			return r.verdict(reports)
 		},
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().Var(&r.only, "only", "run only these checks, or show only these findings")
 	cmd.Flags().Var(&r.older, "older-than", "report transactions that are idle or prepared for longer (default 1m)")
 	cmd.Flags().BoolVar(&r.strict, "strict", false, "exit with 1 for warnings, too")
+	severalFlag(cmd)
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
 	return cmd
 }
 
-// diagnose returns the findings of one database. A server that cannot be reached is a
-// finding.
-func (a *app) diagnose(ctx context.Context, r *doctorRequest) ([]doctor.Finding, error) {
-	only := r.only.ofDatabase()
-	if len(only) == 0 && len(r.only) > 0 {
+// diagnoseAll returns a report about each database.
+func (a *app) diagnoseAll(ctx context.Context, r *doctorRequest) ([]render.Report, error) {
+	if len(r.only) > 0 && len(r.only.ofDatabase()) == 0 {
 		return nil, nil // only what needs no database
 	}
-	target, err := a.target(render.ApplicationName("doctor", ""))
+	if len(a.config.choices) == 0 {
+		findings, err := a.diagnose(ctx, r, choice{flags: a.connection})
+		return []render.Report{{Findings: findings}}, err
+	}
+	f := a.newFleet(ctx, "doctor")
+	defer f.close()
+	if err := f.connectAll(ctx, false); err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	f.disconnect() // these sessions would count for the room for connections
+	reports, errs := make([]render.Report, len(f.members)), make([]error, len(f.members))
+	var wait sync.WaitGroup
+	busy := make(chan struct{}, maxConnecting)
+	for i, m := range f.members {
+		reports[i] = render.Report{Database: m.name, Title: m.name}
+		if m.err != nil {
+			reports[i].Findings = []doctor.Finding{unreachable(m.err)}
+			continue
+		}
+		wait.Go(func() {
+			busy <- struct{}{}
+			defer func() { <-busy }()
+			reports[i].Findings, errs[i] = a.diagnose(ctx, r, a.config.choices[i])
+		})
+	}
+	wait.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	first := map[string]int{}
+	for i, m := range f.members {
+		if errs[i] != nil {
+			reports[i].Findings = []doctor.Finding{unreachable(errs[i])}
+		}
+		if m.server == nil {
+			continue
+		}
+		if j, ok := first[m.server.id]; ok {
+			reports[i].Title += ", on the server of " + f.members[j].name
+			reports[i].Findings = without(reports[i].Findings, reports[j].Findings)
+		} else {
+			first[m.server.id] = i
+		}
+	}
+	return reports, nil
+}
+
+// without returns those findings about a database that a report about another one on the
+// same server does not have. What is about the server, with numbers that change from one
+// moment to the next, is in the first report only.
+func without(findings, reported []doctor.Finding) []doctor.Finding {
+	return slices.DeleteFunc(findings, func(f doctor.Finding) bool {
+		ofServer := f.Check == "now" || f.ID == "clock" || f.ID == "lock_table"
+		return slices.ContainsFunc(reported, func(r doctor.Finding) bool {
+			return f.Check == r.Check && ofServer ||
+				f.ID == r.ID && f.Level == r.Level && f.Text == r.Text && f.Note == r.Note && slices.Equal(f.Advice, r.Advice)
+		})
+	})
+}
+
+// unreachable returns the finding about a server that cannot be reached.
+func unreachable(err error) doctor.Finding {
+	return doctor.Finding{
+		Check: "connection", ID: "reachable", Level: doctor.Problem,
+		Text: strings.TrimPrefix(message(err), "doctor: "),
+	}
+}
+
+// diagnose returns the findings of one database. A server that cannot be reached is a
+// finding.
+func (a *app) diagnose(ctx context.Context, r *doctorRequest, c choice) ([]doctor.Finding, error) {
+	target, err := a.targetOf(c, render.ApplicationName("doctor", ""))
 	if err != nil {
 		return nil, err
 	}
-	options := []doctor.Option{doctor.Only(only...)}
+	if c.name != "" {
+		target.LimitConnect(connectLimit)
+	}
+	options := []doctor.Option{doctor.Only(r.only.ofDatabase()...)}
 	if r.older.set {
 		options = append(options, doctor.OlderThan(r.older.value))
 	}
 	var report doctor.Report
-	err = a.connection.WithPassword(ctx, target, func() (err error) {
+	err = c.flags.WithPassword(ctx, target, func() (err error) {
 		report, err = doctor.Run(ctx, target, options...)
 		return err
 	})
@@ -158,10 +237,7 @@ func (a *app) diagnose(ctx context.Context, r *doctorRequest) ([]doctor.Finding,
 	case errors.As(err, &settings) || ctx.Err() != nil:
 		return nil, err
 	}
-	return []doctor.Finding{{
-		Check: "connection", ID: "reachable", Level: doctor.Problem,
-		Text: strings.TrimPrefix(message(err), "doctor: "),
-	}}, nil
+	return []doctor.Finding{unreachable(err)}, nil
 }
 
 // ownFindings returns the findings about the command's surroundings.
@@ -240,17 +316,35 @@ func (a *app) terminalFinding() doctor.Finding {
 }
 
 // writeFindings writes findings for people, and how many there are.
-func (a *app) writeFindings(findings []doctor.Finding) error {
+func (a *app) writeFindings(reports []render.Report, several bool) error {
 	style := render.Diagnosis{Width: a.width(), Color: a.useColor(), ASCII: !a.useUnicode()}
-	if err := style.Write(a.Out, findings); err != nil {
-		return err
+	for _, r := range reports {
+		if several && r.Title != "" {
+			style.WriteTitle(a.Out, r)
+		}
+		if err := style.Write(a.Out, r.Findings); err != nil {
+			return err
+		}
+		if several && r.Title != "" {
+			fmt.Fprintln(a.Out)
+		}
 	}
-	_, err := fmt.Fprintln(a.Out, render.Findings(findings))
+	_, err := fmt.Fprintln(a.Out, render.Findings(findingsOf(reports)))
 	return err
 }
 
+// findingsOf returns the findings of all reports.
+func findingsOf(reports []render.Report) []doctor.Finding {
+	var findings []doctor.Finding
+	for _, r := range reports {
+		findings = append(findings, r.Findings...)
+	}
+	return findings
+}
+
 // verdict returns an error, which was shown, if the findings are not good enough.
-func (r *doctorRequest) verdict(findings []doctor.Finding) error {
+func (r *doctorRequest) verdict(reports []render.Report) error {
+	findings := findingsOf(reports)
 	level := doctor.Report{Findings: findings}.Level()
 	if level == doctor.Problem || r.strict && level != doctor.OK {
 		return &loggedError{errors.New(render.Findings(findings))}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
@@ -63,6 +64,11 @@ type loggedError struct{ err error }
 
 func (e *loggedError) Error() string { return e.err.Error() }
 func (e *loggedError) Unwrap() error { return e.err }
+
+// A silentError reports a database, of several, that did not answer in time.
+type silentError struct{ limit time.Duration }
+
+func (e *silentError) Error() string { return fmt.Sprintf("no answer within %v", e.limit) }
 
 // A signalError is a signal that ended pglock before there was a command to pass it to.
 type signalError struct{ signal syscall.Signal }
@@ -128,6 +134,10 @@ func isUnavailable(err error) bool {
 	var failed *connect.Error
 	if errors.As(err, &failed) {
 		return failed.MayPass()
+	}
+	var silent *silentError
+	if errors.As(err, &silent) {
+		return true
 	}
 	return errors.Is(err, pglock.ErrUnavailable) && !isRefusal(err)
 }

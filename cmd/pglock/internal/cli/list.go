@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -34,62 +35,128 @@ func (a *app) listCommand(r *listRequest, draw drawFunc, cmd *cobra.Command, blo
 	cmd.Flags().SortFlags = false
 	r.register(cmd.Flags(), blocking)
 	r.registerList(cmd.Flags())
+	severalFlag(cmd)
 	cmd.Flags().VarP(&output, "output", "o", output.usage()+" (default table on a terminal, else tsv)")
 	watch.register(cmd.Flags())
 	return cmd
 }
 
-// A list is the rows that a verb has read, and the table of those that it shows.
-type list struct {
-	table   *render.Table
-	what    string // what the rows are, in the plural
-	count   int    // of all rows
-	omitted int    // locks that transactions hold on their own IDs
-	hidden  map[int32]bool
+// A rows is what a list shows of one database.
+type rows[T any] struct {
+	rows    []T
+	omitted int // locks that transactions hold on their own IDs
 }
 
-// newList returns a list without rows, with the selected columns.
-func (r *listRequest) newList(what string) *list {
-	l := &list{what: what, table: &render.Table{Columns: r.listColumns(), Format: r.format, Default: len(r.attributes) == 0}, hidden: map[int32]bool{}}
-	if r.format.IsMachine() && !r.explicitColumns {
-		l.table.Columns = r.availableAttributes() // even if a config file has defaults
+// A list is what a verb lists.
+type list[T any] struct {
+	what    string // the rows, in the plural
+	read    func(context.Context, *session) (rows[T], error)
+	owns    func(*session, *T) bool // whether a session shows a row: see session.owns
+	compare func(a, b T) int        // the order of rows from several databases
+	add     func(*render.Table, *T) // adds a row to the table
+	of      func(*T) []*inspect.Session
+}
+
+// drawList writes the rows of all databases, and returns notices for stderr.
+func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.Buffer, l list[T]) ([]string, error) {
+	parts, err := readAll(ctx, f, l.read)
+	if err != nil {
+		return nil, err
 	}
-	return l
-}
-
-// note records that a session is shown.
-func (l *list) note(s *inspect.Session) {
-	if s.Hidden {
-		l.hidden[s.PID] = true
+	type row struct {
+		from  *session
+		value *T
 	}
-}
-
-// shown returns how many of n rows the limit allows.
-func (r *listRequest) shown(n int) int {
+	var all []row
+	omitted := 0
+	for _, p := range parts {
+		if p.isFirst() {
+			omitted += p.value.omitted
+		}
+		for i := range p.value.rows {
+			if value := &p.value.rows[i]; l.owns(p.session, value) && !p.isOurs(l.of(value)[0].PID) {
+				all = append(all, row{p.session, value})
+			}
+		}
+	}
+	if f.several {
+		slices.SortStableFunc(all, func(a, b row) int { return l.compare(*a.value, *b.value) })
+	}
+	shown := all
 	if r.limit > 0 {
-		n = min(n, int(r.limit))
+		shown = all[:min(len(all), int(r.limit))]
 	}
-	return n
-}
-
-// write writes the list, and returns notices for stderr.
-func (r *listRequest) write(ctx context.Context, session *session, out *bytes.Buffer, l *list) ([]string, error) {
-	notices := render.HiddenNotice(len(l.hidden), session.user)
-	if n := r.shown(l.count); n < l.count {
-		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", n, l.count, l.what))
+	table := &render.Table{Columns: r.listColumns(), Format: r.format, Default: len(r.attributes) == 0}
+	if r.format.IsMachine() && !r.explicitColumns {
+		table.Columns = r.availableAttributes() // even if a config file has defaults
 	}
-	if l.count == 0 && l.omitted > 0 {
-		notices = append(notices, render.Plural(l.omitted, "lock", "locks")+" of transactions on their own IDs left out; add -f 'type in (transactionid, virtualxid)' to show them")
-	} else if l.count == 0 {
-		lines, err := r.unmatched(ctx, session)
+	if f.several {
+		table.AddDatabaseName()
+	}
+	hidden := hiddenSessions{}
+	for _, row := range shown {
+		table.Database, table.SearchPath = row.from.name, row.from.schemas
+		l.add(table, row.value)
+		for _, s := range l.of(row.value) {
+			hidden.note(row.from, s)
+		}
+	}
+	notices := hidden.notices(f.sessions())
+	switch {
+	case len(shown) < len(all):
+		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", len(shown), len(all), l.what))
+	case len(all) == 0 && omitted > 0:
+		notices = append(notices, render.Plural(omitted, "lock", "locks")+" of transactions on their own IDs left out; add -f 'type in (transactionid, virtualxid)' to show them")
+	case len(all) == 0:
+		lines, err := r.unmatchedAnywhere(ctx, f)
 		if err != nil {
 			return nil, err
 		}
 		notices = append(notices, lines...)
 	}
-	if f := r.format; l.count == 0 && (f.Name == "table" || f.Expanded) && !f.IsMachine() {
+	notices = append(f.notes, notices...)
+	if len(all) == 0 && (r.format.Name == "table" || r.format.Expanded) && !r.format.IsMachine() {
 		fmt.Fprintln(out, "no "+l.what)
 		return notices, nil
 	}
-	return notices, l.table.Write(out)
+	return notices, table.Write(out)
+}
+
+// unmatchedAnywhere returns the lines of unmatched that are true of every database.
+func (r *listRequest) unmatchedAnywhere(ctx context.Context, f *fleet) ([]string, error) {
+	parts, err := readAll(ctx, f, r.unmatched)
+	if err != nil {
+		return nil, err
+	}
+	lines := parts[0].value
+	for _, p := range parts[1:] {
+		lines = slices.DeleteFunc(lines, func(line string) bool { return !slices.Contains(p.value, line) })
+	}
+	return lines, nil
+}
+
+// hiddenSessions are the PIDs of sessions whose activity is hidden, by the session that
+// read them.
+type hiddenSessions map[*session]map[int32]bool
+
+// note records that a session is shown.
+func (h hiddenSessions) note(from *session, s *inspect.Session) {
+	if !s.Hidden {
+		return
+	}
+	if h[from] == nil {
+		h[from] = map[int32]bool{}
+	}
+	h[from][s.PID] = true
+}
+
+// notices returns a notice for each database with hidden sessions.
+func (h hiddenSessions) notices(from []*session) []string {
+	var notices []string
+	for _, s := range from {
+		for _, line := range render.HiddenNotice(len(h[s]), s.user) {
+			notices = append(notices, s.label(line))
+		}
+	}
+	return notices
 }

@@ -25,13 +25,17 @@ selects some. In tsv, csv and json, durations are in seconds and times as in RFC
 
 A filter is one argument, FIELD OP VALUE. FIELD is an attribute or context.KEY. OP is
 one of = != < <= > >= and, for text, ~ and !~ with a regular expression. There are also
-FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.`
+FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.
+
+-d NAME,NAME and --all show several databases in one list. One that cannot be read is a
+line on stderr, and the exit code is then not 0. No password is prompted for.`
 
 const lsExamples = `  pglock ls
   pglock ls --blocking
   pglock ls --on public.orders
   pglock ls -f 'state in (active, idle in transaction)'
   pglock ls -f granted=false -f 'wait_duration > 5s' -a pid,wait_duration,target,query
+  pglock ls --all -f granted=false
   pglock ls -e 4711
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
@@ -49,54 +53,56 @@ func (a *app) lsCommand() *cobra.Command {
 }
 
 // draw writes the selected locks or pairs, and returns notices for stderr.
-func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+func (r *lsRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
 	if r.blocking {
-		return r.drawPairs(ctx, session, out)
+		return drawList(ctx, &r.listRequest, f, out, list[inspect.Pair]{
+			what:    "pairs",
+			read:    r.readPairs,
+			owns:    func(s *session, p *inspect.Pair) bool { return s.ownsLock(p.Lock) },
+			compare: func(a, b inspect.Pair) int { return byUrgency(*a.Lock, *b.Lock) },
+			add:     (*render.Table).AddPair,
+			of:      func(p *inspect.Pair) []*inspect.Session { return []*inspect.Session{p.Session, p.Blocking} },
+		})
 	}
+	return drawList(ctx, &r.listRequest, f, out, list[inspect.Lock]{
+		what:    "locks",
+		read:    r.readLocks,
+		owns:    (*session).ownsLock,
+		compare: byUrgency,
+		add:     (*render.Table).AddLock,
+		of:      func(l *inspect.Lock) []*inspect.Session { return []*inspect.Session{l.Session} },
+	})
+}
+
+// readLocks reads the selected locks of a database.
+func (r *lsRequest) readLocks(ctx context.Context, session *session) (rows[inspect.Lock], error) {
 	locks, err := inspect.Locks(ctx, session.guarded, r.where...)
 	if err != nil {
-		return nil, err
+		return rows[inspect.Lock]{}, err
 	}
 	locks, omitted, err := r.omitOwnTransactionIDs(ctx, session, locks)
 	if err != nil {
-		return nil, err
+		return rows[inspect.Lock]{}, err
 	}
 	slices.SortStableFunc(locks, byUrgency)
 	if !r.format.IsMachine() {
 		render.NameKeys(locks, nil)
 	}
-	l := r.newList("locks")
 	if !r.format.IsMachine() {
-		if l.table.SearchPath, err = session.searchPath(ctx); err != nil {
-			return nil, err
+		if session.schemas, err = session.searchPath(ctx); err != nil {
+			return rows[inspect.Lock]{}, err
 		}
 	}
-	l.omitted = omitted
-	l.count = len(locks)
-	for i := range r.shown(l.count) {
-		l.table.AddLock(&locks[i])
-		l.note(locks[i].Session)
-	}
-	return r.write(ctx, session, out, l)
+	return rows[inspect.Lock]{locks, omitted}, nil
 }
 
-// drawPairs is draw for pairs.
-func (r *lsRequest) drawPairs(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+// readPairs reads the selected pairs of a database.
+func (r *lsRequest) readPairs(ctx context.Context, session *session) (rows[inspect.Pair], error) {
 	pairs, err := inspect.Blocked(ctx, session.guarded, r.where...)
-	if err != nil {
-		return nil, err
-	}
-	if !r.format.IsMachine() {
+	if err == nil && !r.format.IsMachine() {
 		render.NameKeys(nil, pairs)
 	}
-	l := r.newList("pairs")
-	l.count = len(pairs)
-	for i := range r.shown(l.count) {
-		l.table.AddPair(&pairs[i])
-		l.note(pairs[i].Session)
-		l.note(pairs[i].Blocking)
-	}
-	return r.write(ctx, session, out, l)
+	return rows[inspect.Pair]{rows: pairs}, err
 }
 
 // A transactionID is a transaction ID or a virtual one that is locked.

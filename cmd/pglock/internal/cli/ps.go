@@ -2,11 +2,13 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
 )
 
@@ -17,7 +19,7 @@ Without PIDs, filters or tables, processes without a database are left out, such
 the checkpointer. pglock's own session is always left out. Prepared transactions have
 no session: pglock ls lists their locks.
 
-The output is as for pglock ls. A filter is one argument, FIELD OP VALUE. FIELD is an
+The output is as for pglock ls, also of several databases. A filter is one argument, FIELD OP VALUE. FIELD is an
 attribute of a session or context.KEY.
 
 xmin_age is how many transaction IDs were assigned since the oldest one that the
@@ -45,19 +47,24 @@ func (a *app) psCommand() *cobra.Command {
 }
 
 // draw writes the selected sessions, and returns notices for stderr.
-func (r *psRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+func (r *psRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
+	return drawList(ctx, &r.listRequest, f, out, list[inspect.Session]{
+		what: "sessions",
+		read: r.read,
+		owns: func(s *session, shown *inspect.Session) bool { return s.owns(0, shown.Database) },
+		compare: func(a, b inspect.Session) int {
+			return cmp.Or(cmp.Compare(b.XactDuration, a.XactDuration), cmp.Compare(b.Duration, a.Duration))
+		},
+		add: (*render.Table).AddSession,
+		of:  func(s *inspect.Session) []*inspect.Session { return []*inspect.Session{s} },
+	})
+}
+
+// read reads the selected sessions of a database's server.
+func (r *psRequest) read(ctx context.Context, session *session) (rows[inspect.Session], error) {
 	sessions, err := inspect.Sessions(ctx, session.guarded, r.where...)
-	if err != nil {
-		return nil, err
-	}
-	if len(r.where) == 0 {
+	if err == nil && len(r.where) == 0 {
 		sessions = slices.DeleteFunc(sessions, func(s inspect.Session) bool { return s.Database == "" })
 	}
-	l := r.newList("sessions")
-	l.count = len(sessions)
-	for i := range r.shown(l.count) {
-		l.table.AddSession(&sessions[i])
-		l.note(&sessions[i])
-	}
-	return r.write(ctx, session, out, l)
+	return rows[inspect.Session]{rows: sessions}, err
 }

@@ -2,11 +2,15 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
+	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 )
 
 // settings holds the config file's settings for this run.
@@ -17,6 +21,23 @@ type settings struct {
 
 	database       config.Database // the database chosen by name, if any
 	databaseOrigin string          // where the choice is from
+
+	choices []choice // the databases, if several were chosen
+}
+
+// A choice is one of several databases.
+type choice struct {
+	name  string
+	flags connect.Flags
+}
+
+// readsSeveral annotates verbs that read several databases.
+const readsSeveral = "several"
+
+// severalFlag adds --all to a verb that reads several databases.
+func severalFlag(cmd *cobra.Command) {
+	cmd.Annotations = map[string]string{readsSeveral: "true"}
+	cmd.Flags().Bool("all", false, "show all databases of the config file, as -d NAME,NAME shows several")
 }
 
 // configure reads the config file, for verbs that connect.
@@ -39,13 +60,20 @@ func (a *app) configure(cmd *cobra.Command) error {
 		}
 		a.config.view = &view
 	}
-	return a.chooseDatabase(cmd.Flags().Changed("dbname"))
+	return a.chooseDatabase(cmd)
 }
 
 // chooseDatabase chooses the database: that of -d, or of the view, or of the config
-// file's defaults if the environment names none.
-func (a *app) chooseDatabase(given bool) error {
+// file's defaults if the environment names none. It may be several, for verbs that read
+// several.
+func (a *app) chooseDatabase(cmd *cobra.Command) error {
 	c := &a.config
+	given := cmd.Flags().Changed("dbname")
+	if cmd.Annotations[readsSeveral] != "" {
+		if all, err := cmd.Flags().GetBool("all"); err == nil && all {
+			return a.chooseAll(cmd, given)
+		}
+	}
 	name := a.connection.Database
 	switch {
 	case given:
@@ -57,17 +85,100 @@ func (a *app) chooseDatabase(given bool) error {
 	default:
 		return nil
 	}
-	database, ok := c.file.Database(name)
-	if !ok {
-		a.connection.Database = name
-		return nil
+	names, err := databaseNames(name)
+	switch {
+	case err != nil:
+		return usagef(cmd, "%s %s: %v", c.databaseOrigin, render.Quote(name), err)
+	case len(names) > 1:
+		return a.chooseSeveral(cmd, name, names)
 	}
-	c.database = database
-	a.connection.Database = database.ConnString
+	a.connection, c.database = a.flagsOf(name)
+	return nil
+}
+
+// chooseAll chooses all databases of the config file.
+func (a *app) chooseAll(cmd *cobra.Command, given bool) error {
+	file := a.config.file
+	switch {
+	case given:
+		return usagef(cmd, "--all cannot be combined with -d")
+	case file.Path == "":
+		return &usageError{text: "--all: there is no config file that names databases", hint: "see 'pglock config --help'"}
+	case len(file.Databases) == 0:
+		return &usageError{text: "--all: " + file.Path + " names no databases"}
+	}
+	var names []string
+	for _, d := range file.Databases {
+		names = append(names, d.Name)
+	}
+	return a.chooseSeveral(cmd, "", names)
+}
+
+// chooseSeveral chooses several databases. list is how they were given.
+func (a *app) chooseSeveral(cmd *cobra.Command, list string, names []string) error {
+	switch {
+	case cmd.Annotations[readsSeveral] == "":
+		return usagef(cmd, "%s %s: %s takes one database; write one whose name has a comma as -d %s",
+			a.config.databaseOrigin, render.Quote(list), cmd.CommandPath(), render.Quote("dbname="+list))
+	case a.connection.Ask:
+		return usagef(cmd, "-W cannot be combined with several databases: put their passwords into .pgpass")
+	}
+	for _, name := range names {
+		if slices.ContainsFunc(a.config.choices, func(c choice) bool { return c.name == name }) {
+			continue
+		}
+		c := choice{name: name}
+		c.flags, _ = a.flagsOf(name)
+		c.flags.NeverAsk = true // a prompt would not show for which database it is
+		a.config.choices = append(a.config.choices, c)
+	}
+	return nil
+}
+
+// plainName matches the name of a database in a list with commas. A name with other
+// characters may itself have a comma.
+var plainName = regexp.MustCompile(`^[\pL\pN_][\pL\pN_.$-]*$`)
+
+// databaseNames returns the names in a list with commas, or a single one if it is not a
+// list: if it is a connection string, which may have commas, or if not all parts are plain
+// names.
+func databaseNames(list string) ([]string, error) {
+	if !strings.Contains(list, ",") || connect.IsConnString(list) {
+		return []string{list}, nil
+	}
+	var names []string
+	missing := false
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+			missing = true
+		case !plainName.MatchString(name):
+			return []string{list}, nil
+		default:
+			names = append(names, name)
+		}
+	}
+	if missing {
+		return nil, fmt.Errorf("a name in the list is empty; write a database whose name has a comma as -d %s", render.Quote("dbname="+list))
+	}
+	return names, nil
+}
+
+// flagsOf returns the connection flags for a database: a name of the config file, or a
+// value of -d.
+func (a *app) flagsOf(name string) (connect.Flags, config.Database) {
+	flags := a.connection
+	flags.Database = name
+	database, ok := a.config.file.Database(name)
+	if !ok {
+		return flags, database
+	}
+	flags.Database = database.ConnString
 	var rest []string
-	hostFlag := a.connection.Host != ""
+	hostFlag := flags.Host != ""
 	for _, s := range database.Settings {
-		flag := map[string]*string{"host": &a.connection.Host, "port": &a.connection.Port, "user": &a.connection.User}[s.Name]
+		flag := map[string]*string{"host": &flags.Host, "port": &flags.Port, "user": &flags.User}[s.Name]
 		switch {
 		case s.Name == "hostaddr" && hostFlag:
 			// Skip the address of the host that -h replaces.
@@ -78,9 +189,9 @@ func (a *app) chooseDatabase(given bool) error {
 		}
 	}
 	if len(database.Settings) > 0 {
-		a.connection.Database = strings.Join(rest, " ")
+		flags.Database = strings.Join(rest, " ")
 	}
-	return nil
+	return flags, database
 }
 
 // quoteSetting quotes a value of a key=value string.

@@ -17,12 +17,15 @@ root with the most sessions behind it comes first: ending it frees the most.
 PIDs, filters and tables select the trees in which a session holds or waits for a
 matching lock. A tree is always shown whole.
 
+-d NAME,NAME and --all show several databases, those of one server together.
+
 -o json prints an array of the roots, each with the sessions that it blocks in
 "blocked".`
 
 const treeExamples = `  pglock tree
   pglock tree --on orders
   pglock tree --watch
+  pglock tree -d shop,billing
   pglock tree -f 'wait_duration > 1min' -o json | jq '.[].pid'`
 
 // A treeRequest holds the arguments of pglock tree.
@@ -61,23 +64,42 @@ func (a *app) treeCommand() *cobra.Command {
 	cmd.Flags().SortFlags = false
 	r.register(cmd.Flags(), "filter pairs of a waiting session and one that blocks it")
 	cmd.Flags().VarP(&r.attributes, "attribute", "a", "also show this `attribute` of each session; repeat or separate with commas")
+	severalFlag(cmd)
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
 	cmd.Flags().BoolVar(&ascii, "ascii", false, "draw with ASCII characters")
 	watch.register(cmd.Flags())
 	return cmd
 }
 
-// draw writes the selected trees, and returns notices for stderr.
-func (r *treeRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
-	trees, err := r.read(ctx, session)
+// draw writes the selected trees, and returns notices for stderr. Trees of several
+// servers are below the names of their databases.
+func (r *treeRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
+	parts, err := readAll(ctx, f, r.read)
 	if err != nil {
 		return nil, err
 	}
-	notices := hiddenInTrees(session, trees)
-	if r.json {
-		return notices, render.WriteForestJSON(out, trees)
+	var groves []*render.Grove
+	ofServer := map[string]*render.Grove{}
+	hidden := hiddenSessions{}
+	for _, p := range parts {
+		g := ofServer[p.serverID()]
+		if g == nil {
+			g = &render.Grove{Title: p.peerNames()}
+			ofServer[p.serverID()] = g
+			groves = append(groves, g)
+		}
+		for _, t := range p.value {
+			if p.owns(0, t.Database) {
+				g.Add(p.name, t)
+				hidden.noteTree(p.session, t)
+			}
+		}
 	}
-	return notices, r.style.Write(out, trees)
+	notices := append(f.notes, hidden.notices(f.sessions())...)
+	if r.json {
+		return notices, render.WriteForestJSON(out, groves)
+	}
+	return notices, r.style.Write(out, groves)
 }
 
 // read reads the selected trees. For people, it adds the known names of advisory locks.
@@ -119,20 +141,10 @@ func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tr
 	return snapshot.Forest(pids...), nil
 }
 
-// hiddenInTrees returns a notice if the activity of sessions in the trees is hidden.
-func hiddenInTrees(s *session, trees []*inspect.Tree) []string {
-	hidden := map[int32]bool{}
-	var visit func(t *inspect.Tree)
-	visit = func(t *inspect.Tree) {
-		if t.Hidden {
-			hidden[t.PID] = true
-		}
-		for _, b := range t.Blocked {
-			visit(b)
-		}
+// noteTree records that the sessions of a tree are shown.
+func (h hiddenSessions) noteTree(from *session, t *inspect.Tree) {
+	h.note(from, t.Session)
+	for _, b := range t.Blocked {
+		h.noteTree(from, b)
 	}
-	for _, t := range trees {
-		visit(t)
-	}
-	return render.HiddenNotice(len(hidden), s.user)
 }

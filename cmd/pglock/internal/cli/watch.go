@@ -57,27 +57,14 @@ func (f *watchFlag) fromArgs(args []string) []string {
 	})
 }
 
-// A drawFunc writes the output of a verb once, and returns notices for stderr.
-type drawFunc func(ctx context.Context, s *session, out *bytes.Buffer) (notices []string, err error)
+// A drawFunc writes the output of a verb once, and returns notices for stderr. The fleet
+// is connected.
+type drawFunc func(ctx context.Context, f *fleet, out *bytes.Buffer) (notices []string, err error)
 
 // show draws once, or repeatedly with --watch.
 func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawFunc) error {
 	if watch.every == 0 {
-		s, err := a.open(ctx, verb)
-		if err != nil {
-			return err
-		}
-		defer s.close()
-		var out bytes.Buffer
-		notices, err := draw(ctx, s, &out)
-		if err != nil {
-			return err
-		}
-		for _, n := range notices {
-			a.logf("%s", n)
-		}
-		_, err = a.Out.Write(out.Bytes())
-		return err
+		return a.showOnce(ctx, verb, draw)
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
@@ -88,6 +75,29 @@ func (a *app) show(ctx context.Context, verb string, watch watchFlag, draw drawF
 	return err
 }
 
+// showOnce draws once. Of several databases, it shows those that can be read, and a line
+// for each other one.
+func (a *app) showOnce(ctx context.Context, verb string, draw drawFunc) error {
+	f := a.newFleet(ctx, verb)
+	defer f.close()
+	var out bytes.Buffer
+	var notices []string
+	err := f.connectAll(ctx, false)
+	if err == nil {
+		notices, err = draw(ctx, f, &out)
+	}
+	for _, n := range append(f.failures(), notices...) {
+		a.logf("%s", n)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := a.Out.Write(out.Bytes()); err != nil {
+		return err
+	}
+	return f.err()
+}
+
 // watch draws until ctx is done. Only the first drawing must succeed: a server that is
 // gone may come back.
 func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw drawFunc) error {
@@ -96,40 +106,37 @@ func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw 
 		frame = a.terminalFrame
 	}
 	printed := map[string]bool{}
-	var s *session
-	defer func() {
-		if s != nil {
-			s.close()
-		}
-	}()
+	f := a.newFleet(ctx, verb)
+	defer f.close()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
 		var out bytes.Buffer
 		var notices []string
-		var err error
-		if s == nil {
-			s, err = a.open(ctx, verb)
-		}
+		err := f.connectAll(ctx, true)
 		if err == nil {
-			notices, err = draw(ctx, s, &out)
+			notices, err = draw(ctx, f, &out)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		failures := f.failures()
 		if err != nil {
 			var usage *usageError
 			if n == 0 || errors.As(err, &usage) {
+				for _, line := range failures {
+					a.logf("%s", line)
+				}
 				return err
 			}
 			out.Reset()
-			notices = []string{message(err)}
-			if s != nil {
-				s.close()
-				s = nil
+			notices = nil
+			if text := message(err); text != "" {
+				notices = []string{text}
 			}
+			f.disconnect()
 		}
-		if err := frame(n, every, out.Bytes(), notices, printed); err != nil {
+		if err := frame(n, every, out.Bytes(), failures, notices, printed); err != nil {
 			return err
 		}
 		select {
@@ -141,8 +148,8 @@ func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw 
 }
 
 // pipeFrame writes a frame below the previous one.
-func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, printed map[string]bool) error {
-	for _, notice := range notices {
+func (a *app) pipeFrame(n int, _ time.Duration, text []byte, failures, notices []string, printed map[string]bool) error {
+	for _, notice := range append(failures, notices...) {
 		if !printed[notice] {
 			a.logf("%s", notice)
 			printed[notice] = true
@@ -157,18 +164,24 @@ func (a *app) pipeFrame(n int, _ time.Duration, text []byte, notices []string, p
 	return err
 }
 
-// terminalFrame writes a frame over the previous one, cut to the terminal's height.
-func (a *app) terminalFrame(n int, every time.Duration, text []byte, notices []string, _ map[string]bool) error {
-	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+// terminalFrame writes a frame over the previous one, cut to the terminal's height. The
+// failures are above it, so that a long list does not hide them.
+func (a *app) terminalFrame(n int, every time.Duration, text []byte, failures, notices []string, _ map[string]bool) error {
 	head := fmt.Sprintf("%s, every %s; Ctrl-C to stop", time.Now().Format("15:04:05"), every)
-	lines = append([]string{head, ""}, lines...)
-	for _, notice := range notices {
-		line := "pglock: " + termtext.Line(notice)
-		if width := a.width(); width > 1 {
-			line = termtext.Cut(line, width)
+	lines := []string{head}
+	add := func(notices []string) {
+		for _, notice := range notices {
+			line := "pglock: " + termtext.Line(notice)
+			if width := a.width(); width > 1 {
+				line = termtext.Cut(line, width)
+			}
+			lines = append(lines, line)
 		}
-		lines = append(lines, line)
 	}
+	add(failures)
+	lines = append(lines, "")
+	lines = append(lines, strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")...)
+	add(notices)
 	if f, ok := a.Out.(*os.File); ok {
 		if _, height, err := term.GetSize(int(f.Fd())); err == nil && height > 2 && len(lines) > height-1 {
 			more := len(lines) - (height - 2)

@@ -97,7 +97,8 @@ const databaseSQL = `SELECT CAST(d.oid AS pg_catalog.text) FROM pg_catalog.pg_da
 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`
 
 // draw writes the holders of each lock, and returns notices for stderr.
-func (r *whoRequest) draw(ctx context.Context, session *session, out *bytes.Buffer) ([]string, error) {
+func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
+	session := f.members[0].session // who reads a single database
 	text, err := query.Text(ctx, session.guarded, databaseSQL)
 	if err != nil {
 		return nil, err

@@ -2,8 +2,8 @@ package connect
 
 import "strings"
 
-// isConnString reports whether s is a connection string rather than a database name.
-func isConnString(s string) bool { return isURI(s) || strings.Contains(s, "=") }
+// IsConnString reports whether s is a connection string rather than a database name.
+func IsConnString(s string) bool { return isURI(s) || strings.Contains(s, "=") }
 
 // parseConnString reads a URI or a key=value string.
 func parseConnString(s string) (values, error) {

@@ -29,7 +29,7 @@ func (f Flags) Target(getenv Lookup, application string) (*Target, error) {
 		}
 	}
 	switch {
-	case isConnString(f.Database):
+	case IsConnString(f.Database):
 		parsed, err := parseConnString(f.Database)
 		if err != nil {
 			return nil, err

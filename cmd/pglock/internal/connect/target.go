@@ -176,6 +176,15 @@ func (t *Target) SetApplication(name string) { t.base.RuntimeParams["application
 // SetPassword sets the password for all hosts.
 func (t *Target) SetPassword(password string) { t.password = password }
 
+// LimitConnect sets how long each host may take to connect, unless connect_timeout sets
+// it. It returns how long all hosts may take together.
+func (t *Target) LimitConnect(d time.Duration) time.Duration {
+	if t.timeout == 0 {
+		t.timeout = d
+	}
+	return t.timeout*time.Duration(len(t.hosts)) + time.Second // for the statements after that
+}
+
 // Connect opens a connection. ctx covers only the opening.
 func (t *Target) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	err = t.search(ctx, func(ctx context.Context, config *pgx.ConnConfig) error {

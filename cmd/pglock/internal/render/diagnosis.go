@@ -18,6 +18,23 @@ type Diagnosis struct {
 	ASCII bool // marks in ASCII
 }
 
+// A Report is the findings about a database, or about the command's surroundings, which
+// have no title.
+type Report struct {
+	Database string // its name, if there are several
+	Title    string
+	Findings []doctor.Finding
+}
+
+// WriteTitle writes the title of a report, and whether it is empty.
+func (d Diagnosis) WriteTitle(out io.Writer, r Report) {
+	title := r.Title + ":"
+	if len(r.Findings) == 0 {
+		title += " no other findings"
+	}
+	fmt.Fprintln(out, d.paint(Bold, title))
+}
+
 // The column of the checks' names, and of the text beside it.
 const (
 	checkWidth = 10
@@ -147,22 +164,24 @@ func Findings(findings []doctor.Finding) string {
 	return strings.Join(parts, ", ")
 }
 
-// WriteFindingsJSON writes findings in the format of docs/doctor.md.
-func WriteFindingsJSON(out io.Writer, findings []doctor.Finding) error {
+// WriteFindingsJSON writes findings in the format of docs/doctor.md. If they are about
+// several databases, each has the name of its database.
+func WriteFindingsJSON(out io.Writer, reports []Report, several bool) error {
 	var objects []Object
-	for _, f := range findings {
-		var o Object
-		o.Add("check", f.Check)
-		o.Add("id", f.ID)
-		o.Add("level", string(f.Level))
-		o.Add("text", f.Text)
-		o.Add("advice", append([]string{}, f.Advice...))
-		if f.Note == "" {
-			o.Add("note", nil)
-		} else {
-			o.Add("note", f.Note)
+	for _, r := range reports {
+		for _, f := range r.Findings {
+			var o Object
+			if several {
+				o.Add(DatabaseName, orNull(r.Database))
+			}
+			o.Add("check", f.Check)
+			o.Add("id", f.ID)
+			o.Add("level", string(f.Level))
+			o.Add("text", f.Text)
+			o.Add("advice", append([]string{}, f.Advice...))
+			o.Add("note", orNull(f.Note))
+			objects = append(objects, o)
 		}
-		objects = append(objects, o)
 	}
 	return WriteObjects(out, objects)
 }

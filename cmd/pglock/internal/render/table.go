@@ -22,11 +22,24 @@ type Table struct {
 	// those that would be empty, and kind and context where the query had too little room.
 	Default bool
 
-	// SearchPath has the schemas whose relations people see without a schema. nil stands
-	// for all.
+	// SearchPath has the schemas whose relations people see without a schema, in the rows
+	// that are added next. nil stands for all.
 	SearchPath []string
 
+	// Database is the name of the database of the rows that are added next, for
+	// AddDatabaseName.
+	Database string
+
 	rows []row
+}
+
+// DatabaseName is the column, and the name in JSON, that lists from several databases
+// have: the name of the database in -d or in the config file.
+const DatabaseName = "database_name"
+
+// AddDatabaseName adds the column DatabaseName in front.
+func (t *Table) AddDatabaseName() {
+	t.Columns = append([]inspect.Attribute{{Name: DatabaseName}}, t.Columns...)
 }
 
 // A Format is how a table is written.
@@ -97,6 +110,10 @@ func (t *Table) AddPair(p *inspect.Pair) {
 func (t *Table) add(waiting bool, value func(inspect.Attribute) any) {
 	r := row{waiting: waiting}
 	for _, a := range t.Columns {
+		if a.Name == DatabaseName {
+			r.values = append(r.values, t.Database)
+			continue
+		}
 		r.values = append(r.values, value(a))
 	}
 	t.rows = append(t.rows, r)

@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -31,8 +32,41 @@ func (f Forest) lines() treeLines {
 // A span is text in one color.
 type span struct{ color, text string }
 
-// Write draws the trees.
-func (f Forest) Write(out io.Writer, trees []*inspect.Tree) error {
+// A Grove is the trees of one server.
+type Grove struct {
+	Title string // the names of the databases that were read, if there are several
+
+	trees []*inspect.Tree
+	names []string // the name of the database that each tree was read from, or ""
+}
+
+// Add adds a tree. name is that of the database it was read from, if there are several.
+// The tree with the most sessions behind its root comes first.
+func (g *Grove) Add(name string, t *inspect.Tree) {
+	i := len(g.trees)
+	for i > 0 && g.trees[i-1].Behind < t.Behind {
+		i--
+	}
+	g.trees, g.names = slices.Insert(g.trees, i, t), slices.Insert(g.names, i, name)
+}
+
+// Write draws the trees, each server's below its title.
+func (f Forest) Write(out io.Writer, groves []*Grove) error {
+	for i, g := range groves {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		if g.Title != "" {
+			f.line(out, []span{{Bold, g.Title + ":"}})
+		}
+		if err := f.writeGrove(out, g.trees); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f Forest) writeGrove(out io.Writer, trees []*inspect.Tree) error {
 	if len(trees) == 0 {
 		_, err := fmt.Fprintln(out, "nobody waits")
 		return err
@@ -185,7 +219,7 @@ func (f Forest) line(out io.Writer, spans []span) {
 }
 
 // WriteForestJSON writes the trees in the format of docs/command.md.
-func WriteForestJSON(out io.Writer, trees []*inspect.Tree) error {
+func WriteForestJSON(out io.Writer, groves []*Grove) error {
 	ofSession := inspect.SessionAttributes()
 	var ofLock []inspect.Attribute
 	for _, a := range inspect.Attributes() {
@@ -193,16 +227,20 @@ func WriteForestJSON(out io.Writer, trees []*inspect.Tree) error {
 			ofLock = append(ofLock, a)
 		}
 	}
-	var object func(t *inspect.Tree) Object
-	list := func(trees []*inspect.Tree) []Object {
+	var object func(name string, t *inspect.Tree) Object
+	list := func(name string, trees []*inspect.Tree) []Object {
 		objects := []Object{}
 		for _, t := range trees {
-			objects = append(objects, object(t))
+			objects = append(objects, object(name, t))
 		}
 		return objects
 	}
-	object = func(t *inspect.Tree) Object {
-		o := sessionObject(t.Session)
+	object = func(name string, t *inspect.Tree) Object {
+		var o Object
+		if name != "" {
+			o.Add(DatabaseName, name)
+		}
+		o = append(o, sessionObject(t.Session)...)
 		o.Add("hidden", t.Hidden)
 		o.Add("prepared", preparedObject(t.Prepared))
 		o.Add("depth", t.Depth)
@@ -225,8 +263,14 @@ func WriteForestJSON(out io.Writer, trees []*inspect.Tree) error {
 			}
 			o.Add("waits_for", w)
 		}
-		o.Add("blocked", list(t.Blocked))
+		o.Add("blocked", list(name, t.Blocked))
 		return o
 	}
-	return WriteObjects(out, list(trees))
+	var roots []Object
+	for _, g := range groves {
+		for i, t := range g.trees {
+			roots = append(roots, object(g.names[i], t))
+		}
+	}
+	return WriteObjects(out, roots)
 }
