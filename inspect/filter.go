@@ -218,6 +218,8 @@ func (f *Filter) resolve(field, value string) error {
 		hint := ""
 		if other := fieldHint(field); other != "" {
 			hint = fmt.Sprintf("write %s; ", strings.TrimSpace(other+" "+f.operator+" "+termtext.Short(value)))
+		} else if django := djangoHint(field, value); django != "" {
+			hint = fmt.Sprintf("write %s; ", django)
 		}
 		return fmt.Errorf("there is no field %q: %sthere are %s", termtext.Short(field), hint, strings.Join(fieldNames(), ", "))
 	}

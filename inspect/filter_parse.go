@@ -430,10 +430,51 @@ func checkUnquoted(field, operator, value string) error {
 		field, operator, inner, field+" "+operator+" "+quote(value))
 }
 
-// sqlNames maps column names of the catalogs to fields.
+// sqlNames maps column names of the catalogs, and fields of django-pglock, to fields.
 var sqlNames = map[string]string{
 	"usename": "user", "rolname": "user", "usesysid": "user", "datname": "database", "application_name": "application", "client_addr": "client",
 	"locktype": "type", "relname": "relation", "nspname": "schema", "relkind": "kind", "waitstart": "wait_start",
+	"activity_id": "pid", "rel_name": "relation", "rel_kind": "kind", "start": "query_start",
+}
+
+// djangoLookups maps the lookups of Django to operators.
+var djangoLookups = map[string]string{
+	"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "regex": "~", "in": opIn, "isnull": opIsNull,
+}
+
+// djangoHint returns the filter that a lookup of django-pglock means, such as
+// duration > 5s for activity__duration__gt=5s, or "".
+func djangoHint(field, value string) string {
+	if !strings.Contains(field, "__") {
+		return ""
+	}
+	if rest, ok := strings.CutPrefix(field, "blocking_activity__"); ok {
+		field = blockingPrefix + rest
+	}
+	parts := strings.Split(strings.TrimPrefix(field, "activity__"), "__")
+	operator, ok := djangoLookups[parts[len(parts)-1]]
+	if ok {
+		parts = parts[:len(parts)-1]
+	} else {
+		operator = "="
+	}
+	name := strings.Join(parts, ".")
+	if hint := fieldHint(name); hint != "" {
+		name = hint
+	}
+	if _, _, ok := findAttribute(name); !ok {
+		return ""
+	}
+	switch operator {
+	case opIn:
+		value = "(" + value + ")"
+	case opIsNull:
+		if strings.EqualFold(value, "false") {
+			operator = opIsNotNull
+		}
+		value = ""
+	}
+	return strings.TrimSpace(name + " " + operator + " " + termtext.Short(value))
 }
 
 // fieldHint returns the field that was probably meant, or "".

@@ -196,6 +196,41 @@ var habits = []struct {
 	{"context->>'url' = '/x'", "", ""},
 }
 
+// Filters of django-pglock are errors that say how to write them.
+func TestHabitsFromDjango(t *testing.T) {
+	for filter, want := range map[string]string{
+		"activity__duration__gt=1 minute":                 "duration > 1 minute",
+		"duration__lte=5":                                 "duration <= 5",
+		"activity__state=active":                          "state = active",
+		"activity__state__in=active,idle":                 "state in (active,idle)",
+		"activity__xact_start__isnull=True":               "xact_start is null",
+		"xact_start__isnull=False":                        "xact_start is not null",
+		"activity__context__user__id=7":                   "context.user.id = 7",
+		"context__job__regex=^night":                      "context.job ~ ^night",
+		"blocking_activity__duration__gte=5 seconds":      "blocking_duration >= 5 seconds",
+		"blocking_activity__application_name__exact=shop": "blocking_application = shop",
+		"blocking_activity__context__url=/checkout/":      "blocking_context.url = /checkout/",
+		"blocking_activity_id=4711":                       "blocking_pid = 4711",
+		"activity_id=4711":                                "pid = 4711",
+		"rel_name__in=orders,items":                       "relation in (orders,items)",
+		"rel_kind=TABLE":                                  "kind = TABLE",
+		"start__isnull=true":                              "query_start is null",
+	} {
+		_, err := inspect.ParseFilter(filter)
+		if err == nil || !strings.Contains(err.Error(), ": write "+want+";") {
+			t.Errorf("%s: %v, want the hint %s", filter, err, want)
+		}
+		if _, err := inspect.ParseFilter(want); err != nil {
+			t.Errorf("%s: the hint is no filter: %v", filter, err)
+		}
+	}
+	for _, filter := range []string{"__=1", "__gt=1", "activity__=1", "activity__gt=1", "activity__gt__gt=1", "blocking_activity__gt=1", "blocking_activity__=1", "color__gt=1", "pid__color=1"} {
+		if _, err := inspect.ParseFilter(filter); err == nil || strings.Contains(err.Error(), "write ") {
+			t.Errorf("%s: %v, want an error without a hint", filter, err)
+		}
+	}
+}
+
 // chosen returns the applications of the sessions that a filter selects.
 func (s *scene) chosen(filter string) ([]string, error) {
 	s.t.Helper()
