@@ -145,7 +145,11 @@ func (a *app) diagnoseAll(ctx context.Context, r *doctorRequest) ([]render.Repor
 		return nil, nil // only what needs no database
 	}
 	if len(a.config.choices) == 0 {
-		findings, err := a.diagnose(ctx, r, choice{flags: a.connection})
+		target, err := a.target(render.ApplicationName("doctor", ""))
+		if err != nil {
+			return nil, err
+		}
+		findings, err := r.diagnose(ctx, a.connection, target)
 		return []render.Report{{Findings: findings}}, err
 	}
 	f := a.newFleet(ctx, "doctor")
@@ -166,7 +170,12 @@ func (a *app) diagnoseAll(ctx context.Context, r *doctorRequest) ([]render.Repor
 		wait.Go(func() {
 			busy <- struct{}{}
 			defer func() { <-busy }()
-			reports[i].Findings, errs[i] = a.diagnose(ctx, r, a.config.choices[i])
+			limited, cancel := context.WithTimeout(ctx, readLimit)
+			defer cancel()
+			reports[i].Findings, errs[i] = r.diagnose(limited, m.flags, m.target)
+			if errs[i] != nil {
+				errs[i] = orSilent(limited, ctx, readLimit, errs[i])
+			}
 		})
 	}
 	wait.Wait()
@@ -214,20 +223,13 @@ func unreachable(err error) doctor.Finding {
 
 // diagnose returns the findings of one database. A server that cannot be reached is a
 // finding.
-func (a *app) diagnose(ctx context.Context, r *doctorRequest, c choice) ([]doctor.Finding, error) {
-	target, err := a.targetOf(c, render.ApplicationName("doctor", ""))
-	if err != nil {
-		return nil, err
-	}
-	if c.name != "" {
-		target.LimitConnect(connectLimit)
-	}
+func (r *doctorRequest) diagnose(ctx context.Context, flags connect.Flags, target *connect.Target) ([]doctor.Finding, error) {
 	options := []doctor.Option{doctor.Only(r.only.ofDatabase()...)}
 	if r.older.set {
 		options = append(options, doctor.OlderThan(r.older.value))
 	}
 	var report doctor.Report
-	err = c.flags.WithPassword(ctx, target, func() (err error) {
+	err := flags.WithPassword(ctx, target, func() (err error) {
 		report, err = doctor.Run(ctx, target, options...)
 		return err
 	})

@@ -49,7 +49,9 @@ type fleet struct {
 
 // A member is a database of a fleet.
 type member struct {
-	name    string // as given in -d, or in the config file
+	name    string          // as given in -d, or in the config file
+	flags   connect.Flags   // of several databases
+	target  *connect.Target // of several databases; nil if its settings are wrong
 	connect func(ctx context.Context) (*session, error)
 	limit   time.Duration // for connect, of several
 	session *session      // nil if there is no connection
@@ -92,12 +94,12 @@ func (a *app) newFleet(ctx context.Context, verb string) *fleet {
 		return f
 	}
 	for _, c := range a.config.choices {
-		m := &member{name: c.name, limit: connectLimit}
+		m := &member{name: c.name, flags: c.flags, limit: connectLimit}
 		target, err := a.targetOf(c, render.ApplicationName(verb, ""))
 		if err != nil {
 			m.connect = func(context.Context) (*session, error) { return nil, err }
 		} else {
-			m.limit = target.LimitConnect(connectLimit)
+			m.target, m.limit = target, target.LimitConnect(connectLimit)
 			m.connect = func(ctx context.Context) (*session, error) { return openOn(ctx, c.flags, target) }
 		}
 		f.members = append(f.members, m)
@@ -330,6 +332,15 @@ func (s *session) peerNames() string {
 // isFirst reports whether this session is the first on its server.
 func (s *session) isFirst() bool { return s.server == nil || s == s.server.peers[0] }
 
+// isAlias reports whether an earlier session is in the same database, so that this one has
+// nothing to show.
+func (s *session) isAlias() bool {
+	first := slices.IndexFunc(s.server.peers, func(p *session) bool {
+		return p == s || p.server.oid != 0 && p.server.oid == s.server.oid
+	})
+	return s.server.peers[first] != s
+}
+
 // isOurs reports whether a PID is that of a session of this fleet on the same server.
 func (s *session) isOurs(pid int32) bool {
 	if s.server == nil {
@@ -366,7 +377,7 @@ func readAll[T any](ctx context.Context, f *fleet, read func(context.Context, *s
 	var wait sync.WaitGroup
 	servers := map[string][]int{}
 	for i, m := range f.members {
-		if m.session != nil {
+		if m.session != nil && !m.session.isAlias() {
 			servers[m.session.server.id] = append(servers[m.session.server.id], i)
 		}
 	}
@@ -388,9 +399,10 @@ func readAll[T any](ctx context.Context, f *fleet, read func(context.Context, *s
 	}
 	var parts []part[T]
 	var invalid error
+	var lost []*member
 	for i, m := range f.members {
 		switch {
-		case m.session == nil:
+		case m.session == nil || m.session.isAlias():
 		case errs[i] == nil:
 			parts = append(parts, part[T]{m.session, values[i]})
 		case errors.Is(errs[i], inspect.ErrFilter):
@@ -399,10 +411,15 @@ func readAll[T any](ctx context.Context, f *fleet, read func(context.Context, *s
 				invalid = errs[i]
 			}
 		default:
-			m.session.close()
-			m.session, m.err = nil, errs[i]
+			lost = append(lost, m)
+			m.err = errs[i]
 		}
 	}
+	for _, m := range lost { // not before: aliases depend on all of them
+		m.session.close()
+		m.session = nil
+	}
+	f.findPeers()
 	switch {
 	case len(parts) > 0:
 		return parts, nil

@@ -63,6 +63,7 @@ func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.B
 	if err != nil {
 		return nil, err
 	}
+	notices := f.notes
 	type row struct {
 		from  *session
 		value *T
@@ -101,7 +102,7 @@ func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.B
 			hidden.note(row.from, s)
 		}
 	}
-	notices := hidden.notices(f.sessions())
+	notices = append(notices, hidden.notices(f.sessions())...)
 	switch {
 	case len(shown) < len(all):
 		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", len(shown), len(all), l.what))
@@ -114,7 +115,6 @@ func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.B
 		}
 		notices = append(notices, lines...)
 	}
-	notices = append(f.notes, notices...)
 	if len(all) == 0 && (r.format.Name == "table" || r.format.Expanded) && !r.format.IsMachine() {
 		fmt.Fprintln(out, "no "+l.what)
 		return notices, nil
