@@ -177,6 +177,8 @@ func TestCatalogFaultsAreMended(t *testing.T) {
 		// There is more room for the same locks, and for the same query.
 		do(t, connect(t, elsewhere), "SELECT pg_advisory_lock(n) FROM generate_series(1, 200) AS n")
 		do(t, connect(t, elsewhere), "SELECT '"+strings.Repeat("long ", 300)+"'")
+		// No size has room for this query, but it is not the application's.
+		do(t, connect(t, elsewhere+" application_name='pglock ls'"), "SELECT '"+strings.Repeat("long ", 30_000)+"'")
 		if round == 0 { // it was hidden in the first round
 			do(t, connect(t, elsewhere+" application_name=forgetful"), "BEGIN", "LOCK TABLE forgotten")
 		}
