@@ -62,7 +62,7 @@ func TestImports(t *testing.T) {
 		"inspect":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"prioritize":           {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect/httpannotate": {root + "/inspect"},
-		"sqllock":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact"},
+		"sqllock":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/redact", root + "/internal/sqltext"},
 		"pgxlock":              {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":           {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
 
@@ -264,7 +264,7 @@ func TestNoInit(t *testing.T) {
 func TestSQLIsQualified(t *testing.T) {
 	later := []string{ // run after settings.sql, which sets search_path
 		"internal/engine/sql/batch.sql", "internal/engine/sql/cancel.sql", "internal/engine/sql/held.sql",
-		"internal/engine/sql/keepalive.sql", "internal/engine/sql/one.sql", "internal/engine/sql/ping.sql",
+		"internal/engine/sql/one.sql", "internal/engine/sql/ping.sql",
 		"internal/engine/sql/wait.sql", "internal/engine/sql/awaited.sql", "internal/engine/sql/holders.sql",
 		"internal/engine/sql/queued.sql", "prioritize/poll.sql",
 	}

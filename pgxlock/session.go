@@ -30,6 +30,7 @@ type session struct {
 
 	// Used only by QueryText.
 	prepared map[string]*pgconn.StatementDescription // by SQL
+	named    int                                     // how many statements were given a name
 	params   [][]byte                                // buffers for the parameters
 	reply    string                                  // the last reply; the next one is often the same and need not be allocated
 
@@ -121,25 +122,56 @@ func (s *session) QueryText(ctx context.Context, sql string, args ...string) (st
 	}
 	defer s.end()
 
-	pg := s.conn.PgConn()
-	statement, ok := s.prepared[sql]
-	if !ok {
-		var err error
-		statement, err = pg.Prepare(ctx, "pglock_"+strconv.Itoa(len(s.prepared)), sql, nil)
-		if err != nil {
-			return "", err
-		}
-		s.prepared[sql] = statement
-	}
-
 	for len(s.params) < len(args) {
 		s.params = append(s.params, []byte{})
 	}
 	for i, arg := range args {
 		s.params[i] = append(s.params[i][:0], arg...) // never nil, which would be sent as NULL
 	}
+	statement, ok := s.prepared[sql]
+	if !ok {
+		return s.prepareAndRun(ctx, sql, s.params[:len(args)])
+	}
 	// The result's format is known from preparing, so it is not requested again.
-	result := pg.ExecStatement(ctx, statement, s.params[:len(args)], nil, nil)
+	return s.read(s.conn.PgConn().ExecStatement(ctx, statement, s.params[:len(args)], nil, nil), sql)
+}
+
+// prepareAndRun prepares a statement and runs it, in one round trip.
+func (s *session) prepareAndRun(ctx context.Context, sql string, params [][]byte) (reply string, err error) {
+	name := "pglock_" + strconv.Itoa(s.named)
+	s.named++
+	pipeline := s.conn.PgConn().StartPipeline(ctx)
+	defer func() {
+		if closed := pipeline.Close(); err == nil {
+			err = closed
+		}
+	}()
+	pipeline.SendPrepare(name, sql, nil)
+	pipeline.SendQueryPrepared(name, params, nil, nil)
+	if err := pipeline.Sync(); err != nil {
+		return "", err
+	}
+	result, err := pipeline.GetResults()
+	if err != nil {
+		return "", err
+	}
+	if statement, ok := result.(*pgconn.StatementDescription); ok {
+		statement.Name = name // the server does not repeat it
+		s.prepared[sql] = statement
+	}
+	result, err = pipeline.GetResults()
+	if err != nil {
+		return "", err
+	}
+	reader, ok := result.(*pgconn.ResultReader)
+	if !ok {
+		return "", fmt.Errorf("%w: %s", errNotOneValue, sql)
+	}
+	return s.read(reader, sql)
+}
+
+// read returns the only value of a result.
+func (s *session) read(result *pgconn.ResultReader, sql string) (string, error) {
 	rows := 0
 	for result.NextRow() {
 		if values := result.Values(); len(values) == 1 && values[0] != nil {

@@ -126,9 +126,7 @@ func (e *sessionObserver) setUp(ctx context.Context) error {
 	case hello.Path == handshake.Unknown:
 		return fmt.Errorf("%w (the driver does not report the backend's PID, so a pooler cannot be ruled out)", errPooledWatcher)
 	}
-	// Prepare the statement that must be fast later.
-	_, err = e.signal(ctx, signal.Request{})
-	return err
+	return nil
 }
 
 // These errors are [pglock.ErrPooler] with advice that fits.
@@ -161,4 +159,14 @@ func (e *sessionObserver) pairs(ctx context.Context, pids []int32, filters []ins
 
 func (e *sessionObserver) signal(ctx context.Context, r signal.Request) (signal.Result, error) {
 	return r.Send(ctx, e.session)
+}
+
+// A warmer is an observer whose first signal would be slower than later ones. warmUp runs
+// all of the statement that signals, or plans it, without a victim.
+type warmer interface {
+	warmUp(ctx context.Context, readLocks bool) error
+}
+
+func (e *sessionObserver) warmUp(ctx context.Context, readLocks bool) error {
+	return signal.WarmUp(ctx, e.session, readLocks)
 }

@@ -267,7 +267,7 @@ func TestWhoseMarksCount(t *testing.T) {
 		marks := mark(test.by, victim.pid)
 		me, log := s.sessionOn(s.as("app"), "me"), s.log()
 		err := me.runWith(source(t, s.as(test.watcher)), "ALTER TABLE t ADD COLUMN IF NOT EXISTS w int", prioritize.After(soon), prioritize.Terminate(),
-			prioritize.LockTimeout(2*time.Second), log.option())
+			prioritize.LockTimeout(4*time.Second), log.option())
 		victim.wantAlive(test.counts)
 		if test.counts {
 			s.wantCode(err, "55P03")

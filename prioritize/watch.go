@@ -10,6 +10,7 @@ import (
 
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/signal"
+	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
 // A watcher watches sessions and acts on their blockers. Its fields belong to its
@@ -25,6 +26,8 @@ type watcher struct {
 	present      map[chosen]bool   // the chosen sessions that exist
 	lastBlockers map[int32][]int32 // the blockers of each session at the last poll
 	pairsReadAt  time.Time         // when the last pairs were read
+	pairsTime    time.Duration     // how long that took
+	warmth       warmth            // of the watcher's session
 
 	pollTime     time.Duration // how long the last poll took
 	polledAt     time.Time     // when the last poll ended
@@ -64,6 +67,7 @@ func (w *watcher) connect(ctx context.Context) error {
 		return err
 	}
 	w.set(e)
+	w.warmth = cold
 	return nil
 }
 
@@ -187,7 +191,46 @@ func (w *watcher) step(ctx context.Context) (acted bool, err error) {
 		return acted, err
 	}
 	again, err := w.act(ctx)
+	if err == nil {
+		err = w.warmUp(ctx)
+	}
 	return acted || again, err
+}
+
+// A warmth is what the watcher's session has done of the statement that signals.
+type warmth uint8
+
+const (
+	cold    warmth = iota
+	planned        // planned it, which is all that it needs for a small lock table
+	warm           // run every part of it
+)
+
+// warmUp runs the statement that signals without a victim, so that the first signal is as
+// fast as later ones. After the first poll it only plans it. While a session is blocked it
+// also reads the lock table, which takes about as long as reading the pairs, unless a
+// blocker may be due before that ends.
+func (w *watcher) warmUp(ctx context.Context) error {
+	m, ok := w.observer.(warmer)
+	if !ok || w.config.policy == policyWatch || w.passive || w.warmth == warm || ctx.Err() != nil {
+		return nil
+	}
+	next := w.tracker.next()
+	readLocks := !next.IsZero() && time.Until(next) > 3*w.pairsTime
+	switch {
+	case readLocks:
+		w.warmth = warm
+	case w.warmth == cold:
+		w.warmth = planned
+	default:
+		return nil
+	}
+	queryCtx, cancel := queryContext(ctx)
+	defer cancel()
+	if err := m.warmUp(queryCtx, readLocks); sqlstate.Of(err) == "" {
+		return err
+	}
+	return nil // the session is as before
 }
 
 // queryContext limits one query. It does not end with ctx: an interrupted statement costs
@@ -253,9 +296,11 @@ func (w *watcher) readPairs(ctx context.Context, v pollResult, pids []int32) err
 	var pairs []inspect.Pair
 	if len(pids) > 0 {
 		var err error
+		began := time.Now()
 		if pairs, err = w.observer.pairs(ctx, pids, nil); err != nil {
 			return err
 		}
+		w.pairsTime = time.Since(began)
 	}
 	now := time.Now()
 	w.pairsReadAt = now
@@ -409,6 +454,7 @@ func (w *watcher) apply(ctx context.Context, e *entry) (acted bool, err error) {
 			r.Allow = append(slices.Clone(r.Allow), inspect.OtherRuns)
 		}
 	}
+	w.warmth = warm
 	result, err := w.observer.signal(queryCtx, r)
 	switch {
 	case err != nil && result.Reason == inspect.NotPermitted:

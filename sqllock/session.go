@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 var (
@@ -33,7 +34,7 @@ type session struct {
 	ctx    context.Context // ends when the session must end
 	cancel context.CancelFunc
 
-	statements map[string]*sql.Stmt // the statements that QueryText ran, nil after the first run
+	statements map[string]*sql.Stmt // the statements that QueryText ran, nil if not prepared
 
 	mu     sync.Mutex    // guards what follows
 	busy   bool          // a call is using conn
@@ -173,9 +174,9 @@ func (s *session) callError(ctx context.Context, err error) error {
 	return err
 }
 
-// QueryText runs a statement unprepared the first time, and prepares it the second time: lib/pq
-// would need two round trips for each run otherwise. pgx prepares by itself, unless it is
-// configured not to.
+// QueryText runs a statement with the simple query protocol the first time, which is one
+// round trip, and prepares it the second time: lib/pq would need two round trips for each
+// run otherwise. pgx prepares by itself then, unless it is configured not to.
 func (s *session) QueryText(ctx context.Context, query string, args ...string) (string, error) {
 	caller := ctx
 	ctx, end, err := s.begin(ctx)
@@ -188,6 +189,10 @@ func (s *session) QueryText(ctx context.Context, query string, args ...string) (
 }
 
 func (s *session) ask(ctx context.Context, query string, args []string) (string, error) {
+	if _, again := s.statements[query]; !again {
+		s.statements[query] = nil
+		return queryTextSimple(ctx, s.conn, sqltext.Inline(query, args...))
+	}
 	params := make([]any, len(args))
 	for i, arg := range args {
 		params[i] = arg
@@ -283,15 +288,12 @@ func askPlain(ctx context.Context, conn *sql.Conn, query string) (string, error)
 	return reply.String, rows.Close()
 }
 
+// run runs a statement that has run before.
 func (s *session) run(ctx context.Context, query string, params []any) (*sql.Rows, error) {
 	if s.native != nil {
 		return s.conn.QueryContext(ctx, query, params...)
 	}
-	prepared, again := s.statements[query]
-	if !again {
-		s.statements[query] = nil
-		return s.conn.QueryContext(ctx, query, params...)
-	}
+	prepared := s.statements[query]
 	if prepared == nil {
 		var err error
 		if prepared, err = s.conn.PrepareContext(ctx, query); err != nil {

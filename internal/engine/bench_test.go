@@ -16,8 +16,8 @@ import (
 type yes struct{}
 
 func (y yes) QueryTextSimple(ctx context.Context, sql string) (string, error) {
-	if handshake.IsSetUp(sql) {
-		return "9", nil
+	if meeting, _ := handshake.IsMeeting(sql); meeting {
+		return handshake.MeetingReply(`{"pid": 101, "start": "now"}`, "yes"), nil
 	}
 	return y.QueryText(ctx, sql)
 }
@@ -26,10 +26,6 @@ func (yes) Exec(context.Context, string, ...any) error { return nil }
 
 func (yes) QueryText(_ context.Context, sql string, args ...string) (string, error) {
 	switch sql {
-	case handshake.ProveSQL:
-		return "yes", nil
-	case handshake.HelloSQL:
-		return `{"pid": 101, "start": "now"}`, nil
 	case batchSQL:
 		return allYes[:len("101:")+len(args[1])], nil
 	}

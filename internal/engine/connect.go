@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/handshake"
@@ -55,15 +56,22 @@ func (s *session) connect() error {
 	return nil
 }
 
-// setUp identifies the session without changing it, and sets it up only if it is ours
-// alone.
+// setUp identifies the session and sets it up, in one message that changes nothing unless
+// the session is ours alone. With AllowPooler, a session that is or may be a pooler's is
+// set up afterwards.
 func (s *session) setUp(ctx context.Context) error {
 	e := s.engine
-	hello, err := s.greet(ctx)
+	s.token = rand.Text()
+	e.mu.Lock()
+	settings := handshake.Settings{
+		Token: s.token, PlanCacheMode: "force_generic_plan", ApplicationName: "pglock",
+		Heartbeat: e.config.Heartbeat, Prove: e.provedServer == "",
+	}
+	e.mu.Unlock()
+	hello, err := s.meet(ctx, settings)
 	if err != nil {
 		return err
 	}
-	s.token = rand.Text()
 	s.shared = hello.Path != handshake.Direct
 	s.prefix = strconv.Itoa(int(hello.PID)) + ":"
 	if start, err := hello.StartTime(); err == nil {
@@ -73,27 +81,14 @@ func (s *session) setUp(ctx context.Context) error {
 	s.pid, s.start = hello.PID, hello.Start
 	e.mu.Unlock()
 
-	err = s.retryCanceled(ctx, func() error {
-		return hello.SetUp(ctx, s.conn, handshake.Settings{
-			Token: s.token, PlanCacheMode: "force_generic_plan", ApplicationName: "pglock",
-		})
-	})
-	if err != nil {
-		return openError(err)
+	if s.shared {
+		err := handshake.Persist(ctx, func() error { return hello.SetUp(ctx, s.counted(), settings) })
+		if err != nil {
+			return openError(err)
+		}
 	}
 	if err := s.prove(ctx, hello); err != nil {
 		return err
-	}
-
-	// The client must notice a loss before the server releases its locks, so the
-	// server waits for more than two heartbeats.
-	beat := e.config.Heartbeat
-	seconds := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Second))) }
-	millis := func(d time.Duration) string { return strconv.Itoa(max(1, int(d/time.Millisecond))) }
-	e.roundTrips.Add(1)
-	_, err = s.conn.QueryText(ctx, keepaliveSQL, millis(beat), seconds(2*beat), seconds(beat/2), "3", millis(3*beat))
-	if err != nil && sqlstate.Of(err) == "" {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	s.lastReply = time.Now()
 	s.timer = time.NewTimer(time.Hour)
@@ -101,28 +96,45 @@ func (s *session) setUp(ctx context.Context) error {
 	return nil
 }
 
-// greet identifies the session, and returns an error if it must not hold locks.
-func (s *session) greet(ctx context.Context) (hello handshake.Hello, err error) {
+// meet identifies the session, and sets it up if it is ours alone. It returns an error if
+// the session must not hold locks.
+func (s *session) meet(ctx context.Context, settings handshake.Settings) (hello handshake.Hello, err error) {
 	e := s.engine
-	err = s.retryCanceled(ctx, func() (err error) {
-		hello, err = handshake.Greet(ctx, s.conn)
-		return err
-	})
+	hello, err = handshake.Meet(ctx, s.counted(), settings)
 	switch {
 	case lacksFeature(err):
 		err = fmt.Errorf("%w: %w", ErrNoAdvisoryLocks, err)
 	case err != nil:
 		err = openError(err)
+	case hello.Token != "":
+		err = fmt.Errorf("%w: another Locker uses this session", ErrPooler)
 	case hello.Path == handshake.Pooled && !e.config.AllowPooler:
 		err = ErrPooler
 	case hello.Path == handshake.Unknown && !e.config.AllowPooler:
 		err = fmt.Errorf("%w: %w", ErrPooler, errUnknownPath)
-	case hello.Token != "":
-		err = fmt.Errorf("%w: another Locker uses this session", ErrPooler)
 	case hello.Standby:
 		err = ErrStandby
 	}
 	return hello, err
+}
+
+// counted returns the connection, for statements that set the session up.
+func (s *session) counted() handshake.Session { return counted{s.conn, &s.engine.roundTrips} }
+
+// counted counts the statements of a connection.
+type counted struct {
+	Conn
+	n *atomic.Uint64
+}
+
+func (c counted) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	c.n.Add(1)
+	return c.Conn.QueryText(ctx, sql, args...)
+}
+
+func (c counted) QueryTextSimple(ctx context.Context, sql string) (string, error) {
+	c.n.Add(1)
+	return c.Conn.QueryTextSimple(ctx, sql)
 }
 
 // newWatchdog makes the watchdog, which queryRaw starts for each statement.
@@ -144,15 +156,6 @@ func (s *session) newWatchdog() {
 	s.watchdog.Stop()
 }
 
-// retryCanceled calls f, which runs a statement while the session is being set up, and
-// calls it again if the statement is canceled.
-func (s *session) retryCanceled(ctx context.Context, f func() error) error {
-	return handshake.Persist(ctx, func() error {
-		s.engine.roundTrips.Add(1)
-		return f()
-	})
-}
-
 // prove makes sure that the server has advisory locks, once for each server. Some servers
 // that speak the protocol reply true to every lock and unlock.
 func (s *session) prove(ctx context.Context, hello handshake.Hello) error {
@@ -164,11 +167,14 @@ func (s *session) prove(ctx context.Context, hello handshake.Hello) error {
 	if known {
 		return nil
 	}
-	var proved bool
-	err := s.retryCanceled(ctx, func() (err error) {
-		proved, err = handshake.Prove(ctx, s.conn)
-		return err
-	})
+	proved := hello.Proof == "yes"
+	var err error
+	if hello.Proof == "" {
+		err = handshake.Persist(ctx, func() (err error) {
+			proved, err = handshake.Prove(ctx, s.counted())
+			return err
+		})
+	}
 	switch {
 	case lacksFeature(err):
 		return fmt.Errorf("%w: %s: %w", ErrNoAdvisoryLocks, hello.Version, err)

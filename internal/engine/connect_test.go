@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,10 +59,40 @@ func TestNotFitForLocks(t *testing.T) {
 		t.wantErr(err, ErrPooler)
 		t.must(t.acquire(t.engine(func(c *Config) { c.AllowPooler = true }), one, Exclusive).Release())
 		t.pooled = false
-		t.once(1, "hello", fault{err: pgError("XX000")})
+		for _, kind := range []string{"meet", "meet", "hello"} {
+			t.once(1, kind, fault{err: pgError("XX000")})
+		}
 		_, err = e.Acquire(t.Context(), one, Exclusive, Wait{})
 		t.wantErr(err, ErrUnavailable)
-		t.once(1, "keepalive", fault{err: pgError("22023")}) // this system has none of these settings
-		t.must(t.acquire(e, one, Exclusive).Release())
 	})
+}
+
+// If the server refuses a part of the message that sets a session up, it is sent without
+// the keepalives, which not every system has, and then part by part.
+func TestSetUpInParts(t *testing.T) {
+	for name, test := range map[string]struct{ refused, sent []string }{
+		"no keepalives": {[]string{"meet"}, []string{"meet", "meet"}},
+		"another part": {
+			[]string{"meet", "meet", "settings"},
+			[]string{"meet", "meet", "hello", "settings", "settings", "prove"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				for _, kind := range test.refused {
+					t.once(1, kind, fault{err: pgError("22023")})
+				}
+				t.must(t.acquire(t.engine(), one, Exclusive).Release())
+				var sent []string
+				for _, line := range t.lines() {
+					if kind, _, isPart := strings.Cut(line, "["); isPart {
+						sent = append(sent, kind)
+					}
+				}
+				if !slices.Equal(sent, test.sent) {
+					t.Errorf("sent %v, want %v", sent, test.sent)
+				}
+			})
+		})
+	}
 }

@@ -33,8 +33,8 @@ func TestServerProvesItselfOnce(t *testing.T) {
 		o.try(one, Exclusive)
 		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(50 * time.Millisecond)
-		if hellos, proofs := t.count("hello"), t.count("prove"); hellos != 2 || proofs != 1 {
-			t.Errorf("%d sessions, %d proofs", hellos, proofs)
+		if opened, proofs := t.count("meet"), t.count("meet[prove]")+t.count("prove"); opened != 2 || proofs != 1 {
+			t.Errorf("%d sessions, %d proofs", opened, proofs)
 		}
 		o.unlock(one, Exclusive)
 		t.grantedWithin(r, 10*time.Millisecond)

@@ -125,7 +125,7 @@ func TestClose(t *testing.T) {
 		})
 	})
 	t.Run("a server that hangs", func(t *testing.T) {
-		for _, kind := range []string{"hello", "keepalive", "locks X1", "ping", "query"} {
+		for _, kind := range []string{"meet", "locks X1", "ping", "query"} {
 			t.Run(kind, func(t *testing.T) {
 				inBubble(t, func(t *bench) {
 					t.always(kind, fault{cut: before})

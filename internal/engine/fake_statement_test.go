@@ -66,13 +66,18 @@ func parse(sql string, args []string) (*statement, error) {
 		st.kind = "settings"
 		return st, nil
 	}
+	if meeting, prove := handshake.IsMeeting(sql); meeting {
+		st.kind, st.args = "meet", nil
+		if prove {
+			st.args = []string{"prove"}
+		}
+		return st, nil
+	}
 	switch sql {
 	case handshake.HelloSQL:
 		st.kind = "hello"
 	case handshake.ProveSQL:
 		st.kind = "prove"
-	case keepaliveSQL:
-		st.kind = "keepalive"
 	case heldSQL:
 		st.kind = "held"
 	case pingSQL:
@@ -117,13 +122,17 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 	}
 	switch st.kind {
 	case "hello":
-		return fmt.Sprintf(`{"pid": %d, "start": %q, "standby": %v, "version": "fake", "boot": 1.5}`, b.pid, b.start, s.standby), nil
+		return b.hello(), nil
+	case "meet":
+		proof := ""
+		if len(st.args) > 0 {
+			proof = "yes"
+		}
+		return handshake.MeetingReply(b.hello(), proof), nil
 	case "settings":
 		return "9", nil
 	case "prove":
 		return "yes", nil
-	case "keepalive":
-		return "5", nil
 	case "ping":
 		if f.reset {
 			return prefix + "0", nil
@@ -222,6 +231,11 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 		return "", f.err
 	}
 	return string(reply), nil
+}
+
+// hello returns the result of hello.sql.
+func (b *backend) hello() string {
+	return fmt.Sprintf(`{"pid": %d, "start": %q, "standby": %v, "version": "fake", "boot": 1.5}`, b.pid, b.start, b.server.standby)
 }
 
 // lockOf is the inverse of letter.

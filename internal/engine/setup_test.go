@@ -264,12 +264,20 @@ func (t *bench) stats(e *Engine, held, waiting int) {
 
 // count counts the statements that start with begins.
 func (t *bench) count(begins string) (n int) {
-	t.server.mu.Lock()
-	defer t.server.mu.Unlock()
-	for _, line := range t.trace {
-		if fields := strings.SplitN(line, " ", 3); strings.HasPrefix(fields[2], begins) {
+	for _, line := range t.lines() {
+		if strings.HasPrefix(line, begins) {
 			n++
 		}
 	}
 	return n
+}
+
+// lines returns the trace without times and PIDs.
+func (t *bench) lines() (lines []string) {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	for _, line := range t.trace {
+		lines = append(lines, strings.SplitN(line, " ", 3)[2])
+	}
+	return lines
 }

@@ -11,21 +11,18 @@ import (
 // The statements of the files, without the comments at their beginning, which are for
 // readers and for psql: pg_stat_activity shows what is sent.
 var (
-	keepaliveSQL = sqltext.WithoutComment(keepaliveFile)
-	oneSQL       = statementsByLetter(oneFile)
-	batchSQL     = sqltext.WithoutComment(batchFile)
-	waitSQL      = statementsByLetter(waitFile)
-	heldSQL      = sqltext.WithoutComment(heldFile)
-	cancelSQL    = sqltext.WithoutComment(cancelFile)
-	pingSQL      = sqltext.WithoutComment(pingFile)
-	queuedSQL    = sqltext.WithoutComment(queuedFile)
-	holdersSQL   = sqltext.WithoutComment(holdersFile)
-	awaitedSQL   = sqltext.WithoutComment(awaitedFile)
+	oneSQL     = statementsByLetter(oneFile)
+	batchSQL   = sqltext.WithoutComment(batchFile)
+	waitSQL    = statementsByLetter(waitFile)
+	heldSQL    = sqltext.WithoutComment(heldFile)
+	cancelSQL  = sqltext.WithoutComment(cancelFile)
+	pingSQL    = sqltext.WithoutComment(pingFile)
+	queuedSQL  = sqltext.WithoutComment(queuedFile)
+	holdersSQL = sqltext.WithoutComment(holdersFile)
+	awaitedSQL = sqltext.WithoutComment(awaitedFile)
 )
 
 var (
-	//go:embed sql/keepalive.sql
-	keepaliveFile string
 	//go:embed sql/one.sql
 	oneFile string
 	//go:embed sql/batch.sql

@@ -1,8 +1,8 @@
 // Package handshake sets up the sessions that pglock opens for itself. A connection may
-// turn out to be a session that a pooler lends to several clients. So pglock first
-// identifies a session, which changes nothing on it ([Greet]), and sets it up only if it
-// is pglock's own ([Hello.SetUp]). On a session that is or may be shared, settings apply
-// to a single transaction ([Local]).
+// turn out to be a session that a pooler lends to several clients. So pglock identifies a
+// session, which changes nothing on it ([Greet]), and sets it up only if it is pglock's
+// own. [Meet] does both in one message, whose later part depends on the earlier one. On a
+// session that is or may be shared, settings apply to a single transaction ([Local]).
 package handshake
 
 import (
@@ -45,6 +45,10 @@ type Hello struct {
 	Encoding   string      `json:"encoding"`
 	Deferrable string      `json:"deferrable"` // default_transaction_deferrable, "on" or "off"
 
+	// Proof is the result of the proof that Meet was to include: "yes" if the server has
+	// advisory locks, "no" if it only claims to, and "" if it was not asked.
+	Proof string `json:"-"`
+
 	// Path is what lies between the client and the backend.
 	Path Path `json:"-"`
 }
@@ -57,7 +61,8 @@ const (
 	Unknown Path = iota
 	// Direct means nothing, or something that passes every byte on.
 	Direct
-	// Pooled means a connection pooler, which may lend the session to others.
+	// Pooled means a connection pooler, which may lend the session to others: the PID is
+	// another one, or an earlier client has set the session up.
 	Pooled
 )
 
@@ -74,14 +79,19 @@ func Greet(ctx context.Context, s Conn) (Hello, error) {
 	if err != nil {
 		return Hello{}, err
 	}
+	return parseHello(s, []byte(reply))
+}
+
+// parseHello parses the result of hello.sql.
+func parseHello(s Conn, reply []byte) (Hello, error) {
 	var h Hello
-	if err := json.Unmarshal([]byte(reply), &h); err != nil {
+	if err := json.Unmarshal(reply, &h); err != nil {
 		return Hello{}, fmt.Errorf("invalid reply of the session: %w", err)
 	}
 	switch pid := s.PID(); {
 	case pid == 0:
 		h.Path = Unknown
-	case pid == uint32(h.PID):
+	case pid == uint32(h.PID) && h.Token == "":
 		h.Path = Direct
 	default:
 		h.Path = Pooled
@@ -99,24 +109,57 @@ type Settings struct {
 	ApplicationName  string        // if the connection has none
 	Rename           bool          // use ApplicationName even if the connection has one
 	KeepSearchPath   bool          // names in queries are the user's
+
+	// Heartbeat, if not 0, is how soon the client notices the loss of the session. It
+	// must do so before the server notices the loss of the client and releases the locks,
+	// so the server waits for more than two heartbeats. Not every system supports the
+	// settings for that; if the server refuses one, they all stay as they are.
+	Heartbeat time.Duration
+
+	// Prove makes Meet check whether the server has advisory locks; see [Prove].
+	Prove bool
 }
 
 // sql returns the statement that applies the settings, to the session or, if local, to
 // the transaction.
 func (s Settings) sql(local bool) string {
 	millis := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	atLeastOne := func(d, unit time.Duration) string {
+		if s.Heartbeat == 0 {
+			return ""
+		}
+		return strconv.FormatInt(max(1, int64(d/unit)), 10)
+	}
 	mode := s.PlanCacheMode
 	if mode == "" {
 		mode = "auto"
 	}
 	return sqltext.Inline(SettingsSQL, s.Token, millis(s.StatementTimeout), millis(s.LockTimeout), mode,
-		s.ApplicationName, strconv.FormatBool(s.Rename), strconv.FormatBool(s.KeepSearchPath), strconv.FormatBool(local))
+		s.ApplicationName, strconv.FormatBool(s.Rename), strconv.FormatBool(s.KeepSearchPath), strconv.FormatBool(local),
+		atLeastOne(s.Heartbeat, time.Millisecond), atLeastOne(2*s.Heartbeat, time.Second), atLeastOne(s.Heartbeat/2, time.Second),
+		atLeastOne(3*s.Heartbeat, time.Millisecond))
 }
 
-// SetUp applies settings to a session of pglock's own. They stay until the session ends.
+// SetUp applies settings to a session that the caller knows to be its own, until the
+// session ends. Meet has done so if the path is Direct.
 func (h Hello) SetUp(ctx context.Context, s Conn, settings Settings) error {
-	_, err := s.QueryTextSimple(ctx, PreludeSQL+settings.sql(false))
-	return err
+	return settings.apply(func(settings Settings) error {
+		_, err := s.QueryTextSimple(ctx, PreludeSQL+settings.sql(false))
+		return err
+	})
+}
+
+// apply calls f, and calls it again without the heartbeat if the server refuses it.
+func (s Settings) apply(f func(Settings) error) error {
+	err := f(s)
+	if state := sqlstate.Of(err); s.Heartbeat == 0 || state == "" || state == sqlstate.QueryCanceled {
+		return err
+	}
+	s.Heartbeat = 0
+	if again := f(s); again == nil || sqlstate.Of(again) != "" {
+		return again
+	}
+	return err // it has ended the session
 }
 
 // IsSetUp reports whether sql is a message of SetUp. It is for fake servers in tests.
@@ -129,8 +172,13 @@ func IsSetUp(sql string) bool {
 // apply. They end with the message, which is one transaction. More statements may follow,
 // of which the last returns the single value of QueryTextSimple.
 func Local(settings Settings) string {
-	// The settings return no row, so that the result of the message is the caller's.
-	return PreludeSQL + "SELECT FROM (" + settings.sql(true) + ") AS s (n) WHERE s.n OPERATOR(pg_catalog.=) '';\n"
+	return PreludeSQL + withoutRow(settings.sql(true)) + ";\n"
+}
+
+// withoutRow returns a statement that runs sql, whose result is one text that is not
+// empty, and returns no row, so that another statement has the only row of the message.
+func withoutRow(sql string) string {
+	return "SELECT FROM (" + sql + ") AS s (n) WHERE s.n OPERATOR(pg_catalog.=) ''"
 }
 
 // maxCancelRetries is how often a statement is run if it is canceled each time.
@@ -148,17 +196,76 @@ func Persist(ctx context.Context, f func() error) (err error) {
 	return err
 }
 
-// Meet identifies a session and sets it up if the path is Direct. It retries statements
-// that are canceled. On other sessions it changes nothing.
+// Meet identifies a session and sets it up if the path is Direct, in one message. On other
+// sessions it changes nothing. It retries statements that are canceled. If the server
+// refuses a part of the message, which leaves all of it undone, Meet does one thing at a
+// time, so that the error is the one of the part that fails.
 func Meet(ctx context.Context, s Conn, settings Settings) (hello Hello, err error) {
+	var refused error
+	if s.PID() != 0 {
+		err = Persist(ctx, func() error {
+			return settings.apply(func(settings Settings) (err error) {
+				hello, err = meetAtOnce(ctx, s, settings)
+				return err
+			})
+		})
+		if err == nil || sqlstate.Of(err) == "" {
+			return hello, err
+		}
+		refused = err
+	}
 	err = Persist(ctx, func() (err error) {
 		hello, err = Greet(ctx, s)
 		return err
 	})
-	if err != nil || hello.Path != Direct {
+	switch {
+	case err != nil && sqlstate.Of(err) == "" && refused != nil:
+		return hello, refused // it has ended the session
+	case err != nil || hello.Path != Direct:
 		return hello, err
 	}
 	return hello, Persist(ctx, func() error { return hello.SetUp(ctx, s, settings) })
+}
+
+// meetAtOnce sends the message of Meet.
+func meetAtOnce(ctx context.Context, s Conn, settings Settings) (Hello, error) {
+	// Each statement checks for itself whether the session is ours: something between
+	// the client and the server might split the message.
+	ifOurs := func(sql string) string {
+		ours := sqltext.Inline(sqltext.WithoutComment(oursFile), strconv.FormatUint(uint64(s.PID()), 10))
+		return "CASE WHEN (" + ours + ") THEN (\n" + sql + "\n) END"
+	}
+	proof := "NULL"
+	if settings.Prove {
+		proof = ifOurs(sqltext.Inline(ProveSQL, randomKey()))
+	}
+	text, err := s.QueryTextSimple(ctx, meetHead+proof+") AS pg_catalog.text);\n"+withoutRow("SELECT "+ifOurs(settings.sql(false))))
+	if err != nil {
+		return Hello{}, err
+	}
+	var reply struct {
+		Hello json.RawMessage `json:"hello"`
+		Proof string          `json:"proof"`
+	}
+	if err := json.Unmarshal([]byte(text), &reply); err != nil {
+		return Hello{}, fmt.Errorf("invalid reply of the session: %w", err)
+	}
+	hello, err := parseHello(s, reply.Hello)
+	hello.Proof = reply.Proof
+	return hello, err
+}
+
+// IsMeeting reports whether sql is the message of Meet, and whether it has the proof. It
+// is for fake servers in tests, which reply with [MeetingReply].
+func IsMeeting(sql string) (meeting, prove bool) {
+	rest, meeting := strings.CutPrefix(sql, meetHead)
+	return meeting, meeting && !strings.HasPrefix(rest, "NULL")
+}
+
+// MeetingReply returns the reply to a message of Meet, from the one to [HelloSQL] and the
+// one to [ProveSQL].
+func MeetingReply(hello, proof string) string {
+	return fmt.Sprintf(`{"hello": %s, "proof": %q}`, hello, proof)
 }
 
 // PathOf returns what lies between a caller's connection and its backend. The connection
@@ -201,10 +308,15 @@ func InTransaction(ctx context.Context, conn interface {
 // Prove reports whether the server has advisory locks, and not only claims to. The
 // session must be pglock's own, since the proof holds a lock for a moment.
 func Prove(ctx context.Context, s Session) (bool, error) {
+	reply, err := s.QueryText(ctx, ProveSQL, randomKey())
+	return reply == "yes", err
+}
+
+// randomKey returns a random advisory key.
+func randomKey() string {
 	var key [8]byte
 	rand.Read(key[:])
-	reply, err := s.QueryText(ctx, ProveSQL, strconv.FormatInt(int64(binary.LittleEndian.Uint64(key[:])), 10))
-	return reply == "yes", err
+	return strconv.FormatInt(int64(binary.LittleEndian.Uint64(key[:])), 10)
 }
 
 var (
@@ -216,6 +328,12 @@ var (
 	settingsFile string
 	//go:embed prove.sql
 	proveFile string
+	//go:embed ours.sql
+	oursFile string
+
+	// meetHead is the beginning of the message of Meet, up to the proof.
+	meetHead = PreludeSQL + "SELECT CAST(pg_catalog.json_build_object('hello', CAST((\n" +
+		sqltext.WithoutComment(helloFile) + "\n) AS pg_catalog.json), 'proof', "
 
 	// The statements as sent. They are exported for fake servers in tests.
 	PreludeSQL  = sqltext.WithoutComment(preludeFile) + "\n"

@@ -53,6 +53,8 @@ const (
 	Check     Action = ""          // nothing: only report what would happen
 	Cancel    Action = "cancel"    // pg_cancel_backend: cancel the statement
 	Terminate Action = "terminate" // pg_terminate_backend: end the session
+
+	warmUp Action = "warm up" // nothing: see WarmUp
 )
 
 // A Result is what came of a [Request]. The zero Result of a request to Check means
@@ -98,6 +100,23 @@ func (r Request) Send(ctx context.Context, q interface {
 		result.Reason = inspect.NotPermitted
 	}
 	return result, fmt.Errorf("signaling process %d: %w", r.Blocker, err)
+}
+
+// WarmUp runs the statement of Send without a victim, so that the session has planned it
+// when time matters. With readLocks, it also reads pg_locks once and calls each function for
+// the first time.
+func WarmUp(ctx context.Context, q interface {
+	QueryText(ctx context.Context, sql string, args ...string) (string, error)
+	PID() uint32
+}, readLocks bool,
+) error {
+	var r Request
+	if readLocks {
+		pid := int32(q.PID())
+		r = Request{Waiter: pid, Blocker: pid, Action: warmUp}
+	}
+	_, err := r.Send(ctx, q)
+	return err
 }
 
 // allowed returns the classes as an array for signal.sql.

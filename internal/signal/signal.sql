@@ -9,7 +9,7 @@
 -- All parameters are text, and '' if unknown. $1: the PID of the waiter, $2: its
 -- backend_start, $3: its virtual transaction ID, $4: when its wait began; $5: the PID
 -- of the blocker, $6: its backend_start, $7: its virtual transaction ID; $8: cancel,
--- terminate, or '' for neither; $9: the conflicting modes of each mode, as JSON; $10:
+-- terminate, '' for neither, or warm up to read everything and signal nobody; $9: the conflicting modes of each mode, as JSON; $10:
 -- the allowed classes, as an array, with queue for sessions that are only ahead in
 -- the lock queue; $11 and $12: the classes of the locks that mark a run and its
 -- sessions.
@@ -102,6 +102,11 @@ other_runs AS MATERIALIZED (
                     OR pg_catalog.pg_has_role(h.oid, 'pg_signal_backend', 'USAGE'))))
 )
 SELECT CASE
+    WHEN q.action OPERATOR(pg_catalog.=) 'warm up' THEN CASE WHEN
+        (SELECT pg_catalog.count(*) FROM locks) OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM obstacles)
+            OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM other_runs)
+            OPERATOR(pg_catalog.+) pg_catalog.cardinality(pg_catalog.pg_blocking_pids(q.waiter)) OPERATOR(pg_catalog.>=) 0
+        THEN 'self' END
     WHEN NOT EXISTS (SELECT FROM blocker) THEN 'gone'
     WHEN q.blocker OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() THEN 'self'
     WHEN NOT EXISTS (SELECT FROM waiter)
