@@ -40,7 +40,7 @@ type Pair struct {
 //
 // pg_blocking_pids is called once for each session whose wait matches, and for no
 // other (PostgreSQL manual, 9.26.1 "Session Information Functions"). In a queue of
-// 50 or more sessions it would take long. There the blockers are computed from pg_locks,
+// 100 or more sessions it would take long. There the blockers are computed from pg_locks,
 // from Postgres 14 on, if our role may see the activity of all sessions. Those that hold
 // a lock are always right. Of two sessions whose waits began within a millisecond, the
 // wrong one may be ahead. [Cancel] and [Terminate] ask Postgres again.

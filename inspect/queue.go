@@ -11,11 +11,11 @@ import (
 )
 
 // crowd is how many sessions must wait for the same lock before their blockers are
-// computed from the rows of pg_locks. pg_blocking_pids takes longer the longer the
-// queue is, and is called for each session in it, so its cost grows almost with the
-// cube of the length. It is exact, so it is asked about shorter queues, where it is
-// fast.
-const crowd = 50
+// computed from the rows of pg_locks. pg_blocking_pids is called for each session in the
+// queue and takes longer the longer it is, so the cost grows almost with the cube of the
+// length. It is exact, so it is asked about shorter queues, in which both cost the same to
+// within a millisecond.
+const crowd = 100
 
 // noCrowd is longer than any queue.
 const noCrowd = 1 << 30

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/internal/sessiontest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -24,6 +25,7 @@ import (
 type queueScene struct {
 	t        testing.TB
 	eye      *pgx.Conn
+	q        driver.Querier // through eye
 	version  int
 	players  []*player
 	prepared []string // prepared transactions, as literals
@@ -40,6 +42,7 @@ type player struct {
 func newQueueScene(t testing.TB, sessions int) *queueScene {
 	dsn := pgtest.Database(t)
 	s := &queueScene{t: t, eye: sessiontest.Connect(t, dsn, "eye")}
+	s.q = newDirectConn(pgxlock.Conn(s.eye))
 	if err := s.eye.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&s.version); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +158,7 @@ type comparison struct{ pictures, computed, unstable, edges, wrong int }
 // nothing changed in between.
 func (s *queueScene) compare(sum *comparison) {
 	s.t.Helper()
-	ctx, q := s.t.Context(), pgxlock.Conn(s.eye)
+	ctx, q := s.t.Context(), s.q
 	before := s.asked()
 	snapshot, err := read(ctx, q, snapshotSQL, map[string]string{"crowd": "1"})
 	if err != nil {
@@ -234,31 +237,31 @@ func (s *queueScene) step(t *rapid.T) {
 		}
 		return
 	}
+	begin := ""
 	switch p.conn.PgConn().TxStatus() {
 	case 'E':
 		p.send("ROLLBACK")
 		return
 	case 'I':
 		timeout := rapid.SampledFrom([]string{"1ms", "1h"}).Draw(t, "deadlock_timeout")
-		p.send("BEGIN; SET LOCAL deadlock_timeout = '" + timeout + "'")
-		return
+		begin = "BEGIN; SET LOCAL deadlock_timeout = '" + timeout + "'; "
 	}
 	switch kind := rapid.IntRange(0, 19).Draw(t, "kind"); {
 	case kind < 9: // tables, in all modes
 		table := rapid.SampledFrom([]string{"t1", "t1", "t2"}).Draw(t, "table")
 		mode := rapid.SampledFrom(pglock.Modes()).Draw(t, "mode")
-		p.send(fmt.Sprintf("LOCK TABLE %s IN %s MODE", table, mode))
+		p.send(begin + fmt.Sprintf("LOCK TABLE %s IN %s MODE", table, mode))
 	case kind < 12: // advisory locks
-		p.send(rapid.SampledFrom([]string{
+		p.send(begin + rapid.SampledFrom([]string{
 			"SELECT pg_advisory_xact_lock(1)", "SELECT pg_advisory_xact_lock_shared(1)", "SELECT pg_advisory_xact_lock(1, 1)",
 		}).Draw(t, "advisory"))
 	case kind < 16: // rows: tuple, transactionid
 		row := rapid.IntRange(1, 2).Draw(t, "row")
 		strength := rapid.SampledFrom([]string{"UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"}).Draw(t, "strength")
-		p.send(fmt.Sprintf("SELECT FROM r WHERE id = %d FOR %s", row, strength))
+		p.send(begin + fmt.Sprintf("SELECT FROM r WHERE id = %d FOR %s", row, strength))
 	case kind < 17: // unique keys
-		p.send("INSERT INTO r VALUES (3)")
-	case kind < 18 && len(s.prepared) < 2:
+		p.send(begin + "INSERT INTO r VALUES (3)")
+	case kind < 18 && begin == "" && len(s.prepared) < 2:
 		gid := fmt.Sprintf("'%d %d'", p.pid, time.Now().UnixNano())
 		if _, err := p.conn.PgConn().Exec(context.Background(), "PREPARE TRANSACTION "+gid).ReadAll(); err == nil {
 			s.prepared = append(s.prepared, gid)
@@ -266,7 +269,7 @@ func (s *queueScene) step(t *rapid.T) {
 	case kind < 19 && len(s.prepared) > 0:
 		s.exec("ROLLBACK PREPARED " + s.prepared[0])
 		s.prepared = s.prepared[1:]
-	default:
+	case kind < 19 && begin == "":
 		p.send("ROLLBACK")
 	}
 }
@@ -317,7 +320,7 @@ func (s *queueScene) edges(sql string, values map[string]string, crowd int) stri
 	s.t.Helper()
 	own := map[string]string{} // readEdges changes it
 	maps.Copy(own, values)
-	r, err := readEdges(s.t.Context(), pgxlock.Conn(s.eye), sql, own, crowd)
+	r, err := readEdges(s.t.Context(), s.q, sql, own, crowd)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -376,7 +379,7 @@ func TestCatalogQueueUpgrade(t *testing.T) {
 	if got := s.edges(snapshotSQL, nil, 2); got != want || strings.Count(got, "\n") != 6 {
 		t.Errorf("computed\n%swant 6:\n%s", got, want)
 	}
-	r, err := read(t.Context(), pgxlock.Conn(s.eye), snapshotSQL, map[string]string{"crowd": "2"})
+	r, err := read(t.Context(), s.q, snapshotSQL, map[string]string{"crowd": "2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,14 +403,14 @@ func TestCatalogQueueReordered(t *testing.T) {
 	s.play(0, "LOCK TABLE t1 IN SHARE MODE")     // behind b
 	s.play(2, "SELECT pg_advisory_xact_lock(1)") // and b is behind h
 	sessiontest.Until(t, s.eye, "a before b", "SELECT $1 = ANY (pg_blocking_pids($2))", a, b)
-	r, err := read(t.Context(), pgxlock.Conn(s.eye), snapshotSQL, map[string]string{"crowd": "2"})
+	r, err := read(t.Context(), s.q, snapshotSQL, map[string]string{"crowd": "2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if computed := r.computeBlockers(); computed != (s.version < 140000) {
 		t.Errorf("the blockers were computed: %t: %v", computed, r.waits)
 	}
-	r, err = readEdges(t.Context(), pgxlock.Conn(s.eye), snapshotSQL, map[string]string{}, 2)
+	r, err = readEdges(t.Context(), s.q, snapshotSQL, map[string]string{}, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
