@@ -436,4 +436,11 @@ func TestCatalogQueueParallel(t *testing.T) {
 	if got := s.edges(snapshotSQL, nil, 2); got != want || strings.Count(got, "\n") != 3 {
 		t.Errorf("computed\n%swant 3:\n%s", got, want)
 	}
+	r, err := read(t.Context(), s.q, snapshotSQL, map[string]string{"crowd": "2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if computed := r.computeBlockers(); computed != (s.version < 140000) {
+		t.Errorf("the blockers were computed: %t: %v", computed, r.waits)
+	}
 }
