@@ -279,7 +279,7 @@ func (s *queueScene) step(t *rapid.T) {
 func TestCatalogQueues(t *testing.T) {
 	s := newQueueScene(t, 8)
 	var sum comparison
-	end := time.Now().Add(10 * time.Second)
+	end := time.Now().Add(5 * time.Second)
 	rapid.Check(t, func(r *rapid.T) {
 		if time.Now().After(end) {
 			return
