@@ -38,7 +38,7 @@
 // Reading locks nothing but the catalogs it reads, and changes no setting. Like every
 // read of pg_locks it blocks the server's lock manager while the locks are copied, so
 // it is not for a tight loop. pg_blocking_pids, which does the same, is called once
-// for each waiting session.
+// for each waiting session, except in long queues: see [Blocked].
 //
 // # What it may see
 //

@@ -10,7 +10,6 @@ import (
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/handshake"
-	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // guardSettings are the settings of an inspecting session. The table names in filters
@@ -31,11 +30,12 @@ var guardSettings = handshake.Settings{
 //
 // conn is the caller's own connection, outside of a transaction. Guard first checks
 // which session it is, which changes nothing. A session that is not shared gets these
-// settings and keeps them. A session that a connection pooler shares with other
-// clients, or may share, is left unchanged, and shared is true; each statement of this
-// package then runs in its own transaction with these settings, in any pooling mode.
-// Other statements on guarded run as on conn. See [driver.Conn] for how a pooler is
-// detected. A conn without the methods for it is used unchanged.
+// settings and keeps them. A statement that reads for the second time there is prepared,
+// since planning takes longer than running it, and stays so. A session that a connection
+// pooler shares with other clients, or may share, is left unchanged, and shared is true;
+// each statement of this package then runs in its own transaction with these settings, in
+// any pooling mode. Other statements on guarded run as on conn. See [driver.Conn] for how
+// a pooler is detected. A conn without the methods for it is used unchanged.
 //
 // ctx covers the check and the settings.
 func Guard(ctx context.Context, conn driver.Conn) (guarded driver.Querier, shared bool, err error) {
@@ -55,7 +55,7 @@ func Guard(ctx context.Context, conn driver.Conn) (guarded driver.Querier, share
 	case err != nil:
 		return nil, false, fmt.Errorf("inspect: guard: %w", err)
 	case hello.Path == handshake.Direct:
-		return conn, false, nil
+		return newDirectConn(conn), false, nil
 	}
 	return lentConn{conn, c}, true, nil
 }
@@ -69,13 +69,9 @@ type lentConn struct {
 // queryPairs runs a statement of this package, whose rows are two texts. It sends one
 // message, which is a transaction and has its own settings.
 func (l lentConn) queryPairs(ctx context.Context, sql string, args []any) (pairs [][2]string, err error) {
-	texts := make([]string, len(args))
-	for i, arg := range args {
-		texts[i], _ = arg.(string) // as bind makes them
-	}
 	message := handshake.Local(guardSettings) +
 		"SELECT CAST(COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(q.a, q.b)), '[]') AS pg_catalog.text) FROM (\n" +
-		sqltext.Inline(strings.TrimSuffix(strings.TrimSpace(sql), ";"), texts...) + "\n) AS q (a, b)"
+		strings.TrimSuffix(inline(sql, args), ";") + "\n) AS q (a, b)"
 	reply, err := l.conn.QueryTextSimple(ctx, message)
 	if err != nil {
 		return nil, err

@@ -76,3 +76,56 @@ func TestGuard(t *testing.T) {
 		}
 	}
 }
+
+// On a session of its own, a statement is prepared when it reads for the second time, and
+// may be gone at any time. A session that a pooler lends gets none.
+func TestGuardPrepares(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.session("it's $1").do("SELECT pg_advisory_lock(1)")
+	s.session("b").await("SELECT pg_advisory_lock(1)")
+	filter := inspect.Where("blocking_application", "=", "it's $1")
+	prepared := func() (n int) {
+		t.Helper()
+		rows, err := s.me.Query(t.Context(), "SELECT count(*)::int FROM pg_prepared_statements WHERE name LIKE 'pglock%'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		if !rows.Next() || rows.Scan(&n) != nil {
+			t.Fatal(rows.Err())
+		}
+		return n
+	}
+	shared, isShared := guard(t, lent{s.me})
+	direct, _ := guard(t, s.me)
+	if !isShared {
+		t.Fatal("the session is not reported as shared")
+	}
+	for name, test := range map[string]struct {
+		q    driver.Querier
+		want []int
+	}{
+		"shared": {shared, []int{0, 0, 0, 0}},
+		"direct": {direct, []int{0, 2, 2, 0}},
+	} {
+		for i, want := range test.want {
+			if i == 3 {
+				if err := s.me.Exec(t.Context(), "DEALLOCATE ALL"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			snapshot, err := inspect.ReadSnapshot(t.Context(), test.q)
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			pairs, err := inspect.Blocked(t.Context(), test.q, filter)
+			if err != nil || len(pairs) != 1 || describe(pairs) != describe(snapshot.Pairs) {
+				t.Errorf("%s: the pairs are %v, %v", name, describe(pairs), err)
+			}
+			if n := prepared(); n != want {
+				t.Errorf("%s: %d statements are prepared after %d runs, want %d", name, n, i+1, want)
+			}
+		}
+	}
+}

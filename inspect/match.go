@@ -65,7 +65,13 @@ func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []F
 	if err != nil {
 		return nil, err
 	}
-	r, err := read(ctx, q, sql, c.values)
+	var r *reading
+	if pairs {
+		r, err = readEdges(ctx, q, sql, c.values, crowd)
+	} else {
+		c.values["crowd"] = strconv.Itoa(noCrowd)
+		r, err = read(ctx, q, sql, c.values)
+	}
 	if err != nil {
 		return nil, markFilterError(err)
 	}

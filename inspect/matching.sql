@@ -4,7 +4,7 @@
 -- has, replace the comments about attributes. The parts between "for conditions" and
 -- "end of conditions" are removed if there are none, because planning them takes
 -- long. The statement is run only if it has each of these markers exactly once: see
--- fill in sql.go. Run it in psql with -v pairs=t.
+-- fill in sql.go. Run it in psql with -v pairs=t -v crowd=2.
 WITH
 fresh AS MATERIALIZED (
     SELECT CAST(pg_catalog.pg_stat_clear_snapshot() AS pg_catalog.text) AS done
@@ -67,6 +67,20 @@ sessions AS NOT MATERIALIZED (
 waits AS MATERIALIZED (
     SELECT l.* FROM locks AS l WHERE NOT l.granted
 ),
+-- The sessions in long queues, whose blockers are computed: see snapshot.sql.
+crowded AS MATERIALIZED (
+    SELECT x.pid
+    FROM (
+        SELECT w.pid, pg_catalog.count(*) OVER same_lock AS length, pg_catalog.count(w.wait_began) OVER same_lock AS known
+        FROM waits AS w
+        WINDOW same_lock AS (PARTITION BY CAST(ROW (w.locktype, w.database, w.relation, w.page, w.tuple,
+            w.virtualxid, w.transactionid, w.classid, w.objid, w.objsubid) AS pg_catalog.text))
+    ) AS x
+    WHERE CAST(:'pairs' AS pg_catalog.bool)
+        AND x.length OPERATOR(pg_catalog.>=) CAST(CAST(:'crowd' AS pg_catalog.text) AS pg_catalog.int8)
+        AND x.known OPERATOR(pg_catalog.=) x.length
+        AND pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')
+),
 -- The locks needed to explain the waits: the holders of the awaited locks, the rows
 -- that transactions wait for (see resolveRows), the tables that those transactions
 -- write to, and the transaction IDs of prepared transactions.
@@ -123,10 +137,19 @@ edges AS MATERIALIZED (
     SELECT m.pid, pg_catalog.pg_blocking_pids(m.pid) AS blockers
     FROM (SELECT DISTINCT x.pid FROM matched AS x WHERE NOT x.granted AND x.pid IS NOT NULL) AS m
     WHERE CAST(:'pairs' AS pg_catalog.bool)
+        AND NOT m.pid OPERATOR(pg_catalog.=) ANY (SELECT c.pid FROM crowded AS c)
 ),
+-- In long queues, those that may be blockers.
 blockers AS MATERIALIZED (
-    SELECT DISTINCT pg_catalog.unnest(e.blockers) AS pid
+    SELECT pg_catalog.unnest(e.blockers) AS pid
     FROM edges AS e
+    UNION
+    SELECT c.pid
+    FROM crowded AS c
+    UNION
+    SELECT COALESCE(l.pid, 0)
+    FROM side_locks AS l
+    WHERE EXISTS (SELECT FROM crowded AS c)
 ),
 blocking AS MATERIALIZED (
     SELECT k.pid
@@ -144,7 +167,12 @@ packed AS MATERIALIZED (
             EXTRACT(epoch FROM x.wait_began)) AS pg_catalog.text), E'\n') AS locks
     FROM (SELECT 'locks' AS kind, m.* FROM matched AS m
         UNION ALL
-        SELECT 'side_locks', l.* FROM side_locks AS l) AS x
+        SELECT 'side_locks', l.* FROM side_locks AS l
+        UNION ALL
+        -- The rest of long queues.
+        SELECT 'side_locks', w.*
+        FROM waits AS w JOIN crowded AS c ON c.pid OPERATOR(pg_catalog.=) w.pid
+        WHERE NOT w.pid OPERATOR(pg_catalog.=) ANY (SELECT m.pid FROM matched AS m)) AS x
     GROUP BY x.kind, x.pid, x.virtualtransaction, x.locktype, x.database, x.mode, x.granted, x.fastpath
 ),
 -- A blocker holds the awaited lock or waits for it ahead. That is known without

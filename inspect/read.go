@@ -38,7 +38,8 @@ type reading struct {
 	waits     map[int32][]int32 // the blockers of each waiter, sorted, including duplicates and 0
 	prepared  []prepared
 	locks     []Lock
-	sideLocks []Lock // other locks needed to explain locks, if locks is not complete
+	sideLocks []Lock             // other locks needed to explain locks, if locks is not complete
+	held      map[object][]*Lock // see holders
 
 	packed   struct{ locks, sideLocks []string } // each is the line that some locks share, and a line for each
 	interned map[string]string
@@ -70,7 +71,13 @@ func read(ctx context.Context, q driver.Querier, sql string, values map[string]s
 		waits:     map[int32][]int32{},
 		interned:  map[string]string{},
 	}
-	if err := query(ctx, q, sql, values, r.addRow); err != nil {
+	var err error
+	if direct, ok := q.(*directConn); ok {
+		err = direct.read(ctx, sql, values, r.addRow)
+	} else {
+		err = query(ctx, q, sql, values, r.addRow)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if pids := r.unknownBlockers(); pids != "{}" {
@@ -81,7 +88,6 @@ func read(ctx context.Context, q driver.Querier, sql string, values map[string]s
 	for _, s := range r.sessions {
 		s.age(r.server.Time)
 	}
-	var err error
 	if r.locks, err = r.parseLocks(r.packed.locks); err != nil {
 		return nil, err
 	}

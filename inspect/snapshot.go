@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/pglock-go/pglock/driver"
 )
@@ -21,11 +22,12 @@ type Snapshot struct {
 
 // ReadSnapshot reads a snapshot of all locks. ctx covers the reading, as for [Locks].
 //
-// pg_blocking_pids is called once for each waiting session, and for no other.
+// pg_blocking_pids is called once for each waiting session, and for no other; the
+// blockers in long queues are computed, as in [Blocked].
 func ReadSnapshot(ctx context.Context, q driver.Querier) (*Snapshot, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
-	r, err := read(ctx, q, snapshotSQL, nil)
+	r, err := readEdges(ctx, q, snapshotSQL, map[string]string{}, crowd)
 	if err != nil {
 		return nil, fmt.Errorf("inspect: reading the locks: %w", err)
 	}
@@ -52,7 +54,7 @@ func Locks(ctx context.Context, q driver.Querier, filters ...Filter) ([]Lock, er
 	if len(filters) == 0 {
 		var sql string
 		if sql, err = withoutEdges(snapshotSQL); err == nil {
-			r, err = read(ctx, q, sql, nil)
+			r, err = read(ctx, q, sql, map[string]string{"crowd": strconv.Itoa(noCrowd)})
 		}
 	} else {
 		r, err = readMatching(ctx, q, false, filters)

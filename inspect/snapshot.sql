@@ -1,12 +1,13 @@
 -- Return a snapshot of the locks of a server: the locks that sessions hold and wait
--- for, the blockers, and the sessions. Runs unchanged in psql, on Postgres 12 to 18.
--- Each row is the kind of the row and its payload as text.
+-- for, the blockers, and the sessions. Runs unchanged in psql with -v crowd=2, on
+-- Postgres 12 to 18. Each row is the kind of the row and its payload as text.
 --
 -- pg_locks is read once and packed into one text for all locks of the same session
 -- and kind, which is much faster than one row per lock. Then pg_blocking_pids is
--- called for each waiting session only, and then the rest is read, so that the
--- moments are close together. All names and operators are qualified with pg_catalog,
--- so search_path does not matter. No user table is locked.
+-- called for waiting sessions only, and then the rest is read, so that the moments are
+-- close together. If crowd or more sessions wait for the same lock, their blockers are
+-- computed from the rows of pg_locks instead: see queue.go. All names and operators are
+-- qualified with pg_catalog, so search_path does not matter. No user table is locked.
 WITH
 -- Columns that not every version has. If the catalog has such a column, it is in a
 -- nearer scope of the queries below, and the one here is not used.
@@ -37,8 +38,20 @@ held AS MATERIALIZED (
 ),
 edges AS MATERIALIZED (
     SELECT w.pid, pg_catalog.pg_blocking_pids(w.pid) AS blockers
-    FROM (SELECT DISTINCT h.pid FROM held AS h WHERE NOT h.granted AND h.pid IS NOT NULL) AS w
+    FROM (
+        SELECT h.pid, pg_catalog.count(*) OVER same_lock AS length,
+            pg_catalog.count(*) FILTER (WHERE pg_catalog."right"(h.locks, 2) OPERATOR(pg_catalog.=) ',)') OVER same_lock AS unknown
+        FROM held AS h
+        WHERE NOT h.granted AND h.pid IS NOT NULL
+        -- A session waits for one lock at most, so locks has one line: the lock, and after
+        -- the last comma when the wait began, which is missing for a moment.
+        WINDOW same_lock AS (PARTITION BY h.locktype, h.database, pg_catalog."substring"(h.locks, '^.*,'))
+    ) AS w
     WHERE true -- edges
+        AND (w.length OPERATOR(pg_catalog.<) CAST(CAST(:'crowd' AS pg_catalog.text) AS pg_catalog.int8)
+            OR w.unknown OPERATOR(pg_catalog.>) 0
+            -- Otherwise parallel workers cannot be recognized.
+            OR NOT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'))
 ),
 -- Within a transaction, pg_stat_activity does not change after the first read.
 fresh AS MATERIALIZED (

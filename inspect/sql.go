@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
 // The .sql files name their parameters as psql's variables, such as :'pid', so that
@@ -89,6 +91,15 @@ func bind(sql string, values map[string]string) (string, []any, error) {
 		}
 	}
 	return bound, args, err
+}
+
+// inline returns a statement with its arguments, which bind made, as constants.
+func inline(bound string, args []any) string {
+	texts := make([]string, len(args))
+	for i, arg := range args {
+		texts[i], _ = arg.(string)
+	}
+	return sqltext.Inline(strings.TrimSpace(bound), texts...)
 }
 
 // pidArray returns an array of PIDs as Postgres reads it, such as {1,2}.

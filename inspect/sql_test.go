@@ -158,8 +158,9 @@ func TestTemplateRunsUnfilled(t *testing.T) {
 		sql    string
 		values map[string]string
 	}{
-		{matchingSQL, map[string]string{"pairs": "true"}},
-		{matchingSQL, map[string]string{"pairs": "false"}},
+		{snapshotSQL, map[string]string{"crowd": "2"}},
+		{matchingSQL, map[string]string{"pairs": "true", "crowd": "2"}},
+		{matchingSQL, map[string]string{"pairs": "false", "crowd": "2"}},
 		{activitySQL, nil},
 	} {
 		sql, args, err := bind(template.sql, template.values)
