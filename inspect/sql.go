@@ -3,15 +3,16 @@ package inspect
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // The .sql files name their parameters as psql's variables, such as :'pid', so that
 // they run in psql. Go passes them by number, always as text.
-var psqlVariable = regexp.MustCompile(`:'[a-z_0-9]+'`)
+var psqlVariable = lazyregexp.New(`:'[a-z_0-9]+'`)
 
 // A marker is a place in a template of SQL. Its text replaces begin, or, if end is
 // set, everything from begin to end is removed unless keep is set.
@@ -68,7 +69,7 @@ func bind(sql string, values map[string]string) (string, []any, error) {
 	var names []string
 	var args []any
 	var err error
-	bound := psqlVariable.ReplaceAllStringFunc(sql, func(variable string) string {
+	bound := psqlVariable().ReplaceAllStringFunc(sql, func(variable string) string {
 		name := variable[2 : len(variable)-1]
 		i := slices.Index(names, name)
 		if i < 0 {

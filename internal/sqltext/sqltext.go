@@ -5,10 +5,10 @@ package sqltext
 import (
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
@@ -59,12 +59,12 @@ func ASCIILiteral(s string) string {
 	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(s)) + "', 'hex'), 'UTF8')"
 }
 
-var parameter = regexp.MustCompile(`\$[1-9][0-9]*`)
+var parameter = lazyregexp.New(`\$[1-9][0-9]*`)
 
 // Inline replaces the parameters of sql by args. Any dollar sign followed by a number is
 // a parameter, so sql must be pglock's own.
 func Inline(sql string, args ...string) string {
-	return parameter.ReplaceAllStringFunc(sql, func(p string) string {
+	return parameter().ReplaceAllStringFunc(sql, func(p string) string {
 		n, err := strconv.Atoi(p[1:])
 		if err != nil || n > len(args) {
 			return p // Postgres reports the error
