@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"iter"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -61,21 +62,21 @@ func (r *lsRequest) draw(ctx context.Context, session *session, out *bytes.Buffe
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(locks, byUrgency)
-	if !r.format.IsMachine() {
-		render.NameKeys(locks, nil)
-	}
 	l := r.newList("locks")
+	l.omitted = omitted
+	l.count = len(locks)
+	shown := mostUrgent(locks, r.shown(l.count))
 	if !r.format.IsMachine() {
+		render.NameKeys(shown, eachLock(locks))
+	}
+	if l.table.ShowsSchemas() && slices.ContainsFunc(shown, func(l *inspect.Lock) bool { return l.Schema != "" }) {
 		if l.table.SearchPath, err = session.searchPath(ctx); err != nil {
 			return nil, err
 		}
 	}
-	l.omitted = omitted
-	l.count = len(locks)
-	for i := range r.shown(l.count) {
-		l.table.AddLock(&locks[i])
-		l.note(locks[i].Session)
+	for _, lock := range shown {
+		l.table.AddLock(lock)
+		l.note(lock.Session)
 	}
 	return r.write(ctx, session, out, l)
 }
@@ -86,15 +87,16 @@ func (r *lsRequest) drawPairs(ctx context.Context, session *session, out *bytes.
 	if err != nil {
 		return nil, err
 	}
-	if !r.format.IsMachine() {
-		render.NameKeys(nil, pairs)
-	}
 	l := r.newList("pairs")
 	l.count = len(pairs)
-	for i := range r.shown(l.count) {
-		l.table.AddPair(&pairs[i])
-		l.note(pairs[i].Session)
-		l.note(pairs[i].Blocking)
+	shown := pairs[:r.shown(l.count)]
+	if !r.format.IsMachine() {
+		render.NameKeys(slices.Collect(eachLockOfPairs(shown)), eachLockOfPairs(pairs))
+	}
+	for i := range shown {
+		l.table.AddPair(&shown[i])
+		l.note(shown[i].Session)
+		l.note(shown[i].Blocking)
 	}
 	return r.write(ctx, session, out, l)
 }
@@ -127,8 +129,8 @@ func (r *lsRequest) omitOwnTransactionIDs(ctx context.Context, session *session,
 		}
 	}
 	waitedFor := map[transactionID]bool{}
-	for _, l := range all {
-		if !l.Granted {
+	for i := range all {
+		if l := &all[i]; !l.Granted {
 			waitedFor[transactionID{l.TransactionID, l.VirtualXID}] = true
 		}
 	}
@@ -139,20 +141,101 @@ func (r *lsRequest) omitOwnTransactionIDs(ctx context.Context, session *session,
 	return locks, before - len(locks), nil
 }
 
-// byUrgency orders waiting locks first, longest wait on top, and then by how long their
-// sessions have been in their state.
-func byUrgency(a, b inspect.Lock) int {
+// eachLock yields locks.
+func eachLock(locks []inspect.Lock) iter.Seq[*inspect.Lock] {
+	return func(yield func(*inspect.Lock) bool) {
+		for i := range locks {
+			if !yield(&locks[i]) {
+				return
+			}
+		}
+	}
+}
+
+// eachLockOfPairs yields the awaited and the held locks of pairs. A wait with many
+// blockers is in as many pairs, one after the other, and is yielded for the first.
+func eachLockOfPairs(pairs []inspect.Pair) iter.Seq[*inspect.Lock] {
+	return func(yield func(*inspect.Lock) bool) {
+		var wait, held *inspect.Lock
+		for _, p := range pairs {
+			if p.Lock != wait && !yield(p.Lock) {
+				return
+			}
+			if p.Held != nil && p.Held != held && !yield(p.Held) {
+				return
+			}
+			wait, held = p.Lock, p.Held
+		}
+	}
+}
+
+// A rankedLock is a lock with what orders it.
+type rankedLock struct {
+	*inspect.Lock
+	index  int    // in the list that was read, which orders equal locks
+	target string // of the lock, "" until compareUrgency needs it
+}
+
+// mostUrgent returns the n most urgent locks, in order. It formats targets only to
+// compare locks that are otherwise equal, and keeps no more than 2n at a time.
+func mostUrgent(locks []inspect.Lock, n int) []*inspect.Lock {
+	if n == 0 {
+		return nil
+	}
+	kept := make([]*rankedLock, 0, min(2*n, len(locks)))
+	var last *rankedLock // the least urgent of the n most urgent so far, or nil if there are fewer
+	sort := func() {
+		slices.SortFunc(kept, compareUrgency)
+		kept = kept[:min(n, len(kept))]
+	}
+	for i := range locks {
+		l := rankedLock{Lock: &locks[i], index: i}
+		if last != nil && compareUrgency(&l, last) > 0 {
+			continue
+		}
+		accepted := l // a copy, so that only these are allocated
+		if kept = append(kept, &accepted); len(kept) == 2*n {
+			sort()
+			last = kept[n-1]
+		}
+	}
+	sort()
+	urgent := make([]*inspect.Lock, len(kept))
+	for i := range kept {
+		urgent[i] = kept[i].Lock
+	}
+	return urgent
+}
+
+// compareUrgency orders waiting locks first, longest wait on top, and then by how long
+// their sessions have been in their state.
+func compareUrgency(a, b *rankedLock) int {
 	if a.Granted != b.Granted {
 		if a.Granted {
 			return 1
 		}
 		return -1
 	}
-	return cmp.Or(
-		-cmp.Compare(a.WaitDuration, b.WaitDuration),
-		-cmp.Compare(a.Duration, b.Duration),
-		cmp.Compare(a.PID, b.PID),
-		cmp.Compare(a.Target(), b.Target()),
-		cmp.Compare(a.Mode, b.Mode),
-	)
+	// One after the other, because a call of cmp.Or computes all of them.
+	if c := cmp.Compare(b.WaitDuration, a.WaitDuration); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(b.Duration, a.Duration); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.PID, b.PID); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.targetText(), b.targetText()); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(a.Mode, b.Mode), cmp.Compare(a.index, b.index))
+}
+
+// targetText returns the lock's target, which it formats once.
+func (l *rankedLock) targetText() string {
+	if l.target == "" {
+		l.target = l.Target()
+	}
+	return l.target
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,8 @@ blocks others and does not wait. Below each session are those that wait for it. 
 root with the most sessions behind it comes first: ending it frees the most.
 
 PIDs, filters and tables select the trees in which a session holds or waits for a
-matching lock. A tree is always shown whole.
+matching lock. A tree is shown whole, except that the middle of a long chain of sessions,
+each with one waiter, is folded to a line. Sessions that were asked for are not folded.
 
 -o json prints an array of the roots, each with the sessions that it blocks in
 "blocked".`
@@ -80,6 +82,25 @@ func (r *treeRequest) draw(ctx context.Context, session *session, out *bytes.Buf
 	return notices, r.style.Write(out, trees)
 }
 
+// maxMatches is how many sessions that filters and tables select are never folded.
+const maxMatches = 10
+
+// unfolded returns the PIDs of the sessions that are never folded: those of the arguments,
+// and what the conditions select if that is only a few.
+func (r *treeRequest) unfolded(selected []int32) map[int32]bool {
+	shown := map[int32]bool{}
+	for _, pid := range selected {
+		shown[pid] = true
+	}
+	if len(shown) > maxMatches {
+		clear(shown)
+	}
+	for _, pid := range r.pids {
+		shown[pid] = true
+	}
+	return shown
+}
+
 // read reads the selected trees. For people, it adds the known names of advisory locks.
 func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tree, error) {
 	snapshot, err := inspect.ReadSnapshot(ctx, session.guarded)
@@ -87,7 +108,7 @@ func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tr
 		return nil, err
 	}
 	if !r.json {
-		render.NameKeys(snapshot.Locks, snapshot.Pairs)
+		render.NameKeys(slices.Collect(eachLockOfPairs(snapshot.Pairs)), eachLock(snapshot.Locks))
 	}
 	if len(r.where) == 0 {
 		return snapshot.Forest(), nil
@@ -116,6 +137,7 @@ func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tr
 	if len(pids) == 0 {
 		return nil, nil
 	}
+	r.style.Shown = r.unfolded(pids)
 	return snapshot.Forest(pids...), nil
 }
 
