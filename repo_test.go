@@ -55,7 +55,7 @@ func TestImports(t *testing.T) {
 		"internal/lazyregexp":  {},
 		"internal/handshake":   {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext"},
 		"internal/query":       {root + "/driver"},
-		"internal/sqltext":     {root + "/internal/lazyregexp", root + "/internal/termtext"},
+		"internal/sqltext":     {root + "/internal/termtext"},
 		"internal/engine":      {root + "/driver", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/handshake"},
 		"internal/sqlstate":    {},
 		"internal/signal":      {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
