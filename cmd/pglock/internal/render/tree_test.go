@@ -107,20 +107,41 @@ func TestFold(t *testing.T) {
 		f    Forest
 		want string
 	}{
-		"short": {chain(1, 9), Forest{ASCII: true},
-			"1, `- 2, `- 3, `- 4, `- 5, `- 6, `- 7, `- 8, `- 9"},
-		"shortest": {chain(1, 10), Forest{ASCII: true},
-			"1, `- 2, `- 3, `- ... 4 sessions, one behind the other; -o json shows them, `- 8, `- 9, `- 10"},
-		"long": {chain(1, 800), Forest{},
-			"1, └─ 2, └─ 3, └─ … 794 sessions, one behind the other; -o json shows them, └─ 798, └─ 799, └─ 800"},
-		"asked for": {chain(1, 800), Forest{ASCII: true, Shown: map[int32]bool{2: true, 400: true, 796: true}},
-			"1, `- 2, `- 3, `- ... 396 sessions, one behind the other; -o json shows them, `- 400, `- ... 395 sessions, one behind the other; -o json shows them, `- 796, `- 797, `- 798, `- 799, `- 800"},
-		"prepared transaction": {prepared, Forest{ASCII: true},
-			"1, `- 2, `- 3, `- ... 4 sessions, one behind the other; -o json shows them, `- prepared, `- 9, `- 10, `- 11, `- 12, `- 13, `- 14"},
-		"cycle": {inCycle, Forest{ASCII: true},
-			"1, `- 2, `- 3, `- ... 6 sessions, one behind the other; -o json shows them, `- 10, `- ... 7 sessions, one behind the other; -o json shows them, `- 18, `- 19, `- 20"},
-		"fork": {forked, Forest{ASCII: true},
-			"1, `- 2, `- 3, `- ... 4 sessions, one behind the other; -o json shows them, `- 8, `- 9, `- 10, |- 101, `- 102, `- 103, `- 201, `- 202, `- 203, `- ... 4 sessions, one behind the other; -o json shows them, `- 208, `- 209, `- 210"},
+		"short": {
+			chain(1, 9),
+			Forest{ASCII: true},
+			"1, `- 2, `- 3, `- 4, `- 5, `- 6, `- 7, `- 8, `- 9",
+		},
+		"shortest": {
+			chain(1, 10),
+			Forest{ASCII: true},
+			"1, `- 2, `- 3, `- ... 4 sessions, one behind the other; -o json shows them, `- 8, `- 9, `- 10",
+		},
+		"long": {
+			chain(1, 800),
+			Forest{},
+			"1, └─ 2, └─ 3, └─ … 794 sessions, one behind the other; -o json shows them, └─ 798, └─ 799, └─ 800",
+		},
+		"asked for": {
+			chain(1, 800),
+			Forest{ASCII: true, Shown: map[int32]bool{2: true, 400: true, 796: true}},
+			"1, `- 2, `- 3, `- ... 396 sessions, one behind the other; -o json shows them, `- 400, `- ... 395 sessions, one behind the other; -o json shows them, `- 796, `- 797, `- 798, `- 799, `- 800",
+		},
+		"prepared transaction": {
+			prepared,
+			Forest{ASCII: true},
+			"1, `- 2, `- 3, `- ... 4 sessions, one behind the other; -o json shows them, `- prepared, `- 9, `- 10, `- 11, `- 12, `- 13, `- 14",
+		},
+		"cycle": {
+			inCycle,
+			Forest{ASCII: true},
+			"1, `- 2, `- 3, `- ... 6 sessions, one behind the other; -o json shows them, `- 10, `- ... 7 sessions, one behind the other; -o json shows them, `- 18, `- 19, `- 20",
+		},
+		"fork": {
+			forked,
+			Forest{ASCII: true},
+			"1, `- 2, `- 3, `- ... 4 sessions, one behind the other; -o json shows them, `- 8, `- 9, `- 10, |- 101, `- 102, `- 103, `- 201, `- 202, `- 203, `- ... 4 sessions, one behind the other; -o json shows them, `- 208, `- 209, `- 210",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines := drawn(t, test.f, test.tree)
