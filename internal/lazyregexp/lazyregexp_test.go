@@ -7,7 +7,7 @@ func TestNew(t *testing.T) {
 	if !pattern().MatchString("aa") || pattern().MatchString("ab") {
 		t.Error("another expression")
 	}
-	if pattern() != pattern() {
+	if first := pattern(); first != pattern() {
 		t.Error("compiled twice")
 	}
 	invalid := New("(")
