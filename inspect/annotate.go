@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf16"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // annotationsKey is the context key of the values that Annotate adds.
@@ -35,8 +36,8 @@ func Annotate(ctx context.Context, key, value string) context.Context {
 }
 
 var (
-	traceparentPattern = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-[0-9A-Za-z._-]*)?$`)
-	allZeros           = regexp.MustCompile(`^0+$`)
+	traceparentPattern = lazyregexp.New(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-[0-9A-Za-z._-]*)?$`)
+	allZeros           = lazyregexp.New(`^0+$`)
 )
 
 // maxTraceparent is the maximum length of a traceparent of a later version, which may
@@ -46,9 +47,9 @@ const maxTraceparent = 256
 // isTraceparent reports whether value is a traceparent (W3C Trace Context, 3.2
 // "Traceparent Header").
 func isTraceparent(value string) bool {
-	m := traceparentPattern.FindStringSubmatch(value)
+	m := traceparentPattern().FindStringSubmatch(value)
 	return m != nil && len(value) <= maxTraceparent &&
-		m[1] != "ff" && !allZeros.MatchString(m[2]) && !allZeros.MatchString(m[3]) &&
+		m[1] != "ff" && !allZeros().MatchString(m[2]) && !allZeros().MatchString(m[3]) &&
 		(m[1] != "00" || m[4] == "")
 }
 

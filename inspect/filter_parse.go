@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
@@ -52,7 +53,7 @@ const operatorRunes = "=!<>~*"
 
 // splitFilter splits the text of a filter into field, operator and value.
 func splitFilter(text string) (field, operator, value string, err error) {
-	for _, pattern := range []*regexp.Regexp{inPattern, nullPattern} {
+	for _, pattern := range []*regexp.Regexp{inPattern(), nullPattern()} {
 		if m := pattern.FindStringSubmatch(text); m != nil {
 			return m[1], normalOperator(m[2]), strings.TrimSpace(m[3]), nil
 		}
@@ -112,17 +113,17 @@ func operatorError(field, operator, value string) error {
 var (
 	// inPattern and nullPattern match a condition whose operator is a word. The operator
 	// is the first thing after the field, so it is not in a value.
-	inPattern   = regexp.MustCompile(`(?is)^\s*([^\s=!<>~]+)\s+((?:not\s+)?in)\s*(\(.*)$`)
-	nullPattern = regexp.MustCompile(`(?is)^\s*([^\s=!<>~]+)\s+(is\s+(?:not\s+)?null)\s*;?()\s*$`)
+	inPattern   = lazyregexp.New(`(?is)^\s*([^\s=!<>~]+)\s+((?:not\s+)?in)\s*(\(.*)$`)
+	nullPattern = lazyregexp.New(`(?is)^\s*([^\s=!<>~]+)\s+(is\s+(?:not\s+)?null)\s*;?()\s*$`)
 )
 
 // keywordPattern matches a condition whose operator is a keyword of SQL.
-var keywordPattern = regexp.MustCompile(`(?is)^\s*\(*\s*(not\s+)?([\w."]+)(?:\s+(not\s+)?(like|ilike|similar\s+to|in|between|is)\b\s*(.*))?$`)
+var keywordPattern = lazyregexp.New(`(?is)^\s*\(*\s*(not\s+)?([\w."]+)(?:\s+(not\s+)?(like|ilike|similar\s+to|in|between|is)\b\s*(.*))?$`)
 
 // keywordHint explains what to write instead of a condition whose operator is a
 // keyword, or returns "" if text is not such a condition.
 func keywordHint(text string) string {
-	m := keywordPattern.FindStringSubmatch(text)
+	m := keywordPattern().FindStringSubmatch(text)
 	if m == nil || m[1] == "" && m[4] == "" {
 		if rest, ok := cutWord(text, "NOT"); ok { // NOT application = x
 			return fmt.Sprintf("there is no NOT: write != for =, and !~ for ~, in %s", rest)
@@ -245,10 +246,10 @@ func cutLiteral(text string) (value, rest string, ok bool) {
 }
 
 var (
-	andPattern  = regexp.MustCompile(`(?i)(^|\s)(and|or)(\s|$)`)
-	castPattern = regexp.MustCompile(`(?i)::\s*(pg_catalog\.)?"?(text|varchar|char|bpchar|name|int|int2|int4|int8|integer|bigint|smallint|oid|xid|bool|boolean|interval|date|time|timestamp|timestamptz|numeric|float|float4|float8|regclass|regtype|inet|cidr|json|jsonb|uuid|bytea)\b"?[\s\w()\[\]]*$`)
-	callPattern = regexp.MustCompile(`(?is)^([a-z_][a-z0-9_.]*|(any|all|some)\s*)\(.*\)$`)
-	oddPattern  = regexp.MustCompile(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$.*\$[a-z_]*\$$|^\$[0-9]+$|^:'`)
+	andPattern  = lazyregexp.New(`(?i)(^|\s)(and|or)(\s|$)`)
+	castPattern = lazyregexp.New(`(?i)::\s*(pg_catalog\.)?"?(text|varchar|char|bpchar|name|int|int2|int4|int8|integer|bigint|smallint|oid|xid|bool|boolean|interval|date|time|timestamp|timestamptz|numeric|float|float4|float8|regclass|regtype|inet|cidr|json|jsonb|uuid|bytea)\b"?[\s\w()\[\]]*$`)
+	callPattern = lazyregexp.New(`(?is)^([a-z_][a-z0-9_.]*|(any|all|some)\s*)\(.*\)$`)
+	oddPattern  = lazyregexp.New(`(?is)^(e|n|b|x|u&)'.*'$|^\$[a-z_]*\$.*\$[a-z_]*\$$|^\$[0-9]+$|^:'`)
 )
 
 // specialWords are the keywords of SQL that are values without parentheses.
@@ -258,7 +259,7 @@ var specialWords = []string{
 }
 
 // subqueryPattern matches what would be a subquery in SQL.
-var subqueryPattern = regexp.MustCompile(`(?i)^(select|values|with|table)\s`)
+var subqueryPattern = lazyregexp.New(`(?i)^(select|values|with|table)\s`)
 
 // readValues reads the values of a filter as a person wrote them.
 func readValues(field, operator string, a Attribute, text string) ([]string, error) {
@@ -279,7 +280,7 @@ func readValues(field, operator string, a Attribute, text string) ([]string, err
 	}
 	var values []string
 	for _, item := range items {
-		if subqueryPattern.MatchString(item) {
+		if subqueryPattern().MatchString(item) {
 			return nil, fmt.Errorf("there are no subqueries: write the values themselves; if the value is just that, write %s %s (%s)", field, operator, quote(item))
 		}
 		if strings.EqualFold(item, "null") {
@@ -368,7 +369,7 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 			return value, nil
 		case strings.HasPrefix(rest, "::"):
 			return "", fmt.Errorf("there are no casts: write %s", filter+quote(value))
-		case andPattern.MatchString(rest):
+		case andPattern().MatchString(rest):
 			return "", fmt.Errorf("a filter is one condition: write %s, and each other condition as a separate filter; all must match", filter+quote(value))
 		}
 		return "", fmt.Errorf("nothing may follow the quotes: write %s, or %s if all of that is the value", filter+quote(value), filter+quote(text))
@@ -384,17 +385,17 @@ func readValue(field, operator string, a Attribute, text string) (string, error)
 		return "", fmt.Errorf("in SQL double quotes are for names: write %s, or %s%s", filter+quote(unquoted(text)), filter+unquoted(text), itself)
 	case strings.HasSuffix(text, ";"):
 		return "", fmt.Errorf("it ends in a semicolon: write %s%s", filter+strings.TrimRight(text, "; "), itself)
-	case andPattern.MatchString(text):
+	case andPattern().MatchString(text):
 		return "", fmt.Errorf("there is no AND and no OR: write each condition as a separate filter, which must all match, or alternatives as %s in (..., ...)%s", field, itself)
-	case castPattern.MatchString(text):
-		return "", fmt.Errorf("there are no casts: write %s%s", filter+strings.TrimSpace(text[:castPattern.FindStringIndex(text)[0]]), itself)
-	case oddPattern.MatchString(text):
+	case castPattern().MatchString(text):
+		return "", fmt.Errorf("there are no casts: write %s%s", filter+strings.TrimSpace(text[:castPattern().FindStringIndex(text)[0]]), itself)
+	case oddPattern().MatchString(text):
 		return "", fmt.Errorf("strings are written as 'x'%s", itself)
 	case !is[string](a):
 		return text, nil // the rest is checked when it is parsed
 	case slices.Contains(specialWords, lower) && lower == "null":
 		return "", fmt.Errorf("nothing is %s NULL: write %s is null, or %s is not null%s", operator, field, field, itself)
-	case equality && slices.Contains(specialWords, lower), equality && callPattern.MatchString(text):
+	case equality && slices.Contains(specialWords, lower), equality && callPattern().MatchString(text):
 		return "", fmt.Errorf("a filter has no functions: write the value itself%s", itself)
 	case equality && a.Name != "key" && strings.HasPrefix(text, "("), strings.HasPrefix(text, "('"):
 		return "", fmt.Errorf("there are no parentheses: write one value, or %s in (..., ...)%s", field, itself)

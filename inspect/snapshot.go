@@ -79,8 +79,9 @@ func order(locks []Lock) {
 	kept := len(locks)
 	for i := len(locks) - 1; i >= 0; i-- {
 		if locks[i].Granted {
-			kept--
-			locks[kept] = locks[i]
+			if kept--; kept != i {
+				locks[kept] = locks[i]
+			}
 		} else {
 			waits = append(waits, locks[i])
 		}

@@ -3,17 +3,12 @@ package inspect
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/pglock-go/pglock/internal/sqltext"
 )
-
-// The .sql files name their parameters as psql's variables, such as :'pid', so that
-// they run in psql. Go passes them by number, always as text.
-var psqlVariable = regexp.MustCompile(`:'[a-z_0-9]+'`)
 
 // A marker is a place in a template of SQL. Its text replaces begin, or, if end is
 // set, everything from begin to end is removed unless keep is set.
@@ -64,25 +59,41 @@ func fill(template string, markers ...marker) (string, error) {
 	return b.String(), nil
 }
 
-// bind replaces psql's variables with parameters and returns their values. A value
-// that the statement does not use is an error too: a condition would be lost.
+// variableRunes are the characters of the names of parameters.
+const variableRunes = "abcdefghijklmnopqrstuvwxyz0123456789_"
+
+// bind replaces psql's variables, such as :'pid', with numbered parameters, and returns
+// their values, always as text. The .sql files have variables so that they run in psql.
+// A value that the statement does not use is an error too: a condition would be lost.
 func bind(sql string, values map[string]string) (string, []any, error) {
+	var b strings.Builder
 	var names []string
 	var args []any
 	var err error
-	bound := psqlVariable.ReplaceAllStringFunc(sql, func(variable string) string {
-		name := variable[2 : len(variable)-1]
+	for {
+		before, rest, found := strings.Cut(sql, ":'")
+		b.WriteString(before)
+		if !found {
+			break
+		}
+		name, after, closed := strings.Cut(rest, "'")
+		if !closed || name == "" || strings.Trim(name, variableRunes) != "" {
+			b.WriteString(":'")
+			sql = rest
+			continue
+		}
 		i := slices.Index(names, name)
 		if i < 0 {
 			value, ok := values[name]
 			if !ok && err == nil {
-				err = fmt.Errorf("inspect: there is no value for %s", variable)
+				err = fmt.Errorf("inspect: there is no value for :'%s'", name)
 			}
 			i = len(names)
 			names, args = append(names, name), append(args, value)
 		}
-		return "$" + strconv.Itoa(i+1)
-	})
+		b.WriteString("$" + strconv.Itoa(i+1))
+		sql = after
+	}
 	if err == nil && len(names) < len(values) {
 		for name := range values {
 			if !slices.Contains(names, name) {
@@ -90,7 +101,7 @@ func bind(sql string, values map[string]string) (string, []any, error) {
 			}
 		}
 	}
-	return bound, args, err
+	return b.String(), args, err
 }
 
 // inline returns a statement with its arguments, which bind made, as constants.

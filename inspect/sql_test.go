@@ -139,6 +139,10 @@ func TestBind(t *testing.T) {
 	if sql, args, err := bind("SELECT :'a', :'b', :'a'", map[string]string{"a": "1", "b": "2"}); err != nil || sql != "SELECT $1, $2, $1" || len(args) != 2 {
 		t.Errorf("%q, %v, %v", sql, args, err)
 	}
+	const plain = "SELECT ':', ':' || 'a', a::text, :'', :'A', :'a b', 'x:'"
+	if sql, args, err := bind(plain+", :'a_1'", map[string]string{"a_1": "1"}); err != nil || sql != plain+", $1" || len(args) != 1 {
+		t.Errorf("%q, %v, %v", sql, args, err)
+	}
 	if _, _, err := bind("SELECT :'a'", map[string]string{}); err == nil {
 		t.Error("a missing value is not an error")
 	}

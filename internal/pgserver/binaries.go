@@ -6,11 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // Binaries are the programs of one version of Postgres.
@@ -109,7 +110,7 @@ func realDir(dir string) (string, error) {
 	return filepath.Dir(path), nil
 }
 
-var versionOutput = regexp.MustCompile(`\(PostgreSQL\) ((\d+)[^ \n]*)`)
+var versionOutput = lazyregexp.New(`\(PostgreSQL\) ((\d+)[^ \n]*)`)
 
 // examine runs the binaries in dir as the user that will run the server, and returns
 // their version.
@@ -127,7 +128,7 @@ func (f *finder) examine(ctx context.Context, dir string) (Binaries, error) {
 		if err != nil {
 			return Binaries{}, err
 		}
-		if version = versionOutput.FindStringSubmatch(out); version == nil {
+		if version = versionOutput().FindStringSubmatch(out); version == nil {
 			return Binaries{}, fmt.Errorf("%s --version printed %q", filepath.Join(dir, name), strings.TrimSpace(out))
 		}
 	}
@@ -138,12 +139,12 @@ func (f *finder) examine(ctx context.Context, dir string) (Binaries, error) {
 	return Binaries{Dir: dir, Major: major, Version: version[1], Env: env}, nil
 }
 
-var digits = regexp.MustCompile(`\d+`)
+var digits = lazyregexp.New(`\d+`)
 
 // newer reports whether version a is newer than b. Versions are like 15.18 and 18beta1.
 func newer(a, b string) bool {
 	numbers := func(s string) (n []int) {
-		for _, d := range digits.FindAllString(s, -1) {
+		for _, d := range digits().FindAllString(s, -1) {
 			i, _ := strconv.Atoi(d) // only digits, and few
 			n = append(n, i)
 		}

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // fetchDebian downloads the packages of the newest server of Debian or Ubuntu and unpacks
@@ -73,12 +74,12 @@ func (f *finder) apt(ctx context.Context, temp string) (run func(name string, ar
 	}, archives, nil
 }
 
-var serverPackage = regexp.MustCompile(`(?m)^postgresql-(\d+)$`)
+var serverPackage = lazyregexp.New(`(?m)^postgresql-(\d+)$`)
 
 // debianMajors returns the major versions among package names, newest first.
 func debianMajors(names string, wanted int) []int {
 	var majors []int
-	for _, match := range serverPackage.FindAllStringSubmatch(names, -1) {
+	for _, match := range serverPackage().FindAllStringSubmatch(names, -1) {
 		major, err := strconv.Atoi(match[1])
 		if err == nil && major >= oldestMajor && (wanted == 0 || major == wanted) {
 			majors = append(majors, major)
@@ -109,12 +110,12 @@ func (f *finder) unpackDebs(ctx context.Context, archives, root string) error {
 	return nil
 }
 
-var unpackedBin = regexp.MustCompile(`^(.+)/usr/lib/postgresql/[^/]+/bin$`)
+var unpackedBin = lazyregexp.New(`^(.+)/usr/lib/postgresql/[^/]+/bin$`)
 
 // libraryEnv returns the environment with which programs find their libraries, if dir is
 // in a folder of unpacked Debian packages.
 func libraryEnv(dir string) []string {
-	match := unpackedBin.FindStringSubmatch(dir)
+	match := unpackedBin().FindStringSubmatch(dir)
 	if match == nil {
 		return nil
 	}

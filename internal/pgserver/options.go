@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // oldestMajor is the oldest major version that pglock works with.
@@ -77,7 +78,7 @@ func (o Options) validate() error {
 		return fmt.Errorf("pgserver: major version %d is older than %d", o.Major, oldestMajor)
 	}
 	for name, value := range o.Settings {
-		if !settingName.MatchString(name) {
+		if !settingName().MatchString(name) {
 			return fmt.Errorf("pgserver: %q is not the name of a setting", name)
 		}
 		if strings.ContainsAny(value, "\n\x00") {
@@ -90,7 +91,7 @@ func (o Options) validate() error {
 	return nil
 }
 
-var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
+var settingName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 
 // config returns the lines to append to postgresql.conf.
 func (o Options) config(socket string, port int, hba string) string {

@@ -171,7 +171,7 @@ func (p Program) Start(ctx context.Context, setup func(folder string) (files map
 			return nil, err
 		}
 		folder := filepath.Join(parent, name)
-		if len(folder) > 60 || !safePath.MatchString(parent) {
+		if len(folder) > 60 || !safePath().MatchString(parent) {
 			continue
 		}
 		files, args := setup(folder)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // A Server is a throwaway Postgres server, or an existing one (see [Options.Database]).
@@ -126,7 +127,7 @@ func (s *Server) makeFolder(port int) error {
 			return err
 		}
 		s.folder = filepath.Join(parent, name)
-		if socket := fmt.Sprintf("%s/.s.PGSQL.%d.lock", s.folder, port); len(socket) > 103 || !safePath.MatchString(parent) {
+		if socket := fmt.Sprintf("%s/.s.PGSQL.%d.lock", s.folder, port); len(socket) > 103 || !safePath().MatchString(parent) {
 			continue
 		}
 		s.guard, err = startGuard(s.id, s.bin.Env, s.folder,
@@ -146,7 +147,7 @@ func folderParents() []string {
 }
 
 // safePath matches paths that need no quoting in postgresql.conf and connection strings.
-var safePath = regexp.MustCompile(`^/[A-Za-z0-9._/+-]*$`)
+var safePath = lazyregexp.New(`^/[A-Za-z0-9._/+-]*$`)
 
 func randomName(prefix string) (string, error) {
 	var b [5]byte

@@ -6,9 +6,10 @@ import (
 	"cmp"
 	"errors"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // Hide returns err, or, if its text contains part of the connection string's password, an
@@ -61,7 +62,7 @@ func Redact(connString string) string {
 			}
 		}
 	}
-	text = secretSetting.ReplaceAllString(text, "${1}"+mask)
+	text = secretSetting().ReplaceAllString(text, "${1}"+mask)
 	for _, piece := range pieces(connString) {
 		if !strings.Contains(mask, piece) {
 			text = strings.ReplaceAll(text, piece, mask)
@@ -70,20 +71,23 @@ func Redact(connString string) string {
 	return text
 }
 
+// secretStartText is the expression of secretStart.
+const secretStartText = `(?i)((?:password|passfile|secret|scram_client_key|scram_server_key)\s*=\s*)`
+
 var (
 	// secretSetting matches the setting of a secret and its value.
-	secretSetting = regexp.MustCompile(secretStart.String() + `('(?:[^'\\]|\\.)*'?|[^\s&]+)`)
+	secretSetting = lazyregexp.New(secretStartText + `('(?:[^'\\]|\\.)*'?|[^\s&]+)`)
 
 	// secretStart matches up to the start of a secret, in key=value form or in the query
 	// of a URI.
-	secretStart = regexp.MustCompile(`(?i)((?:password|passfile|secret|scram_client_key|scram_server_key)\s*=\s*)`)
+	secretStart = lazyregexp.New(secretStartText)
 
 	// quoted matches a quoted value. The secret may continue after it.
-	quoted = regexp.MustCompile(`^'(?:[^'\\]|\\.)*'`)
+	quoted = lazyregexp.New(`^'(?:[^'\\]|\\.)*'`)
 
 	// nextSetting and otherSetting match a setting that follows the secret.
-	nextSetting  = regexp.MustCompile(`\s[a-z_]+\s*=`)
-	otherSetting = regexp.MustCompile(`^[a-z_]+=`)
+	nextSetting  = lazyregexp.New(`\s[a-z_]+\s*=`)
+	otherSetting = lazyregexp.New(`^[a-z_]+=`)
 )
 
 // pieces returns all strings that may be a password in a connection string, or a part of
@@ -101,16 +105,16 @@ func pieces(connString string) []string {
 			regions = append(regions, password)
 		}
 	}
-	for _, m := range secretStart.FindAllStringIndex(connString, -1) {
+	for _, m := range secretStart().FindAllStringIndex(connString, -1) {
 		region := connString[m[1]:]
 		if i >= 0 {
 			region, _, _ = strings.Cut(region, "&")
 		}
 		regions = append(regions, region)
-		if next := nextSetting.FindStringIndex(region); next != nil {
+		if next := nextSetting().FindStringIndex(region); next != nil {
 			regions = append(regions, region[:next[0]])
 		}
-		if value := quoted.FindString(region); value != "" {
+		if value := quoted().FindString(region); value != "" {
 			regions = append(regions, value)
 		}
 	}
@@ -133,7 +137,7 @@ func pieces(connString string) []string {
 		for _, form := range forms {
 			add(form)
 			for word := range strings.FieldsSeq(form) {
-				if otherSetting.MatchString(word) {
+				if otherSetting().MatchString(word) {
 					continue
 				}
 				add(word)

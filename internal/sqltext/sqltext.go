@@ -5,7 +5,6 @@ package sqltext
 import (
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -59,18 +58,24 @@ func ASCIILiteral(s string) string {
 	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(s)) + "', 'hex'), 'UTF8')"
 }
 
-var parameter = regexp.MustCompile(`\$[1-9][0-9]*`)
-
 // Inline replaces the parameters of sql by args. Any dollar sign followed by a number is
 // a parameter, so sql must be pglock's own.
 func Inline(sql string, args ...string) string {
-	return parameter.ReplaceAllStringFunc(sql, func(p string) string {
-		n, err := strconv.Atoi(p[1:])
-		if err != nil || n > len(args) {
-			return p // Postgres reports the error
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(sql, "$")
+		b.WriteString(before)
+		if !found {
+			return b.String()
 		}
-		return ASCIILiteral(args[n-1])
-	})
+		sql = strings.TrimLeft(rest, "0123456789")
+		number := rest[:len(rest)-len(sql)]
+		if n, err := strconv.Atoi(number); err == nil && number[0] != '0' && n <= len(args) {
+			b.WriteString(ASCIILiteral(args[n-1]))
+		} else {
+			b.WriteString("$" + number) // Postgres reports the error
+		}
+	}
 }
 
 // WithoutComment returns the statements of an SQL file without the comment at its

@@ -63,7 +63,7 @@ func Main(args []string, streams Streams, env []string) int {
 // every wait.
 func Run(ctx context.Context, args []string, streams Streams, env []string) int {
 	a := &app{Streams: streams, env: env}
-	root := a.rootCommand()
+	root := a.rootCommand(args)
 	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
 		stripUsageMarks(root)
 	}

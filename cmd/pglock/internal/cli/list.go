@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -43,23 +44,37 @@ func (a *app) listCommand(r *listRequest, draw drawFunc, cmd *cobra.Command, blo
 
 // A rows is what a list shows of one database.
 type rows[T any] struct {
-	rows    []T
+	rows    []*T
+	more    int // how many were not selected, because of the limit
 	omitted int // locks that transactions hold on their own IDs
+}
+
+// pointers returns pointers to the elements of s.
+func pointers[T any](s []T) []*T {
+	p := make([]*T, len(s))
+	for i := range s {
+		p[i] = &s[i]
+	}
+	return p
 }
 
 // A list is what a verb lists.
 type list[T any] struct {
-	what    string // the rows, in the plural
-	read    func(context.Context, *session) (rows[T], error)
-	owns    func(*session, *T) bool // whether a session shows a row: see session.owns
-	compare func(a, b T) int        // the order of rows from several databases
-	add     func(*render.Table, *T) // adds a row to the table
+	what    string                                                        // the rows, in the plural
+	read    func(ctx context.Context, s *session, n int) (rows[T], error) // selects at most n rows
+	owns    func(*session, *T) bool                                       // whether a session shows a row: see session.owns
+	compare func(a, b *T) int                                             // the order of rows from several databases
+	add     func(*render.Table, *T)                                       // adds a row to the table
 	of      func(*T) []*inspect.Session
 }
 
 // drawList writes the rows of all databases, and returns notices for stderr.
 func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.Buffer, l list[T]) ([]string, error) {
-	parts, err := readAll(ctx, f, l.read)
+	n := math.MaxInt
+	if r.limit > 0 && !f.several { // of several databases, one may show another's rows
+		n = int(r.limit)
+	}
+	parts, err := readAll(ctx, f, func(ctx context.Context, s *session) (rows[T], error) { return l.read(ctx, s, n) })
 	if err != nil {
 		return nil, err
 	}
@@ -69,19 +84,20 @@ func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.B
 		value *T
 	}
 	var all []row
-	omitted := 0
+	more, omitted := 0, 0
 	for _, p := range parts {
+		more += p.value.more
 		if p.isFirst() {
 			omitted += p.value.omitted
 		}
-		for i := range p.value.rows {
-			if value := &p.value.rows[i]; l.owns(p.session, value) && !p.isOurs(l.of(value)[0].PID) {
+		for _, value := range p.value.rows {
+			if l.owns(p.session, value) && !p.isOurs(l.of(value)[0].PID) {
 				all = append(all, row{p.session, value})
 			}
 		}
 	}
 	if f.several {
-		slices.SortStableFunc(all, func(a, b row) int { return l.compare(*a.value, *b.value) })
+		slices.SortStableFunc(all, func(a, b row) int { return l.compare(a.value, b.value) })
 	}
 	shown := all
 	if r.limit > 0 {
@@ -104,8 +120,8 @@ func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.B
 	}
 	notices = append(notices, hidden.notices(f.sessions())...)
 	switch {
-	case len(shown) < len(all):
-		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", len(shown), len(all), l.what))
+	case len(shown) < len(all)+more:
+		notices = append(notices, fmt.Sprintf("showing %d of %d %s; -l 0 shows all", len(shown), len(all)+more, l.what))
 	case len(all) == 0 && omitted > 0:
 		notices = append(notices, render.Plural(omitted, "lock", "locks")+" of transactions on their own IDs left out; add -f 'type in (transactionid, virtualxid)' to show them")
 	case len(all) == 0:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"iter"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -25,17 +26,13 @@ selects some. In tsv, csv and json, durations are in seconds and times as in RFC
 
 A filter is one argument, FIELD OP VALUE. FIELD is an attribute or context.KEY. OP is
 one of = != < <= > >= and, for text, ~ and !~ with a regular expression. There are also
-FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.
-
--d NAME,NAME and --all show several databases in one list. One that cannot be read is a
-line on stderr, and the exit code is then not 0. No password is prompted for.`
+FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.`
 
 const lsExamples = `  pglock ls
   pglock ls --blocking
   pglock ls --on public.orders
   pglock ls -f 'state in (active, idle in transaction)'
   pglock ls -f granted=false -f 'wait_duration > 5s' -a pid,wait_duration,target,query
-  pglock ls --all -f granted=false
   pglock ls -e 4711
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
@@ -59,7 +56,7 @@ func (r *lsRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]st
 			what:    "pairs",
 			read:    r.readPairs,
 			owns:    func(s *session, p *inspect.Pair) bool { return s.ownsLock(p.Lock) },
-			compare: func(a, b inspect.Pair) int { return byUrgency(*a.Lock, *b.Lock) },
+			compare: func(a, b *inspect.Pair) int { return byUrgency(a.Lock, b.Lock) },
 			add:     (*render.Table).AddPair,
 			of:      func(p *inspect.Pair) []*inspect.Session { return []*inspect.Session{p.Session, p.Blocking} },
 		})
@@ -74,8 +71,9 @@ func (r *lsRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]st
 	})
 }
 
-// readLocks reads the selected locks of a database.
-func (r *lsRequest) readLocks(ctx context.Context, session *session) (rows[inspect.Lock], error) {
+// readLocks reads the selected locks of a database, of which at most the n most urgent are
+// shown.
+func (r *lsRequest) readLocks(ctx context.Context, session *session, n int) (rows[inspect.Lock], error) {
 	locks, err := inspect.Locks(ctx, session.guarded, r.where...)
 	if err != nil {
 		return rows[inspect.Lock]{}, err
@@ -84,25 +82,34 @@ func (r *lsRequest) readLocks(ctx context.Context, session *session) (rows[inspe
 	if err != nil {
 		return rows[inspect.Lock]{}, err
 	}
-	slices.SortStableFunc(locks, byUrgency)
+	shown := mostUrgent(locks, min(n, len(locks)))
 	if !r.format.IsMachine() {
-		render.NameKeys(locks, nil)
-	}
-	if !r.format.IsMachine() {
-		if session.schemas, err = session.searchPath(ctx); err != nil {
-			return rows[inspect.Lock]{}, err
+		render.NameKeys(shown, eachLock(locks))
+		if slices.ContainsFunc(shown, func(l *inspect.Lock) bool { return l.Schema != "" }) {
+			if session.schemas, err = session.searchPath(ctx); err != nil {
+				return rows[inspect.Lock]{}, err
+			}
 		}
 	}
-	return rows[inspect.Lock]{locks, omitted}, nil
+	return rows[inspect.Lock]{shown, len(locks) - len(shown), omitted}, nil
 }
 
-// readPairs reads the selected pairs of a database.
-func (r *lsRequest) readPairs(ctx context.Context, session *session) (rows[inspect.Pair], error) {
+// readPairs reads the selected pairs of a database, of which at most n are shown.
+func (r *lsRequest) readPairs(ctx context.Context, session *session, n int) (rows[inspect.Pair], error) {
 	pairs, err := inspect.Blocked(ctx, session.guarded, r.where...)
-	if err == nil && !r.format.IsMachine() {
-		render.NameKeys(nil, pairs)
+	if err != nil {
+		return rows[inspect.Pair]{}, err
 	}
-	return rows[inspect.Pair]{rows: pairs}, err
+	shown := pairs[:min(n, len(pairs))]
+	if !r.format.IsMachine() {
+		render.NameKeys(slices.Collect(eachLockOfPairs(shown)), eachLockOfPairs(pairs))
+	}
+	return rows[inspect.Pair]{pointers(shown), len(pairs) - len(shown), 0}, nil
+}
+
+// byUrgency compares two locks by compareUrgency.
+func byUrgency(a, b *inspect.Lock) int {
+	return compareUrgency(&rankedLock{Lock: a}, &rankedLock{Lock: b})
 }
 
 // A transactionID is a transaction ID or a virtual one that is locked.
@@ -133,8 +140,8 @@ func (r *lsRequest) omitOwnTransactionIDs(ctx context.Context, session *session,
 		}
 	}
 	waitedFor := map[transactionID]bool{}
-	for _, l := range all {
-		if !l.Granted {
+	for i := range all {
+		if l := &all[i]; !l.Granted {
 			waitedFor[transactionID{l.TransactionID, l.VirtualXID}] = true
 		}
 	}
@@ -145,20 +152,101 @@ func (r *lsRequest) omitOwnTransactionIDs(ctx context.Context, session *session,
 	return locks, before - len(locks), nil
 }
 
-// byUrgency orders waiting locks first, longest wait on top, and then by how long their
-// sessions have been in their state.
-func byUrgency(a, b inspect.Lock) int {
+// eachLock yields locks.
+func eachLock(locks []inspect.Lock) iter.Seq[*inspect.Lock] {
+	return func(yield func(*inspect.Lock) bool) {
+		for i := range locks {
+			if !yield(&locks[i]) {
+				return
+			}
+		}
+	}
+}
+
+// eachLockOfPairs yields the awaited and the held locks of pairs. A wait with many
+// blockers is in as many pairs, one after the other, and is yielded for the first.
+func eachLockOfPairs(pairs []inspect.Pair) iter.Seq[*inspect.Lock] {
+	return func(yield func(*inspect.Lock) bool) {
+		var wait, held *inspect.Lock
+		for _, p := range pairs {
+			if p.Lock != wait && !yield(p.Lock) {
+				return
+			}
+			if p.Held != nil && p.Held != held && !yield(p.Held) {
+				return
+			}
+			wait, held = p.Lock, p.Held
+		}
+	}
+}
+
+// A rankedLock is a lock with what orders it.
+type rankedLock struct {
+	*inspect.Lock
+	index  int    // in the list that was read, which orders equal locks
+	target string // of the lock, "" until compareUrgency needs it
+}
+
+// mostUrgent returns the n most urgent locks, in order. It formats targets only to
+// compare locks that are otherwise equal, and keeps no more than 2n at a time.
+func mostUrgent(locks []inspect.Lock, n int) []*inspect.Lock {
+	if n == 0 {
+		return nil
+	}
+	kept := make([]*rankedLock, 0, min(2*n, len(locks)))
+	var last *rankedLock // the least urgent of the n most urgent so far, or nil if there are fewer
+	sort := func() {
+		slices.SortFunc(kept, compareUrgency)
+		kept = kept[:min(n, len(kept))]
+	}
+	for i := range locks {
+		l := rankedLock{Lock: &locks[i], index: i}
+		if last != nil && compareUrgency(&l, last) > 0 {
+			continue
+		}
+		accepted := l // a copy, so that only these are allocated
+		if kept = append(kept, &accepted); len(kept) == 2*n {
+			sort()
+			last = kept[n-1]
+		}
+	}
+	sort()
+	urgent := make([]*inspect.Lock, len(kept))
+	for i := range kept {
+		urgent[i] = kept[i].Lock
+	}
+	return urgent
+}
+
+// compareUrgency orders waiting locks first, longest wait on top, and then by how long
+// their sessions have been in their state.
+func compareUrgency(a, b *rankedLock) int {
 	if a.Granted != b.Granted {
 		if a.Granted {
 			return 1
 		}
 		return -1
 	}
-	return cmp.Or(
-		-cmp.Compare(a.WaitDuration, b.WaitDuration),
-		-cmp.Compare(a.Duration, b.Duration),
-		cmp.Compare(a.PID, b.PID),
-		cmp.Compare(a.Target(), b.Target()),
-		cmp.Compare(a.Mode, b.Mode),
-	)
+	// One after the other, because a call of cmp.Or computes all of them.
+	if c := cmp.Compare(b.WaitDuration, a.WaitDuration); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(b.Duration, a.Duration); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.PID, b.PID); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.targetText(), b.targetText()); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(a.Mode, b.Mode), cmp.Compare(a.index, b.index))
+}
+
+// targetText returns the lock's target, which it formats once.
+func (l *rankedLock) targetText() string {
+	if l.target == "" {
+		l.target = l.Target()
+	}
+	return l.target
 }

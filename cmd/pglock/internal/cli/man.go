@@ -22,7 +22,7 @@ func WriteManPages(dir string) error {
 			return err
 		}
 	}
-	root := new(app).rootCommand()
+	root := new(app).rootCommand(nil)
 	pages := append([]*cobra.Command{root}, root.Commands()...)
 	for _, cmd := range pages {
 		if cmd.Hidden || cmd.Name() == "help" {

@@ -52,7 +52,7 @@ func (r *psRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]st
 		what: "sessions",
 		read: r.read,
 		owns: func(s *session, shown *inspect.Session) bool { return s.owns(0, shown.Database) },
-		compare: func(a, b inspect.Session) int {
+		compare: func(a, b *inspect.Session) int {
 			return cmp.Or(cmp.Compare(b.XactDuration, a.XactDuration), cmp.Compare(b.Duration, a.Duration))
 		},
 		add: (*render.Table).AddSession,
@@ -60,11 +60,12 @@ func (r *psRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]st
 	})
 }
 
-// read reads the selected sessions of a database's server.
-func (r *psRequest) read(ctx context.Context, session *session) (rows[inspect.Session], error) {
+// read reads the selected sessions of a database's server, of which at most n are shown.
+func (r *psRequest) read(ctx context.Context, session *session, n int) (rows[inspect.Session], error) {
 	sessions, err := inspect.Sessions(ctx, session.guarded, r.where...)
 	if err == nil && len(r.where) == 0 {
 		sessions = slices.DeleteFunc(sessions, func(s inspect.Session) bool { return s.Database == "" })
 	}
-	return rows[inspect.Session]{rows: sessions}, err
+	shown := sessions[:min(n, len(sessions))]
+	return rows[inspect.Session]{rows: pointers(shown), more: len(sessions) - len(shown)}, err
 }

@@ -30,8 +30,37 @@ const rootExamples = `  Run a job on one machine at a time, and skip it if anoth
   Try it without a database:
     pglock demo`
 
-// rootCommand returns the pglock command with all its verbs.
-func (a *app) rootCommand() *cobra.Command {
+// A verb is a verb of the command, and what makes it.
+type verb struct {
+	name    string
+	command func() *cobra.Command
+}
+
+// verbs returns all verbs, in the order in which the help lists them.
+func (a *app) verbs() []verb {
+	return []verb{
+		{"run", a.runCommand},
+		{"prioritize", a.prioritizeCommand},
+		{"ls", a.lsCommand},
+		{"ps", a.psCommand},
+		{"tree", a.treeCommand},
+		{"who", a.whoCommand},
+		{"cancel", a.cancelCommand},
+		{"terminate", a.terminateCommand},
+		{"doctor", a.doctorCommand},
+		{"config", a.configCommand},
+		{"modes", a.modesCommand},
+		{"completion", a.completionCommand},
+		{"key", a.keyCommand},
+		{"demo", a.demoCommand},
+		{"version", a.versionCommand},
+	}
+}
+
+// rootCommand returns the pglock command that runs args. It has only the verb that args
+// begin with, because making all of them takes longer than most of them run. It has all
+// of them, and what completes them, if args begin with anything else.
+func (a *app) rootCommand(args []string) *cobra.Command {
 	var version bool
 	root := &cobra.Command{
 		Use:           "pglock",
@@ -65,8 +94,18 @@ func (a *app) rootCommand() *cobra.Command {
 	// No shorthand: -h is the host, as in psql.
 	root.PersistentFlags().Bool("help", false, "print this help and exit")
 
-	root.AddCommand(a.runCommand(), a.prioritizeCommand(), a.lsCommand(), a.psCommand(), a.treeCommand(), a.whoCommand(), a.cancelCommand(), a.terminateCommand(), a.doctorCommand(), a.configCommand(), a.modesCommand(), a.completionCommand(), a.keyCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
+	if len(args) > 0 && args[0] != "completion" {
+		for _, v := range a.verbs() {
+			if v.name == args[0] {
+				root.AddCommand(v.command())
+				return root
+			}
+		}
+	}
+	for _, v := range a.verbs() {
+		root.AddCommand(v.command())
+	}
 	a.complete(root)
 	return root
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,8 @@ blocks others and does not wait. Below each session are those that wait for it. 
 root with the most sessions behind it comes first: ending it frees the most.
 
 PIDs, filters and tables select the trees in which a session holds or waits for a
-matching lock. A tree is always shown whole.
+matching lock. A tree is shown whole, except that the middle of a long chain of sessions,
+each with one waiter, is folded to a line. Sessions that were asked for are not folded.
 
 -d NAME,NAME and --all show several databases, those of one server together.
 
@@ -79,6 +81,7 @@ func (r *treeRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]
 		return nil, err
 	}
 	var groves []*render.Grove
+	var selected []int32
 	ofServer := map[string]*render.Grove{}
 	hidden := hiddenSessions{}
 	for _, p := range parts {
@@ -88,7 +91,8 @@ func (r *treeRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]
 			ofServer[p.serverID()] = g
 			groves = append(groves, g)
 		}
-		for _, t := range p.value {
+		selected = append(selected, p.value.pids...)
+		for _, t := range p.value.trees {
 			if p.owns(0, t.Database) {
 				g.Add(p.name, t)
 				hidden.noteTree(p.session, t)
@@ -99,26 +103,53 @@ func (r *treeRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]
 	if r.json {
 		return notices, render.WriteForestJSON(out, groves)
 	}
-	return notices, r.style.Write(out, groves)
+	style := r.style
+	style.Shown = r.unfolded(selected)
+	return notices, style.Write(out, groves)
+}
+
+// maxMatches is how many sessions that filters and tables select are never folded.
+const maxMatches = 10
+
+// unfolded returns the PIDs of the sessions that are never folded: those of the arguments,
+// and what the conditions select if that is only a few.
+func (r *treeRequest) unfolded(selected []int32) map[int32]bool {
+	shown := map[int32]bool{}
+	for _, pid := range selected {
+		shown[pid] = true
+	}
+	if len(shown) > maxMatches {
+		clear(shown)
+	}
+	for _, pid := range r.pids {
+		shown[pid] = true
+	}
+	return shown
+}
+
+// selectedTrees are trees, and the sessions that the filters and tables select.
+type selectedTrees struct {
+	trees []*inspect.Tree
+	pids  []int32
 }
 
 // read reads the selected trees. For people, it adds the known names of advisory locks.
-func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tree, error) {
+func (r *treeRequest) read(ctx context.Context, session *session) (selectedTrees, error) {
 	snapshot, err := inspect.ReadSnapshot(ctx, session.guarded)
 	if err != nil {
-		return nil, err
+		return selectedTrees{}, err
 	}
 	if !r.json {
-		render.NameKeys(snapshot.Locks, snapshot.Pairs)
+		render.NameKeys(slices.Collect(eachLockOfPairs(snapshot.Pairs)), eachLock(snapshot.Locks))
 	}
 	if len(r.where) == 0 {
-		return snapshot.Forest(), nil
+		return selectedTrees{trees: snapshot.Forest()}, nil
 	}
 	var pids []int32
 	if r.blocking {
 		pairs, err := inspect.Blocked(ctx, session.guarded, r.where...)
 		if err != nil {
-			return nil, err
+			return selectedTrees{}, err
 		}
 		for _, p := range pairs {
 			pids = append(pids, p.PID)
@@ -126,7 +157,7 @@ func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tr
 	} else {
 		locks, err := inspect.Locks(ctx, session.guarded, r.where...)
 		if err != nil {
-			return nil, err
+			return selectedTrees{}, err
 		}
 		for _, l := range locks {
 			pids = append(pids, l.PID)
@@ -136,9 +167,9 @@ func (r *treeRequest) read(ctx context.Context, session *session) ([]*inspect.Tr
 		}
 	}
 	if len(pids) == 0 {
-		return nil, nil
+		return selectedTrees{}, nil
 	}
-	return snapshot.Forest(pids...), nil
+	return selectedTrees{snapshot.Forest(pids...), pids}, nil
 }
 
 // noteTree records that the sessions of a tree are shown.

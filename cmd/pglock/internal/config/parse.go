@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
@@ -65,13 +65,13 @@ func (p *parser) errorf(at *yaml.Node, format string, args ...any) error {
 	return &Error{Path: p.path, Line: at.Line, Text: fmt.Sprintf(format, args...)}
 }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
+var yamlLine = lazyregexp.New(`^(?:yaml: )?(?:line (\d+): )?`)
 
 // syntaxError converts an error of the YAML package. An error about an invalid character
 // or the first line has no line number.
 func (p *parser) syntaxError(err error) error {
 	text := err.Error()
-	m := yamlLine.FindStringSubmatch(text)
+	m := yamlLine().FindStringSubmatch(text)
 	line, _ := strconv.Atoi(m[1]) // none is 0
 	if line == 0 {
 		line = 1 + bytes.Count(p.data[:firstInvalid(p.data)], []byte("\n"))
@@ -174,11 +174,11 @@ func nodeKind(n *yaml.Node) string {
 }
 
 // secretPattern matches text that may be a connection string.
-var secretPattern = regexp.MustCompile(`(?i)://|passw|secret`)
+var secretPattern = lazyregexp.New(`(?i)://|passw|secret`)
 
 // short truncates s for an error, or hides it if it may be a secret.
 func short(s string) string {
-	if secretPattern.MatchString(s) {
+	if secretPattern().MatchString(s) {
 		return "(not shown)"
 	}
 	return termtext.Short(s)
@@ -260,12 +260,12 @@ func (p *parser) config(c *Config, n *yaml.Node) error {
 }
 
 var (
-	namePattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
-	settingPattern = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	namePattern    = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
+	settingPattern = lazyregexp.New(`^[a-z][a-z0-9_]*$`)
 )
 
 func (p *parser) name(key *yaml.Node, what string) error {
-	if !namePattern.MatchString(key.Value) {
+	if !namePattern().MatchString(key.Value) {
 		return p.errorf(key, "%q is not a name for a %s: use letters, digits, _, . and -", short(key.Value), what)
 	}
 	return nil
@@ -280,7 +280,7 @@ func (p *parser) database(key, value *yaml.Node) (Database, error) {
 		return d, p.text(value, "a database", &d.ConnString)
 	}
 	return d, p.eachPair(value, "a database", func(key, value *yaml.Node) error {
-		if !settingPattern.MatchString(key.Value) {
+		if !settingPattern().MatchString(key.Value) {
 			return p.errorf(key, "%q is not a connection setting, such as host, port, user, dbname or sslmode", short(key.Value))
 		}
 		var text string

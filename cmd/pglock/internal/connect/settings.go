@@ -2,10 +2,11 @@ package connect
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // values are settings by keyword. An empty setting differs from a missing one: it hides
@@ -127,12 +128,12 @@ func (v values) set(name, value string) error {
 	return nil
 }
 
-var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,62}$`)
+var settingName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_.]{0,62}$`)
 
 // unknownSetting returns the error for an unknown keyword. If name does not look like a
 // keyword, it is not shown: it may be a URI with its password, or half of a password.
 func unknownSetting(name string) error {
-	if !settingName.MatchString(name) {
+	if !settingName().MatchString(name) {
 		return settingsErrorf("expected a URI that begins with postgres://, or a key=value string")
 	}
 	return settingsErrorf("unknown setting %q; pass server settings in options, as in options='-c NAME=VALUE'", name)

@@ -133,7 +133,8 @@ func (t *Target) baseConfig(getenv Lookup, application string) (*pgx.ConnConfig,
 
 // quote quotes a value of a key=value string.
 func quote(value string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+	// A Replacer would allocate a table for each of the settings.
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(value, `\`, `\\`), `'`, `\'`) + "'"
 }
 
 // Hosts returns the hosts, their addresses if those are given, and the ports.

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"iter"
 	"strings"
 
 	"github.com/pglock-go/pglock"
@@ -48,33 +49,35 @@ func Application(s *inspect.Session) string {
 	return s.Application
 }
 
-// NameKeys sets the names of advisory locks that a pglock run holds or waits for and
-// has published, if the name maps to the key.
-func NameKeys(locks []inspect.Lock, pairs []inspect.Pair) {
-	var all []*inspect.Lock
-	for i := range locks {
-		all = append(all, &locks[i])
-	}
-	for _, p := range pairs {
-		all = append(all, p.Lock)
-		if p.Held != nil {
-			all = append(all, p.Held)
+// NameKeys sets the names of the advisory locks in shown that a pglock run holds or waits
+// for and has published in a session of all, if the name maps to the key.
+func NameKeys(shown []*inspect.Lock, all iter.Seq[*inspect.Lock]) {
+	named := map[pglock.Key]bool{} // the keys that are shown, and whether their name is found
+	for _, l := range shown {
+		if _, _, pair := l.Key.Pair(); l.HasKey && !pair {
+			named[l.Key] = false
 		}
 	}
+	if len(named) == 0 {
+		return
+	}
 	names := map[pglock.Key]pglock.Key{}
-	for _, l := range all {
-		if _, _, pair := l.Key.Pair(); pair || !l.HasKey {
+	for l := range all {
+		if !l.HasKey {
+			continue
+		}
+		if found, ok := named[l.Key]; !ok || found {
 			continue
 		}
 		fromApplication, _ := strings.CutPrefix(l.Application, ApplicationName("run", "")+" ")
 		fromComment, _ := l.Context.Lookup(LockComment)
 		for _, name := range []string{fromComment, fromApplication} {
 			if key := pglock.Name(name); name != "" && key.ID() == l.Key.ID() {
-				names[l.Key] = key
+				names[l.Key], named[l.Key] = key, true
 			}
 		}
 	}
-	for _, l := range all {
+	for _, l := range shown {
 		if key, ok := names[l.Key]; ok && l.HasKey {
 			l.Key = key
 		}

@@ -74,12 +74,17 @@ func (t *Table) AddLock(l *inspect.Lock) {
 	})
 }
 
-// qualifies reports whether relations of a schema are shown with it: if it is neither on
-// the search path nor in a column of its own. Programs that read tsv get the bare name.
-func (t *Table) qualifies(schema string) bool {
-	return schema != "" && t.SearchPath != nil && !slices.Contains(t.SearchPath, schema) &&
-		(t.Format.Name == "table" || t.Format.Expanded) &&
+// ShowsSchemas reports whether relations of schemas that are not in SearchPath are shown
+// with them: to people, unless the schema has a column of its own. Programs that read tsv
+// get the bare name.
+func (t *Table) ShowsSchemas() bool {
+	return !t.Format.IsMachine() && (t.Format.Name == "table" || t.Format.Expanded) &&
 		!slices.ContainsFunc(t.Columns, func(a inspect.Attribute) bool { return a.Name == "schema" })
+}
+
+// qualifies reports whether relations of a schema are shown with it.
+func (t *Table) qualifies(schema string) bool {
+	return schema != "" && t.SearchPath != nil && !slices.Contains(t.SearchPath, schema) && t.ShowsSchemas()
 }
 
 // AddSession adds a row for a session.

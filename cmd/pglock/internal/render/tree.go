@@ -17,16 +17,19 @@ type Forest struct {
 	Color bool
 	ASCII bool                // draw lines with ASCII characters
 	Extra []inspect.Attribute // attributes to show for each session
+	Shown map[int32]bool      // PIDs of sessions that are never folded
+
+	folds map[*inspect.Tree]fold // by their first session
 }
 
 // treeLines holds the characters that branches are drawn with.
-type treeLines struct{ branch, last, down, none string }
+type treeLines struct{ branch, last, down, none, more string }
 
 func (f Forest) lines() treeLines {
 	if f.ASCII {
-		return treeLines{"|- ", "`- ", "|  ", "   "}
+		return treeLines{"|- ", "`- ", "|  ", "   ", "... "}
 	}
-	return treeLines{"├─ ", "└─ ", "│  ", "   "}
+	return treeLines{"├─ ", "└─ ", "│  ", "   ", "… "}
 }
 
 // A span is text in one color.
@@ -75,6 +78,7 @@ func (f Forest) writeGrove(out io.Writer, trees []*inspect.Tree) error {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
+		f.folds = f.foldChains(t)
 		f.node(out, t, "", "", "")
 	}
 	return nil
@@ -104,8 +108,63 @@ func (f Forest) node(out io.Writer, t *inspect.Tree, first, rest, above string) 
 		if i == len(t.Blocked)-1 {
 			first, next = lines.last, lines.none
 		}
-		f.node(out, child, rest+first, rest+next, SessionName(t.Session))
+		above := t
+		if hidden, ok := f.folds[child]; ok { // and it is the only child
+			text := Plural(hidden.count, "session", "sessions") + ", one behind the other; -o json shows them"
+			f.wrap(out, rest+first, rest+next, []span{{Dim, lines.more + text}})
+			rest += next
+			above, child = hidden.last, hidden.last.Blocked[0]
+		}
+		f.node(out, child, rest+first, rest+next, SessionName(above.Session))
 	}
+}
+
+// A fold is a part of a chain that is not drawn.
+type fold struct {
+	count int
+	last  *inspect.Tree
+}
+
+const (
+	// chainEnd is how many sessions are drawn at each end of a chain.
+	chainEnd = 3
+
+	// minFold is how many sessions are worth a line that replaces them.
+	minFold = 4
+)
+
+// foldChains returns the parts of the tree that are not drawn: the middle of each chain,
+// in which every session has one waiter. Drawn in full, the chain of hundreds of sessions
+// would be indented by thousands of columns.
+func (f Forest) foldChains(root *inspect.Tree) map[*inspect.Tree]fold {
+	folds := map[*inspect.Tree]fold{}
+	for starts := []*inspect.Tree{root}; len(starts) > 0; {
+		end := starts[len(starts)-1]
+		starts = starts[:len(starts)-1]
+		chain := []*inspect.Tree{end}
+		for len(end.Blocked) == 1 {
+			end = end.Blocked[0]
+			chain = append(chain, end)
+		}
+		starts = append(starts, end.Blocked...)
+		begin := chainEnd // of the part that may be left out
+		for i := begin; i <= len(chain)-chainEnd; i++ {
+			if i < len(chain)-chainEnd && !f.isSpecial(chain[i], chain[i-1]) {
+				continue
+			}
+			if i-begin >= minFold {
+				folds[chain[begin]] = fold{i - begin, chain[i-1]}
+			}
+			begin = i + 1
+		}
+	}
+	return folds
+}
+
+// isSpecial reports whether a session is drawn even within a chain: it was asked for, is a
+// prepared transaction, or is where a cycle begins or ends.
+func (f Forest) isSpecial(t, above *inspect.Tree) bool {
+	return f.Shown[t.PID] || t.Prepared != nil || t.Cycle != above.Cycle
 }
 
 // title returns the first line of a session.
