@@ -26,13 +26,17 @@ selects some. In tsv, csv and json, durations are in seconds and times as in RFC
 
 A filter is one argument, FIELD OP VALUE. FIELD is an attribute or context.KEY. OP is
 one of = != < <= > >= and, for text, ~ and !~ with a regular expression. There are also
-FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.`
+FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.
+
+-d NAME,NAME and --all show several databases in one list. One that cannot be read is a
+line on stderr, and the exit code is then not 0. No password is prompted for.`
 
 const lsExamples = `  pglock ls
   pglock ls --blocking
   pglock ls --on public.orders
   pglock ls -f 'state in (active, idle in transaction)'
   pglock ls -f granted=false -f 'wait_duration > 5s' -a pid,wait_duration,target,query
+  pglock ls --all -f granted=false
   pglock ls -e 4711
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
