@@ -89,7 +89,7 @@ func (r *lsRequest) readLocks(ctx context.Context, session *session, n int) (row
 	shown := mostUrgent(locks, min(n, len(locks)))
 	if !r.format.IsMachine() {
 		render.NameKeys(shown, eachLock(locks))
-		if slices.ContainsFunc(shown, func(l *inspect.Lock) bool { return l.Schema != "" }) {
+		if (r.format.Name == "table" || r.format.Expanded) && slices.ContainsFunc(shown, func(l *inspect.Lock) bool { return l.Schema != "" }) {
 			if session.schemas, err = session.searchPath(ctx); err != nil {
 				return rows[inspect.Lock]{}, err
 			}
