@@ -16,20 +16,17 @@ import (
 // asking are the settings of each statement. They end with it.
 var asking = handshake.Settings{StatementTimeout: limit, LockTimeout: 2 * time.Second}
 
-// ask runs a statement whose result is a single value, JSON as text. It sends one
-// message, which is a transaction with its own settings, so that the defaults of the
-// role do not matter and a pooled session is left unchanged.
+// ask runs a statement whose result is a single value, JSON as text, as [handshake.Read]
+// does, or without settings if the driver cannot send such a message.
 func ask[T any](ctx context.Context, e *examination, sql string) (T, error) {
-	var reply string
 	var value T
-	err := handshake.Persist(ctx, func() (err error) {
-		sql := sqltext.WithoutComment(sql)
-		reply, err = e.session.QueryTextSimple(ctx, handshake.Local(asking)+sql)
-		if errors.Is(err, errors.ErrUnsupported) {
-			reply, err = e.session.QueryText(ctx, strings.TrimSuffix(sql, ";"))
-		}
-		return err
-	})
+	reply, err := handshake.Read(ctx, e.session, asking, sql)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = handshake.Persist(ctx, func() (err error) {
+			reply, err = e.session.QueryText(ctx, strings.TrimSuffix(sqltext.WithoutComment(sql), ";"))
+			return err
+		})
+	}
 	if err != nil {
 		return value, err
 	}

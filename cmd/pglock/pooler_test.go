@@ -189,8 +189,9 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					// A plain client waits for the writer until that ends.
 					return ""
 				}
+				names := fileOf(t, fmt.Sprintf("databases: {first: %q, second: %q}\n", dsn, dsn+" application_name=second"))
 				before := look()
-				blocker.exec(t, `BEGIN; LOCK TABLE app.scene`)
+				blocker.exec(t, `BEGIN; LOCK TABLE app.scene; SELECT pg_advisory_xact_lock(7)`)
 				defer waiter.await(`SELECT FROM app.scene`)()
 				waiting := fmt.Sprint(waiter.conn.PgConn().PID())
 				eventually(t, "somebody waits", func() (is bool) {
@@ -211,6 +212,10 @@ func TestCommandLeavesNothingBehindAPooler(t *testing.T) {
 					args []string
 				}{
 					{0, "app.scene", []string{"ls"}},
+					// The statements of the command itself, which are not those of package inspect.
+					{0, "  scene  ", []string{"ls", "-o", "table"}},
+					{0, `lock "--key 7" is held`, []string{"who", "--key", "7"}},
+					{0, "first\t" + waiting, []string{"ls", "-d", "first,second", "--config-file", names, "-a", "pid", waiting}},
 					{0, waiting, []string{"ls", "--on", "scene", "-f", "granted = false", "-f", "query ~ scene"}},
 					{0, waiting, []string{"ls", "--blocking"}},
 					{0, waiting, []string{"tree"}},

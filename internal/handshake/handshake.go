@@ -175,6 +175,18 @@ func Local(settings Settings) string {
 	return PreludeSQL + withoutRow(settings.sql(true)) + ";\n"
 }
 
+// Read runs a statement whose result is a single text. It sends one message, which is a
+// transaction with its own settings, so that the defaults of the role do not matter, and a
+// pooled session is left unchanged. sql may be a file that begins with a comment. The
+// errors are those of QueryTextSimple.
+func Read(ctx context.Context, s Conn, settings Settings, sql string) (text string, err error) {
+	err = Persist(ctx, func() (err error) {
+		text, err = s.QueryTextSimple(ctx, Local(settings)+sqltext.WithoutComment(sql))
+		return err
+	})
+	return text, err
+}
+
 // withoutRow returns a statement that runs sql, whose result is one text that is not
 // empty, and returns no row, so that another statement has the only row of the message.
 func withoutRow(sql string) string {

@@ -7,6 +7,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,7 +28,7 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/supervise"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/query"
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/termtext"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -127,9 +128,23 @@ type session struct {
 	server *server // else nil
 }
 
+// ownSettings are those of the command's own statements, as [inspect.Guard] has them.
+var ownSettings = handshake.Settings{StatementTimeout: 30 * time.Second, LockTimeout: 2 * time.Second, KeepSearchPath: true}
+
+// text runs one of the command's own statements, whose result is a single text. It works
+// like those of package inspect on a session that a pooler shares, and with a role whose
+// defaults would make a statement wait.
+func (s *session) text(ctx context.Context, sql string) (string, error) {
+	conn, ok := pgxlock.Conn(s.conn).(handshake.Conn)
+	if !ok {
+		return "", errors.ErrUnsupported
+	}
+	return handshake.Read(ctx, conn, ownSettings, sql)
+}
+
 // searchPath returns the schemas on the session's search_path.
 func (s *session) searchPath(ctx context.Context) ([]string, error) {
-	text, err := query.Text(ctx, s.guarded, "SELECT CAST(pg_catalog.array_to_json(pg_catalog.current_schemas(true)) AS pg_catalog.text)")
+	text, err := s.text(ctx, "SELECT CAST(pg_catalog.array_to_json(pg_catalog.current_schemas(true)) AS pg_catalog.text)")
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/query"
 )
 
 // Limits for several databases, so that one that does not answer cannot delay the others.
@@ -247,7 +246,7 @@ func orSilent(ctx, parent context.Context, limit time.Duration, err error) error
 // identify returns which server and database a session is in. If the server does not
 // report it, name stands for a server that no other name shares.
 func identify(ctx context.Context, s *session, name string) (*server, error) {
-	text, err := query.Text(ctx, s.guarded, identitySQL)
+	text, err := s.text(ctx, identitySQL)
 	if err != nil {
 		if s.conn.IsClosed() || ctx.Err() != nil {
 			return nil, err

@@ -11,7 +11,6 @@ import (
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/query"
 )
 
 const whoHelp = `Prints which sessions hold the locks NAME, and how many wait for them. It does not
@@ -99,7 +98,7 @@ WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`
 // draw writes the holders of each lock, and returns notices for stderr.
 func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
 	session := f.members[0].session // who reads a single database
-	text, err := query.Text(ctx, session.guarded, databaseSQL)
+	text, err := session.text(ctx, databaseSQL)
 	if err != nil {
 		return nil, err
 	}
