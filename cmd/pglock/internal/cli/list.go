@@ -68,6 +68,15 @@ type list[T any] struct {
 	of      func(*T) []*inspect.Session
 }
 
+// newTable returns a table without rows, with the selected columns.
+func (r *listRequest) newTable() *render.Table {
+	t := &render.Table{Columns: r.listColumns(), Format: r.format, Default: len(r.attributes) == 0}
+	if r.format.IsMachine() && !r.explicitColumns {
+		t.Columns = r.availableAttributes() // even if a config file has defaults
+	}
+	return t
+}
+
 // drawList writes the rows of all databases, and returns notices for stderr.
 func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.Buffer, l list[T]) ([]string, error) {
 	n := math.MaxInt
@@ -103,10 +112,7 @@ func drawList[T any](ctx context.Context, r *listRequest, f *fleet, out *bytes.B
 	if r.limit > 0 {
 		shown = all[:min(len(all), int(r.limit))]
 	}
-	table := &render.Table{Columns: r.listColumns(), Format: r.format, Default: len(r.attributes) == 0}
-	if r.format.IsMachine() && !r.explicitColumns {
-		table.Columns = r.availableAttributes() // even if a config file has defaults
-	}
+	table := r.newTable()
 	if f.several {
 		table.AddDatabaseName()
 	}

@@ -89,10 +89,10 @@ func (r *lsRequest) readLocks(ctx context.Context, session *session, n int) (row
 	shown := mostUrgent(locks, min(n, len(locks)))
 	if !r.format.IsMachine() {
 		render.NameKeys(shown, eachLock(locks))
-		if (r.format.Name == "table" || r.format.Expanded) && slices.ContainsFunc(shown, func(l *inspect.Lock) bool { return l.Schema != "" }) {
-			if session.schemas, err = session.searchPath(ctx); err != nil {
-				return rows[inspect.Lock]{}, err
-			}
+	}
+	if r.newTable().ShowsSchemas() && slices.ContainsFunc(shown, func(l *inspect.Lock) bool { return l.Schema != "" }) {
+		if session.schemas, err = session.searchPath(ctx); err != nil {
+			return rows[inspect.Lock]{}, err
 		}
 	}
 	return rows[inspect.Lock]{shown, len(locks) - len(shown), omitted}, nil
