@@ -51,11 +51,8 @@ type server struct {
 
 // greet identifies the session and reads what all checks need.
 func (e *examination) greet(ctx context.Context) error {
-	err := handshake.Persist(ctx, func() (err error) {
-		e.hello, err = handshake.Greet(ctx, e.session)
-		return err
-	})
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	var err error
+	if e.hello, err = handshake.Greet(ctx, e.session); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	before := e.now()

@@ -128,6 +128,7 @@ type examination struct {
 	session driver.Session
 	hello   handshake.Hello
 	server  server
+	counted *census // the sessions, once they were counted
 }
 
 // Run checks a database. source opens the sessions for that: it is the same value that a

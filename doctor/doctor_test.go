@@ -22,26 +22,15 @@ import (
 	"github.com/pglock-go/pglock/internal/pgbouncer"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/internal/sessiontest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
 
-// patience is how long a test waits for an expected state.
-const patience = 20 * time.Second
-
 // connect opens a session that is closed at the end of the test.
 func connect(t *testing.T, dsn string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		conn.Close(ctx)
-	})
-	return conn
+	return sessiontest.Connect(t, dsn, "")
 }
 
 // do runs statements, each alone.

@@ -66,11 +66,7 @@ func sharesBackends(ctx context.Context, clients []driver.Session) (bool, error)
 	backends := map[driver.Session]backend{}
 	owners := map[backend]driver.Session{}
 	for _, client := range clients {
-		var hello handshake.Hello
-		err := handshake.Persist(ctx, func() (err error) {
-			hello, err = handshake.Greet(ctx, client)
-			return err
-		})
+		hello, err := handshake.Greet(ctx, client)
 		if err != nil {
 			return false, err
 		}

@@ -57,11 +57,23 @@ func notInherited(member bool, role string) string {
 	return ": it is a member of " + role + ", but does not inherit its privileges"
 }
 
+// census counts the sessions, once, so that all checks have the same numbers.
+func (e *examination) census(ctx context.Context) (census, error) {
+	if e.counted == nil {
+		c, err := ask[census](ctx, e, sessionsSQL)
+		if err != nil {
+			return c, err
+		}
+		e.counted = &c
+	}
+	return *e.counted, nil
+}
+
 func checkSees(ctx context.Context, e *examination) ([]Finding, error) {
 	if e.server.SeesAll {
 		return []Finding{{ID: "sees", Level: OK, Text: "the activity of all sessions"}}, nil
 	}
-	c, err := ask[census](ctx, e, sessionsSQL)
+	c, err := e.census(ctx)
 	text := "the activity of other roles is hidden"
 	if c.Hidden > 0 {
 		text = fmt.Sprintf("the activity of %d of %d other sessions is hidden", c.Hidden, c.Sessions)
@@ -98,7 +110,7 @@ func checkEnds(ctx context.Context, e *examination) ([]Finding, error) {
 			ID: "autovacuum", Level: OK, Text: "not autovacuum workers (a member of " + role + " may)",
 		})
 	}
-	c, err := ask[census](ctx, e, sessionsSQL)
+	c, err := e.census(ctx)
 	if c.OfSuperusers > 0 {
 		subject := "1 session belongs to a superuser"
 		if c.OfSuperusers > 1 {

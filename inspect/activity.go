@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/pglock-go/pglock/driver"
-	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 //go:embed activity.sql
@@ -39,17 +38,17 @@ func Sessions(ctx context.Context, q driver.Querier, filters ...Filter) ([]Sessi
 }
 
 func readSessions(ctx context.Context, q driver.Querier, filters []Filter) ([]Session, error) {
-	for _, f := range filters {
-		if f.err != nil {
-			return nil, filterError{f.err}
+	err := checkFilters(filters, func(f Filter) string {
+		switch {
+		case f.ofSession():
+			return ""
+		case f.ofPair():
+			return "pairs"
 		}
-		if !f.ofSession() {
-			rows := "locks"
-			if f.blocking || f.attribute.of == ofPair {
-				rows = "pairs"
-			}
-			return nil, filterError{fmt.Errorf("the filter %q: only %s have the field %s", termtext.Short(f.text), rows, f.field())}
-		}
+		return "locks"
+	})
+	if err != nil {
+		return nil, err
 	}
 	c := conditions{values: map[string]string{}}
 	for _, f := range filters {

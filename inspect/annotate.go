@@ -35,10 +35,7 @@ func Annotate(ctx context.Context, key, value string) context.Context {
 	return context.WithValue(ctx, annotationsKey{}, notes)
 }
 
-var (
-	traceparentPattern = lazyregexp.New(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-[0-9A-Za-z._-]*)?$`)
-	allZeros           = lazyregexp.New(`^0+$`)
-)
+var traceparentPattern = lazyregexp.New(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-[0-9A-Za-z._-]*)?$`)
 
 // maxTraceparent is the maximum length of a traceparent of a later version, which may
 // be longer than the 55 bytes of version 00.
@@ -47,9 +44,11 @@ const maxTraceparent = 256
 // isTraceparent reports whether value is a traceparent (W3C Trace Context, 3.2
 // "Traceparent Header").
 func isTraceparent(value string) bool {
+	if len(value) > maxTraceparent {
+		return false
+	}
 	m := traceparentPattern().FindStringSubmatch(value)
-	return m != nil && len(value) <= maxTraceparent &&
-		m[1] != "ff" && !allZeros().MatchString(m[2]) && !allZeros().MatchString(m[3]) &&
+	return m != nil && m[1] != "ff" && strings.Trim(m[2], "0") != "" && strings.Trim(m[3], "0") != "" &&
 		(m[1] != "00" || m[4] == "")
 }
 

@@ -43,12 +43,12 @@ func (d *directConn) read(ctx context.Context, sql string, values map[string]str
 		return err
 	}
 	if name == "" {
-		return query(ctx, d.Querier, sql, values, f)
+		return queryBound(ctx, d.Querier, bound, args, f)
 	}
-	err = query(ctx, d.Querier, "EXECUTE "+name, nil, f)
+	err = queryBound(ctx, d.Querier, "EXECUTE "+name, nil, f)
 	if sqlstate.Of(err) == sqlstate.InvalidStatementName { // the caller ran DEALLOCATE or DISCARD
 		d.forget(text)
-		return query(ctx, d.Querier, sql, values, f)
+		return queryBound(ctx, d.Querier, bound, args, f)
 	}
 	return err
 }
@@ -62,10 +62,10 @@ func (d *directConn) prepare(ctx context.Context, text string) (string, error) {
 	switch {
 	case name != "":
 		return name, nil
-	case !ran && len(d.names) < maxPrepared:
-		d.names[text] = ""
-		return "", nil
 	case !ran:
+		if len(d.names) < maxPrepared {
+			d.names[text] = ""
+		}
 		return "", nil
 	}
 	d.count++

@@ -236,13 +236,14 @@ func (e *endOptions) parameters(action string, v Victim) map[string]string {
 		// PID and start suffice to identify a session.
 		named = !strings.ContainsRune(v.User+v.Database, utf8.RuneError)
 	}
-	var waiters, waits []string
+	var waiters []int32
+	var waits []string
 	for _, w := range v.waiters {
 		began := int64(0)
 		if !w.began.IsZero() {
 			began = w.began.UnixMicro()
 		}
-		waiters = append(waiters, strconv.FormatInt(int64(w.pid), 10))
+		waiters = append(waiters, w.pid)
 		waits = append(waits, strconv.FormatInt(began, 10))
 	}
 	return map[string]string{
@@ -252,7 +253,7 @@ func (e *endOptions) parameters(action string, v Victim) map[string]string {
 		"named":    strconv.FormatBool(named),
 		"user":     v.User,
 		"database": v.Database,
-		"waiters":  "{" + strings.Join(waiters, ",") + "}",
+		"waiters":  pidArray(waiters),
 		"waits":    "{" + strings.Join(waits, ",") + "}",
 		"allow":    "{" + strings.Join(e.allow, ",") + "}",
 
@@ -319,23 +320,18 @@ func readWaiting(ctx context.Context, q driver.Querier, victims []Victim) (map[i
 			pids = append(pids, v.PID)
 		}
 	}
-	waiting := map[int32][]int32{}
+	r := &reading{waits: map[int32][]int32{}}
 	if len(pids) == 0 {
-		return waiting, nil
+		return r.waits, nil
 	}
-	err := query(ctx, q, waitingSQL, map[string]string{"pids": pidArray(pids)}, func(kind, payload string) error {
-		pids, ok := parsePIDs(payload)
-		if !ok {
-			return unreadableError(kind, payload)
-		}
-		slices.Sort(pids[1:])
-		waiting[pids[0]] = slices.Compact(pids[1:])
-		return nil
-	})
-	return waiting, err
+	err := query(ctx, q, waitingSQL, map[string]string{"pids": pidArray(pids)}, r.addRow)
+	return r.waits, err
 }
 
+// waitingReason returns why a session that waits for blockers, which are sorted, is left
+// alone.
 func waitingReason(blockers []int32) string {
+	blockers = slices.Compact(blockers)
 	name := fmt.Sprintf("pid %d", blockers[len(blockers)-1])
 	if name == "pid 0" {
 		name = "a prepared transaction"

@@ -296,7 +296,6 @@ func checkTogether(filters []Filter) error {
 				slices.ContainsFunc(g.values, func(v value) bool { return slices.Contains(f.values, v) }) {
 				continue
 			}
-			field, _, _ := strings.Cut(f.text, " ")
 			list := "(..., ...)"
 			if is[string](f.attribute) {
 				var texts []string
@@ -306,7 +305,7 @@ func checkTogether(filters []Filter) error {
 				list = quoteList(texts)
 			}
 			return fmt.Errorf("the filters %q and %q exclude each other, because all filters must match: write %s in %s for alternatives",
-				termtext.Short(g.text), termtext.Short(f.text), field, termtext.Short(list))
+				termtext.Short(g.text), termtext.Short(f.text), f.field(), termtext.Short(list))
 		}
 	}
 	return nil

@@ -276,6 +276,9 @@ func TestFiltersThatExcludeEachOther(t *testing.T) {
 			t.Errorf("%q: %s, %v", filters, got, err)
 		}
 	}
+	if sessions, err := inspect.Sessions(t.Context(), s.q, inspect.Where("state", "=", "active"), inspect.Where("state", "=", "idle")); !errors.Is(err, inspect.ErrFilter) {
+		t.Errorf("sessions: %v, %v", sessions, err)
+	}
 	if _, err := inspect.Blocked(t.Context(), s.q, inspect.Where("state", "=", "active"), inspect.Where("blocking_state", "=", "idle")); err != nil {
 		t.Error(err) // they are about two sessions
 	}

@@ -45,16 +45,14 @@ type conditions struct {
 // evaluate: see matchedHere.
 func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []Filter) (*reading, error) {
 	c := conditions{values: map[string]string{"pairs": strconv.FormatBool(pairs)}}
-	for _, f := range filters {
-		if f.err != nil {
-			return nil, filterError{f.err}
+	err := checkFilters(filters, func(f Filter) string {
+		if f.ofPair() && !pairs {
+			return "pairs"
 		}
-		if !pairs && (f.blocking || f.attribute.of == ofPair) {
-			return nil, filterError{fmt.Errorf("the filter %q: only pairs have the field %s", termtext.Short(f.text), f.field())}
-		}
-	}
-	if err := checkTogether(filters); err != nil {
-		return nil, filterError{err}
+		return ""
+	})
+	if err != nil {
+		return nil, err
 	}
 	for _, f := range filters {
 		if err := c.add(ctx, q, f); err != nil {
@@ -83,6 +81,27 @@ func readMatching(ctx context.Context, q driver.Querier, pairs bool, filters []F
 	}
 	return r, err
 }
+
+// checkFilters returns an error for a filter that is wrong, for one about a field that the
+// rows do not have, and for filters that exclude each other. owner returns which rows have
+// the field of a filter, or "" if these do.
+func checkFilters(filters []Filter, owner func(Filter) string) error {
+	for _, f := range filters {
+		if f.err != nil {
+			return filterError{f.err}
+		}
+		if rows := owner(f); rows != "" {
+			return filterError{fmt.Errorf("the filter %q: only %s have the field %s", termtext.Short(f.text), rows, f.field())}
+		}
+	}
+	if err := checkTogether(filters); err != nil {
+		return filterError{err}
+	}
+	return nil
+}
+
+// ofPair reports whether only pairs have the filter's field.
+func (f Filter) ofPair() bool { return f.blocking || f.attribute.of == ofPair }
 
 // field returns the name of the filter's field.
 func (f Filter) field() string {

@@ -124,10 +124,15 @@ func (r *reading) unknownBlockers() string {
 
 // query runs sql, whose rows are (kind, payload) pairs, and calls f for each.
 func query(ctx context.Context, q driver.Querier, sql string, values map[string]string, f func(kind, payload string) error) error {
-	sql, args, err := bind(sql, values)
+	bound, args, err := bind(sql, values)
 	if err != nil {
 		return err
 	}
+	return queryBound(ctx, q, bound, args, f)
+}
+
+// queryBound is query for a statement that bind returned.
+func queryBound(ctx context.Context, q driver.Querier, sql string, args []any, f func(kind, payload string) error) error {
 	if lent, ok := q.(lentConn); ok {
 		pairs, err := lent.queryPairs(ctx, sql, args)
 		if err != nil {

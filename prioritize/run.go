@@ -179,11 +179,7 @@ func identify(ctx context.Context, op string, conn driver.Conn) (Who, error) {
 		return Who{}, fmt.Errorf("pglock: %s: %w", op, err)
 	}
 	if c, ok := conn.(handshake.Conn); ok && !open && c.PID() != 0 {
-		var hello handshake.Hello
-		err := handshake.Persist(ctx, func() (err error) {
-			hello, err = handshake.Greet(ctx, c)
-			return err
-		})
+		hello, err := handshake.Greet(ctx, c)
 		if err != nil {
 			return Who{}, fmt.Errorf("pglock: %s: asking for the session's PID: %w", op, err)
 		}

@@ -72,14 +72,17 @@ func (h Hello) StartTime() (time.Time, error) {
 }
 
 // Greet identifies a session. It changes nothing on it, regardless of the session's
-// settings, and prepares no statement. The error is the driver's, or reports an invalid
-// reply.
-func Greet(ctx context.Context, s Conn) (Hello, error) {
-	reply, err := s.QueryTextSimple(ctx, HelloSQL)
-	if err != nil {
-		return Hello{}, err
-	}
-	return parseHello(s, []byte(reply))
+// settings, and prepares no statement. It runs the statement again if that is canceled. The
+// error is the driver's, or reports an invalid reply.
+func Greet(ctx context.Context, s Conn) (hello Hello, err error) {
+	err = Persist(ctx, func() error {
+		reply, err := s.QueryTextSimple(ctx, HelloSQL)
+		if err == nil {
+			hello, err = parseHello(s, []byte(reply))
+		}
+		return err
+	})
+	return hello, err
 }
 
 // parseHello parses the result of hello.sql.
@@ -226,10 +229,7 @@ func Meet(ctx context.Context, s Conn, settings Settings) (hello Hello, err erro
 		}
 		refused = err
 	}
-	err = Persist(ctx, func() (err error) {
-		hello, err = Greet(ctx, s)
-		return err
-	})
+	hello, err = Greet(ctx, s)
 	switch {
 	case err != nil && sqlstate.Of(err) == "" && refused != nil:
 		return hello, refused // it has ended the session
@@ -287,11 +287,7 @@ func PathOf(ctx context.Context, conn any) (Path, error) {
 	if !ok || c.PID() == 0 {
 		return Unknown, nil
 	}
-	var hello Hello
-	err := Persist(ctx, func() (err error) {
-		hello, err = Greet(ctx, c)
-		return err
-	})
+	hello, err := Greet(ctx, c)
 	return hello.Path, err
 }
 

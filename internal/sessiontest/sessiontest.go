@@ -15,14 +15,16 @@ import (
 const Patience = 30 * time.Second
 
 // Connect opens a connection that is closed at the end of the test. name becomes its
-// application_name.
+// application_name, if it is not "".
 func Connect(t testing.TB, dsn, name string) *pgx.Conn {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.RuntimeParams["application_name"] = name
+	if name != "" {
+		config.RuntimeParams["application_name"] = name
+	}
 	conn, err := pgx.ConnectConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
