@@ -1,6 +1,9 @@
 package prioritize
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // nextPause returns how long to pause after try number try has failed, elapsed after the
 // first one began, or false to give up. random is in [0, 1).
@@ -31,4 +34,19 @@ func backoff(n int, first, longest time.Duration, random float64) time.Duration 
 	}
 	d = min(d, longest)
 	return d - time.Duration(random*float64(d/2))
+}
+
+// sleep sleeps for d and reports false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -160,13 +160,3 @@ func (e *sessionObserver) pairs(ctx context.Context, pids []int32, filters []ins
 func (e *sessionObserver) signal(ctx context.Context, r signal.Request) (signal.Result, error) {
 	return r.Send(ctx, e.session)
 }
-
-// A warmer is an observer whose first signal would be slower than later ones. warmUp runs
-// all of the statement that signals, or plans it, without a victim.
-type warmer interface {
-	warmUp(ctx context.Context, readLocks bool) error
-}
-
-func (e *sessionObserver) warmUp(ctx context.Context, readLocks bool) error {
-	return signal.WarmUp(ctx, e.session, readLocks)
-}

@@ -19,6 +19,7 @@ type tracker struct {
 	ended  map[victim]bool // those that were signaled
 	closed bool            // with Once: new blockers come too late
 
+	seen      time.Time // when the waits were last seen
 	timedOut  time.Time // by when a wait had last ended that lock_timeout may have ended
 	pollBegan time.Time // when the previous poll began
 }
@@ -30,7 +31,6 @@ type wait struct {
 	exact   bool      // began is the server's
 	start   time.Time // when it began by the server's clock, if exact
 	first   time.Time // when it began at the earliest
-	seen    time.Time // when it was last seen
 	pairs   []inspect.Pair
 	entries map[victim]*entry
 }
@@ -106,17 +106,12 @@ func (t *tracker) update(now, unobserved time.Time, pids []int32, pairs []inspec
 			changed = append(changed, pid)
 		}
 	}
+	t.seen = now
 	return changed, over
 }
 
-// stillWait records that the waits of the sessions pids go on.
-func (t *tracker) stillWait(now time.Time, pids []int32) {
-	for _, pid := range pids {
-		if w := t.waits[pid]; w != nil {
-			w.seen = now
-		}
-	}
-}
+// stillWait records that all waits go on.
+func (t *tracker) stillWait(now time.Time) { t.seen = now }
 
 // maxTimeoutError is how much the time of a wait may differ from what was seen.
 const maxTimeoutError = 100 * time.Millisecond
@@ -129,7 +124,7 @@ func (t *tracker) noteEnd(w *wait, by time.Time) {
 		return
 	}
 	slack := min(limit/4, maxTimeoutError)
-	if w.seen.Sub(w.began) <= limit+slack && by.Sub(w.first) >= limit-slack {
+	if t.seen.Sub(w.began) <= limit+slack && by.Sub(w.first) >= limit-slack {
 		t.timedOut = by
 	}
 }
@@ -162,7 +157,6 @@ func (t *tracker) updateWait(now, unobserved time.Time, pid int32, pairs []inspe
 		w = &wait{id: waitID(first), began: began, exact: exact, first: t.pollBegan, entries: map[victim]*entry{}}
 		t.waits[pid] = w
 	}
-	w.seen = now
 	if exact && began.Before(w.began) {
 		w.began = began
 	}

@@ -85,7 +85,7 @@ func TestTimedOut(t *testing.T) {
 		}
 		tr.pollBegan = begin.Add(-200 * time.Millisecond)
 		tr.update(begin, time.Time{}, []int32{1}, blocked(0))
-		tr.stillWait(begin.Add(test.seen), []int32{1})
+		tr.stillWait(begin.Add(test.seen))
 		tr.update(begin.Add(test.gone), time.Time{}, nil, nil)
 		if got := !tr.timedOut.IsZero(); got != test.want {
 			t.Errorf("%+v: got %t", test, got)

@@ -2,15 +2,12 @@ package prioritize
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/pglock-go/pglock/inspect"
-	"github.com/pglock-go/pglock/internal/signal"
-	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
 // A watcher watches sessions and acts on their blockers. Its fields belong to its
@@ -197,42 +194,6 @@ func (w *watcher) step(ctx context.Context) (acted bool, err error) {
 	return acted || again, err
 }
 
-// A warmth is what the watcher's session has done of the statement that signals.
-type warmth uint8
-
-const (
-	cold    warmth = iota
-	planned        // planned it, which is all that it needs for a small lock table
-	warm           // run every part of it
-)
-
-// warmUp runs the statement that signals without a victim, so that the first signal is as
-// fast as later ones. After the first poll it only plans it. While a session is blocked it
-// also reads the lock table, which takes about as long as reading the pairs, unless a
-// blocker may be due before that ends.
-func (w *watcher) warmUp(ctx context.Context) error {
-	m, ok := w.observer.(warmer)
-	if !ok || w.config.policy == policyWatch || w.passive || w.warmth == warm || ctx.Err() != nil {
-		return nil
-	}
-	next := w.tracker.next()
-	readLocks := !next.IsZero() && time.Until(next) > 3*w.pairsTime
-	switch {
-	case readLocks:
-		w.warmth = warm
-	case w.warmth == cold:
-		w.warmth = planned
-	default:
-		return nil
-	}
-	queryCtx, cancel := queryContext(ctx)
-	defer cancel()
-	if err := m.warmUp(queryCtx, readLocks); sqlstate.Of(err) == "" {
-		return err
-	}
-	return nil // the session is as before
-}
-
 // queryContext limits one query. It does not end with ctx: an interrupted statement costs
 // the session, and may or may not have run.
 func queryContext(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -273,7 +234,7 @@ func (w *watcher) readState(ctx context.Context) error {
 		w.lastBlocked = now
 	}
 	if !changed && (len(pids) == 0 || now.Sub(w.pairsReadAt) < maxPairsAge) {
-		w.tracker.stillWait(now, pids)
+		w.tracker.stillWait(now)
 		return nil
 	}
 	return w.readPairs(ctx, v, pids)
@@ -360,187 +321,6 @@ func (w *watcher) reportUnseen(polled time.Time) {
 	}
 }
 
-// isOwn reports whether a session belongs to the run.
-func (w *watcher) isOwn(s *inspect.Session) bool { return w.who.matches(s) }
-
-// act acts on the blockers that are due. It reports whether any was signaled.
-func (w *watcher) act(ctx context.Context) (acted bool, err error) {
-	if w.config.policy == policyWatch || w.passive {
-		return false, nil
-	}
-	due := w.tracker.due(time.Now())
-	if len(due) == 0 {
-		return false, nil
-	}
-	w.tracker.closeOnce()
-	match, err := w.filter(ctx, due)
-	if err != nil {
-		return false, err
-	}
-	for _, e := range due {
-		if ctx.Err() != nil {
-			return acted, nil
-		}
-		why := w.tracker.spareReason(e, w.isOwn)
-		if why.Reason == "" && !match(e) {
-			why = signal.Result{Reason: inspect.Excluded}
-		}
-		if why.Reason != "" {
-			w.spare(e, why, nil)
-			continue
-		}
-		done, err := w.apply(ctx, e)
-		acted = acted || done
-		if err != nil {
-			return acted, err
-		}
-	}
-	return acted, nil
-}
-
-// filter returns a function that reports whether the user's filters match.
-func (w *watcher) filter(ctx context.Context, due []*entry) (func(*entry) bool, error) {
-	if len(w.config.filters) == 0 {
-		return func(*entry) bool { return true }, nil
-	}
-	var pids []int32
-	for _, e := range due {
-		if !slices.Contains(pids, e.pair.PID) {
-			pids = append(pids, e.pair.PID)
-		}
-	}
-	queryCtx, cancel := queryContext(ctx)
-	defer cancel()
-	pairs, err := w.observer.pairs(queryCtx, pids, w.config.filters)
-	if err != nil {
-		return nil, err
-	}
-	return func(e *entry) bool {
-		return slices.ContainsFunc(pairs, func(p inspect.Pair) bool {
-			return p.PID == e.pair.PID && victimOf(&p) == e.victim
-		})
-	}, nil
-}
-
-// apply applies the policy to e. It is an error if the session is lost, but not if e
-// must not or cannot be signaled.
-func (w *watcher) apply(ctx context.Context, e *entry) (acted bool, err error) {
-	action := w.tracker.action(time.Now(), e)
-	r := signal.Request{
-		Waiter:       e.pair.PID,
-		WaiterStart:  e.pair.BackendStart,
-		Blocker:      e.pid,
-		BlockerStart: e.pair.Blocking.BackendStart,
-		Action:       action,
-		Queue:        w.config.queue,
-		Allow:        w.config.allowed,
-
-		WaiterTransaction: e.pair.Transaction,
-	}
-	if !e.pair.WaitApprox {
-		r.WaitStart = e.pair.WaitStart
-	}
-	if e.pair.Held != nil && e.pair.Held.PID == e.pid { // not a parallel worker's
-		r.BlockerTransaction = e.pair.Held.Transaction
-	}
-	queryCtx, cancel := queryContext(ctx)
-	defer cancel()
-	if e.sparedFor.Class == inspect.OtherRuns && time.Since(e.yieldedAt) >= cycleAfter {
-		oldest, err := w.inCycle(queryCtx, e.pid)
-		if err != nil {
-			return false, err
-		}
-		if oldest {
-			r.Allow = append(slices.Clone(r.Allow), inspect.OtherRuns)
-		}
-	}
-	w.warmth = warm
-	result, err := w.observer.signal(queryCtx, r)
-	switch {
-	case err != nil && result.Reason == inspect.NotPermitted:
-		w.spare(e, result, err)
-		return false, nil
-	case err != nil:
-		return false, err
-	}
-	switch result.Reason {
-	case "":
-		w.applied(ctx, e, action)
-		return result.Signaled, nil
-	case inspect.Gone, inspect.NotBlocking:
-		w.spare(e, signal.Result{Reason: inspect.NotBlocking}, nil)
-		delete(w.lastBlockers, e.pair.PID) // read its blockers again
-	default:
-		w.spare(e, result, nil)
-	}
-	return false, nil
-}
-
-func (w *watcher) event(kind EventKind, e *entry) Event {
-	event := Event{Kind: kind, PID: e.pair.PID, Blocked: []inspect.Pair{e.pair}}
-	if wait := w.tracker.waits[e.pair.PID]; wait != nil {
-		event.Waited = time.Since(wait.began)
-	}
-	return event
-}
-
-func (w *watcher) spare(e *entry, why signal.Result, err error) {
-	event := w.event(Spared, e)
-	event.Time, event.Reason, event.Class, event.Err = time.Now(), why.Reason, why.Class, err
-	w.forgetSpared(e)
-	if why.Reason != inspect.NotBlocking {
-		w.spared = append(w.spared, event)
-	}
-	if w.tracker.spare(event.Time, e, why) {
-		w.config.emit(event)
-	}
-}
-
-// forgetSpared removes e from the spared blockers that the error lists.
-func (w *watcher) forgetSpared(e *entry) {
-	w.spared = slices.DeleteFunc(w.spared, func(s Event) bool { return victimOf(&s.Blocked[0]) == e.victim })
-}
-
-// A failedCall is the error of Call's function for a blocker.
-type failedCall struct {
-	victim
-	err error
-}
-
-// callErrors returns the last errors of Call's function, one for each blocker.
-func (w *watcher) callErrors() (errs []error) {
-	for _, c := range w.calls {
-		errs = append(errs, fmt.Errorf("the call for pid %d failed: %w", c.pid, c.err))
-	}
-	return errs
-}
-
-// noteCall records the last error of Call's function for a blocker.
-func (w *watcher) noteCall(e *entry, err error) {
-	w.calls = slices.DeleteFunc(w.calls, func(c failedCall) bool { return c.victim == e.victim })
-	if err != nil {
-		w.calls = append(w.calls, failedCall{e.victim, err})
-	}
-}
-
-func (w *watcher) applied(ctx context.Context, e *entry, action signal.Action) {
-	w.tracker.acted(time.Now(), e, action)
-	w.forgetSpared(e)
-	switch {
-	case action == signal.Cancel:
-		w.config.emit(w.event(Canceled, e))
-	case action == signal.Terminate:
-		w.config.emit(w.event(Terminated, e))
-	case w.config.policy == policyCall:
-		event := w.event(Called, e)
-		event.Err = w.config.call(ctx, e.pair)
-		w.noteCall(e, event.Err)
-		w.config.emit(event)
-	default:
-		w.config.emit(w.event(Overdue, e))
-	}
-}
-
 // reopen opens sessions until it succeeds. It returns false if ctx has ended.
 func (w *watcher) reopen(ctx context.Context) bool {
 	for ctx.Err() == nil {
@@ -576,59 +356,3 @@ const (
 	reopenFirst = 20 * time.Millisecond
 	reopenMost  = 2 * time.Second
 )
-
-// A pace determines how soon the watcher polls again: after its interval, but sooner
-// after it has acted, and less often if the server answers slowly.
-//
-// A single slow answer changes nothing: the faster of the last two counts. The pause
-// never exceeds maxPause, so that a server that is always slow is polled in time as well.
-// With a grace of 1 s, a blocker that comes while the watcher waits for an answer is
-// signaled this long after its grace (TestReactionToSlowAnswers, in fake time; before
-// Postgres 14, add the interval of 200 ms):
-//
-//	one answer of 50 ms or 500 ms    0
-//	one answer of 3 s                2.2 s: when it comes the grace is over by 2 s
-//	all answers take 50 ms           0.3 s
-//	all answers take 500 ms          3.1 s
-type pace struct {
-	shortPause time.Duration // the pause if a change is expected soon, else 0
-	lastPoll   time.Duration // how long the previous answer took
-}
-
-const (
-	minPause    = 2 * time.Millisecond
-	pauseFactor = 10 // the minimum pause, in multiples of the answer time
-)
-
-// next returns the pause after a poll that took the given time.
-func (p *pace) next(interval, maxPause, took time.Duration, acted, blocked bool) time.Duration {
-	typical := min(took, p.lastPoll)
-	p.lastPoll = took
-	switch {
-	case acted:
-		p.shortPause = minPause
-	case !blocked || p.shortPause >= interval:
-		p.shortPause = 0
-	default:
-		p.shortPause *= 2
-	}
-	if p.shortPause > 0 {
-		return min(interval, max(p.shortPause, typical))
-	}
-	return max(interval, min(pauseFactor*typical, maxPause))
-}
-
-// sleep sleeps for d and reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
