@@ -122,7 +122,7 @@ func (a *app) doctorCommand() *cobra.Command {
 			if output.value == "json" {
 				err = render.WriteFindingsJSON(a.Out, reports, several)
 			} else {
-				err = a.writeFindings(reports, several)
+				err = a.writeFindings(reports)
 			}
 			if err != nil {
 				return err
@@ -170,12 +170,9 @@ func (a *app) diagnoseAll(ctx context.Context, r *doctorRequest) ([]render.Repor
 		wait.Go(func() {
 			busy <- struct{}{}
 			defer func() { <-busy }()
-			limited, cancel := context.WithTimeout(ctx, readLimit)
-			defer cancel()
-			reports[i].Findings, errs[i] = r.diagnose(limited, m.flags, m.target)
-			if errs[i] != nil {
-				errs[i] = orSilent(limited, ctx, readLimit, errs[i])
-			}
+			reports[i].Findings, errs[i] = within(ctx, readLimit, func(ctx context.Context) ([]doctor.Finding, error) {
+				return r.diagnose(ctx, m.flags, m.target)
+			})
 		})
 	}
 	wait.Wait()
@@ -318,16 +315,16 @@ func (a *app) terminalFinding() doctor.Finding {
 }
 
 // writeFindings writes findings for people, and how many there are.
-func (a *app) writeFindings(reports []render.Report, several bool) error {
+func (a *app) writeFindings(reports []render.Report) error {
 	style := render.Diagnosis{Width: a.width(), Color: a.useColor(), ASCII: !a.useUnicode()}
 	for _, r := range reports {
-		if several && r.Title != "" {
+		if r.Title != "" {
 			style.WriteTitle(a.Out, r)
 		}
 		if err := style.Write(a.Out, r.Findings); err != nil {
 			return err
 		}
-		if several && r.Title != "" {
+		if r.Title != "" {
 			fmt.Fprintln(a.Out)
 		}
 	}

@@ -201,7 +201,11 @@ func (e *endRequest) run(ctx context.Context) error {
 // queue, and go on when the others are gone.
 func (e *endRequest) find(ctx context.Context) (victims []inspect.Victim, spared []inspect.Outcome, err error) {
 	if e.roots {
-		victims, err = e.findRoots(ctx)
+		all, err := inspect.Blocked(ctx, e.session.guarded)
+		if err != nil {
+			return nil, nil, err
+		}
+		victims, err = e.findRoots(ctx, all)
 		return victims, nil, err
 	}
 	if e.blocking {

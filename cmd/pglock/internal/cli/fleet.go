@@ -219,28 +219,31 @@ func (f *fleet) connectOne(m *member) opened {
 	free := sync.OnceFunc(func() { <-f.slots })
 	defer free()
 	defer time.AfterFunc(connectShare, free).Stop() // a silent server only waits by then
-	ctx, cancel := context.WithTimeout(f.ctx, m.limit)
-	defer cancel()
-	s, err := m.connect(ctx)
-	if err == nil {
+	s, err := within(f.ctx, m.limit, func(ctx context.Context) (*session, error) {
+		s, err := m.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
 		if s.server, err = identify(ctx, s, m.name); err != nil {
 			s.close()
+			return nil, err
 		}
-	}
-	if err != nil {
-		return opened{err: orSilent(ctx, f.ctx, m.limit, err)}
-	}
-	return opened{session: s}
+		return s, nil
+	})
+	return opened{s, err}
 }
 
-// orSilent returns a silentError if err is because ctx, which has this limit, ended before
-// parent did. An error of connecting describes that itself.
-func orSilent(ctx, parent context.Context, limit time.Duration, err error) error {
+// within calls f with a limit on its time. If f fails because of the limit, the error is a
+// silentError, except for an error of connecting, which describes that itself.
+func within[T any](ctx context.Context, limit time.Duration, f func(context.Context) (T, error)) (T, error) {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	value, err := f(limited)
 	var failed *connect.Error
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && parent.Err() == nil && !errors.As(err, &failed) {
-		return &silentError{limit}
+	if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil && !errors.As(err, &failed) {
+		err = &silentError{limit}
 	}
-	return err
+	return value, err
 }
 
 // identify returns which server and database a session is in. If the server does not
@@ -300,7 +303,7 @@ func (s *session) owns(oid uint32, database string) bool {
 			return p == s
 		}
 	}
-	return s == s.server.peers[0]
+	return s.isFirst()
 }
 
 // ownsLock reports whether this session shows a lock. A lock that is in no database, such
@@ -383,12 +386,9 @@ func readAll[T any](ctx context.Context, f *fleet, read func(context.Context, *s
 	for _, members := range servers {
 		wait.Go(func() {
 			for _, i := range members {
-				limited, cancel := context.WithTimeout(ctx, readLimit)
-				values[i], errs[i] = read(limited, f.members[i].session)
-				if errs[i] != nil {
-					errs[i] = orSilent(limited, ctx, readLimit, errs[i])
-				}
-				cancel()
+				values[i], errs[i] = within(ctx, readLimit, func(ctx context.Context) (T, error) {
+					return read(ctx, f.members[i].session)
+				})
 			}
 		})
 	}

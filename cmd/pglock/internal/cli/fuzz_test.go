@@ -16,7 +16,7 @@ func FuzzFlags(f *testing.F) {
 		"duration": func() pflag.Value { return &durationFlag{min: time.Millisecond, what: "too short"} },
 		"code":     func() pflag.Value { return new(codeFlag) },
 		"limit":    func() pflag.Value { return new(limitFlag) },
-		"count":    func() pflag.Value { return new(countFlag) },
+		"count":    func() pflag.Value { return &countFlag{what: "must be 1 or more"} },
 		"pid":      func() pflag.Value { return new(pidFlag) },
 		"key":      func() pflag.Value { return new(keyFlag) },
 		"pg_locks": func() pflag.Value { return new(pgLocksFlag) },

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -157,7 +156,7 @@ func (a *app) prioritizeCommand() *cobra.Command {
 					return usagef(cmd, "--application-name %s: reserved for the sessions that watch", render.Quote(name))
 				}
 			}
-			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, int(maxEnded)
+			r.after, r.lockTimeout, r.grace, r.max = after.value, timeout.value, grace.value, maxEnded.value
 			r.tag = commandTag(r.command[0], rand.Uint32())
 			r.who = prioritize.Who{PIDs: pids, Applications: append([]string{r.tag}, names...), Users: users}
 			return a.prioritize(cmd.Context(), r)
@@ -172,6 +171,7 @@ func (a *app) prioritizeCommand() *cobra.Command {
 	flags.BoolVar(&r.dryRun, "dry-run", false, "only report blockers, as without --cancel, --terminate and --escalate")
 	flags.Var(&timeout, "lock-timeout", "lock_timeout of COMMAND's sessions")
 	retry.register(flags)
+	maxEnded = countFlag{what: "must be 1 or more; use --dry-run to end no session"}
 	flags.Var(&maxEnded, "max", "end at most `N` sessions")
 	flags.VarP(&r.filters, "filter", "f", "end only sessions that match `\"FIELD OP VALUE\"`; repeat to require all")
 	r.allow.choices = []inspect.Class{inspect.Superusers, inspect.Autovacuum, inspect.Background}
@@ -217,13 +217,9 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	report := newBlockerReport(a, r)
-	open := func() (stdin io.Reader, started, ended func(), err error) {
-		return a.In, func() {}, func() {}, nil
-	}
-	var stdin *replay
+	stdin := &replay{source: a.In, direct: true}
 	if r.retry != nil {
 		stdin = newReplay(a.In)
-		open = stdin.open
 	}
 	begun := make(chan struct{}) // receives as the command starts: it gets the signals until it has ended
 	ended := make(chan struct{})
@@ -234,7 +230,7 @@ func (a *app) prioritize(ctx context.Context, r prioritizeRequest) error {
 			return context.Cause(ctx)
 		}
 		defer func() { ended <- struct{}{} }()
-		in, inStarted, inEnded, err := open()
+		in, inStarted, inEnded, err := stdin.open()
 		if err != nil {
 			return err
 		}
@@ -351,24 +347,27 @@ func (s checkedSource) Open(ctx context.Context) (driver.Session, error) {
 	return session, nil
 }
 
-// countFlag is --max: a number of 1 or more, or 0 if not given.
-type countFlag int
+// countFlag is a number of 1 or more, or 0 if not given.
+type countFlag struct {
+	value int
+	what  string // the error for another number
+}
 
 func (f *countFlag) Type() string { return "N" }
 
 func (f *countFlag) String() string {
-	if *f == 0 {
+	if f.value == 0 {
 		return ""
 	}
-	return strconv.Itoa(int(*f))
+	return strconv.Itoa(f.value)
 }
 
 func (f *countFlag) Set(s string) error {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 {
-		return errors.New("must be 1 or more; use --dry-run to end no session")
+		return errors.New(f.what)
 	}
-	*f = countFlag(n)
+	f.value = n
 	return nil
 }
 

@@ -250,9 +250,6 @@ func (s *blockerReport) track(p inspect.Pair) blockerID {
 func (s *blockerReport) writeSummary() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.started.IsZero() {
-		return // the command could not be started
-	}
 	for i, id := range s.order {
 		if i == maxSummaryLines {
 			s.app.logf("summary: %d more blockers", len(s.order)-i)

@@ -24,12 +24,13 @@ const retryLockTimeout = 2 * time.Second
 type retryFlags struct {
 	on     bool
 	budget durationFlag
-	tries  triesFlag
+	tries  countFlag
 	codes  codesFlag
 }
 
 func (f *retryFlags) register(flags *pflag.FlagSet) {
 	f.budget = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --tries 1 to try once"}
+	f.tries = countFlag{what: "must be 1 or more"}
 	flags.BoolVar(&f.on, "retry", false, "run COMMAND again if it did not acquire a lock within --lock-timeout (2s)")
 	flags.Var(&f.budget, "budget", "retry for this time (10m without --tries)")
 	flags.Var(&f.tries, "tries", "run COMMAND at most `N` times")
@@ -39,7 +40,7 @@ func (f *retryFlags) register(flags *pflag.FlagSet) {
 // request returns what the flags ask for, or nil without --retry.
 func (f *retryFlags) request(cmd *cobra.Command) (*retryRequest, error) {
 	if f.on {
-		return &retryRequest{budget: f.budget.value, tries: int(f.tries), codes: f.codes}, nil
+		return &retryRequest{budget: f.budget.value, tries: f.tries.value, codes: f.codes}, nil
 	}
 	for _, name := range []string{"budget", "tries", "retry-on"} {
 		if cmd.Flags().Changed(name) {
@@ -133,27 +134,6 @@ func (s *blockerReport) retryEnded(ctx context.Context, err error) error {
 		s.logf("not tried again: none of the command's sessions waited until lock_timeout (%v), so a lock does not seem to be the reason", s.r.lockTimeout)
 	}
 	return err
-}
-
-// triesFlag is --tries: a number of 1 or more, or 0 if not given.
-type triesFlag int
-
-func (f *triesFlag) Type() string { return "N" }
-
-func (f *triesFlag) String() string {
-	if *f == 0 {
-		return ""
-	}
-	return strconv.Itoa(int(*f))
-}
-
-func (f *triesFlag) Set(s string) error {
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 {
-		return errors.New("must be 1 or more")
-	}
-	*f = triesFlag(n)
-	return nil
 }
 
 // codesFlag is --retry-on: exit codes.

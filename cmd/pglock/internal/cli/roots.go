@@ -12,8 +12,9 @@ import (
 
 // findRoots returns the sessions for which the matching ones wait, directly or through
 // others, and that wait for nobody. If there is none, as in a deadlock, it returns those
-// that wait, which --roots spares. Sessions are identified by their SessionName.
-func (e *endRequest) findRoots(ctx context.Context) ([]inspect.Victim, error) {
+// that wait, which --roots spares. all are all pairs. Sessions are identified by their
+// SessionName.
+func (e *endRequest) findRoots(ctx context.Context, all []inspect.Pair) ([]inspect.Victim, error) {
 	var ofWaiter, ofBlocker []inspect.Filter
 	for _, f := range e.where {
 		if config.OfPairs(f) {
@@ -22,11 +23,8 @@ func (e *endRequest) findRoots(ctx context.Context) ([]inspect.Victim, error) {
 			ofWaiter = append(ofWaiter, f)
 		}
 	}
-	all, err := inspect.Blocked(ctx, e.session.guarded)
-	if err != nil {
-		return nil, err
-	}
 	waits, allowed := all, all
+	var err error
 	if len(ofWaiter) > 0 {
 		if waits, err = inspect.Blocked(ctx, e.session.guarded, ofWaiter...); err != nil {
 			return nil, err
@@ -66,7 +64,7 @@ func (e *endRequest) findRoots(ctx context.Context) ([]inspect.Victim, error) {
 // adviseRoots returns a line that suggests --roots, or "" if it would select the sessions
 // that outcomes select. pairs are all that wait.
 func (e *endRequest) adviseRoots(ctx context.Context, outcomes []inspect.Outcome, pairs []inspect.Pair) (string, error) {
-	victims, err := e.findRoots(ctx)
+	victims, err := e.findRoots(ctx, pairs)
 	if err != nil {
 		return "", err
 	}

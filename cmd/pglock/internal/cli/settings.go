@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/pglock-go/pglock/cmd/pglock/internal/config"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/connect"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 )
 
 // settings holds the config file's settings for this run.
@@ -137,7 +137,7 @@ func (a *app) chooseSeveral(cmd *cobra.Command, list string, names []string) err
 
 // plainName matches the name of a database in a list with commas. A name with other
 // characters may itself have a comma.
-var plainName = regexp.MustCompile(`^[\pL\pN_][\pL\pN_.$-]*$`)
+var plainName = lazyregexp.New(`^[\pL\pN_][\pL\pN_.$-]*$`)
 
 // databaseNames returns the names in a list with commas, or a single one if it is not a
 // list: if it is a connection string, which may have commas, or if not all parts are plain
@@ -153,7 +153,7 @@ func databaseNames(list string) ([]string, error) {
 		switch {
 		case name == "":
 			missing = true
-		case !plainName.MatchString(name):
+		case !plainName().MatchString(name):
 			return []string{list}, nil
 		default:
 			names = append(names, name)

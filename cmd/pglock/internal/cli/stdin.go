@@ -56,10 +56,7 @@ func (r *replay) open() (stdin io.Reader, started, ended func(), err error) {
 		_, err := r.file.Seek(r.begin, io.SeekStart)
 		return r.file, nothing, nothing, err
 	}
-	r.mu.Lock()
-	full := r.full
-	r.mu.Unlock()
-	if full {
+	if r.isFull() {
 		return nil, nil, nil, errTooMuchInput
 	}
 	from, to, err := os.Pipe()

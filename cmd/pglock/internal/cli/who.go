@@ -110,7 +110,7 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 	if err != nil {
 		return nil, err
 	}
-	hidden := map[int32]bool{}
+	hidden := hiddenSessions{}
 	var users []render.LockUsers
 	r.held = false
 	for _, name := range r.names {
@@ -128,13 +128,11 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 			default:
 				u.Waiters = append(u.Waiters, l)
 			}
-			if l.Hidden {
-				hidden[l.PID] = true
-			}
+			hidden.note(session, l.Session)
 		}
 		users = append(users, u)
 	}
-	notices := render.HiddenNotice(len(hidden), session.user)
+	notices := hidden.notices(f.sessions())
 	if r.json {
 		return notices, render.WriteLockUsersJSON(out, users)
 	}

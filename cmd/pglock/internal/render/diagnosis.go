@@ -44,9 +44,8 @@ const (
 // minText is the narrowest column that text is broken for.
 const minText = 24
 
-// Write writes a line for each check, with its mark, and the findings in it, and how
-// many there are. Advice is never broken, so that it can be copied. Its notes are
-// comments of SQL or of the shell.
+// Write writes a line for each check, with its mark, and the findings in it. Advice is
+// never broken, so that it can be copied. Its notes are comments of SQL or of the shell.
 func (d Diagnosis) Write(out io.Writer, findings []doctor.Finding) error {
 	var b strings.Builder
 	for len(findings) > 0 {
