@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -39,12 +38,13 @@ var (
 // the server more than taking a lock does, and more the more locks there are. Without
 // keys it reads nothing. ctx bounds the query, and so does a limit of two seconds.
 func (l *Locker) Holders(ctx context.Context, keys ...Key) (map[Key][]Holder, error) {
+	seen := map[Key]bool{}
+	keys = slices.DeleteFunc(slices.Clone(keys), func(key Key) bool {
+		again := seen[key]
+		seen[key] = true
+		return again
+	})
 	held := map[Key][]Holder{}
-	for _, key := range keys {
-		held[key] = nil
-	}
-	keys = slices.Collect(maps.Keys(held)) // each once
-	clear(held)
 	if len(keys) == 0 {
 		return held, nil
 	}

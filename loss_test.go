@@ -9,19 +9,17 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/internal/sessiontest"
 	"github.com/pglock-go/pglock/pgxlock"
 	"github.com/pglock-go/pglock/sqllock"
 )
@@ -251,18 +249,16 @@ func BenchmarkLossNoticed(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer locker.Close()
-	admin, err := pgx.Connect(b.Context(), dsn)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer admin.Close(context.Background())
+	admin := sessiontest.Connect(b, dsn, "admin")
 	var times []time.Duration
 	for b.Loop() {
 		held, err := locker.Lock(b.Context(), pglock.Name("job"))
 		if err != nil {
 			b.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond) // the holder works, and does not lock or unlock
+		// The holder works, and does not lock or unlock.
+		sessiontest.Until(b, admin, "an idle holder", `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE pid = $1 AND state = 'idle' AND clock_timestamp() - state_change > '20 ms'::interval)`, held.PID())
 		began := time.Now()
 		if _, err := admin.Exec(b.Context(), `SELECT pg_terminate_backend($1)`, held.PID()); err != nil {
 			b.Fatal(err)
@@ -282,14 +278,13 @@ func BenchmarkHolderKilled(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer locker.Close()
+	admin := sessiontest.Connect(b, dsn, "admin")
 	var times []time.Duration
 	for b.Loop() {
 		cmd := startHolder(b, dsn)
 		got := start(locker, context.Background(), pglock.Name("job"))
-		for locker.Stats().Waiting == 0 {
-			runtime.Gosched()
-		}
-		time.Sleep(20 * time.Millisecond) // it waits in Postgres by now
+		sessiontest.Until(b, admin, "a wait in Postgres",
+			`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND `+inThisDatabase+`)`)
 		began := time.Now()
 		if err := cmd.Process.Kill(); err != nil {
 			b.Fatal(err)

@@ -69,10 +69,10 @@ type Session interface {
 
 	// QueryText runs one statement with text parameters and returns its result, a single row
 	// with a single text value. The same few statements are run again and again, so an
-	// adapter should prepare them, if possible without a round trip of its own. After an error sent by Postgres (one with an SQLState
-	// method), the session must be usable as before, unless Postgres ended it. After any
-	// other error the session is not used again. ctx may have no deadline: then Close is
-	// what ends a statement that hangs.
+	// adapter should prepare them, if possible without a round trip of its own. After an
+	// error sent by Postgres (one with an SQLState method), the session must be usable as
+	// before, unless Postgres ended it. After any other error the session is not used again.
+	// ctx may have no deadline: then Close is what ends a statement that hangs.
 	QueryText(ctx context.Context, sql string, args ...string) (string, error)
 
 	// QueryTextSimple sends sql, one or more statements without parameters, as one message of

@@ -243,8 +243,8 @@ func Meet(ctx context.Context, s Conn, settings Settings) (hello Hello, err erro
 func meetAtOnce(ctx context.Context, s Conn, settings Settings) (Hello, error) {
 	// Each statement checks for itself whether the session is ours: something between
 	// the client and the server might split the message.
+	ours := sqltext.Inline(oursSQL, strconv.FormatUint(uint64(s.PID()), 10))
 	ifOurs := func(sql string) string {
-		ours := sqltext.Inline(sqltext.WithoutComment(oursFile), strconv.FormatUint(uint64(s.PID()), 10))
 		return "CASE WHEN (" + ours + ") THEN (\n" + sql + "\n) END"
 	}
 	proof := "NULL"
@@ -338,6 +338,8 @@ var (
 	proveFile string
 	//go:embed ours.sql
 	oursFile string
+
+	oursSQL = sqltext.WithoutComment(oursFile)
 
 	// meetHead is the beginning of the message of Meet, up to the proof.
 	meetHead = PreludeSQL + "SELECT CAST(pg_catalog.json_build_object('hello', CAST((\n" +
