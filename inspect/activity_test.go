@@ -194,7 +194,7 @@ func TestEndSessionThatHoldsNothing(t *testing.T) {
 	}
 }
 
-// Of all sessions in the way, only the one that waits for nobody is ended, and that
+// Of all blockers, only the one that waits for nobody is ended, and that
 // lets the others go on.
 func TestCatalogOnlyRoots(t *testing.T) {
 	s := newScene(t)
