@@ -88,6 +88,10 @@ func TestEachSignalOnce(t *testing.T) {
 				if got := c.line(); got != sig.String() {
 					t.Fatalf("the command received %s, not %s", got, sig)
 				}
+				// The kernel and Go's runtime deliver a signal once if it repeats
+				// one that is still pending.
+				waitUntilIdle(t, c.cmd.Process.Pid)
+				waitUntilIdle(t, guard)
 			}
 			// A repeated signal would arrive before this one.
 			c.signal(syscall.SIGWINCH)
@@ -109,6 +113,45 @@ func stop(t *testing.T, pid int) {
 		state, _, _ := processStatus(pid)
 		return state == "T"
 	})
+}
+
+// waitUntilIdle waits until a process has nothing left to do: all its threads sleep, and
+// none has run between two looks.
+func waitUntilIdle(t *testing.T, pid int) {
+	t.Helper()
+	var last string
+	eventually(t, fmt.Sprintf("process %d is idle", pid), func() bool {
+		before := last
+		var asleep bool
+		last, asleep = threads(t, pid)
+		return asleep && last == before
+	})
+}
+
+// threads returns how often each thread of a process has given up the CPU, and whether
+// all sleep.
+func threads(t *testing.T, pid int) (switches string, asleep bool) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the threads of process %d: %v", pid, err)
+	}
+	asleep = true
+	for _, file := range files {
+		status, err := os.ReadFile(file)
+		if err != nil {
+			return "", false // the thread has ended
+		}
+		for _, line := range lines(string(status)) {
+			switch {
+			case strings.HasPrefix(line, "State:"):
+				asleep = asleep && strings.Contains(line, "S (sleeping)")
+			case strings.Contains(line, "ctxt_switches"):
+				switches += line
+			}
+		}
+	}
+	return switches, asleep
 }
 
 // proceed continues a stopped process.

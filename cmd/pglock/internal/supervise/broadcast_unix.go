@@ -30,9 +30,10 @@ type arrival struct {
 	at     time.Time
 }
 
-// A broadcast decides which signals from the program are passed on to the command. Each
-// signal of the guard cancels one from the program, so repeated signals are counted. The
-// zero value is ready for use.
+// A broadcast decides which signals from the program are passed on to the command. A
+// signal of the guard cancels those from the program that are held: as while a process is
+// stopped, several may have reached the guard as one. If none is held, it cancels the
+// next. So repeated signals are counted. The zero value is ready for use.
 type broadcast struct {
 	own  []arrival // signals that the guard received, but not yet the program
 	held []arrival // signals from the program, to pass on unless the guard receives them too
@@ -40,7 +41,9 @@ type broadcast struct {
 
 // reached records a signal that the guard received.
 func (b *broadcast) reached(sig syscall.Signal, now time.Time) {
-	if !take(&b.held, sig) {
+	held := len(b.held)
+	b.held = slices.DeleteFunc(b.held, func(a arrival) bool { return a.signal == sig })
+	if len(b.held) == held {
 		b.expire(now)
 		b.own = append(b.own, arrival{sig, now})
 	}
@@ -49,9 +52,12 @@ func (b *broadcast) reached(sig syscall.Signal, now time.Time) {
 // pass records a signal from the program.
 func (b *broadcast) pass(sig syscall.Signal, now time.Time) {
 	b.expire(now)
-	if !take(&b.own, sig) {
+	i := slices.IndexFunc(b.own, func(a arrival) bool { return a.signal == sig })
+	if i < 0 {
 		b.held = append(b.held, arrival{sig, now})
+		return
 	}
+	b.own = slices.Delete(b.own, i, i+1)
 }
 
 // expire removes the guard's own signals that are too old to match.
@@ -75,14 +81,4 @@ func (b *broadcast) next() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return b.held[0].at.Add(passAfter), true
-}
-
-// take removes the oldest arrival of sig, and reports whether there was one.
-func take(from *[]arrival, sig syscall.Signal) bool {
-	i := slices.IndexFunc(*from, func(a arrival) bool { return a.signal == sig })
-	if i < 0 {
-		return false
-	}
-	*from = slices.Delete(*from, i, i+1)
-	return true
 }

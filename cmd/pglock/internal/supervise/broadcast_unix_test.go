@@ -20,17 +20,18 @@ func TestBroadcast(t *testing.T) {
 		steps []step
 		want  []syscall.Signal
 	}{
-		"only the program":               {[]step{{0, "program", term}}, []syscall.Signal{term}},
-		"only the guard":                 {[]step{{0, "guard", term}}, nil},
-		"the program, then the guard":    {[]step{{0, "program", term}, {passAfter - 1, "guard", term}}, nil},
-		"the guard, then the program":    {[]step{{0, "guard", term}, {matchWithin, "program", term}}, nil},
-		"the guard, long before":         {[]step{{0, "guard", term}, {matchWithin + 1, "program", term}}, []syscall.Signal{term}},
-		"all, twice":                     {[]step{{0, "program", term}, {0, "guard", term}, {0, "program", term}, {0, "guard", term}}, nil},
-		"all, then the program":          {[]step{{0, "guard", term}, {0, "program", term}, {1, "program", term}}, []syscall.Signal{term}},
-		"the program, three times":       {[]step{{0, "program", usr1}, {0, "program", usr1}, {0, "program", usr1}}, []syscall.Signal{usr1, usr1, usr1}},
-		"one to all, another to one":     {[]step{{0, "program", hup}, {0, "program", term}, {0, "guard", term}}, []syscall.Signal{hup}},
-		"several to the program":         {[]step{{0, "program", term}, {0, "program", hup}, {1, "program", usr1}}, []syscall.Signal{term, hup, usr1}},
-		"several to all, in their order": {[]step{{0, "program", term}, {0, "program", hup}, {0, "guard", term}, {0, "guard", hup}}, nil},
+		"only the program":                      {[]step{{0, "program", term}}, []syscall.Signal{term}},
+		"only the guard":                        {[]step{{0, "guard", term}}, nil},
+		"the program, then the guard":           {[]step{{0, "program", term}, {passAfter - 1, "guard", term}}, nil},
+		"the guard, then the program":           {[]step{{0, "guard", term}, {matchWithin, "program", term}}, nil},
+		"the guard, long before":                {[]step{{0, "guard", term}, {matchWithin + 1, "program", term}}, []syscall.Signal{term}},
+		"all, twice":                            {[]step{{0, "program", term}, {0, "guard", term}, {0, "program", term}, {0, "guard", term}}, nil},
+		"all, twice, but the guard was stopped": {[]step{{0, "program", term}, {1, "program", term}, {1, "guard", term}}, nil},
+		"all, then the program":                 {[]step{{0, "guard", term}, {0, "program", term}, {1, "program", term}}, []syscall.Signal{term}},
+		"the program, three times":              {[]step{{0, "program", usr1}, {0, "program", usr1}, {0, "program", usr1}}, []syscall.Signal{usr1, usr1, usr1}},
+		"one to all, another to one":            {[]step{{0, "program", hup}, {0, "program", term}, {0, "guard", term}}, []syscall.Signal{hup}},
+		"several to the program":                {[]step{{0, "program", term}, {0, "program", hup}, {1, "program", usr1}}, []syscall.Signal{term, hup, usr1}},
+		"several to all, in their order":        {[]step{{0, "program", term}, {0, "program", hup}, {0, "guard", term}, {0, "guard", hup}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Unix(1, 0)
