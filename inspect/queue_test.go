@@ -191,6 +191,7 @@ func (s *queueScene) compare(sum *comparison) {
 			if slices.Equal(got, want) {
 				continue
 			}
+			s.settle() // a wait may have been canceled just before
 			for _, blocker := range append(slices.Clone(got), want...) {
 				if slices.Contains(got, blocker) == slices.Contains(want, blocker) {
 					continue

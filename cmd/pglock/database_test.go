@@ -15,7 +15,7 @@ import (
 )
 
 // bound is how long a test waits for an expected event.
-const bound = 20 * time.Second
+const bound = time.Minute
 
 // A database is a session that observes the command.
 type database struct{ conn *pgx.Conn }

@@ -2,10 +2,12 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
@@ -25,17 +27,26 @@ type Proxy struct {
 // "127.0.0.1:5432". Close ends it.
 func NewProxy(upstream string) (*Proxy, error) {
 	toxics.Register(holeName, new(hole))
-	port, err := pgserver.FreePort(context.Background())
-	if err != nil {
-		return nil, fmt.Errorf("chaos: %w", err)
-	}
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	p := &Proxy{toxiproxy.NewProxy(server, "postgres", fmt.Sprintf("127.0.0.1:%d", port), upstream)}
-	if err := p.proxy.Start(); err != nil {
-		return nil, fmt.Errorf("chaos: starting a proxy for %s: %w", upstream, err)
+	for tries := 0; ; tries++ {
+		port, err := pgserver.FreePort(context.Background())
+		if err != nil {
+			return nil, fmt.Errorf("chaos: %w", err)
+		}
+		p := &Proxy{toxiproxy.NewProxy(server, "postgres", fmt.Sprintf("127.0.0.1:%d", port), upstream)}
+		err = p.proxy.Start()
+		if err == nil {
+			return p, nil
+		}
+		// Another program may have taken the port since.
+		if tries == maxPorts || !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("chaos: starting a proxy for %s: %w", upstream, err)
+		}
 	}
-	return p, nil
 }
+
+// maxPorts is how many ports NewProxy tries that were free.
+const maxPorts = 10
 
 // Port returns the port that the proxy listens on. It never changes.
 func (p *Proxy) Port() int {
