@@ -37,6 +37,13 @@ func (s *session) fillBatch() {
 		s.replied += len(s.confirming) - 1
 		s.lastSingle = s.lastSingle && len(s.confirming) == 1
 	}
+	if s.engine.pollers.n > 0 {
+		for _, o := range s.batch {
+			if o.kind == opTry && o.lock.polls != nil {
+				s.replied-- // no caller gets a reply if it fails, which is likely
+			}
+		}
+	}
 	if s.batch[0].kind == opWait {
 		s.limitWait(s.batch[0].lock)
 	}
@@ -78,7 +85,66 @@ func (s *session) gather() {
 			queued, n, since = now, 0, time.Now()
 		}
 	}
+	if linger := s.roundTrip.linger(); linger > gatherTime {
+		s.linger(queued, want, linger)
+	}
 }
+
+// lingerShare is the part of a round trip that a session lingers. An operation that comes too
+// late for a statement waits for a whole round trip, so it pays if a sixteenth are missing.
+const lingerShare = 16
+
+// linger waits for d at most until as many operations are queued as are wanted, unless few
+// are missing. If it waited in vain, the callers have other things to do, and it is skipped
+// for some batches.
+func (s *session) linger(queued, want int, d time.Duration) {
+	if (want-queued)*lingerShare <= queued {
+		return
+	}
+	if s.skipLingers > 0 {
+		s.skipLingers--
+		return
+	}
+	e := s.engine
+	e.mu.Lock()
+	s.awaited = want
+	wait := len(s.queue) < want && s.lost == nil
+	e.mu.Unlock()
+	if wait {
+		s.sleep(d)
+	}
+	e.mu.Lock()
+	s.awaited = 0
+	came := len(s.queue) - queued
+	e.mu.Unlock()
+	if 2*came >= want-queued {
+		s.vainLingers = 0
+		return
+	}
+	s.vainLingers = min(s.vainLingers+1, 4)
+	s.skipLingers = 1<<s.vainLingers - 1
+}
+
+// A roundTrip is an estimate of the network's round trip time, in nanoseconds.
+type roundTrip time.Duration
+
+// opTime is how long Postgres takes for one operation of a batch, at most.
+const opTime = 4 * time.Microsecond
+
+// add adds a measurement: how long a statement of so many operations took. The estimate
+// follows the quickest replies at once, and slower ones slowly, since what delays a reply
+// is seldom the network.
+func (r *roundTrip) add(took time.Duration, ops int) {
+	measured := roundTrip(max(took-time.Duration(ops)*opTime, gatherTime))
+	if *r == 0 || measured < *r {
+		*r = measured
+		return
+	}
+	*r += min(measured-*r, *r) / 64
+}
+
+// linger returns how long to wait for more operations.
+func (r roundTrip) linger() time.Duration { return time.Duration(r) / lingerShare }
 
 // The functions below run a batch, and find out what took effect if Postgres replies with
 // an error. If one of them returns an error, the session must be closed: nothing that it
@@ -181,6 +247,7 @@ func (s *session) batchOf(o op) []op {
 
 // queryOps runs the statement for ops. The reply has a 1 or 0 for each.
 func (s *session) queryOps(ops []op) (reply string, err error) {
+	began := time.Now()
 	if len(ops) == 1 {
 		reply, err = s.queryOne(ops[0])
 	} else {
@@ -198,6 +265,9 @@ func (s *session) queryOps(ops []op) (reply string, err error) {
 	}
 	if err == nil && len(reply) != len(ops) {
 		err = fmt.Errorf("%d results for %d locks", len(reply), len(ops))
+	}
+	if err == nil {
+		s.roundTrip.add(s.lastReply.Sub(began), len(ops))
 	}
 	return reply, err
 }

@@ -206,3 +206,59 @@ func TestTravelTogether(t *testing.T) {
 		}
 	})
 }
+
+// Over a network, callers share round trips although some take longer than others to make
+// their next request.
+func TestTravelTogetherOverANetwork(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		const askers, pairs = 16, 50
+		t.always("locks", fault{there: 5 * time.Millisecond, back: 5 * time.Millisecond})
+		e := t.engine()
+		t.must(t.acquire(e, one, Exclusive).Release()) // opens a session
+		before, began := e.Stats().RoundTrips, time.Now()
+		var wg sync.WaitGroup
+		for i := range askers {
+			wg.Go(func() {
+				for range pairs {
+					time.Sleep(time.Duration(i) * 20 * time.Microsecond)
+					t.must(t.acquire(e, Key{ID: int64(100 + i)}, Exclusive).Release())
+				}
+			})
+		}
+		wg.Wait()
+		if trips := e.Stats().RoundTrips - before; trips > 2*pairs*5/4 {
+			t.Errorf("%d round trips for %d pairs of each of %d", trips, pairs, askers)
+		}
+		if d := time.Since(began); d > 2*pairs*13*time.Millisecond {
+			t.Errorf("took %v", d)
+		}
+	})
+}
+
+// The estimate of a round trip follows a network, and neither the size of batches nor a few
+// slow replies.
+func TestRoundTripEstimate(t *testing.T) {
+	t.Parallel()
+	var local, far roundTrip
+	for i := range 10_000 {
+		ops := 1 + i%1000
+		took := 60*time.Microsecond + time.Duration(ops)*3*time.Microsecond
+		if i%50 == 0 {
+			took += 20 * time.Millisecond // something else ran
+		}
+		local.add(took, ops)
+		far.add(took+10*time.Millisecond, ops)
+		if d := local.linger(); i > 5 && d > gatherTime {
+			t.Fatalf("lingers for %v on a local socket", d)
+		}
+		if d := far.linger(); d < 400*time.Microsecond || i > 5 && d > 700*time.Microsecond {
+			t.Fatalf("lingers for %v at a round trip of 10 ms", d)
+		}
+	}
+	for range 1000 {
+		local.add(10*time.Millisecond, 1) // after all, it is far now
+	}
+	if d := local.linger(); d < 400*time.Microsecond {
+		t.Errorf("lingers for %v when the round trip has become 10 ms", d)
+	}
+}

@@ -73,7 +73,7 @@ func TestNoCancelAfterTheWait(t *testing.T) {
 		e, o := t.engine(), t.outsider()
 		o.try(one, Exclusive)
 		t.once(1, "wait", fault{err: pgError(sqlstate.DeadlockDetected)})
-		t.once(1, "held", fault{takes: 100 * time.Millisecond})
+		t.once(2, "locks X1", fault{takes: 100 * time.Millisecond}) // the first one was refused
 		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
 		r.cancel()

@@ -13,7 +13,7 @@
 //	hold.go       a caller's request and, once granted, its held lock; queue.go has their queue
 //	locallock.go  the states of a lock: try, grant, hand over, unlock
 //	wait.go       waiting in Postgres; cancel.go ends a wait early, monitor.go watches long ones
-//	poll.go       waiting while no session is free for it
+//	poll.go       waiting while no session is free for it, all such locks by one timer
 //	probe.go      whether more readers may join those that hold a shared lock
 //	session.go    a session's goroutine; connect.go sets the session up, loss.go ends it
 //	sessions.go   which session serves what
@@ -41,9 +41,9 @@
 //
 // A round trip costs far more than a lock, so operations share round trips. A session
 // takes everything that was queued during its last statement. After replying to several
-// callers, it lets them run for some microseconds first, because they are about to make
-// their next request (session.gather). A single caller has no others to wait for, and runs
-// its statement itself (Engine.unlockMuAndHelp).
+// callers, it lets them run for some microseconds first, over a network a sixteenth of a
+// round trip, because they are about to make their next request (session.gather). A single
+// caller has no others to wait for, and runs its statement itself (Engine.unlockMuAndHelp).
 //
 // No goroutine is woken while Engine.mu is held: Holds with a result are put on a list
 // and notified when the mutex is unlocked (Hold.notify, Engine.unlockMuAndNotify).
@@ -61,5 +61,6 @@
 //     lock. The next holder in this process does not wait for that reply (localLock.release).
 //   - "Not acquired" is always based on a reply of Postgres (localLock.contended).
 //   - After an error with an SQLSTATE, the session's locks are queried, and locks without
-//     a Hold are unlocked before any caller gets a result.
+//     a Hold are unlocked before any caller gets a result. (After a wait, a try that fails is
+//     proof enough: session.checkGranted.)
 package engine

@@ -59,7 +59,10 @@ type Engine struct {
 	sessions     []*session // in the order they were opened, without lost ones
 	locks        map[Key]*localLock
 	unusedLocks  []*localLock  // for reuse
-	pollers      []*localLock  // that wait for a session to wait on
+	pollers      pollList      // locks that wait for a session to wait on, the next first
+	joiners      pollList      // shared locks whose readers wait until they may join
+	polling      bool          // the timer of both lists runs
+	nextSample   time.Time     // no holders are queried until then
 	noOpenUntil  time.Time     // no session is opened until then
 	monitor      monitor       // checks the long waits
 	toWake       []*session    // that must be woken when mu is unlocked

@@ -194,11 +194,17 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 			return "", f.err
 		}
 		key, mode := lockOf(st.ops[0], st.keys[0])
-		if err := b.wait(key, mode); err != nil {
+		err := b.wait(key, mode)
+		if err == nil {
+			err = f.err
+		}
+		if err != nil {
+			b.waited = &heldLock{key, mode}
 			return "", err
 		}
-		return prefix + "1", f.err
+		return prefix + "1", nil
 	}
+	defer func() { b.waited = nil }()
 
 	reply := []byte(prefix)
 	for i, letter := range st.ops {

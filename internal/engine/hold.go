@@ -121,6 +121,10 @@ func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled ch
 		return h.requestResult(ctx)
 	default:
 	}
+	if ctx.Done() == nil && wait.For == 0 {
+		<-h.ready // costs less than a select
+		return h.requestResult(ctx)
+	}
 	var timeout <-chan time.Time
 	if wait.For > 0 {
 		timer := time.NewTimer(time.Until(h.deadline))

@@ -31,9 +31,10 @@ type localLock struct {
 	probing  bool            // a probe for other waiters is running
 	deferred bool            // the unlock waits for the probe to finish
 	attempts int             // sessions lost in a row during requests
-	lastTurn time.Time       // when it last waited in Postgres, or began to poll
-	timer    *time.Timer     // of the next poll or probe
 	settled  []chan struct{} // closed for callers that gave up, once nothing is under way
+
+	polls              *pollList // the list that it is in, or nil
+	pollPrev, pollNext *localLock
 }
 
 type lockState uint8
@@ -72,6 +73,7 @@ const maxUnusedLocks = 1024
 // remove removes the lock, which must be idle and wanted by nobody, from the Engine.
 func (l *localLock) remove() {
 	e := l.engine
+	l.pollIn(nil)
 	delete(e.locks, l.key)
 	if !l.probing && len(e.unusedLocks) < maxUnusedLocks { // no operation under way points to it
 		e.unusedLocks = append(e.unusedLocks, l)
@@ -193,8 +195,9 @@ func noWaitHold(h *Hold) bool { return h.noWait }
 
 // acquired handles a grant by Postgres: s holds the lock in mode l.want.
 func (l *localLock) acquired(s *session) {
+	l.pollIn(nil)
 	l.state, l.mode, l.session = held, l.want, s
-	l.since, l.lastTurn = s.lastReply, time.Time{}
+	l.since = s.lastReply
 	l.contended, l.history = false, waitHistory{}
 	l.slot = len(s.held)
 	s.held = append(s.held, l)
@@ -318,7 +321,6 @@ func (l *localLock) abandon() bool {
 		}
 	case polling:
 		if nobody {
-			l.stopPoll()
 			l.goIdle()
 		}
 	case held:

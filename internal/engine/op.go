@@ -43,7 +43,7 @@ func (s *session) push(o op) {
 		o.key = o.lock.key
 	}
 	s.queue = append(s.queue, o)
-	if !s.busy && !s.needsWake {
+	if (!s.busy || len(s.queue) == s.awaited) && !s.needsWake {
 		s.needsWake = true
 		s.engine.toWake = append(s.engine.toWake, s)
 	}

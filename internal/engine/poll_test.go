@@ -2,7 +2,10 @@ package engine
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,8 +76,8 @@ func TestPollerGivesUp(t *testing.T) {
 		t.must(h.Release())
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if len(e.pollers) > 0 || len(e.locks) > 0 {
-			t.Errorf("left: %d pollers, %d locks", len(e.pollers), len(e.locks))
+		if e.pollers.n > 0 || len(e.locks) > 0 {
+			t.Errorf("left: %d pollers, %d locks", e.pollers.n, len(e.locks))
 		}
 	})
 }
@@ -105,4 +108,135 @@ func TestOneSession(t *testing.T) {
 			t.Error("the wait was not ended by a signal")
 		}
 	})
+}
+
+// However many locks are polled, the number of tries is limited, and each lock is still
+// tried often enough.
+func TestPollingCrowd(t *testing.T) {
+	for keys, limit := range map[int]time.Duration{100: pollInterval + 10*time.Millisecond, 1_000: 100 * time.Millisecond, 10_000: time.Second} {
+		t.Run(strconv.Itoa(keys), func(t *testing.T) {
+			inBubble(t, func(t *bench) {
+				t.quiet = true
+				tries := 0
+				t.faults = append(t.faults, func(_ *backend, st *statement) (fault, bool) {
+					if st.kind == "locks" {
+						tries += len(st.ops)
+					}
+					return fault{}, false
+				})
+				tried := func() int {
+					t.server.mu.Lock()
+					defer t.server.mu.Unlock()
+					return tries
+				}
+				e, o := t.engine(), t.outsider()
+				granted := make(chan *Hold, keys)
+				for i := range keys {
+					key := Key{ID: int64(i)}
+					o.try(key, Exclusive)
+					go func() { granted <- t.acquire(e, key, Exclusive) }()
+				}
+				time.Sleep(time.Second)
+				before := tried()
+				time.Sleep(5 * time.Second)
+				ticks := int(5 * time.Second / pollInterval)
+				if n := tried() - before; n > ticks*maxPolls+100 || n < ticks*min(keys-10, maxPolls)*3/4 {
+					t.Errorf("%d tries in %d ticks", n, ticks)
+				}
+				for i := range 20 {
+					time.Sleep(time.Duration(i) * 3 * time.Millisecond)
+					began := time.Now()
+					o.unlock(Key{ID: int64(i * (keys / 20))}, Exclusive)
+					h := <-granted
+					if d := time.Since(began); d > limit {
+						t.Errorf("granted %v after the release", d)
+					}
+					t.must(h.Release())
+				}
+				began := time.Now()
+				o.b.Close()
+				var holds []*Hold
+				for range keys - 20 {
+					holds = append(holds, <-granted)
+				}
+				if d := time.Since(began); d > limit {
+					t.Errorf("all were granted %v after their release", d)
+				}
+				for _, err := range e.ReleaseAll(holds) {
+					t.must(err)
+				}
+			})
+		})
+	}
+}
+
+// Locks that are polled over a slow network are mostly being tried when a turn to wait in
+// Postgres ends. Each of them still gets its turn.
+func TestTurnsWhileTrying(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		t.always("locks", fault{there: 30 * time.Millisecond})
+		e, o := t.engine(sessions(2)), t.outsider()
+		var requests []*request
+		for i := range 4 {
+			o.try(Key{ID: int64(i)}, Exclusive)
+			requests = append(requests, t.start(e, Key{ID: int64(i)}, Exclusive, Wait{}))
+		}
+		time.Sleep(40 * time.Second)
+		for i, r := range requests {
+			if n := t.count(fmt.Sprintf("waits for {%d false}", i)); n < 6 {
+				t.Errorf("key %d had %d turns", i, n)
+			}
+			o.unlock(Key{ID: int64(i)}, Exclusive)
+			t.grantedWithin(r, time.Second)
+		}
+	})
+}
+
+// A list of polled locks visits all of them by turns, also while some leave and others
+// come.
+func TestPollList(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(1, 2))
+	var list pollList
+	in := make(map[*localLock]int) // when it was polled last
+	for round := range 3000 {
+		for range rng.IntN(8) {
+			l := new(localLock)
+			list.add(l)
+			in[l] = round
+		}
+		polled := make(map[*localLock]bool)
+		list.poll(func(l *localLock) {
+			if polled[l] {
+				t.Fatal("polled twice in one round")
+			}
+			polled[l] = true
+			in[l] = round
+			if rng.IntN(100) == 0 {
+				list.remove(l)
+				delete(in, l)
+			}
+		})
+		if most := min(len(in), maxPolls); len(polled) < most {
+			t.Fatalf("%d of %d polled", len(polled), most)
+		}
+		for l, last := range in {
+			if round-last > list.n/maxPolls+2 {
+				t.Fatalf("not polled for %d rounds, with %d in the list", round-last, list.n)
+			}
+			if rng.IntN(500) == 0 {
+				list.remove(l)
+				delete(in, l)
+			}
+		}
+		if list.n != len(in) {
+			t.Fatalf("%d in the list instead of %d", list.n, len(in))
+		}
+	}
+	for l := list.first; l != nil; l = list.first {
+		list.remove(l)
+	}
+	if list != (pollList{}) {
+		t.Errorf("an empty list is %+v", list)
+	}
 }

@@ -56,13 +56,13 @@ func (l *localLock) probeDone(ok bool) {
 	}
 	l.refuse(ErrNotAcquired, noWaitHold)
 	if l.queue.len() > l.queue.exclusive {
-		l.later(l.tryJoin) // the other waiters may give up
+		l.pollIn(&l.engine.joiners) // the other waiters may give up
 	}
 }
 
 // tryJoin starts a probe if the first request in the queue may join the holders.
 func (l *localLock) tryJoin() {
-	if head := l.queue.front(); head != nil && head.mode == Shared && l.mode == Shared {
+	if head := l.queue.front(); l.state == held && l.mode == Shared && head != nil && head.mode == Shared {
 		l.probe()
 	}
 }

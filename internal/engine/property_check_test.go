@@ -164,6 +164,10 @@ func (w *world) granting(b *backend, key Key, mode Mode) {
 			w.wrong("%v is granted to %d while %d holds it", key, b.pid, c.h.PID())
 		}
 	}
+	// A try after a wait that failed finds out whether the wait was granted its lock.
+	if b.waited != nil && *b.waited == (heldLock{key, mode}) {
+		return
+	}
 	if n := w.server.locks[key].held[b]; n[Exclusive] > 1 || n[Shared] > 1 {
 		w.wrong("%d holds %v more than once: %v", b.pid, key, n)
 	}
@@ -332,7 +336,7 @@ func (e *Engine) inconsistencies() (found []string) {
 				wrong("%v: waiting without a wait", key)
 			}
 		case polling:
-			if l.timer == nil || !slices.Contains(e.pollers, l) || n == 0 && !e.closed {
+			if l.polls != &e.pollers || !e.polling || n == 0 && !e.closed {
 				wrong("%v: polling for nothing", key)
 			}
 		case held:
@@ -360,9 +364,17 @@ func (e *Engine) inconsistencies() (found []string) {
 	if holders != e.held {
 		wrong("%d hold, %d are counted", holders, e.held)
 	}
-	for _, l := range e.pollers {
-		if l.state != polling || e.locks[l.key] != l {
-			wrong("%v: among those who poll, but %v", l.key, l.state)
+	for _, list := range []*pollList{&e.pollers, &e.joiners} {
+		n, next := 0, list.next == nil
+		for l := list.first; l != nil; l = l.pollNext {
+			n++
+			next = next || l == list.next
+			if l.polls != list || e.locks[l.key] != l || list == &e.pollers && l.state != polling && l.state != trying {
+				wrong("%v: among those who poll, but %v", l.key, l.state)
+			}
+		}
+		if n != list.n || !next {
+			wrong("a list of %d that poll is counted as %d, and has a wrong next one", n, list.n)
 		}
 	}
 	return found

@@ -44,6 +44,7 @@ type session struct {
 	batch         []op      // running now
 	lastSingle    bool      // the last batch had a single operation
 	replied       int       // how many operations that batch had, until gather has waited for more
+	awaited       int       // linger waits until so many operations are queued, or 0
 	unconfirmed   []*Hold   // released Holds to notify after the next opConfirm
 	confirming    []*Hold   // released Holds to notify after the opConfirm of the batch
 	lastLockReply time.Time // when it last replied about locks
@@ -80,6 +81,9 @@ type session struct {
 	cannotWatch   bool      // the driver does not support Watch
 	lastReply     time.Time // when the last reply came
 	lastUse       time.Time // when the last requested reply came
+	roundTrip     roundTrip
+	vainLingers   int // number of lingers in a row that were in vain, 4 at most
+	skipLingers   int // number of lingers to skip
 }
 
 // Durations of a session without work.

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/sqlstate"
@@ -25,6 +27,7 @@ type waitHistory struct {
 	waits    int       // number of waits that ended since, without the lock
 	cuts     int       // number of those that were ended for other keys of this process
 	turnover bool      // the lock changed holders meanwhile
+	nextDue  int       // number of waits at which the next sample is due
 	sampled  bool      // holders is set
 	holders  string    // the holders at the last sample
 }
@@ -45,18 +48,23 @@ func (p *waitHistory) record(why cutReason) {
 // pg_locks, so it is run less and less often, unless waits are long anyway.
 func (l *localLock) sampleDue() bool {
 	now := time.Now()
+	if now.Before(l.engine.nextSample) {
+		return false
+	}
 	for h := l.queue.front(); h != nil; h = h.next {
 		if h.deadline.IsZero() || now.Before(h.deadline) {
-			n := l.history.waits + 1
-			return l.history.turnover || n&(n-1) == 0
+			return l.history.turnover || l.history.waits+1 >= l.history.nextDue
 		}
 	}
 	return false
 }
 
-// sample records the holders at the end of a wait, and whether they have changed.
-func (l *localLock) sample(holders string) {
+// sample records the holders at the end of a wait, and whether they have changed. The query
+// took some time, and the next one, for any lock, waits many times as long.
+func (l *localLock) sample(holders string, took time.Duration) {
+	l.engine.nextSample = time.Now().Add(monitorPause * took)
 	p := &l.history
+	p.nextDue = 2 * (p.waits + 1)
 	p.turnover = p.sampled && (holders == "" || holders != p.holders)
 	p.holders, p.sampled = holders, true
 }
@@ -89,6 +97,7 @@ func (l *localLock) wait() {
 
 // waitOn makes s wait for the lock in Postgres.
 func (l *localLock) waitOn(s *session) {
+	l.pollIn(nil)
 	l.state, l.want, l.session = waiting, l.queue.front().mode, s
 	s.waiting, s.cut = l, notCut
 	if l.history.since.IsZero() {
@@ -146,6 +155,7 @@ func (s *session) runWait(o op) error {
 
 	got := err == nil
 	var holders string
+	var took time.Duration
 	sampled := false
 	if err != nil {
 		state := sqlstate.Of(err)
@@ -153,11 +163,10 @@ func (s *session) runWait(o op) error {
 			return err
 		}
 		// The lock may have been granted just as the wait ended.
-		has, lost := s.queryHeld(err)
-		if lost != nil {
+		var lost error
+		if got, lost = s.checkGranted(o, err); lost != nil {
 			return lost
 		}
-		got = has[heldLock{o.key, o.mode}]
 		if got || state == sqlstate.LockNotAvailable || state == sqlstate.QueryCanceled {
 			err = nil
 		}
@@ -167,11 +176,12 @@ func (s *session) runWait(o op) error {
 		if sampled {
 			classid, objid, objsubid := o.key.columns()
 			var failed error
+			began := time.Now()
 			holders, failed = s.queryText(e.config.Heartbeat/2, holdersSQL, classid, objid, objsubid)
 			if failed != nil && sqlstate.Of(failed) == "" {
 				return failed
 			}
-			sampled = failed == nil
+			sampled, took = failed == nil, time.Since(began)
 		}
 	}
 	e.mu.Lock()
@@ -180,11 +190,47 @@ func (s *session) runWait(o op) error {
 	if s.lost == nil {
 		s.batch = nil
 		if sampled {
-			o.lock.sample(holders)
+			o.lock.sample(holders, took)
 		}
 		o.lock.waitDone(s, got, err)
 	}
 	return s.lost
+}
+
+// checkGranted reports whether a wait was granted its lock although Postgres replied with the
+// error after, because the wait ended just then. A try that fails proves that it was not.
+// That is almost always so, and costs far less than a look at pg_locks if there are many
+// locks. If checkGranted fails, the session must be closed, which holds nothing else.
+func (s *session) checkGranted(o op, after error) (bool, error) {
+	o.kind = opTry
+	reply, err := s.queryOne(o)
+	switch {
+	case err == nil && reply == "0":
+		return false, nil
+	case err == nil:
+		// The lock is held once or twice. What is left after one unlock was granted
+		// to the wait.
+		o.kind = opUnlock
+		if reply, err = s.queryOne(o); err == nil && reply != "1" {
+			err = errUnlockDenied
+		}
+		if err != nil {
+			return false, err
+		}
+	case sqlstate.Of(err) == "" && strings.HasPrefix(sqlstate.Of(after), "57P"):
+		return false, after // with this error Postgres ends the session
+	case sqlstate.Of(err) == "":
+		return false, err
+	}
+	has, lost := s.queryHeld(after)
+	if lost != nil {
+		return false, lost
+	}
+	granted := has[heldLock{o.key, o.mode}]
+	if granted && err != nil {
+		return false, fmt.Errorf("a lock may be left by a try that failed: %w", err)
+	}
+	return granted, nil
 }
 
 // waitDone handles the end of a wait in Postgres. If ok, s holds the lock. Otherwise err is
@@ -196,7 +242,7 @@ func (l *localLock) waitDone(s *session, ok bool, err error) {
 		l.acquired(s)
 		return
 	}
-	l.session, l.lastTurn = nil, time.Now()
+	l.session = nil
 	l.history.record(s.cut)
 	if head := l.queue.front(); err != nil && head != nil {
 		l.queue.remove(head)
@@ -207,10 +253,13 @@ func (l *localLock) waitDone(s *session, ok bool, err error) {
 	switch {
 	case l.queue.len() == 0:
 		l.goIdle()
-	case err == nil && len(l.engine.pollers) > 0 && len(s.queue) == 0:
+	case err == nil && l.engine.pollers.n > 0 && len(s.queue) == 0:
 		// Every key with waiting requests gets its turn in Postgres' lock queue.
-		l.engine.nextPoller().waitOn(s)
+		next := l.engine.nextPoller()
 		l.poll()
+		if next != nil {
+			next.waitOn(s)
+		}
 	default:
 		l.wait()
 	}
