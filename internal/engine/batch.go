@@ -85,22 +85,18 @@ func (s *session) gather() {
 			queued, n, since = now, 0, time.Now()
 		}
 	}
-	if linger := s.roundTrip.linger(); linger > gatherTime {
+	if linger := s.roundTrip.linger(); queued < want && linger > gatherTime {
 		s.linger(queued, want, linger)
 	}
 }
 
-// lingerShare is the part of a round trip that a session lingers. An operation that comes too
-// late for a statement waits for a whole round trip, so it pays if a sixteenth are missing.
+// lingerShare is the part of a round trip that a session lingers at most: an operation that
+// comes too late for a statement waits for a whole round trip.
 const lingerShare = 16
 
-// linger waits for d at most until as many operations are queued as are wanted, unless few
-// are missing. If it waited in vain, the callers have other things to do, and it is skipped
-// for some batches.
+// linger waits for d at most until as many operations are queued as are wanted. If it waits in
+// vain, the callers have other things to do, and it is skipped for some batches.
 func (s *session) linger(queued, want int, d time.Duration) {
-	if (want-queued)*lingerShare <= queued {
-		return
-	}
 	if s.skipLingers > 0 {
 		s.skipLingers--
 		return
