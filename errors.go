@@ -71,6 +71,10 @@ var (
 	// out of connections, unreachable or slow, or ctx was done before the request was
 	// sent.
 	ErrUnavailable = engine.ErrUnavailable
+
+	// ErrNotInstalled means that the tables of [Leases] are missing or too old. The command
+	// pglock install creates them, and so do the statements of [LeaseSQL].
+	ErrNotInstalled = engine.ErrNotInstalled
 )
 
 // An Error describes what failed, for which lock, and why. It wraps one of the sentinel
@@ -108,11 +112,20 @@ type Holder struct {
 	Mode        string    // the mode of its lock, such as "ExclusiveLock"
 	Granted     bool      // false if it only waits ahead of us
 	Own         bool      // whether it is a session of a Locker in this process
+
+	// Of a lease. PID, Application and Client are the holder's process, program and
+	// machine, and Since is when the lease was taken; Token is 0 for other locks.
+	Token int64
+	Note  string        // what it says about itself
+	Left  time.Duration // until it expires if it is not renewed
 }
 
 // String returns the holder on one line. It is safe to print on a terminal: control
 // characters in names are escaped.
 func (h Holder) String() string {
+	if h.Token != 0 {
+		return termtext.Lease(h.PID, h.Application, h.Client, h.Note)
+	}
 	more := []string{"from the server's own host"}
 	if h.Client != "" {
 		more[0] = "from " + h.Client

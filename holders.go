@@ -11,6 +11,7 @@ import (
 
 	"github.com/pglock-go/pglock/internal/engine"
 	"github.com/pglock-go/pglock/internal/query"
+	"github.com/pglock-go/pglock/internal/sqltext"
 
 	"github.com/pglock-go/pglock/driver"
 )
@@ -21,6 +22,9 @@ var (
 
 	//go:embed sql/held.sql
 	heldSQL string
+
+	//go:embed sql/leaseholders.sql
+	leaseHoldersSQL string
 )
 
 // Holders returns the sessions that hold the locks of keys, in any mode. A key that no
@@ -50,11 +54,13 @@ func (l *Locker) Holders(ctx context.Context, keys ...Key) (map[Key][]Holder, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
-	reply, err := l.engine.Query(ctx, heldSQL, keysArg(keys))
-	if err != nil {
-		return nil, newError("holders of", keys, err)
+	var rows []holderRow
+	var err error
+	if l.schema != "" {
+		rows, err = l.leaseHolders(ctx, keys)
+	} else {
+		rows, err = l.advisoryHolders(ctx, keys)
 	}
-	rows, err := readRows(reply)
 	if err != nil {
 		return nil, newError("holders of", keys, err)
 	}
@@ -65,6 +71,30 @@ func (l *Locker) Holders(ctx context.Context, keys ...Key) (map[Key][]Holder, er
 		held[keys[row.Key]] = append(held[keys[row.Key]], row.holder())
 	}
 	return held, nil
+}
+
+// advisoryHolders queries the holders of advisory locks.
+func (l *Locker) advisoryHolders(ctx context.Context, keys []Key) ([]holderRow, error) {
+	reply, err := l.engine.Query(ctx, heldSQL, keysArg(keys))
+	if err != nil {
+		return nil, err
+	}
+	return readRows(reply)
+}
+
+// leaseHolders queries the holders of leases.
+func (l *Locker) leaseHolders(ctx context.Context, keys []Key) ([]holderRow, error) {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = key.LeaseName()
+	}
+	// A slice of strings always has a JSON form.
+	text, _ := json.Marshal(names)
+	reply, err := l.engine.Query(ctx, sqltext.InSchema(sqltext.WithoutComment(leaseHoldersSQL), l.schema), string(text))
+	if err != nil {
+		return nil, err
+	}
+	return readRows(reply)
 }
 
 // keysArg returns keys as the parameter of heldSQL and holdersSQL.
@@ -96,12 +126,25 @@ type holderRow struct {
 	Since       *time.Time `json:"since"`
 	Mode        string     `json:"mode"`
 	Granted     bool       `json:"granted"`
+
+	// Of a lease.
+	Token int64      `json:"token"`
+	Note  string     `json:"note"`
+	Taken *time.Time `json:"taken"`
+	Left  float64    `json:"left"` // seconds
 }
 
 func (r holderRow) holder() Holder {
 	h := Holder{
 		PID: r.PID, User: r.User, Application: r.Application, Client: r.Client,
 		State: r.State, Mode: r.Mode, Granted: r.Granted,
+	}
+	if r.Token != 0 {
+		h.Token, h.Note = r.Token, r.Note
+		h.Left = time.Duration(r.Left * float64(time.Second))
+		if r.Taken != nil {
+			h.Since = *r.Taken
+		}
 	}
 	if r.Since != nil {
 		h.Since = *r.Since
@@ -119,6 +162,14 @@ func readRows(reply string) ([]holderRow, error) {
 	return rows, nil
 }
 
+func holdersOf(rows []holderRow) []Holder {
+	var holders []Holder
+	for _, row := range rows {
+		holders = append(holders, row.holder())
+	}
+	return holders
+}
+
 // readHolders decodes the result of holdersSQL or tableHoldersSQL. It drops the waiting
 // sessions if any session holds the lock. If none does, the waiting ones are those ahead
 // of us in the queue.
@@ -127,10 +178,7 @@ func readHolders(reply string) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	var holders []Holder
-	for _, row := range rows {
-		holders = append(holders, row.holder())
-	}
+	holders := holdersOf(rows)
 	if granted := slices.IndexFunc(holders, func(h Holder) bool { return !h.Granted }); granted > 0 {
 		holders = holders[:granted]
 	}

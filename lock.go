@@ -17,7 +17,8 @@ type Lock struct {
 	engine *engine.Engine
 	held   held
 	key    Key
-	keys   []Key // if there are several; key is the first
+	keys   []Key  // if there are several; key is the first
+	schema string // of the table, if it is a lease
 }
 
 // held is one lock or several, as the engine holds them.
@@ -27,12 +28,19 @@ type held interface {
 	Done() <-chan struct{}
 	Err() error
 	PID() int32
+	Token() int64
+	parts() []*engine.Hold
 }
+
+// oneLock is a single lock.
+type oneLock struct{ *engine.Hold }
+
+func (h oneLock) parts() []*engine.Hold { return []*engine.Hold{h.Hold} }
 
 // newLock returns the handle. A finalizer detects that it was dropped. runtime.AddCleanup
 // would cost more, since it allocates for every lock.
-func newLock(engine *engine.Engine, h held, key Key, keys ...Key) *Lock {
-	lock := &Lock{engine: engine, held: h, key: key, keys: keys}
+func (l *Locker) newLock(h held, key Key, keys ...Key) *Lock {
+	lock := &Lock{engine: l.engine, held: h, key: key, keys: keys, schema: l.schema}
 	runtime.SetFinalizer(lock, (*Lock).drop)
 	return lock
 }
@@ -89,5 +97,6 @@ func (l *Lock) Keys() []Key {
 }
 
 // PID returns the backend's process ID of the session that holds the lock, as shown in
-// pg_locks and pg_stat_activity. For several locks, it is that of the first.
+// pg_locks and pg_stat_activity. For several locks, it is that of the first. It is 0 for a
+// lease, which no backend holds.
 func (l *Lock) PID() int32 { return l.held.PID() }

@@ -29,7 +29,7 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...LockOption) (*
 	if err != nil {
 		return nil, err
 	}
-	return newLock(l.engine, holds, keys[0], keys...), nil
+	return l.newLock(holds, keys[0], keys...), nil
 }
 
 // DoAll is like [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
@@ -93,6 +93,10 @@ func (m *multiLock) Err() error {
 
 func (m *multiLock) PID() int32 { return m.holds[0].PID() }
 
+func (m *multiLock) Token() int64 { return m.holds[0].Token() }
+
+func (m *multiLock) parts() []*engine.Hold { return m.holds }
+
 // sortKeys returns keys in canonical order without duplicates, so that concurrent callers
 // cannot deadlock. Two different names may be the same lock.
 func sortKeys(keys []Key) []Key {
@@ -110,6 +114,9 @@ func sortKeys(keys []Key) []Key {
 }
 
 func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r request) ([]Key, *multiLock, error) {
+	if err := l.check(op, r); err != nil {
+		return nil, nil, err
+	}
 	keys = sortKeys(keys)
 	if len(keys) == 0 {
 		return nil, nil, errors.New("pglock: " + op + ": no keys")
@@ -149,7 +156,7 @@ func (l *Locker) acquireInOrder(ctx context.Context, op string, keys []Key, r re
 	}()
 	engineKeys := make([]engine.Key, len(keys))
 	for i, key := range keys {
-		engineKeys[i] = key.engineKey()
+		engineKeys[i] = l.engineKey(key)
 	}
 	for len(held) < len(keys) {
 		var limit time.Duration

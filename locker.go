@@ -20,6 +20,7 @@ import (
 // goroutine: locks are not reentrant.
 type Locker struct {
 	engine *engine.Engine
+	schema string // of the tables, if it takes leases
 }
 
 // New returns a Locker that opens its sessions through db: see pgxlock.Pool,
@@ -40,7 +41,11 @@ func New(db driver.Source, opts ...LockerOption) (*Locker, error) {
 		}
 		return s, nil
 	}
-	return &Locker{engine.New(config)}, nil
+	l := &Locker{engine: engine.New(config)}
+	if config.Lease != nil {
+		l.schema = config.Lease.Schema
+	}
+	return l, nil
 }
 
 // Lock waits for the lock of key and returns its handle. It waits until ctx is done,
@@ -66,7 +71,7 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...LockOption) (*Lock, 
 	if err != nil {
 		return nil, err
 	}
-	return newLock(l.engine, hold, key), nil
+	return l.newLock(oneLock{hold}, key), nil
 }
 
 // TryLock is like [Locker.Lock] with [NoWait], but takes one round trip once a session is
@@ -77,12 +82,15 @@ func (l *Locker) TryLock(ctx context.Context, key Key, opts ...TryOption) (*Lock
 	if err != nil {
 		return nil, err
 	}
+	if err := l.check(op, r); err != nil {
+		return nil, err
+	}
 	r.noWait = true
-	hold, err := l.engine.Acquire(ctx, key.engineKey(), r.mode(), r.limit())
+	hold, err := l.engine.Acquire(ctx, l.engineKey(key), r.mode(), r.limit())
 	if err != nil {
 		return nil, newError(op, []Key{key}, err)
 	}
-	return newLock(l.engine, hold, key), nil
+	return l.newLock(oneLock{hold}, key), nil
 }
 
 // Do takes the lock of key as [Locker.Lock] does, runs fn, and unlocks, even if fn panics
@@ -104,7 +112,7 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	if err != nil {
 		return r.orSkip(ctx, err)
 	}
-	return run(ctx, op, []Key{key}, hold, fn)
+	return run(ctx, op, []Key{key}, oneLock{hold}, fn)
 }
 
 // orSkip returns nil if SkipIfHeld was given and another session holds the lock. A done
@@ -172,6 +180,9 @@ func (r request) limit() engine.Wait {
 
 // acquire takes the lock, or returns an error that lists its holders.
 func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*engine.Hold, error) {
+	if err := l.check(op, r); err != nil {
+		return nil, err
+	}
 	began, limit := time.Now(), r.limit()
 	deadline, limited := ctx.Deadline()
 	if limit.For > 0 && (!limited || began.Add(limit.For).Before(deadline)) {
@@ -185,7 +196,7 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 		total := deadline.Sub(began)
 		first.For, first.Part = max(total-min(total/4, holdersReserve), time.Nanosecond), true
 	}
-	hold, err := l.engine.Acquire(ctx, key.engineKey(), r.mode(), first)
+	hold, err := l.engine.Acquire(ctx, l.engineKey(key), r.mode(), first)
 	var holders []Holder
 	if errors.Is(err, ErrNotAcquired) && !r.skip && ctx.Err() == nil {
 		holdersCtx, cancel := ctx, context.CancelFunc(func() {})
@@ -200,7 +211,7 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 			limit.For = max(time.Until(began.Add(limit.For)), time.Nanosecond)
 		}
 		refused := errors.Is(err, ErrNotAcquired)
-		hold, err = l.engine.Acquire(ctx, key.engineKey(), r.mode(), limit)
+		hold, err = l.engine.Acquire(ctx, l.engineKey(key), r.mode(), limit)
 		if refused && errors.Is(err, ErrUnavailable) {
 			err = ErrNotAcquired // Postgres replied so to the first request
 		}
@@ -228,6 +239,10 @@ const holdersTimeout = 2 * time.Second
 func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
+	if l.schema != "" {
+		rows, err := l.leaseHolders(ctx, keys)
+		return holdersOf(rows), err
+	}
 	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
 	if err != nil {
 		return nil, err
@@ -242,7 +257,21 @@ func (r request) mode() engine.Mode {
 	return engine.Exclusive
 }
 
-func (k Key) engineKey() engine.Key { return engine.Key{ID: k.id, Pair: k.pair} }
+// engineKey returns the key of the advisory lock or of the lease.
+func (l *Locker) engineKey(k Key) engine.Key {
+	if l.schema != "" {
+		return engine.Key{Name: k.LeaseName()}
+	}
+	return engine.Key{ID: k.id, Pair: k.pair}
+}
+
+// check returns an error if the Locker does not support an option of the call.
+func (l *Locker) check(op string, r request) error {
+	if l.schema != "" && r.shared {
+		return fmt.Errorf("pglock: %s: Shared() is not possible with Leases(): there are no shared leases", op)
+	}
+	return nil
+}
 
 // newError wraps an error from the engine in an *Error.
 func newError(op string, keys []Key, err error) *Error {

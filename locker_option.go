@@ -9,7 +9,8 @@ import (
 	"github.com/pglock-go/pglock/internal/engine"
 )
 
-// A LockerOption configures a [Locker]: [Sessions], [Heartbeat], [AllowPooler] or [Logger].
+// A LockerOption configures a [Locker]: [Sessions], [Heartbeat], [AllowPooler], [Logger],
+// [Leases] or [Schema].
 // The defaults suit almost every program.
 type LockerOption interface{ engine.Option }
 
@@ -63,12 +64,7 @@ func Logger(log *slog.Logger) LockerOption {
 }
 
 func newConfig(opts []LockerOption) (engine.Config, error) {
-	config := engine.Config{
-		Sessions:  8,
-		Slice:     750 * time.Millisecond,
-		HandOver:  25 * time.Millisecond,
-		Heartbeat: 10 * time.Second,
-	}
+	config := standardConfig()
 	for _, opt := range opts {
 		if opt == nil {
 			return config, errors.New("pglock: new: an option is nil")
@@ -77,5 +73,18 @@ func newConfig(opts []LockerOption) (engine.Config, error) {
 			return config, fmt.Errorf("pglock: new: %w", err)
 		}
 	}
+	if err := checkLeases(&config, standardConfig()); err != nil {
+		return config, fmt.Errorf("pglock: new: %w", err)
+	}
 	return config, nil
+}
+
+// standardConfig returns the configuration of a Locker without options.
+func standardConfig() engine.Config {
+	return engine.Config{
+		Sessions:  8,
+		Slice:     750 * time.Millisecond,
+		HandOver:  25 * time.Millisecond,
+		Heartbeat: 10 * time.Second,
+	}
 }

@@ -8,10 +8,12 @@ import (
 	"time"
 )
 
-// A Key is the number of an advisory lock. If Pair is set, it is two 32-bit numbers, the
-// first in the upper half.
+// A Key is the number of an advisory lock, or the name and the slot of a lease. If Pair is
+// set, the number is two 32-bit numbers, the first in the upper half.
 type Key struct {
 	ID   int64
+	Name string
+	Slot int32
 	Pair bool
 }
 
@@ -34,7 +36,7 @@ type Conn interface {
 	Close() error
 }
 
-// A Config configures an Engine. Every field except Log must be set.
+// A Config configures an Engine. Every field except Log and Lease must be set.
 type Config struct {
 	Open        func(context.Context) (Conn, error)
 	Sessions    int           // the maximum number of sessions
@@ -43,6 +45,7 @@ type Config struct {
 	Heartbeat   time.Duration // a silent loss is noticed within this time
 	AllowPooler bool
 	Log         *slog.Logger
+	Lease       *LeaseConfig // take leases, not advisory locks
 }
 
 // An Engine takes advisory locks for one process.
@@ -91,6 +94,14 @@ type Wait struct {
 	// Part means that the caller continues the request as another one when For is over,
 	// so that running into For does not count as a refusal.
 	Part bool
+
+	Terms LeaseTerms
+}
+
+// LeaseTerms are what a request for a lease says besides its key. The zero value says nothing.
+type LeaseTerms struct {
+	Every time.Duration // how long nobody may take it again, from when it is taken
+	Note  string        // what the holder says about itself
 }
 
 // Acquire acquires the lock. On error nothing is held. The error is [ErrNotAcquired] if a
@@ -102,6 +113,7 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 	}
 	h := e.newHold(mode, wait.No)
 	h.partial = wait.Part
+	h.setTerms(wait.Terms)
 	h.setDeadline(ctx, wait)
 	e.mu.Lock()
 	if e.closed {

@@ -15,4 +15,5 @@ var (
 		"connect to the primary; with several hosts, use target_session_attrs=read-write")
 	ErrNoAdvisoryLocks = errors.New("the server has no advisory locks: it reports locks that it did not take")
 	ErrUnavailable     = errors.New("server unavailable")
+	ErrNotInstalled    = errors.New("the tables of leases are missing or too old: run pglock install")
 )

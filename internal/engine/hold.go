@@ -26,8 +26,16 @@ type Hold struct {
 	deadline   time.Time // refused at this time at the latest; zero for none
 	prev, next *Hold     // in lock.queue, later in Engine.ready
 	err        error     // the reason of a refusal, or of a failed release
+	lease      *leaseHold
 	onLoss     []func(error)
 	done       chan struct{} // created by Done
+}
+
+// A leaseHold is what a Hold of a lease has besides.
+type leaseHold struct {
+	terms LeaseTerms
+	token int64
+	again bool // see Hold.Retry
 }
 
 type holdState uint8
@@ -177,6 +185,9 @@ func noReplyError(ctx context.Context) error {
 // requestResult returns the result of a request after its notification.
 func (h *Hold) requestResult(ctx context.Context) (*Hold, chan struct{}, error) {
 	h.putReady()
+	if h.lease != nil && h.wasGranted() {
+		return h, nil, nil
+	}
 	if h.err == nil {
 		return h, nil, nil
 	}
@@ -236,6 +247,7 @@ func (h *Hold) Release() error {
 // beginRelease starts the release. It reports whether an operation was started, whose
 // result comes through ready. Otherwise err is the result. Engine.mu must be held.
 func (h *Hold) beginRelease() (pending bool, err error) {
+	h.checkTrust()
 	switch h.state {
 	case granted:
 		h.markEnded(released)
@@ -244,7 +256,7 @@ func (h *Hold) beginRelease() (pending bool, err error) {
 		}
 		return pending, nil
 	case lost:
-		return false, h.session.cause
+		return false, h.lossCause()
 	}
 	return false, ErrNotHeld
 }
@@ -252,7 +264,8 @@ func (h *Hold) beginRelease() (pending bool, err error) {
 // Done returns a channel that is closed when the lock is lost or released.
 func (h *Hold) Done() <-chan struct{} {
 	h.engine.mu.Lock()
-	defer h.engine.mu.Unlock()
+	defer h.engine.unlockMu()
+	h.checkTrust()
 	if h.done == nil {
 		h.done = make(chan struct{})
 		if h.state != granted {
@@ -265,12 +278,13 @@ func (h *Hold) Done() <-chan struct{} {
 // Err returns nil while the lock is held, and otherwise why it is not.
 func (h *Hold) Err() error {
 	h.engine.mu.Lock()
-	defer h.engine.mu.Unlock()
+	defer h.engine.unlockMu()
+	h.checkTrust()
 	switch h.state {
 	case granted:
 		return nil
 	case lost:
-		return h.session.cause
+		return h.lossCause()
 	}
 	return ErrNotHeld
 }
@@ -293,7 +307,7 @@ func (h *Hold) OnLoss(f func(error)) {
 	h.onLoss = append(h.onLoss, f)
 	switch {
 	case h.state == lost:
-		f(h.session.cause)
+		f(h.lossCause())
 	case e.closed:
 		f(ErrClosed)
 	}

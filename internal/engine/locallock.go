@@ -35,6 +35,8 @@ type localLock struct {
 
 	polls              *pollList // the list that it is in, or nil
 	pollPrev, pollNext *localLock
+
+	lease lockLease
 }
 
 type lockState uint8
@@ -140,8 +142,15 @@ func (l *localLock) notifySettled() {
 // try requests the lock without waiting, in the mode of the first request in the queue.
 func (l *localLock) try() {
 	s := l.engine.servingSession(nil)
-	l.state, l.want, l.session = trying, l.queue.front().mode, s
-	s.push(op{kind: opTry, lock: l, mode: l.want})
+	l.state, l.session = trying, s
+	l.pushTry(s)
+}
+
+// pushTry queues a try on s, in the mode and on the terms of the first request in the queue.
+func (l *localLock) pushTry(s *session) {
+	head := l.queue.front()
+	l.want = head.mode
+	s.push(op{kind: opTry, lock: l, mode: l.want, lease: l.tryArgs(head)})
 }
 
 // tryDone handles the result of a try.
@@ -153,7 +162,7 @@ func (l *localLock) tryDone(s *session, ok bool) {
 	}
 	l.contended = true
 	// If a shared lock is refused, so is an exclusive one.
-	l.refuse(ErrNotAcquired, func(h *Hold) bool {
+	l.refuse(l.refusal(), func(h *Hold) bool {
 		return h.noWait && (l.want == Shared || h.mode == l.want)
 	})
 	switch head := l.queue.front(); {
@@ -208,7 +217,7 @@ func (l *localLock) acquired(s *session) {
 // grantQueued grants a lock that Postgres granted to the first request in the queue, and to
 // all that can share it. If no request wants it in this mode, it is unlocked again.
 func (l *localLock) grantQueued() {
-	for h := l.queue.front(); h != nil && h.mode == l.mode; h = l.queue.front() {
+	for h := l.queue.front(); h != nil && h.mode == l.mode && l.suits(h); h = l.queue.front() {
 		if l.mode == Exclusive && len(l.holders) > 0 {
 			break
 		}
@@ -226,6 +235,9 @@ func (l *localLock) grantQueued() {
 // grant grants the lock to h.
 func (l *localLock) grant(h *Hold) {
 	h.state, h.session, h.index = granted, l.session, int32(len(l.holders))
+	if h.lease != nil {
+		h.lease.token = l.lease.token
+	}
 	l.holders = append(l.holders, h)
 	l.engine.held++
 	l.engine.stats.Acquired++
@@ -264,10 +276,10 @@ func (l *localLock) unlock(releaser *Hold) {
 		l.deferred = true
 		return
 	}
-	l.session.push(op{kind: opUnlock, lock: l, mode: l.mode})
-	if next := l.queue.front(); next != nil {
-		l.retry, l.want = true, next.mode
-		l.session.push(op{kind: opTry, lock: l, mode: l.want})
+	l.session.push(op{kind: opUnlock, lock: l, mode: l.mode, lease: l.unlockArgs(releaser)})
+	if l.queue.len() > 0 {
+		l.retry = true
+		l.pushTry(l.session)
 	}
 }
 
@@ -279,11 +291,7 @@ func (l *localLock) unlockDone(s *session, ok bool) {
 		s.markLost(errUnlockDenied)
 		return
 	}
-	last := len(s.held) - 1
-	s.held[l.slot] = s.held[last]
-	s.held[l.slot].slot = l.slot
-	s.held[last] = nil
-	s.held = s.held[:last]
+	l.removeHeld()
 	l.notifyReleaser(nil)
 	if l.retry {
 		l.retry, l.state, l.session = false, trying, s
@@ -291,6 +299,16 @@ func (l *localLock) unlockDone(s *session, ok bool) {
 	}
 	l.goIdle()
 	l.notifySettled()
+}
+
+// removeHeld removes the lock from those that its session holds.
+func (l *localLock) removeHeld() {
+	s := l.session
+	last := len(s.held) - 1
+	s.held[l.slot] = s.held[last]
+	s.held[l.slot].slot = l.slot
+	s.held[last] = nil
+	s.held = s.held[:last]
 }
 
 // notifyReleaser notifies the Hold whose release started the unlock, if any.

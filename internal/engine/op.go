@@ -9,8 +9,16 @@ type op struct {
 	lock   *localLock
 	key    Key           // of lock, which may be reused for another key after the session was lost
 	query  *query        // of opQuery
+	lease  *leaseArgs    // of opTry and opUnlock, for a lease
 	target *session      // of opCancel
 	done   chan struct{} // of opCancel: closed when it has been carried out
+}
+
+// leaseArgs are the arguments of an operation on a lease.
+type leaseArgs struct {
+	terms LeaseTerms // of opTry
+	token int64      // of opUnlock
+	again bool       // of opUnlock: it may be taken again at once
 }
 
 type opKind uint8

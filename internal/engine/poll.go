@@ -89,8 +89,16 @@ func (l *localLock) pollIn(p *pollList) {
 func (e *Engine) startPolling() {
 	if !e.polling {
 		e.polling = true
-		time.AfterFunc(pollInterval, e.pollNext)
+		time.AfterFunc(e.pollPause(), e.pollNext)
 	}
+}
+
+// pollPause returns the time until the next locks are polled.
+func (e *Engine) pollPause() time.Duration {
+	if e.config.Lease != nil {
+		return e.leasePollPause()
+	}
+	return pollInterval
 }
 
 // pollNext tries and probes the locks whose turn it is.

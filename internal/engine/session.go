@@ -65,6 +65,8 @@ type session struct {
 	ops    []op // the whole batch
 	shared bool // belongs to a pooler, or may
 
+	lease *leaseSession // if it takes leases; set when it is open
+
 	forgetBackend func() // undoes registerBackend
 	token         string // identifies the session as ours
 	prefix        string // of every reply: the backend's PID

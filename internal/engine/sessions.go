@@ -24,7 +24,7 @@ func (e *Engine) servingSession(except *session) *session {
 			if waiting == nil {
 				waiting = s
 			}
-		case len(s.held)+len(s.queue) >= maxLocksPerSession:
+		case len(s.held)+len(s.queue) >= maxLocksPerSession && e.config.Lease == nil:
 			if lightest == nil || len(s.held)+len(s.queue) < len(lightest.held)+len(lightest.queue) {
 				lightest = s
 			}
@@ -109,6 +109,11 @@ func (e *Engine) openSession() *session {
 	s := &session{engine: e, owner: runner, busy: true, wakeup: make(chan struct{}, 1), forgetBackend: func() {}}
 	e.sessions = append(e.sessions, s)
 	e.wg.Add(1)
+	if e.config.Lease != nil {
+		s.shared = true // a last statement removes its row
+		go s.runLeases()
+		return s
+	}
 	go s.run()
 	return s
 }

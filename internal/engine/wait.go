@@ -83,14 +83,16 @@ func (p *waitHistory) length(shortest time.Duration) time.Duration {
 // wait makes a session wait for the lock in Postgres. Requests that do not wait are
 // refused, because another session holds the lock, and then this process queues for it.
 func (l *localLock) wait() {
-	l.refuse(ErrNotAcquired, noWaitHold)
+	l.refuse(l.refusal(), noWaitHold)
 	if l.queue.len() == 0 {
 		l.goIdle()
 		return
 	}
-	if s := l.engine.waitSession(); s != nil {
-		l.waitOn(s)
-		return
+	if l.engine.config.Lease == nil {
+		if s := l.engine.waitSession(); s != nil {
+			l.waitOn(s)
+			return
+		}
 	}
 	l.poll()
 }

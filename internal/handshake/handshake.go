@@ -112,6 +112,7 @@ type Settings struct {
 	ApplicationName  string        // if the connection has none
 	Rename           bool          // use ApplicationName even if the connection has one
 	KeepSearchPath   bool          // names in queries are the user's
+	Write            bool          // statements may write, also if the role's default is read-only
 
 	// Heartbeat, if not 0, is how soon the client notices the loss of the session. It
 	// must do so before the server notices the loss of the client and releases the locks,
@@ -137,10 +138,14 @@ func (s Settings) sql(local bool) string {
 	if mode == "" {
 		mode = "auto"
 	}
+	readOnly := ""
+	if s.Write {
+		readOnly = "off"
+	}
 	return sqltext.Inline(SettingsSQL, s.Token, millis(s.StatementTimeout), millis(s.LockTimeout), mode,
 		s.ApplicationName, strconv.FormatBool(s.Rename), strconv.FormatBool(s.KeepSearchPath), strconv.FormatBool(local),
 		atLeastOne(s.Heartbeat, time.Millisecond), atLeastOne(2*s.Heartbeat, time.Second), atLeastOne(s.Heartbeat/2, time.Second),
-		atLeastOne(3*s.Heartbeat, time.Millisecond))
+		atLeastOne(3*s.Heartbeat, time.Millisecond), readOnly)
 }
 
 // SetUp applies settings to a session that the caller knows to be its own, until the
@@ -175,7 +180,11 @@ func IsSetUp(sql string) bool {
 // apply. They end with the message, which is one transaction. More statements may follow,
 // of which the last returns the single value of QueryTextSimple.
 func Local(settings Settings) string {
-	return PreludeSQL + withoutRow(settings.sql(true)) + ";\n"
+	prelude := PreludeSQL
+	if settings.Write {
+		prelude += "SET LOCAL TRANSACTION READ WRITE;\n"
+	}
+	return prelude + withoutRow(settings.sql(true)) + ";\n"
 }
 
 // Read runs a statement whose result is a single text. It sends one message, which is a

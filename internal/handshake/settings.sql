@@ -9,7 +9,7 @@
 -- notices that the client is gone, and releases its locks: the milliseconds between checks
 -- while a statement runs, the seconds of silence before the first probe, the seconds between
 -- probes, of which three have no reply, and the milliseconds until sent data must be
--- acknowledged.
+-- acknowledged. $13 is default_transaction_read_only.
 SELECT CAST(pg_catalog.count(pg_catalog.set_config(s.name, s.value, CAST($8 AS pg_catalog.bool))) AS pg_catalog.text)
 FROM (VALUES
     ('pglock.session', CAST($1 AS pg_catalog.text)),
@@ -26,6 +26,7 @@ FROM (VALUES
     -- waits and failures of statements
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_deferrable', 'off'),
+    ('default_transaction_read_only', CAST($13 AS pg_catalog.text)),
     -- formats of values
     ('standard_conforming_strings', 'on'),
     ('transform_null_equals', 'off'),

@@ -12,6 +12,8 @@ const (
 	InFailedTransaction      = "25P02"
 	InvalidCatalogName       = "3D000"
 	InvalidSchemaName        = "3F000"
+	ReadOnlyTransaction      = "25006"
+	SerializationFailure     = "40001"
 	DeadlockDetected         = "40P01"
 	InvalidStatementName     = "26000"
 	DuplicateStatement       = "42P05"

@@ -86,3 +86,19 @@ func WithoutComment(file string) string {
 	}
 	return strings.TrimSpace(file)
 }
+
+// InSchema moves the tables and functions of pglock that a statement names to another
+// schema. The statement must be pglock's own: it names them as pglock.lease, and has this
+// text nowhere else.
+func InSchema(sql, schema string) string {
+	if schema == "pglock" {
+		return sql
+	}
+	quoted := Identifier(schema)
+	return strings.NewReplacer(
+		"SCHEMA IF NOT EXISTS pglock;", "SCHEMA IF NOT EXISTS "+quoted+";",
+		"pglock.lease", quoted+".lease",
+		"pglock.session", quoted+".session",
+		"pglock.fence", quoted+".fence",
+	).Replace(sql)
+}
