@@ -16,7 +16,9 @@ import (
 
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/engine"
+	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/query"
+	"github.com/pglock-go/pglock/internal/sqlstate"
 	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
@@ -150,14 +152,24 @@ func Fence(ctx context.Context, tx driver.Conn, lock *Lock) error {
 	if err := lock.held.Err(); errors.Is(err, ErrNotHeld) {
 		return fail(err)
 	}
+	open, err := handshake.InTransaction(ctx, tx)
+	if err == nil && !open {
+		err = ErrNoTransaction
+	}
+	if err != nil {
+		return fail(err)
+	}
 	for _, h := range lock.held.parts() {
 		key := h.Key()
 		text, err := query.Text(ctx, tx, sqltext.InSchema(sqltext.WithoutComment(fenceSQL), lock.schema),
 			key.Name, strconv.Itoa(int(key.Slot)), strconv.FormatInt(h.Token(), 10))
-		if err != nil {
+		switch {
+		case sqlstate.Of(err) == sqlstate.SerializationFailure:
+			// Only taking a lease conflicts with the check.
+			return fail(fmt.Errorf("%w: somebody else has taken it over: %w", ErrLost, err))
+		case err != nil:
 			return fail(err)
-		}
-		if text != "1" {
+		case text != "1":
 			return fail(fmt.Errorf("%w: somebody else has taken it over, or could have", ErrLost))
 		}
 	}

@@ -101,6 +101,17 @@ type Session interface {
 	Close() error
 }
 
+// A Notifier is a [Session] that receives notifications (PostgreSQL manual, LISTEN). A
+// Locker with leases uses it to be notified of a release; without, it asks from time to
+// time.
+type Notifier interface {
+	Session
+
+	// Notification waits for the next notification of the session, and returns its
+	// payload. An error ends the session, also when ctx ends first.
+	Notification(ctx context.Context) (payload string, err error)
+}
+
 // A Tx is a transaction that a [Beginner] began. Native is the driver's own transaction,
 // and Conn is the same one for pglock. One of Commit and Rollback ends it.
 type Tx[T any] struct {

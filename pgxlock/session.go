@@ -243,6 +243,19 @@ func (s *session) Watch(ctx context.Context) error {
 	}
 }
 
+// Notification waits for a notification.
+func (s *session) Notification(ctx context.Context) (payload string, err error) {
+	if err := s.begin(); err != nil {
+		return "", err
+	}
+	defer s.end()
+	n, err := s.conn.WaitForNotification(ctx)
+	if err != nil {
+		return "", err
+	}
+	return n.Payload, nil
+}
+
 func (s *session) Exec(ctx context.Context, sql string, args ...any) error {
 	if err := s.begin(); err != nil {
 		return err

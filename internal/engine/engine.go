@@ -151,6 +151,7 @@ func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit ti
 	}
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
+		holds[i].setTerms(LeaseTerms{})
 		holds[i].setDeadline(ctx, wait)
 		e.localLock(key).request(holds[i])
 	}

@@ -34,6 +34,7 @@ type Hold struct {
 // A leaseHold is what a Hold of a lease has besides.
 type leaseHold struct {
 	terms LeaseTerms
+	key   Key
 	token int64
 	again bool // see Hold.Retry
 }

@@ -236,7 +236,7 @@ func (l *localLock) grantQueued() {
 func (l *localLock) grant(h *Hold) {
 	h.state, h.session, h.index = granted, l.session, int32(len(l.holders))
 	if h.lease != nil {
-		h.lease.token = l.lease.token
+		h.lease.key, h.lease.token = l.key, l.lease.token
 	}
 	l.holders = append(l.holders, h)
 	l.engine.held++

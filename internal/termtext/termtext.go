@@ -83,6 +83,22 @@ func Session(pid int32, application, user string, more ...string) string {
 	return Line(fmt.Sprintf("pid %d (%s)", pid, strings.Join(append(parts, more...), ", ")))
 }
 
+// Lease describes the holder of a lease on one line: its process and, in parentheses, its
+// program, its machine and its note.
+func Lease(pid int32, program, host, note string) string {
+	var parts []string
+	if program != "" {
+		parts = append(parts, fmt.Sprintf("%q", program))
+	}
+	if host != "" {
+		parts = append(parts, "on "+host)
+	}
+	if note != "" {
+		parts = append(parts, fmt.Sprintf("note %q", note))
+	}
+	return Line(fmt.Sprintf("process %d (%s)", pid, strings.Join(parts, ", ")))
+}
+
 // Duration formats d for people, with at most two units.
 func Duration(d time.Duration) string {
 	day := 24 * time.Hour

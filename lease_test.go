@@ -1,0 +1,247 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/pgbouncer"
+	"github.com/pglock-go/pglock/pgxlock"
+)
+
+// installLeases creates the tables of leases.
+func (d *db) installLeases() {
+	d.t.Helper()
+	d.exec(pglock.LeaseSQL("pglock"))
+}
+
+// everyPath runs a test directly and through poolers, with each driver.
+func everyPath(t *testing.T, test func(t *testing.T, d *db, source driver.Source)) {
+	t.Parallel()
+	for name, mode := range map[string]pgbouncer.Mode{
+		"direct": "", "transaction": pgbouncer.Transaction, "statement": pgbouncer.Statement, "session": pgbouncer.Session,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			sources := poolerSources(t, d.dsn)
+			if mode != "" {
+				var dsn string
+				d, dsn, _ = pooled(t, mode)
+				sources = poolerSources(t, dsn)
+			}
+			d.installLeases()
+			for name, source := range sources {
+				t.Run(name, func(t *testing.T) { test(t, d, source) })
+			}
+		})
+	}
+}
+
+// leaseLocker returns a Locker with leases.
+func leaseLocker(t *testing.T, source driver.Source, opts ...pglock.LockerOption) *pglock.Locker {
+	t.Helper()
+	return newLocker(t, source, append([]pglock.LockerOption{pglock.Leases(3 * time.Second)}, opts...)...)
+}
+
+// owner returns who holds a lease, from the table.
+func (d *db) lease(name string) (owner string, token int64) {
+	d.t.Helper()
+	err := d.conn.QueryRow(d.t.Context(), "SELECT coalesce(owner, ''), token FROM pglock.lease WHERE name = $1 AND slot = 0", name).Scan(&owner, &token)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		d.t.Fatal(err)
+	}
+	return owner, token
+}
+
+// A lease excludes other Lockers, and its token grows with each holder.
+func TestLeaseExcludes(t *testing.T) {
+	everyPath(t, func(t *testing.T, d *db, source driver.Source) {
+		a, b := leaseLocker(t, source), leaseLocker(t, source)
+		key := pglock.Name(t.Name())
+		first, err := a.Lock(t.Context(), key, pglock.Wait(10*time.Second))
+		must(t, err)
+		if owner, token := d.lease(key.LeaseName()); owner == "" || token != first.Token() || token == 0 {
+			t.Errorf("the table says %q, %d, not %d", owner, token, first.Token())
+		}
+		_, err = b.Lock(t.Context(), key, pglock.NoWait())
+		wantErr(t, err, pglock.ErrNotAcquired)
+		var e *pglock.Error
+		if !errors.As(err, &e) || len(e.Holders) != 1 || e.Holders[0].Token != first.Token() || e.Holders[0].Left <= 0 {
+			t.Errorf("holders: %+v", e)
+		}
+		_, err = b.TryLock(t.Context(), key)
+		wantErr(t, err, pglock.ErrNotAcquired)
+
+		waited := make(chan *pglock.Lock, 1)
+		go func() {
+			lock, err := b.Lock(context.WithoutCancel(t.Context()), key, pglock.Wait(20*time.Second))
+			if err != nil {
+				t.Error(err)
+			}
+			waited <- lock
+		}()
+		for b.Stats().Waiting == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		must(t, first.Unlock())
+		wantErr(t, first.Unlock(), pglock.ErrNotHeld)
+		second := <-waited
+		if second == nil {
+			return
+		}
+		if second.Token() <= first.Token() {
+			t.Errorf("token %d after %d", second.Token(), first.Token())
+		}
+		must(t, second.Unlock())
+		if owner, token := d.lease(key.LeaseName()); owner != "" || token != second.Token() {
+			t.Errorf("after the release the table says %q, %d", owner, token)
+		}
+		held, err := a.Holders(t.Context(), key)
+		must(t, err)
+		if len(held) > 0 {
+			t.Errorf("holders: %v", held)
+		}
+	})
+}
+
+// Without its tables, a Locker says so.
+func TestLeaseNotInstalled(t *testing.T) {
+	everySource(t, func(t *testing.T, d *db) {
+		locker := leaseLocker(t, d.source())
+		_, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
+		wantErr(t, err, pglock.ErrNotInstalled)
+		if !strings.Contains(err.Error(), "pglock install") {
+			t.Error(err)
+		}
+	})
+}
+
+// A lease survives the loss of every connection.
+func TestLeaseSurvivesItsConnection(t *testing.T) {
+	everyPath(t, func(t *testing.T, d *db, source driver.Source) {
+		locker := leaseLocker(t, source)
+		lock, err := locker.Lock(t.Context(), pglock.Name(t.Name()), pglock.Wait(10*time.Second))
+		must(t, err)
+		for range 3 {
+			d.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+			other, err := locker.Lock(t.Context(), pglock.Name(t.Name()+" other"), pglock.Wait(10*time.Second))
+			must(t, err)
+			must(t, other.Unlock())
+		}
+		must(t, lock.Err())
+		must(t, lock.Unlock())
+	})
+}
+
+// If another process has ended the session, its holders are notified.
+func TestLeaseEnded(t *testing.T) {
+	everySource(t, func(t *testing.T, d *db) {
+		d.installLeases()
+		locker := leaseLocker(t, d.source())
+		lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
+		must(t, err)
+		d.exec("UPDATE pglock.session SET until = '-infinity'")
+		select {
+		case <-lock.Done():
+		case <-time.After(20 * time.Second):
+			t.Fatal("not notified")
+		}
+		wantErr(t, lock.Err(), pglock.ErrLost)
+		wantErr(t, lock.Unlock(), pglock.ErrLost)
+		again, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
+		must(t, err)
+		if again.Token() <= lock.Token() {
+			t.Errorf("token %d after %d", again.Token(), lock.Token())
+		}
+		must(t, again.Unlock())
+	})
+}
+
+// A fence keeps others from taking the lease over until the transaction ends, but not from
+// renewing it. It fails as soon as somebody else has taken it.
+func TestFence(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		t.Run(string(isolation), func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			d.installLeases()
+			a, b := leaseLocker(t, d.source()), leaseLocker(t, d.source())
+			key := pglock.Name("a")
+			lock, err := a.Lock(t.Context(), key)
+			must(t, err)
+			conn, err := pgx.Connect(t.Context(), d.dsn)
+			must(t, err)
+			defer conn.Close(context.Background())
+			wantErr(t, pglock.Fence(t.Context(), pgxlock.Conn(conn), lock), pglock.ErrNoTransaction)
+
+			tx, err := conn.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: isolation})
+			must(t, err)
+			must(t, pglock.Fence(t.Context(), pgxlock.Tx(tx), lock))
+			// Its session ends, but the fenced transaction is not overtaken.
+			d.exec("UPDATE pglock.session SET until = '-infinity'")
+			<-lock.Done()
+			_, err = b.TryLock(t.Context(), key)
+			wantErr(t, err, pglock.ErrNotAcquired)
+			must(t, pglock.Fence(t.Context(), pgxlock.Tx(tx), lock))
+			must(t, tx.Commit(t.Context()))
+
+			// A transaction whose snapshot is older than the takeover does not pass.
+			tx, err = conn.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: isolation})
+			must(t, err)
+			_, err = tx.Exec(t.Context(), "SELECT count(*) FROM pglock.lease")
+			must(t, err)
+			next, err := b.Lock(t.Context(), key, pglock.Wait(10*time.Second))
+			must(t, err)
+			wantErr(t, pglock.Fence(t.Context(), pgxlock.Tx(tx), lock), pglock.ErrLost)
+			must(t, tx.Rollback(t.Context()))
+			tx, err = conn.Begin(t.Context())
+			must(t, err)
+			wantErr(t, pglock.Fence(t.Context(), pgxlock.Tx(tx), lock), pglock.ErrLost)
+			must(t, pglock.Fence(t.Context(), pgxlock.Tx(tx), next))
+			var fenced bool
+			must(t, tx.QueryRow(t.Context(), "SELECT pglock.fence('a', $1)", next.Token()).Scan(&fenced))
+			if !fenced {
+				t.Error("the function does not agree")
+			}
+			must(t, tx.Rollback(t.Context()))
+			must(t, next.Unlock())
+		})
+	}
+}
+
+// The names under which leases are stored differ if their keys do.
+func TestLeaseNames(t *testing.T) {
+	t.Parallel()
+	seen := map[string]pglock.Key{}
+	for _, key := range []pglock.Key{
+		pglock.Name("a"), pglock.Name("#7"), pglock.Int(7), pglock.Pair(1, 2), pglock.Name("#1,2"), pglock.Name("##7"),
+		pglock.Name(""), pglock.Name("a\x00"), pglock.Name("\xff"), pglock.Name(strings.Repeat("ä", 300)), pglock.Name("ä{}\"'\\,"),
+		pglock.Name("#sha256:" + fmt.Sprintf("%064d", 0)), pglock.Int(-1), pglock.Pair(-1, -1), pglock.Name("#version"),
+	} {
+		name := key.LeaseName()
+		if other, ok := seen[name]; ok {
+			t.Errorf("%v and %v are both %q", key, other, name)
+		}
+		seen[name] = key
+	}
+	d := newDB(t)
+	d.installLeases()
+	locker := leaseLocker(t, d.source())
+	for name, key := range seen {
+		lock, err := locker.Lock(t.Context(), key, pglock.Wait(10*time.Second))
+		must(t, err)
+		if owner, token := d.lease(name); owner == "" || token != lock.Token() {
+			t.Errorf("%q: the table says %q, %d, not %d", name, owner, token, lock.Token())
+		}
+		must(t, lock.Unlock())
+	}
+}
