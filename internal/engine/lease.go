@@ -39,12 +39,13 @@ type leaseSession struct {
 	settings   handshake.Settings
 	id         string // of the row
 
-	connected bool // session.conn may be used
-	direct    bool // no pooler is between: statements may be prepared
-	renewAt   time.Time
-	broken    string // the reply to the last renewal
-	doubt     bool   // a take may have taken effect, or may yet, that nobody knows of
-	sweepAt   time.Time
+	connected  bool // session.conn may be used
+	direct     bool // no pooler is between: statements may be prepared
+	renewAt    time.Time
+	broken     string        // the reply to the last renewal
+	doubt      bool          // a take may have taken effect, or may yet, that nobody knows of
+	unreleased map[Key]int64 // tokens of leases that could not be released
+	sweepAt    time.Time
 
 	trusted  moment // when the last renewal was sent; guarded by Engine.mu
 	listener *releaseListener
@@ -72,7 +73,6 @@ func (s *session) runLeases() {
 	err := l.connect()
 	if err == nil {
 		stop := l.watchTrust()
-		l.startListening()
 		for err == nil {
 			err = l.step()
 		}
@@ -82,25 +82,26 @@ func (s *session) runLeases() {
 	s.markLost(err)
 	losses := s.losses
 	e.unlockMu()
-	l.end()
+	l.end(err)
 	if losses > 0 && !errors.Is(err, ErrClosed) {
 		e.logWarn("leases lost", "leases", losses, "error", err)
 	}
 }
 
-// end removes the row of a session, which may still own what it has lost, and closes the
-// connection.
-func (l *leaseSession) end() {
+// end ends a session that was lost because of err. Others may take its leases at once only if
+// it was not in use any more: holders that were just notified of a loss need the time until
+// it expires.
+func (l *leaseSession) end(err error) {
 	if l.listener != nil {
 		l.listener.stop()
 	}
 	if !l.connected {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
-	defer cancel()
-	_, _ = l.send(ctx, l.statements.close, l.id) // otherwise it expires
-	l.conn.Close()
+	if errors.Is(err, errUnused) || errors.Is(err, ErrClosed) {
+		_, _ = l.sendIn(resetTimeout, l.statements.close, l.id) // otherwise it expires
+	}
+	l.disconnect()
 }
 
 // now returns the time by the clock of the Engine.
@@ -316,11 +317,12 @@ func (l *leaseSession) compare() error {
 	e.mu.Lock()
 	for _, lock := range slices.Clone(l.held) {
 		if token, owned := tokens[lock.key]; lock.state == held && (!owned || token != lock.lease.token) {
-			lock.leaseGone(errLeaseGone)
+			lock.leaseGone(fmt.Errorf("%w: %w", ErrLost, errLeaseGone))
 		}
 	}
 	for key, token := range tokens {
-		if e.locks[key] == nil { // otherwise the next try finds it
+		// If it is waited for, the next try finds it.
+		if e.locks[key] == nil || l.unreleased[key] == token {
 			orphans = append(orphans, op{kind: opUnlock, key: key, lease: &leaseArgs{token: token}})
 		}
 	}
@@ -328,8 +330,7 @@ func (l *leaseSession) compare() error {
 	if len(orphans) == 0 {
 		return nil
 	}
-	_, err = l.sendIn(l.config.TTL/6, l.statements.release, l.releaseArgs(orphans)...)
-	if err != nil {
+	if _, err = l.sendIn(l.config.TTL/6, l.statements.release, l.releaseArgs(orphans)...); err != nil {
 		return l.setUpError(err)
 	}
 	return nil

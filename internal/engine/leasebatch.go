@@ -42,6 +42,7 @@ func (l *leaseSession) step() error {
 		err := l.runLeaseBatch()
 		e.mu.Lock()
 		l.clearBatch()
+		l.lastUse = l.lastReply
 		e.mu.Unlock()
 		return err
 	}
@@ -297,6 +298,10 @@ func (l *leaseSession) runUnlocks(unlocks []op) (stuck []op, err error) {
 		case err != nil:
 			// The row may still be ours: a later comparison releases it.
 			l.doubt = true
+			if l.unreleased == nil {
+				l.unreleased = make(map[Key]int64)
+			}
+			l.unreleased[o.key] = o.lease.token
 			o.lock.leaseGone(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
 		case reply[i] == 'l':
 			stuck = append(stuck, o)
@@ -379,7 +384,11 @@ func (l *leaseSession) runTries(tries []op) error {
 			o.lock.tryFailed(l.setUpError(err))
 			continue
 		}
-		switch r := replies[i]; r.kind {
+		r := replies[i]
+		if r.kind == 'm' && l.unreleased[o.key] == r.value {
+			r.kind = 'b' // its token belongs to an earlier holder
+		}
+		switch r.kind {
 		case 't', 'm':
 			o.lock.lease.token, o.lock.lease.terms = r.value, o.lease.terms
 			o.lock.tryDone(l.session, true)
@@ -397,10 +406,8 @@ const maxTakes = 4
 
 // take runs take.sql for tries, and what it asks for.
 func (l *leaseSession) take(tries []op) ([]takeReply, error) {
-	if l.listener.active() {
-		if err := l.want(tries); err != nil {
-			return nil, err
-		}
+	if err := l.want(tries); err != nil {
+		return nil, err
 	}
 	result := make([]takeReply, len(tries))
 	left := make([]int, len(tries)) // indexes of the tries without a final result
@@ -466,8 +473,13 @@ func (l *leaseSession) want(tries []op) error {
 	e := l.engine
 	e.mu.Lock()
 	waited := slices.DeleteFunc(slices.Clone(tries), func(o op) bool { return o.lock.polls == nil })
+	listening := l.listener.active()
 	e.mu.Unlock()
 	if len(waited) == 0 {
+		return nil
+	}
+	if !listening {
+		l.startListening()
 		return nil
 	}
 	names, slots := leaseKeys(waited)

@@ -59,20 +59,19 @@ func (l *localLock) suits(h *Hold) bool {
 }
 
 // leaseGone handles that the lease is not held any more, although its session is not lost:
-// because of err.
+// because of err, which says what that means for the holder.
 func (l *localLock) leaseGone(err error) {
 	s := l.session
 	l.removeHeld()
-	cause := fmt.Errorf("%w: %w", ErrLost, err)
 	for _, h := range l.holders {
 		l.engine.stats.Lost++
 		s.losses++
-		h.err = cause
-		h.markLost(cause)
+		h.err = err
+		h.markLost(err)
 	}
 	clear(l.holders)
 	l.holders = l.holders[:0]
-	l.notifyReleaser(cause)
+	l.notifyReleaser(err)
 	l.contended = false
 	if l.retry {
 		l.retry, l.state, l.session = false, trying, s
