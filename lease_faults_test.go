@@ -36,8 +36,8 @@ const (
 
 var errBroken = errors.New("the connection broke")
 
-// once injects f into the next statement that contains text.
-func (s *faultySource) once(text string, f fault) {
+// once injects f into the next statement that contains text. The test fails if there is none.
+func (s *faultySource) once(t *testing.T, text string, f fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	done := false
@@ -48,6 +48,13 @@ func (s *faultySource) once(text string, f fault) {
 		done = true
 		return f
 	}
+	t.Cleanup(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !done {
+			t.Errorf("no statement with %q", text)
+		}
+	})
 }
 
 func (s *faultySource) Open(ctx context.Context) (driver.Session, error) {
@@ -120,8 +127,8 @@ func (brokenSession) PID() uint32                                            { r
 
 const (
 	taking    = "'t' OPERATOR"
-	releasing = "AS returned"
-	renewing  = "AS renewed"
+	releasing = "WITH returned"
+	renewing  = "WITH renewed"
 )
 
 // eventuallyHeld waits until the leases with these names are held, and no others.
@@ -177,7 +184,7 @@ func TestLeaseLostReplies(t *testing.T) {
 			var last int64
 			for round := range 3 {
 				if round == 1 { // now the row is there
-					source.once(test.statement, test.fault)
+					source.once(t, test.statement, test.fault)
 				}
 				lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
 				must(t, err)
@@ -216,7 +223,7 @@ func TestLeaseLateTake(t *testing.T) {
 	must(t, err)
 	blocker, err := leaseLocker(t, d.source()).Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
 	must(t, err)
-	source.once(taking, deferred)
+	source.once(t, taking, deferred)
 	_, err = locker.Lock(t.Context(), pglock.Name("a"), pglock.NoWait())
 	wantErr(t, err, pglock.ErrNotAcquired)
 	must(t, blocker.Unlock())
@@ -235,8 +242,6 @@ func TestLeaseRowIsLocked(t *testing.T) {
 	must(t, err)
 	d.exec("BEGIN")
 	d.exec("SELECT FROM pglock.lease WHERE name = 'a' FOR UPDATE")
-	unlocked := make(chan error, 1)
-	go func() { unlocked <- a.Unlock() }()
 	next := make(chan *pglock.Lock, 1)
 	go func() {
 		lock, err := locker.Lock(context.WithoutCancel(t.Context()), pglock.Name("a"), pglock.Wait(20*time.Second))
@@ -245,6 +250,11 @@ func TestLeaseRowIsLocked(t *testing.T) {
 		}
 		next <- lock
 	}()
+	for locker.Stats().Waiting == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	unlocked := make(chan error, 1)
+	go func() { unlocked <- a.Unlock() }()
 	for range 20 {
 		b, err := locker.Lock(t.Context(), pglock.Name("b"), pglock.Wait(10*time.Second))
 		must(t, err)
