@@ -126,7 +126,7 @@ func (brokenSession) Close() error                                           { r
 func (brokenSession) PID() uint32                                            { return 0 }
 
 const (
-	taking    = "'t' OPERATOR"
+	taking    = "FROM taken"
 	releasing = "WITH returned"
 	renewing  = "WITH renewed"
 )

@@ -279,12 +279,13 @@ func (l *leaseSession) releaseArgs(unlocks []op) []string {
 // has locked, which did nothing.
 func (l *leaseSession) runUnlocks(unlocks []op) (stuck []op, err error) {
 	e := l.engine
-	reply, doubted, err := l.persist(l.statements.release, l.releaseArgs(unlocks)...)
-	if err == nil && len(reply) != len(unlocks) {
-		return nil, fmt.Errorf("%d results for %d leases", len(reply), len(unlocks))
-	}
+	text, doubted, err := l.persist(l.statements.release, l.releaseArgs(unlocks)...)
 	if err != nil && !isRefused(err) {
 		return nil, err
+	}
+	reply, ok := parseRelease(text, len(unlocks))
+	if err == nil && !ok {
+		return nil, fmt.Errorf("invalid reply about the release of %d leases", len(unlocks))
 	}
 	var wanted []op
 	e.mu.Lock()

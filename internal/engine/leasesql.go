@@ -102,7 +102,7 @@ func leaseKeys(ops []op) (names, slots string) {
 
 // A takeReply is what take.sql replies about one lease.
 type takeReply struct {
-	kind  byte   // one of t m u e h d b; see take.sql
+	kind  byte   // t if it was taken; otherwise one of m u e h d b: see take.sql
 	value int64  // a token or milliseconds
 	owner string // of kind e
 }
@@ -110,14 +110,14 @@ type takeReply struct {
 // parseTake parses the result of take.sql for n leases.
 func parseTake(reply string, n int) (alive bool, replies []takeReply, ok bool) {
 	fields := strings.Fields(reply)
-	if len(fields) != n+1 || fields[0] != "0" && fields[0] != "1" {
+	if len(fields) < n+2 || fields[0] != "0" && fields[0] != "1" || fields[n+1] != "|" {
 		return false, nil, false
 	}
 	replies = make([]takeReply, n)
-	for i, field := range fields[1:] {
+	for i, field := range fields[1 : n+1] {
 		r := takeReply{kind: field[0]}
 		switch r.kind {
-		case 't', 'm', 'h', 'd':
+		case 'm', 'h', 'd':
 			value, err := strconv.ParseInt(field[1:], 10, 64)
 			if err != nil || value < 0 {
 				return false, nil, false
@@ -131,5 +131,37 @@ func parseTake(reply string, n int) (alive bool, replies []takeReply, ok bool) {
 		}
 		replies[i] = r
 	}
+	for _, field := range fields[n+2:] {
+		number, token, _ := strings.Cut(field, ":")
+		i, err1 := strconv.Atoi(number)
+		value, err2 := strconv.ParseInt(token, 10, 64)
+		if err1 != nil || err2 != nil || i < 1 || i > n || value <= 0 {
+			return false, nil, false
+		}
+		replies[i-1] = takeReply{kind: 't', value: value}
+	}
 	return fields[0] == "1", replies, true
+}
+
+// parseRelease parses the result of release.sql for n leases. It returns a character for
+// each: 1 if it was released, 2 if somebody listens for that, and otherwise l, f or 0: see
+// release.sql.
+func parseRelease(reply string, n int) ([]byte, bool) {
+	before, freed, found := strings.Cut(reply, "|")
+	if !found || len(before) != n || strings.Trim(before, "lf0") != "" {
+		return nil, false
+	}
+	replies := []byte(before)
+	for _, field := range strings.Fields(freed) {
+		number, wanted := strings.CutSuffix(field, "+")
+		i, err := strconv.Atoi(number)
+		if err != nil || i < 1 || i > n {
+			return nil, false
+		}
+		replies[i-1] = '1'
+		if wanted {
+			replies[i-1] = '2'
+		}
+	}
+	return replies, true
 }

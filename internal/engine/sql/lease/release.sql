@@ -1,7 +1,8 @@
 -- Release leases that the session $5 holds: the names $1, the slots $2, the tokens $3, and in
--- $4 whether the time of Every that was to pass is over. The result has a character for each:
--- 1 if it was released, 2 if somebody listens for that, f if it is free and has still this
--- token, l if another transaction has locked its row, 0 if this session does not hold it.
+-- $4 whether it may be taken again at once. The result has a character for each, as it was
+-- before: l if this session held it, f if it was free and had still this token, 0 otherwise;
+-- then |, and for each that was released its number, with a + if somebody listens for that.
+-- If one that was held was not released, another transaction has locked its row.
 --
 -- FOR NO KEY UPDATE: releasing does not wait for a fence. SKIP LOCKED: nor for anything else.
 WITH returned AS (
@@ -12,7 +13,7 @@ WITH returned AS (
     SET owner = NULL,
         free_at = CASE WHEN f.again THEN '-infinity' ELSE l.free_at END
     FROM (
-        SELECT l.name, l.slot, r.again
+        SELECT l.name, l.slot, r.again, r.number
         FROM returned AS r
         JOIN pglock.lease AS l ON l.name OPERATOR(pg_catalog.=) r.name AND l.slot OPERATOR(pg_catalog.=) r.slot
         WHERE l.token OPERATOR(pg_catalog.=) r.token AND l.owner OPERATOR(pg_catalog.=) CAST($5 AS pg_catalog.text)
@@ -20,14 +21,15 @@ WITH returned AS (
         FOR NO KEY UPDATE OF l SKIP LOCKED
     ) AS f
     WHERE l.name OPERATOR(pg_catalog.=) f.name AND l.slot OPERATOR(pg_catalog.=) f.slot
-    RETURNING l.name, l.slot, l.wanted
+    RETURNING f.number, l.wanted
 )
 SELECT pg_catalog.string_agg(CASE
-        WHEN f.wanted OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN '2'
-        WHEN f.name IS NOT NULL THEN '1'
         WHEN l.token OPERATOR(pg_catalog.=) r.token AND l.owner IS NULL THEN 'f'
         WHEN l.token OPERATOR(pg_catalog.=) r.token AND l.owner OPERATOR(pg_catalog.=) CAST($5 AS pg_catalog.text) THEN 'l'
         ELSE '0' END, '' ORDER BY r.number)
+    OPERATOR(pg_catalog.||) '|' OPERATOR(pg_catalog.||) COALESCE((
+        SELECT pg_catalog.string_agg(' ' OPERATOR(pg_catalog.||) CAST(f.number AS pg_catalog.text) OPERATOR(pg_catalog.||)
+            CASE WHEN f.wanted OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN '+' ELSE '' END, '')
+        FROM freed AS f), '')
 FROM returned AS r
-LEFT JOIN freed AS f ON f.name OPERATOR(pg_catalog.=) r.name AND f.slot OPERATOR(pg_catalog.=) r.slot
 LEFT JOIN pglock.lease AS l ON l.name OPERATOR(pg_catalog.=) r.name AND l.slot OPERATOR(pg_catalog.=) r.slot
