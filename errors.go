@@ -37,8 +37,8 @@ var (
 
 	// ErrPooler means that a connection pooler is between pglock and Postgres. It may run
 	// each statement in another session, so a session lock could vanish or never be
-	// released. Connect to Postgres directly, or lock in a transaction with [LockTx]. If
-	// the pooler assigns a whole session to each client, use [AllowPooler].
+	// released. Connect to Postgres directly, lock in a transaction with [LockTx], or take
+	// [Leases]. If the pooler assigns a whole session to each client, use [AllowPooler].
 	ErrPooler = engine.ErrPooler
 
 	// ErrStandby means that the server is a standby. An advisory lock there does not

@@ -10,7 +10,7 @@ var (
 	ErrUnconfirmed = errors.New("unlock not confirmed")
 	ErrClosed      = errors.New("locker closed")
 	ErrPooler      = errors.New("a connection pooler is between pglock and Postgres: " +
-		"connect to Postgres directly, or lock in a transaction; for a session pooler, use AllowPooler()")
+		"connect to Postgres directly, lock in a transaction, or take Leases(); for a session pooler, use AllowPooler()")
 	ErrStandby = errors.New("the server is a standby, whose locks do not block sessions on the primary: " +
 		"connect to the primary; with several hosts, use target_session_attrs=read-write")
 	ErrNoAdvisoryLocks = errors.New("the server has no advisory locks: it reports locks that it did not take")

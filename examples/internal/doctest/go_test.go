@@ -22,6 +22,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
@@ -151,7 +152,7 @@ func runGo(t *testing.T, binary string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = conn.Exec(t.Context(), schema)
+	_, err = conn.Exec(t.Context(), schema+pglock.LeaseSQL("pglock"))
 	if err := conn.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
