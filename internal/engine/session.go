@@ -248,13 +248,14 @@ func (s *session) retire() bool {
 
 // kill closes the connection, also in the middle of a statement. Engine.mu must be held.
 func (s *session) kill() {
-	if s.conn == nil {
+	conn := s.conn
+	if conn == nil {
 		return
 	}
 	s.engine.wg.Add(1)
 	go func() {
 		defer s.engine.wg.Done()
-		s.conn.Close()
+		conn.Close()
 	}()
 }
 
