@@ -18,6 +18,8 @@
 //	session.go    a session's goroutine; connect.go sets the session up, loss.go ends it
 //	sessions.go   which session serves what
 //	op.go         the operations; batch.go runs many in one statement, fastpath.go a lone one
+//	lease.go      the session of leases: a row that is renewed; leasebatch.go its operations,
+//	              leaselock.go its locks, leaselisten.go its notifications, trust.go its clocks
 //
 // The methods of localLock are named after what they start (try, wait, poll, probe,
 // unlock). A session runs that (runWait), and the result goes to a method called Done
@@ -36,6 +38,14 @@
 // unlocks of all keys share one session, and concurrent ones share a round trip. A
 // session that waits for a lock holds nothing; it waits for a short or a long time
 // (wait.go). When the lock is granted, the session keeps it and also serves tries.
+//
+// # Leases
+//
+// With Config.Lease, a lock is a row of a table, and so is the session that holds it. Keys,
+// queues, Holds and the states of locks are the same. What differs: there is one session,
+// which takes any number of leases; a lease is never waited for in Postgres, but polled; it is
+// not handed over within the process, because each holder has a token of its own; and the
+// session does not end with its connection, but when it cannot be renewed in time.
 //
 // # Performance
 //
