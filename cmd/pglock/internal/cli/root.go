@@ -47,6 +47,8 @@ func (a *app) verbs() []verb {
 		{"who", a.whoCommand},
 		{"cancel", a.cancelCommand},
 		{"terminate", a.terminateCommand},
+		{"install", a.installCommand},
+		{"uninstall", a.uninstallCommand},
 		{"doctor", a.doctorCommand},
 		{"config", a.configCommand},
 		{"modes", a.modesCommand},
