@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	_ "embed"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,6 +15,9 @@ import (
 	"github.com/pglock-go/pglock/internal/sqlstate"
 	"github.com/pglock-go/pglock/internal/sqltext"
 )
+
+//go:embed leasegrants.sql
+var leaseGrantsSQL string
 
 const installHelp = `Creates the tables of leases in a schema of the database, and the schema if it does
 not exist. pglock run --lease and programs with pglock.Leases need them. It may be
@@ -107,8 +112,8 @@ func (r *installRequest) run(ctx context.Context, a *app, s *session) error {
 		version = contents.Version
 	}
 	current := version >= installedVersion() && before.Fence
-	if sql := r.sql(before.SchemaOwner != "", current); sql != "" {
-		if _, err := s.change(ctx, sql); err != nil {
+	if !current || len(r.grants) > 0 {
+		if err := r.change(ctx, s, before, current); err != nil {
 			return r.adviseInstall(err, before)
 		}
 	}
@@ -127,21 +132,37 @@ func (r *installRequest) run(ctx context.Context, a *app, s *session) error {
 	return nil
 }
 
-// sql returns the message that installs and grants, or "" if there is nothing to do.
-func (r *installRequest) sql(schemaExists, current bool) string {
-	sql := r.grantSQL()
+// change creates or updates the tables unless they are current, and grants their use.
+func (r *installRequest) change(ctx context.Context, s *session, before leaseTables, current bool) error {
+	create := ""
 	if !current {
-		create := pglock.LeaseSQL(r.schema.name)
-		if schemaExists {
+		create = pglock.LeaseSQL(r.schema.name)
+		if before.SchemaOwner != "" {
 			create = withoutSchema(create)
 		}
-		sql = create + ";\n" + sql
 	}
-	if sql == "" {
-		return ""
+	grants := []string{}
+	grants = append(grants, r.grants...)
+	roles, err := json.Marshal(grants)
+	if err != nil {
+		return err
 	}
 	// The transaction-level lock lets several installations run one after the other.
-	return fmt.Sprintf("SELECT FROM pg_catalog.pg_advisory_xact_lock(%d);\n%s;\nSELECT ''", pglock.Name("pglock install").ID(), sql)
+	text, err := s.change(ctx, fmt.Sprintf("SELECT FROM pg_catalog.pg_advisory_xact_lock(%d);\n%s\n%s%s",
+		pglock.Name("pglock install").ID(), create, r.grantSQL(),
+		sqltext.Inline(sqltext.WithoutComment(leaseGrantsSQL), r.schema.name, string(roles))))
+	if err != nil {
+		return err
+	}
+	var without []string
+	if err := json.Unmarshal([]byte(text), &without); err != nil {
+		return err
+	}
+	if len(without) > 0 {
+		return before.ownerError(fmt.Sprintf("role %s may not grant the use of leases to %s", render.Quote(before.Role), render.Quote(without[0])),
+			r.schema, "pglock install", nil)
+	}
+	return nil
 }
 
 // withoutSchema returns the statements of LeaseSQL without the one that creates the schema.
@@ -170,7 +191,7 @@ func installedVersion() int64 {
 func (r *installRequest) adviseInstall(err error, t leaseTables) error {
 	switch sqlstate.Of(err) {
 	case sqlstate.InsufficientPrivilege:
-		return t.adviseOwner(err, r.schema, "pglock install")
+		return t.ownerError(serverMessage(err)+", so nothing was changed", r.schema, "pglock install", err)
 	case sqlstate.UndefinedObject:
 		return &advisedError{serverMessage(err) + ", so nothing was changed", err}
 	}

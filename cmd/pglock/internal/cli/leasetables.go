@@ -176,8 +176,9 @@ func (t leaseTables) tableOwner() string {
 	return ""
 }
 
-// adviseOwner returns an error for a missing privilege, with the role that has it.
-func (t leaseTables) adviseOwner(err error, schema schemaFlag, command string) error {
+// ownerError returns the error for a missing privilege, with the role that has it: text is
+// what failed, and err the server's error or nil.
+func (t leaseTables) ownerError(text string, schema schemaFlag, command string, err error) error {
 	of, owner := "the tables", t.tableOwner()
 	switch {
 	case t.SchemaOwner == "":
@@ -185,8 +186,8 @@ func (t leaseTables) adviseOwner(err error, schema schemaFlag, command string) e
 	case owner == "" || owner == t.Role:
 		of, owner = "schema "+render.Quote(schema.name), t.SchemaOwner
 	}
-	return &advisedError{fmt.Sprintf("%s, so nothing was changed: run %s as role %s, the owner of %s, or as a superuser",
-		serverMessage(err), schema.command(command), render.Quote(owner), of), err}
+	return &advisedError{fmt.Sprintf("%s: run %s as role %s, the owner of %s, or as a superuser",
+		text, schema.command(command), render.Quote(owner), of), err}
 }
 
 // serverMessage returns the message of an error that the server sent, without its severity

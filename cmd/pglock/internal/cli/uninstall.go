@@ -147,7 +147,7 @@ func (r *uninstallRequest) advise(ctx context.Context, s *session, t leaseTables
 		return &advisedError{fmt.Sprintf("a transaction uses the leases in schema %s, so nothing was dropped: pglock ls --on %s shows it",
 			schema, shellWord(r.schema.name+".lease")), err}
 	case sqlstate.InsufficientPrivilege:
-		return t.adviseOwner(err, r.schema, "pglock uninstall")
+		return t.ownerError(serverMessage(err)+", so nothing was changed", r.schema, "pglock uninstall", err)
 	}
 	return err
 }

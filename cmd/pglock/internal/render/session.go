@@ -58,6 +58,9 @@ func Holders(title string, err error) string {
 // holder describes a holder of the lock called title in the words of Session, with its
 // host and when it began.
 func holder(h pglock.Holder, title string) string {
+	if h.Token != 0 { // a lease
+		return h.String()
+	}
 	if h.PID == 0 {
 		return "a prepared transaction"
 	}
