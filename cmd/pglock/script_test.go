@@ -103,6 +103,7 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 	commands["await-held"] = awaitHeld
 	commands["await-waiting"] = awaitWaiting
 	commands["await-lease"] = awaitLease
+	commands["await-sql"] = awaitSQL
 	commands["pooler"] = func(ts *testscript.TestScript, _ bool, args []string) { startPooler(ts, server, args) }
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
@@ -176,6 +177,14 @@ func awaitLease(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(poll(ts, "SELECT EXISTS (SELECT FROM pglock.lease JOIN pglock.session ON id = owner"+
 		" WHERE until > clock_timestamp() AND name = '"+args[0]+"')", !neg))
+}
+
+// awaitSQL waits until a query returns true: await-sql QUERY.
+func awaitSQL(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("expected a query")
+	}
+	ts.Check(poll(ts, args[0], !neg))
 }
 
 func await(ts *testscript.TestScript, args []string, condition string, want bool) {
