@@ -106,11 +106,16 @@ var changeSettings = handshake.Settings{StatementTimeout: 30 * time.Second, Lock
 // change runs statements of which the last returns a single text, in one transaction. It
 // works like text, and also if transactions are read-only by default.
 func (s *session) change(ctx context.Context, sql string) (string, error) {
+	return s.changeWith(ctx, changeSettings, sql)
+}
+
+// changeWith is change with other settings.
+func (s *session) changeWith(ctx context.Context, settings handshake.Settings, sql string) (string, error) {
 	conn, ok := pgxlock.Conn(s.conn).(handshake.Conn)
 	if !ok {
 		return "", errors.ErrUnsupported
 	}
-	return handshake.Read(ctx, conn, changeSettings, sql)
+	return handshake.Read(ctx, conn, settings, sql)
 }
 
 // leaseTables is what the catalogs report about the tables of leases in a schema.

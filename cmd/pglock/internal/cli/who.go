@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -98,7 +99,28 @@ WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`
 // draw writes the holders of each lock, and returns notices for stderr.
 func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
 	session := f.members[0].session // who reads a single database
-	text, err := session.text(ctx, databaseSQL)
+	users, err := readLockUsers(ctx, session, r.names)
+	if err != nil {
+		return nil, err
+	}
+	hidden := hiddenSessions{}
+	r.held = false
+	for _, u := range users {
+		for _, l := range slices.Concat(u.Holders, u.Waiters) {
+			hidden.note(session, l.Session)
+		}
+		r.held = r.held || len(u.Holders) > 0
+	}
+	notices := hidden.notices(f.sessions())
+	if r.json {
+		return notices, render.WriteLockUsersJSON(out, users)
+	}
+	return notices, render.WriteLockUsers(out, users, r.width)
+}
+
+// readLockUsers reads the holders and waiters of advisory locks.
+func readLockUsers(ctx context.Context, s *session, names []whoName) ([]render.LockUsers, error) {
+	text, err := s.text(ctx, databaseSQL)
 	if err != nil {
 		return nil, err
 	}
@@ -106,14 +128,12 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 	if err != nil {
 		return nil, err
 	}
-	locks, err := inspect.Locks(ctx, session.guarded, inspect.Where("type", "=", "advisory"))
+	locks, err := inspect.Locks(ctx, s.guarded, inspect.Where("type", "=", "advisory"))
 	if err != nil {
 		return nil, err
 	}
-	hidden := hiddenSessions{}
 	var users []render.LockUsers
-	r.held = false
-	for _, name := range r.names {
+	for _, name := range names {
 		u := render.LockUsers{Title: name.title, Key: keyText(name.key)}
 		u.Name, _ = name.key.Name()
 		classid, objid, objsubid := name.key.PgLocks()
@@ -121,22 +141,15 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 			l := &locks[i]
 			switch {
 			case uint64(l.DatabaseOID) != database || l.ClassID != classid || l.ObjectID != objid || l.ObjectSubID != objsubid:
-				continue
 			case l.Granted:
 				u.Holders = append(u.Holders, l)
-				r.held = true
 			default:
 				u.Waiters = append(u.Waiters, l)
 			}
-			hidden.note(session, l.Session)
 		}
 		users = append(users, u)
 	}
-	notices := hidden.notices(f.sessions())
-	if r.json {
-		return notices, render.WriteLockUsersJSON(out, users)
-	}
-	return notices, render.WriteLockUsers(out, users, r.width)
+	return users, nil
 }
 
 // keysFlag is --key, repeated.

@@ -128,8 +128,8 @@ func blockText(p *inspect.Pair, above string) string {
 	return ", held"
 }
 
-// stateText describes the state of a session.
-func stateText(s *inspect.Session) string {
+// State describes the state of a session, after two spaces, or returns "" if it is unknown.
+func State(s *inspect.Session) string {
 	switch {
 	case s.Prepared != nil:
 		if s.Prepared.PreparedAt.IsZero() {

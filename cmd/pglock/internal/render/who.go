@@ -39,7 +39,7 @@ func WriteLockUsers(out io.Writer, all []LockUsers, width int) error {
 			if l.Client != "" {
 				from = " from " + termtext.Line(l.Client)
 			}
-			line("  %s%s%s", Session(l.Session), from, stateText(l.Session))
+			line("  %s%s%s", Session(l.Session), from, State(l.Session))
 		}
 	}
 	_, err := io.WriteString(out, b.String())
