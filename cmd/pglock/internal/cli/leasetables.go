@@ -13,7 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/pflag"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/handshake"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 	"github.com/pglock-go/pglock/internal/sqltext"
@@ -261,4 +263,19 @@ func adviseUse(err error, schema schemaFlag) error {
 func notInstalled(schema schemaFlag) string {
 	return fmt.Sprintf("there are no tables of leases in schema %s: create them with %s",
 		render.Quote(schema.name), schema.command("pglock install"))
+}
+
+// readLeases returns the leases of keys, or all without keys: none if there are no tables. If
+// the role may not read them, that is an error if the schema was given, and else a notice.
+func readLeases(ctx context.Context, s *session, schema schemaFlag, keys ...pglock.Key) (leases []inspect.Lease, notices []string, err error) {
+	leases, err = inspect.Leases(ctx, s.guarded, schema.name, keys...)
+	switch {
+	case errors.Is(err, pglock.ErrNotInstalled):
+		return nil, nil, nil
+	case sqlstate.Of(err) == sqlstate.InsufficientPrivilege && !schema.set:
+		return nil, []string{s.label("leases are not shown: " + adviseUse(err, schema).Error())}, nil
+	case err != nil:
+		return nil, nil, adviseUse(err, schema)
+	}
+	return leases, nil, nil
 }

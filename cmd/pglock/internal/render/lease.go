@@ -38,3 +38,54 @@ func LeaseDue(l *inspect.Lease) string {
 	}
 	return "due in " + Duration(l.Due)
 }
+
+// LeaseState returns whether a lease is held, its owner's session has expired, or it is free.
+func LeaseState(l *inspect.Lease) string {
+	switch {
+	case l.Held():
+		return "held"
+	case l.Owner != "":
+		return "expired"
+	}
+	return "free"
+}
+
+// leaseAttributes returns the attributes of a lease, in the order in which they are shown. A
+// value is nil if there is none.
+func leaseAttributes() []leaseAttribute {
+	return []leaseAttribute{
+		{"lease", func(l *inspect.Lease) any { return l.Name }},
+		{"slot", func(l *inspect.Lease) any { return l.Slot }},
+		{"state", func(l *inspect.Lease) any { return LeaseState(l) }},
+		{"process", func(l *inspect.Lease) any { return orNull(l.Process) }},
+		{"program", func(l *inspect.Lease) any { return orNull(l.Program) }},
+		{"host", func(l *inspect.Lease) any { return orNull(l.Host) }},
+		{"note", func(l *inspect.Lease) any { return orNull(l.Note) }},
+		{"token", func(l *inspect.Lease) any { return l.Token }},
+		{"since", func(l *inspect.Lease) any { return orNull(l.Since) }},
+		{"duration", func(l *inspect.Lease) any {
+			if l.Since.IsZero() {
+				return nil
+			}
+			return l.Duration
+		}},
+		{"left", func(l *inspect.Lease) any { return orNull(l.Left) }},
+		{"due", func(l *inspect.Lease) any { return orNull(l.Due) }},
+		{"wanted", func(l *inspect.Lease) any { return l.Wanted }},
+	}
+}
+
+// A leaseAttribute is a column of a list of leases, and a name in JSON.
+type leaseAttribute struct {
+	name string
+	get  func(*inspect.Lease) any
+}
+
+// leaseObject returns a lease as a JSON object.
+func leaseObject(l *inspect.Lease) Object {
+	var o Object
+	for _, a := range leaseAttributes() {
+		o.Add(a.name, a.get(l))
+	}
+	return o
+}
