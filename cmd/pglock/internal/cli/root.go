@@ -45,6 +45,7 @@ func (a *app) verbs() []verb {
 		{"ps", a.psCommand},
 		{"tree", a.treeCommand},
 		{"who", a.whoCommand},
+		{"leases", a.leasesCommand},
 		{"cancel", a.cancelCommand},
 		{"terminate", a.terminateCommand},
 		{"break", a.breakCommand},

@@ -89,3 +89,37 @@ func leaseObject(l *inspect.Lease) Object {
 	}
 	return o
 }
+
+// LeaseColumns returns the columns of a list of leases in a format: all, or those that people
+// need.
+func LeaseColumns(f Format) []inspect.Attribute {
+	var columns []inspect.Attribute
+	for _, a := range leaseAttributes() {
+		if f.IsMachine() || f.Expanded || a.name != "token" && a.name != "since" {
+			columns = append(columns, inspect.Attribute{Name: a.name})
+		}
+	}
+	return columns
+}
+
+// AddLease adds a row for a lease. Its columns are those of LeaseColumns.
+func (t *Table) AddLease(l *inspect.Lease) {
+	t.add(l.Wanted, func(column inspect.Attribute) any {
+		for _, a := range leaseAttributes() {
+			if a.name != column.Name {
+				continue
+			}
+			switch {
+			case t.Format.IsMachine():
+			case a.name == "slot": // left out if all are 0
+				return orNull(l.Slot)
+			case a.name == "wanted" && !l.Wanted:
+				return nil
+			case a.name == "due" && l.Due == math.MaxInt64:
+				return "never"
+			}
+			return a.get(l)
+		}
+		return nil
+	})
+}
