@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
 )
@@ -66,6 +68,27 @@ func ExampleBlocked() {
 			p.Application, p.Blocking.Application, p.Blocking.State, p.Held.Mode, p.Hard)
 	}
 	// Output: migrate waits for checkout, which is idle in transaction and has RowExclusiveLock (hard: true)
+}
+
+// The leases that are held, and by which program.
+func ExampleLeases() {
+	ctx := context.Background()
+	pool, done := exampleShop()
+	defer done()
+	_, err := pool.Exec(ctx, pglock.LeaseSQL("pglock"))
+	check(err)
+	locker, err := pglock.New(pgxlock.Pool(pool), pglock.Leases(30*time.Second))
+	check(err)
+	defer locker.Close()
+	lease, err := locker.Lock(ctx, pglock.Name("nightly-report"))
+	check(err)
+
+	leases, err := inspect.Leases(ctx, pgxlock.Pool(pool), "pglock")
+	check(err)
+	for _, l := range leases {
+		fmt.Println(l.Name, "is held:", l.Held(), "token:", l.Token == lease.Token(), "process:", l.Process == int32(os.Getpid()))
+	}
+	// Output: nightly-report is held: true token: true process: true
 }
 
 // A snapshot of all locks, and a description of the server.

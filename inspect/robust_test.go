@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -36,6 +37,9 @@ func (s *scene) everything() error {
 	}
 	if len(pairs) != 1 || pairs[0].Relation != "t" {
 		return fmt.Errorf("the pairs are %s", describe(pairs))
+	}
+	if _, err := inspect.Leases(ctx, s.q, "pglock"); !errors.Is(err, pglock.ErrNotInstalled) {
+		return fmt.Errorf("Leases: %w", err)
 	}
 	sessions, err := inspect.Sessions(ctx, s.q, append(filters[2:5:5], inspect.On("pg_class", "public.t"), inspect.Where("xmin_age", "!=", "-1"))...)
 	if err != nil {

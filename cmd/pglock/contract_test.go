@@ -40,7 +40,11 @@ var (
 		"prepared": "object", "blocks": "number", "status": "string", "ended": "bool", "reason": "string", "grant": "string", "allow": "string",
 	}
 	contractOfWho = map[string]string{
-		"name": "string", "key": "string", "held": "bool", "holders": "array", "waiters": "array",
+		"name": "string", "key": "string", "held": "bool", "holders": "array", "waiters": "array", "leases": "array",
+	}
+	contractOfLease = map[string]string{
+		"lease": "string", "slot": "number", "state": "string", "process": "number", "program": "string", "host": "string", "note": "string",
+		"token": "number", "since": "time", "duration": "seconds", "left": "seconds", "due": "seconds", "wanted": "bool",
 	}
 	contractOfUser = map[string]string{
 		"prepared": "object", "mode": "string", "wait_start": "time", "wait_duration": "seconds",

@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/pgbouncer"
 	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
@@ -101,6 +102,9 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 	commands["exits"] = exits
 	commands["await-held"] = awaitHeld
 	commands["await-waiting"] = awaitWaiting
+	commands["await-lease"] = awaitLease
+	commands["await-sql"] = awaitSQL
+	commands["pooler"] = func(ts *testscript.TestScript, _ bool, args []string) { startPooler(ts, server, args) }
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -115,11 +119,25 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 				env.Setenv("XDG_CACHE_HOME", cache)
 			}
 			env.Setenv("CONNSTRING", server.ConnString(name))
+			env.Values[testKey{}] = env.T()
 			prepareSessions(env)
 			return nil
 		},
 		Cmds: commands,
 	})
+}
+
+// testKey is the key of a script's test in its values.
+type testKey struct{}
+
+// startPooler starts a PgBouncer in front of the server until the end of the script, and
+// sets $POOLED to the connection string of the script's database: pooler MODE.
+func startPooler(ts *testscript.TestScript, server *pgserver.Server, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("expected the mode of the pooler")
+	}
+	bouncer := pgbouncer.Start(ts.Value(testKey{}).(testing.TB), server, pgbouncer.Mode(args[0]), "default_pool_size = 2")
+	ts.Setenv("POOLED", bouncer.ConnString(ts.Getenv("PGDATABASE")))
 }
 
 // exits runs a command and checks its exit code: exits CODE COMMAND...
@@ -149,6 +167,24 @@ func awaitHeld(ts *testscript.TestScript, neg bool, args []string) {
 // awaitWaiting waits until a session waits for the lock of a name.
 func awaitWaiting(ts *testscript.TestScript, neg bool, args []string) {
 	await(ts, args, "NOT granted", !neg)
+}
+
+// awaitLease waits until a process holds the lease of a name, in the schema pglock:
+// await-lease NAME.
+func awaitLease(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("expected the name of a lease")
+	}
+	ts.Check(poll(ts, "SELECT EXISTS (SELECT FROM pglock.lease JOIN pglock.session ON id = owner"+
+		" WHERE until > clock_timestamp() AND name = '"+args[0]+"')", !neg))
+}
+
+// awaitSQL waits until a query returns true: await-sql QUERY.
+func awaitSQL(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("expected a query")
+	}
+	ts.Check(poll(ts, args[0], !neg))
 }
 
 func await(ts *testscript.TestScript, args []string, condition string, want bool) {

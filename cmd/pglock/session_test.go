@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -62,7 +63,7 @@ func scriptSession(ts *testscript.TestScript, name string) *scripted {
 	return s
 }
 
-// sessionDoes lets a session run SQL: session NAME SQL...
+// sessionDoes lets a session run SQL, or what is in a file: session NAME SQL|@FILE...
 func sessionDoes(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 {
 		ts.Fatalf("expected the name of a session")
@@ -71,6 +72,9 @@ func sessionDoes(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	for _, sql := range args[1:] {
+		if file, ok := strings.CutPrefix(sql, "@"); ok {
+			sql = ts.ReadFile(file)
+		}
 		_, err := s.conn.PgConn().Exec(ctx, sql).ReadAll()
 		if err != nil != neg {
 			ts.Fatalf("%s: %s: %v", args[0], sql, err)

@@ -7,9 +7,11 @@ import "errors"
 // The codes that pglock handles (PostgreSQL manual, Appendix A).
 const (
 	FeatureNotSupported      = "0A000"
+	DivisionByZero           = "22012"
 	InvalidRegularExpression = "2201B"
 	NoActiveTransaction      = "25P01"
 	InFailedTransaction      = "25P02"
+	DependentObjectsExist    = "2BP01"
 	InvalidCatalogName       = "3D000"
 	InvalidSchemaName        = "3F000"
 	ReadOnlyTransaction      = "25006"

@@ -126,6 +126,10 @@ func (a *app) complete(root *cobra.Command) {
 			"wait":      cobra.NoFileCompletions,
 			"grace":     cobra.NoFileCompletions,
 			"key":       cobra.NoFileCompletions,
+			"lease":     cobra.FixedCompletions([]string{"10s", "30s", "1m", "5m"}, alone),
+			"schema":    cobra.NoFileCompletions,
+			"grant":     cobra.NoFileCompletions,
+			"slot":      cobra.NoFileCompletions,
 			"pg-locks":  cobra.NoFileCompletions,
 		} {
 			if cmd.Flags().Lookup(name) != nil {

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -118,7 +116,7 @@ func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 		case e.roots && !e.blocking:
 			return usagef(cmd, "--roots needs --blocking")
 		case !e.confirmed && !e.dryRun && !a.canAsk():
-			return usagef(cmd, "no terminal to ask for confirmation: use -y or --dry-run")
+			return usagef(cmd, "%s", noTerminal(endWithoutTerminal))
 		}
 		e.format = a.format(e.outputOr(output), e.expanded)
 		var err error
@@ -336,63 +334,43 @@ func waitersBehind(pairs []inspect.Pair) map[string]int {
 	return waitersBehind
 }
 
-// confirm shows the sessions and asks for confirmation. It returns errDeclined for a no.
+// confirm shows the sessions and asks for confirmation. It returns a declinedError for a no.
 func (e *endRequest) confirm(outcomes []inspect.Outcome) error {
-	in, out, err := e.terminal()
-	if err != nil {
-		return &usageError{text: "no terminal to ask for confirmation: use -y or --dry-run"}
-	}
-	shown := *e.app
-	shown.Out = out
-	f := shown.format("table", e.expanded)
 	proposed := e.ending
 	proposed.DryRun = true
-	if err := proposed.Write(out, outcomes, f); err != nil {
-		return err
-	}
 	count := 0
 	for _, o := range outcomes {
 		if wasSignaled(o) {
 			count++
-		} else {
-			fmt.Fprintln(out, proposed.Explain(o))
 		}
 	}
-	if e.advice != "" {
-		fmt.Fprintln(out, e.advice)
-	}
-	question := "Cancel the statements of %s? [y/N] "
+	text := "Cancel the statements of %s?"
 	if e.terminate {
-		question = "Terminate %s? [y/N] "
+		text = "Terminate %s?"
 	}
-	fmt.Fprintf(out, question, render.Plural(count, "session", "sessions"))
-	answer, err := readLine(in)
-	if err != nil {
-		fmt.Fprintln(out)
+	q := question{
+		text:     fmt.Sprintf(text, render.Plural(count, "session", "sessions")),
+		declined: "no session was ended",
+		flags:    endWithoutTerminal,
 	}
-	if !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer))) {
-		return errDeclined
-	}
-	return nil
+	return e.app.confirm(q, func(a *app) error {
+		if err := proposed.Write(a.Out, outcomes, a.format("table", e.expanded)); err != nil {
+			return err
+		}
+		for _, o := range outcomes {
+			if !wasSignaled(o) {
+				fmt.Fprintln(a.Out, proposed.Explain(o))
+			}
+		}
+		if e.advice != "" {
+			fmt.Fprintln(a.Out, e.advice)
+		}
+		return nil
+	})
 }
 
-// readLine reads a line and nothing beyond it.
-func readLine(in io.Reader) (string, error) {
-	var line []byte
-	b := make([]byte, 1)
-	for {
-		n, err := in.Read(b)
-		switch {
-		case n > 0 && b[0] == '\n':
-			return string(line), nil
-		case n > 0 && len(line) < 100:
-			line = append(line, b[0])
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-}
+// endWithoutTerminal has the flags to use if there is no terminal to ask at.
+const endWithoutTerminal = "-y or --dry-run"
 
 // report writes the outcomes to stdout, and to stderr why some sessions were not ended.
 func (e *endRequest) report(outcomes []inspect.Outcome) error {

@@ -56,8 +56,11 @@ type notAcquiredError struct {
 func (e *notAcquiredError) Error() string { return e.text }
 func (e *notAcquiredError) Unwrap() error { return e.err }
 
-// errDeclined is returned if the user was asked and answered no.
-var errDeclined = errors.New("no session was ended")
+// A declinedError is returned if the user was asked and answered no. Its text is what was
+// not done.
+type declinedError struct{ text string }
+
+func (e *declinedError) Error() string { return e.text }
 
 // A loggedError is an error that was printed when it happened.
 type loggedError struct{ err error }
@@ -95,6 +98,7 @@ func exitCode(err error) int {
 		start       *supervise.StartError
 		interrupted *supervise.InterruptedError
 		undecided   *undecidedError
+		declined    *declinedError
 	)
 	switch {
 	case err == nil:
@@ -103,7 +107,7 @@ func exitCode(err error) int {
 		return exitFree
 	case errors.As(err, &usage), errors.As(err, &settings), errors.Is(err, inspect.ErrFilter):
 		return exitUsage
-	case errors.Is(err, errDeclined):
+	case errors.As(err, &declined):
 		return exitDeclined
 	case errors.As(err, &signal):
 		return exitSignal + int(signal.signal)

@@ -33,11 +33,12 @@ func (f *outputFlag) Set(s string) error {
 	return nil
 }
 
-// durationFlag is a duration with a unit and a lower limit.
+// durationFlag is a duration with a unit and limits.
 type durationFlag struct {
 	value time.Duration
 	min   time.Duration
-	what  string // error for a shorter duration
+	max   time.Duration // 0 for no limit
+	what  string        // error for a shorter or longer duration
 	set   bool
 }
 
@@ -58,7 +59,7 @@ func (f *durationFlag) Set(s string) error {
 	if err != nil {
 		return errors.New("not a duration; write 500ms, 30s, 5m or 1h30m")
 	}
-	if d < f.min {
+	if d < f.min || f.max > 0 && d > f.max {
 		return errors.New(f.what)
 	}
 	f.value, f.set = d, true

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 
@@ -28,6 +29,9 @@ A filter is one argument, FIELD OP VALUE. FIELD is an attribute or context.KEY. 
 one of = != < <= > >= and, for text, ~ and !~ with a regular expression. There are also
 FIELD in (VALUE, ...), not in (...), is null and is not null. All filters must match.
 
+Leases (see pglock leases) are rows of tables. In the format table, without
+conditions and --blocking, those of the database follow in a table of their own.
+
 -d NAME,NAME and --all show several databases in one list. One that cannot be read is a
 line on stderr, and the exit code is then not 0. No password is prompted for.`
 
@@ -41,20 +45,47 @@ const lsExamples = `  pglock ls
   pglock ls -o json | jq '.[] | select(.granted | not)'`
 
 // An lsRequest holds the arguments of pglock ls.
-type lsRequest struct{ listRequest }
+type lsRequest struct {
+	listRequest
+	schema schemaFlag
+}
 
 func (a *app) lsCommand() *cobra.Command {
 	var r lsRequest
-	return a.listCommand(&r.listRequest, r.draw, &cobra.Command{
+	cmd := a.listCommand(&r.listRequest, r.draw, &cobra.Command{
 		Use:     "ls [FLAG...] [PID...]",
 		Short:   "List locks, their holders and their waiters",
 		Long:    lsHelp,
 		Example: lsExamples,
 	}, "show pairs of a waiting session and one that blocks it")
+	r.schema.register(cmd.Flags())
+	return cmd
 }
 
-// draw writes the selected locks or pairs, and returns notices for stderr.
+// draw writes the selected locks or pairs, and the leases, and returns notices for stderr.
 func (r *lsRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
+	notices, err := r.drawLocks(ctx, f, out)
+	if err != nil || r.format.Name != "table" || r.format.Expanded || r.blocking || len(r.where) > 0 {
+		return notices, err
+	}
+	// Leases are no locks of the server, so they are a table of their own, which programs do
+	// not get.
+	var text bytes.Buffer
+	leases := leasesRequest{schema: r.schema, limit: r.limit, format: r.format}
+	n, more, err := leases.write(ctx, f, &text)
+	switch {
+	case err != nil && (ctx.Err() != nil || r.schema.set):
+		return nil, err
+	case err != nil: // the tables may be locked themselves
+		return append(notices, "leases are not shown: "+message(err)), nil
+	case n > 0:
+		fmt.Fprintf(out, "\n%s", text.Bytes())
+	}
+	return append(notices, more...), nil
+}
+
+// drawLocks writes the selected locks or pairs, and returns notices for stderr.
+func (r *lsRequest) drawLocks(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
 	if r.blocking {
 		return drawList(ctx, &r.listRequest, f, out, list[inspect.Pair]{
 			what:    "pairs",

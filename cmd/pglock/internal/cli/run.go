@@ -31,6 +31,12 @@ every process, as systemd does, reaches COMMAND only once. Processes that COMMAN
 leaves running are ended before the lock is unlocked. If the lock is lost, COMMAND
 gets SIGTERM, and SIGKILL after --grace.
 
+--lease takes a lease in place of an advisory lock: a row of a table that pglock
+install creates. It works through every connection pooler, and survives a broken
+connection. pglock renews it; if it cannot, COMMAND is ended before the lease expires.
+If pglock is killed, others get the lease only when it expires. PGLOCK_TOKEN is its
+fencing token, for the function fence: see docs/command.md.
+
 Exit codes:
 
   COMMAND's own, or 128+N if signal N ended it
@@ -46,6 +52,7 @@ const runExamples = `  pglock run nightly-report -- ./report.sh --all
   pglock run --wait 30s deploy -- make deploy
   pglock run --no-wait -E 0 cron-cleanup -- ./cleanup
   pglock run --shared catalog -- ./export
+  pglock run --lease 30s nightly-report -- ./report.sh --all
   pglock -h db.example.com -d app run nightly -- sh -c 'make all && ./publish'`
 
 // A runRequest holds the arguments of pglock run.
@@ -56,9 +63,17 @@ type runRequest struct {
 	noWait  bool
 	wait    time.Duration // 0 for no limit
 	grace   time.Duration
-	code    int // exit code if the lock is not acquired
+	code    int           // exit code if the lock is not acquired
+	lease   time.Duration // the time to live of a lease; 0 for an advisory lock
+	schema  schemaFlag
 	command []string
 }
+
+// The limits of --lease, which are those of pglock.Leases.
+const (
+	minLease = 3 * time.Second
+	maxLease = 24 * time.Hour
+)
 
 func (a *app) runCommand() *cobra.Command {
 	var (
@@ -66,6 +81,7 @@ func (a *app) runCommand() *cobra.Command {
 		number keyFlag
 		wait   = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --no-wait to give up at once"}
 		grace  = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
+		lease  = durationFlag{min: minLease, max: maxLease, what: "must be between 3s and 24h"}
 		code   = codeFlag(exitNotAcquired)
 	)
 	cmd := &cobra.Command{
@@ -91,7 +107,13 @@ func (a *app) runCommand() *cobra.Command {
 			if r.noWait && wait.set {
 				return usagef(cmd, "--wait and --no-wait cannot be combined")
 			}
-			r.wait, r.grace, r.code = wait.value, grace.value, int(code)
+			switch {
+			case lease.set && r.shared:
+				return usagef(cmd, "--lease and --shared cannot be combined: there are no shared leases")
+			case r.schema.set && !lease.set:
+				return usagef(cmd, "--schema needs --lease")
+			}
+			r.wait, r.grace, r.code, r.lease = wait.value, grace.value, int(code), lease.value
 			return a.run(cmd.Context(), r)
 		},
 	}
@@ -103,6 +125,8 @@ func (a *app) runCommand() *cobra.Command {
 	flags.VarP(&code, "conflict-exit-code", "E", "exit code if the lock is not acquired")
 	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
 	flags.Var(&number, "key", "lock this number or pair of numbers instead of NAME")
+	flags.Var(&lease, "lease", "take a lease that expires this long after pglock is gone")
+	r.schema.register(flags)
 	return cmd
 }
 
@@ -150,12 +174,16 @@ func (a *app) run(ctx context.Context, r runRequest) error {
 	sockets := target.WatchSockets()
 	locker, lock, err := a.acquire(ctx, target, r, child.signals)
 	if err != nil {
-		return err
+		return r.advise(err)
 	}
 	// An error here would repeat a loss that was already reported.
 	defer func() { _ = locker.Close() }()
 
-	process, err := child.start(runEnv(a.env, r.key), sockets.Open()...)
+	var guarded []syscall.Conn
+	if r.lease == 0 { // no connection keeps a lease
+		guarded = sockets.Open()
+	}
+	process, err := child.start(runEnv(a.env, r.key, lock.Token()), guarded...)
 	if err != nil {
 		return errors.Join(err, a.unlock(lock, r))
 	}
@@ -207,13 +235,7 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 	go func() {
 		done <- a.connection.WithPassword(ctx, target, func() error {
 			var err error
-			var source driver.Source = target
-			if name, ok := r.key.Name(); ok && target.Application() != "pglock run "+name {
-				source = namedSource{source, name}
-			}
-			// One session for the lock, and one in case its wait must be watched or
-			// canceled.
-			if locker, err = pglock.New(source, pglock.Sessions(2)); err != nil {
+			if locker, err = r.newLocker(target); err != nil {
 				return err
 			}
 			if lock, err = a.lock(ctx, locker, r); err != nil {
@@ -243,6 +265,32 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 			return locker, lock, err
 		}
 	}
+}
+
+// newLocker returns the Locker for the lock.
+func (r runRequest) newLocker(target *connect.Target) (*pglock.Locker, error) {
+	if r.lease > 0 {
+		return pglock.New(target, pglock.Leases(r.lease), pglock.Schema(r.schema.name))
+	}
+	var source driver.Source = target
+	if name, ok := r.key.Name(); ok && target.Application() != "pglock run "+name {
+		source = namedSource{source, name}
+	}
+	// One session for the lock, and one in case its wait must be watched or canceled.
+	return pglock.New(source, pglock.Sessions(2))
+}
+
+// advise returns the error for a lock that could not be requested, with what to do.
+func (r runRequest) advise(err error) error {
+	switch {
+	case r.lease > 0 && errors.Is(err, pglock.ErrNotInstalled):
+		return &advisedError{notInstalled(r.schema), err}
+	case r.lease > 0:
+		return adviseUse(err, r.schema)
+	case errors.Is(err, pglock.ErrPooler):
+		return &advisedError{"a connection pooler is between pglock and Postgres: connect to Postgres directly, or use --lease", err}
+	}
+	return err
 }
 
 // lock acquires the lock as r requires. At a terminal it reports the holders it waits for.
@@ -290,14 +338,17 @@ func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
 	return nil
 }
 
-// runEnv returns the environment of the command.
-func runEnv(env []string, key pglock.Key) []string {
+// runEnv returns the environment of the command. token is that of a lease, else 0.
+func runEnv(env []string, key pglock.Key, token int64) []string {
 	var vars []string
 	for _, kv := range env {
 		// Drop the variables of an outer pglock run.
-		if !strings.HasPrefix(kv, "PGLOCK_NAME=") && !strings.HasPrefix(kv, "PGLOCK_KEY=") {
+		if name, _, _ := strings.Cut(kv, "="); name != "PGLOCK_NAME" && name != "PGLOCK_KEY" && name != "PGLOCK_TOKEN" {
 			vars = append(vars, kv)
 		}
+	}
+	if token != 0 {
+		vars = append(vars, "PGLOCK_TOKEN="+strconv.FormatInt(token, 10))
 	}
 	if name, ok := key.Name(); ok {
 		vars = append(vars, "PGLOCK_NAME="+name)

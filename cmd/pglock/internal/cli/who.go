@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -16,12 +17,15 @@ import (
 const whoHelp = `Prints which sessions hold the locks NAME, and how many wait for them. It does not
 request the locks. --key is a lock by number, as in pglock run.
 
+NAME may be an advisory lock, a lease, or both. The leases are those in the schema of
+--schema, if its tables exist.
+
 Another session may acquire or release a lock right after that. To run a command only
 if no other runs, use pglock run --no-wait.
 
 Exit codes, as grep has them:
 
-  0    a session holds a lock; of several locks, at least one
+  0    a session holds a lock or a lease; of several, at least one
   1    no session holds any of them
   2    wrong usage, or any other error
   69   no server answered, or it accepts no sessions now`
@@ -33,10 +37,11 @@ const whoExamples = `  pglock who nightly-report
 
 // A whoRequest holds the arguments of pglock who.
 type whoRequest struct {
-	names []whoName
-	json  bool
-	width int  // to cut the lines to, or 0
-	held  bool // what the last drawing showed
+	names  []whoName
+	schema schemaFlag
+	json   bool
+	width  int  // to cut the lines to, or 0
+	held   bool // what the last drawing showed
 }
 
 // A whoName is a lock as it was named.
@@ -86,6 +91,7 @@ func (a *app) whoCommand() *cobra.Command {
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().Var(&numbers, "key", "also the lock of this number or pair of numbers; repeat for several")
+	r.schema.register(cmd.Flags())
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
 	watch.register(cmd.Flags())
 	return cmd
@@ -98,7 +104,43 @@ WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`
 // draw writes the holders of each lock, and returns notices for stderr.
 func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
 	session := f.members[0].session // who reads a single database
-	text, err := session.text(ctx, databaseSQL)
+	users, err := readLockUsers(ctx, session, r.names)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]pglock.Key, len(r.names))
+	for i, name := range r.names {
+		keys[i] = name.key
+	}
+	leases, notices, err := readLeases(ctx, session, r.schema, keys...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range leases {
+		for j, key := range keys {
+			if key.LeaseName() == leases[i].Name {
+				users[j].Leases = append(users[j].Leases, &leases[i])
+			}
+		}
+	}
+	hidden := hiddenSessions{}
+	r.held = false
+	for _, u := range users {
+		for _, l := range slices.Concat(u.Holders, u.Waiters) {
+			hidden.note(session, l.Session)
+		}
+		r.held = r.held || u.IsHeld()
+	}
+	notices = append(notices, hidden.notices(f.sessions())...)
+	if r.json {
+		return notices, render.WriteLockUsersJSON(out, users)
+	}
+	return notices, render.WriteLockUsers(out, users, r.width)
+}
+
+// readLockUsers reads the holders and waiters of advisory locks.
+func readLockUsers(ctx context.Context, s *session, names []whoName) ([]render.LockUsers, error) {
+	text, err := s.text(ctx, databaseSQL)
 	if err != nil {
 		return nil, err
 	}
@@ -106,14 +148,12 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 	if err != nil {
 		return nil, err
 	}
-	locks, err := inspect.Locks(ctx, session.guarded, inspect.Where("type", "=", "advisory"))
+	locks, err := inspect.Locks(ctx, s.guarded, inspect.Where("type", "=", "advisory"))
 	if err != nil {
 		return nil, err
 	}
-	hidden := hiddenSessions{}
 	var users []render.LockUsers
-	r.held = false
-	for _, name := range r.names {
+	for _, name := range names {
 		u := render.LockUsers{Title: name.title, Key: keyText(name.key)}
 		u.Name, _ = name.key.Name()
 		classid, objid, objsubid := name.key.PgLocks()
@@ -121,22 +161,15 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 			l := &locks[i]
 			switch {
 			case uint64(l.DatabaseOID) != database || l.ClassID != classid || l.ObjectID != objid || l.ObjectSubID != objsubid:
-				continue
 			case l.Granted:
 				u.Holders = append(u.Holders, l)
-				r.held = true
 			default:
 				u.Waiters = append(u.Waiters, l)
 			}
-			hidden.note(session, l.Session)
 		}
 		users = append(users, u)
 	}
-	notices := hidden.notices(f.sessions())
-	if r.json {
-		return notices, render.WriteLockUsersJSON(out, users)
-	}
-	return notices, render.WriteLockUsers(out, users, r.width)
+	return users, nil
 }
 
 // keysFlag is --key, repeated.

@@ -145,9 +145,10 @@ func (e Ending) writeJSON(out io.Writer, outcomes []inspect.Outcome) error {
 	return WriteObjects(out, objects)
 }
 
-func orNull(s string) any {
-	if s == "" {
+func orNull[T comparable](v T) any {
+	var zero T
+	if v == zero {
 		return nil
 	}
-	return s
+	return v
 }

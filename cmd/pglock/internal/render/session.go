@@ -58,6 +58,9 @@ func Holders(title string, err error) string {
 // holder describes a holder of the lock called title in the words of Session, with its
 // host and when it began.
 func holder(h pglock.Holder, title string) string {
+	if h.Token != 0 { // a lease
+		return h.String()
+	}
 	if h.PID == 0 {
 		return "a prepared transaction"
 	}
@@ -125,8 +128,8 @@ func blockText(p *inspect.Pair, above string) string {
 	return ", held"
 }
 
-// stateText describes the state of a session.
-func stateText(s *inspect.Session) string {
+// State describes the state of a session, after two spaces, or returns "" if it is unknown.
+func State(s *inspect.Session) string {
 	switch {
 	case s.Prepared != nil:
 		if s.Prepared.PreparedAt.IsZero() {

@@ -317,7 +317,7 @@ func fit(names []string, lines [][]string, width int) []int {
 		{[]string{"query"}, 16},
 		{[]string{"relation", "target"}, 16},
 		{[]string{"query", "context", "outcome", "application"}, 12},
-		{[]string{"query", "context", "outcome", "application", "target", "relation", "user", "database", "schema", "key", "client", "client_hostname"}, 8},
+		{[]string{"query", "context", "outcome", "application", "target", "relation", "user", "database", "schema", "key", "client", "client_hostname", "lease", "program", "host", "note"}, 8},
 	} {
 		for ; width > 0 && total > width; total-- {
 			widest := -1

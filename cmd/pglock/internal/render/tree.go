@@ -181,7 +181,7 @@ func (f Forest) title(t *inspect.Tree, above string) []span {
 		return append(spans, span{Dim, "  (drawn elsewhere, with the sessions behind it)"}, span{"", ownerText(t.Session)})
 	}
 	if t.Pair == nil || t.State != "active" {
-		spans = append(spans, span{"", stateText(t.Session)})
+		spans = append(spans, span{"", State(t.Session)})
 	}
 	if t.Behind > 0 {
 		text := fmt.Sprintf("  blocks %d", t.Behind)

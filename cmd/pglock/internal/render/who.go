@@ -3,19 +3,36 @@ package render
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
-// LockUsers lists the sessions that hold a lock or wait for it.
+// LockUsers lists the sessions that hold a lock or wait for it, and the leases of the same
+// name.
 type LockUsers struct {
 	Title   string // the lock as the user named it
 	Name    string // its name, or "" if it was given by number
 	Key     string
 	Holders []*inspect.Lock
 	Waiters []*inspect.Lock // the longest wait first
+	Leases  []*inspect.Lease
+}
+
+// IsHeld reports whether the lock or a lease is held.
+func (u LockUsers) IsHeld() bool { return len(u.Holders) > 0 || u.heldLeases() > 0 }
+
+// heldLeases returns how many leases are held: one for each of several holders.
+func (u LockUsers) heldLeases() int {
+	n := 0
+	for _, l := range u.Leases {
+		if l.Held() {
+			n++
+		}
+	}
+	return n
 }
 
 // WriteLockUsers writes a line for each lock and one for each of its holders. It cuts the
@@ -30,7 +47,9 @@ func WriteLockUsers(out io.Writer, all []LockUsers, width int) error {
 		b.WriteString(text + "\n")
 	}
 	for _, u := range all {
-		line("lock %s is %s%s", Quote(u.Title), u.state(), u.queue())
+		if len(u.Holders)+len(u.Waiters) > 0 || u.heldLeases() == 0 {
+			line("lock %s is %s%s", Quote(u.Title), u.state(), u.queue())
+		}
 		for _, l := range u.Holders {
 			if name := ApplicationName("run", u.Title); l.Application == name {
 				l.Application = "pglock run " + u.Title // the whole name
@@ -39,7 +58,15 @@ func WriteLockUsers(out io.Writer, all []LockUsers, width int) error {
 			if l.Client != "" {
 				from = " from " + termtext.Line(l.Client)
 			}
-			line("  %s%s%s", Session(l.Session), from, stateText(l.Session))
+			line("  %s%s%s", Session(l.Session), from, State(l.Session))
+		}
+		if len(u.Leases) > 0 {
+			line("lease %s is %s", Quote(u.Title), u.leaseState())
+		}
+		for _, l := range u.Leases {
+			if l.Owner != "" {
+				line("  %s, token %d", LeaseHolder(l), l.Token)
+			}
 		}
 	}
 	_, err := io.WriteString(out, b.String())
@@ -55,6 +82,26 @@ func (u LockUsers) state() string {
 		return fmt.Sprintf("held in shared mode by %s", Plural(len(u.Holders), "session", "sessions"))
 	}
 	return "held"
+}
+
+// leaseState returns whether the lease is held, and whether others want it.
+func (u LockUsers) leaseState() string {
+	text := "free"
+	switch n := u.heldLeases(); {
+	case n == 1:
+		text = "held"
+	case n > 1:
+		text = "held by " + Plural(n, "process", "processes")
+	}
+	for _, l := range u.Leases {
+		if l.Owner == "" && len(u.Leases) == 1 {
+			text += ", and " + LeaseDue(l)
+		}
+	}
+	if slices.ContainsFunc(u.Leases, func(l *inspect.Lease) bool { return l.Wanted }) {
+		text += "; others wait"
+	}
+	return text
 }
 
 // queue returns how many sessions wait, or "".
@@ -76,9 +123,14 @@ func WriteLockUsersJSON(out io.Writer, all []LockUsers) error {
 		var o Object
 		o.Add("name", orNull(u.Name))
 		o.Add("key", u.Key)
-		o.Add("held", len(u.Holders) > 0)
+		o.Add("held", u.IsHeld())
 		o.Add("holders", usersObjects(u.Holders))
 		o.Add("waiters", usersObjects(u.Waiters))
+		leases := []Object{}
+		for _, l := range u.Leases {
+			leases = append(leases, leaseObject(l))
+		}
+		o.Add("leases", leases)
 		objects = append(objects, o)
 	}
 	return WriteObjects(out, objects)
