@@ -112,6 +112,9 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	if err != nil {
 		return r.orSkip(ctx, err)
 	}
+	if r.every > 0 {
+		fn = dueAfterError(hold, fn)
+	}
 	return run(ctx, op, []Key{key}, oneLock{hold}, fn)
 }
 
@@ -170,12 +173,13 @@ type Stats struct {
 	RoundTrips uint64 // statements run
 }
 
-// limit returns how long the engine may take.
+// limit returns how long the engine may take, and the terms of a lease.
 func (r request) limit() engine.Wait {
+	limit := engine.Wait{No: r.noWait, For: r.wait, Terms: engine.LeaseTerms{Every: r.every, Note: r.note}}
 	if r.noWait && r.wait == 0 {
-		return engine.Wait{No: true, For: noWaitTimeout}
+		limit.For = noWaitTimeout
 	}
-	return engine.Wait{No: r.noWait, For: r.wait}
+	return limit
 }
 
 // acquire takes the lock, or returns an error that lists its holders.
@@ -267,8 +271,11 @@ func (l *Locker) engineKey(k Key) engine.Key {
 
 // check returns an error if the Locker does not support an option of the call.
 func (l *Locker) check(op string, r request) error {
-	if l.schema != "" && r.shared {
+	switch {
+	case l.schema != "" && r.shared:
 		return fmt.Errorf("pglock: %s: Shared() is not possible with Leases(): there are no shared leases", op)
+	case l.schema == "" && r.leaseOnly != "":
+		return fmt.Errorf("pglock: %s: %s is only for leases: give New the option Leases()", op, r.leaseOnly)
 	}
 	return nil
 }

@@ -130,10 +130,9 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 }
 
 // AcquireAll tries to acquire several locks in shared round trips, without waiting
-// for locks that are held. It returns a Hold or an error for each key. If limit is not 0,
-// it bounds the whole call.
-func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit time.Duration) ([]*Hold, []error) {
-	wait := Wait{No: true, For: limit}
+// for locks that are held. It returns a Hold or an error for each key.
+func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, wait Wait) ([]*Hold, []error) {
+	wait.No = true
 	holds, errs := make([]*Hold, len(keys)), make([]error, len(keys))
 	fail := func(err error) ([]*Hold, []error) {
 		for i := range errs {
@@ -151,7 +150,7 @@ func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit ti
 	}
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
-		holds[i].setTerms(LeaseTerms{})
+		holds[i].setTerms(wait.Terms)
 		holds[i].setDeadline(ctx, wait)
 		e.localLock(key).request(holds[i])
 	}

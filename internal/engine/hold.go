@@ -161,7 +161,10 @@ func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled ch
 		e.stats.Refused++
 	}
 	// Only Postgres can tell whether the lock is held.
-	err := notAcquired(ctx.Err())
+	err := l.refusal()
+	if cause := ctx.Err(); cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
 	if !l.contended {
 		err = noReplyError(ctx)
 	}

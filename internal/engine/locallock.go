@@ -111,7 +111,7 @@ func (l *localLock) request(h *Hold) {
 		}
 	case waiting, polling: // another session holds it
 		if h.noWait {
-			h.refuse(ErrNotAcquired)
+			h.refuse(l.refusal())
 		} else {
 			l.queue.push(h)
 		}
