@@ -10,6 +10,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/pgbouncer"
 )
 
 // leaseOf returns the holder of a lease and its token, from the table.
@@ -23,7 +24,7 @@ func (d *db) leaseOf(key pglock.Key) (owner string, token int64) {
 // A loop around Do with Every on each machine is a schedule of the fleet: by the database's
 // clock, no two runs begin within the period.
 func TestEveryInTheFleet(t *testing.T) {
-	everyPath(t, func(t *testing.T, d *db, source driver.Source) {
+	test := func(t *testing.T, d *db, source driver.Source) {
 		const period, want = 700 * time.Millisecond, 4
 		key := pglock.Name(t.Name())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -73,6 +74,19 @@ func TestEveryInTheFleet(t *testing.T) {
 				t.Errorf("run %d began %v after the one before", i+1, gap)
 			}
 		}
+	}
+	t.Parallel()
+	t.Run("direct", func(t *testing.T) {
+		t.Parallel()
+		d := newDB(t)
+		d.installLeases()
+		test(t, d, d.source())
+	})
+	t.Run("pooler", func(t *testing.T) {
+		t.Parallel()
+		d, dsn, _ := pooled(t, pgbouncer.Transaction)
+		d.installLeases()
+		test(t, d, source(t, dsn))
 	})
 }
 

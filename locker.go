@@ -200,14 +200,14 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 		total := deadline.Sub(began)
 		first.For, first.Part = max(total-min(total/4, holdersReserve), time.Nanosecond), true
 	}
-	hold, err := l.engine.Acquire(ctx, l.engineKey(key), r.mode(), first)
+	hold, err := l.take(ctx, key, r, first)
 	var holders []Holder
 	if errors.Is(err, ErrNotAcquired) && !r.skip && ctx.Err() == nil {
 		holdersCtx, cancel := ctx, context.CancelFunc(func() {})
 		if listHolders {
 			holdersCtx, cancel = context.WithDeadline(ctx, deadline)
 		}
-		holders, _ = l.holders(holdersCtx, []Key{key}, r.shared) // an error about the lock matters more than its holders
+		holders, _ = l.holders(holdersCtx, key, r) // an error about the lock matters more than its holders
 		cancel()
 	}
 	if listHolders && ctx.Err() == nil && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrUnavailable)) {
@@ -215,7 +215,7 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 			limit.For = max(time.Until(began.Add(limit.For)), time.Nanosecond)
 		}
 		refused := errors.Is(err, ErrNotAcquired)
-		hold, err = l.engine.Acquire(ctx, l.engineKey(key), r.mode(), limit)
+		hold, err = l.take(ctx, key, r, limit)
 		if refused && errors.Is(err, ErrUnavailable) {
 			err = ErrNotAcquired // Postgres replied so to the first request
 		}
@@ -240,14 +240,26 @@ const noWaitTimeout = 5 * time.Second
 // holdersTimeout bounds the query for the holders of a lock.
 const holdersTimeout = 2 * time.Second
 
-func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder, error) {
+// take requests the lock, or one of its slots, from the engine.
+func (l *Locker) take(ctx context.Context, key Key, r request, limit engine.Wait) (*engine.Hold, error) {
+	if r.slots > 0 {
+		return l.takeSlot(ctx, key, r.slots, limit)
+	}
+	return l.engine.Acquire(ctx, l.engineKey(key), r.mode(), limit)
+}
+
+// holders queries the sessions for which the lock, or each of its slots, was not acquired.
+func (l *Locker) holders(ctx context.Context, key Key, r request) ([]Holder, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
-	if l.schema != "" {
-		rows, err := l.leaseHolders(ctx, keys)
+	switch {
+	case r.slots > 0:
+		return l.slotHolders(ctx, key, r.slots)
+	case l.schema != "":
+		rows, err := l.leaseHolders(ctx, []Key{key})
 		return holdersOf(rows), err
 	}
-	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
+	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs([]Key{key}, r.shared)...)
 	if err != nil {
 		return nil, err
 	}

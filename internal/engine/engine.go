@@ -95,6 +95,10 @@ type Wait struct {
 	// so that running into For does not count as a refusal.
 	Part bool
 
+	// Step means that the request is a step of a larger one. It counts neither as a grant
+	// nor as a refusal: its caller calls [Engine.Count].
+	Step bool
+
 	Terms LeaseTerms
 }
 
@@ -112,7 +116,7 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 		return nil, noReplyError(ctx)
 	}
 	h := e.newHold(mode, wait.No)
-	h.partial = wait.Part
+	h.partial, h.step = wait.Part, wait.Step
 	h.setTerms(wait.Terms)
 	h.setDeadline(ctx, wait)
 	e.mu.Lock()

@@ -13,6 +13,7 @@ type Hold struct {
 	mode    Mode
 	noWait  bool
 	partial bool // see Wait.Part
+	step    bool // see Wait.Step
 
 	// ready receives once when the request has its result, and once when the release has.
 	// It is one of Engine.readyChans, and nil while the lock is held.
@@ -157,7 +158,7 @@ func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled ch
 	l := h.lock
 	l.queue.remove(h)
 	h.state = refused
-	if ctx.Err() != nil || !h.partial {
+	if (ctx.Err() != nil || !h.partial) && !h.step {
 		e.stats.Refused++
 	}
 	// Only Postgres can tell whether the lock is held.
@@ -209,7 +210,7 @@ func (h *Hold) requestResult(ctx context.Context) (*Hold, chan struct{}, error) 
 // refuse fails the request, which must not be in a queue. Engine.mu must be held.
 func (h *Hold) refuse(err error) {
 	h.state = refused
-	if err != errExpired || !h.partial {
+	if (err != errExpired || !h.partial) && !h.step {
 		h.engine.stats.Refused++
 	}
 	h.notify(err)

@@ -240,7 +240,9 @@ func (l *localLock) grant(h *Hold) {
 	}
 	l.holders = append(l.holders, h)
 	l.engine.held++
-	l.engine.stats.Acquired++
+	if !h.step {
+		l.engine.stats.Acquired++
+	}
 	h.notify(nil)
 }
 
