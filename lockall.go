@@ -30,7 +30,13 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...LockOption) (*
 	if err != nil {
 		return nil, err
 	}
-	return l.newLock(holds, keys[0], keys...), nil
+	h := held(holds)
+	if r.fenced && l.schema == "" {
+		if h, err = withToken(ctx, op, keys, h, r); err != nil {
+			return nil, err
+		}
+	}
+	return l.newLock(h, keys[0], keys...), nil
 }
 
 // DoAll is like [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
@@ -39,6 +45,9 @@ func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context)
 	const op = "do all"
 	r, err := newRequest(op, opts)
 	if err != nil {
+		return err
+	}
+	if err := l.checkFenced(op, r); err != nil {
 		return err
 	}
 	keys, holds, err := l.acquireAll(ctx, op, keys, r)

@@ -71,7 +71,13 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...LockOption) (*Lock, 
 	if err != nil {
 		return nil, err
 	}
-	return l.newLock(oneLock{hold}, key), nil
+	h := held(oneLock{hold})
+	if r.fenced && l.schema == "" {
+		if h, err = withToken(ctx, op, []Key{key}, h, r); err != nil {
+			return nil, err
+		}
+	}
+	return l.newLock(h, key), nil
 }
 
 // TryLock is like [Locker.Lock] with [NoWait], but takes one round trip once a session is
@@ -108,6 +114,9 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	if err != nil {
 		return err
 	}
+	if err := l.checkFenced(op, r); err != nil {
+		return err
+	}
 	hold, err := l.acquire(ctx, op, key, r)
 	if err != nil {
 		return r.orSkip(ctx, err)
@@ -138,6 +147,25 @@ func run(ctx context.Context, op string, keys []Key, h held, fn func(context.Con
 		}
 	}()
 	return fn(ctx)
+}
+
+// releaseTimeout is how long a caller that returns without a lock waits for its release.
+const releaseTimeout = time.Second
+
+// releaseSoon releases a lock that no caller gets. If the server does not reply, the release
+// goes on without the caller, and the engine ends it.
+func releaseSoon(h interface{ Release() error }) {
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		_ = h.Release()
+	}()
+	timer := time.NewTimer(releaseTimeout)
+	defer timer.Stop()
+	select {
+	case <-released:
+	case <-timer.C:
+	}
 }
 
 // Close closes the Locker. It rejects new requests with [ErrClosed], cancels waiting

@@ -79,6 +79,7 @@ type request struct {
 	every      time.Duration // 0 without Every
 	note       string
 	fenced     bool
+	began      time.Time // when the call began, if fenced
 	lockerOnly string // an option that was given and that only a Locker has, or ""
 	leaseOnly  string // an option that was given and that only leases have, or ""
 

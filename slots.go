@@ -24,8 +24,9 @@ const maxSlots = 1000
 // Requests that wait get free slots in the order in which they came, also those of other
 // processes: the first one asks for a free slot every 20 ms, or every 250 ms with [Leases],
 // and the others wait behind it without asking. A request with NoWait or SkipIfHeld does not
-// stand in line, and may overtake them. If the process of the first one crashes, the others
-// wait until its session ends, as behind a holder that crashes.
+// stand in line, and may overtake them. With Leases, the order among processes is only
+// approximate. If the process of the first one crashes, the others wait until its session ends,
+// as behind a holder that crashes.
 //
 // A slot of an advisory lock has the key Name(name + "\x00" + i), with i from 0 to n-1 in
 // decimal, which other programs can take, and [Locker.Holders] can read. The request that asks
@@ -246,7 +247,7 @@ func (s *slotRequest) tryUnlessQueued(ctx context.Context) (*engine.Hold, error)
 	if err != nil {
 		return nil, err
 	}
-	defer gate.Release()
+	defer releaseSoon(gate)
 	return s.try(ctx)
 }
 
@@ -257,7 +258,7 @@ func (s *slotRequest) queue(ctx context.Context) (*engine.Hold, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer gate.Release() // nothing depends on whether it was held until now
+	defer releaseSoon(gate) // nothing depends on whether it was held until now
 	polling, cancel := context.WithCancel(ctx)
 	defer cancel()
 	gate.OnLoss(func(error) { cancel() })

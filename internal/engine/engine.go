@@ -197,20 +197,14 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 	if ctx.Err() != nil {
 		return "", noReplyError(ctx)
 	}
-	q := &query{sql: sql, args: args, ready: make(chan struct{})}
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
 		return "", ErrClosed
 	}
-	e.sideSession().push(op{kind: opQuery, query: q})
+	q := e.sideSession().pushQuery(sql, args)
 	e.unlockMu()
-	select {
-	case <-q.ready:
-		return q.reply, q.err
-	case <-ctx.Done():
-		return "", noReplyError(ctx)
-	}
+	return q.await(ctx)
 }
 
 // Dropped records and logs that the handle of a held lock was dropped.

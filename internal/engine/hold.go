@@ -294,6 +294,31 @@ func (h *Hold) Err() error {
 	return ErrNotHeld
 }
 
+// Query runs a statement like [Engine.Query], but on the session that holds the lock. If there
+// is a reply, the lock was held when the statement ran, since Postgres replied on the session.
+func (h *Hold) Query(ctx context.Context, sql string, args ...string) (string, error) {
+	if ctx.Err() != nil {
+		return "", noReplyError(ctx)
+	}
+	e := h.engine
+	e.mu.Lock()
+	switch {
+	case e.closed:
+		e.mu.Unlock()
+		return "", ErrClosed
+	case h.state == lost:
+		err := fmt.Errorf("%w: %w", ErrUnavailable, h.session.lost)
+		e.mu.Unlock()
+		return "", err
+	case h.state != granted:
+		e.mu.Unlock()
+		return "", ErrNotHeld
+	}
+	q := h.session.pushQuery(sql, args)
+	e.unlockMu()
+	return q.await(ctx)
+}
+
 // PID returns the PID of the backend that holds or held the lock.
 func (h *Hold) PID() int32 {
 	h.engine.mu.Lock()
