@@ -19,7 +19,7 @@ import (
 // these; the rollback ignores ctx and has a time limit of its own.
 func DoTx[T any](ctx context.Context, db driver.Beginner[T], key Key, fn func(ctx context.Context, tx T) error, opts ...DoOption) error {
 	const op = "do in transaction"
-	r, err := newRequest(op, opts)
+	r, err := newTxRequest(op, opts)
 	if err != nil {
 		return err
 	}

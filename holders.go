@@ -82,8 +82,14 @@ func (l *Locker) advisoryHolders(ctx context.Context, keys []Key) ([]holderRow, 
 	return readRows(reply)
 }
 
-// leaseHolders queries the holders of leases.
+// leaseHolders queries the holders of leases, and of their slots.
 func (l *Locker) leaseHolders(ctx context.Context, keys []Key) ([]holderRow, error) {
+	rows, err := l.leaseRows(ctx, keys)
+	return slices.DeleteFunc(rows, func(row holderRow) bool { return row.Slot == gateSlot }), err
+}
+
+// leaseRows queries the rows of leases that are held, with those of the gates of slots.
+func (l *Locker) leaseRows(ctx context.Context, keys []Key) ([]holderRow, error) {
 	names := make([]string, len(keys))
 	for i, key := range keys {
 		names[i] = key.LeaseName()
@@ -128,6 +134,7 @@ type holderRow struct {
 	Granted     bool       `json:"granted"`
 
 	// Of a lease.
+	Slot  int        `json:"slot"`
 	Token int64      `json:"token"`
 	Note  string     `json:"note"`
 	Taken *time.Time `json:"taken"`

@@ -123,11 +123,12 @@ func (k Key) LeaseName() string {
 	return k.name
 }
 
-// Token returns the token of a lease, or 0 for an advisory lock. It grows with each holder
-// of the key, and stays below 2^53. For several leases it is that of the first.
+// Token returns the token of a lease, or of an advisory lock taken with [Fenced], and 0 for any
+// other lock. It grows with each holder of the key; that of a lease stays below 2^53. For
+// several leases it is that of the first.
 //
-// Whatever a lease protects can refuse a holder that is late, by remembering the highest
-// token that it has seen. In the same database, [Fence] is enough.
+// Whatever a lock protects can refuse a holder that is late, by remembering the highest
+// token that it has seen. For a lease in the same database, [Fence] is enough.
 func (l *Lock) Token() int64 { return l.held.Token() }
 
 //go:embed sql/fence.sql

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -29,7 +30,13 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...LockOption) (*
 	if err != nil {
 		return nil, err
 	}
-	return l.newLock(holds, keys[0], keys...), nil
+	h := held(holds)
+	if r.fenced && l.schema == "" {
+		if h, err = withToken(ctx, op, keys, h, r); err != nil {
+			return nil, err
+		}
+	}
+	return l.newLock(h, keys[0], keys...), nil
 }
 
 // DoAll is like [Locker.Do] for several locks, taken as [Locker.LockAll] does. The ctx
@@ -38,6 +45,9 @@ func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context)
 	const op = "do all"
 	r, err := newRequest(op, opts)
 	if err != nil {
+		return err
+	}
+	if err := l.checkFenced(op, r); err != nil {
 		return err
 	}
 	keys, holds, err := l.acquireAll(ctx, op, keys, r)
@@ -117,6 +127,12 @@ func (l *Locker) acquireAll(ctx context.Context, op string, keys []Key, r reques
 	if err := l.check(op, r); err != nil {
 		return nil, nil, err
 	}
+	switch {
+	case r.slots > 0:
+		return nil, nil, fmt.Errorf("pglock: %s: Slots(%d) is for one key", op, r.slots)
+	case r.every > 0:
+		return nil, nil, fmt.Errorf("pglock: %s: Every(%v) is for one key", op, r.every)
+	}
 	keys = sortKeys(keys)
 	if len(keys) == 0 {
 		return nil, nil, errors.New("pglock: " + op + ": no keys")
@@ -159,9 +175,9 @@ func (l *Locker) acquireInOrder(ctx context.Context, op string, keys []Key, r re
 		engineKeys[i] = l.engineKey(key)
 	}
 	for len(held) < len(keys) {
-		var limit time.Duration
+		limit := r.limit()
 		if !deadline.IsZero() {
-			limit = max(time.Until(deadline), time.Nanosecond)
+			limit.For = max(time.Until(deadline), time.Nanosecond)
 		}
 		holds, errs := l.engine.AcquireAll(ctx, engineKeys[len(held):], r.mode(), limit)
 		n := slices.IndexFunc(errs, func(err error) bool { return err != nil })

@@ -71,7 +71,13 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...LockOption) (*Lock, 
 	if err != nil {
 		return nil, err
 	}
-	return l.newLock(oneLock{hold}, key), nil
+	h := held(oneLock{hold})
+	if r.fenced && l.schema == "" {
+		if h, err = withToken(ctx, op, []Key{key}, h, r); err != nil {
+			return nil, err
+		}
+	}
+	return l.newLock(h, key), nil
 }
 
 // TryLock is like [Locker.Lock] with [NoWait], but takes one round trip once a session is
@@ -108,9 +114,15 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	if err != nil {
 		return err
 	}
+	if err := l.checkFenced(op, r); err != nil {
+		return err
+	}
 	hold, err := l.acquire(ctx, op, key, r)
 	if err != nil {
 		return r.orSkip(ctx, err)
+	}
+	if r.every > 0 {
+		fn = dueAfterError(hold, fn)
 	}
 	return run(ctx, op, []Key{key}, oneLock{hold}, fn)
 }
@@ -135,6 +147,25 @@ func run(ctx context.Context, op string, keys []Key, h held, fn func(context.Con
 		}
 	}()
 	return fn(ctx)
+}
+
+// releaseTimeout is how long a caller that returns without a lock waits for its release.
+const releaseTimeout = time.Second
+
+// releaseSoon releases a lock that no caller gets. If the server does not reply, the release
+// goes on without the caller, and the engine ends it.
+func releaseSoon(h interface{ Release() error }) {
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		_ = h.Release()
+	}()
+	timer := time.NewTimer(releaseTimeout)
+	defer timer.Stop()
+	select {
+	case <-released:
+	case <-timer.C:
+	}
 }
 
 // Close closes the Locker. It rejects new requests with [ErrClosed], cancels waiting
@@ -170,12 +201,13 @@ type Stats struct {
 	RoundTrips uint64 // statements run
 }
 
-// limit returns how long the engine may take.
+// limit returns how long the engine may take, and the terms of a lease.
 func (r request) limit() engine.Wait {
+	limit := engine.Wait{No: r.noWait, For: r.wait, Terms: engine.LeaseTerms{Every: r.every, Note: r.note}}
 	if r.noWait && r.wait == 0 {
-		return engine.Wait{No: true, For: noWaitTimeout}
+		limit.For = noWaitTimeout
 	}
-	return engine.Wait{No: r.noWait, For: r.wait}
+	return limit
 }
 
 // acquire takes the lock, or returns an error that lists its holders.
@@ -196,14 +228,14 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 		total := deadline.Sub(began)
 		first.For, first.Part = max(total-min(total/4, holdersReserve), time.Nanosecond), true
 	}
-	hold, err := l.engine.Acquire(ctx, l.engineKey(key), r.mode(), first)
+	hold, err := l.take(ctx, key, r, first)
 	var holders []Holder
 	if errors.Is(err, ErrNotAcquired) && !r.skip && ctx.Err() == nil {
 		holdersCtx, cancel := ctx, context.CancelFunc(func() {})
 		if listHolders {
 			holdersCtx, cancel = context.WithDeadline(ctx, deadline)
 		}
-		holders, _ = l.holders(holdersCtx, []Key{key}, r.shared) // an error about the lock matters more than its holders
+		holders, _ = l.holders(holdersCtx, key, r) // an error about the lock matters more than its holders
 		cancel()
 	}
 	if listHolders && ctx.Err() == nil && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrUnavailable)) {
@@ -211,7 +243,7 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 			limit.For = max(time.Until(began.Add(limit.For)), time.Nanosecond)
 		}
 		refused := errors.Is(err, ErrNotAcquired)
-		hold, err = l.engine.Acquire(ctx, l.engineKey(key), r.mode(), limit)
+		hold, err = l.take(ctx, key, r, limit)
 		if refused && errors.Is(err, ErrUnavailable) {
 			err = ErrNotAcquired // Postgres replied so to the first request
 		}
@@ -236,14 +268,26 @@ const noWaitTimeout = 5 * time.Second
 // holdersTimeout bounds the query for the holders of a lock.
 const holdersTimeout = 2 * time.Second
 
-func (l *Locker) holders(ctx context.Context, keys []Key, shared bool) ([]Holder, error) {
+// take requests the lock, or one of its slots, from the engine.
+func (l *Locker) take(ctx context.Context, key Key, r request, limit engine.Wait) (*engine.Hold, error) {
+	if r.slots > 0 {
+		return l.takeSlot(ctx, key, r.slots, limit)
+	}
+	return l.engine.Acquire(ctx, l.engineKey(key), r.mode(), limit)
+}
+
+// holders queries the sessions for which the lock, or each of its slots, was not acquired.
+func (l *Locker) holders(ctx context.Context, key Key, r request) ([]Holder, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
-	if l.schema != "" {
-		rows, err := l.leaseHolders(ctx, keys)
+	switch {
+	case r.slots > 0:
+		return l.slotHolders(ctx, key, r.slots)
+	case l.schema != "":
+		rows, err := l.leaseHolders(ctx, []Key{key})
 		return holdersOf(rows), err
 	}
-	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs(keys, shared)...)
+	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs([]Key{key}, r.shared)...)
 	if err != nil {
 		return nil, err
 	}
@@ -267,8 +311,11 @@ func (l *Locker) engineKey(k Key) engine.Key {
 
 // check returns an error if the Locker does not support an option of the call.
 func (l *Locker) check(op string, r request) error {
-	if l.schema != "" && r.shared {
+	switch {
+	case l.schema != "" && r.shared:
 		return fmt.Errorf("pglock: %s: Shared() is not possible with Leases(): there are no shared leases", op)
+	case l.schema == "" && r.leaseOnly != "":
+		return fmt.Errorf("pglock: %s: %s is only for leases: give New the option Leases()", op, r.leaseOnly)
 	}
 	return nil
 }

@@ -1,12 +1,16 @@
 package pglock
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
-// A LockOption configures [Locker.Lock], [Locker.LockAll], [LockTx] and [LockAllTx]. The
-// options are [Shared], [Wait] and [NoWait], which are also options of Do.
+// A LockOption configures [Locker.Lock], [Locker.LockAll], [Locker.Lead], [LockTx] and
+// [LockAllTx]. The options are [Shared], [Wait] and [NoWait], and for a [Locker] also
+// [Slots], [Fenced] and [Note]. All are also options of Do.
 type LockOption interface {
 	DoOption
 	forLock()
@@ -20,7 +24,7 @@ type TryOption interface {
 }
 
 // A DoOption configures [Locker.Do], [Locker.DoAll] and [DoTx]. The options are [Shared],
-// [Wait], [NoWait] and [SkipIfHeld].
+// [Wait], [NoWait] and [SkipIfHeld], and for a [Locker] also [Slots], [Every] and [Note].
 type DoOption interface {
 	option
 	forDo()
@@ -70,6 +74,15 @@ type request struct {
 	noWait bool
 	wait   time.Duration // 0 means that only ctx limits the wait
 
+	// For a Locker only.
+	slots      int           // how many may hold the lock, or 0 without Slots
+	every      time.Duration // 0 without Every
+	note       string
+	fenced     bool
+	began      time.Time // when the call began, if fenced
+	lockerOnly string // an option that was given and that only a Locker has, or ""
+	leaseOnly  string // an option that was given and that only leases have, or ""
+
 	// For tables only.
 	tableMode Mode // 0 is the default
 	only      bool
@@ -118,6 +131,28 @@ func SkipIfHeld() interface {
 	return anyOption{"SkipIfHeld()", func(r *request) error { r.skip = true; return nil }}
 }
 
+// maxNote is the length of the longest note, in bytes.
+const maxNote = 200
+
+// Note publishes text with the lease while it is held, such as the address of the holder.
+// [Holder].Note shows it, in the result of [Locker.Holders], in [Locker.Watch] and in errors.
+// It may have up to 200 bytes of valid UTF-8, without zero bytes. Everybody who may read the
+// table can read it. It is for [Leases] only; with advisory locks it is an error.
+func Note(text string) LockOption {
+	return anyOption{"Note()", func(r *request) error {
+		switch {
+		case len(text) > maxNote:
+			return fmt.Errorf("has %d bytes: at most %d are possible", len(text), maxNote)
+		case !utf8.ValidString(text):
+			return errors.New("is not valid UTF-8")
+		case strings.Contains(text, "\x00"):
+			return errors.New("contains a zero byte")
+		}
+		r.note, r.lockerOnly, r.leaseOnly = text, "Note()", "Note()"
+		return nil
+	}}
+}
+
 // In takes a table lock in the given mode instead of [AccessExclusive].
 func In(mode Mode) TableOption {
 	return anyOption{fmt.Sprintf("In(%v)", mode), func(r *request) error {
@@ -155,6 +190,12 @@ func newRequest[O option](op string, opts []O) (request, error) {
 	}
 	if r.noWait && r.wait > 0 {
 		return r, fmt.Errorf("pglock: %s: NoWait() and Wait(%v) contradict each other", op, r.wait)
+	}
+	switch {
+	case r.slots > 0 && r.shared:
+		return r, fmt.Errorf("pglock: %s: Slots(%d) and Shared() contradict each other: a slot has one holder", op, r.slots)
+	case r.slots > 0 && r.every > 0:
+		return r, fmt.Errorf("pglock: %s: Slots(%d) and Every(%v) cannot be combined", op, r.slots, r.every)
 	}
 	if r.skip && r.wait == 0 {
 		r.noWait = true

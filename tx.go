@@ -43,7 +43,7 @@ import (
 // is [ErrNotAcquired]. To give up waiting and continue the transaction, use Wait.
 func LockTx(ctx context.Context, conn driver.Conn, key Key, opts ...LockOption) error {
 	const op = "lock in transaction"
-	r, err := newRequest(op, opts)
+	r, err := newTxRequest(op, opts)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func TryLockTx(ctx context.Context, conn driver.Conn, key Key, opts ...TryOption
 // [Wait] limits the whole call.
 func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...LockOption) error {
 	const op = "lock all in transaction"
-	r, err := newRequest(op, opts)
+	r, err := newTxRequest(op, opts)
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,16 @@ func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...LockOp
 		return errors.New("pglock: " + op + ": no keys")
 	}
 	return newTxLock(op, conn, sortKeys(keys), r).acquire(ctx)
+}
+
+// newTxRequest combines the options of a call that takes advisory locks in a transaction.
+// Those that only a Locker has are errors.
+func newTxRequest[O option](op string, opts []O) (request, error) {
+	r, err := newRequest(op, opts)
+	if err == nil && r.lockerOnly != "" {
+		err = fmt.Errorf("pglock: %s: %s is not possible in a transaction: use a Locker", op, r.lockerOnly)
+	}
+	return r, err
 }
 
 // newTxLock returns a txLock for keys, which must be sorted.

@@ -38,7 +38,7 @@ func TestGivingUp(t *testing.T) {
 		t.wantErr(err, context.DeadlineExceeded)
 		_, err = e.Acquire(ctx, two, Exclusive, Wait{}) // ctx is done
 		t.wantErr(err, context.DeadlineExceeded)
-		_, errs := e.AcquireAll(ctx, []Key{one, two}, Exclusive, 0)
+		_, errs := e.AcquireAll(ctx, []Key{one, two}, Exclusive, Wait{})
 		t.wantErr(errs[0], context.DeadlineExceeded)
 		t.wantErr(errs[1], context.DeadlineExceeded)
 		t.stats(e, 0, 0)

@@ -95,6 +95,10 @@ type Wait struct {
 	// so that running into For does not count as a refusal.
 	Part bool
 
+	// Step means that the request is a step of a larger one. It counts neither as a grant
+	// nor as a refusal: its caller calls [Engine.Count].
+	Step bool
+
 	Terms LeaseTerms
 }
 
@@ -112,7 +116,7 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 		return nil, noReplyError(ctx)
 	}
 	h := e.newHold(mode, wait.No)
-	h.partial = wait.Part
+	h.partial, h.step = wait.Part, wait.Step
 	h.setTerms(wait.Terms)
 	h.setDeadline(ctx, wait)
 	e.mu.Lock()
@@ -130,10 +134,9 @@ func (e *Engine) Acquire(ctx context.Context, key Key, mode Mode, wait Wait) (*H
 }
 
 // AcquireAll tries to acquire several locks in shared round trips, without waiting
-// for locks that are held. It returns a Hold or an error for each key. If limit is not 0,
-// it bounds the whole call.
-func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit time.Duration) ([]*Hold, []error) {
-	wait := Wait{No: true, For: limit}
+// for locks that are held. It returns a Hold or an error for each key.
+func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, wait Wait) ([]*Hold, []error) {
+	wait.No = true
 	holds, errs := make([]*Hold, len(keys)), make([]error, len(keys))
 	fail := func(err error) ([]*Hold, []error) {
 		for i := range errs {
@@ -151,7 +154,7 @@ func (e *Engine) AcquireAll(ctx context.Context, keys []Key, mode Mode, limit ti
 	}
 	for i, key := range keys {
 		holds[i] = e.newHold(mode, true)
-		holds[i].setTerms(LeaseTerms{})
+		holds[i].setTerms(wait.Terms)
 		holds[i].setDeadline(ctx, wait)
 		e.localLock(key).request(holds[i])
 	}
@@ -194,20 +197,14 @@ func (e *Engine) Query(ctx context.Context, sql string, args ...string) (string,
 	if ctx.Err() != nil {
 		return "", noReplyError(ctx)
 	}
-	q := &query{sql: sql, args: args, ready: make(chan struct{})}
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
 		return "", ErrClosed
 	}
-	e.sideSession().push(op{kind: opQuery, query: q})
+	q := e.sideSession().pushQuery(sql, args)
 	e.unlockMu()
-	select {
-	case <-q.ready:
-		return q.reply, q.err
-	case <-ctx.Done():
-		return "", noReplyError(ctx)
-	}
+	return q.await(ctx)
 }
 
 // Dropped records and logs that the handle of a held lock was dropped.

@@ -27,7 +27,7 @@ func TestClose(t *testing.T) {
 		}
 		_, err := e.Acquire(t.Context(), one, Exclusive, Wait{})
 		t.wantErr(err, ErrClosed)
-		_, errs := e.AcquireAll(t.Context(), []Key{one}, Exclusive, 0)
+		_, errs := e.AcquireAll(t.Context(), []Key{one}, Exclusive, Wait{})
 		t.wantErr(errs[0], ErrClosed)
 		_, err = e.Query(t.Context(), "SELECT 1")
 		t.wantErr(err, ErrClosed)

@@ -13,6 +13,7 @@ type Hold struct {
 	mode    Mode
 	noWait  bool
 	partial bool // see Wait.Part
+	step    bool // see Wait.Step
 
 	// ready receives once when the request has its result, and once when the release has.
 	// It is one of Engine.readyChans, and nil while the lock is held.
@@ -157,11 +158,14 @@ func (h *Hold) awaitRequest(ctx context.Context, wait Wait) (_ *Hold, settled ch
 	l := h.lock
 	l.queue.remove(h)
 	h.state = refused
-	if ctx.Err() != nil || !h.partial {
+	if (ctx.Err() != nil || !h.partial) && !h.step {
 		e.stats.Refused++
 	}
 	// Only Postgres can tell whether the lock is held.
-	err := notAcquired(ctx.Err())
+	err := l.refusal()
+	if cause := ctx.Err(); cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
 	if !l.contended {
 		err = noReplyError(ctx)
 	}
@@ -206,7 +210,7 @@ func (h *Hold) requestResult(ctx context.Context) (*Hold, chan struct{}, error) 
 // refuse fails the request, which must not be in a queue. Engine.mu must be held.
 func (h *Hold) refuse(err error) {
 	h.state = refused
-	if err != errExpired || !h.partial {
+	if (err != errExpired || !h.partial) && !h.step {
 		h.engine.stats.Refused++
 	}
 	h.notify(err)
@@ -288,6 +292,31 @@ func (h *Hold) Err() error {
 		return h.lossCause()
 	}
 	return ErrNotHeld
+}
+
+// Query runs a statement like [Engine.Query], but on the session that holds the lock. If there
+// is a reply, the lock was held when the statement ran, since Postgres replied on the session.
+func (h *Hold) Query(ctx context.Context, sql string, args ...string) (string, error) {
+	if ctx.Err() != nil {
+		return "", noReplyError(ctx)
+	}
+	e := h.engine
+	e.mu.Lock()
+	switch {
+	case e.closed:
+		e.mu.Unlock()
+		return "", ErrClosed
+	case h.state == lost:
+		err := fmt.Errorf("%w: %w", ErrUnavailable, h.session.lost)
+		e.mu.Unlock()
+		return "", err
+	case h.state != granted:
+		e.mu.Unlock()
+		return "", ErrNotHeld
+	}
+	q := h.session.pushQuery(sql, args)
+	e.unlockMu()
+	return q.await(ctx)
 }
 
 // PID returns the PID of the backend that holds or held the lock.

@@ -111,7 +111,7 @@ func (l *localLock) request(h *Hold) {
 		}
 	case waiting, polling: // another session holds it
 		if h.noWait {
-			h.refuse(ErrNotAcquired)
+			h.refuse(l.refusal())
 		} else {
 			l.queue.push(h)
 		}
@@ -240,7 +240,9 @@ func (l *localLock) grant(h *Hold) {
 	}
 	l.holders = append(l.holders, h)
 	l.engine.held++
-	l.engine.stats.Acquired++
+	if !h.step {
+		l.engine.stats.Acquired++
+	}
 	h.notify(nil)
 }
 

@@ -1,6 +1,10 @@
 package engine
 
-import "github.com/pglock-go/pglock/internal/sqlstate"
+import (
+	"context"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
+)
 
 // An op is an operation to run on a session.
 type op struct {
@@ -84,6 +88,23 @@ func (s *session) runBatch() error {
 		return s.runMonitor()
 	}
 	return s.runLocks()
+}
+
+// pushQuery adds a query to the queue, as push does. Engine.mu must be held.
+func (s *session) pushQuery(sql string, args []string) *query {
+	q := &query{sql: sql, args: args, ready: make(chan struct{})}
+	s.push(op{kind: opQuery, query: q})
+	return q
+}
+
+// await waits for the reply, or until ctx is done.
+func (q *query) await(ctx context.Context) (string, error) {
+	select {
+	case <-q.ready:
+		return q.reply, q.err
+	case <-ctx.Done():
+		return "", noReplyError(ctx)
+	}
 }
 
 // runQuery runs a statement that does not belong to a lock.

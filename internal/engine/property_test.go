@@ -386,7 +386,7 @@ func (w *world) work(p *running, steps []step) {
 		wait := s.Wait
 		if len(keys) > 1 {
 			wait.No = true
-			holds, errs = p.engine.AcquireAll(ctx, keys, s.Mode, 0)
+			holds, errs = p.engine.AcquireAll(ctx, keys, s.Mode, Wait{})
 		} else {
 			h, err := p.engine.Acquire(ctx, keys[0], s.Mode, s.Wait)
 			holds, errs = []*Hold{h}, []error{err}

@@ -12,7 +12,7 @@ func TestManyLocksOnOneSession(t *testing.T) {
 		for i := range keys {
 			keys[i] = Key{ID: int64(i)}
 		}
-		holds, errs := e.AcquireAll(t.Context(), append(keys, keys[0]), Exclusive, 0)
+		holds, errs := e.AcquireAll(t.Context(), append(keys, keys[0]), Exclusive, Wait{})
 		t.wantErr(errs[len(keys)], ErrNotAcquired)
 		for _, err := range errs[:len(keys)] {
 			t.must(err)
@@ -44,7 +44,7 @@ func TestLadenSessions(t *testing.T) {
 			for i := range keys {
 				keys[i] = Key{ID: int64(from + i)}
 			}
-			holds, errs := e.AcquireAll(t.Context(), keys, Exclusive, 0)
+			holds, errs := e.AcquireAll(t.Context(), keys, Exclusive, Wait{})
 			for _, err := range errs {
 				t.must(err)
 			}

@@ -15,6 +15,17 @@ type Stats struct {
 	RoundTrips uint64 // statements run
 }
 
+// Count counts a request of which the engine knows only steps.
+func (e *Engine) Count(granted bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if granted {
+		e.stats.Acquired++
+	} else {
+		e.stats.Refused++
+	}
+}
+
 // Stats returns the current statistics.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
