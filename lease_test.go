@@ -141,6 +141,18 @@ func TestLeaseSurvivesItsConnection(t *testing.T) {
 	})
 }
 
+// Several leases of one session that has expired are taken over together.
+func TestLeasesOfAnExpiredSession(t *testing.T) {
+	everySource(t, func(t *testing.T, d *db) {
+		d.installLeases()
+		d.exec(`INSERT INTO pglock.session (id, until) VALUES ('gone', now() - interval '1 s');
+			INSERT INTO pglock.lease (name, token, owner) VALUES ('a', 1, 'gone'), ('b', 2, 'gone'), ('c', 3, 'never')`)
+		locks, err := leaseLocker(t, d.source()).LockAll(t.Context(), []pglock.Key{pglock.Name("a"), pglock.Name("b"), pglock.Name("c")}, pglock.NoWait())
+		must(t, err)
+		must(t, locks.Unlock())
+	})
+}
+
 // If another process has ended the session, its holders are notified.
 func TestLeaseEnded(t *testing.T) {
 	everySource(t, func(t *testing.T, d *db) {

@@ -28,6 +28,8 @@ func debianPackages(program string) []string {
 		return []string{"postgresql-client"}
 	case "etcd":
 		return []string{"etcd-server"}
+	case "patroni":
+		return []string{"patroni", "python3-etcd"}
 	case "django-admin":
 		return []string{"python3-django", "python3-psycopg2"}
 	}
@@ -104,10 +106,20 @@ func (f *finder) unpackedProgram(root, name string) (Program, bool) {
 	}
 	for _, dir := range dirs {
 		if path := filepath.Join(root, dir, name); exists(path) {
-			return Program{Path: path, env: unpackedLibraries(root), id: f.id}, true
+			env := unpackedLibraries(root)
+			if modules := filepath.Join(root, "usr/lib/python3/dist-packages"); exists(modules) {
+				env = append(env, "PYTHONPATH="+modules)
+			}
+			return Program{Path: path, env: env, id: f.id}, true
 		}
 	}
 	return Program{}, false
+}
+
+// With returns the program with more variables in its environment.
+func (p Program) With(env ...string) Program {
+	p.env = slices.Concat(p.env, env)
+	return p
 }
 
 // Command returns a command that runs the program as the current user. Its environment
@@ -155,10 +167,12 @@ func (f *finder) fetchProgram(ctx context.Context, name, final string) error {
 }
 
 // A Process is a running [Program]. It runs as the user that runs servers, in its own
-// folder, and no longer than this process.
+// folder, and no longer than this process. Processes that it starts in the folder's
+// subfolder data end with it.
 type Process struct {
 	folder string
 	guard  *guard
+	pid    int
 }
 
 // Start creates a folder with the program's files and runs the program. setup returns,
@@ -180,19 +194,38 @@ func (p Program) Start(ctx context.Context, setup func(folder string) (files map
 			failures = append(failures, err)
 			continue
 		}
-		process := &Process{folder, guard}
+		process := &Process{folder: folder, guard: guard}
 		for _, name := range slices.Sorted(maps.Keys(files)) {
 			if _, err := p.id.run(ctx, nil, strings.NewReader(files[name]), "/bin/sh", "-c", `cat >"$1"`, "sh", filepath.Join(folder, name)); err != nil {
 				return nil, errors.Join(err, process.Stop())
 			}
 		}
-		if _, err := guard.start(); err != nil {
+		if err := process.Restart(); err != nil {
 			return nil, errors.Join(err, process.Stop())
 		}
 		return process, nil
 	}
 	return nil, fmt.Errorf("pgserver: no folder for %s: %w", p.Path, errors.Join(failures...))
 }
+
+// Kill kills the process with SIGKILL, and all those in its subfolder data. It keeps the
+// folder for Restart.
+func (p *Process) Kill() error {
+	if _, err := p.guard.send("kill"); err != nil {
+		return fmt.Errorf("pgserver: killing a process: %w", err)
+	}
+	return nil
+}
+
+// Restart starts the program again, with the same folder and arguments. It must not be
+// running.
+func (p *Process) Restart() (err error) {
+	p.pid, err = p.guard.start()
+	return err
+}
+
+// PID returns the PID of the process that was started last.
+func (p *Process) PID() int { return p.pid }
 
 // Folder returns the folder of the process.
 func (p *Process) Folder() string { return p.folder }

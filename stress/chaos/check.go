@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -126,8 +127,31 @@ func (r *record) check(dir string) verdict {
 			v.wrong = append(v.wrong, fmt.Sprintf("the history of %s is not linearizable (%s); see %s", key, result, path))
 		}
 		v.overlaps = append(v.overlaps, r.overlapping(history, &v)...)
+		v.wrong = append(v.wrong, unordered(history)...)
 	}
 	return v
+}
+
+// unordered returns the leases of a key whose token is not higher than that of an earlier
+// one, which was acquired before they were asked for.
+func unordered(history []*claim) (wrong []string) {
+	byGrant := slices.Clone(history)
+	slices.SortFunc(byGrant, func(a, b *claim) int { return cmp.Compare(a.acquired, b.acquired) })
+	byRequest := slices.Clone(history)
+	slices.SortFunc(byRequest, func(a, b *claim) int { return cmp.Compare(a.op.requested, b.op.requested) })
+	var highest *claim
+	for _, c := range byRequest {
+		for len(byGrant) > 0 && byGrant[0].acquired < c.op.requested {
+			if highest == nil || byGrant[0].op.token > highest.op.token {
+				highest = byGrant[0]
+			}
+			byGrant = byGrant[1:]
+		}
+		if highest != nil && c.op.token != 0 && c.op.token <= highest.op.token {
+			wrong = append(wrong, fmt.Sprintf("token %d after token %d:\n    %v\n    %v", c.op.token, highest.op.token, highest, c))
+		}
+	}
+	return wrong
 }
 
 // claims turns the operations into claims, and checks the outcome of each.
@@ -166,7 +190,7 @@ func (r *record) claims(v *verdict) []*claim {
 			l := loss{op: o, cause: r.explain(o)}
 			v.losses = append(v.losses, l)
 			text := o.notifiedText + o.text
-			if l.cause == nil && !strings.Contains(text, silence) {
+			if l.cause == nil && !silent(text) {
 				v.wrong = append(v.wrong, fmt.Sprintf("%s lost its locks without a fault: %s", o, text))
 			}
 		}
@@ -179,9 +203,11 @@ func (r *record) claims(v *verdict) []*claim {
 	return claims
 }
 
-// silence is the error text of a loss because the server did not respond in time. It
-// also happens on an overloaded machine, which does not break a promise.
-const silence = "no answer within the heartbeat"
+// silent reports whether the text of a loss says that the server did not respond in time.
+// It also happens on an overloaded machine, which does not break a promise.
+func silent(text string) bool {
+	return strings.Contains(text, "no answer within the heartbeat") || strings.Contains(text, "could not be renewed in time")
+}
 
 // ended returns the first fault that may have ended the session that held o's locks, at
 // or before the time until.

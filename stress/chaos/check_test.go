@@ -22,6 +22,12 @@ func hold(worker string, id, acquired, releasing int64, shared bool) *op {
 	}
 }
 
+// withToken gives o the token of a lease.
+func (o *op) withToken(token int64) *op {
+	o.token = token
+	return o
+}
+
 // lostAt makes o an operation that was notified of its loss.
 func (o *op) lostAt(notified int64, text string) *op {
 	o.notified, o.releasing, o.released, o.outcome, o.notifiedText = notified, notified+1, notified+2, outLost, text
@@ -30,7 +36,7 @@ func (o *op) lostAt(notified int64, text string) *op {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	const reason = "lock lost: terminated"
+	const reason, silence = "lock lost: terminated", "no answer within the heartbeat"
 	terminated := fault{Name: "backend terminated", Begin: 20 * ms, End: 22 * ms, Ends: 20 * ms, Worker: "a"}
 	hole := fault{Name: "black hole", Begin: 20 * ms, End: 90 * ms, Ends: 80 * ms, Worker: "a"}
 	asleep := terminated
@@ -120,8 +126,21 @@ func TestCheck(t *testing.T) {
 		"a transaction that committed": {
 			ops: []*op{txDone, hold("b", 1, 25*ms, 50*ms, false)}, faults: []fault{terminated}, wrong: "two held k",
 		},
-		"an unexpected error": {ops: []*op{other}, wrong: "unexpected error"},
-		"without an end":      {ops: []*op{endless}, wrong: "never stopped holding"},
+		"tokens that grow": {ops: []*op{hold("a", 1, 10*ms, 30*ms, false).withToken(5), hold("b", 1, 35*ms, 40*ms, false).withToken(6)}},
+		"a token twice": {
+			ops:   []*op{hold("a", 1, 10*ms, 30*ms, false).withToken(5), hold("b", 1, 35*ms, 40*ms, false).withToken(5)},
+			wrong: "token 5 after token 5",
+		},
+		"a token that is too low, after a third": {
+			ops: []*op{
+				hold("a", 1, 10*ms, 20*ms, false).withToken(5), hold("b", 1, 25*ms, 30*ms, false).withToken(7),
+				hold("c", 1, 35*ms, 40*ms, false).withToken(6),
+			},
+			wrong: "token 6 after token 7",
+		},
+		"a lease that expired": {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, "the lease could not be renewed in time")}, losses: 1},
+		"an unexpected error":  {ops: []*op{other}, wrong: "unexpected error"},
+		"without an end":       {ops: []*op{endless}, wrong: "never stopped holding"},
 		"granted while another certainly held, and lost at once": {
 			// It must not be granted even for an instant.
 			ops: []*op{

@@ -34,6 +34,7 @@ type event struct {
 	Cancel bool     `json:"cancel,omitempty"` // its ctx will be canceled while it waits
 
 	PID     int32   `json:"pid,omitempty"`     // for acquired: the backend that holds the locks, if known
+	Token   int64   `json:"token,omitempty"`   // for acquired: the token of a lease
 	Outcome outcome `json:"outcome,omitempty"` // for failed and released
 	Text    string  `json:"text,omitempty"`    // for failed, notified, released and wrong: the error
 }
@@ -117,6 +118,7 @@ type op struct {
 	shared       bool
 	cancel       bool
 	pid          int32
+	token        int64 // of a lease, else 0
 	requested    int64
 	acquired     int64
 	notified     int64
@@ -203,7 +205,7 @@ func readLife(path string, l life) (ops []*op, wrong []string, err error) {
 			byID[e.Op] = o
 			ops = append(ops, o)
 		case evAcquired:
-			o.acquired, o.pid = e.Time, e.PID
+			o.acquired, o.pid, o.token = e.Time, e.PID, e.Token
 		case evFailed:
 			o.failed, o.outcome, o.text = e.Time, e.Outcome, e.Text
 		case evNotified:

@@ -53,7 +53,7 @@ func outcomeOf(err error) outcome {
 		return outFull
 	case errors.Is(err, pglock.ErrDeadlock):
 		return outDeadlock
-	case errors.Is(err, pglock.ErrUnavailable):
+	case errors.Is(err, pglock.ErrUnavailable), errors.Is(err, pglock.ErrStandby):
 		return outDown
 	}
 	return outOther
