@@ -55,13 +55,13 @@ func (l *localLock) interruptWait() {
 func (s *session) canceler() *session {
 	e := s.engine
 	if !e.closed {
-		if k := e.servingSession(s); k != nil && k.waiting == nil {
+		if k := e.servingSession(s); k != nil && !k.waits() {
 			return k
 		}
 		return nil
 	}
 	for _, k := range e.sessions {
-		if k != s && k.waiting == nil && k.open {
+		if k != s && !k.waits() && k.open {
 			return k
 		}
 	}

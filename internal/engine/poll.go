@@ -69,6 +69,7 @@ func (p *pollList) poll(f func(*localLock)) {
 func (l *localLock) poll() {
 	l.state, l.session = polling, nil
 	l.pollIn(&l.engine.pollers)
+	l.engine.giveTurns()
 }
 
 // pollIn moves the lock to the end of p, or out of its list if p is nil.
@@ -108,6 +109,7 @@ func (e *Engine) pollNext() {
 	if e.pollers.n > 0 {
 		e.endTurn()
 	}
+	e.giveTurns() // the first lock may have left the list
 	e.pollers.poll(func(l *localLock) {
 		if l.state == polling { // its last try may still be under way
 			l.try()
@@ -122,25 +124,31 @@ func (e *Engine) pollNext() {
 	}
 }
 
-// nextPoller returns the polled lock whose turn it is to wait in Postgres. It returns nil if
-// all are being tried; then the first one whose try fails has its turn (localLock.wait).
-func (e *Engine) nextPoller() *localLock {
-	for l := e.pollers.first; l != nil; l = l.pollNext {
-		if l.state == polling {
-			return l
+// giveTurns makes the reserved sessions wait for the first polled locks. If the first one is
+// being tried, its session stays reserved: another lock would get more than its share,
+// since tries and turns may well keep step with each other.
+func (e *Engine) giveTurns() {
+	for _, s := range e.sessions {
+		if !s.reserved {
+			continue
+		}
+		first := e.pollers.first
+		if first != nil && first.state != polling {
+			return
+		}
+		s.reserved = false
+		if first != nil {
+			first.waitOn(s)
 		}
 	}
-	return nil
 }
 
 // takePoller gives work to a session that was just opened.
 func (s *session) takePoller() {
 	e := s.engine
-	if len(s.queue) > 0 {
-		return
-	}
-	if next := e.nextPoller(); next != nil && e.waitSession() == s {
-		next.waitOn(s)
+	if e.pollers.n > 0 && len(s.queue) == 0 && e.waitSession() == s {
+		s.reserved = true
+		e.giveTurns()
 	}
 }
 

@@ -303,6 +303,9 @@ func (e *Engine) inconsistencies() (found []string) {
 		if s.waiting != nil && s.waiting.session != s {
 			wrong("a session waits for what waits elsewhere")
 		}
+		if s.reserved && (s.waiting != nil || !e.polling || e.pollers.first != nil && e.pollers.first.state == polling) {
+			wrong("a session is reserved for nothing")
+		}
 		if len(s.queue) > 0 && !s.busy {
 			wrong("a session rests with %d things to do", len(s.queue))
 		}

@@ -51,6 +51,7 @@ type session struct {
 
 	// Also guarded by Engine.mu: its wait in Postgres.
 	waiting   *localLock    // the lock it waits for, or will wait for next
+	reserved  bool          // it will wait for the polled lock whose turn it is
 	waitStart time.Time     // when the current wait began
 	waitEnd   time.Time     // when the current wait ends at the latest
 	cut       cutReason     // why the wait is ended early
@@ -239,7 +240,7 @@ func (s *session) retire() bool {
 	e := s.engine
 	e.mu.Lock()
 	defer e.unlockMu()
-	if len(s.held) > 0 || len(s.queue) > 0 || s.waiting != nil || time.Since(s.lastUse) < idleTimeout {
+	if len(s.held) > 0 || len(s.queue) > 0 || s.waits() || time.Since(s.lastUse) < idleTimeout {
 		return false
 	}
 	s.markLost(errUnused)

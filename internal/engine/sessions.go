@@ -13,6 +13,9 @@ func (e *Engine) canOpen() bool {
 	return len(e.sessions) < e.config.Sessions && (len(e.sessions) == 0 || !time.Now().Before(e.noOpenUntil))
 }
 
+// waits reports whether s waits for a lock, or is about to.
+func (s *session) waits() bool { return s.waiting != nil || s.reserved }
+
 // servingSession returns a session other than except that is not waiting for a lock, or
 // that will soon not be. It returns nil if there is no other session.
 func (e *Engine) servingSession(except *session) *session {
@@ -20,7 +23,7 @@ func (e *Engine) servingSession(except *session) *session {
 	for _, s := range e.sessions {
 		switch {
 		case s == except:
-		case s.waiting != nil:
+		case s.waits():
 			if waiting == nil {
 				waiting = s
 			}
@@ -51,7 +54,7 @@ func (e *Engine) servingSession(except *session) *session {
 // used at once, or nil.
 func (e *Engine) idleSession(except *session) *session {
 	for _, s := range e.sessions {
-		if s != except && s.open && s.waiting == nil {
+		if s != except && s.open && !s.waits() {
 			return s
 		}
 	}
@@ -67,7 +70,7 @@ func (e *Engine) waitSession() *session {
 	opening := false
 	for _, s := range e.sessions {
 		switch {
-		case s.waiting != nil:
+		case s.waits():
 			waiting++
 		case !s.open:
 			opening = true
@@ -94,7 +97,7 @@ func (e *Engine) waitSession() *session {
 // holds nothing, so that no lock is lost if the statement takes too long.
 func (e *Engine) sideSession() *session {
 	for _, s := range e.sessions {
-		if s.waiting == nil && len(s.held) == 0 {
+		if !s.waits() && len(s.held) == 0 {
 			return s
 		}
 	}

@@ -90,8 +90,11 @@ func (l *localLock) wait() {
 	}
 	if l.engine.config.Lease == nil {
 		if s := l.engine.waitSession(); s != nil {
-			l.waitOn(s)
-			return
+			if l.engine.pollers.n == 0 {
+				l.waitOn(s)
+				return
+			}
+			s.reserved = true
 		}
 	}
 	l.poll()
@@ -257,11 +260,8 @@ func (l *localLock) waitDone(s *session, ok bool, err error) {
 		l.goIdle()
 	case err == nil && l.engine.pollers.n > 0 && len(s.queue) == 0:
 		// Every key with waiting requests gets its turn in Postgres' lock queue.
-		next := l.engine.nextPoller()
+		s.reserved = true
 		l.poll()
-		if next != nil {
-			next.waitOn(s)
-		}
 	default:
 		l.wait()
 	}
