@@ -204,6 +204,9 @@ func (b *backend) execute(st *statement, f fault) (string, error) {
 		}
 		return prefix + "1", nil
 	}
+	if len(st.ops) > 1 {
+		b.waited = nil
+	}
 	defer func() { b.waited = nil }()
 
 	reply := []byte(prefix)

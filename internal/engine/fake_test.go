@@ -110,7 +110,7 @@ type backend struct {
 	why      error // the error that the client gets
 	isClosed bool
 	timeout  time.Duration // lock_timeout
-	waited   *heldLock     // the last statement waited for it, and failed
+	waited   *heldLock     // the last statement about locks waited for it, and failed
 }
 
 // open implements Config.Open.

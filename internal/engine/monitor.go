@@ -9,10 +9,12 @@ import (
 )
 
 // monitorInterval is the time between two checks whether other sessions wait for one of
-// our waiting statements. It is shorter than Postgres' deadlock_timeout, 1 s by
-// default. After a slow check the pause is monitorPause times as long as the check.
+// our waiting statements. After a slow check the pause is monitorPause times as long as the
+// check, but at most monitorMost: the next check and the cancel that follows it must come
+// before Postgres' deadlock_timeout, 1 s by default, or CREATE INDEX CONCURRENTLY fails.
 const (
 	monitorInterval = 300 * time.Millisecond
+	monitorMost     = 500 * time.Millisecond
 	monitorPause    = 20
 )
 
@@ -111,6 +113,6 @@ func (s *session) runMonitor() error {
 			waiting.waiting.interruptWait()
 		})
 		each(gone, (*session).kill)
-		e.monitor.done(max(monitorInterval, monitorPause*took))
+		e.monitor.done(min(max(monitorInterval, monitorPause*took), monitorMost))
 	})
 }

@@ -164,11 +164,13 @@ func (w *world) granting(b *backend, key Key, mode Mode) {
 			w.wrong("%v is granted to %d while %d holds it", key, b.pid, c.h.PID())
 		}
 	}
-	// A try after a wait that failed finds out whether the wait was granted its lock.
+	// The try directly after a wait that failed finds out whether that was granted the lock.
+	// If it was, one of both grants is unlocked at once.
+	n := w.server.locks[key].held[b]
 	if b.waited != nil && *b.waited == (heldLock{key, mode}) {
-		return
+		n[mode]--
 	}
-	if n := w.server.locks[key].held[b]; n[Exclusive] > 1 || n[Shared] > 1 {
+	if n[Exclusive] > 1 || n[Shared] > 1 {
 		w.wrong("%d holds %v more than once: %v", b.pid, key, n)
 	}
 }

@@ -161,7 +161,7 @@ func (s *session) runWait(o op) error {
 	got := err == nil
 	var holders string
 	var took time.Duration
-	sampled := false
+	sampled, awaited := false, false
 	if err != nil {
 		state := sqlstate.Of(err)
 		if state == "" {
@@ -172,7 +172,10 @@ func (s *session) runWait(o op) error {
 		if got, lost = s.checkGranted(o, err); lost != nil {
 			return lost
 		}
-		if got || state == sqlstate.LockNotAvailable || state == sqlstate.QueryCanceled {
+		// This session holds nothing, so a deadlock means that the holder waits for our
+		// statement, and the server noticed it sooner than the monitor.
+		awaited = state == sqlstate.DeadlockDetected && slice > e.config.Slice
+		if got || awaited || state == sqlstate.LockNotAvailable || state == sqlstate.QueryCanceled {
 			err = nil
 		}
 		e.mu.Lock()
@@ -196,6 +199,9 @@ func (s *session) runWait(o op) error {
 		s.batch = nil
 		if sampled {
 			o.lock.sample(holders, took)
+		}
+		if awaited {
+			s.cut = cutAwaited
 		}
 		o.lock.waitDone(s, got, err)
 	}

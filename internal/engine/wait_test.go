@@ -4,6 +4,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pglock-go/pglock/internal/sqlstate"
 )
 
 // Two other processes pass the lock to each other and never leave Postgres' lock queue. A
@@ -41,18 +43,22 @@ func TestWaitsGrowBesideOthers(t *testing.T) {
 }
 
 // Another session waits for the end of our long wait, as CREATE INDEX CONCURRENTLY does.
-// The wait ends within Postgres' deadlock_timeout.
+// The wait ends within Postgres' deadlock_timeout, even if the checks are slow.
 func TestLongWaitsEndWhenAwaited(t *testing.T) {
+	t.Run("fast", func(t *testing.T) { longWaitAwaited(t, 0) })
+	t.Run("slow", func(t *testing.T) { longWaitAwaited(t, 150*time.Millisecond) })
+}
+
+func longWaitAwaited(t *testing.T, check time.Duration) {
 	inBubble(t, func(t *bench) {
+		t.always("monitor", fault{takes: check})
 		e, o := t.engine(), t.outsider()
 		h := t.acquire(e, two, Exclusive) // opens a session to check from
 		o.try(one, Exclusive)
 		r := t.start(e, one, Exclusive, Wait{})
 		time.Sleep(20 * time.Millisecond)
-		e.mu.Lock()
-		e.locks[one].history = waitHistory{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
-		e.mu.Unlock()
-		time.Sleep(time.Second) // the next wait is a long one
+		t.makeLong(e, one)
+		time.Sleep(time.Second + monitorInterval) // the next wait is a long one, and has been checked
 		waiter := func() (pid int32) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
@@ -77,6 +83,39 @@ func TestLongWaitsEndWhenAwaited(t *testing.T) {
 		t.grantedWithin(r, 10*time.Millisecond)
 		t.must(h.Release())
 	})
+}
+
+// The holder waits for the end of our long wait, and Postgres ends that as a deadlock before
+// the monitor does. The request continues with short waits.
+func TestDeadlockOfALongWait(t *testing.T) {
+	inBubble(t, func(t *bench) {
+		e, o := t.engine(), t.outsider()
+		h := t.acquire(e, two, Exclusive)
+		o.try(one, Exclusive)
+		r := t.start(e, one, Exclusive, Wait{})
+		time.Sleep(20 * time.Millisecond)
+		t.makeLong(e, one)
+		t.once(1, "wait", fault{err: pgError(sqlstate.DeadlockDetected)})
+		time.Sleep(time.Second)
+		if r.finished() {
+			t.Fatalf("it was refused: %v", r.err)
+		}
+		e.mu.Lock()
+		if len(e.longWaits()) > 0 {
+			t.Error("it waits as long again")
+		}
+		e.mu.Unlock()
+		o.unlock(one, Exclusive)
+		t.grantedWithin(r, 10*time.Millisecond)
+		t.must(h.Release())
+	})
+}
+
+// makeLong makes the next wait for the lock a long one.
+func (t *bench) makeLong(e *Engine, key Key) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.locks[key].history = waitHistory{since: time.Now().Add(-time.Minute), turnover: true, sampled: true}
 }
 
 // The session that should wait does not open either. A request that gives up returns at
