@@ -193,7 +193,7 @@ func TestLeaseRenewals(t *testing.T) {
 		for n := range 1000 {
 			keys = append(keys, leaseKey(n))
 		}
-		holds, errs := e.AcquireAll(t.Context(), keys, Exclusive, 0)
+		holds, errs := e.AcquireAll(t.Context(), keys, Exclusive, Wait{})
 		if err := errors.Join(errs...); err != nil {
 			t.Fatal(err)
 		}
@@ -301,8 +301,16 @@ func TestLeaseSleepingMachine(t *testing.T) {
 		asleep -= time.Hour
 		mu.Unlock()
 		time.Sleep(time.Minute)
-		if err := h.Release(); err != nil {
+		if err := h.Err(); err != nil {
 			t.Error(err)
+		}
+		s.mu.Lock()
+		s.silent = true
+		s.mu.Unlock()
+		began := time.Now()
+		<-h.Done()
+		if passed := time.Since(began); passed > 30*time.Second {
+			t.Errorf("notified %v after the server fell silent", passed)
 		}
 	})
 }
@@ -317,7 +325,7 @@ func TestLeasePolls(t *testing.T) {
 		for n := range 100 {
 			keys = append(keys, leaseKey(n))
 		}
-		holds, errs := holder.AcquireAll(t.Context(), keys, Exclusive, 0)
+		holds, errs := holder.AcquireAll(t.Context(), keys, Exclusive, Wait{})
 		if err := errors.Join(errs...); err != nil {
 			t.Fatal(err)
 		}

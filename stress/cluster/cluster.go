@@ -60,7 +60,7 @@ func (e *missingError) Error() string {
 
 // findPrograms finds the programs, on the machine or in Debian's packages, which it
 // unpacks and does not install: that would start services. The error is a
-// [*missingError] if some cannot be had.
+// [*missingError] if some are missing.
 func findPrograms(ctx context.Context, log io.Writer) (*programs, error) {
 	o, err := pgserver.FromEnv()
 	if err != nil {
