@@ -27,6 +27,7 @@
 //     and [PIDs] select among them.
 //   - [Blocked] returns pairs of sessions of which one waits for the other.
 //   - [Sessions] returns sessions, also those that hold no lock.
+//   - [Leases] returns the leases of pglock.Leases, which are no locks of the server.
 //   - [ReadSnapshot] returns locks and pairs at once, and [Snapshot.Forest] the trees
 //     of waiting sessions.
 //   - [Cancel] and [Terminate] end what [SessionsOf], [BlockersOf] and [VictimsOf]

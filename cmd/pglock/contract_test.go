@@ -234,12 +234,30 @@ func TestJSONContract(t *testing.T) {
 	}
 	all(user, seen, append(absent, "xact_start")...)
 
+	s.installLeases(t)
+	s.exec(t, "INSERT INTO pglock.session (id, until, app, host, pid) VALUES ('s', now() + interval '1 h', 'worker', 'web-1', 42)")
+	s.exec(t, "INSERT INTO pglock.lease (name, token, owner, since, free_at, note) VALUES ('job', 7, 's', now(), now() + interval '1 min', 'n')")
+	seen = map[string]bool{}
+	leases := s.jsonObjects(t, "leases", "-o", "json")
+	for _, u := range s.jsonObjects(t, "who", "-o", "json", "job") {
+		for _, l := range u["leases"].([]any) {
+			leases = append(leases, l.(map[string]any))
+		}
+	}
+	if len(leases) != 2 {
+		t.Errorf("%d leases, not 2", len(leases))
+	}
+	for _, l := range leases {
+		holds(t, "a lease", l, contractOfLease, seen)
+	}
+	all(contractOfLease, seen)
+
 	// The guide documents each name.
 	guide, err := os.ReadFile("../../docs/command.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range union(lock, contractOfTree, contractOfOutcome, wait, contractOfWho, map[string]string{"database_name": "string"}) {
+	for name := range union(lock, contractOfTree, contractOfOutcome, wait, contractOfWho, contractOfLease, map[string]string{"database_name": "string"}) {
 		if !strings.Contains(string(guide), "`"+name+"`") {
 			t.Errorf("docs/command.md does not tell of %s", name)
 		}

@@ -23,17 +23,19 @@ import (
 //go:embed break.sql
 var breakSQL string
 
-const breakHelp = `Breaks the lease NAME: it frees it with a new token, whether its holder agrees or not.
+const breakHelp = `Breaks the lease NAME: it frees it with a new token, whether its holder agrees
+or not.
 
-The holder is notified when it next renews its session, and works on until then, while
-another process may take the lease. So break a lease only if its holder hangs, or if
-what it writes is fenced: pglock.Fence and the function fence reject its token from
-now on. A holder that has ended needs no break: its lease expires.
+The holder is notified when it next renews its session, and works on until then,
+while another process may take the lease. So break a lease only if its holder
+hangs, or if what it writes is fenced: pglock.Fence and the function fence
+reject its token from now on. A holder that has ended needs no break: its lease
+expires.
 
-pglock shows the holder and asks for confirmation at the terminal, unless -y is given.
-If the lease has another holder when the answer comes, nothing is broken. A
-transaction that has checked the token keeps the lease until it ends: pglock waits for
-it for five seconds, and then shows its session.
+pglock shows the holder and asks for confirmation at the terminal, unless -y is
+given. If the lease has another holder when the answer comes, nothing is broken.
+A transaction that has checked the token keeps the lease until it ends: pglock
+waits for it for five seconds, and then shows its session.
 
 An advisory lock cannot be broken: end the session of its holder with pglock
 terminate.
@@ -95,7 +97,7 @@ func (a *app) breakCommand() *cobra.Command {
 	flags.SortFlags = false
 	r.schema.register(flags)
 	flags.Var(&r.slot, "slot", "which of several holders, from 0")
-	flags.Var(&number, "key", "the lease of this number or pair of numbers instead of NAME")
+	flags.Var(&number, "key", "the lease of this number or pair instead of NAME")
 	flags.BoolVarP(&r.confirmed, "yes", "y", false, "do not ask for confirmation")
 	return cmd
 }

@@ -19,17 +19,17 @@ import (
 //go:embed leasegrants.sql
 var leaseGrantsSQL string
 
-const installHelp = `Creates the tables of leases in a schema of the database, and the schema if it does
-not exist. pglock run --lease and programs with pglock.Leases need them. It may be
-repeated: it changes nothing that is up to date, and updates tables of an older
-version.
+const installHelp = `Creates the tables of leases in a schema of the database, and the schema if it
+does not exist. pglock run --lease and programs with pglock.Leases need them. It
+may be repeated: it changes nothing that is up to date, and updates tables of an
+older version.
 
-The role must own the schema or the database, or have CREATE on it. --grant gives a
-role what it needs to use leases: USAGE on the schema, and SELECT, INSERT, UPDATE and
-DELETE on the two tables.
+The role must own the schema or the database, or have CREATE on it. --grant
+gives a role what it needs to use leases: USAGE on the schema, and SELECT,
+INSERT, UPDATE and DELETE on the two tables.
 
---print prints the statements and does not connect, for a migration tool or another
-role. It is what LeaseSQL returns in Go, followed by the grants.`
+--print prints the statements and does not connect, for a migration tool or
+another role. It is what LeaseSQL returns in Go, followed by the grants.`
 
 const installExamples = `  pglock install --grant app
   pglock install --schema locks --grant app --grant worker

@@ -14,20 +14,21 @@ import (
 	"github.com/pglock-go/pglock/inspect"
 )
 
-const leasesHelp = `Lists the leases of the database: which process holds each, for how long, and how long
-it lasts if it is not renewed. Those that others wait for come first. With NAME, only
-these leases.
+const leasesHelp = `Lists the leases of the database: which process holds each, for how long, and
+how long it lasts if it is not renewed. Those that others wait for come first.
+With NAME, only these leases.
 
-A lease that has expired is shown until another process takes it. A lease that is free
-is shown if it may not be taken yet. Behind a connection pooler, waiting processes
-poll, so that nothing shows that they wait.
+A lease that has expired is shown until another process takes it. A lease that
+is free is shown if it may not be taken yet. Behind a connection pooler, waiting
+processes poll, so that nothing shows that they wait.
 
-Leases are rows of tables, and no locks of Postgres: the conditions of pglock ls are
-about sessions of the server, and do not apply. If the tables do not exist, there are
-no leases.
+Leases are rows of tables, and no locks of Postgres: the conditions of pglock ls
+are about sessions of the server, and do not apply. If the tables do not exist,
+there are no leases.
 
-The output is a table on a terminal, tab-separated lines under a header elsewhere, or
-JSON or CSV. In tsv, csv and json, durations are in seconds and times as in RFC 3339.`
+The output is a table on a terminal, tab-separated lines under a header
+elsewhere, or JSON or CSV. In tsv, csv and json, durations are in seconds and
+times as in RFC 3339.`
 
 const leasesExamples = `  pglock leases
   pglock leases nightly-report
@@ -69,7 +70,7 @@ func (a *app) leasesCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	r.schema.register(flags)
-	flags.Var(&numbers, "key", "also the lease of this number or pair of numbers; repeat for several")
+	flags.Var(&numbers, "key", "also the lease of this number or pair; repeatable")
 	flags.VarP(&r.limit, "limit", "l", "show at most `N`; 0 for all")
 	flags.BoolVarP(&expanded, "expanded", "e", false, "show each attribute on its own line")
 	severalFlag(cmd)

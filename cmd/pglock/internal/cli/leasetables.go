@@ -41,7 +41,7 @@ type schemaFlag struct {
 
 func (f *schemaFlag) register(flags *pflag.FlagSet) {
 	f.name = "pglock"
-	flags.Var(f, "schema", "the `schema` of the tables of leases")
+	flags.Var(f, "schema", "the `schema` of leases")
 }
 
 func (f *schemaFlag) Type() string   { return "schema" }

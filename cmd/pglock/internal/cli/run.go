@@ -32,10 +32,10 @@ leaves running are ended before the lock is unlocked. If the lock is lost, COMMA
 gets SIGTERM, and SIGKILL after --grace.
 
 --lease takes a lease in place of an advisory lock: a row of a table that pglock
-install creates. It works through every connection pooler, and survives a broken
-connection. pglock renews it; if it cannot, COMMAND is ended before the lease expires.
-If pglock is killed, others get the lease only when it expires. PGLOCK_TOKEN is its
-fencing token, for the function fence: see docs/command.md.
+install creates. It works through every connection pooler and survives a broken
+connection. pglock renews it; if it cannot, COMMAND is ended before the lease
+expires. If pglock is killed, others get the lease only when it expires.
+PGLOCK_TOKEN is the fencing token, which COMMAND can check before it writes.
 
 Exit codes:
 
@@ -125,7 +125,7 @@ func (a *app) runCommand() *cobra.Command {
 	flags.VarP(&code, "conflict-exit-code", "E", "exit code if the lock is not acquired")
 	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
 	flags.Var(&number, "key", "lock this number or pair of numbers instead of NAME")
-	flags.Var(&lease, "lease", "take a lease that expires this long after pglock is gone")
+	flags.Var(&lease, "lease", "take a lease that lasts this long unrenewed")
 	r.schema.register(flags)
 	return cmd
 }

@@ -21,14 +21,16 @@ var (
 	dropLeasesSQL string
 )
 
-const uninstallHelp = `Drops the tables of leases and the function fence, and then the schema if nothing else
-is in it and it is not public. If nothing is there, that is no error.
+const uninstallHelp = `Drops the tables of leases and the function fence, and then the schema if
+nothing else is in it and it is not public. If nothing is there, that is no
+error.
 
-It refuses while a program uses the tables, that is, while a session has not expired.
-A program that was killed counts until then.
+It refuses while a program uses the tables, that is, while a session has not
+expired. A program that was killed counts until then.
 
-pglock asks for confirmation at the terminal, unless -y is given. The tokens of all
-leases are gone then: new ones are still greater, unless the server's clock was set back.
+pglock asks for confirmation at the terminal, unless -y is given. The tokens of
+all leases are gone then: new ones are still greater, unless the server's clock
+was set back.
 
 Exit codes:
 

@@ -17,8 +17,8 @@ import (
 const whoHelp = `Prints which sessions hold the locks NAME, and how many wait for them. It does not
 request the locks. --key is a lock by number, as in pglock run.
 
-NAME may be an advisory lock, a lease, or both. The leases are those in the schema of
---schema, if its tables exist.
+NAME may be an advisory lock, a lease, or both. The leases are those in the
+schema of --schema, if its tables exist.
 
 Another session may acquire or release a lock right after that. To run a command only
 if no other runs, use pglock run --no-wait.
