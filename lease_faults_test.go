@@ -20,6 +20,7 @@ type faultySource struct {
 	driver.Source
 	mu    sync.Mutex
 	fault func(sql string) fault
+	then  func() // called after the fault after
 
 	deferred sync.WaitGroup // counts the statements that run later
 }
@@ -32,6 +33,7 @@ const (
 	before         // the session breaks before the statement runs
 	after          // it runs, but its reply is lost with the session
 	deferred       // the session breaks at once, and the statement runs half a second later
+	open           // it runs, but its reply is lost, and it is committed a moment later
 )
 
 var errBroken = errors.New("the connection broke")
@@ -97,7 +99,27 @@ func (s *faultySession) run(sql string, send func(driver.Session, context.Contex
 		if _, err := send(s.Session, ctx); err != nil {
 			return "", err
 		}
+		if s.source.then != nil {
+			s.source.then()
+		}
 		s.Session.Close()
+		return "", errBroken
+	case open:
+		inner := s.Session
+		if err := inner.Exec(ctx, "BEGIN"); err != nil {
+			return "", err
+		}
+		if _, err := send(inner, ctx); err != nil {
+			return "", err
+		}
+		s.Session = brokenSession{}
+		s.source.deferred.Add(1)
+		go func() {
+			defer s.source.deferred.Done()
+			defer inner.Close()
+			time.Sleep(200 * time.Millisecond)
+			_ = inner.Exec(context.Background(), "COMMIT")
+		}()
 		return "", errBroken
 	case deferred:
 		inner := s.Session
@@ -121,9 +143,9 @@ func (brokenSession) QueryText(context.Context, string, ...string) (string, erro
 	return "", errBroken
 }
 func (brokenSession) QueryTextSimple(context.Context, string) (string, error) { return "", errBroken }
-func (brokenSession) Watch(context.Context) error                            { return errBroken }
-func (brokenSession) Close() error                                           { return nil }
-func (brokenSession) PID() uint32                                            { return 0 }
+func (brokenSession) Watch(context.Context) error                             { return errBroken }
+func (brokenSession) Close() error                                            { return nil }
+func (brokenSession) PID() uint32                                             { return 0 }
 
 const (
 	taking    = "FROM taken"
@@ -169,6 +191,7 @@ func TestLeaseLostReplies(t *testing.T) {
 		"release, before": {releasing, before},
 		"release, after":  {releasing, after},
 		"release, later":  {releasing, deferred},
+		"release, open":   {releasing, open},
 		"renew, before":   {renewing, before},
 		"renew, after":    {renewing, after},
 		"renew, later":    {renewing, deferred},
@@ -207,6 +230,41 @@ func TestLeaseLostReplies(t *testing.T) {
 			must(t, keep.Unlock())
 			if held := d.heldLeases(); len(held) > 0 {
 				t.Errorf("held: %v", held)
+			}
+		})
+	}
+}
+
+// If the reply to a release is lost, and somebody else takes the lease before it is repeated,
+// it was held until it was released. If it was broken meanwhile, nobody knows.
+func TestLeaseReleasedAndTaken(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]error{"released": nil, "broken": pglock.ErrLost} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			d.installLeases()
+			source := &faultySource{Source: d.source()}
+			locker, other := leaseLocker(t, source), leaseLocker(t, d.source())
+			lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
+			must(t, err)
+			var next *pglock.Lock
+			if want != nil {
+				d.exec("UPDATE pglock.session SET broken = broken + 1")
+				d.exec("UPDATE pglock.lease SET owner = NULL, token = token + 1 WHERE name = 'a'")
+			}
+			source.once(t, releasing, after)
+			source.then = func() {
+				var err error
+				if next, err = other.TryLock(context.WithoutCancel(t.Context()), pglock.Name("a")); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := lock.Unlock(); !errors.Is(err, want) {
+				t.Errorf("unlock: %v, not %v", err, want)
+			}
+			if next != nil {
+				must(t, next.Unlock())
 			}
 		})
 	}

@@ -248,6 +248,7 @@ func (l *leaseSession) openRow(ctx context.Context) error {
 	if n, err := strconv.ParseInt(version, 10, 64); err != nil || n < 1 {
 		return fmt.Errorf("%w: version %s", ErrNotInstalled, version)
 	}
+	l.broken = "0"
 	l.renewedAt(began)
 	l.sweepAt = time.Now().Add(jitter(24 * time.Hour))
 	e.mu.Lock()
