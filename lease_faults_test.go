@@ -12,6 +12,10 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/pgbouncer"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // A faultySource opens sessions on which statements fail on the way. It shows what happens
@@ -288,6 +292,36 @@ func TestLeaseLateTake(t *testing.T) {
 	d.eventuallyHeld("a keep")
 	d.eventuallyHeld("keep")
 	must(t, keep.Unlock())
+}
+
+// A lease that was taken or released survives a crash of the server, also if the server's
+// default is not to wait until a commit is written.
+func TestLeaseSurvivesACrash(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
+		"synchronous_commit": "off", "wal_writer_delay": "10s",
+	}})
+	d := databaseOn(t, server)
+	d.exec("SET synchronous_commit = on")
+	d.installLeases()
+	bouncer := pgbouncer.Start(t, server, pgbouncer.Transaction, "server_login_retry = 0.1")
+	for name, dsn := range map[string]string{"direct": d.dsn, "pooler": bouncer.ConnString(d.name())} {
+		locker := newLocker(t, pgxlock.ConnString(dsn), pglock.Leases(time.Minute))
+		crash := func() (owner string, token int64) {
+			must(t, server.Kill())
+			must(t, server.Restart(t.Context()))
+			return databaseOn(t, server).lease("a")
+		}
+		lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(30*time.Second))
+		must(t, err)
+		if owner, token := crash(); owner == "" || token != lock.Token() {
+			t.Errorf("%s: taken, but after a crash the table says %q, %d, not %d", name, owner, token, lock.Token())
+		}
+		must(t, lock.Unlock())
+		if owner, token := crash(); owner != "" || token != lock.Token() {
+			t.Errorf("%s: released, but after a crash the table says %q, %d, not %d", name, owner, token, lock.Token())
+		}
+	}
 }
 
 // A transaction that has locked the row of a lease delays its release, and nothing else.
