@@ -12,6 +12,10 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
+	"github.com/pglock-go/pglock/internal/pgbouncer"
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
+	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // A faultySource opens sessions on which statements fail on the way. It shows what happens
@@ -20,6 +24,7 @@ type faultySource struct {
 	driver.Source
 	mu    sync.Mutex
 	fault func(sql string) fault
+	then  func() // called after the fault after
 
 	deferred sync.WaitGroup // counts the statements that run later
 }
@@ -32,6 +37,7 @@ const (
 	before         // the session breaks before the statement runs
 	after          // it runs, but its reply is lost with the session
 	deferred       // the session breaks at once, and the statement runs half a second later
+	open           // it runs, but its reply is lost, and it is committed a moment later
 )
 
 var errBroken = errors.New("the connection broke")
@@ -97,7 +103,27 @@ func (s *faultySession) run(sql string, send func(driver.Session, context.Contex
 		if _, err := send(s.Session, ctx); err != nil {
 			return "", err
 		}
+		if s.source.then != nil {
+			s.source.then()
+		}
 		s.Session.Close()
+		return "", errBroken
+	case open:
+		inner := s.Session
+		if err := inner.Exec(ctx, "BEGIN"); err != nil {
+			return "", err
+		}
+		if _, err := send(inner, ctx); err != nil {
+			return "", err
+		}
+		s.Session = brokenSession{}
+		s.source.deferred.Add(1)
+		go func() {
+			defer s.source.deferred.Done()
+			defer inner.Close()
+			time.Sleep(200 * time.Millisecond)
+			_ = inner.Exec(context.Background(), "COMMIT")
+		}()
 		return "", errBroken
 	case deferred:
 		inner := s.Session
@@ -121,9 +147,9 @@ func (brokenSession) QueryText(context.Context, string, ...string) (string, erro
 	return "", errBroken
 }
 func (brokenSession) QueryTextSimple(context.Context, string) (string, error) { return "", errBroken }
-func (brokenSession) Watch(context.Context) error                            { return errBroken }
-func (brokenSession) Close() error                                           { return nil }
-func (brokenSession) PID() uint32                                            { return 0 }
+func (brokenSession) Watch(context.Context) error                             { return errBroken }
+func (brokenSession) Close() error                                            { return nil }
+func (brokenSession) PID() uint32                                             { return 0 }
 
 const (
 	taking    = "FROM taken"
@@ -169,6 +195,7 @@ func TestLeaseLostReplies(t *testing.T) {
 		"release, before": {releasing, before},
 		"release, after":  {releasing, after},
 		"release, later":  {releasing, deferred},
+		"release, open":   {releasing, open},
 		"renew, before":   {renewing, before},
 		"renew, after":    {renewing, after},
 		"renew, later":    {renewing, deferred},
@@ -212,6 +239,41 @@ func TestLeaseLostReplies(t *testing.T) {
 	}
 }
 
+// If the reply to a release is lost, and somebody else takes the lease before it is repeated,
+// it was held until it was released. If it was broken meanwhile, nobody knows.
+func TestLeaseReleasedAndTaken(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]error{"released": nil, "broken": pglock.ErrLost} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			d.installLeases()
+			source := &faultySource{Source: d.source()}
+			locker, other := leaseLocker(t, source), leaseLocker(t, d.source())
+			lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
+			must(t, err)
+			var next *pglock.Lock
+			if want != nil {
+				d.exec("UPDATE pglock.session SET broken = broken + 1")
+				d.exec("UPDATE pglock.lease SET owner = NULL, token = token + 1 WHERE name = 'a'")
+			}
+			source.once(t, releasing, after)
+			source.then = func() {
+				var err error
+				if next, err = other.TryLock(context.WithoutCancel(t.Context()), pglock.Name("a")); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := lock.Unlock(); !errors.Is(err, want) {
+				t.Errorf("unlock: %v, not %v", err, want)
+			}
+			if next != nil {
+				must(t, next.Unlock())
+			}
+		})
+	}
+}
+
 // A take that lands late, when nobody wants the lease any more, is returned.
 func TestLeaseLateTake(t *testing.T) {
 	t.Parallel()
@@ -230,6 +292,36 @@ func TestLeaseLateTake(t *testing.T) {
 	d.eventuallyHeld("a keep")
 	d.eventuallyHeld("keep")
 	must(t, keep.Unlock())
+}
+
+// A lease that was taken or released survives a crash of the server, also if the server's
+// default is not to wait until a commit is written.
+func TestLeaseSurvivesACrash(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{
+		"synchronous_commit": "off", "wal_writer_delay": "10s",
+	}})
+	d := databaseOn(t, server)
+	d.exec("SET synchronous_commit = on")
+	d.installLeases()
+	bouncer := pgbouncer.Start(t, server, pgbouncer.Transaction, "server_login_retry = 0.1")
+	for name, dsn := range map[string]string{"direct": d.dsn, "pooler": bouncer.ConnString(d.name())} {
+		locker := newLocker(t, pgxlock.ConnString(dsn), pglock.Leases(time.Minute))
+		crash := func() (owner string, token int64) {
+			must(t, server.Kill())
+			must(t, server.Restart(t.Context()))
+			return databaseOn(t, server).lease("a")
+		}
+		lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(30*time.Second))
+		must(t, err)
+		if owner, token := crash(); owner == "" || token != lock.Token() {
+			t.Errorf("%s: taken, but after a crash the table says %q, %d, not %d", name, owner, token, lock.Token())
+		}
+		must(t, lock.Unlock())
+		if owner, token := crash(); owner != "" || token != lock.Token() {
+			t.Errorf("%s: released, but after a crash the table says %q, %d, not %d", name, owner, token, lock.Token())
+		}
+	}
 }
 
 // A transaction that has locked the row of a lease delays its release, and nothing else.

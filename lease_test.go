@@ -177,6 +177,20 @@ func TestLeaseEnded(t *testing.T) {
 	})
 }
 
+// All leases of a process that was killed can be taken at once when they have expired.
+func TestLeasesOfTheDead(t *testing.T) {
+	everyPath(t, func(t *testing.T, d *db, source driver.Source) {
+		keys := []pglock.Key{pglock.Name(t.Name()), pglock.Int(1), pglock.Pair(1, 2)}
+		for _, key := range keys {
+			d.exec("INSERT INTO pglock.session (id, until) VALUES ('dead', clock_timestamp()) ON CONFLICT (id) DO UPDATE SET until = EXCLUDED.until")
+			d.exec("INSERT INTO pglock.lease (name, token, owner) VALUES ('" + key.LeaseName() + "', 1, 'dead') ON CONFLICT (name, slot) DO UPDATE SET owner = EXCLUDED.owner")
+		}
+		locks, err := leaseLocker(t, source).LockAll(t.Context(), keys, pglock.Wait(10*time.Second))
+		must(t, err)
+		must(t, locks.Unlock())
+	})
+}
+
 // A fence keeps others from taking the lease over until the transaction ends, but not from
 // renewing it. It fails as soon as somebody else has taken it.
 func TestFence(t *testing.T) {

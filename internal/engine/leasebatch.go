@@ -73,6 +73,17 @@ func (l *leaseSession) retryRenew() error {
 	return l.connect()
 }
 
+// renewNow renews the row before that is due. If it returns nil, the session had not ended.
+func (l *leaseSession) renewNow() error {
+	l.renewAt = time.Now()
+	for !time.Now().Before(l.renewAt) {
+		if err := l.retryRenew(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // await waits for work, for the next renewal, or for the end of the connection.
 func (l *leaseSession) await() error {
 	e := l.engine
@@ -287,6 +298,16 @@ func (l *leaseSession) runUnlocks(unlocks []op) (stuck []op, err error) {
 	if err == nil && !ok {
 		return nil, fmt.Errorf("invalid reply about the release of %d leases", len(unlocks))
 	}
+	taken := false // a lease that may have been released already belongs to somebody else
+	for i, o := range unlocks {
+		o.lease.doubted = o.lease.doubted || doubted
+		taken = taken || err == nil && o.lease.doubted && reply[i] == '0'
+	}
+	if taken {
+		if err := l.renewNow(); err != nil {
+			return nil, err
+		}
+	}
 	var wanted []op
 	e.mu.Lock()
 	l.checkTrust()
@@ -309,7 +330,11 @@ func (l *leaseSession) runUnlocks(unlocks []op) (stuck []op, err error) {
 		case reply[i] == '2':
 			wanted = append(wanted, o)
 			o.lock.unlockDone(l.session, true)
-		case reply[i] == '1', reply[i] == 'f' && doubted:
+		case reply[i] == '1', reply[i] == 'f' && o.lease.doubted:
+			o.lock.unlockDone(l.session, true)
+		case o.lease.doubted && o.lock.lease.broken == l.broken:
+			// The session has not ended, and none of its leases was broken since it took this
+			// one. So the statement whose reply was lost had released it.
 			o.lock.unlockDone(l.session, true)
 		default:
 			o.lock.leaseGone(fmt.Errorf("%w: %w", ErrLost, errLeaseGone))
@@ -391,7 +416,7 @@ func (l *leaseSession) runTries(tries []op) error {
 		}
 		switch r.kind {
 		case 't', 'm':
-			o.lock.lease.token, o.lock.lease.terms = r.value, o.lease.terms
+			o.lock.lease.token, o.lock.lease.terms, o.lock.lease.broken = r.value, o.lease.terms, l.broken
 			o.lock.tryDone(l.session, true)
 		default:
 			o.lock.lease.refused(r)

@@ -11,6 +11,8 @@ type lockLease struct {
 	token int64      // while held
 	terms LeaseTerms // on which it was taken
 
+	broken string // leaseSession.broken when it was taken
+
 	// What the last refusal said.
 	due  time.Time // when it may be taken again, or zero
 	left time.Time // when the holder's session expires if it is not renewed, or zero

@@ -23,6 +23,8 @@ type leaseArgs struct {
 	terms LeaseTerms // of opTry
 	token int64      // of opUnlock
 	again bool       // of opUnlock: it may be taken again at once
+
+	doubted bool // of opUnlock: it may have released the lease already
 }
 
 type opKind uint8

@@ -112,7 +112,7 @@ type Settings struct {
 	ApplicationName  string        // if the connection has none
 	Rename           bool          // use ApplicationName even if the connection has one
 	KeepSearchPath   bool          // names in queries are the user's
-	Write            bool          // statements may write, also if the role's default is read-only
+	Write            bool          // statements write, whatever the role's defaults, and a crash does not lose that
 
 	// Heartbeat, if not 0, is how soon the client notices the loss of the session. It
 	// must do so before the server notices the loss of the client and releases the locks,

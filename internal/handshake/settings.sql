@@ -9,7 +9,8 @@
 -- notices that the client is gone, and releases its locks: the milliseconds between checks
 -- while a statement runs, the seconds of silence before the first probe, the seconds between
 -- probes, of which three have no reply, and the milliseconds until sent data must be
--- acknowledged. $13 is default_transaction_read_only.
+-- acknowledged. $13 is default_transaction_read_only: off if statements write. What they wrote
+-- must not be lost in a crash after they returned.
 SELECT CAST(pg_catalog.count(pg_catalog.set_config(s.name, s.value, CAST($8 AS pg_catalog.bool))) AS pg_catalog.text)
 FROM (VALUES
     ('pglock.session', CAST($1 AS pg_catalog.text)),
@@ -27,6 +28,10 @@ FROM (VALUES
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_deferrable', 'off'),
     ('default_transaction_read_only', CAST($13 AS pg_catalog.text)),
+    ('synchronous_commit', CASE
+        WHEN CAST($13 AS pg_catalog.text) OPERATOR(pg_catalog.=) 'off'
+            AND pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+        THEN 'on' ELSE '' END),
     -- formats of values
     ('standard_conforming_strings', 'on'),
     ('transform_null_equals', 'off'),

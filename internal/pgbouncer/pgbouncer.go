@@ -6,6 +6,7 @@ package pgbouncer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -28,61 +29,83 @@ const (
 	Statement   Mode = "statement"
 )
 
-// A Bouncer is a running PgBouncer.
-type Bouncer struct {
-	server  *pgserver.Server
-	process *pgserver.Process
+// A Config configures a Bouncer.
+type Config struct {
+	Server    *pgserver.Server
+	Mode      Mode
+	Port      int      // of 127.0.0.1, to listen on in addition to the socket; 0 for none
+	Databases []string // lines for its [databases], in addition to all databases of the server
+	Settings  []string // lines that override the defaults of this package
 }
 
-const port = 6432 // only names the socket
+// A Bouncer is a running PgBouncer.
+type Bouncer struct {
+	process *pgserver.Process
+	port    int
+}
+
+const defaultPort = 6432 // only names the socket
 
 // Start starts a PgBouncer in front of server, until the end of the test. Each setting is
 // a line of its configuration and overrides the defaults of this package.
 func Start(t testing.TB, server *pgserver.Server, mode Mode, settings ...string) *Bouncer {
 	t.Helper()
 	// Not the test's ctx: the first start may have to download.
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	program, err := pgserver.FindProgram(ctx, "pgbouncer", os.Stderr)
+	b, err := Run(context.Background(), Config{Server: server, Mode: mode, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
-	process, err := program.Start(ctx, func(folder string) (map[string]string, []string) {
+	t.Cleanup(func() { b.Stop(t) })
+	return b
+}
+
+// Run starts a PgBouncer, and returns when it accepts connections. It runs until Close, or
+// until this process ends. ctx covers only the start.
+func Run(ctx context.Context, c Config) (_ *Bouncer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	program, err := pgserver.FindProgram(ctx, "pgbouncer", os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bouncer{port: defaultPort}
+	listen := ""
+	if c.Port != 0 {
+		b.port, listen = c.Port, "listen_addr = 127.0.0.1"
+	}
+	b.process, err = program.Start(ctx, func(folder string) (map[string]string, []string) {
 		return map[string]string{
 			"users": `"postgres" ""` + "\n",
 			"config": fmt.Sprintf(`[databases]
+%s
 * = host=%s port=%d
 [pgbouncer]
 pool_mode = %s
 auth_type = trust
 auth_file = %s/users
-unix_socket_dir = %[4]s
+unix_socket_dir = %[5]s
+%s
 listen_port = %d
 admin_users = postgres
 max_client_conn = 500
 default_pool_size = 10
 query_wait_timeout = 20
 %s
-`, server.Host(), server.Port(), mode, folder, port, strings.Join(settings, "\n")),
+`, strings.Join(c.Databases, "\n"), c.Server.Host(), c.Server.Port(), c.Mode, folder, listen, b.port, strings.Join(c.Settings, "\n")),
 		}, []string{folder + "/config"}
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(func() {
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	b := &Bouncer{server, process}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := pgconn.Connect(ctx, b.ConnString("pgbouncer"))
 		if err == nil {
 			conn.Close(ctx)
-			return b
+			return b, nil
 		}
-		if !process.Running() || time.Now().After(deadline) {
-			t.Fatalf("PgBouncer does not accept connections: %v; its log:\n%s", err, process.Logs())
+		if !b.process.Running() || time.Now().After(deadline) {
+			err = fmt.Errorf("PgBouncer does not accept connections: %w; its log:\n%s", err, b.process.Logs())
+			return nil, errors.Join(err, b.Close())
 		}
 	}
 }
@@ -90,8 +113,11 @@ query_wait_timeout = 20
 // ConnString returns the connection string of a database of the server, through the
 // pooler. The database pgbouncer is the pooler's own console.
 func (b *Bouncer) ConnString(database string) string {
-	return fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable", b.process.Folder(), port, database)
+	return fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable", b.process.Folder(), b.port, database)
 }
+
+// Close stops the pooler. A second Close does nothing.
+func (b *Bouncer) Close() error { return b.process.Stop() }
 
 // Console runs a command, such as RECONNECT or KILL, on the pooler's console.
 func (b *Bouncer) Console(t testing.TB, command string) {
@@ -109,7 +135,7 @@ func (b *Bouncer) Console(t testing.TB, command string) {
 // Stop stops the pooler before the end of the test.
 func (b *Bouncer) Stop(t testing.TB) {
 	t.Helper()
-	if err := b.process.Stop(); err != nil {
+	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	_ "github.com/lib/pq"              // the driver "postgres"
@@ -44,17 +45,29 @@ func newAdapter(c workerConfig) (*adapter, error) {
 	}
 	switch kind {
 	case "pgxlock.Pool", "pgxlock.ConnString":
-		config, err := pgxpool.ParseConfig(c.DSN)
+		open := func(dsn string) (*pgxpool.Pool, error) {
+			config, err := pgxpool.ParseConfig(dsn)
+			if err != nil {
+				return nil, err
+			}
+			config.MaxConns = int32(connections)
+			if c.Pooled {
+				config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // prepares nothing
+			}
+			return pgxpool.NewWithConfig(context.Background(), config)
+		}
+		pool, err := open(c.DSN)
 		if err != nil {
 			return nil, err
 		}
-		config.MaxConns = int32(connections)
-		pool, err := pgxpool.NewWithConfig(context.Background(), config)
-		if err != nil {
-			return nil, err
+		tx := pool
+		if c.TxDSN != c.DSN {
+			if tx, err = open(c.TxDSN); err != nil {
+				return nil, err
+			}
 		}
-		a.close = pool.Close
-		a.db = anyTx(pgxlock.Pool(pool))
+		a.close = func() { pool.Close(); tx.Close() }
+		a.db = anyTx(pgxlock.Pool(tx))
 		a.source = pgxlock.Pool(pool)
 		if kind == "pgxlock.ConnString" {
 			a.source = pgxlock.ConnString(c.DSN)
@@ -64,14 +77,29 @@ func newAdapter(c workerConfig) (*adapter, error) {
 		if strings.HasSuffix(kind, "lib/pq") {
 			driverName = "postgres"
 		}
-		db, err := sql.Open(driverName, c.DSN)
+		open := func(dsn string) (*sql.DB, error) {
+			if c.Pooled && driverName == "pgx" {
+				dsn += " default_query_exec_mode=exec"
+			}
+			db, err := sql.Open(driverName, dsn)
+			if err == nil {
+				db.SetMaxOpenConns(connections)
+				db.SetConnMaxLifetime(3 * time.Second) // must not affect a Locker
+			}
+			return db, err
+		}
+		db, err := open(c.DSN)
 		if err != nil {
 			return nil, err
 		}
-		db.SetMaxOpenConns(connections)
-		db.SetConnMaxLifetime(3 * time.Second) // must not affect a Locker
-		a.close = func() { _ = db.Close() }
-		a.db = anyTx(sqllock.DB(db))
+		tx := db
+		if c.TxDSN != c.DSN {
+			if tx, err = open(c.TxDSN); err != nil {
+				return nil, err
+			}
+		}
+		a.close = func() { _, _ = db.Close(), tx.Close() }
+		a.db = anyTx(sqllock.DB(tx))
 		a.source = sqllock.DB(db)
 		if strings.HasPrefix(kind, "sqllock.ConnString") {
 			a.source = sqllock.ConnString(driverName, c.DSN)

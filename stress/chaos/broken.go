@@ -24,15 +24,18 @@ const (
 	forgetful broken = "forgetful"
 	// ignoring continues to hold after it was notified that the lock is lost.
 	ignoring broken = "ignoring"
+	// weakened takes leases with a lock of their rows that does not conflict with the one of
+	// a fence. All workers do so.
+	weakened broken = "weakened"
 )
 
-// ignoringFor is how much longer an ignoring worker holds each lock.
+// ignoringFor is how much longer an ignoring worker holds each lock, at least.
 const ignoringFor = 4 * time.Second
 
 // wrap breaks the sessions of a source.
 func (b broken) wrap(source driver.Source) driver.Source {
 	switch b {
-	case lawless, yesSayer, forgetful:
+	case lawless, yesSayer, forgetful, weakened:
 		return brokenSource{source, b}
 	}
 	return source
@@ -56,7 +59,22 @@ type brokenSession struct {
 	broken broken
 }
 
+// weaken replaces the lock of rows in the statement that takes leases.
+func weaken(sql string) string {
+	return strings.ReplaceAll(sql, "FOR UPDATE OF l SKIP LOCKED", "FOR NO KEY UPDATE OF l SKIP LOCKED")
+}
+
+func (s brokenSession) QueryTextSimple(ctx context.Context, sql string) (string, error) {
+	if s.broken == weakened {
+		sql = weaken(sql)
+	}
+	return s.Session.QueryTextSimple(ctx, sql)
+}
+
 func (s brokenSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	if s.broken == weakened {
+		return s.Session.QueryText(ctx, weaken(sql), args...)
+	}
 	locks := strings.Contains(sql, "advisory_lock")
 	unlocks := strings.Contains(sql, "advisory_unlock")
 	one := !strings.Contains(sql, "unnest")

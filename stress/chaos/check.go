@@ -3,7 +3,6 @@
 package chaos
 
 import (
-	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -46,6 +45,9 @@ type fault struct {
 	Worker string `json:"worker,omitempty"` // the affected worker; "" means all
 	PID    int32  `json:"pid,omitempty"`    // the affected session; 0 means all of Worker
 
+	// Untold is since when leases of the worker may end before their holders are notified,
+	// or 0.
+	Untold int64 `json:"untold,omitempty"`
 	// Asleep is the end of the time in which the worker was stopped and could not
 	// notice anything.
 	Asleep int64 `json:"asleep,omitempty"`
@@ -59,6 +61,8 @@ type record struct {
 	faults []fault
 	rests  []int64       // moments when no lock was held, as confirmed by Postgres
 	notice time.Duration // limit for a running holder to notice a loss
+	ttl    time.Duration // of leases; 0 means advisory locks
+	log    []logged      // the committed writes that leases fenced
 }
 
 // A claim is the time in which an operation claimed to hold a lock.
@@ -127,31 +131,10 @@ func (r *record) check(dir string) verdict {
 			v.wrong = append(v.wrong, fmt.Sprintf("the history of %s is not linearizable (%s); see %s", key, result, path))
 		}
 		v.overlaps = append(v.overlaps, r.overlapping(history, &v)...)
-		v.wrong = append(v.wrong, unordered(history)...)
 	}
+	r.checkTokens(&v)
+	r.checkWrites(&v)
 	return v
-}
-
-// unordered returns the leases of a key whose token is not higher than that of an earlier
-// one, which was acquired before they were asked for.
-func unordered(history []*claim) (wrong []string) {
-	byGrant := slices.Clone(history)
-	slices.SortFunc(byGrant, func(a, b *claim) int { return cmp.Compare(a.acquired, b.acquired) })
-	byRequest := slices.Clone(history)
-	slices.SortFunc(byRequest, func(a, b *claim) int { return cmp.Compare(a.op.requested, b.op.requested) })
-	var highest *claim
-	for _, c := range byRequest {
-		for len(byGrant) > 0 && byGrant[0].acquired < c.op.requested {
-			if highest == nil || byGrant[0].op.token > highest.op.token {
-				highest = byGrant[0]
-			}
-			byGrant = byGrant[1:]
-		}
-		if highest != nil && c.op.token != 0 && c.op.token <= highest.op.token {
-			wrong = append(wrong, fmt.Sprintf("token %d after token %d:\n    %v\n    %v", c.op.token, highest.op.token, highest, c))
-		}
-	}
-	return wrong
 }
 
 // claims turns the operations into claims, and checks the outcome of each.
@@ -175,24 +158,10 @@ func (r *record) claims(v *verdict) []*claim {
 			continue
 		}
 		c.free = c.until
-		if o.notified != 0 || o.released == 0 || o.outcome != outOK {
-			c.freed = r.restAfter(c.until)
-			if c.cause = r.ended(o, c.until); c.cause != nil {
-				c.free = min(c.free, c.cause.Ends)
-			}
-			if o.transaction() {
-				c.until = c.free // its later work was rolled back
-			}
-		} else if c.cause = r.unnoticed(o); c.cause != nil {
-			c.free = c.cause.Ends
-		}
-		if o.notified != 0 || o.outcome == outLost || o.outcome == outUnconfirmed || o.outcome == outBroken {
-			l := loss{op: o, cause: r.explain(o)}
-			v.losses = append(v.losses, l)
-			text := o.notifiedText + o.text
-			if l.cause == nil && !silent(text) {
-				v.wrong = append(v.wrong, fmt.Sprintf("%s lost its locks without a fault: %s", o, text))
-			}
+		if r.ttl != 0 {
+			r.claimLease(&c, v)
+		} else {
+			r.claimLock(&c, v)
 		}
 		for _, key := range o.keys {
 			one := c
@@ -201,6 +170,35 @@ func (r *record) claims(v *verdict) []*claim {
 		}
 	}
 	return claims
+}
+
+// claimLock sets when an advisory lock of a claim may have been free, and was.
+func (r *record) claimLock(c *claim, v *verdict) {
+	o := c.op
+	if o.notified != 0 || o.released == 0 || o.outcome != outOK {
+		c.freed = r.restAfter(c.until)
+		if c.cause = r.ended(o, c.until); c.cause != nil {
+			c.free = min(c.free, c.cause.Ends)
+		}
+		if o.transaction() {
+			c.until = c.free // its later work was rolled back
+		}
+	} else if c.cause = r.unnoticed(o); c.cause != nil {
+		c.free = c.cause.Ends
+	}
+	if o.lost() || o.outcome == outBroken {
+		l := loss{op: o, cause: r.explain(o)}
+		v.losses = append(v.losses, l)
+		text := o.notifiedText + o.text
+		if l.cause == nil && !silent(text) {
+			v.wrong = append(v.wrong, fmt.Sprintf("%s lost its locks without a fault: %s", o, text))
+		}
+	}
+}
+
+// lost reports whether the holder learned that its locks are lost.
+func (o *op) lost() bool {
+	return o.notified != 0 || o.outcome == outLost || o.outcome == outUnconfirmed
 }
 
 // silent reports whether the text of a loss says that the server did not respond in time.
@@ -345,7 +343,7 @@ func (r *record) overlapping(history []*claim, v *verdict) (overlaps []overlap) 
 				continue
 			}
 			overlaps = append(overlaps, overlap{loser.cause, time.Duration(end - begin)})
-			if late := time.Duration(loser.until - r.awake(loser)); late > r.notice {
+			if late := time.Duration(loser.until - r.awake(loser)); late > r.noticeAfter(loser.cause) {
 				v.wrong = append(v.wrong, fmt.Sprintf("a holder continued for %v after it could know of its loss, while another held the lock:\n    %v\n    %v", late, loser, other))
 			}
 		}
@@ -353,9 +351,20 @@ func (r *record) overlapping(history []*claim, v *verdict) (overlaps []overlap) 
 	return overlaps
 }
 
+// noticeAfter returns for how long a running holder may not notice a loss because of f.
+func (r *record) noticeAfter(f *fault) time.Duration {
+	if r.ttl != 0 {
+		return r.leaseNotice(f)
+	}
+	return r.notice
+}
+
 // awake returns when the holder was first able to know of its loss.
 func (r *record) awake(c *claim) int64 {
 	awake := c.cause.Ends
+	if r.ttl != 0 {
+		awake = c.cause.Untold
+	}
 	for _, f := range r.faults {
 		if f.Worker == c.op.worker && f.Asleep > awake && f.Begin < c.until {
 			awake = f.Asleep

@@ -24,7 +24,7 @@ func hold(worker string, id, acquired, releasing int64, shared bool) *op {
 
 // withToken gives o the token of a lease.
 func (o *op) withToken(token int64) *op {
-	o.token = token
+	o.token, o.tokenKey = token, o.keys[0]
 	return o
 }
 
@@ -129,14 +129,14 @@ func TestCheck(t *testing.T) {
 		"tokens that grow": {ops: []*op{hold("a", 1, 10*ms, 30*ms, false).withToken(5), hold("b", 1, 35*ms, 40*ms, false).withToken(6)}},
 		"a token twice": {
 			ops:   []*op{hold("a", 1, 10*ms, 30*ms, false).withToken(5), hold("b", 1, 35*ms, 40*ms, false).withToken(5)},
-			wrong: "token 5 after token 5",
+			wrong: "do not grow: 5",
 		},
 		"a token that is too low, after a third": {
 			ops: []*op{
 				hold("a", 1, 10*ms, 20*ms, false).withToken(5), hold("b", 1, 25*ms, 30*ms, false).withToken(7),
 				hold("c", 1, 35*ms, 40*ms, false).withToken(6),
 			},
-			wrong: "token 6 after token 7",
+			wrong: "do not grow: 7",
 		},
 		"a lease that expired": {ops: []*op{hold("a", 1, 10*ms, 0, false).lostAt(40*ms, "the lease could not be renewed in time")}, losses: 1},
 		"an unexpected error":  {ops: []*op{other}, wrong: "unexpected error"},

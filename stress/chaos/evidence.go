@@ -40,8 +40,8 @@ func (r *Recorder) Request(verb, key string) (op int64) {
 }
 
 // Acquired records that the lock was acquired, with the token of a lease or 0.
-func (r *Recorder) Acquired(op, token int64) {
-	r.history.write(event{Time: now(), Kind: evAcquired, Op: op, Token: token})
+func (r *Recorder) Acquired(op int64, key string, token int64) {
+	r.history.write(event{Time: now(), Kind: evAcquired, Op: op, Key: key, Token: token})
 }
 
 // Failed records why the lock was not acquired.
@@ -116,18 +116,18 @@ func (e Evidence) Check() (*Findings, error) {
 	for i, worker := range e.Workers {
 		lives[i].worker = worker
 	}
-	ops, wrong, err := readHistory(e.Dir, lives)
+	history, err := readHistory(e.Dir, lives)
 	if err != nil {
 		return nil, err
 	}
-	r := record{ops: ops, faults: e.Faults, rests: e.Rests, notice: e.Notice}
+	r := record{ops: history.ops, faults: e.Faults, rests: e.Rests, notice: e.Notice}
 	v := r.check(e.Dir)
-	f := &Findings{Wrong: append(wrong, v.wrong...)}
+	f := &Findings{Wrong: append(history.wrong, v.wrong...)}
 	lost := make(map[*op]*Fault)
 	for _, l := range v.losses {
 		lost[l.op] = l.cause
 	}
-	for _, o := range ops {
+	for _, o := range history.ops {
 		h := Hold{Worker: o.worker, Verb: o.verb, Key: o.keys[0], Token: o.token, Requested: o.requested, Acquired: o.acquired, Until: o.releasing}
 		if o.notified != 0 {
 			h.Until = min(o.notified, o.releasing)

@@ -33,10 +33,13 @@ type event struct {
 	Shared bool     `json:"shared,omitempty"`
 	Cancel bool     `json:"cancel,omitempty"` // its ctx will be canceled while it waits
 
-	PID     int32   `json:"pid,omitempty"`     // for acquired: the backend that holds the locks, if known
-	Token   int64   `json:"token,omitempty"`   // for acquired: the token of a lease
-	Outcome outcome `json:"outcome,omitempty"` // for failed and released
-	Text    string  `json:"text,omitempty"`    // for failed, notified, released and wrong: the error
+	PID   int32  `json:"pid,omitempty"`   // for acquired: the backend that holds the locks, if known
+	Token int64  `json:"token,omitempty"` // for acquired: the token of a lease, if known
+	Key   string `json:"key,omitempty"`   // for acquired: the key that has Token
+
+	Outcome outcome `json:"outcome,omitempty"` // for failed, released and wrote
+	Text    string  `json:"text,omitempty"`    // for failed, notified, released, wrote and wrong: the error
+	End     int64   `json:"end,omitempty"`     // for slept
 }
 
 type eventKind string
@@ -48,6 +51,11 @@ const (
 	evNotified  eventKind = "notified"  // the holder was notified that the locks are lost
 	evReleasing eventKind = "releasing" // about to release them
 	evReleased  eventKind = "released"  // the release returned
+	evChecked   eventKind = "checked"   // just before the holder was told that it holds the lease
+	evFenced    eventKind = "fenced"    // a transaction is fenced
+	evCommit    eventKind = "commit"    // about to commit that
+	evWrote     eventKind = "wrote"     // the transaction is over
+	evSlept     eventKind = "slept"     // the process did not run until End
 	evWrong     eventKind = "wrong"     // the worker saw a broken promise
 )
 
@@ -118,7 +126,6 @@ type op struct {
 	shared       bool
 	cancel       bool
 	pid          int32
-	token        int64 // of a lease, else 0
 	requested    int64
 	acquired     int64
 	notified     int64
@@ -129,6 +136,17 @@ type op struct {
 	text         string
 	notifiedText string
 	died         int64 // when its worker was killed during the operation
+
+	// For leases.
+	token        int64 // of tokenKey, or 0
+	tokenKey     string
+	checked      int64 // certainly held then
+	fenced       int64
+	commit       int64
+	wrote        int64
+	wroteOutcome outcome
+	wroteText    string
+	logged       bool // the database has its write
 }
 
 // transaction reports whether a transaction holds the locks. It is not notified of a
@@ -152,52 +170,62 @@ type life struct {
 	killed int64 // just before it was killed; 0 if it was not
 }
 
-// readHistory returns the operations of the workers, and the broken promises that they
-// saw.
-func readHistory(dir string, lives []life) (ops []*op, wrong []string, err error) {
-	for _, l := range lives {
-		o, w, err := readLife(filepath.Join(dir, l.worker+".jsonl"), l)
-		if err != nil {
-			return nil, nil, err
-		}
-		ops, wrong = append(ops, o...), append(wrong, w...)
-	}
-	slices.SortFunc(ops, func(a, b *op) int { return int(a.requested - b.requested) })
-	return ops, wrong, nil
+// A history is what the workers recorded.
+type history struct {
+	ops    []*op
+	wrong  []string // the broken promises that they saw
+	sleeps []fault  // times in which a process did not run
 }
 
-func readLife(path string, l life) (ops []*op, wrong []string, err error) {
+// readHistory reads what the workers recorded.
+func readHistory(dir string, lives []life) (*history, error) {
+	h := new(history)
+	for _, l := range lives {
+		if err := h.readLife(filepath.Join(dir, l.worker+".jsonl"), l); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(h.ops, func(a, b *op) int { return int(a.requested - b.requested) })
+	return h, nil
+}
+
+func (h *history) readLife(path string, l life) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) && l.killed != 0 {
-		return nil, nil, nil // before it wrote anything
+		return nil // before it wrote anything
 	}
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	defer file.Close()
 	byID := make(map[int64]*op)
+	var ops []*op
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
 	var torn error // an incomplete line, allowed only as the last line of a killed worker
 	for lines.Scan() {
 		if torn != nil {
-			return nil, nil, torn
+			return torn
 		}
 		var e event
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			torn = fmt.Errorf("chaos: %s: %q: %w", path, lines.Text(), err)
 			if l.killed == 0 {
-				return nil, nil, torn
+				return torn
 			}
 			continue
 		}
-		if e.Kind == evWrong {
-			wrong = append(wrong, fmt.Sprintf("%s#%d: %s", l.worker, e.Op, e.Text))
+		switch e.Kind {
+		case evWrong:
+			h.wrong = append(h.wrong, fmt.Sprintf("%s#%d: %s", l.worker, e.Op, e.Text))
+			continue
+		case evSlept:
+			h.sleeps = append(h.sleeps, fault{Name: noFault, Worker: l.worker, Begin: e.Time, Untold: e.Time, Asleep: e.End, End: e.End, Part: true})
 			continue
 		}
 		o := byID[e.Op]
 		if (o == nil) != (e.Kind == evRequest) {
-			return nil, nil, fmt.Errorf("chaos: %s: %q does not fit the lines before it", path, lines.Text())
+			return fmt.Errorf("chaos: %s: %q does not fit the lines before it", path, lines.Text())
 		}
 		switch e.Kind {
 		case evRequest:
@@ -205,7 +233,7 @@ func readLife(path string, l life) (ops []*op, wrong []string, err error) {
 			byID[e.Op] = o
 			ops = append(ops, o)
 		case evAcquired:
-			o.acquired, o.pid, o.token = e.Time, e.PID, e.Token
+			o.acquired, o.pid, o.token, o.tokenKey = e.Time, e.PID, e.Token, e.Key
 		case evFailed:
 			o.failed, o.outcome, o.text = e.Time, e.Outcome, e.Text
 		case evNotified:
@@ -214,8 +242,16 @@ func readLife(path string, l life) (ops []*op, wrong []string, err error) {
 			o.releasing = e.Time
 		case evReleased:
 			o.released, o.outcome, o.text = e.Time, e.Outcome, e.Text
+		case evChecked:
+			o.checked = e.Time
+		case evFenced:
+			o.fenced = e.Time
+		case evCommit:
+			o.commit = e.Time
+		case evWrote:
+			o.wrote, o.wroteOutcome, o.wroteText = e.Time, e.Outcome, e.Text
 		default:
-			return nil, nil, fmt.Errorf("chaos: %s: %q is not an event", path, lines.Text())
+			return fmt.Errorf("chaos: %s: %q is not an event", path, lines.Text())
 		}
 	}
 	for _, o := range ops {
@@ -224,8 +260,9 @@ func readLife(path string, l life) (ops []*op, wrong []string, err error) {
 		case l.killed != 0:
 			o.died = l.killed
 		default:
-			wrong = append(wrong, fmt.Sprintf("%s never ended", o))
+			h.wrong = append(h.wrong, fmt.Sprintf("%s never ended", o))
 		}
 	}
-	return ops, wrong, lines.Err()
+	h.ops = append(h.ops, ops...)
+	return lines.Err()
 }

@@ -21,35 +21,51 @@ import (
 type kind struct {
 	name string
 	act  func(*nemesis, context.Context, *rand.Rand) error
+	of   string // ofLocks or ofLeases if it is only for advisory locks or leases
 }
+
+const (
+	ofLocks  = "locks"
+	ofLeases = "leases"
+)
 
 // kinds returns all kinds of faults, in the order of a deterministic round.
 func kinds() []kind {
 	return []kind{
-		{"none", (*nemesis).nothing},
-		{"backend terminated", (*nemesis).terminate},
+		{"none", (*nemesis).nothing, ""},
+		{"backend terminated", (*nemesis).terminate, ""},
 		{"server stopped, fast", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
 			return n.stop(ctx, r, "server stopped, fast", func() error { return n.server.Shutdown(ctx, pgserver.Fast) })
-		}},
+		}, ""},
 		{"server stopped, immediately", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
 			return n.stop(ctx, r, "server stopped, immediately", func() error { return n.server.Shutdown(ctx, pgserver.Immediate) })
-		}},
+		}, ""},
 		{"server killed (-9)", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
 			return n.stop(ctx, r, "server killed (-9)", n.server.Kill)
-		}},
-		{"connections cut", (*nemesis).cut},
-		{"network slow", (*nemesis).slow},
+		}, ""},
+		{"pooler restarted", (*nemesis).restartPooler, ofLeases},
+		{"connections cut", (*nemesis).cut, ""},
+		{"replies lost", (*nemesis).loseReplies, ofLeases},
+		{"backends stopped (SIGSTOP)", (*nemesis).stopBackends, ofLeases},
+		{"network slow", (*nemesis).slow, ""},
 		{"black hole, longer than the heartbeat", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
 			return n.blackHole(ctx, r, "black hole, longer than the heartbeat", 3*n.heartbeat/2, n.heartbeat)
-		}},
+		}, ofLocks},
 		{"black hole, shorter than half of it", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
 			return n.blackHole(ctx, r, "black hole, shorter than half of it", n.heartbeat/8, n.heartbeat/4)
-		}},
-		{"process killed (-9)", (*nemesis).killWorker},
-		{"process paused (SIGSTOP)", (*nemesis).pause},
-		{"process paused, its backends terminated", (*nemesis).pauseAndTerminate},
-		{"connections used up", (*nemesis).useUpConnections},
-		{"lock table full", (*nemesis).fillLockTable},
+		}, ofLocks},
+		{"black hole, longer than the TTL", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
+			return n.blackHole(ctx, r, "black hole, longer than the TTL", 5*n.heartbeat/4, n.heartbeat/2)
+		}, ofLeases},
+		{"black hole, a fifth of it", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
+			return n.blackHole(ctx, r, "black hole, a fifth of it", n.heartbeat*18/100, n.heartbeat/25)
+		}, ofLeases},
+		{"process killed (-9)", (*nemesis).killWorker, ""},
+		{"process paused (SIGSTOP)", (*nemesis).pause, ""},
+		{"process paused, its backends terminated", (*nemesis).pauseAndTerminate, ""},
+		{"clock stepped", (*nemesis).stepClock, ofLeases},
+		{"connections used up", (*nemesis).useUpConnections, ""},
+		{"lock table full", (*nemesis).fillLockTable, ""},
 	}
 }
 
@@ -71,8 +87,13 @@ type nemesis struct {
 
 func (n *nemesis) record(f fault) { n.faults = append(n.faults, f) }
 
-// pick returns the index of a random worker.
-func (n *nemesis) pick(r *rand.Rand) int { return r.IntN(len(n.processes)) }
+// pick returns the index of a random worker, or of the one to detect.
+func (n *nemesis) pick(r *rand.Rand) int {
+	if n.broken == ignoring {
+		return brokenWorker
+	}
+	return r.IntN(len(n.processes))
+}
 
 // between returns a random time from least to least+spread.
 func between(r *rand.Rand, least, spread time.Duration) time.Duration {
@@ -215,7 +236,11 @@ func (n *nemesis) cutOff(worker int, name string, part bool) error {
 func (n *nemesis) slow(ctx context.Context, r *rand.Rand) error {
 	worker := n.pick(r)
 	f := fault{Name: "network slow", Begin: now(), Worker: n.processes[worker].config.Name}
-	latency := between(r, 20*time.Millisecond, n.heartbeat/8)
+	most := n.heartbeat / 8
+	if n.Leases != 0 {
+		most = n.Leases / 25 // an attempt to renew lasts for a sixth
+	}
+	latency := between(r, 20*time.Millisecond, most)
 	if err := n.proxies[worker].Slow(latency, latency/2); err != nil {
 		return err
 	}
@@ -273,7 +298,7 @@ func (n *nemesis) pauseAndTerminate(ctx context.Context, r *rand.Rand) error {
 func (n *nemesis) paused(ctx context.Context, r *rand.Rand, name string, each func(backend) error) error {
 	p := n.processes[n.pick(r)]
 	at := len(n.faults)
-	n.record(fault{Name: name, Begin: now(), Worker: p.config.Name})
+	n.record(fault{Name: name, Begin: now(), Untold: now(), Worker: p.config.Name})
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return err
 	}

@@ -79,15 +79,20 @@ func (p *Proxy) Accept() error { return p.proxy.Start() }
 // cable: neither side is notified. New connections are accepted, and are just as silent.
 // Unlike with a pulled cable, if one side closes its connection, so does the other.
 func (p *Proxy) BlackHole() error {
-	return p.add(holeName, `{}`)
+	return p.add(holeName, `{}`, "upstream", "downstream")
+}
+
+// Deafen drops everything that the server sends, but still delivers what is sent to it.
+func (p *Proxy) Deafen() error {
+	return p.add(holeName, `{}`, "downstream")
 }
 
 // Slow delays what is sent in each direction by latency, plus or minus up to jitter.
 func (p *Proxy) Slow(latency, jitter time.Duration) error {
-	return p.add("latency", fmt.Sprintf(`{"latency": %d, "jitter": %d}`, latency.Milliseconds(), jitter.Milliseconds()))
+	return p.add("latency", fmt.Sprintf(`{"latency": %d, "jitter": %d}`, latency.Milliseconds(), jitter.Milliseconds()), "upstream", "downstream")
 }
 
-// Heal ends BlackHole and Slow. Dropped data stays lost, and connections that were in
+// Heal ends BlackHole, Deafen and Slow. Dropped data stays lost, and connections that were in
 // the black hole are closed.
 func (p *Proxy) Heal() { p.proxy.Toxics.ResetToxics(context.Background()) }
 
@@ -97,8 +102,8 @@ func (p *Proxy) Close() {
 	p.proxy.Stop()
 }
 
-func (p *Proxy) add(kind, attributes string) error {
-	for _, direction := range []string{"upstream", "downstream"} {
+func (p *Proxy) add(kind, attributes string, directions ...string) error {
+	for _, direction := range directions {
 		toxic := fmt.Sprintf(`{"type": %q, "stream": %q, "attributes": %s}`, kind, direction, attributes)
 		if _, err := p.proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
 			return fmt.Errorf("chaos: %s: %w", kind, err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pglock-go/pglock/internal/pgbouncer"
 	"github.com/pglock-go/pglock/internal/pgserver"
 )
 
@@ -35,6 +36,10 @@ type Round struct {
 	// Random is the number of random faults; 0 means every kind once.
 	Random int
 
+	// Leases is the TTL of leases, which the workers take directly and through a PgBouncer;
+	// 0 means advisory locks.
+	Leases time.Duration
+
 	// Dir is the directory for the history, which is removed if nothing is wrong.
 	Dir string
 
@@ -51,6 +56,7 @@ type Round struct {
 type Result struct {
 	Faults []Row    // a row for each kind of fault
 	Wrong  []string // the broken promises
+	Leases Leases   // what happened with leases
 	Dir    string   // the directory with the history, if something is wrong
 }
 
@@ -71,15 +77,21 @@ type round struct {
 	dir       string
 	heartbeat time.Duration
 	server    *pgserver.Server
+	pooler    *pgbouncer.Bouncer // if the workers take leases
+	poolerAt  int                // its port
 	proxies   []*Proxy
 	processes []*process
 	adapters  []string
-	starts    []int  // how many processes each worker has had
-	lives     []life // of worker processes that have ended
+	paths     []string // of the workers
+	starts    []int    // how many processes each worker has had
+	lives     []life   // of worker processes that have ended
 	rests     []int64
 	resting   bool
 	closed    bool      // all workers have closed their Lockers
 	conn      *pgx.Conn // used by admin
+	taken     []*op     // at rests
+	log       []logged  // the fenced writes
+	sessions  int       // of leases, that others ended
 	wrong     []string
 }
 
@@ -94,6 +106,9 @@ type phase struct {
 // nothing about the locks; broken promises are in the Result.
 func (o Round) Run(ctx context.Context) (_ *Result, err error) {
 	n := &nemesis{round: &round{Round: o, heartbeat: heartbeat}}
+	if o.Leases != 0 {
+		n.heartbeat = o.Leases
+	}
 	r := n.round
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, err
@@ -116,10 +131,17 @@ func (o Round) Run(ctx context.Context) (_ *Result, err error) {
 	}
 	// The processes still run, but have closed their Lockers: otherwise their exit would
 	// hide what they left open.
+	alive, err := r.leaseSessions(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.sendAll("close"); err != nil {
 		r.wrong = append(r.wrong, err.Error())
 	}
 	r.closed = true
+	if err := r.readLeases(ctx, alive); err != nil {
+		return nil, err
+	}
 	left, err := r.awaitNoLeftovers(ctx)
 	if err != nil {
 		return nil, err
@@ -149,6 +171,13 @@ func (r *round) begin(ctx context.Context) error {
 	if r.server, err = pgserver.Start(ctx, options); err != nil {
 		return err
 	}
+	r.paths = make([]string, workers)
+	if r.Leases != 0 {
+		if err := r.beginLeases(ctx); err != nil {
+			return err
+		}
+		r.paths = []string{direct, transactions, statements, direct}
+	}
 	choose := rand.New(rand.NewPCG(r.Seed, 1))
 	names := adapterNames()
 	// Use each driver at least once.
@@ -158,14 +187,23 @@ func (r *round) begin(ctx context.Context) error {
 			r.adapters[i] = names[choose.IntN(len(names))]
 		}
 	}
-	if r.Random == 0 {
+	switch {
+	case r.Random == 0 && r.Leases != 0:
+		r.adapters = []string{names[0], names[1], names[3], names[6]}
+	case r.Random == 0:
 		r.adapters = []string{names[4], names[1], names[2], names[6]}
+	case r.Leases != 0:
+		choose.Shuffle(workers, func(i, j int) { r.paths[i], r.paths[j] = r.paths[j], r.paths[i] })
 	}
 	r.starts = make([]int, workers)
 	r.processes = make([]*process, workers)
 	r.resting = true
 	for i := range workers {
-		proxy, err := NewProxy(fmt.Sprintf("127.0.0.1:%d", r.server.Port()))
+		port := r.server.Port()
+		if r.pooled(i) {
+			port = r.poolerAt
+		}
+		proxy, err := NewProxy(fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			return err
 		}
@@ -189,11 +227,17 @@ func (r *round) start(i int) error {
 		Sessions:   []int{8, 3, 1, 4}[(i+choose.IntN(2))%4],
 		Heartbeat:  r.heartbeat,
 		HandOver:   []time.Duration{maxHandOver, maxHandOver, 0, 5 * time.Millisecond}[choose.IntN(4)],
+		Leases:     r.Leases,
+		Pooled:     r.pooled(i),
 	}
-	if i == brokenWorker {
+	if i == brokenWorker || r.broken == weakened {
 		c.Broken = r.broken
 	}
-	c.DSN = r.proxies[i].ConnString(r.server.TCPConnString("postgres")) + " application_name=" + applicationPrefix + c.Name
+	c.TxDSN = r.proxies[i].ConnString(r.server.TCPConnString("postgres")) + " application_name=" + applicationPrefix + c.Name
+	c.DSN = c.TxDSN
+	if r.paths[i] == statements {
+		c.DSN += " dbname=" + statements // there are no transactions there
+	}
 	r.starts[i]++
 	p, err := startWorker(c)
 	if err != nil {
@@ -209,7 +253,7 @@ func (r *round) start(i int) error {
 // runFaults causes the faults, with a rest from time to time.
 func (n *nemesis) runFaults(ctx context.Context) ([]phase, error) {
 	plan := rand.New(rand.NewPCG(n.Seed, 2))
-	all := kinds()
+	all := slices.DeleteFunc(kinds(), func(k kind) bool { return k.of != "" && (k.of == ofLeases) != (n.Leases != 0) })
 	if n.Round.kinds != nil {
 		all = slices.DeleteFunc(all, func(k kind) bool { return !slices.Contains(n.Round.kinds, k.name) })
 	}
@@ -293,6 +337,11 @@ func (r *round) rest(ctx context.Context) (left []string, err error) {
 		return nil, err
 	}
 	left, err = r.awaitNoLeftovers(ctx)
+	if err == nil && r.Leases != 0 {
+		var more []string
+		more, err = r.takeLeases(ctx)
+		left = append(left, more...)
+	}
 	r.rests = append(r.rests, now())
 	return left, err
 }
@@ -320,6 +369,9 @@ func (r *round) leftovers(ctx context.Context) ([]string, error) {
 	admin, err := r.admin(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.Leases != 0 {
+		return r.leaseLeftovers(ctx)
 	}
 	alive := []string{} // nil would be NULL
 	for _, p := range r.processes {
@@ -379,6 +431,9 @@ func (r *round) end() error {
 	for _, proxy := range r.proxies {
 		proxy.Close()
 	}
+	if r.pooler != nil {
+		errs = append(errs, r.pooler.Close())
+	}
 	if r.server != nil {
 		errs = append(errs, r.server.Stop())
 	}
@@ -387,10 +442,12 @@ func (r *round) end() error {
 
 // evaluate reads and checks the history, and counts the operations.
 func (n *nemesis) evaluate(phases []phase) (*Result, error) {
-	ops, wrong, err := readHistory(n.dir, n.lives)
+	h, err := readHistory(n.dir, n.lives)
 	if err != nil {
 		return nil, err
 	}
+	n.faults = append(n.faults, h.sleeps...)
+	ops := append(h.ops, n.taken...)
 	// Keep the faults next to the history.
 	faults, err := json.MarshalIndent(n.faults, "", " ")
 	if err == nil {
@@ -399,15 +456,16 @@ func (n *nemesis) evaluate(phases []phase) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := record{ops: ops, faults: n.faults, rests: n.rests, notice: n.Round.notice}
+	rec := record{ops: ops, faults: n.faults, rests: n.rests, notice: n.Round.notice, ttl: n.Leases, log: n.log}
 	if rec.notice == 0 {
 		rec.notice = notice
 	}
 	v := rec.check(n.dir)
 	result := &Result{
 		Faults: count(phases, n.faults, ops, v, n.lives, n.adapterOf),
-		Wrong:  slices.Concat(n.wrong, wrong, v.wrong),
+		Wrong:  slices.Concat(n.wrong, h.wrong, v.wrong),
 		Dir:    n.dir,
+		Leases: rec.leases(n.sessions),
 	}
 	if len(result.Wrong) == 0 {
 		result.Dir = ""

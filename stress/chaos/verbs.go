@@ -100,13 +100,10 @@ func (a *attempt) handle(take func(context.Context) (*pglock.Lock, error)) {
 		a.recordFailure(outcomeOf(err), err)
 		return
 	}
-	pid := lock.PID()
-	if len(a.keys) > 1 {
-		pid = 0 // the locks may be on several sessions
-	}
-	a.hold(pid, lock.Done(), lock.Err)
+	a.hold(lock, lock.Done(), lock.Err)
 	err = lock.Unlock()
 	a.recordRelease(outcomeOf(err), err)
+	a.write.wait()
 }
 
 // do acquires locks with Do or DoAll.
@@ -119,7 +116,7 @@ func (a *attempt) do() {
 			return context.Canceled // canceled at the moment of the grant
 		}
 		ran = true
-		a.hold(0, ctx.Done(), func() error { return context.Cause(ctx) })
+		a.hold(nil, ctx.Done(), func() error { return context.Cause(ctx) })
 		return nil
 	}
 	var opts []pglock.DoOption
@@ -164,7 +161,7 @@ func (a *attempt) lockTx() {
 		a.recordFailure(outcomeOfTx(ctx, err), err)
 		return
 	}
-	a.hold(0, nil, nil)
+	a.hold(nil, nil, nil)
 	if err = tx.Commit(context.Background()); err != nil {
 		a.recordRelease(outBroken, err)
 		return

@@ -31,14 +31,17 @@ const workerEnv = "PGLOCK_CHAOS_WORKER"
 type workerConfig struct {
 	Name       string // for its application_name and its history
 	Dir        string // the directory of the history
-	DSN        string
+	DSN        string // for the Locker
+	TxDSN      string // for its own transactions
+	Pooled     bool   // there is a pooler in front of the server
 	Seed       uint64
 	Adapter    string // one of adapterNames
 	Goroutines int
 	Sessions   int
 	Heartbeat  time.Duration
 	HandOver   time.Duration
-	Broken     broken // "" means not broken
+	Leases     time.Duration // the TTL of leases; 0 means advisory locks
+	Broken     broken        // "" means not broken
 }
 
 // keyNames returns the keys that all workers use, by name.
@@ -82,9 +85,11 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	locker, err := pglock.New(
-		a.source, pglock.Sessions(c.Sessions), pglock.Heartbeat(c.Heartbeat), engine.HandOver(c.HandOver),
-	)
+	opts := []pglock.LockerOption{pglock.Sessions(c.Sessions), pglock.Heartbeat(c.Heartbeat), engine.HandOver(c.HandOver)}
+	if c.Leases != 0 {
+		opts = []pglock.LockerOption{pglock.Leases(c.Leases)}
+	}
+	locker, err := pglock.New(a.source, opts...)
 	if err != nil {
 		return err
 	}
@@ -94,6 +99,9 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	w.gate.Lock() // until the first go
 	resting := true
 	var wg sync.WaitGroup
+	if c.Leases != 0 {
+		wg.Go(func() { w.recordSleeps(ctx) })
+	}
 	for n := range c.Goroutines {
 		wg.Go(func() { w.loop(ctx, rand.New(rand.NewPCG(c.Seed, uint64(n)))) })
 	}
@@ -116,6 +124,7 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		switch word := lines.Text(); {
 		case word == "rest" && !resting:
+			close(w.hurry)
 			w.gate.Lock()
 			resting = true
 			if s := locker.Stats(); s.Held != 0 || s.Waiting != 0 {
@@ -123,6 +132,7 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 			}
 		case word == "go" && resting:
 			resting = false
+			w.hurry = make(chan struct{})
 			w.gate.Unlock()
 		case word == "close":
 			shut()
@@ -140,7 +150,8 @@ type worker struct {
 	locker  *pglock.Locker
 	keys    map[string]pglock.Key
 
-	gate sync.RWMutex // held shared by each operation, and exclusively during a rest
+	gate  sync.RWMutex  // held shared by each operation, and exclusively during a rest
+	hurry chan struct{} // closed when a rest is wanted; guarded by gate
 
 	mu      sync.Mutex // guards holding
 	holding map[string][]*holder
@@ -162,7 +173,11 @@ func (w *worker) loop(ctx context.Context, r *rand.Rand) {
 			w.operate(r)
 		}
 		w.gate.RUnlock()
-		time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
+		pause := 3 * time.Millisecond
+		if w.config.Leases != 0 {
+			pause = 60 * time.Millisecond // a round is long, and need not keep the machine busy
+		}
+		time.Sleep(time.Duration(r.Int64N(int64(pause))))
 	}
 }
 
@@ -177,15 +192,22 @@ type attempt struct {
 	limit       time.Duration // how long the ctx of the wait lasts
 	hasDeadline bool          // whether that ctx has a deadline, or is canceled without one
 	work        time.Duration // how long to hold
+	write       *fencedWrite  // what a holder of leases writes meanwhile, or nil
 }
 
 // operate runs one operation, chosen by r.
 func (w *worker) operate(r *rand.Rand) {
 	all := verbs()
+	if w.config.Leases != 0 {
+		all = slices.DeleteFunc(all, func(v verb) bool { return isTx(v.name) })
+	}
 	verb := all[r.IntN(len(all))]
 	a := &attempt{
-		worker: w, op: w.rec.op(), shared: r.IntN(3) == 0, work: duration(r),
+		worker: w, op: w.rec.op(), shared: w.config.Leases == 0 && r.IntN(3) == 0, work: duration(r),
 		limit: 1500 * time.Millisecond, hasDeadline: r.IntN(2) == 0,
+	}
+	if w.config.Leases != 0 {
+		a.write = newFencedWrite(r, w.config.Leases)
 	}
 	names := slices.Sorted(maps.Keys(w.keys))
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
@@ -246,26 +268,55 @@ func (a *attempt) recordFailure(o outcome, err error) {
 
 // hold records that the locks were acquired, and holds them for a while, or until done
 // is closed because they are lost; then why returns the error. A transaction is not
-// notified.
-func (a *attempt) hold(pid int32, done <-chan struct{}, why func() error) {
-	a.rec.write(event{Time: now(), Kind: evAcquired, Op: a.op, PID: pid})
+// notified. lock is the handle, or nil if there is none.
+func (a *attempt) hold(lock *pglock.Lock, done <-chan struct{}, why func() error) {
+	e := event{Time: now(), Kind: evAcquired, Op: a.op}
+	if lock != nil && len(a.keys) == 1 { // otherwise the locks may be on several sessions
+		e.PID = lock.PID()
+	}
+	if lock != nil {
+		e.Token, e.Key = lock.Token(), a.nameOf(lock.Keys()[0])
+	}
+	a.rec.write(e)
 	h := &holder{a.op, a.shared, func() bool { return why() != nil }}
 	if done != nil {
 		a.enter(h)
 	}
+	written := a.write.start(a, lock)
 	work := a.work
 	if a.config.Broken == ignoring {
-		done, work = nil, work+ignoringFor
+		done, work = nil, work+max(ignoringFor, 2*a.config.Leases)
 	}
 	timer := time.NewTimer(work)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-done:
-		a.rec.write(event{Time: now(), Kind: evNotified, Op: a.op, Text: why().Error()})
+	for worked, lost := timer.C, done; worked != nil || written != nil; {
+		select {
+		case <-worked:
+			worked = nil
+		case <-written:
+			written = nil
+		case <-lost:
+			worked, written = nil, nil
+			a.rec.write(event{Time: now(), Kind: evNotified, Op: a.op, Text: why().Error()})
+		}
+	}
+	if a.config.Leases != 0 && lock != nil {
+		if t := now(); why() == nil {
+			a.rec.write(event{Time: t, Kind: evChecked, Op: a.op})
+		}
 	}
 	a.leave(h)
 	a.rec.write(event{Time: now(), Kind: evReleasing, Op: a.op})
+}
+
+// nameOf returns the name of a key.
+func (w *worker) nameOf(key pglock.Key) string {
+	for name, k := range w.keys {
+		if k == key {
+			return name
+		}
+	}
+	return ""
 }
 
 // recordRelease records the result of the release.
@@ -301,5 +352,24 @@ func (a *attempt) leave(h *holder) {
 	defer a.mu.Unlock()
 	for _, name := range a.names {
 		a.holding[name] = slices.DeleteFunc(a.holding[name], func(other *holder) bool { return other == h })
+	}
+}
+
+const (
+	sleepCheck = 20 * time.Millisecond
+	// leastSleep is how late the check for sleeps must be to be recorded. Holders of leases
+	// have more time than that to stop.
+	leastSleep = 300 * time.Millisecond
+)
+
+// recordSleeps records when the process did not run: it was stopped, or the machine is
+// overloaded.
+func (w *worker) recordSleeps(ctx context.Context) {
+	for last := now(); sleep(ctx, sleepCheck) == nil; {
+		t := now()
+		if time.Duration(t-last) > leastSleep {
+			w.rec.write(event{Time: last, Kind: evSlept, End: t})
+		}
+		last = t
 	}
 }

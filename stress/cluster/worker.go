@@ -179,7 +179,7 @@ func (w *worker) turn(name string, wait, hold time.Duration) {
 		}
 		return
 	}
-	w.history.Acquired(op, lock.Token())
+	w.history.Acquired(op, key, lock.Token())
 	stopWriting := w.startWriting(lock, key, op)
 	timer := time.NewTimer(hold)
 	defer timer.Stop()

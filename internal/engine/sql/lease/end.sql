@@ -1,4 +1,5 @@
--- End those of the sessions $1 that have expired, or that are gone. That never reverts.
+-- End those of the sessions $1 that have expired, or that are gone. That never reverts. $1
+-- may have duplicates.
 -- Whether a session has expired is checked while its row is locked, so a renewal at the same
 -- moment either comes first, or finds it ended. A session may be listed more than once.
 WITH ended AS (
