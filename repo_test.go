@@ -325,7 +325,7 @@ func TestSQLIsQualified(t *testing.T) {
 func unqualified(sql string) (faults []string) {
 	// Assignments and the parameters of a table are no operators, and pglock's own names are
 	// qualified.
-	for _, cut := range []string{`--[^\n]*`, `(?s)\) WITH \(.*?\);`, `\bpglock\.\w+`, `(SET|,)\s+\w+ = `, `:?E?'[^']*'`, `OPERATOR\(pg_catalog\.[^)]*\)`, `LOCK TABLE [^;]*;`, `\w\.\*`, `count\(\*\)`, `\$\d+`} {
+	for _, cut := range []string{`--[^\n]*`, `LOCK TABLE [^;]*;`, `(?s)\) WITH \(.*?\);`, `\bpglock\.\w+`, `(SET|,)\s+\w+ = `, `:?E?'[^']*'`, `OPERATOR\(pg_catalog\.[^)]*\)`, `\w\.\*`, `count\(\*\)`, `\$\d+`} {
 		sql = regexp.MustCompile(cut).ReplaceAllString(sql, " ; ")
 	}
 	if bare := regexp.MustCompile(`[^\n]*[-+*/<>=~!@#%^&|?:][^\n]*`).FindString(sql); bare != "" {
@@ -337,7 +337,7 @@ func unqualified(sql string) (faults []string) {
 	syntax := []string{
 		"CAST", "COALESCE", "ROW", "EXTRACT", "EXISTS", "ANY", "ALL", "ARRAY", "VALUES", "AS", "AND", "OR", "NOT", "FROM", "WHERE", "SELECT",
 		"LATERAL", "JOIN", "MATERIALIZED", "ON", "BY", "THEN", "WHEN", "FILTER",
-		"KEY", "CONFLICT", "USING",
+		"KEY", "CONFLICT", "USING", "notified",
 		"family", "below", "next", "b", "c", "e", "k", "m", "r", "s", "t", "u", "v", "w", "x",
 	} // aliases with columns
 	for _, call := range regexp.MustCompile(`([\w.]+)\s*\(`).FindAllStringSubmatch(sql, -1) {
