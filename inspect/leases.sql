@@ -13,7 +13,7 @@ FROM (
         CASE WHEN s.until OPERATOR(pg_catalog.>) v.now
             THEN CAST(EXTRACT(epoch FROM s.until OPERATOR(pg_catalog.-) v.now) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8)
             ELSE 0 END AS "left",
-        CASE WHEN l.free_at OPERATOR(pg_catalog.=) 'infinity' THEN -1 -- cannot be subtracted before 17
+        CASE WHEN l.free_at OPERATOR(pg_catalog.=) 'infinity' THEN CAST('-1' AS pg_catalog.int8) -- cannot be subtracted before 17
             WHEN l.free_at OPERATOR(pg_catalog.>) v.now
             THEN CAST(EXTRACT(epoch FROM l.free_at OPERATOR(pg_catalog.-) v.now) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8)
             ELSE 0 END AS due,
