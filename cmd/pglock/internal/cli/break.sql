@@ -33,5 +33,5 @@ LEFT JOIN counted AS s ON true
 CROSS JOIN (
     SELECT pg_catalog.count(pg_catalog.pg_notify('pglock', t.name)) FROM target AS t
     WHERE t.wanted OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
-) AS notified (number)
-WHERE notified.number OPERATOR(pg_catalog.>=) 0
+) AS u (number)
+WHERE u.number OPERATOR(pg_catalog.>=) 0
