@@ -80,8 +80,8 @@ type request struct {
 	note       string
 	fenced     bool
 	began      time.Time // when the call began, if fenced
-	lockerOnly string // an option that was given and that only a Locker has, or ""
-	leaseOnly  string // an option that was given and that only leases have, or ""
+	lockerOnly string    // an option that was given and that only a Locker has, or ""
+	leaseOnly  string    // an option that was given and that only leases have, or ""
 
 	// For tables only.
 	tableMode Mode // 0 is the default

@@ -1,10 +1,12 @@
 package pglock_test
 
 import (
+	"context"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pglock-go/pglock"
 )
@@ -17,9 +19,11 @@ func TestOptionsOfEachFunction(t *testing.T) {
 	options := map[string]any{
 		"Shared": pglock.Shared, "Wait": pglock.Wait, "NoWait": pglock.NoWait, "SkipIfHeld": pglock.SkipIfHeld,
 		"In": pglock.In, "Only": pglock.Only, "Sessions": pglock.Sessions,
+		"Slots": pglock.Slots, "Every": pglock.Every, "Note": pglock.Note, "Fenced": pglock.Fenced,
 	}
-	lock := []string{"Shared", "Wait", "NoWait"}
-	do := []string{"Shared", "Wait", "NoWait", "SkipIfHeld"}
+	// In a transaction, those of a Locker are errors: see TestOptionsThatAreErrors.
+	lock := []string{"Shared", "Wait", "NoWait", "Slots", "Note", "Fenced"}
+	do := append(slices.Clone(lock), "SkipIfHeld", "Every")
 	tables := []string{"Wait", "NoWait", "In", "Only"}
 	for name, test := range map[string]struct {
 		function any
@@ -27,6 +31,7 @@ func TestOptionsOfEachFunction(t *testing.T) {
 	}{
 		"Lock":       {(*pglock.Locker).Lock, lock},
 		"LockAll":    {(*pglock.Locker).LockAll, lock},
+		"Lead":       {(*pglock.Locker).Lead, lock},
 		"LockTx":     {pglock.LockTx, lock},
 		"LockAllTx":  {pglock.LockAllTx, lock},
 		"TryLock":    {(*pglock.Locker).TryLock, []string{"Shared"}},
@@ -62,4 +67,65 @@ func sealed(t reflect.Type) bool {
 		}
 	}
 	return false
+}
+
+// Options that cannot be combined, or that do not fit the Locker or the call, are errors that
+// name the option. They say so before anything is sent.
+func TestOptionsThatAreErrors(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	source := &downSource{down: 1000}
+	advisory := newLocker(t, source)
+	leases := newLocker(t, source, pglock.Leases(30*time.Second))
+	key := pglock.Name("a")
+	fn := func(context.Context) error { t.Error("it runs"); return nil }
+	lock := func(l *pglock.Locker, opts ...pglock.LockOption) error {
+		_, err := l.Lock(ctx, key, opts...)
+		return err
+	}
+	lockAll := func(l *pglock.Locker, opts ...pglock.LockOption) error {
+		_, err := l.LockAll(ctx, []pglock.Key{key}, opts...)
+		return err
+	}
+	do := func(l *pglock.Locker, opts ...pglock.DoOption) error { return l.Do(ctx, key, fn, opts...) }
+	doAll := func(l *pglock.Locker, opts ...pglock.DoOption) error {
+		return l.DoAll(ctx, []pglock.Key{key}, fn, opts...)
+	}
+	for _, test := range []struct {
+		err  error
+		says []string
+	}{
+		{lock(advisory, pglock.Note("a")), []string{"Note()", "Leases()"}},
+		{lock(advisory, pglock.Note("")), []string{"Note()", "Leases()"}},
+		{lockAll(advisory, pglock.Note("a")), []string{"Note()", "Leases()"}},
+		{lock(leases, pglock.Note(strings.Repeat("ä", 101))), []string{"Note()", "202 bytes", "200"}},
+		{lock(leases, pglock.Note("\xff")), []string{"Note()", "UTF-8"}},
+		{lock(leases, pglock.Note("a\x00")), []string{"Note()", "zero byte"}},
+		{do(advisory, pglock.Every(time.Hour)), []string{"Every()", "Leases()"}},
+		{do(leases, pglock.Every(0)), []string{"Every(0s)", "1ms"}},
+		{do(leases, pglock.Every(-time.Hour)), []string{"Every(-1h0m0s)", "1ms"}},
+		{doAll(leases, pglock.Every(time.Hour)), []string{"Every(1h0m0s)", "one key"}},
+		{do(leases, pglock.Every(time.Hour), pglock.Slots(3)), []string{"Every(1h0m0s)", "Slots(3)"}},
+		{lock(advisory, pglock.Slots(0)), []string{"Slots(0)", "from 1 to 1000"}},
+		{lock(advisory, pglock.Slots(1001)), []string{"Slots(1001)", "from 1 to 1000"}},
+		{lock(advisory, pglock.Slots(3), pglock.Shared()), []string{"Slots(3)", "Shared()"}},
+		{lockAll(advisory, pglock.Slots(3)), []string{"Slots(3)", "one key"}},
+		{doAll(advisory, pglock.Slots(3)), []string{"Slots(3)", "one key"}},
+		{do(advisory, pglock.Fenced()), []string{"Fenced()", "use Lock"}},
+		{doAll(advisory, pglock.Fenced()), []string{"Fenced()", "use Lock"}},
+		{advisory.Lead(ctx, key, fn, pglock.Fenced()), []string{"Fenced()", "use Lock"}},
+		{pglock.LockTx(ctx, nil, key, pglock.Slots(3)), []string{"Slots()", "in a transaction"}},
+		{pglock.LockTx(ctx, nil, key, pglock.Fenced()), []string{"Fenced()", "in a transaction"}},
+		{pglock.LockAllTx(ctx, nil, []pglock.Key{key}, pglock.Note("a")), []string{"Note()", "in a transaction"}},
+		{pglock.DoTx[any](ctx, nil, key, nil, pglock.Every(time.Hour)), []string{"Every()", "in a transaction"}},
+	} {
+		for _, text := range test.says {
+			if test.err == nil || !strings.Contains(test.err.Error(), text) {
+				t.Errorf("%v: does not say %q", test.err, text)
+			}
+		}
+	}
+	if len(source.opens) > 0 {
+		t.Error("a session was opened")
+	}
 }
