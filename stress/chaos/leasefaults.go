@@ -76,7 +76,7 @@ func (n *nemesis) stopBackends(ctx context.Context, r *rand.Rand) error {
 // early, or have been ended by a process that found that. Their holders do not know before
 // the next renewal.
 func (n *nemesis) stepClock(ctx context.Context, r *rand.Rand) error {
-	for range 3 {
+	for range 2 {
 		admin, err := n.admin(ctx)
 		if err != nil {
 			return err
@@ -85,7 +85,7 @@ func (n *nemesis) stepClock(ctx context.Context, r *rand.Rand) error {
 		if r.IntN(3) == 0 {
 			until = "'-infinity'"
 		}
-		f := fault{Name: "clock stepped", Begin: now(), Part: false}
+		f := fault{Name: "clock stepped", Begin: now()}
 		f.Untold = f.Begin
 		rows, err := admin.Query(ctx, fmt.Sprintf(`
 			UPDATE pglock.session SET until = %s WHERE until > clock_timestamp() AND ($1 OR random() < 0.6) RETURNING pid`,

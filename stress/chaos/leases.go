@@ -114,7 +114,7 @@ func (r *round) takeLeases(ctx context.Context) (left []string, err error) {
 		return nil, err
 	}
 	defer locker.Close()
-	keys := keyNames()
+	keys := keyNames(true)
 	for _, name := range slices.Sorted(maps.Keys(keys)) {
 		o := &op{worker: "rest", id: int64(len(r.taken)), verb: "TryLock", keys: []string{name}, tokenKey: name, requested: now()}
 		lock, err := locker.TryLock(ctx, keys[name])

@@ -55,14 +55,14 @@ func kinds() []kind {
 			return n.blackHole(ctx, r, "black hole, shorter than half of it", n.heartbeat/8, n.heartbeat/4)
 		}, ofLocks},
 		{"black hole, longer than the TTL", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
-			return n.blackHole(ctx, r, "black hole, longer than the TTL", 5*n.heartbeat/4, n.heartbeat/2)
+			return n.blackHole(ctx, r, "black hole, longer than the TTL", n.heartbeat*11/10, n.heartbeat/4)
 		}, ofLeases},
 		{"black hole, a fifth of it", func(n *nemesis, ctx context.Context, r *rand.Rand) error {
 			return n.blackHole(ctx, r, "black hole, a fifth of it", n.heartbeat*18/100, n.heartbeat/25)
 		}, ofLeases},
 		{"process killed (-9)", (*nemesis).killWorker, ""},
 		{"process paused (SIGSTOP)", (*nemesis).pause, ""},
-		{"process paused, its backends terminated", (*nemesis).pauseAndTerminate, ""},
+		{"process paused, its backends terminated", (*nemesis).pauseAndTerminate, ofLocks},
 		{"clock stepped", (*nemesis).stepClock, ofLeases},
 		{"connections used up", (*nemesis).useUpConnections, ""},
 		{"lock table full", (*nemesis).fillLockTable, ""},
@@ -312,7 +312,7 @@ func (n *nemesis) paused(ctx context.Context, r *rand.Rand, name string, each fu
 				return err
 			}
 		}
-		return sleep(ctx, between(r, 5*n.heartbeat/4, n.heartbeat/2))
+		return sleep(ctx, between(r, 9*n.heartbeat/8, n.heartbeat/4))
 	}()
 	err = errors.Join(err, p.signal(syscall.SIGCONT))
 	n.faults[at].Asleep = now()

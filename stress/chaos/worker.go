@@ -45,12 +45,18 @@ type workerConfig struct {
 }
 
 // keyNames returns the keys that all workers use, by name.
-func keyNames() map[string]pglock.Key {
-	return map[string]pglock.Key{
+func keyNames(leases bool) map[string]pglock.Key {
+	keys := map[string]pglock.Key{
 		"report": pglock.Name("report"), "invoice": pglock.Name("invoice"), "import": pglock.Name("import"),
 		"export": pglock.Name("export"), "7": pglock.Int(7), "-7": pglock.Int(-7),
 		"1/7": pglock.Pair(1, 7), "7/1": pglock.Pair(7, 1),
 	}
+	if leases { // they are held for longer
+		for _, name := range []string{"backup", "billing", "cleanup", "digest", "mail", "quota", "search", "sync"} {
+			keys[name] = pglock.Name(name)
+		}
+	}
+	return keys
 }
 
 // WorkerMain runs a worker if this process was started as one. A program or test that
@@ -93,7 +99,7 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	w := &worker{config: c, rec: rec, adapter: a, locker: locker, keys: keyNames(), holding: make(map[string][]*holder)}
+	w := &worker{config: c, rec: rec, adapter: a, locker: locker, keys: keyNames(c.Leases != 0), holding: make(map[string][]*holder)}
 
 	ctx, stop := context.WithCancel(context.Background())
 	w.gate.Lock() // until the first go
@@ -207,6 +213,7 @@ func (w *worker) operate(r *rand.Rand) {
 		limit: 1500 * time.Millisecond, hasDeadline: r.IntN(2) == 0,
 	}
 	if w.config.Leases != 0 {
+		a.work = leaseDuration(r, w.config.Leases)
 		a.write = newFencedWrite(r, w.config.Leases)
 	}
 	names := slices.Sorted(maps.Keys(w.keys))
@@ -251,6 +258,14 @@ func duration(r *rand.Rand) time.Duration {
 	}
 }
 
+// leaseDuration returns how long to hold a lease: often for so long that it must be renewed.
+func leaseDuration(r *rand.Rand, ttl time.Duration) time.Duration {
+	if r.IntN(10) == 0 {
+		return between(r, 0, ttl/2)
+	}
+	return 3 * duration(r)
+}
+
 // waiting returns the ctx for the wait. stop prevents its cancellation, which would
 // release a held lock, and reports whether it did so in time.
 func (a *attempt) waiting() (ctx context.Context, stop func() bool) {
@@ -289,10 +304,16 @@ func (a *attempt) hold(lock *pglock.Lock, done <-chan struct{}, why func() error
 	}
 	timer := time.NewTimer(work)
 	defer timer.Stop()
+	hurry := a.hurry
+	if a.config.Leases == 0 || a.config.Broken == ignoring {
+		hurry = nil
+	}
 	for worked, lost := timer.C, done; worked != nil || written != nil; {
 		select {
 		case <-worked:
 			worked = nil
+		case <-hurry:
+			worked, hurry = nil, nil
 		case <-written:
 			written = nil
 		case <-lost:
