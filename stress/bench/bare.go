@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pglock-go/pglock/stress/bench/internal/load"
 	"github.com/pglock-go/pglock/stress/bench/internal/peer"
 )
 
@@ -52,6 +53,51 @@ func (b *bare) call(ctx context.Context, name string, key int64) error {
 		return errFalse
 	}
 	return nil
+}
+
+// A bares is a peer that gives each goroutine one of its connections.
+type bares struct {
+	all  []*bare
+	used int
+}
+
+// openBares opens n connections.
+func openBares(ctx context.Context, dsn string, n int) (*bares, error) {
+	b := &bares{all: make([]*bare, n)}
+	if err := inParallel(n, func(i int) (err error) { b.all[i], err = openBare(ctx, dsn); return err }); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func (b *bares) Locker(context.Context, bool) (peer.Locker, error) {
+	one := b.all[b.used]
+	b.used++
+	return one, nil
+}
+
+func (b *bares) Close() error {
+	var errs []error
+	for _, one := range b.all {
+		if one != nil {
+			errs = append(errs, one.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// loadBares runs a plan with a connection for each goroutine.
+func loadBares(ctx context.Context, dsn string, plan load.Plan) (_ []float64, err error) {
+	p, err := openBares(ctx, dsn, plan.Goroutines)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	r, err := load.Run(ctx, p, plan)
+	if err != nil {
+		return nil, err
+	}
+	return rateValues(r), nil
 }
 
 type bareHeld struct {

@@ -32,6 +32,8 @@ func formatValue(v float64, unit string) string {
 		return strconv.FormatFloat(v, 'f', 2, 64)
 	case "count":
 		return thousands(int(math.Round(v)))
+	case "%":
+		return threeDigits(v) + " %"
 	}
 	return formatNumber(v) + unit
 }

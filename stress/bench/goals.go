@@ -24,7 +24,7 @@ type verdict struct {
 // goals returns all goals.
 func goals(s scale) []goal {
 	most := fmt.Sprintf("snapshot-%d", s.Most)
-	return []goal{
+	all := []goal{
 		{"64 goroutines, own keys, one connection", "4 times the best peer on 20 connections", "own-64", atLeastBest(4)},
 		{"1,024 goroutines, the same", "8 times the best peer", "own-1024", atLeastBest(8)},
 		{"one goroutine", "0.9 of two bare round trips", "lone", func(m *Measured) verdict { return atLeast(m, "bare", 0, 0.9) }},
@@ -42,11 +42,47 @@ func goals(s scale) []goal {
 		{"16 goroutines of one process, one key", "20 times a raw pool; the slowest gets 0.8 of the fastest", "one-key", fair(20, 0.8)},
 		{"4 processes with 4 goroutines, one key", "no slower than a raw pool; the slowest gets 0.5 of the fastest", "processes", fair(1, 0.5)},
 		{thousands(s.Most) + " rows in pg_locks, the full snapshot", "1.3 times `SELECT * FROM pg_locks`", most, atMost("take", "bare", 1.3)},
-		{fmt.Sprintf("%d sessions queued on one table, who blocks whom", s.Waiters), "2 times bare `pg_blocking_pids`", "blocked", atMost("blocked", "bare", 2)},
 		{"from the wait limit to the end of the prioritized statement", "25 ms", "clear", within("terminate", 0.025)},
 		{"from killing a backend to the holder's canceled ctx", "50 ms", "loss", within("pgx", 0.050)},
+		{"the first lock over a network of 5 ms each way", "as many round trips as bare pgx, and 1.2 times its time", "first-5", sameTrips("pgx", "bare", 1.2)},
 		{"`pglock ls` on an idle server, from start to exit", "40 ms", "startup", within("ls", 0.040)},
+		{"the same, beside psql", "1.5 times `psql -c 'SELECT 1'`", "startup", atMost("ls", "select", 1.5)},
+		{"`pglock version`, from start to exit", "2.2 times the smallest Go program", "startup", atMost("version", "hello", 2.2)},
 	}
+	for _, ms := range []int{1, 5} {
+		for _, n := range []int{64, 256} {
+			all = append(all, goal{
+				fmt.Sprintf("%d goroutines, own keys, %d ms each way, one connection", n, ms), "0.75 of a connection for each goroutine",
+				fmt.Sprintf("slow-%d-%d", ms, n), func(m *Measured) verdict { return atLeast(m, "each", 0, 0.75) },
+			})
+		}
+	}
+	for _, n := range s.Crowds {
+		limit := 0.1
+		if n > 1000 {
+			limit = 1
+		}
+		all = append(all, goal{
+			thousands(n) + " keys that another process holds", "first grant " + formatDuration(limit) + " after the release, 10 % of a core on either side",
+			fmt.Sprintf("crowd-%d", n), idle("pglock", limit, 10),
+		})
+	}
+	if n := len(s.Rows); n > 0 {
+		all = append(all, goal{
+			"`pglock ls -l 25` of " + thousands(s.Rows[n-1]) + " locks", "1.5 times `inspect.Locks`, which reads them all", fmt.Sprintf("rows-%d", s.Rows[n-1]), atMost("ls", "locks", 1.5),
+		})
+	}
+	for _, n := range s.Blocked {
+		want := 2.
+		if n > 200 {
+			want = 1 // calling it for each waiter is nearly cubic
+		}
+		all = append(all, goal{
+			fmt.Sprintf("%d sessions queued on one table, who blocks whom", n), formatTimes(want) + " bare `pg_blocking_pids`",
+			fmt.Sprintf("blocked-%d", n), atMost("blocked", "bare", want),
+		})
+	}
+	return all
 }
 
 func (g goal) verdict(r *Results) verdict {
@@ -129,6 +165,39 @@ func atMost(ours, other string, want float64) func(*Measured) verdict {
 			measured: fmt.Sprintf("%s (%s–%s)", formatTimes(times.Median), formatTimes(times.Min), formatTimes(times.Max)),
 			met:      times.Median <= want,
 		}
+	}
+}
+
+// sameTrips compares ours with the other row: how long it takes, and that it waits for the
+// server no more often.
+func sameTrips(ours, other string, want float64) func(*Measured) verdict {
+	return func(m *Measured) verdict {
+		v := atMost(ours, other, want)(m)
+		if v.unknown {
+			return v
+		}
+		trips, others := m.row(ours).summary(2), m.row(other).summary(2)
+		v.measured += fmt.Sprintf("; %s round trips instead of %s", formatSummary(trips, "count"), formatSummary(others, "count"))
+		v.met = v.met && trips.Median <= others.Median
+		return v
+	}
+}
+
+// idle compares a time with a limit in seconds, and the processor time of client and server
+// with a limit in percent of a core.
+func idle(row string, seconds, percent float64) func(*Measured) verdict {
+	return func(m *Measured) verdict {
+		v := within(row, seconds)(m)
+		if v.unknown {
+			return v
+		}
+		client, server := m.row(row).summary(2), m.row(row).summary(3)
+		if client.Median == unknown || server.Median == unknown {
+			return verdict{unknown: true}
+		}
+		v.measured += fmt.Sprintf("; client %s, server %s", formatSummary(client, "%"), formatSummary(server, "%"))
+		v.met = v.met && client.Median <= percent && server.Median <= percent
+		return v
 	}
 }
 

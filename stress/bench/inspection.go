@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	_ "embed"
 	"errors"
 	"fmt"
 	"time"
@@ -45,26 +46,21 @@ func snapshots(s scale) []scenario {
 					return nil, nil, errors.Join(err, teardown())
 				}
 				q := pgxlock.Conn(observer)
-				enough := func(got int, err error) error {
-					if err == nil && got < n {
-						err = fmt.Errorf("got %d rows, want at least %d", got, n)
-					}
-					return err
-				}
 				return []contender{
 					timed(e, "take", "inspect.ReadSnapshot", func(ctx context.Context) error {
 						s, err := inspect.ReadSnapshot(ctx, q)
 						if err != nil {
 							return err
 						}
-						return enough(len(s.Locks), nil)
+						return enough(n, len(s.Locks), nil)
 					}),
 					variantContender(timed(e, "locks", "inspect.Locks", func(ctx context.Context) error {
 						locks, err := inspect.Locks(ctx, q)
-						return enough(len(locks), err)
+						return enough(n, len(locks), err)
 					})),
 					timed(e, "bare", "SELECT * FROM pg_locks", func(ctx context.Context) error {
-						return enough(readAll(ctx, q, "SELECT * FROM pg_locks"))
+						got, err := readAll(ctx, q, "SELECT * FROM pg_locks")
+						return enough(n, got, err)
 					}),
 				}, teardown, nil
 			},
@@ -89,14 +85,19 @@ func timed(e *env, name, label string, do func(context.Context) error) contender
 	}}
 }
 
-// readAll reads all rows into strings and counts them.
+// readAll reads all columns of pg_locks into strings and counts the rows.
 func readAll(ctx context.Context, q driver.Querier, query string) (int, error) {
+	return readColumns(ctx, q, query, 16) // since Postgres 14
+}
+
+// readColumns reads all rows into strings and counts them. There may be one column fewer.
+func readColumns(ctx context.Context, q driver.Querier, query string, columns int) (int, error) {
 	rows, err := q.Query(ctx, query)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
-	values := make([]sql.NullString, 16) // the columns of pg_locks since Postgres 14
+	values := make([]sql.NullString, columns)
 	dest := make([]any, len(values))
 	for i := range values {
 		dest[i] = &values[i]
@@ -105,7 +106,7 @@ func readAll(ctx context.Context, q driver.Querier, query string) (int, error) {
 	for rows.Next() {
 		err := rows.Scan(dest...)
 		if err != nil && first {
-			dest = dest[:15] // before Postgres 14
+			dest = dest[:columns-1]
 			err = rows.Scan(dest...)
 		}
 		if err != nil {
@@ -117,11 +118,19 @@ func readAll(ctx context.Context, q driver.Querier, query string) (int, error) {
 	return n, rows.Err()
 }
 
-// blocked measures who blocks whom in one long queue.
-func blocked(s scale) scenario {
+// queues returns the scenarios about who blocks whom in one queue.
+func queues(s scale) []scenario {
+	var all []scenario
+	for _, n := range s.Blocked {
+		all = append(all, blocked(n))
+	}
+	return all
+}
+
+func blocked(n int) scenario {
 	return scenario{
-		name: "blocked", group: "inspect", title: fmt.Sprintf("%d sessions queued on one table: who blocks whom", s.Waiters),
-		what:    "`inspect.Blocked` returns each pair with the details of both sides; the bare statement returns `pg_blocking_pids` for each waiting session.",
+		name: fmt.Sprintf("blocked-%d", n), group: "inspect", size: n, title: fmt.Sprintf("%d sessions queued on one table: who blocks whom", n),
+		what:    "`inspect.Blocked` returns each pair with the details of both sides; the bare statement returns `pg_blocking_pids` for each waiting session. The Postgres wiki's query joins pg_locks with itself, so it returns each waiter with all other sessions of the queue. `pglock ls` is a whole process, with its output discarded.",
 		metrics: []Metric{{"median", "s", "less"}}, ours: "blocked",
 		behind: "The bare statement returns only PIDs. Blocked also reads the locks and the sessions of both sides, distinguishes holders from waiters ahead in the queue, and builds a value for each pair. Each session in a queue waits for all those ahead of it, so n sessions make n(n+1)/2 pairs.",
 		setup: func(ctx context.Context, e *env) (_ []contender, _ func() error, err error) {
@@ -130,12 +139,20 @@ func blocked(s scale) scenario {
 				return nil, nil, err
 			}
 			dsn := server.ConnString("postgres")
-			n := e.scale.Waiters
+			binary, err := e.pglock(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			makeProgram, err := programs(e, server)
+			if err != nil {
+				return nil, nil, err
+			}
 			scene, err := queue(ctx, dsn, n)
 			if err != nil {
 				return nil, nil, err
 			}
 			q := pgxlock.Conn(scene.observer)
+			list := makeProgram(binary, "ls", "--blocking", "-l", "25")
 			return []contender{
 				timed(e, "blocked", "inspect.Blocked", func(ctx context.Context) error {
 					pairs, err := inspect.Blocked(ctx, q)
@@ -163,10 +180,21 @@ func blocked(s scale) scenario {
 					}
 					return rows.Err()
 				}),
+				timed(e, "wiki", "the wiki's query", func(ctx context.Context) error {
+					got, err := readColumns(ctx, q, wikiSQL, 8)
+					return enough(n, got, err)
+				}),
+				variantContender(timed(e, "command", "pglock ls --blocking -l 25", func(ctx context.Context) error {
+					_, err := list.run(ctx)
+					return err
+				})),
 			}, scene.close, nil
 		},
 	}
 }
+
+//go:embed wiki.sql
+var wikiSQL string
 
 // A queueScene is a set of sessions that wait for each other.
 type queueScene struct {

@@ -14,7 +14,7 @@ import (
 )
 
 // groups returns the sections of the report that have scenarios, in order.
-func groups() []string { return []string{"own", "contended", "slow", "held", "inspect", "reaction"} }
+func groups() []string { return []string{"own", "contended", "slow", "held", "crowd", "inspect", "reaction"} }
 
 // blocks returns the generated parts of docs/performance.md, by the names of their
 // markers.
@@ -23,7 +23,7 @@ func blocks(r *Results) map[string]string {
 	for _, g := range groups() {
 		var b strings.Builder
 		for _, c := range charts(r, g) {
-			fmt.Fprintf(&b, "<picture>\n<source media=\"(prefers-color-scheme: dark)\" srcset=\"performance/%s-dark.svg\">\n<img alt=\"%s\" src=\"performance/%[1]s-light.svg\">\n</picture>\n\n", c.name, c.chart.Title)
+			fmt.Fprintf(&b, "<picture>\n<source media=\"(prefers-color-scheme: dark)\" srcset=\"performance/%s-dark.svg\">\n<img alt=\"%s\" src=\"performance/%[1]s-light.svg\">\n</picture>\n\n", c.name, c.title)
 		}
 		for i := range r.Scenarios {
 			if r.Scenarios[i].Group == g {
@@ -202,10 +202,10 @@ func comparison(m *Measured, row *Row) string {
 	return formatTimes(times) + " as fast"
 }
 
-// A picture is a chart with the name of its file.
+// A picture is an image with the name of its file.
 type picture struct {
-	name  string
-	chart plot.Chart
+	name, title string
+	image       interface{ SVG(dark bool) string }
 }
 
 // charts returns the pictures of a group.
@@ -220,7 +220,12 @@ func charts(r *Results, group string) []picture {
 			}
 		}
 		if len(c.Panels) > 0 {
-			all = append(all, picture{name, c})
+			all = append(all, picture{name, c.Title, c})
+		}
+	}
+	addGrowth := func(name string, g plot.Growth) {
+		if len(g.Panels) > 0 {
+			all = append(all, picture{name, g.Title, g})
 		}
 	}
 	switch group {
@@ -234,15 +239,64 @@ func charts(r *Results, group string) []picture {
 		}, 1, nil)
 		add("longest", plot.Chart{Title: "Longest wait for a lock", Format: seconds, Log: true}, 4, nil)
 	case "slow":
-		add("slow", plot.Chart{Title: "Locks and unlocks per second, over a slow network", Format: formatNumber, Log: true}, 0, nil)
+		g := plot.Growth{Title: "Locks and unlocks per second, over a slow network"}
+		for _, ms := range []string{"1", "5", "50"} {
+			g.Panels = append(g.Panels, growth(r, "slow-"+ms+"-", 0, ms+" ms each way", "goroutines")...)
+		}
+		addGrowth("slow", g)
 	case "held":
 		add("more", plot.Chart{Title: "Lock and unlock while other locks are held", Format: seconds, Log: true}, 0, nil, "more-")
+	case "crowd":
+		g := plot.Growth{Title: "Waiting for many keys of another process"}
+		for i, title := range []string{"First grant after a release", "", "Processor time of the waiting process", "Processor time of the server"} {
+			if title != "" {
+				g.Panels = append(g.Panels, growth(r, "crowd-", i, title, "keys that are waited for")...)
+			}
+		}
+		addGrowth("crowd", g)
 	case "inspect":
-		add("inspect", plot.Chart{Title: "Reading locks", Format: seconds, Log: true}, 0, nil)
+		add("inspect", plot.Chart{Title: "Reading locks", Format: seconds, Log: true}, 0, nil, "snapshot-")
+		g := plot.Growth{Title: "Seeing locks: growth"}
+		g.Panels = append(g.Panels, growth(r, "rows-", 0, "Showing 25 of many locks", "locks")...)
+		g.Panels = append(g.Panels, growth(r, "blocked-", 0, "Who blocks whom", "sessions queued on one table")...)
+		addGrowth("seeing", g)
 	case "reaction":
 		add("reaction", plot.Chart{Title: "Reaction times", Format: seconds, Log: true}, 0, map[string]float64{"clear": 0.025, "loss": 0.050, "startup": 0.040})
 	}
 	return all
+}
+
+// growth returns a panel with one metric of the scenarios whose names begin with prefix. It
+// returns none if nothing was measured.
+func growth(r *Results, prefix string, metric int, title, x string) []plot.GrowthPanel {
+	var lines []plot.Line
+	unit := ""
+	for i := range r.Scenarios {
+		m := &r.Scenarios[i]
+		if !strings.HasPrefix(m.Name, prefix) || m.Size == 0 {
+			continue
+		}
+		unit = m.Metrics[metric].Unit
+		for _, row := range m.Rows {
+			s := row.summary(metric)
+			if s.N == 0 || s.Median == unknown {
+				continue
+			}
+			at := slices.IndexFunc(lines, func(l plot.Line) bool { return l.Label == row.Label })
+			if at < 0 {
+				at = len(lines)
+				lines = append(lines, plot.Line{Label: row.Label, Ours: row.Name == m.Ours, Variant: row.Variant})
+			}
+			lines[at].Points = append(lines[at].Points, plot.Point{X: float64(m.Size), Value: s.Median, Low: s.Min, High: s.Max})
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return []plot.GrowthPanel{{
+		Title: title, X: x, Lines: lines, FormatX: func(v float64) string { return thousands(int(v)) },
+		Format: func(v float64) string { return formatValue(v, unit) },
+	}}
 }
 
 func panel(m *Measured, metric int, goal float64) plot.Panel {
@@ -280,7 +334,7 @@ func writeReport(document string, r *Results) error {
 		for _, p := range charts(r, g) {
 			for suffix, dark := range map[string]bool{"light": false, "dark": true} {
 				file := filepath.Join(folder, p.name+"-"+suffix+".svg")
-				if err := os.WriteFile(file, []byte(p.chart.SVG(dark)), 0o644); err != nil {
+				if err := os.WriteFile(file, []byte(p.image.SVG(dark)), 0o644); err != nil {
 					return err
 				}
 			}

@@ -29,6 +29,7 @@ func TestFormat(t *testing.T) {
 		{3_170_000, "B", "3,170 kB"},
 		{unknown, "B", "unknown"},
 		{10_000, "count", "10,000"},
+		{7.25, "%", "7.25 %"},
 		{math.NaN(), "/s", "unknown"},
 	} {
 		if got := formatValue(test.v, test.unit); got != test.want {

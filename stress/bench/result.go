@@ -33,6 +33,7 @@ type Metric struct {
 // Measured is the result of a scenario.
 type Measured struct {
 	Name, Group, Title, What string
+	Size                     int `json:",omitempty"` // how many of what makes it grow
 	Metrics                  []Metric
 	Ours                     string
 	Behind                   string `json:",omitempty"`

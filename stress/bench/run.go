@@ -12,7 +12,7 @@ import (
 // so that none always follows the same one.
 func run(ctx context.Context, e *env, s scenario) (_ Measured, err error) {
 	m := Measured{
-		Name: s.name, Group: s.group, Title: s.title, What: s.what,
+		Name: s.name, Group: s.group, Title: s.title, Size: s.size, What: s.what,
 		Metrics: s.metrics, Ours: s.ours, Behind: s.behind,
 	}
 	contenders, teardown, err := s.setup(ctx, e)

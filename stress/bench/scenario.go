@@ -13,6 +13,7 @@ type scenario struct {
 	name  string // for the command line
 	group string // the section of the report
 	title string
+	size  int    // how many of what makes it grow, for a plot of the growth; 0 for none
 	what  string // what is done, in a sentence
 
 	metrics []Metric // contenders are compared by the first
@@ -40,6 +41,8 @@ type env struct {
 	log   io.Writer
 	scale scale
 	self  []string // how to start this program as a worker
+
+	built map[string]string // programs that build has built
 }
 
 // A scale is how thorough a run is.
@@ -52,7 +55,9 @@ type scale struct {
 	Reps       int           // reactions measured in each turn
 	Grace      time.Duration // the wait limit of prioritize
 	Held, Most int           // how many locks "many" and "very many" are
-	Waiters    int           // sessions that wait in one queue
+	Rows       []int         // how many locks there are when the command shows a few
+	Crowds     []int         // how many keys are waited for at a time
+	Blocked    []int         // how many sessions wait in one queue
 	Queue      int           // goroutines that wait while TryLock fails
 	AtMost     int           `json:",omitempty"` // limit on goroutines of every scenario; 0 means no limit
 }
@@ -61,7 +66,8 @@ func full() scale {
 	return scale{
 		Name: "full", Rounds: 5, Time: time.Second, Warm: 200 * time.Millisecond,
 		Once: 400 * time.Millisecond, Reps: 5, Grace: 200 * time.Millisecond,
-		Held: 10_000, Most: 100_000, Waiters: 200, Queue: 1000,
+		Held: 10_000, Most: 100_000, Queue: 1000,
+		Rows: []int{10_000, 100_000, 400_000}, Crowds: []int{1000, 10_000}, Blocked: []int{50, 200, 800},
 	}
 }
 
@@ -77,7 +83,8 @@ func smoke() scale {
 	return scale{
 		Name: "smoke", Rounds: 1, Time: 20 * time.Millisecond,
 		Once: time.Millisecond, Reps: 1, Grace: 20 * time.Millisecond,
-		Held: 200, Most: 1000, Waiters: 5, Queue: 30, AtMost: 16,
+		Held: 200, Most: 1000, Queue: 30, AtMost: 16,
+		Rows: []int{100, 1000}, Crowds: []int{10, 40}, Blocked: []int{3, 8},
 	}
 }
 
@@ -90,7 +97,10 @@ func scenarios(s scale) []scenario {
 	all = append(all, slowNetwork()...)
 	all = append(all, heldLocks(s)...)
 	all = append(all, refused(s))
+	all = append(all, crowds(s)...)
 	all = append(all, snapshots(s)...)
-	all = append(all, blocked(s))
+	all = append(all, manyRows(s)...)
+	all = append(all, queues(s)...)
+	all = append(all, firstLocks()...)
 	return append(all, clearing(), loss(), startUp())
 }

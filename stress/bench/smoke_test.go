@@ -141,7 +141,7 @@ func checkScenario(t *testing.T, r *Results, m *Measured) {
 
 func TestChoose(t *testing.T) {
 	all := scenarios(full())
-	for only, want := range map[string]int{"": len(all), "own-64": 1, "own": 4, "own-64,lone": 2, "slow-5": 3, "more": 3} {
+	for only, want := range map[string]int{"": len(all), "own-64": 1, "own": 4, "own-64,lone": 2, "slow-5": 4, "slow-1": 2, "crowd": 2, "blocked": 3, "more": 3} {
 		if got, err := choose(all, only); err != nil || len(got) != want {
 			t.Errorf("%q: %d scenarios, %v", only, len(got), err)
 		}

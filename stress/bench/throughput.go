@@ -243,15 +243,17 @@ func sharedKeys() []scenario {
 // slowNetwork returns the scenarios of ownKeys over a slow network.
 func slowNetwork() []scenario {
 	var all []scenario
-	for _, delay := range []time.Duration{5 * time.Millisecond, 50 * time.Millisecond} {
-		for _, n := range []int{1, 64, 1024} {
+	goroutines := map[int][]int{1: {64, 256}, 5: {1, 64, 256, 1024}, 50: {1, 64, 1024}}
+	for _, milliseconds := range []int{1, 5, 50} {
+		delay := time.Duration(milliseconds) * time.Millisecond
+		for _, n := range goroutines[milliseconds] {
 			title := fmt.Sprintf("%d ms each way, %s goroutines", delay.Milliseconds(), thousands(n))
 			if n == 1 {
 				title = fmt.Sprintf("%d ms each way, one goroutine", delay.Milliseconds())
 			}
 			all = append(all, scenario{
-				name: fmt.Sprintf("slow-%d-%d", delay.Milliseconds(), n), group: "slow", title: title,
-				what:    "Own keys, as above, through a proxy (toxiproxy) that delays all traffic.",
+				name: fmt.Sprintf("slow-%d-%d", delay.Milliseconds(), n), group: "slow", size: n, title: title,
+				what:    "Own keys, as above, through a proxy (toxiproxy) that delays all traffic. With a connection for each goroutine, no goroutine waits for another one: that is the most that two round trips for each pair allow.",
 				metrics: rateMetrics(), ours: "pglock-1",
 				behind: "Every contender waits for two round trips and nothing else.",
 				setup: func(ctx context.Context, e *env) ([]contender, func() error, error) {
@@ -274,6 +276,11 @@ func slowNetwork() []scenario {
 							}
 							return rateValues(r), nil
 						})
+					if n > 1 && n <= 256 {
+						c = append(c, contender{name: "each", label: "pgconn, a connection for each goroutine", measure: func(ctx context.Context) ([]float64, error) {
+							return loadBares(ctx, at.Postgres, plan)
+						}})
+					}
 					for i := range c {
 						// go-redis serves requests in order, so all lock before any unlocks.
 						if c[i].name == "redislock" && n > 1000 && delay > 10*time.Millisecond {

@@ -40,11 +40,11 @@ func (h *Host) Plain(ctx context.Context) (*pgserver.Server, error) {
 	return h.postgres(ctx, &h.plain, map[string]string{"max_connections": "300"})
 }
 
-// Big returns a Postgres server with room for 300,000 locks. It has no deadlock checks,
-// because hundreds of waiting sessions would keep it busy with them.
+// Big returns a Postgres server with room for 450,000 locks and 1,000 sessions. It has no
+// deadlock checks, because hundreds of waiting sessions would keep it busy with them.
 func (h *Host) Big(ctx context.Context) (*pgserver.Server, error) {
 	return h.postgres(ctx, &h.big, map[string]string{
-		"max_connections": "300", "max_locks_per_transaction": "1000", "deadlock_timeout": "1h",
+		"max_connections": "1000", "max_locks_per_transaction": "450", "deadlock_timeout": "1h",
 	})
 }
 

@@ -5,7 +5,6 @@ package plot
 
 import (
 	"fmt"
-	"html"
 	"math"
 	"strings"
 	"unicode/utf8"
@@ -83,46 +82,35 @@ func (c Chart) SVG(dark bool) string {
 	height := titleH + len(c.Panels)*panelH + rows*rowH + axisH + margin/2
 
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s" font-family="system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif" font-size="12">`+"\n",
-		width, height, width, height, html.EscapeString(c.Title))
-	fmt.Fprintf(&b, "<title>%s</title>\n", html.EscapeString(c.Title))
-	write := func(x, y float64, anchor, fill, extra, text string) {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="%s" fill="%s"%s>%s</text>`+"\n", x, y, anchor, fill, extra, html.EscapeString(text))
-	}
-	line := func(x1, y1, x2, y2 float64, stroke string, w float64, extra string) {
-		fmt.Fprintf(&b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="%s" stroke-width="%g"%s/>`+"\n", x1, y1, x2, y2, stroke, w, extra)
-	}
+	open(&b, c.Title, height)
 
-	write(margin, 22, "start", t.text, ` font-size="14" font-weight="600"`, c.Title)
+	text(&b, margin, 22, "start", t.text, ` font-size="14" font-weight="600"`, c.Title)
 	bottom := float64(height - axisH - margin/2)
 	y := float64(titleH)
 	for _, p := range c.Panels {
-		write(margin, y+20, "start", t.muted, ` font-weight="600"`, p.Title)
+		text(&b, margin, y+20, "start", t.muted, ` font-weight="600"`, p.Title)
 		top := y + panelH
 		end := top + float64(len(p.Rows)*rowH)
 		for _, v := range c.ticks(low, high) {
-			line(x(v), top, x(v), end, t.grid, 1, "")
+			line(&b, x(v), top, x(v), end, t.grid, 1, "")
 		}
 		if p.Goal > 0 && p.Goal >= low && p.Goal <= high {
-			line(x(p.Goal), top-4, x(p.Goal), end, t.goal, 1.5, ` stroke-dasharray="4 3"`)
-			write(width-margin, y+20, "end", t.goal, ` font-size="11"`, "goal: "+c.Format(p.Goal))
+			line(&b, x(p.Goal), top-4, x(p.Goal), end, t.goal, 1.5, ` stroke-dasharray="4 3"`)
+			text(&b, width-margin, y+20, "end", t.goal, ` font-size="11"`, "goal: "+c.Format(p.Goal))
 		}
 		for i, r := range p.Rows {
-			c.row(r, t, top+(float64(i)+0.5)*rowH, left, x, write, line, &b)
+			c.row(&b, r, t, top+(float64(i)+0.5)*rowH, left, x)
 		}
 		y = end
 	}
 	for _, v := range c.ticks(low, high) {
-		write(x(v), bottom+18, "middle", t.muted, ` font-size="11"`, c.Format(v))
+		text(&b, x(v), bottom+18, "middle", t.muted, ` font-size="11"`, c.Format(v))
 	}
 	b.WriteString("</svg>\n")
 	return b.String()
 }
 
-func (c Chart) row(r Row, t theme, y, left float64, x func(float64) float64,
-	write func(x, y float64, anchor, fill, extra, text string),
-	line func(x1, y1, x2, y2 float64, stroke string, w float64, extra string), b *strings.Builder,
-) {
+func (c Chart) row(b *strings.Builder, r Row, t theme, y, left float64, x func(float64) float64) {
 	color, weight := t.other, ""
 	switch {
 	case r.Ours:
@@ -130,19 +118,19 @@ func (c Chart) row(r Row, t theme, y, left float64, x func(float64) float64,
 	case r.Variant:
 		color = t.variant
 	}
-	write(left-10, y+4, "end", t.text, weight, r.Label)
+	text(b, left-10, y+4, "end", t.text, weight, r.Label)
 	if r.Missing != "" {
-		write(left+6, y+4, "start", t.muted, ` font-style="italic"`, r.Missing)
+		text(b, left+6, y+4, "start", t.muted, ` font-style="italic"`, r.Missing)
 		return
 	}
 	if c.Log {
-		line(x(r.Low), y, x(r.High), y, color, 2, ` stroke-opacity="0.6"`)
+		line(b, x(r.Low), y, x(r.High), y, color, 2, ` stroke-opacity="0.6"`)
 		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="4.5" fill="%s"/>`+"\n", x(r.Value), y, color)
 	} else {
 		fmt.Fprintf(b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="2" fill="%s"/>`+"\n", left, y-6, max(x(max(r.Value, 0))-left, 1), 12, color)
-		line(x(max(r.Low, 0)), y, x(r.High), y, t.text, 1, "")
+		line(b, x(max(r.Low, 0)), y, x(r.High), y, t.text, 1, "")
 	}
-	write(x(max(r.High, r.Value))+9, y+4, "start", t.text, weight, c.Format(r.Value))
+	text(b, x(max(r.High, r.Value))+9, y+4, "start", t.text, weight, c.Format(r.Value))
 }
 
 // bounds returns the ends of the axis.

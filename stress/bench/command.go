@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pglock-go/pglock/internal/pgserver"
+	"github.com/pglock-go/pglock/stress/bench/internal/host"
+)
+
+// build builds a Go package into a directory that is removed at the end, once.
+func (e *env) build(ctx context.Context, name, pkg string) (string, error) {
+	if binary := e.built[name]; binary != "" {
+		return binary, nil
+	}
+	dir, err := e.host.TempDir()
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, name)
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, pkg).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w: %s", name, err, out)
+	}
+	if e.built == nil {
+		e.built = map[string]string{}
+	}
+	e.built[name] = binary
+	return binary, nil
+}
+
+// pglock builds the command.
+func (e *env) pglock(ctx context.Context) (string, error) {
+	return e.build(ctx, "pglock", "github.com/pglock-go/pglock/cmd/pglock")
+}
+
+// A program runs a command line against a server, and discards its output.
+type program struct {
+	args        []string
+	environment []string
+	dir         string
+}
+
+// programs returns a function that makes programs for a server.
+func programs(e *env, server *pgserver.Server) (func(args ...string) program, error) {
+	dir, err := e.host.TempDir() // without a config file of pglock
+	if err != nil {
+		return nil, err
+	}
+	environment := append(withoutPG(os.Environ()), server.Env("postgres")...)
+	return func(args ...string) program { return program{args, environment, dir} }, nil
+}
+
+// A run is the cost of one run of a program.
+type programRun struct {
+	took, cpu time.Duration
+	memory    int64 // the highest, or unknown
+}
+
+// run runs the program from start to exit.
+func (p program) run(ctx context.Context) (programRun, error) {
+	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
+	cmd.Env, cmd.Dir = p.environment, p.dir
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	began := time.Now()
+	if err := cmd.Run(); err != nil {
+		return programRun{}, errors.Join(err, errors.New(stderr.String()))
+	}
+	r := programRun{took: time.Since(began), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), memory: unknown}
+	if memory, ok := host.PeakMemory(cmd.ProcessState); ok {
+		r.memory = memory
+	}
+	return r, nil
+}
+
+// psql returns a contender that runs psql, or why it cannot.
+func psql(name, label string, measure func(path string) func(context.Context) ([]float64, error)) contender {
+	path, err := exec.LookPath("psql")
+	if err != nil {
+		return contender{name: name, label: label, missing: "psql is not installed"}
+	}
+	return contender{name: name, label: label, measure: measure(path)}
+}
+
+// withoutPG returns the environment without the variables that select a server.
+func withoutPG(environment []string) []string {
+	var kept []string
+	for _, v := range environment {
+		if !strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "PGLOCK_TEST_") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
