@@ -2,6 +2,7 @@ package pglock_test
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -28,6 +29,23 @@ func exampleLockers(opts ...pglock.LockerOption) (one, other *pglock.Locker, end
 	other, err = pglock.New(pgxlock.Pool(pool), opts...)
 	check(err)
 	return one, other, func() {
+		one.Close()
+		other.Close()
+		endPool()
+	}
+}
+
+// exampleLeases returns the Lockers of two machines that take leases, and the pool of their
+// database.
+func exampleLeases() (one, other *pglock.Locker, pool *pgxpool.Pool, end func()) {
+	pool, endPool := examplePool()
+	_, err := pool.Exec(context.Background(), pglock.LeaseSQL("pglock"))
+	check(err)
+	one, err = pglock.New(pgxlock.Pool(pool), pglock.Leases(30*time.Second))
+	check(err)
+	other, err = pglock.New(pgxlock.Pool(pool), pglock.Leases(30*time.Second))
+	check(err)
+	return one, other, pool, func() {
 		one.Close()
 		other.Close()
 		endPool()

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS pglock.session (
 -- a column that taking or releasing changes.
 CREATE TABLE IF NOT EXISTS pglock.lease (
     name    pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
-    slot    pg_catalog.int4 NOT NULL DEFAULT 0,  -- of several holders; 0 otherwise
+    slot    pg_catalog.int4 NOT NULL DEFAULT 0,  -- of several holders; -1: the first who waits for one; 0 otherwise
     token   pg_catalog.int8 NOT NULL,            -- grows with each holder
     owner   pg_catalog.text,                     -- a session; NULL: free
     since   pg_catalog.timestamptz,              -- when it was last taken
