@@ -151,6 +151,7 @@ type brokenSession struct{ driver.Session }
 func (brokenSession) QueryText(context.Context, string, ...string) (string, error) {
 	return "", errBroken
 }
+
 func (brokenSession) QueryTextSimple(context.Context, string) (string, error) { return "", errBroken }
 func (brokenSession) Watch(context.Context) error                             { return errBroken }
 func (brokenSession) Close() error                                            { return nil }

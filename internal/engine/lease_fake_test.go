@@ -58,7 +58,7 @@ type leaseConn struct {
 	closed chan struct{}
 }
 
-func (c *leaseConn) PID() uint32                               { return 7 }
+func (c *leaseConn) PID() uint32                                { return 7 }
 func (c *leaseConn) Exec(context.Context, string, ...any) error { return nil }
 
 func (c *leaseConn) Close() error {
