@@ -71,9 +71,19 @@ func TestBreakAsks(t *testing.T) {
 	if err := held.Unlock(); err != nil {
 		t.Fatal(err)
 	}
+	held = lock(t, first, "report") // by the same session
+	term.types("y\n")
+	term.sees(`pglock: lease "report" was not broken, since it was taken anew meanwhile: process `)
+	term.want(1)
+
+	term = s.inTerminal(t, "break", "report")
+	term.sees("Break the lease? [y/N] ")
+	if err := held.Unlock(); err != nil {
+		t.Fatal(err)
+	}
 	other := lock(t, second, "report")
 	term.types("y\n")
-	term.sees(`pglock: lease "report" was not broken, since it has another holder by now: process `)
+	term.sees(`pglock: lease "report" was not broken, since it was taken anew meanwhile: process `)
 	term.want(1)
 
 	term = s.inTerminal(t, "break", "report")

@@ -208,7 +208,7 @@ func (r *breakRequest) reportChanged(ctx context.Context, a *app, s *session) er
 		_, err := fmt.Fprintf(a.Out, "lease %s is free: its holder has released it\n", r.title())
 		return err
 	}
-	return fmt.Errorf("lease %s was not broken, since it has another holder by now: %s", r.title(), render.LeaseHolder(&owned[0]))
+	return fmt.Errorf("lease %s was not broken, since it was taken anew meanwhile: %s", r.title(), render.LeaseHolder(&owned[0]))
 }
 
 const (

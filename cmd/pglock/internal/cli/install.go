@@ -183,7 +183,7 @@ func withoutSchema(sql string) string {
 func installedVersion() int64 {
 	_, after, _ := strings.Cut(pglock.LeaseSQL("pglock"), "VALUES ('#version', ")
 	number, _, _ := strings.Cut(after, ")")
-	version, _ := strconv.ParseInt(number, 10, 64) // a test parses it, too
+	version, _ := strconv.ParseInt(number, 10, 64) // install.txtar checks it
 	return version
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/pflag"
@@ -79,8 +81,8 @@ func checkIdentifier(name string) error {
 	switch {
 	case name == "":
 		return errors.New("must not be empty")
-	case strings.ContainsRune(name, 0):
-		return errors.New("must not contain a NUL byte")
+	case strings.ContainsFunc(name, unicode.IsControl) || !utf8.ValidString(name):
+		return errors.New("must not contain control characters or invalid UTF-8")
 	case len(name) > maxIdentifier:
 		return fmt.Errorf("must have at most %d bytes", maxIdentifier)
 	}
