@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -21,22 +22,26 @@ func TestBrokenLocksAreFound(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		broken broken
-		kinds  []string
+		leases time.Duration
+		random int
+		kind   string
 		want   string
 	}{
-		{lawless, []string{"none"}, "two held"},
-		{yesSayer, []string{"none"}, "two held"},
-		{forgetful, []string{"none"}, "left behind"},
-		{ignoring, []string{"backend terminated"}, "a holder continued"},
+		{lawless, 0, 0, "none", "two held"},
+		{yesSayer, 0, 0, "none", "two held"},
+		{forgetful, 0, 0, "none", "left behind"},
+		{ignoring, 0, 0, "backend terminated", "a holder continued"},
+		{ignoring, 3 * time.Second, 0, "black hole, longer than the TTL", "two held"},
+		{weakened, 3 * time.Second, 5, "clock stepped", "stale fenced write"},
 	} {
-		t.Run(string(test.broken), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s/%v", test.broken, test.leases), func(t *testing.T) {
 			t.Parallel()
 			// It depends on timing whether a round shows the fault, so several are run.
 			var wrong string
 			for seed := range uint64(6) {
 				round := Round{
 					Seed: 1 + seed, Dir: t.TempDir(), Log: t.Output(),
-					broken: test.broken, kinds: test.kinds, notice: 1500 * time.Millisecond, linger: 3 * time.Second,
+					Leases: test.leases, Random: test.random, broken: test.broken, kinds: []string{test.kind}, notice: 1500 * time.Millisecond, linger: 3 * time.Second,
 				}
 				result, err := round.Run(t.Context())
 				if err != nil {

@@ -162,6 +162,128 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// with returns o with a token and, unless committed is 0, a fenced write that was committed.
+func (o *op) with(token, fenced, committed int64) *op {
+	o.token, o.tokenKey = token, "k"
+	if committed != 0 {
+		o.fenced, o.commit, o.wrote, o.wroteOutcome = fenced, committed, committed+1, outOK
+	}
+	return o
+}
+
+func TestCheckLeases(t *testing.T) {
+	t.Parallel()
+	const ttl = 5 * time.Second
+	const gone = "lock lost: the lease was broken, or taken over after it expired"
+	const expired = "lock lost: the lease " + unrenewed
+	second := 1000 * ms
+	paused := fault{Name: "process paused (SIGSTOP)", Worker: "a", Begin: 10 * second, Untold: 10 * second, Asleep: 17 * second, End: 17 * second}
+	stepped := fault{Name: "clock stepped", Worker: "a", Begin: 10 * second, Untold: 10 * second, End: 10*second + 1}
+	restarted := fault{Name: "server stopped, fast", Begin: 10 * second, Ends: 10 * second, End: 10*second + 900*ms}
+	hole := fault{Name: "black hole, longer than the TTL", Worker: "a", Begin: 8 * second, Ends: 15 * second, End: 15 * second}
+	lost := func(at int64, text string) *op { return hold("a", 1, 9*second, 0, false).lostAt(at, text) }
+	checked := lost(17*second+100*ms, expired)
+	checked.checked = 17*second + 50*ms
+	late := hold("b", 1, 9*second+10*ms, 9*second+20*ms, false).with(5, 0, 0)
+	late.requested = 8 * second
+	writer := func() *op { return lost(11*second, gone).with(5, 9*second, 12*second) }
+
+	for name, test := range map[string]struct {
+		ops      []*op
+		faults   []fault
+		log      []logged
+		wrong    string // part of the error; "" means none
+		overlaps int
+		losses   int
+	}{
+		"notified, then taken over": {
+			ops:    []*op{lost(12*second, expired), hold("b", 1, 13*second, 14*second, false)},
+			faults: []fault{hole}, losses: 1,
+		},
+		"taken over, then notified": {
+			ops:    []*op{lost(13*second, expired), hold("b", 1, 12*second, 14*second, false)},
+			faults: []fault{hole}, losses: 1, wrong: "two held k",
+		},
+		"taken over while it was stopped": {
+			ops:    []*op{lost(17*second+100*ms, expired), hold("b", 1, 15*second, 16*second, false)},
+			faults: []fault{paused}, losses: 1, overlaps: 1,
+		},
+		"told after it woke up that it holds the lease": {
+			ops:    []*op{checked, hold("b", 1, 15*second, 16*second, false)},
+			faults: []fault{paused}, losses: 1, overlaps: 1, wrong: "two held k",
+		},
+		"not notified when it woke up": {
+			ops:    []*op{lost(18*second, expired), hold("b", 1, 15*second, 16*second, false)},
+			faults: []fault{paused}, losses: 1, overlaps: 1, wrong: "a holder continued",
+		},
+		"taken over before it was stopped": {
+			ops:    []*op{lost(17*second, expired), hold("b", 1, 9*second+500*ms, 16*second, false)},
+			faults: []fault{paused}, losses: 1, overlaps: 1, wrong: "two held k",
+		},
+		"released without an error, but taken over": {
+			ops:    []*op{hold("a", 1, 9*second, 18*second, false), hold("b", 1, 15*second, 16*second, false)},
+			faults: []fault{paused}, wrong: "two held k",
+		},
+		"taken over after a step of the clock": {
+			ops:    []*op{lost(12*second, gone), hold("b", 1, 11*second, 13*second, false)},
+			faults: []fault{stepped}, losses: 1, overlaps: 1,
+		},
+		"not notified at the next renewal after a step of the clock": {
+			ops:    []*op{lost(15*second, gone), hold("b", 1, 11*second, 13*second, false)},
+			faults: []fault{stepped}, losses: 1, overlaps: 1, wrong: "a holder continued",
+		},
+		"lost to a server that was restarted": {ops: []*op{lost(11*second, expired)}, faults: []fault{restarted}, losses: 1, wrong: "took only 900ms"},
+		"lost to a machine that hung":         {ops: []*op{lost(11*second, expired)}, losses: 1},
+		"lost for no reason":                  {ops: []*op{lost(11*second, gone)}, losses: 1, wrong: "without a fault"},
+		"tokens that grow":                    {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(6, 0, 0)}},
+		"the same token":                      {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(5, 0, 0)}, wrong: "do not grow"},
+		"a smaller token": {
+			ops: []*op{
+				hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(7, 0, 0),
+				hold("a", 2, 50*ms, 60*ms, false).with(6, 0, 0),
+			},
+			wrong: "do not grow",
+		},
+		"writes in order": {
+			ops:    []*op{writer(), hold("b", 1, 13*second, 15*second, false).with(6, 13*second, 14*second)},
+			faults: []fault{stepped}, losses: 1,
+			log: []logged{{"k", 1, 5, "a", 1}, {"k", 2, 6, "b", 1}},
+		},
+		"a stale write": {
+			ops:    []*op{writer(), hold("b", 1, 13*second, 15*second, false).with(6, 13*second, 14*second)},
+			faults: []fault{stepped}, losses: 1,
+			log: []logged{{"k", 1, 6, "b", 1}, {"k", 2, 5, "a", 1}}, wrong: "stale fenced write",
+		},
+		"overtaken": {
+			ops:    []*op{writer(), hold("b", 1, 11*second+500*ms, 15*second, false).with(6, 0, 0)},
+			faults: []fault{stepped}, losses: 1,
+			log: []logged{{"k", 1, 5, "a", 1}}, wrong: "was overtaken",
+		},
+		"acquired before, and learned late": {
+			ops: []*op{late, hold("a", 1, 9*second, 10*second, false).with(6, 9*second, 9*second+500*ms)},
+			log: []logged{{"k", 1, 6, "a", 1}}, wrong: "two held k", // but not overtaken
+		},
+		"a write that is gone": {
+			ops:   []*op{hold("a", 1, 9*second, 10*second, false).with(6, 9*second, 9*second+500*ms)},
+			wrong: "is gone",
+		},
+		"a write of nobody": {
+			ops: []*op{hold("a", 1, 9*second, 10*second, false).with(6, 0, 0)},
+			log: []logged{{"k", 1, 6, "a", 1}}, wrong: "is not that of",
+		},
+	} {
+		r := record{ops: test.ops, faults: test.faults, rests: []int64{1 << 40}, ttl: ttl, log: test.log}
+		v := r.check(t.TempDir())
+		wrong := strings.Join(v.wrong, "\n")
+		if (wrong != "") != (test.wrong != "") || !strings.Contains(wrong, test.wrong) || strings.Contains(wrong, "overtaken") != (test.wrong == "was overtaken") {
+			t.Errorf("%s: wrong is %q, want %q", name, wrong, test.wrong)
+		}
+		if len(v.overlaps) != test.overlaps || len(v.losses) != test.losses {
+			t.Errorf("%s: %d overlaps, %d losses; want %d, %d", name, len(v.overlaps), len(v.losses), test.overlaps, test.losses)
+		}
+	}
+}
+
 // Two independent checkers agree about random histories.
 func TestCheckersAgree(t *testing.T) {
 	t.Parallel()

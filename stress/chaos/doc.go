@@ -9,5 +9,9 @@
 // their locks, and Postgres must have none left. At the end, the histories are checked
 // (check.go explains how) and counted (table.go).
 //
+// With leases in place of advisory locks, some workers connect through a pooler (leases.go),
+// there are other faults (leasefaults.go), holders write in transactions that their leases
+// fence (fence.go), and the histories must keep other promises (leasecheck.go).
+//
 // The tests run each fault once; the program soak runs random faults for a given time.
 package chaos

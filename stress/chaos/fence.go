@@ -42,14 +42,14 @@ type fencedWrite struct {
 // newFencedWrite returns a random write for an operation, or nil. Some stay open for longer
 // than leases last.
 func newFencedWrite(r *rand.Rand, ttl time.Duration) *fencedWrite {
-	if r.IntN(3) != 0 {
+	if r.IntN(3) == 0 {
 		return nil
 	}
 	w := &fencedWrite{before: r.IntN(2) == 0, early: r.IntN(4) == 0}
 	switch n := r.IntN(50); {
-	case n < 2:
+	case n < 5:
 		w.stall = between(r, ttl, ttl/2)
-	case n < 8:
+	case n < 13:
 		w.stall = between(r, 50*time.Millisecond, 300*time.Millisecond)
 	}
 	return w

@@ -177,6 +177,15 @@ type history struct {
 	sleeps []fault  // times in which a process did not run
 }
 
+// unexplained returns the sleeps that no fault caused.
+func unexplained(sleeps, faults []fault) []fault {
+	return slices.DeleteFunc(slices.Clone(sleeps), func(s fault) bool {
+		return slices.ContainsFunc(faults, func(f fault) bool {
+			return f.Asleep != 0 && f.Worker == s.Worker && s.Begin < f.Asleep && f.Begin < s.End
+		})
+	})
+}
+
 // readHistory reads what the workers recorded.
 func readHistory(dir string, lives []life) (*history, error) {
 	h := new(history)

@@ -29,7 +29,12 @@ func (l Leases) String() string {
 	if l == (Leases{}) {
 		return ""
 	}
-	return fmt.Sprintf("%d takes, %d fenced writes, %d sessions ended\n", l.Takes, l.Wrote, l.Ended)
+	return fmt.Sprintf("%d leases taken, %d fenced writes, %d sessions ended by others", l.Takes, l.Wrote, l.Ended)
+}
+
+// Add returns the sums of l and m.
+func (l Leases) Add(m Leases) Leases {
+	return Leases{l.Takes + m.Takes, l.Wrote + m.Wrote, l.Ended + m.Ended}
 }
 
 // The paths from a worker that takes leases to the server. The last two are modes of the

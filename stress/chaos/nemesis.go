@@ -87,12 +87,17 @@ type nemesis struct {
 
 func (n *nemesis) record(f fault) { n.faults = append(n.faults, f) }
 
-// pick returns the index of a random worker, or of the one to detect.
-func (n *nemesis) pick(r *rand.Rand) int {
+// pick returns the index of a random worker, or of the one to detect. If there are leases, it
+// holds some.
+func (n *nemesis) pick(ctx context.Context, r *rand.Rand) (int, error) {
+	among := r.Perm(len(n.processes))
 	if n.broken == ignoring {
-		return brokenWorker
+		among = []int{brokenWorker}
 	}
-	return r.IntN(len(n.processes))
+	if n.Leases != 0 {
+		return n.leaseHolder(ctx, among)
+	}
+	return among[0], nil
 }
 
 // between returns a random time from least to least+spread.
@@ -214,7 +219,11 @@ func (n *nemesis) stop(ctx context.Context, r *rand.Rand, name string, stop func
 
 func (n *nemesis) cut(ctx context.Context, r *rand.Rand) error {
 	for range 2 + r.IntN(3) {
-		if err := n.cutOff(n.pick(r), "connections cut", false); err != nil {
+		worker, err := n.pick(ctx, r)
+		if err != nil {
+			return err
+		}
+		if err := n.cutOff(worker, "connections cut", false); err != nil {
 			return err
 		}
 		if err := sleep(ctx, between(r, 50*time.Millisecond, 150*time.Millisecond)); err != nil {
@@ -234,7 +243,10 @@ func (n *nemesis) cutOff(worker int, name string, part bool) error {
 }
 
 func (n *nemesis) slow(ctx context.Context, r *rand.Rand) error {
-	worker := n.pick(r)
+	worker, err := n.pick(ctx, r)
+	if err != nil {
+		return err
+	}
 	f := fault{Name: "network slow", Begin: now(), Worker: n.processes[worker].config.Name}
 	most := n.heartbeat / 8
 	if n.Leases != 0 {
@@ -244,7 +256,7 @@ func (n *nemesis) slow(ctx context.Context, r *rand.Rand) error {
 	if err := n.proxies[worker].Slow(latency, latency/2); err != nil {
 		return err
 	}
-	err := sleep(ctx, between(r, 500*time.Millisecond, time.Second))
+	err = sleep(ctx, between(r, 500*time.Millisecond, time.Second))
 	n.proxies[worker].Heal()
 	f.End = now()
 	n.record(f)
@@ -254,12 +266,15 @@ func (n *nemesis) slow(ctx context.Context, r *rand.Rand) error {
 // blackHole drops all traffic between a worker and the server. When it ends, it closes
 // the connections that are still open.
 func (n *nemesis) blackHole(ctx context.Context, r *rand.Rand, name string, least, spread time.Duration) error {
-	worker := n.pick(r)
+	worker, err := n.pick(ctx, r)
+	if err != nil {
+		return err
+	}
 	f := fault{Name: name, Begin: now(), Worker: n.processes[worker].config.Name}
 	if err := n.proxies[worker].BlackHole(); err != nil {
 		return err
 	}
-	err := sleep(ctx, between(r, least, spread))
+	err = sleep(ctx, between(r, least, spread))
 	f.Ends = now()
 	n.proxies[worker].Heal()
 	f.End = now()
@@ -268,7 +283,10 @@ func (n *nemesis) blackHole(ctx context.Context, r *rand.Rand, name string, leas
 }
 
 func (n *nemesis) killWorker(ctx context.Context, r *rand.Rand) error {
-	worker := n.pick(r)
+	worker, err := n.pick(ctx, r)
+	if err != nil {
+		return err
+	}
 	p := n.processes[worker]
 	f := fault{Name: "process killed (-9)", Begin: now(), Worker: p.config.Name}
 	if err := p.kill(); err != nil {
@@ -296,13 +314,17 @@ func (n *nemesis) pauseAndTerminate(ctx context.Context, r *rand.Rand) error {
 // paused stops a worker for longer than its heartbeat, and calls each for each of its
 // backends during that time.
 func (n *nemesis) paused(ctx context.Context, r *rand.Rand, name string, each func(backend) error) error {
-	p := n.processes[n.pick(r)]
+	worker, err := n.pick(ctx, r)
+	if err != nil {
+		return err
+	}
+	p := n.processes[worker]
 	at := len(n.faults)
 	n.record(fault{Name: name, Begin: now(), Untold: now(), Worker: p.config.Name})
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	err := func() error {
+	err = func() error {
 		all, err := n.backends(ctx, p.config.Name)
 		if err != nil {
 			return err
@@ -351,7 +373,11 @@ func (n *nemesis) useUpConnections(ctx context.Context, r *rand.Rand) error {
 	if err := fill(); err != nil {
 		return err
 	}
-	if err := n.cutOff(n.pick(r), "connections used up", true); err != nil {
+	worker, err := n.pick(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := n.cutOff(worker, "connections used up", true); err != nil {
 		return err
 	}
 	for range 10 {

@@ -446,7 +446,7 @@ func (n *nemesis) evaluate(phases []phase) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.faults = append(n.faults, h.sleeps...)
+	n.faults = append(n.faults, unexplained(h.sleeps, n.faults)...)
 	ops := append(h.ops, n.taken...)
 	// Keep the faults next to the history.
 	faults, err := json.MarshalIndent(n.faults, "", " ")
