@@ -60,7 +60,7 @@ func (r *running) check(s *stored) (*outcome, error) {
 	o := &outcome{load: *r.load, version: s.version, wrong: r.wrong, dir: r.Dir, acquired: map[string]int{}}
 	for _, h := range r.events {
 		o.effects = append(o.effects, effect{
-			happened: h, noPrimary: gap(r.beat.times(), h.begin, h.settled),
+			happened: h, noPrimary: gap(r.beat.times(), h.begin, h.rest),
 			again: map[string]time.Duration{}, kept: map[string]int{}, lost: map[string]int{},
 		})
 	}
@@ -112,8 +112,9 @@ func groupOf(worker string) string {
 // checkHolds checks the histories of groups that take the same locks. ends reports whether
 // an event may end a lock before its holder can know.
 func (r *running) checkHolds(o *outcome, overlaps *[]time.Duration, trust time.Duration, ends func(happened) bool, groups ...string) ([]chaos.Hold, error) {
-	e := chaos.Evidence{Dir: r.Dir, Workers: r.workers(groups...), Rests: r.rests, Notice: trust + notice}
+	e := chaos.Evidence{Dir: r.Dir, Workers: r.workers(groups...), Notice: trust + notice}
 	for _, h := range r.events {
+		e.Rests = append(e.Rests, h.rest)
 		f := chaos.Fault{Name: h.name, Begin: h.begin, End: h.end}
 		if ends(h) {
 			f.Ends = h.begin
@@ -143,8 +144,11 @@ func (o *outcome) measure(holds []chaos.Hold) {
 	}
 	for i := range o.effects {
 		e := &o.effects[i]
-		for group, times := range grants {
-			e.again[group] = gap(times, e.begin, e.settled)
+		for _, group := range []string{leases, pooled, advisory} {
+			e.again[group] = gap(grants[group], e.begin, e.rest)
+			if !slices.ContainsFunc(grants[group], func(t int64) bool { return e.end < t && t < e.rest }) {
+				o.wrong = append(o.wrong, fmt.Sprintf("no worker of the group %s acquired a lock after the %s", group, e.name))
+			}
 		}
 		for _, h := range holds {
 			group := groupOf(h.Worker)

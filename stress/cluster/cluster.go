@@ -234,11 +234,25 @@ func (c *Cluster) pooledDSN() string {
 func (c *Cluster) logs() string {
 	var b strings.Builder
 	for _, n := range c.nodes {
-		if n.process == nil {
-			continue
+		if n.process != nil {
+			fmt.Fprintf(&b, "\n%s:\n%s", n.name, logEnd(n.process))
 		}
-		lines := strings.Split(strings.TrimSpace(n.process.Logs()), "\n")
-		fmt.Fprintf(&b, "\n%s:\n%s", n.name, strings.Join(lines[max(len(lines)-20, 0):], "\n"))
 	}
 	return b.String()
+}
+
+// logEnd returns the last lines of a process's log.
+func logEnd(p *pgserver.Process) string {
+	lines := strings.Split(strings.TrimSpace(p.Logs()), "\n")
+	return strings.Join(lines[max(len(lines)-20, 0):], "\n")
+}
+
+// ended returns an error if one of the programs beside the nodes has ended by itself.
+func (c *Cluster) ended() error {
+	for name, p := range map[string]*pgserver.Process{"etcd": c.etcd, "HAProxy": c.haproxy, "PgBouncer": c.pgbouncer} {
+		if !p.Running() {
+			return fmt.Errorf("%s has ended by itself; the end of its log:\n%s", name, logEnd(p))
+		}
+	}
+	return nil
 }

@@ -24,7 +24,7 @@ type load struct {
 	TTL      time.Duration // of the leases
 	Failover time.Duration // Patroni's ttl
 	Events   []event       // one after another
-	Dir      string        // for the histories, which are removed if nothing is wrong
+	Dir      string        // for the histories; "" means a temporary one, kept only if something is wrong
 	Log      io.Writer
 
 	began time.Time
@@ -55,7 +55,6 @@ type running struct {
 	processes []*process
 	beat      *beat
 	events    []happened
-	rests     []int64
 	wrong     []string
 }
 
@@ -65,6 +64,7 @@ type happened struct {
 	begin, end int64 // of the act
 	back       int64 // a write succeeded that began after the act
 	settled    int64 // the cluster is whole again
+	rest       int64 // no lock is held
 }
 
 // run starts a cluster and workers, makes the events happen, and checks what the workers
@@ -72,6 +72,7 @@ type happened struct {
 // the outcome.
 func (l load) run(ctx context.Context, p *programs) (_ *outcome, err error) {
 	l.began = time.Now()
+	keep := l.Dir != ""
 	dir, err := os.MkdirTemp(l.Dir, "pglock-cluster-")
 	if err != nil {
 		return nil, err
@@ -91,11 +92,11 @@ func (l load) run(ctx context.Context, p *programs) (_ *outcome, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(o.wrong) == 0 {
-		o.dir = ""
-		return o, os.RemoveAll(dir)
+	if len(o.wrong) > 0 || keep {
+		return o, nil
 	}
-	return o, nil
+	o.dir = ""
+	return o, os.RemoveAll(dir)
 }
 
 func (l *load) logf(format string, args ...any) {
@@ -208,7 +209,6 @@ func (r *running) happen(ctx context.Context, e event) error {
 	}
 	h.settled = chaos.Now()
 	r.logf("  the cluster is whole after %v", time.Duration(h.settled-h.begin).Round(100*time.Millisecond))
-	r.events = append(r.events, h)
 	if err := sleep(ctx, after); err != nil {
 		return err
 	}
@@ -222,7 +222,11 @@ func (r *running) happen(ctx context.Context, e event) error {
 	if left > 0 {
 		r.wrong = append(r.wrong, fmt.Sprintf("after %s, %d advisory locks were left", e.name, left))
 	}
-	r.rests = append(r.rests, chaos.Now())
+	if err := r.cluster.ended(); err != nil {
+		return err
+	}
+	h.rest = chaos.Now()
+	r.events = append(r.events, h)
 	return nil
 }
 

@@ -44,9 +44,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	loaded := flags.Bool("load", false, "take locks while the primary is switched and killed, and check them")
 	mode := flags.String("sync", "on", "synchronous_mode: on, off or, with -load, both")
 	ttls := flags.String("ttl", "3s", "with -load: time to live of the leases; several, separated by commas, are tried one after another")
+	only := flags.String("only", "", "with -load: only the events with this text in their names")
 	rounds := flags.Int("n", 1, "with -load: how often each event happens")
 	failover := flags.Duration("failover", 30*time.Second, "Patroni's ttl: how long a primary may be silent")
-	dir := flags.String("history", os.TempDir(), "with -load: directory for the history of a run with broken promises")
+	dir := flags.String("history", "", "with -load: directory for the histories; by default only those of a run with broken promises are kept")
 	path := flags.String("write", "", "with -load: document to write the tables into, between its markers 'cluster: begin' and 'cluster: end'")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -61,6 +62,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("-n must be at least 1")
 	case *failover < 9*time.Second:
 		return errors.New("-failover must be at least 9s")
+	}
+	chosen := slices.DeleteFunc(events(), func(e event) bool { return !strings.Contains(e.name, *only) })
+	if len(chosen) == 0 {
+		return fmt.Errorf("no event has %q in its name", *only)
 	}
 	p, err := findPrograms(ctx, out)
 	if err != nil {
@@ -77,7 +82,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		for _, sync := range modes {
-			l := load{Sync: sync, TTL: ttl, Failover: *failover, Events: slices.Repeat(events(), *rounds), Dir: *dir, Log: out}
+			l := load{Sync: sync, TTL: ttl, Failover: *failover, Events: slices.Repeat(chosen, *rounds), Dir: *dir, Log: out}
 			o, err := l.run(ctx, p)
 			if err != nil {
 				return err
