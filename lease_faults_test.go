@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
@@ -32,6 +33,7 @@ const (
 	before         // the session breaks before the statement runs
 	after          // it runs, but its reply is lost with the session
 	deferred       // the session breaks at once, and the statement runs half a second later
+	crashed        // a pooler reports that it lost its connection to the server
 )
 
 var errBroken = errors.New("the connection broke")
@@ -93,6 +95,9 @@ func (s *faultySession) run(sql string, send func(driver.Session, context.Contex
 	case before:
 		s.Session.Close()
 		return "", errBroken
+	case crashed:
+		s.Session.Close()
+		return "", &pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "server conn crashed?"}
 	case after:
 		if _, err := send(s.Session, ctx); err != nil {
 			return "", err
@@ -121,14 +126,15 @@ func (brokenSession) QueryText(context.Context, string, ...string) (string, erro
 	return "", errBroken
 }
 func (brokenSession) QueryTextSimple(context.Context, string) (string, error) { return "", errBroken }
-func (brokenSession) Watch(context.Context) error                            { return errBroken }
-func (brokenSession) Close() error                                           { return nil }
-func (brokenSession) PID() uint32                                            { return 0 }
+func (brokenSession) Watch(context.Context) error                             { return errBroken }
+func (brokenSession) Close() error                                            { return nil }
+func (brokenSession) PID() uint32                                             { return 0 }
 
 const (
 	taking    = "FROM taken"
 	releasing = "WITH returned"
 	renewing  = "WITH renewed"
+	opening   = "WITH opened"
 )
 
 // eventuallyHeld waits until the leases with these names are held, and no others.
@@ -272,6 +278,30 @@ func TestLeaseRowIsLocked(t *testing.T) {
 			t.Errorf("token %d after %d", lock.Token(), a.Token())
 		}
 		must(t, lock.Unlock())
+	}
+}
+
+// A session that cannot be opened because the connection breaks is unavailable, also if a
+// pooler reports that.
+func TestLeaseUnavailable(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.installLeases()
+	for _, f := range []fault{before, crashed} {
+		source := &faultySource{Source: d.source()}
+		locker := leaseLocker(t, source)
+		source.once(t, opening, f)
+		_, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.NoWait())
+		wantErr(t, err, pglock.ErrUnavailable)
+		for { // it tries again after a moment
+			lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
+			if err == nil {
+				must(t, lock.Unlock())
+				break
+			}
+			wantErr(t, err, pglock.ErrUnavailable)
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
 }
 

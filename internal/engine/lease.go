@@ -260,12 +260,12 @@ func (l *leaseSession) openRow(ctx context.Context) error {
 
 // setUpError returns the error of a session that could not be opened because of err.
 func (l *leaseSession) setUpError(err error) error {
-	switch sqlstate.Of(err) {
-	case sqlstate.UndefinedTable, sqlstate.InvalidSchemaName, sqlstate.UndefinedColumn:
+	switch state := sqlstate.Of(err); {
+	case state == sqlstate.UndefinedTable, state == sqlstate.InvalidSchemaName, state == sqlstate.UndefinedColumn:
 		return fmt.Errorf("%w: %w", ErrNotInstalled, err)
-	case sqlstate.ReadOnlyTransaction:
+	case state == sqlstate.ReadOnlyTransaction:
 		return fmt.Errorf("%w: %w", ErrStandby, err)
-	case "":
+	case isDisconnected(state):
 		return openError(err)
 	}
 	return err
