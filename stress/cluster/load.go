@@ -56,6 +56,7 @@ type running struct {
 	beat      *beat
 	events    []happened
 	wrong     []string
+	crashes   int // of PgBouncer
 }
 
 // A happened is an event that happened. Times are those of a history.
@@ -119,6 +120,8 @@ func (r *running) all(ctx context.Context) (_ *stored, err error) {
 	}
 	r.beat = startBeat(r.cluster.dsn())
 	defer r.beat.stop()
+	stopKeeping := r.cluster.keepPgBouncer()
+	defer func() { r.crashes = stopKeeping() }()
 	defer func() { err = errors.Join(err, r.end()) }()
 	for i, group := range slices.Repeat([]string{leases, pooled, advisory}, perGroup) {
 		c := workerConfig{Name: fmt.Sprintf("%s-%d", group, i), Dir: r.Dir, DSN: r.cluster.dsn(), Seed: uint64(i)}
