@@ -42,10 +42,12 @@ const (
 const perGroup = 2
 
 // How long the workers run before an event, so that all kinds of locks are held, and after
-// the cluster is whole again.
+// the cluster is whole again; and for how long those that hold what they have do so when
+// there is a primary again.
 const (
 	before = 5 * time.Second
 	after  = 5 * time.Second
+	hold   = 3 * time.Second
 )
 
 // A running is a load that runs.
@@ -192,7 +194,7 @@ func (r *running) happen(ctx context.Context, e event) error {
 		return errors.New("there is no primary")
 	}
 	h := happened{event: e, begin: chaos.Now()}
-	if err := e.act(ctx, r.cluster, primary); err != nil {
+	if err := e.act(ctx, r, primary); err != nil {
 		return err
 	}
 	h.end = chaos.Now()
@@ -201,6 +203,12 @@ func (r *running) happen(ctx context.Context, e event) error {
 		return err
 	}
 	h.back = chaos.Now()
+	if err := sleep(ctx, hold); err != nil {
+		return err
+	}
+	if err := r.sendAll("go"); err != nil {
+		return err
+	}
 	if e.down {
 		if err := primary.process.Restart(); err != nil {
 			return err
