@@ -23,6 +23,10 @@ bench-compare: ## Check whether this version is slower than another (BASE=main)
 soak: ## Cause random faults for D=10m, or those of SEED=, and check the locks
 	scripts/soak
 
+.PHONY: cluster
+cluster: ## Start a Patroni cluster and print how to try it (LOAD="-n 5": take locks while it fails over)
+	scripts/cluster $(if $(LOAD),-load $(LOAD))
+
 loss: ## Measure how soon a loss is noticed, and write it into docs/reliability.md
 	scripts/loss
 

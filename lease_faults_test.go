@@ -331,6 +331,41 @@ func TestLeaseSurvivesACrash(t *testing.T) {
 	}
 }
 
+// A failover that loses the last commits gives a lease back to a holder that has released
+// it, or takes it away from one that has it. Both are noticed on the next connection, and
+// tokens grow all the same.
+func TestLeaseLostCommits(t *testing.T) {
+	everyPath(t, func(t *testing.T, d *db, source driver.Source) {
+		locker := leaseLocker(t, source)
+		var locks []*pglock.Lock
+		for _, name := range []string{"wanted", "unwanted", "lost"} {
+			lock, err := locker.Lock(t.Context(), pglock.Name(name), pglock.Wait(10*time.Second))
+			must(t, err)
+			locks = append(locks, lock)
+		}
+		wanted, unwanted, lost := locks[0], locks[1], locks[2]
+		must(t, wanted.Unlock())
+		must(t, unwanted.Unlock())
+		d.exec(`UPDATE pglock.lease SET owner = (SELECT owner FROM pglock.lease WHERE name = 'lost') WHERE name LIKE '%wanted';
+			UPDATE pglock.lease SET owner = NULL, token = token - 1 WHERE name = 'lost'`)
+		again, err := locker.Lock(t.Context(), pglock.Name("wanted"), pglock.Wait(10*time.Second))
+		must(t, err)
+		if owner, token := d.lease("wanted"); again.Token() <= unwanted.Token() || token != again.Token() || owner == "" {
+			t.Errorf("token %d after %d; the table says %d, owner %q", again.Token(), unwanted.Token(), token, owner)
+		}
+		d.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+		select {
+		case <-lost.Done():
+			wantErr(t, lost.Err(), pglock.ErrLost)
+		case <-time.After(30 * time.Second):
+			t.Fatal("the holder was not notified")
+		}
+		d.eventuallyHeld("wanted")
+		must(t, again.Err())
+		must(t, again.Unlock())
+	})
+}
+
 // A transaction that has locked the row of a lease delays its release, and nothing else.
 func TestLeaseRowIsLocked(t *testing.T) {
 	t.Parallel()

@@ -45,6 +45,8 @@ type leaseSession struct {
 	broken     string        // the reply to the last renewal
 	doubt      bool          // a take may have taken effect, or may yet, that nobody knows of
 	unreleased map[Key]int64 // tokens of leases that could not be released
+	highest    int64         // the highest token that a caller was given
+	compareAt  time.Time     // when to compare again
 	sweepAt    time.Time
 
 	trusted  moment // when the last renewal was sent; guarded by Engine.mu
@@ -232,6 +234,7 @@ func (l *leaseSession) disconnect() {
 	l.session.conn = nil
 	e.mu.Unlock()
 	l.connected = false
+	l.compareAt = time.Time{} // the next server may have lost the last commits of this one
 	if conn != nil {
 		conn.Close()
 	}
@@ -293,15 +296,20 @@ func (l *leaseSession) renew() error {
 		return errLeaseEnded
 	}
 	l.renewedAt(began)
-	if reply == l.broken && !l.doubt {
+	if reply == l.broken && !l.doubt && time.Now().Before(l.compareAt) {
 		return nil
 	}
 	if err := l.compare(); err != nil {
 		return err
 	}
 	l.broken = reply
+	l.compareAt = time.Now().Add(max(l.config.TTL, compareEvery))
 	return nil
 }
+
+// compareEvery is how often what the row owns is compared without any reason: behind a
+// pooler, a failover is not seen.
+const compareEvery = time.Minute
 
 // compare compares what the row owns with the leases that this process holds.
 func (l *leaseSession) compare() error {

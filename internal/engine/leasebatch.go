@@ -424,6 +424,7 @@ func (l *leaseSession) runTries(tries []op) error {
 		switch r.kind {
 		case 't', 'm':
 			o.lock.lease.token, o.lock.lease.terms, o.lock.lease.broken = r.value, o.lease.terms, l.broken
+			l.highest = max(l.highest, r.value)
 			o.lock.tryDone(l.session, true)
 		default:
 			o.lock.lease.refused(r)
@@ -434,7 +435,8 @@ func (l *leaseSession) runTries(tries []op) error {
 }
 
 // maxTakes limits how often take.sql is run for the same leases: after rows that were
-// missing are created, and after the sessions of earlier owners are ended.
+// missing are created, the sessions of earlier owners ended, and leases released that this
+// session still owns.
 const maxTakes = 4
 
 // take runs take.sql for tries, and what it asks for.
@@ -442,6 +444,10 @@ func (l *leaseSession) take(tries []op) ([]takeReply, error) {
 	if err := l.want(tries); err != nil {
 		return nil, err
 	}
+	// What this session owns already was taken by a try whose reply was lost, unless its token
+	// is old. Then it was released, and a failover has lost that, and may have lost later
+	// holders: it needs a new token.
+	old := l.highest
 	result := make([]takeReply, len(tries))
 	left := make([]int, len(tries)) // indexes of the tries without a final result
 	for i := range left {
@@ -467,7 +473,7 @@ func (l *leaseSession) take(tries []op) ([]takeReply, error) {
 		case !alive:
 			return nil, errLeaseEnded
 		}
-		var missing []op
+		var missing, released []op
 		var ended textArray
 		var again []int
 		for i, r := range replies {
@@ -480,6 +486,12 @@ func (l *leaseSession) take(tries []op) ([]takeReply, error) {
 			case 'e':
 				ended.add(r.owner)
 				again = append(again, at)
+			case 'm':
+				if r.value <= old {
+					released = append(released, op{kind: opUnlock, key: ops[i].key, lease: &leaseArgs{token: r.value}})
+					again = append(again, at)
+					result[at] = takeReply{kind: 'b'}
+				}
 			}
 		}
 		if n == maxTakes {
@@ -494,6 +506,11 @@ func (l *leaseSession) take(tries []op) ([]takeReply, error) {
 		}
 		if s := ended.String(); s != "{}" {
 			if _, _, err := l.persist(l.statements.end, s); err != nil {
+				return nil, err
+			}
+		}
+		if len(released) > 0 {
+			if _, _, err := l.persist(l.statements.release, l.releaseArgs(released)...); err != nil {
 				return nil, err
 			}
 		}

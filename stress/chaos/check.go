@@ -63,6 +63,8 @@ type record struct {
 	notice time.Duration // limit for a running holder to notice a loss
 	ttl    time.Duration // of leases; 0 means advisory locks
 	log    []logged      // the committed writes that leases fenced
+	// anyLoss is true if a loss needs no fault to explain it.
+	anyLoss bool
 }
 
 // A claim is the time in which an operation claimed to hold a lock.
@@ -190,7 +192,7 @@ func (r *record) claimLock(c *claim, v *verdict) {
 		l := loss{op: o, cause: r.explain(o)}
 		v.losses = append(v.losses, l)
 		text := o.notifiedText + o.text
-		if l.cause == nil && !silent(text) {
+		if l.cause == nil && !silent(text) && !r.anyLoss {
 			v.wrong = append(v.wrong, fmt.Sprintf("%s lost its locks without a fault: %s", o, text))
 		}
 	}

@@ -81,6 +81,7 @@ type Evidence struct {
 	Faults  []Fault
 	Rests   []int64       // moments when no lock was held
 	Notice  time.Duration // limit for a holder to notice a loss
+	AnyLoss bool          // a loss needs no fault to explain it
 }
 
 // A Hold is an operation that asked for a lock. Times that do not apply are 0.
@@ -120,7 +121,7 @@ func (e Evidence) Check() (*Findings, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := record{ops: history.ops, faults: e.Faults, rests: e.Rests, notice: e.Notice}
+	r := record{ops: history.ops, faults: e.Faults, rests: e.Rests, notice: e.Notice, anyLoss: e.AnyLoss}
 	v := r.check(e.Dir)
 	f := &Findings{Wrong: append(history.wrong, v.wrong...)}
 	lost := make(map[*op]*Fault)

@@ -33,6 +33,7 @@ type outcome struct {
 	dir     string   // with the histories, if something is wrong
 	effects []effect // of the events
 
+	crashes   int            // of PgBouncer
 	acquired  map[string]int // locks, by group
 	overlaps  []time.Duration
 	advisory  []time.Duration // overlaps of advisory locks
@@ -57,7 +58,7 @@ const notice = 10 * time.Second
 
 // check checks a run.
 func (r *running) check(s *stored) (*outcome, error) {
-	o := &outcome{load: *r.load, version: s.version, wrong: r.wrong, dir: r.Dir, acquired: map[string]int{}}
+	o := &outcome{load: *r.load, version: s.version, wrong: r.wrong, dir: r.Dir, crashes: r.crashes, acquired: map[string]int{}}
 	for _, h := range r.events {
 		o.effects = append(o.effects, effect{
 			happened: h, noPrimary: gap(r.beat.times(), h.begin, h.rest),
@@ -112,7 +113,8 @@ func groupOf(worker string) string {
 // checkHolds checks the histories of groups that take the same locks. ends reports whether
 // an event may end a lock before its holder can know.
 func (r *running) checkHolds(o *outcome, overlaps *[]time.Duration, trust time.Duration, ends func(happened) bool, groups ...string) ([]chaos.Hold, error) {
-	e := chaos.Evidence{Dir: r.Dir, Workers: r.workers(groups...), Notice: trust + notice}
+	// HAProxy, on a busy machine, may end sessions at any time.
+	e := chaos.Evidence{Dir: r.Dir, Workers: r.workers(groups...), Notice: trust + notice, AnyLoss: true}
 	for _, h := range r.events {
 		e.Rests = append(e.Rests, h.rest)
 		f := chaos.Fault{Name: h.name, Begin: h.begin, End: h.end}
@@ -147,7 +149,7 @@ func (o *outcome) measure(holds []chaos.Hold) {
 		for _, group := range []string{leases, pooled, advisory} {
 			e.again[group] = gap(grants[group], e.begin, e.rest)
 			if !slices.ContainsFunc(grants[group], func(t int64) bool { return e.end < t && t < e.rest }) {
-				o.wrong = append(o.wrong, fmt.Sprintf("no worker of the group %s acquired a lock after the %s", group, e.name))
+				o.wrong = append(o.wrong, fmt.Sprintf("no worker of the group %s acquired a lock after this: %s", group, e.name))
 			}
 		}
 		for _, h := range holds {

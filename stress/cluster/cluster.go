@@ -247,9 +247,31 @@ func logEnd(p *pgserver.Process) string {
 	return strings.Join(lines[max(len(lines)-20, 0):], "\n")
 }
 
-// ended returns an error if one of the programs beside the nodes has ended by itself.
+// keepPgBouncer starts PgBouncer again when it has ended, as a service manager does: that of
+// Debian 12 crashes now and then if servers end while it cancels their statements
+// (pgbouncer#822). The function that it returns ends that, and returns how often it was
+// necessary.
+func (c *Cluster) keepPgBouncer() (stop func() (crashes int)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan int)
+	go func() {
+		crashes := 0
+		for sleep(ctx, 200*time.Millisecond) == nil {
+			if !c.pgbouncer.Running() && c.pgbouncer.Restart() == nil {
+				crashes++
+			}
+		}
+		result <- crashes
+	}()
+	return func() int {
+		cancel()
+		return <-result
+	}
+}
+
+// ended returns an error if another of the programs beside the nodes has ended by itself.
 func (c *Cluster) ended() error {
-	for name, p := range map[string]*pgserver.Process{"etcd": c.etcd, "HAProxy": c.haproxy, "PgBouncer": c.pgbouncer} {
+	for name, p := range map[string]*pgserver.Process{"etcd": c.etcd, "HAProxy": c.haproxy} {
 		if !p.Running() {
 			return fmt.Errorf("%s has ended by itself; the end of its log:\n%s", name, logEnd(p))
 		}

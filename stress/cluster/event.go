@@ -15,7 +15,7 @@ import (
 type event struct {
 	name string
 	// act does it to the primary n. It returns when it has happened.
-	act func(ctx context.Context, c *Cluster, n *node) error
+	act func(ctx context.Context, r *running, n *node) error
 	// kill is true if the primary had no chance to send what it had written.
 	kill bool
 	// down is true if the node must be started again.
@@ -30,25 +30,32 @@ func events() []event {
 	return []event{
 		{
 			name: "switchover",
-			act:  func(ctx context.Context, c *Cluster, n *node) error { return c.switchover(ctx, n) },
+			act:  func(ctx context.Context, r *running, n *node) error { return r.cluster.switchover(ctx, n) },
 		},
 		{
 			name: "kill -9 of Postgres",
-			act:  func(_ context.Context, _ *Cluster, n *node) error { return n.killPostgres() },
+			act:  func(_ context.Context, _ *running, n *node) error { return n.killPostgres() },
 			kill: true,
 		},
 		{
-			name: "kill -9 of Postgres and Patroni",
-			act:  func(_ context.Context, _ *Cluster, n *node) error { return n.process.Kill() },
+			name: "kill -9 of the node",
+			act:  func(_ context.Context, _ *running, n *node) error { return n.process.Kill() },
 			kill: true, down: true,
 		},
 		{
-			name: fmt.Sprintf("the same, after %v without replication", lag),
-			act: func(ctx context.Context, _ *Cluster, n *node) error {
+			name: fmt.Sprintf("kill -9 of the node, cut off for %v", lag),
+			act: func(ctx context.Context, r *running, n *node) error {
 				if err := n.stopSending(ctx); err != nil {
 					return err
 				}
-				if err := sleep(ctx, lag); err != nil {
+				if err := sleep(ctx, lag*3/4); err != nil {
+					return err
+				}
+				// From now on, leases are held that no standby has heard of.
+				if err := r.sendAll("hold"); err != nil {
+					return err
+				}
+				if err := sleep(ctx, lag/4); err != nil {
 					return err
 				}
 				return n.process.Kill()

@@ -31,6 +31,8 @@ func show(ctx context.Context, p *programs, sync bool, failover time.Duration, o
 		return err
 	}
 	fmt.Fprint(out, c.guide(members))
+	stopKeeping := c.keepPgBouncer()
+	defer stopKeeping()
 	primary := c.leader(ctx)
 	since := time.Now()
 	for sleep(ctx, 500*time.Millisecond) == nil {

@@ -42,10 +42,12 @@ const (
 const perGroup = 2
 
 // How long the workers run before an event, so that all kinds of locks are held, and after
-// the cluster is whole again.
+// the cluster is whole again; and for how long those that hold what they have do so when
+// there is a primary again.
 const (
 	before = 5 * time.Second
 	after  = 5 * time.Second
+	hold   = 3 * time.Second
 )
 
 // A running is a load that runs.
@@ -56,7 +58,12 @@ type running struct {
 	beat      *beat
 	events    []happened
 	wrong     []string
+	crashes   int    // of PgBouncer
+	timeline  string // after the last event
 }
+
+// errUnplanned means that the cluster has failed over by itself.
+var errUnplanned = errors.New("the primary changed by itself, or is gone: is the machine too busy?")
 
 // A happened is an event that happened. Times are those of a history.
 type happened struct {
@@ -77,6 +84,11 @@ func (l load) run(ctx context.Context, p *programs) (_ *outcome, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if ctx.Err() != nil && !keep {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
 	l.Dir = dir
 	l.logf("starting the cluster, %s", l.replication())
 	r := &running{load: &l}
@@ -119,6 +131,8 @@ func (r *running) all(ctx context.Context) (_ *stored, err error) {
 	}
 	r.beat = startBeat(r.cluster.dsn())
 	defer r.beat.stop()
+	stopKeeping := r.cluster.keepPgBouncer()
+	defer func() { r.crashes = stopKeeping() }()
 	defer func() { err = errors.Join(err, r.end()) }()
 	for i, group := range slices.Repeat([]string{leases, pooled, advisory}, perGroup) {
 		c := workerConfig{Name: fmt.Sprintf("%s-%d", group, i), Dir: r.Dir, DSN: r.cluster.dsn(), Seed: uint64(i)}
@@ -185,11 +199,11 @@ func (r *running) happen(ctx context.Context, e event) error {
 		return err
 	}
 	primary := r.cluster.leader(ctx)
-	if primary == nil {
-		return errors.New("there is no primary")
+	if timeline, _, err := r.ask(ctx); err != nil || primary == nil || r.timeline != "" && timeline != r.timeline {
+		return errors.Join(errUnplanned, err)
 	}
 	h := happened{event: e, begin: chaos.Now()}
-	if err := e.act(ctx, r.cluster, primary); err != nil {
+	if err := e.act(ctx, r, primary); err != nil {
 		return err
 	}
 	h.end = chaos.Now()
@@ -198,6 +212,12 @@ func (r *running) happen(ctx context.Context, e event) error {
 		return err
 	}
 	h.back = chaos.Now()
+	if err := sleep(ctx, hold); err != nil {
+		return err
+	}
+	if err := r.sendAll("go"); err != nil {
+		return err
+	}
 	if e.down {
 		if err := primary.process.Restart(); err != nil {
 			return err
@@ -215,9 +235,16 @@ func (r *running) happen(ctx context.Context, e event) error {
 	if err := r.sendAll("rest"); err != nil {
 		return err
 	}
-	left, err := r.left(ctx)
-	if err != nil {
-		return err
+	// The server releases the last locks a moment after their holders.
+	left := 1
+	for tries := 0; left > 0 && tries < 100; tries++ {
+		var err error
+		if r.timeline, left, err = r.ask(ctx); err != nil {
+			return err
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
 	}
 	if left > 0 {
 		r.wrong = append(r.wrong, fmt.Sprintf("after %s, %d advisory locks were left", e.name, left))
@@ -230,23 +257,17 @@ func (r *running) happen(ctx context.Context, e event) error {
 	return nil
 }
 
-// left returns how many advisory locks the primary still has a while after all were
-// released.
-func (r *running) left(ctx context.Context) (n int, err error) {
+// ask returns the timeline of the primary, which each failover increases, and how many
+// advisory locks there are.
+func (r *running) ask(ctx context.Context) (timeline string, locks int, err error) {
 	conn, err := pgx.Connect(ctx, r.cluster.dsn())
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	for range 100 {
-		if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory'").Scan(&n); err != nil || n == 0 {
-			return n, err
-		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return 0, err
-		}
-	}
-	return n, nil
+	err = conn.QueryRow(ctx, `SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8),
+		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')`).Scan(&timeline, &locks)
+	return timeline, locks, err
 }
 
 // sendAll sends a command to all workers at once.

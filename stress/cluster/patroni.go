@@ -53,7 +53,8 @@ func (n *node) call(ctx context.Context, method, path string, body any) (string,
 	if err != nil {
 		return "", err
 	}
-	response, err := http.DefaultClient.Do(request)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
 	if err != nil {
 		return "", err
 	}

@@ -51,6 +51,13 @@ func markdown(outcomes []*outcome) string {
 			o.checked, o.refused, 0, o.lost, o.unchecked, o.acquired[advisory], times(o.advisory),
 		}))
 	}
+	crashes := 0
+	for _, o := range outcomes {
+		crashes += o.crashes
+	}
+	if crashes > 0 {
+		fmt.Fprintf(&b, "\nPgBouncer itself crashed %d times, and was started again at once.\n", crashes)
+	}
 	return b.String()
 }
 

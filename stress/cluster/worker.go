@@ -46,7 +46,7 @@ const (
 	shortWait = time.Second
 	longWait  = 3 * time.Second
 	shortHold = 150 * time.Millisecond // on average
-	longHold  = 8 * time.Second
+	longHold  = 10 * time.Minute       // until it is lost, or the workers rest
 	pause     = 100 * time.Millisecond // after a failure
 )
 
@@ -75,13 +75,15 @@ type worker struct {
 
 	gate    sync.RWMutex // held shared by each turn, and exclusively during a rest
 	resting atomic.Bool  // turns should end
+	holding atomic.Bool  // holders should go on
 	late    sync.WaitGroup
 	// lateSlots has an entry for each holder that goes on to write after a loss.
 	lateSlots chan struct{}
 }
 
-// work reads the commands go and rest from in, and confirms each on out. It returns when in
-// ends, so that it never outlives its parent.
+// work reads commands from in, and confirms each on out: go, rest (release everything), and
+// hold (keep what is held until the next command). It returns when in ends, so that it
+// never outlives its parent.
 func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -130,13 +132,19 @@ func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	fmt.Fprintln(out, "ready")
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		switch word := lines.Text(); {
+		case word == "hold":
+			w.holding.Store(true)
 		case word == "rest" && !w.resting.Load():
+			w.holding.Store(false)
 			w.resting.Store(true)
 			w.gate.Lock()
 			w.late.Wait()
-		case word == "go" && w.resting.Load():
-			w.resting.Store(false)
-			w.gate.Unlock()
+		case word == "go":
+			w.holding.Store(false)
+			if w.resting.Load() {
+				w.resting.Store(false)
+				w.gate.Unlock()
+			}
 		}
 		fmt.Fprintln(out, lines.Text())
 	}
@@ -181,19 +189,15 @@ func (w *worker) turn(name string, wait, hold time.Duration) {
 	}
 	w.history.Acquired(op, key, lock.Token())
 	stopWriting := w.startWriting(lock, key, op)
-	timer := time.NewTimer(hold)
-	defer timer.Stop()
-	ticker := time.NewTicker(50 * time.Millisecond)
+	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
-	for held := true; held; {
+	for began, held := time.Now(), true; held; {
 		select {
 		case <-lock.Done():
 			w.history.Notified(op, lock.Err())
 			held = false
-		case <-timer.C:
-			held = false
 		case <-ticker.C:
-			held = !w.resting.Load()
+			held = !w.resting.Load() && (w.holding.Load() || time.Since(began) < hold)
 		}
 	}
 	w.history.Releasing(op)
