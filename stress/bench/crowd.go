@@ -109,10 +109,9 @@ func waitInCrowd(ctx context.Context, e *env, k peer.Kind, p peer.Peer, at peer.
 			grants[i] <- granted{at, err}
 		})
 	}
-	if err := allWait(ctx, p, n); err != nil {
+	if err := allWait(ctx, p, n, 2*e.scale.Time); err != nil {
 		return nil, err
 	}
-	pause(ctx, 2*e.scale.Time) // the last ones have begun to poll
 
 	client, server, err := usage(ctx, e, k.Server, at, 3*e.scale.Time)
 	if err != nil {
@@ -143,20 +142,26 @@ func waitInCrowd(ctx context.Context, e *env, k peer.Kind, p peer.Peer, at peer.
 	return []float64{s.Median, s.Max, client, server}, ctx.Err()
 }
 
-// allWait waits until n goroutines wait. Only pglock reports that.
-func allWait(ctx context.Context, p peer.Peer, n int) error {
+// allWait waits until n goroutines wait and no session has been opened for some time. Only
+// pglock reports that; the others have that time.
+func allWait(ctx context.Context, p peer.Peer, n int, settle time.Duration) error {
 	counts, ok := p.(interface{ Stats() pglock.Stats })
 	if !ok {
-		return nil
+		pause(ctx, settle)
+		return ctx.Err()
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for counts.Stats().Waiting < n {
-		if pause(ctx, time.Millisecond); ctx.Err() != nil {
-			return fmt.Errorf("%d of %d goroutines wait: %w", counts.Stats().Waiting, n, ctx.Err())
+	for before := -1; ; {
+		now := counts.Stats()
+		if now.Waiting == n && now.Sessions == before {
+			return nil
+		}
+		before = now.Sessions
+		if pause(ctx, settle); ctx.Err() != nil {
+			return fmt.Errorf("%d of %d goroutines wait: %w", now.Waiting, n, ctx.Err())
 		}
 	}
-	return nil
 }
 
 // usage returns the processor time of this process and of the server during d, in percent

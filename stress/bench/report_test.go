@@ -103,6 +103,65 @@ func TestFairnessGoal(t *testing.T) {
 	}
 }
 
+func TestCrowdGoal(t *testing.T) {
+	for _, test := range []struct {
+		longest, client, server float64
+		met, unknown            bool
+	}{
+		{0.1, 10, 10, true, false},
+		{0.11, 10, 10, false, false},
+		{0.1, 11, 10, false, false},
+		{0.1, 10, 11, false, false},
+		{0.1, unknown, 10, false, true},
+	} {
+		m := &Measured{Ours: "pglock", Rows: []Row{{Name: "pglock", Rounds: [][]float64{{0.05, test.longest, test.client, test.server}}}}}
+		if v := idle("pglock", 0.1, 10)(m); v.met != test.met || v.unknown != test.unknown {
+			t.Errorf("%+v: %+v", test, v)
+		}
+	}
+}
+
+func TestFirstLockGoal(t *testing.T) {
+	for _, test := range []struct {
+		took, trips float64
+		met         bool
+	}{{1.2, 3, true}, {1.3, 3, false}, {1, 4, false}} {
+		m := &Measured{Ours: "pgx", Rows: []Row{
+			{Name: "pgx", Rounds: [][]float64{{test.took, 2, test.trips}}},
+			{Name: "bare", Rounds: [][]float64{{1, 2, 3}}},
+		}}
+		if v := sameTrips("pgx", "bare", 1.2)(m); v.met != test.met || v.unknown {
+			t.Errorf("%+v: %+v", test, v)
+		}
+	}
+}
+
+// Growth has a line for each contender, in order of size, without what was not measured.
+func TestGrowth(t *testing.T) {
+	r := &Results{}
+	for _, n := range []int{10, 100} {
+		r.Scenarios = append(r.Scenarios, Measured{
+			Name: "rows-" + thousands(n), Size: n, Ours: "a", Metrics: []Metric{{"time", "s", "less"}, {"memory", "B", "less"}},
+			Rows: []Row{
+				{Name: "a", Label: "A", Rounds: [][]float64{{float64(n), 5}}},
+				{Name: "b", Label: "B", Variant: true, Rounds: [][]float64{{2, unknown}}},
+				{Name: "c", Label: "C", Missing: "no"},
+			},
+		})
+	}
+	panels := growth(r, "rows-", 0, "title", "rows")
+	if len(panels) != 1 || len(panels[0].Lines) != 2 || len(panels[0].Lines[0].Points) != 2 || panels[0].Lines[0].Points[1].X != 100 ||
+		!panels[0].Lines[0].Ours || !panels[0].Lines[1].Variant {
+		t.Errorf("%+v", panels)
+	}
+	if panels := growth(r, "rows-", 1, "title", "rows"); len(panels[0].Lines) != 1 {
+		t.Errorf("%+v", panels)
+	}
+	if panels := growth(r, "row-", 0, "title", "rows"); panels != nil {
+		t.Errorf("%+v", panels)
+	}
+}
+
 func TestBestPeer(t *testing.T) {
 	m := &Measured{Ours: "pglock", Metrics: []Metric{{"rate", "/s", "more"}}, Rows: []Row{
 		{Name: "pglock", Rounds: [][]float64{{100}}},
