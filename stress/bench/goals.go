@@ -51,9 +51,13 @@ func goals(s scale) []goal {
 	}
 	for _, ms := range []int{1, 5} {
 		for _, n := range []int{64, 256} {
+			share := 0.75
+			if ms == 1 {
+				share = 0.5 // so much work in a millisecond that processor time counts, too
+			}
 			all = append(all, goal{
-				fmt.Sprintf("%d goroutines, own keys, %d ms each way, one connection", n, ms), "0.75 of a connection for each goroutine",
-				fmt.Sprintf("slow-%d-%d", ms, n), func(m *Measured) verdict { return atLeast(m, "each", 0, 0.75) },
+				fmt.Sprintf("%d goroutines, own keys, %d ms each way, one connection", n, ms), fmt.Sprintf("%g of two bare round trips, times %d", share, n),
+				fmt.Sprintf("slow-%d-%d", ms, n), func(m *Measured) verdict { return atLeast(m, "bare", 0, share) },
 			})
 		}
 	}
