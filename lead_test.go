@@ -129,10 +129,10 @@ func TestLeadInTurn(t *testing.T) {
 		// Another one leads.
 		held := lock(t, lockers[0], key)
 		nothing := func(context.Context) error { t.Error("it leads"); return nil }
-		for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(300 * time.Millisecond)} {
+		for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(time.Second)} {
 			wantErr(t, lockers[1].Lead(t.Context(), key, nothing, opt), pglock.ErrNotAcquired)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := lockers[1].Lead(ctx, key, nothing)
 		wantErr(t, err, pglock.ErrNotAcquired)
