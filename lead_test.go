@@ -266,7 +266,9 @@ func TestWatchErrors(t *testing.T) {
 	source := &downSource{Source: d.source(), down: 1}
 	locker := newLocker(t, source)
 	step := 0
-	for holders, err := range locker.Watch(t.Context(), pglock.Name("a")) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for holders, err := range locker.Watch(ctx, pglock.Name("a")) {
 		switch step++; step {
 		case 1:
 			wantErr(t, err, pglock.ErrUnavailable)
