@@ -99,7 +99,9 @@ func TestEveryAfterACrash(t *testing.T) {
 	a, b := leaseLocker(t, d.source()), leaseLocker(t, d.source())
 	none := func(context.Context) error { t.Error("it runs before it is due"); return nil }
 
+	var token int64
 	err := a.Do(t.Context(), key, func(ctx context.Context) error {
+		_, token = d.leaseOf(key)
 		// Its session ends, as if the process had crashed and its time to live were over.
 		d.exec("UPDATE pglock.session SET until = '-infinity' WHERE id = (SELECT owner FROM pglock.lease WHERE name = 'job')")
 		<-ctx.Done()
@@ -115,18 +117,21 @@ func TestEveryAfterACrash(t *testing.T) {
 			t.Errorf("the error does not say when it is due: %v", err)
 		}
 	}
+	var due int64
+	d.scan(&due, `SELECT (extract(epoch FROM free_at) * 1000000)::bigint FROM pglock.lease WHERE name = 'job'`)
+	if period := time.Duration(due-token) * time.Microsecond; period < time.Hour || period > time.Hour+time.Second {
+		t.Errorf("it is due %v after it was taken", period)
+	}
 	// Without an option it waits, and so does a Lock without Every.
-	var due time.Time
-	must(t, d.conn.QueryRow(t.Context(), "UPDATE pglock.lease SET free_at = clock_timestamp() + interval '1 s' WHERE name = 'job' RETURNING free_at").Scan(&due))
+	d.scan(&due, `UPDATE pglock.lease SET free_at = clock_timestamp() + interval '2 s' WHERE name = 'job'
+		RETURNING (extract(epoch FROM free_at) * 1000000)::bigint`)
 	must(t, b.Do(t.Context(), key, func(context.Context) error {
-		var since time.Time
-		must(t, d.conn.QueryRow(t.Context(), "SELECT since FROM pglock.lease WHERE name = 'job'").Scan(&since))
-		if since.Before(due) {
-			t.Errorf("the next run began %v too early", due.Sub(since))
+		if _, next := d.leaseOf(key); next < due {
+			t.Errorf("the next run began %v too early", time.Duration(due-next)*time.Microsecond)
 		}
 		return nil
 	}, pglock.Every(time.Hour)))
-	_, err = b.Lock(t.Context(), key, pglock.Wait(2*time.Second))
+	_, err = b.Lock(t.Context(), key, pglock.Wait(2 * time.Second))
 	wantErr(t, err, pglock.ErrNotAcquired)
 }
 

@@ -164,7 +164,7 @@ func TestFencedInTime(t *testing.T) {
 	late := make(chan struct{})
 	locker := newLocker(t, tokenSource{d.source(), func(context.Context) { <-late }})
 	key := pglock.Int(1)
-	_, err := locker.Lock(t.Context(), key, pglock.Fenced(), pglock.Wait(500*time.Millisecond))
+	_, err := locker.Lock(t.Context(), key, pglock.Fenced(), pglock.Wait(2*time.Second))
 	wantErr(t, err, pglock.ErrUnavailable)
 	if errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the error is ctx's: %v", err)

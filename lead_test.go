@@ -129,10 +129,10 @@ func TestLeadInTurn(t *testing.T) {
 		// Another one leads.
 		held := lock(t, lockers[0], key)
 		nothing := func(context.Context) error { t.Error("it leads"); return nil }
-		for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(300 * time.Millisecond)} {
+		for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(time.Second)} {
 			wantErr(t, lockers[1].Lead(t.Context(), key, nothing, opt), pglock.ErrNotAcquired)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := lockers[1].Lead(ctx, key, nothing)
 		wantErr(t, err, pglock.ErrNotAcquired)
@@ -266,7 +266,9 @@ func TestWatchErrors(t *testing.T) {
 	source := &downSource{Source: d.source(), down: 1}
 	locker := newLocker(t, source)
 	step := 0
-	for holders, err := range locker.Watch(t.Context(), pglock.Name("a")) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for holders, err := range locker.Watch(ctx, pglock.Name("a")) {
 		switch step++; step {
 		case 1:
 			wantErr(t, err, pglock.ErrUnavailable)

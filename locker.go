@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pglock-go/pglock/internal/engine"
@@ -285,6 +286,7 @@ func (l *Locker) holders(ctx context.Context, key Key, r request) ([]Holder, err
 		return l.slotHolders(ctx, key, r.slots)
 	case l.schema != "":
 		rows, err := l.leaseHolders(ctx, []Key{key})
+		rows = slices.DeleteFunc(rows, func(row holderRow) bool { return row.Slot != 0 })
 		return holdersOf(rows), err
 	}
 	reply, err := l.engine.Query(ctx, holdersSQL, holdersArgs([]Key{key}, r.shared)...)

@@ -22,17 +22,17 @@ const maxSlots = 1000
 // [ErrNotAcquired] and lists the holders of all slots.
 //
 // Requests that wait get free slots in the order in which they came, also those of other
-// processes: the first one asks for a free slot every 20 ms, or every 250 ms with [Leases],
-// and the others wait behind it without asking. A request with NoWait or SkipIfHeld does not
+// processes: the first one polls for a free slot every 20 ms, or every 250 ms with [Leases],
+// and the others wait behind it without polling. A request with NoWait or SkipIfHeld does not
 // stand in line, and may overtake them. With Leases, the order among processes is only
 // approximate. If the process of the first one crashes, the others wait until its session ends,
 // as behind a holder that crashes.
 //
 // A slot of an advisory lock has the key Name(name + "\x00" + i), with i from 0 to n-1 in
-// decimal, which other programs can take, and [Locker.Holders] can read. The request that asks
+// decimal, which other programs can take, and [Locker.Holders] can read. The request that polls
 // holds Name(name + "\x00gate"). The name is that of a [Name], and otherwise what
 // [Key.LeaseName] returns. The slots of a lease are the rows of its name with the slots 0 to
-// n-1, and the row of the request that asks has the slot -1; slot 0 is also what a request
+// n-1, and the row of the request that polls has the slot -1; slot 0 is also what a request
 // without Slots takes.
 //
 // Together with [Shared] or [Every], in [Locker.LockAll] and in a transaction it is an error.
@@ -50,7 +50,7 @@ const (
 	// gateSlot stands for the lock that the first of the waiting requests holds.
 	gateSlot = -1
 
-	// The time between two looks for a free slot.
+	// The time between two polls for a free slot.
 	slotPollInterval      = 20 * time.Millisecond
 	leaseSlotPollInterval = 250 * time.Millisecond
 

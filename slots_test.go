@@ -238,15 +238,15 @@ func TestSlotsRefused(t *testing.T) {
 		_, err := a.Lock(t.Context(), s.key(), pglock.Slots(2), pglock.NoWait())
 		refused(err)
 		began := time.Now()
-		_, err = a.Lock(t.Context(), s.key(), pglock.Slots(2), pglock.Wait(500*time.Millisecond))
+		_, err = a.Lock(t.Context(), s.key(), pglock.Slots(2), pglock.Wait(time.Second))
 		refused(err)
 		if errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the error is ctx's: %v", err)
 		}
-		if took := time.Since(began); took < 400*time.Millisecond {
+		if took := time.Since(began); took < 700*time.Millisecond {
 			t.Errorf("it waited only %v", took)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = a.Lock(ctx, s.key(), pglock.Slots(2))
 		refused(err)
