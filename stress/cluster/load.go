@@ -267,25 +267,25 @@ func (r *running) happen(ctx context.Context, e event) error {
 	return nil
 }
 
-// A primary is what a primary says about itself.
-type primary struct {
+// A state is what a primary says about itself.
+type state struct {
 	started  time.Time
 	timeline string // each failover increases it
 	locks    int    // how many advisory locks it has
 }
 
 // ask asks the primary, through HAProxy. It is an error if the server is a standby.
-func (r *running) ask(ctx context.Context) (p primary, err error) {
+func (r *running) ask(ctx context.Context) (s state, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, r.cluster.dsn())
 	if err != nil {
-		return p, err
+		return s, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	err = conn.QueryRow(ctx, `SELECT pg_postmaster_start_time(), left(pg_walfile_name(pg_current_wal_lsn()), 8),
-		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')`).Scan(&p.started, &p.timeline, &p.locks)
-	return p, err
+		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')`).Scan(&s.started, &s.timeline, &s.locks)
+	return s, err
 }
 
 // sendAll sends a command to all workers at once.
