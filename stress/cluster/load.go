@@ -85,8 +85,12 @@ func (l load) run(ctx context.Context, p *programs) (_ *outcome, err error) {
 		return nil, err
 	}
 	defer func() {
-		if ctx.Err() != nil && !keep {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil && !keep:
 			err = errors.Join(err, os.RemoveAll(dir))
+		default:
+			err = fmt.Errorf("%w; the histories are in %s", err, dir)
 		}
 	}()
 	l.Dir = dir
