@@ -169,6 +169,9 @@ func TestFormats(t *testing.T) {
 	if got := seconds([]time.Duration{3 * time.Second, time.Second, 1500 * time.Millisecond}); got != "1.5 (3.0)" {
 		t.Errorf("seconds: %q", got)
 	}
+	if got := seconds([]time.Duration{time.Second}); got != "1.0" {
+		t.Errorf("seconds: %q", got)
+	}
 	if got := times([]time.Duration{time.Second, 2 * time.Second}); got != "2 (2s)" {
 		t.Errorf("times: %q", got)
 	}

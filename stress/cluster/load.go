@@ -85,8 +85,12 @@ func (l load) run(ctx context.Context, p *programs) (_ *outcome, err error) {
 		return nil, err
 	}
 	defer func() {
-		if ctx.Err() != nil && !keep {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil && !keep:
 			err = errors.Join(err, os.RemoveAll(dir))
+		default:
+			err = fmt.Errorf("%w; the histories are in %s", err, dir)
 		}
 	}()
 	l.Dir = dir
@@ -199,7 +203,8 @@ func (r *running) happen(ctx context.Context, e event) error {
 		return err
 	}
 	primary := r.cluster.leader(ctx)
-	if timeline, _, err := r.ask(ctx); err != nil || primary == nil || r.timeline != "" && timeline != r.timeline {
+	old, err := r.ask(ctx)
+	if err != nil || primary == nil || r.timeline != "" && old.timeline != r.timeline {
 		return errors.Join(errUnplanned, err)
 	}
 	h := happened{event: e, begin: chaos.Now()}
@@ -208,7 +213,15 @@ func (r *running) happen(ctx context.Context, e event) error {
 	}
 	h.end = chaos.Now()
 	r.logf("  happened to %s", primary.name)
-	if err := r.cluster.await(ctx, "a primary", func(context.Context) (bool, error) { return r.beat.since(h.end), nil }); err != nil {
+	// The sessions of a killed server may go on for a moment.
+	if err := r.cluster.await(ctx, "a primary", func(ctx context.Context) (bool, error) {
+		begun := chaos.Now()
+		now, err := r.ask(ctx)
+		if err != nil || now.started.Equal(old.started) {
+			return false, err
+		}
+		return true, r.cluster.await(ctx, "a write", func(context.Context) (bool, error) { return r.beat.since(begun), nil })
+	}); err != nil {
 		return err
 	}
 	h.back = chaos.Now()
@@ -238,10 +251,11 @@ func (r *running) happen(ctx context.Context, e event) error {
 	// The server releases the last locks a moment after their holders.
 	left := 1
 	for tries := 0; left > 0 && tries < 100; tries++ {
-		var err error
-		if r.timeline, left, err = r.ask(ctx); err != nil {
+		now, err := r.ask(ctx)
+		if err != nil {
 			return err
 		}
+		r.timeline, left = now.timeline, now.locks
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
@@ -257,17 +271,25 @@ func (r *running) happen(ctx context.Context, e event) error {
 	return nil
 }
 
-// ask returns the timeline of the primary, which each failover increases, and how many
-// advisory locks there are.
-func (r *running) ask(ctx context.Context) (timeline string, locks int, err error) {
+// A state is what a primary says about itself.
+type state struct {
+	started  time.Time
+	timeline string // each failover increases it
+	locks    int    // how many advisory locks it has
+}
+
+// ask asks the primary, through HAProxy. It is an error if the server is a standby.
+func (r *running) ask(ctx context.Context) (s state, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	conn, err := pgx.Connect(ctx, r.cluster.dsn())
 	if err != nil {
-		return "", 0, err
+		return s, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	err = conn.QueryRow(ctx, `SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8),
-		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')`).Scan(&timeline, &locks)
-	return timeline, locks, err
+	err = conn.QueryRow(ctx, `SELECT pg_postmaster_start_time(), left(pg_walfile_name(pg_current_wal_lsn()), 8),
+		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')`).Scan(&s.started, &s.timeline, &s.locks)
+	return s, err
 }
 
 // sendAll sends a command to all workers at once.

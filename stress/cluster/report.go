@@ -14,9 +14,8 @@ import (
 // markdown returns the tables of docs/reliability.md.
 func markdown(outcomes []*outcome) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Postgres %s; Patroni's ttl is %v. Times in seconds: the median, and the longest in parentheses.\n\n",
-		outcomes[0].version, outcomes[0].Failover)
-	b.WriteString("How long nobody could write, and nobody could acquire a lock:\n\n")
+	fmt.Fprintf(&b, "Postgres %s; Patroni's ttl is %v. Times in seconds.\n\n", outcomes[0].version, outcomes[0].Failover)
+	b.WriteString("How long nobody could write, and nobody could acquire a lock; if it happened several times, the median and (the longest):\n\n")
 	b.WriteString("| replication | TTL of leases | event | times | no primary | no lease | no lease through PgBouncer | no advisory lock | leases lost | leases kept |\n")
 	b.WriteString("|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, o := range outcomes {
@@ -93,10 +92,13 @@ func short(d time.Duration) string {
 	return s
 }
 
-// seconds formats the median and the longest of some durations.
+// seconds formats the median of some durations and, in parentheses, the longest.
 func seconds(all []time.Duration) string {
 	slices.Sort(all)
 	text := func(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()) }
+	if len(all) == 1 {
+		return text(all[0])
+	}
 	return fmt.Sprintf("%s (%s)", text(all[(len(all)-1)/2]), text(all[len(all)-1]))
 }
 

@@ -75,15 +75,15 @@ type worker struct {
 
 	gate    sync.RWMutex // held shared by each turn, and exclusively during a rest
 	resting atomic.Bool  // turns should end
-	holding atomic.Bool  // holders should go on
+	holding atomic.Bool  // holders of some keys should go on
 	late    sync.WaitGroup
 	// lateSlots has an entry for each holder that goes on to write after a loss.
 	lateSlots chan struct{}
 }
 
 // work reads commands from in, and confirms each on out: go, rest (release everything), and
-// hold (keep what is held until the next command). It returns when in ends, so that it
-// never outlives its parent.
+// hold (keep what is held of half of the keys, until the next command). It returns when in
+// ends, so that it never outlives its parent.
 func work(c workerConfig, in io.Reader, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -170,13 +170,15 @@ func between(r *rand.Rand, least, most time.Duration) time.Duration {
 func shortKey(n int) string { return fmt.Sprintf("short-%d", n) }
 
 func (w *worker) short(r *rand.Rand) {
-	w.turn(shortKey(r.IntN(shortKeys)), shortWait, between(r, shortHold/3, 2*shortHold-shortHold/3))
+	n := r.IntN(shortKeys)
+	w.turn(shortKey(n), shortWait, between(r, shortHold/3, 2*shortHold-shortHold/3), n%2 == 0)
 }
 
-func (w *worker) long(*rand.Rand) { w.turn(longKey, longWait, longHold) }
+func (w *worker) long(*rand.Rand) { w.turn(longKey, longWait, longHold, true) }
 
-// turn acquires a lock, holds it until it is lost or for hold, and releases it.
-func (w *worker) turn(name string, wait, hold time.Duration) {
+// turn acquires a lock, holds it until it is lost or for hold, and releases it. If mayHold
+// is set, it goes on to hold it on command.
+func (w *worker) turn(name string, wait, hold time.Duration, mayHold bool) {
 	key := w.key(name)
 	op := w.history.Request("Lock", key)
 	lock, err := w.locker.Lock(context.Background(), pglock.Name(key), pglock.Wait(wait))
@@ -197,7 +199,7 @@ func (w *worker) turn(name string, wait, hold time.Duration) {
 			w.history.Notified(op, lock.Err())
 			held = false
 		case <-ticker.C:
-			held = !w.resting.Load() && (w.holding.Load() || time.Since(began) < hold)
+			held = !w.resting.Load() && (mayHold && w.holding.Load() || time.Since(began) < hold)
 		}
 	}
 	w.history.Releasing(op)
