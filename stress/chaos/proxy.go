@@ -28,7 +28,7 @@ type Proxy struct {
 func NewProxy(upstream string) (*Proxy, error) {
 	toxics.Register(holeName, new(hole))
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	for tries := 0; ; tries++ {
+	for tries := 1; ; tries++ {
 		port, err := pgserver.FreePort(context.Background())
 		if err != nil {
 			return nil, fmt.Errorf("chaos: %w", err)
@@ -45,7 +45,7 @@ func NewProxy(upstream string) (*Proxy, error) {
 	}
 }
 
-// maxPorts is how many ports NewProxy tries that were free.
+// maxPorts limits how many free ports NewProxy tries.
 const maxPorts = 10
 
 // Port returns the port that the proxy listens on. It never changes.

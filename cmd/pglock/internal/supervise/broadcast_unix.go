@@ -31,9 +31,9 @@ type arrival struct {
 }
 
 // A broadcast decides which signals from the program are passed on to the command. A
-// signal of the guard cancels those from the program that are held: as while a process is
-// stopped, several may have reached the guard as one. If none is held, it cancels the
-// next. So repeated signals are counted. The zero value is ready for use.
+// signal that the guard receives cancels all equal ones from the program that are held,
+// because the system may have merged several for the guard, for example while it was
+// stopped. If none is held, it cancels the next one. The zero value is ready for use.
 type broadcast struct {
 	own  []arrival // signals that the guard received, but not yet the program
 	held []arrival // signals from the program, to pass on unless the guard receives them too
