@@ -131,7 +131,7 @@ func TestEveryAfterACrash(t *testing.T) {
 		}
 		return nil
 	}, pglock.Every(time.Hour)))
-	_, err = b.Lock(t.Context(), key, pglock.Wait(2 * time.Second))
+	_, err = b.Lock(t.Context(), key, pglock.Wait(2*time.Second))
 	wantErr(t, err, pglock.ErrNotAcquired)
 }
 
