@@ -138,9 +138,9 @@ type op struct {
 	died         int64 // when its worker was killed during the operation
 
 	// For leases.
-	token        int64 // of tokenKey, or 0
-	tokenKey     string
-	checked      int64 // certainly held then
+	token        int64  // of a lease, or 0
+	tokenKey     string // the key that has it, if there are several
+	checked      int64  // certainly held then
 	fenced       int64
 	commit       int64
 	wrote        int64
