@@ -289,7 +289,7 @@ func (a *attempt) hold(lock *pglock.Lock, done <-chan struct{}, why func() error
 	if lock != nil && len(a.keys) == 1 { // otherwise the locks may be on several sessions
 		e.PID = lock.PID()
 	}
-	if lock != nil {
+	if lock != nil && a.config.Leases != 0 {
 		e.Token, e.Key = lock.Token(), a.nameOf(lock.Keys()[0])
 	}
 	a.rec.write(e)
