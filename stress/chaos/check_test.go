@@ -182,6 +182,8 @@ func TestCheckLeases(t *testing.T) {
 	restarted := fault{Name: "server stopped, fast", Begin: 10 * second, Ends: 10 * second, End: 10*second + 900*ms}
 	hole := fault{Name: "black hole, longer than the TTL", Worker: "a", Begin: 8 * second, Ends: 15 * second, End: 15 * second}
 	lost := func(at int64, text string) *op { return hold("a", 1, 9*second, 0, false).lostAt(at, text) }
+	unconfirmed := hold("a", 1, 9*second, 10*second+100*ms, false)
+	unconfirmed.outcome = outUnconfirmed
 	checked := lost(17*second+100*ms, expired)
 	checked.checked = 17*second + 50*ms
 	late := hold("b", 1, 9*second+10*ms, 9*second+20*ms, false).with(5, 0, 0)
@@ -232,11 +234,12 @@ func TestCheckLeases(t *testing.T) {
 			ops:    []*op{lost(15*second, gone), hold("b", 1, 11*second, 13*second, false)},
 			faults: []fault{stepped}, losses: 1, overlaps: 1, wrong: "a holder continued",
 		},
-		"lost to a server that was restarted": {ops: []*op{lost(11*second, expired)}, faults: []fault{restarted}, losses: 1, wrong: "took only 900ms"},
-		"lost to a machine that hung":         {ops: []*op{lost(11*second, expired)}, losses: 1},
-		"lost for no reason":                  {ops: []*op{lost(11*second, gone)}, losses: 1, wrong: "without a fault"},
-		"tokens that grow":                    {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(6, 0, 0)}},
-		"the same token":                      {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(5, 0, 0)}, wrong: "after token"},
+		"lost to a server that was restarted":        {ops: []*op{lost(11*second, expired)}, faults: []fault{restarted}, losses: 1, wrong: "took only 900ms"},
+		"not released by a server that is restarted": {ops: []*op{unconfirmed}, faults: []fault{restarted}, losses: 1},
+		"lost to a machine that hung":                {ops: []*op{lost(11*second, expired)}, losses: 1},
+		"lost for no reason":                         {ops: []*op{lost(11*second, gone)}, losses: 1, wrong: "without a fault"},
+		"tokens that grow":                           {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(6, 0, 0)}},
+		"the same token":                             {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(5, 0, 0)}, wrong: "after token"},
 		"a smaller token": {
 			ops: []*op{
 				hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(7, 0, 0),

@@ -42,6 +42,8 @@ func (r *record) claimLease(c *claim, v *verdict) {
 	switch {
 	case l.cause == nil && !strings.Contains(text, unrenewed):
 		v.wrong = append(v.wrong, fmt.Sprintf("%s lost its leases without a fault: %s", o, text))
+	case o.notified == 0 && o.outcome == outUnconfirmed:
+		// Held, but the server refused to release it.
 	case l.cause != nil && l.cause.Untold == 0 && time.Duration(l.cause.End-l.cause.Begin) < r.spare():
 		v.wrong = append(v.wrong, fmt.Sprintf("%s lost its leases because of %q, which took only %v: %s",
 			o, l.cause.Name, time.Duration(l.cause.End-l.cause.Begin), text))
