@@ -27,6 +27,8 @@ type faultySource struct {
 	fault func(sql string) fault
 	then  func() // called after the fault after
 
+	terminate func(pid uint32) // terminates a backend, for the fault terminated
+
 	deferred sync.WaitGroup // counts the statements that run later
 }
 
@@ -34,12 +36,13 @@ type faultySource struct {
 type fault int
 
 const (
-	none     fault = iota
-	before         // the session breaks before the statement runs
-	after          // it runs, but its reply is lost with the session
-	deferred       // the session breaks at once, and the statement runs half a second later
-	open           // it runs, but its reply is lost, and it is committed a moment later
-	crashed        // a pooler reports that it lost its connection to the server
+	none       fault = iota
+	before           // the session breaks before the statement runs
+	after            // it runs, but its reply is lost with the session
+	deferred         // the session breaks at once, and the statement runs half a second later
+	open             // it runs, but its reply is lost, and it is committed a moment later
+	terminated       // the backend is terminated before it runs
+	crashed          // a pooler reports that it lost its connection to the server
 )
 
 var errBroken = errors.New("the connection broke")
@@ -113,6 +116,9 @@ func (s *faultySession) run(sql string, send func(driver.Session, context.Contex
 		}
 		s.Session.Close()
 		return "", errBroken
+	case terminated:
+		s.source.terminate(s.PID())
+		return send(s.Session, ctx)
 	case open:
 		inner := s.Session
 		if err := inner.Exec(ctx, "BEGIN"); err != nil {
@@ -279,6 +285,26 @@ func TestLeaseReleasedAndTaken(t *testing.T) {
 			}
 		})
 	}
+}
+
+// If the server ends the connection while a session is opened, the server is unavailable.
+func TestLeaseEndedWhileOpening(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.installLeases()
+	source := &faultySource{Source: d.source()}
+	source.terminate = func(pid uint32) {
+		if _, err := d.conn.Exec(t.Context(), "SELECT pg_terminate_backend($1)", int32(pid)); err != nil {
+			t.Error(err)
+		}
+	}
+	locker := leaseLocker(t, source)
+	source.once(t, opening, terminated)
+	_, err := locker.TryLock(t.Context(), pglock.Name("a"))
+	wantRefusal(t, err, pglock.ErrUnavailable)
+	lock, err := locker.Lock(t.Context(), pglock.Name("a"), pglock.Wait(10*time.Second))
+	must(t, err)
+	must(t, lock.Unlock())
 }
 
 // A take that lands late, when nobody wants the lease any more, is returned.

@@ -263,15 +263,25 @@ func (l *leaseSession) openRow(ctx context.Context) error {
 
 // setUpError returns the error of a session that could not be opened because of err.
 func (l *leaseSession) setUpError(err error) error {
-	switch state := sqlstate.Of(err); {
-	case state == sqlstate.UndefinedTable, state == sqlstate.InvalidSchemaName, state == sqlstate.UndefinedColumn:
+	switch state := sqlstate.Of(err); state {
+	case sqlstate.UndefinedTable, sqlstate.InvalidSchemaName, sqlstate.UndefinedColumn:
 		return fmt.Errorf("%w: %w", ErrNotInstalled, err)
-	case state == sqlstate.ReadOnlyTransaction:
+	case sqlstate.ReadOnlyTransaction:
 		return fmt.Errorf("%w: %w", ErrStandby, err)
-	case isDisconnected(state):
+	case "", sqlstate.TooManyConnections:
 		return openError(err)
+	default:
+		if isDisconnect(state) || isTransient(err) {
+			return openError(err)
+		}
 	}
 	return err
+}
+
+// isDisconnect reports whether Postgres or a pooler ended the connection with the error: its
+// class is 08, or 57P.
+func isDisconnect(state string) bool {
+	return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P")
 }
 
 func (l *leaseSession) ttlText() string { return strconv.FormatInt(l.config.TTL.Milliseconds(), 10) }

@@ -183,17 +183,11 @@ func (l *leaseSession) afterError(err error) {
 	switch state := sqlstate.Of(err); {
 	case err == nil, isTransient(err):
 		return
-	case isDisconnected(state), isSwapped(err), state == sqlstate.ReadOnlyTransaction, state == sqlstate.FeatureNotSupported:
+	case state == "" || isDisconnect(state) || isSwapped(err) || state == sqlstate.ReadOnlyTransaction || state == sqlstate.FeatureNotSupported:
 		// There is no usable connection, or to a server that is not the primary any more.
 		l.doubt = l.doubt || state == "" || strings.HasPrefix(state, "08")
 		l.disconnect()
 	}
-}
-
-// isDisconnected reports whether the SQLSTATE of an error says that there is no connection
-// to the server, or that it ends: classes 08 (which poolers use, too) and 57P.
-func isDisconnected(state string) bool {
-	return state == "" || strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P")
 }
 
 // maxLeaseRetries is how often a statement is run again after an error of Postgres.
