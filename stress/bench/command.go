@@ -1,17 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/pglock-go/pglock/internal/pgserver"
-	"github.com/pglock-go/pglock/stress/bench/internal/host"
+	"github.com/pglock-go/pglock/stress/bench/internal/usage"
 )
 
 // build builds a Go package into a directory that is removed at the end, once.
@@ -39,7 +41,7 @@ func (e *env) pglock(ctx context.Context) (string, error) {
 	return e.build(ctx, "pglock", "github.com/pglock-go/pglock/cmd/pglock")
 }
 
-// A program runs a command line against a server, and discards its output.
+// A program is a command line that runs against a server.
 type program struct {
 	args        []string
 	environment []string
@@ -56,27 +58,28 @@ func programs(e *env, server *pgserver.Server) (func(args ...string) program, er
 	return func(args ...string) program { return program{args, environment, dir} }, nil
 }
 
-// A run is the cost of one run of a program.
-type programRun struct {
-	took, cpu time.Duration
-	memory    int64 // the highest, or unknown
-}
+// run runs the program from start to exit, and discards its output.
+func (p program) run(ctx context.Context) error { return p.runInto(ctx, nil) }
 
-// run runs the program from start to exit.
-func (p program) run(ctx context.Context) (programRun, error) {
+func (p program) runInto(ctx context.Context, out io.Writer) error {
 	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
 	cmd.Env, cmd.Dir = p.environment, p.dir
 	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	began := time.Now()
+	cmd.Stdout, cmd.Stderr = out, &stderr
 	if err := cmd.Run(); err != nil {
-		return programRun{}, errors.Join(err, errors.New(stderr.String()))
+		return errors.Join(err, errors.New(stderr.String()))
 	}
-	r := programRun{took: time.Since(began), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), memory: unknown}
-	if memory, ok := host.PeakMemory(cmd.ProcessState); ok {
-		r.memory = memory
+	return nil
+}
+
+// cost runs the program with the command cost, and returns what it cost.
+func (p program) cost(ctx context.Context, command string) (c usage.Cost, err error) {
+	p.args = append([]string{command}, p.args...)
+	var out bytes.Buffer
+	if err := p.runInto(ctx, &out); err != nil {
+		return c, err
 	}
-	return r, nil
+	return c, json.Unmarshal(out.Bytes(), &c)
 }
 
 // psql returns a contender that runs psql, or why it cannot.

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/pglock-go/pglock"
-	"github.com/pglock-go/pglock/stress/bench/internal/host"
 	"github.com/pglock-go/pglock/stress/bench/internal/peer"
 	"github.com/pglock-go/pglock/stress/bench/internal/stats"
+	"github.com/pglock-go/pglock/stress/bench/internal/usage"
 )
 
 // The scenarios in which many goroutines each wait for another key.
@@ -113,7 +113,7 @@ func waitInCrowd(ctx context.Context, e *env, k peer.Kind, p peer.Peer, at peer.
 		return nil, err
 	}
 
-	client, server, err := usage(ctx, e, k.Server, at, 3*e.scale.Time)
+	client, server, err := processorTime(ctx, e, k.Server, at, 3*e.scale.Time)
 	if err != nil {
 		return nil, err
 	}
@@ -164,9 +164,9 @@ func allWait(ctx context.Context, p peer.Peer, n int, settle time.Duration) erro
 	}
 }
 
-// usage returns the processor time of this process and of the server during d, in percent
+// processorTime returns the processor time of this process and of the server during d, in percent
 // of one core.
-func usage(ctx context.Context, e *env, server peer.Server, at peer.Addresses, d time.Duration) (client, ofServer float64, err error) {
+func processorTime(ctx context.Context, e *env, server peer.Server, at peer.Addresses, d time.Duration) (client, ofServer float64, err error) {
 	clock, err := e.host.CPUClock(ctx, server, at)
 	if err != nil {
 		return 0, 0, err
@@ -176,9 +176,9 @@ func usage(ctx context.Context, e *env, server peer.Server, at peer.Addresses, d
 		return 0, 0, err
 	}
 	began := time.Now()
-	before, known := host.OwnCPU()
+	before, known := usage.OwnCPU()
 	pause(ctx, d)
-	after, _ := host.OwnCPU()
+	after, _ := usage.OwnCPU()
 	took := time.Since(began)
 	used, serverKnown, err := clock.Stop(ctx)
 	client, ofServer = unknown, unknown

@@ -184,10 +184,7 @@ func blocked(n int) scenario {
 					got, err := readColumns(ctx, q, wikiSQL, 8)
 					return enough(n, got, err)
 				}),
-				variantContender(timed(e, "command", "pglock ls --blocking -l 25", func(ctx context.Context) error {
-					_, err := list.run(ctx)
-					return err
-				})),
+				variantContender(timed(e, "command", "pglock ls --blocking -l 25", list.run)),
 			}, scene.close, nil
 		},
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/pglock-go/pglock/inspect"
 	"github.com/pglock-go/pglock/pgxlock"
-	"github.com/pglock-go/pglock/stress/bench/internal/host"
 	"github.com/pglock-go/pglock/stress/bench/internal/stats"
+	"github.com/pglock-go/pglock/stress/bench/internal/usage"
 )
 
 // The scenarios in which the command shows a few of very many locks.
@@ -44,6 +44,10 @@ func rows(n int) scenario {
 			if err != nil {
 				return nil, nil, err
 			}
+			cost, err := e.build(ctx, "cost", "github.com/pglock-go/pglock/stress/bench/internal/cost")
+			if err != nil {
+				return nil, nil, err
+			}
 			makeProgram, err := programs(e, server)
 			if err != nil {
 				return nil, nil, err
@@ -63,7 +67,7 @@ func rows(n int) scenario {
 			}
 			q := pgxlock.Conn(observer)
 			return []contender{
-				{name: "ls", label: "pglock ls -l 25", measure: costOf(e, makeProgram(binary, "ls", "-l", "25"))},
+				{name: "ls", label: "pglock ls -l 25", measure: costOf(e, cost, makeProgram(binary, "ls", "-l", "25"))},
 				variantContender(costed(e, "locks", "inspect.Locks", func(ctx context.Context) error {
 					locks, err := inspect.Locks(ctx, q)
 					return enough(n, len(locks), err)
@@ -73,7 +77,7 @@ func rows(n int) scenario {
 					return enough(n, got, err)
 				}),
 				psql("psql", "psql -c 'SELECT * FROM pg_locks'", func(path string) func(context.Context) ([]float64, error) {
-					return costOf(e, makeProgram(path, "-X", "-c", "SELECT * FROM pg_locks"))
+					return costOf(e, cost, makeProgram(path, "-X", "-c", "SELECT * FROM pg_locks"))
 				}),
 			}, teardown, nil
 		},
@@ -89,31 +93,34 @@ func enough(want, got int, err error) error {
 }
 
 // costOf measures the time, the processor time and the memory of a program.
-func costOf(e *env, p program) func(context.Context) ([]float64, error) {
+func costOf(e *env, command string, p program) func(context.Context) ([]float64, error) {
 	return func(ctx context.Context) ([]float64, error) {
-		var cpu, memory []float64
-		times, err := sample(ctx, e.scale.Once, func(ctx context.Context) error {
-			r, err := p.run(ctx)
-			cpu, memory = append(cpu, r.cpu.Seconds()), append(memory, float64(r.memory))
+		var took, cpu, memory []float64
+		_, err := sample(ctx, e.scale.Once, func(ctx context.Context) error {
+			c, err := p.cost(ctx, command)
+			if c.Memory == 0 {
+				c.Memory = unknown
+			}
+			took, cpu, memory = append(took, c.Took.Seconds()), append(cpu, c.CPU.Seconds()), append(memory, float64(c.Memory))
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		return []float64{stats.Median(times), stats.Median(cpu), stats.Median(memory)}, nil
+		return []float64{stats.Median(took), stats.Median(cpu), stats.Median(memory)}, nil
 	}
 }
 
 // costed returns a contender that measures the same of a function, without its memory.
 func costed(e *env, name, label string, do func(context.Context) error) contender {
 	return contender{name: name, label: label, measure: func(ctx context.Context) ([]float64, error) {
-		before, known := host.OwnCPU()
+		before, known := usage.OwnCPU()
 		times, err := sample(ctx, e.scale.Once, do)
 		if err != nil {
 			return nil, err
 		}
 		cpu := float64(unknown)
-		if after, _ := host.OwnCPU(); known {
+		if after, _ := usage.OwnCPU(); known {
 			cpu = (after - before).Seconds() / float64(len(times))
 		}
 		return []float64{stats.Median(times), cpu, unknown}, nil

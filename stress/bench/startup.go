@@ -33,10 +33,7 @@ func startUp() scenario {
 			measure := func(args ...string) func(context.Context) ([]float64, error) {
 				p := makeProgram(args...)
 				return func(ctx context.Context) ([]float64, error) {
-					times, err := sample(ctx, 2*e.scale.Once, func(ctx context.Context) error {
-						_, err := p.run(ctx)
-						return err
-					})
+					times, err := sample(ctx, 2*e.scale.Once, p.run)
 					if err != nil {
 						return nil, err
 					}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package host
+package usage
 
 import (
 	"os"
@@ -19,8 +19,9 @@ func OwnCPU() (time.Duration, bool) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), true
 }
 
-// PeakMemory returns the highest memory use of a process that has exited, in bytes. It
-// returns false if the system does not report it.
+// PeakMemory returns the highest memory use of a process that has exited, in bytes, but at
+// least that of its parent, which Linux counts as well. It returns false if the system does
+// not report it.
 func PeakMemory(p *os.ProcessState) (int64, bool) {
 	u, ok := p.SysUsage().(*syscall.Rusage)
 	if !ok {
