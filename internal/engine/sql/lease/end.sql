@@ -1,5 +1,4 @@
--- End those of the sessions $1 that have expired, or that are gone. That never reverts. $1
--- may have duplicates.
+-- End those of the sessions $1 that have expired, or that are gone. That never reverts.
 -- Whether a session has expired is checked while its row is locked, so a renewal at the same
 -- moment either comes first, or finds it ended. A session may be listed more than once.
 WITH ended AS (
