@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 )
 
@@ -118,6 +119,13 @@ func TestSQL(t *testing.T) {
 		for _, b := range p.blocks(t, "sql") {
 			t.Run(b.String(), func(t *testing.T) {
 				conn := connect(t)
+				// The parameters of a statement are left to the program that sends it.
+				if strings.Contains(b.text, "$1") {
+					if _, err := conn.Prepare(t.Context(), "block", b.text); err != nil {
+						t.Error(err)
+					}
+					return
+				}
 				// Roles belong to the whole server, so they are rolled back.
 				if _, err := conn.Exec(t.Context(), "BEGIN; CREATE ROLE app; CREATE ROLE oncall; CREATE ROLE migrator;"+b.text+"; ROLLBACK"); err != nil {
 					t.Error(err)
@@ -134,7 +142,7 @@ func connect(t *testing.T) *pgx.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) })
-	if _, err := conn.Exec(t.Context(), schema); err != nil {
+	if _, err := conn.Exec(t.Context(), schema+pglock.LeaseSQL("pglock")); err != nil {
 		t.Fatal(err)
 	}
 	return conn

@@ -184,6 +184,7 @@ CREATE TABLE items (id bigint PRIMARY KEY, "order" bigint);
 CREATE TABLE users (id bigint PRIMARY KEY);
 CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL);
 INSERT INTO orders VALUES (1, 'new'), (2, 'new');
+CREATE TABLE objects (id bigint PRIMARY KEY, data text, fence bigint NOT NULL DEFAULT 0);
 INSERT INTO accounts VALUES (1, 100), (2, 100);`
 
 // worldMethods returns the methods of World by lower-case name. A block may use these
