@@ -67,9 +67,20 @@ func Schema(name string) LockerOption {
 func leaseConfig(c *engine.Config) *engine.LeaseConfig {
 	if c.Lease == nil {
 		host, _ := os.Hostname() // "" if it is unknown
-		c.Lease = &engine.LeaseConfig{Schema: "pglock", App: filepath.Base(os.Args[0]), Host: host}
+		c.Lease = &engine.LeaseConfig{Schema: "pglock", App: printable(filepath.Base(os.Args[0])), Host: printable(host)}
 	}
 	return c.Lease
+}
+
+// printable replaces what is not printable ASCII, as Postgres does in application_name: not
+// every encoding has it.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, name)
 }
 
 // checkLeases checks the options that concern leases, and completes them.

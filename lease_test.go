@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/driver"
 	"github.com/pglock-go/pglock/internal/pgbouncer"
+	"github.com/pglock-go/pglock/internal/pgserver/pgtest"
 	"github.com/pglock-go/pglock/pgxlock"
 )
 
@@ -269,5 +271,51 @@ func TestLeaseNames(t *testing.T) {
 			t.Errorf("%q: the table says %q, %d, not %d", name, owner, token, lock.Token())
 		}
 		must(t, lock.Unlock())
+	}
+}
+
+// A name or a note that the encoding of the database does not have is refused, and the requests
+// that are sent with it are not.
+func TestLeaseEncoding(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	var name string
+	must(t, d.conn.QueryRow(t.Context(), "SELECT current_database() || '_latin1'").Scan(&name))
+	d.exec("CREATE DATABASE " + pgx.Identifier{name}.Sanitize() + " TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'")
+	server := pgtest.Server(t)
+	t.Cleanup(func() {
+		if err := server.DropDatabase(context.Background(), name); err != nil {
+			t.Error(err)
+		}
+	})
+	latin := databaseAt(t, server.ConnString(name))
+	latin.installLeases()
+	locker := leaseLocker(t, latin.source())
+	must(t, locker.Do(t.Context(), pglock.Name("first"), func(context.Context) error { return nil }))
+
+	type result struct {
+		lock *pglock.Lock
+		err  error
+	}
+	const n = 100
+	results := make(chan result, n)
+	for i := range n {
+		go func() {
+			lock, err := locker.Lock(t.Context(), pglock.Name(fmt.Sprintf("Zürich %d", i)), pglock.Wait(20*time.Second), pglock.Note("ä"))
+			results <- result{lock, err}
+		}()
+	}
+	refused := map[string][]pglock.LockOption{"東京": nil, "Genève": {pglock.Note("東京")}}
+	for name, opts := range refused {
+		_, err := locker.Lock(t.Context(), pglock.Name(name), append(opts, pglock.Wait(20*time.Second))...)
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || pgErr.Code != "22P05" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for range n {
+		r := <-results
+		must(t, r.err)
+		must(t, r.lock.Unlock())
 	}
 }

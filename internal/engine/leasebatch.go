@@ -396,8 +396,20 @@ func (l *leaseSession) postpone(stuck, tries []op) []op {
 func (l *leaseSession) runTries(tries []op) error {
 	e := l.engine
 	replies, err := l.take(tries)
-	if err != nil && !isRefused(err) {
+	switch {
+	case err == nil:
+	case !isRefused(err):
 		return err
+	case len(tries) > 1:
+		l.doubt = true // some may have been taken before the error
+		if isDataError(err) {
+			// A name or a note is to blame, and the others are not refused for it.
+			half := len(tries) / 2
+			if err := l.runTries(tries[:half]); err != nil {
+				return err
+			}
+			return l.runTries(tries[half:])
+		}
 	}
 	e.mu.Lock()
 	defer e.unlockMu()
@@ -426,6 +438,13 @@ func (l *leaseSession) runTries(tries []op) error {
 		}
 	}
 	return l.lost
+}
+
+// isDataError reports whether Postgres refused a value of a statement: such as one that the
+// encoding of the database does not have.
+func isDataError(err error) bool {
+	state := sqlstate.Of(err)
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "54")
 }
 
 // maxTakes limits how often take.sql is run for the same leases: after rows that were
