@@ -55,8 +55,9 @@ type Lease struct {
 	Process  int32         // its process ID there
 	Note     string        // what it says about itself
 
-	// Wanted reports whether a process listens for the release of the lease, or has in the
-	// last ten seconds. Behind a connection pooler waiting processes do not listen.
+	// Wanted reports whether others wait for the lease: a process listens for its release, or
+	// has in the last ten seconds, or one waits for any of the slots. Behind a connection pooler
+	// waiting processes do not listen, so only those that wait for slots are seen.
 	Wanted bool
 }
 

@@ -94,8 +94,10 @@ func TestLeases(t *testing.T) {
 				"INSERT INTO "+in+".session (id, until) VALUES ('old', now() - interval '1 s'), ('ended', '-infinity')",
 				"INSERT INTO "+in+".lease (name, slot, token, owner, free_at, wanted) VALUES"+
 					" ('x', 0, 1, 'old', '-infinity', now() + interval '1 h'), ('x', 1, 2, 'ended', '-infinity', '-infinity'), ('x', 2, 3, 'unknown', 'infinity', '-infinity'),"+
-					" ('y', 0, 4, NULL, now() + interval '1 h', '-infinity'), ('y', 1, 5, NULL, 'infinity', '-infinity'), ('z', 0, 6, NULL, '-infinity', '-infinity')")
-			const others = "x expired wanted, x/1 expired, x/2 expired due, y free due, y/1 free due"
+					" ('y', 0, 4, NULL, now() + interval '1 h', '-infinity'), ('y', 1, 5, NULL, 'infinity', '-infinity'), ('z', 0, 6, NULL, '-infinity', '-infinity'),"+
+					// The one with slot -1 waits for slots.
+					" ('x', -1, 8, 'old', '-infinity', '-infinity'), ('y', -1, 9, (SELECT owner FROM "+in+".lease WHERE name = 'a'), '-infinity', '-infinity')")
+			const others = "x expired wanted, x/1 expired, x/2 expired due, y free due wanted, y/1 free due wanted"
 			for name, q := range queriers {
 				leases, err := inspect.Leases(t.Context(), q, schema)
 				if err != nil {

@@ -27,7 +27,7 @@ Exit codes, as grep has them:
 
   0    a session holds a lock or a lease; of several, at least one
   1    no session holds any of them
-  2    wrong usage, or any other error
+  2    wrong usage, or any other error, such as leases that may not be read
   69   no server answered, or it accepts no sessions now`
 
 const whoExamples = `  pglock who nightly-report
@@ -40,8 +40,11 @@ type whoRequest struct {
 	names  []whoName
 	schema schemaFlag
 	json   bool
-	width  int  // to cut the lines to, or 0
-	held   bool // what the last drawing showed
+	width  int // to cut the lines to, or 0
+
+	// What the last drawing showed.
+	held   bool
+	hidden bool // the leases could not be read
 }
 
 // A whoName is a lock as it was named.
@@ -83,10 +86,12 @@ func (a *app) whoCommand() *cobra.Command {
 			switch {
 			case err != nil:
 				return &undecidedError{err}
-			case !r.held && watch.every == 0:
-				return errFree
+			case r.held || watch.every > 0:
+				return nil
+			case r.hidden:
+				return &undecidedError{errHiddenLeases}
 			}
-			return nil
+			return errFree
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -116,6 +121,7 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 	if err != nil {
 		return nil, err
 	}
+	r.hidden = len(notices) > 0
 	for i := range leases {
 		for j, key := range keys {
 			if key.LeaseName() == leases[i].Name {
@@ -199,6 +205,10 @@ func (f *keysFlag) Set(s string) error {
 
 // errFree is returned if no session holds any of the locks. It prints no message.
 var errFree = errors.New("no session holds any of the locks")
+
+// errHiddenLeases is returned if no session holds any of the locks, and the role may not read
+// the leases.
+var errHiddenLeases = errors.New("whether a lease is held is not known")
 
 // An undecidedError is an error of pglock who, which must not look as if a lock were
 // free.
