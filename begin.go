@@ -17,9 +17,9 @@ import (
 // session holds the lock, unless ctx ended the wait. fn must not end the transaction. The
 // error comes from beginning the transaction, LockTx, fn or the commit. ctx covers all of
 // these; the rollback ignores ctx and has a time limit of its own.
-func DoTx[T any](ctx context.Context, db driver.Beginner[T], key Key, fn func(ctx context.Context, tx T) error, opts ...DoOption) error {
+func DoTx[T any](ctx context.Context, db driver.Beginner[T], key Key, fn func(ctx context.Context, tx T) error, opts ...DoTxOption) error {
 	const op = "do in transaction"
-	r, err := newTxRequest(op, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}

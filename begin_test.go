@@ -19,7 +19,7 @@ import (
 
 // A doOption is an option of DoTx and of DoTables.
 type doOption interface {
-	pglock.DoOption
+	pglock.DoTxOption
 	pglock.DoTableOption
 }
 
@@ -42,7 +42,7 @@ func doWith[T any](t *testing.T, db driver.Beginner[T], exec func(T, string) err
 			}
 			return pglock.DoTables(ctx, db, pglock.Tables("a"), inner, all...)
 		}
-		var all []pglock.DoOption
+		var all []pglock.DoTxOption
 		for _, opt := range opts {
 			all = append(all, opt)
 		}

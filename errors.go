@@ -94,6 +94,10 @@ type Error struct {
 	// gone by then or ctx was done.
 	Holders []Holder
 
+	// Due is how long the lease may not be taken because of [Every], if that is why it was
+	// not acquired, else 0. Nobody need hold it then.
+	Due time.Duration
+
 	// Kind is the sentinel error, or nil if none applies.
 	Kind error
 

@@ -20,8 +20,7 @@ import (
 //
 // In such a loop on each machine, Do waits until the key is due, so together they run cleanup
 // every hour. With [SkipIfHeld], Do skips a key that is not due and returns nil; with [NoWait]
-// or at the end of [Wait] the error is [ErrNotAcquired], and its text includes when the key is
-// due.
+// or at the end of [Wait] the error is [ErrNotAcquired], and [Error].Due is when the key is due.
 //
 // If the function returns an error, the key is due at once, so that another machine may try.
 // If it panics, or the process crashes, it is due after d. If it runs for longer than d, the
@@ -36,7 +35,7 @@ func Every(d time.Duration) DoOption {
 		if d < time.Millisecond {
 			return errors.New("must be 1ms or more")
 		}
-		r.every, r.lockerOnly, r.leaseOnly = d, "Every()", "Every()"
+		r.every, r.leaseOnly = d, "Every()"
 		return nil
 	}}
 }

@@ -113,8 +113,8 @@ func TestEveryAfterACrash(t *testing.T) {
 	for _, opt := range []pglock.DoOption{pglock.NoWait(), pglock.Wait(2 * time.Second)} {
 		err = b.Do(t.Context(), key, none, pglock.Every(time.Hour), opt)
 		wantErr(t, err, pglock.ErrNotAcquired)
-		if !strings.Contains(err.Error(), "not due for ") {
-			t.Errorf("the error does not say when it is due: %v", err)
+		if e := new(pglock.Error); !strings.Contains(err.Error(), "not due for ") || !errors.As(err, &e) || e.Due < 50*time.Minute || e.Due > time.Hour || len(e.Holders) > 0 {
+			t.Errorf("the error does not say when it is due: %v, %+v", err, e)
 		}
 	}
 	var due int64

@@ -162,6 +162,27 @@ func ExampleFence() {
 	// too late: true
 }
 
+// The function that Do runs checks its lease in the transaction that writes.
+func ExampleLockFrom() {
+	ctx := context.Background()
+	locker, _, pool, end := exampleLeases()
+	defer end()
+	if _, err := pool.Exec(ctx, "CREATE TABLE settings (value text)"); err != nil {
+		panic(err)
+	}
+	err := locker.Do(ctx, pglock.Name("settings"), func(ctx context.Context) error {
+		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			if err := pglock.Fence(ctx, pgxlock.Tx(tx), pglock.LockFrom(ctx)); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "INSERT INTO settings VALUES ('a')")
+			return err
+		})
+	})
+	fmt.Println(err)
+	// Output: <nil>
+}
+
 // A holder publishes its address.
 func ExampleNote() {
 	ctx := context.Background()

@@ -28,22 +28,12 @@ var tokenSQL string
 //
 // With [Leases] it has no effect, since each lease has a token. The two kinds of tokens are not
 // comparable: those of leases are greater. So do not change from leases to advisory locks
-// without resetting what has been remembered. In [Locker.Do], [Locker.DoAll] and [Locker.Lead],
-// whose functions get no [Lock], it is an error, and so it is in a transaction.
+// without resetting what has been remembered.
 func Fenced() LockOption {
 	return anyOption{"Fenced()", func(r *request) error {
-		r.fenced, r.began, r.lockerOnly = true, time.Now(), "Fenced()"
+		r.fenced, r.began = true, time.Now()
 		return nil
 	}}
-}
-
-// checkFenced returns an error if the token that Fenced gives to an advisory lock could not be
-// read: because the caller gets no Lock.
-func (l *Locker) checkFenced(op string, r request) error {
-	if r.fenced && l.schema == "" {
-		return fmt.Errorf("pglock: %s: Fenced() has no effect on a function, which gets no Lock: use Lock or LockAll", op)
-	}
-	return nil
 }
 
 // A fencedLock is an advisory lock, or several, with a token.
@@ -54,8 +44,12 @@ type fencedLock struct {
 
 func (h fencedLock) Token() int64 { return h.token }
 
-// withToken returns h, which are advisory locks, with a token. If that fails, it releases h.
-func withToken(ctx context.Context, op string, keys []Key, h held, r request) (held, error) {
+// withToken returns h with a token if r demands one, which leases have without it. If that fails,
+// it releases h.
+func (l *Locker) withToken(ctx context.Context, op string, keys []Key, h held, r request) (held, error) {
+	if !r.fenced || l.schema != "" {
+		return h, nil
+	}
 	limited, cancel := ctx, context.CancelFunc(func() {})
 	if limit := r.limit(); limit.For > 0 {
 		limited, cancel = context.WithDeadline(ctx, r.began.Add(limit.For))

@@ -35,17 +35,18 @@ func (l *Locker) Lead(ctx context.Context, key Key, fn func(context.Context) err
 	if err != nil {
 		return err
 	}
-	if err := l.checkFenced(op, r); err != nil {
-		return err
-	}
 	pause := firstLeadPause
 	for led := false; ; pause = min(2*pause, lastLeadPause) {
+		var h held
 		hold, err := l.acquire(ctx, op, key, r)
+		if err == nil {
+			h, err = l.withToken(ctx, op, []Key{key}, oneLock{hold}, r)
+		}
 		switch {
 		case err == nil:
 			led = true
 			began := time.Now()
-			lost, err := lead(ctx, op, key, oneLock{hold}, fn)
+			lost, err := l.lead(ctx, op, key, h, fn)
 			if !lost || ctx.Err() != nil {
 				return err
 			}
@@ -75,14 +76,14 @@ func randomly(d time.Duration) time.Duration {
 }
 
 // lead runs fn while h is held, and reports whether h was lost meanwhile.
-func lead(ctx context.Context, op string, key Key, h held, fn func(context.Context) error) (lost bool, err error) {
+func (l *Locker) lead(ctx context.Context, op string, key Key, h held, fn func(context.Context) error) (lost bool, err error) {
 	term := &leadership{held: h}
-	err = run(ctx, op, []Key{key}, term, func(ctx context.Context) error {
+	err = l.run(ctx, op, term, func(ctx context.Context) error {
 		err := fn(ctx)
 		term.lost = errors.Is(term.Err(), ErrLost)
 		term.failed = err != nil
 		return err
-	})
+	}, key)
 	return term.lost || term.failed && errors.Is(term.released, ErrLost), err
 }
 

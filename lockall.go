@@ -16,7 +16,7 @@ import (
 // and without duplicates, whatever the order of keys, so callers of LockAll cannot
 // deadlock with each other. While it waits for one lock, it holds those before it and
 // none after it. Options and errors are those of [Locker.Lock]; [Wait] limits the whole
-// call; the error contains the key that was not acquired.
+// call; the error contains the key that was not acquired. [Slots] is an error.
 //
 // All locks that are free are taken in one round trip; each one held by another session
 // costs one more. A lock lost while LockAll waits for another is taken again.
@@ -30,11 +30,9 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...LockOption) (*
 	if err != nil {
 		return nil, err
 	}
-	h := held(holds)
-	if r.fenced && l.schema == "" {
-		if h, err = withToken(ctx, op, keys, h, r); err != nil {
-			return nil, err
-		}
+	h, err := l.withToken(ctx, op, keys, holds, r)
+	if err != nil {
+		return nil, err
 	}
 	return l.newLock(h, keys[0], keys...), nil
 }
@@ -47,14 +45,15 @@ func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context)
 	if err != nil {
 		return err
 	}
-	if err := l.checkFenced(op, r); err != nil {
-		return err
-	}
 	keys, holds, err := l.acquireAll(ctx, op, keys, r)
 	if err != nil {
 		return r.orSkip(ctx, err)
 	}
-	return run(ctx, op, keys, holds, fn)
+	h, err := l.withToken(ctx, op, keys, holds, r)
+	if err != nil {
+		return err
+	}
+	return l.run(ctx, op, h, fn, keys...)
 }
 
 // A multiLock is a set of locks that are acquired, held and released together.

@@ -72,11 +72,9 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...LockOption) (*Lock, 
 	if err != nil {
 		return nil, err
 	}
-	h := held(oneLock{hold})
-	if r.fenced && l.schema == "" {
-		if h, err = withToken(ctx, op, []Key{key}, h, r); err != nil {
-			return nil, err
-		}
+	h, err := l.withToken(ctx, op, []Key{key}, oneLock{hold}, r)
+	if err != nil {
+		return nil, err
 	}
 	return l.newLock(h, key), nil
 }
@@ -115,9 +113,6 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	if err != nil {
 		return err
 	}
-	if err := l.checkFenced(op, r); err != nil {
-		return err
-	}
 	hold, err := l.acquire(ctx, op, key, r)
 	if err != nil {
 		return r.orSkip(ctx, err)
@@ -125,7 +120,11 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	if r.every > 0 {
 		fn = dueAfterError(hold, fn)
 	}
-	return run(ctx, op, []Key{key}, oneLock{hold}, fn)
+	h, err := l.withToken(ctx, op, []Key{key}, oneLock{hold}, r)
+	if err != nil {
+		return err
+	}
+	return l.run(ctx, op, h, fn, key)
 }
 
 // orSkip returns nil if SkipIfHeld was given and another session holds the lock. A done
@@ -137,8 +136,8 @@ func (r request) orSkip(ctx context.Context, err error) error {
 	return err
 }
 
-// run calls fn while h is held, and releases h.
-func run(ctx context.Context, op string, keys []Key, h held, fn func(context.Context) error) (err error) {
+// run calls fn while h, the locks of keys, is held, and releases h.
+func (l *Locker) run(ctx context.Context, op string, h held, fn func(context.Context) error, keys ...Key) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	h.OnLoss(func(err error) { cancel(err) })
@@ -147,7 +146,32 @@ func run(ctx context.Context, op string, keys []Key, h held, fn func(context.Con
 			err = errors.Join(err, newError(op, keys, unlockErr))
 		}
 	}()
-	return fn(ctx)
+	return fn(&lockContext{Lock{engine: l.engine, held: h, key: keys[0], keys: keys, schema: l.schema}, ctx})
+}
+
+// A lockContext is the ctx of a function that runs while a lock is held.
+type lockContext struct {
+	lock Lock // first, as runtime.SetFinalizer demands in Unlock
+	context.Context
+}
+
+// lockContextKey is the key of the lock in a lockContext.
+type lockContextKey struct{}
+
+func (c *lockContext) Value(key any) any {
+	if key == (lockContextKey{}) {
+		return &c.lock
+	}
+	return c.Context.Value(key)
+}
+
+// LockFrom returns the lock that [Locker.Do], [Locker.DoAll] or [Locker.Lead] holds while the
+// function runs that got ctx, or a ctx made from it: the innermost if there are several, and
+// nil if there is none. It is for [Fence] and [Lock.Token]. Do unlocks it; if the function does,
+// Do returns [ErrNotHeld].
+func LockFrom(ctx context.Context) *Lock {
+	lock, _ := ctx.Value(lockContextKey{}).(*Lock)
+	return lock
 }
 
 // releaseTimeout is how long a caller that returns without a lock waits for its release.
@@ -243,10 +267,10 @@ func (l *Locker) acquire(ctx context.Context, op string, key Key, r request) (*e
 		if limit.For > 0 {
 			limit.For = max(time.Until(began.Add(limit.For)), time.Nanosecond)
 		}
-		refused := errors.Is(err, ErrNotAcquired)
+		first := err
 		hold, err = l.take(ctx, key, r, limit)
-		if refused && errors.Is(err, ErrUnavailable) {
-			err = ErrNotAcquired // Postgres replied so to the first request
+		if errors.Is(first, ErrNotAcquired) && errors.Is(err, ErrUnavailable) {
+			err = first // Postgres replied so to the first request
 		}
 	}
 	if err == nil {
@@ -327,6 +351,9 @@ func newError(op string, keys []Key, err error) *Error {
 	e := &Error{Op: op, Keys: keys, Err: err}
 	if kind := kindOf(err); kind != nil && !errors.Is(err, kind) {
 		e.Kind = kind
+	}
+	if due := new(engine.NotDueError); errors.As(err, &due) {
+		e.Due = due.Due
 	}
 	return e
 }

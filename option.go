@@ -8,26 +8,40 @@ import (
 	"unicode/utf8"
 )
 
-// A LockOption configures [Locker.Lock], [Locker.LockAll], [Locker.Lead], [LockTx] and
-// [LockAllTx]. The options are [Shared], [Wait] and [NoWait], and for a [Locker] also
-// [Slots], [Fenced] and [Note]. All are also options of Do.
+// A LockOption configures [Locker.Lock], [Locker.LockAll] and [Locker.Lead]. The options are
+// [Shared], [Wait], [NoWait], [Slots], [Fenced] and [Note], which are also options of Do.
 type LockOption interface {
 	DoOption
 	forLock()
 }
 
 // A TryOption configures [Locker.TryLock] and [TryLockTx]. The only one is [Shared], which
-// is also an option of Lock and Do.
+// is also an option of all other functions that take advisory locks.
 type TryOption interface {
-	LockOption
+	TxOption
 	forTry()
 }
 
-// A DoOption configures [Locker.Do], [Locker.DoAll] and [DoTx]. The options are [Shared],
-// [Wait], [NoWait] and [SkipIfHeld], and for a [Locker] also [Slots], [Every] and [Note].
+// A DoOption configures [Locker.Do] and [Locker.DoAll]. The options are [Shared], [Wait],
+// [NoWait], [SkipIfHeld], [Slots], [Fenced], [Every] and [Note].
 type DoOption interface {
 	option
 	forDo()
+}
+
+// A TxOption configures [LockTx] and [LockAllTx]. The options are [Shared], [Wait] and
+// [NoWait], which are also options of DoTx and of Lock.
+type TxOption interface {
+	LockOption
+	DoTxOption
+	forTx()
+}
+
+// A DoTxOption configures [DoTx]. The options are [Shared], [Wait], [NoWait] and [SkipIfHeld],
+// which are also options of Do.
+type DoTxOption interface {
+	DoOption
+	forDoTx()
 }
 
 // A TableOption configures [LockTables]. The options are [In], [Only], [Wait] and
@@ -64,6 +78,8 @@ func (o anyOption) apply(r *request) error {
 func (anyOption) forLock()     {}
 func (anyOption) forTry()      {}
 func (anyOption) forDo()       {}
+func (anyOption) forTx()       {}
+func (anyOption) forDoTx()     {}
 func (anyOption) forTables()   {}
 func (anyOption) forDoTables() {}
 
@@ -75,13 +91,12 @@ type request struct {
 	wait   time.Duration // 0 means that only ctx limits the wait
 
 	// For a Locker only.
-	slots      int           // how many may hold the lock, or 0 without Slots
-	every      time.Duration // 0 without Every
-	note       string
-	fenced     bool
-	began      time.Time // when the call began, if fenced
-	lockerOnly string    // an option that was given and that only a Locker has, or ""
-	leaseOnly  string    // an option that was given and that only leases have, or ""
+	slots     int           // how many may hold the lock, or 0 without Slots
+	every     time.Duration // 0 without Every
+	note      string
+	fenced    bool
+	began     time.Time // when the call began, if fenced
+	leaseOnly string    // an option that was given and that only leases have, or ""
 
 	// For tables only.
 	tableMode Mode // 0 is the default
@@ -98,7 +113,7 @@ func Shared() TryOption {
 // without waiting for it. Connecting and the reply may still take time; a [Locker] allows
 // five seconds for them, and then returns [ErrUnavailable].
 func NoWait() interface {
-	LockOption
+	TxOption
 	TableOption
 } {
 	return anyOption{"NoWait()", func(r *request) error { r.noWait = true; return nil }}
@@ -110,7 +125,7 @@ func NoWait() interface {
 // connecting, and the error is [ErrUnavailable] if no server replied within d. In the
 // caller's transaction, Postgres measures d, and ctx limits the communication with it.
 func Wait(d time.Duration) interface {
-	LockOption
+	TxOption
 	TableOption
 } {
 	return anyOption{fmt.Sprintf("Wait(%v)", d), func(r *request) error {
@@ -125,7 +140,7 @@ func Wait(d time.Duration) interface {
 // SkipIfHeld makes a function such as Do skip the work and return nil if another session
 // holds the lock. It does not wait for the lock, unless [Wait] is given too.
 func SkipIfHeld() interface {
-	DoOption
+	DoTxOption
 	DoTableOption
 } {
 	return anyOption{"SkipIfHeld()", func(r *request) error { r.skip = true; return nil }}
@@ -148,7 +163,7 @@ func Note(text string) LockOption {
 		case strings.Contains(text, "\x00"):
 			return errors.New("contains a zero byte")
 		}
-		r.note, r.lockerOnly, r.leaseOnly = text, "Note()", "Note()"
+		r.note, r.leaseOnly = text, "Note()"
 		return nil
 	}}
 }

@@ -21,8 +21,8 @@ func TestOptionsOfEachFunction(t *testing.T) {
 		"In": pglock.In, "Only": pglock.Only, "Sessions": pglock.Sessions,
 		"Slots": pglock.Slots, "Every": pglock.Every, "Note": pglock.Note, "Fenced": pglock.Fenced,
 	}
-	// In a transaction, those of a Locker are errors: see TestOptionsThatAreErrors.
-	lock := []string{"Shared", "Wait", "NoWait", "Slots", "Note", "Fenced"}
+	tx := []string{"Shared", "Wait", "NoWait"}
+	lock := append(slices.Clone(tx), "Slots", "Note", "Fenced")
 	do := append(slices.Clone(lock), "SkipIfHeld", "Every")
 	tables := []string{"Wait", "NoWait", "In", "Only"}
 	for name, test := range map[string]struct {
@@ -32,13 +32,13 @@ func TestOptionsOfEachFunction(t *testing.T) {
 		"Lock":       {(*pglock.Locker).Lock, lock},
 		"LockAll":    {(*pglock.Locker).LockAll, lock},
 		"Lead":       {(*pglock.Locker).Lead, lock},
-		"LockTx":     {pglock.LockTx, lock},
-		"LockAllTx":  {pglock.LockAllTx, lock},
+		"LockTx":     {pglock.LockTx, tx},
+		"LockAllTx":  {pglock.LockAllTx, tx},
 		"TryLock":    {(*pglock.Locker).TryLock, []string{"Shared"}},
 		"TryLockTx":  {pglock.TryLockTx, []string{"Shared"}},
 		"Do":         {(*pglock.Locker).Do, do},
 		"DoAll":      {(*pglock.Locker).DoAll, do},
-		"DoTx":       {pglock.DoTx[any], do},
+		"DoTx":       {pglock.DoTx[any], append(slices.Clone(tx), "SkipIfHeld")},
 		"LockTables": {pglock.LockTables, tables},
 		"DoTables":   {pglock.DoTables[any], append(slices.Clone(tables), "SkipIfHeld")},
 		"New":        {pglock.New, []string{"Sessions"}},
@@ -111,13 +111,6 @@ func TestOptionsThatAreErrors(t *testing.T) {
 		{lock(advisory, pglock.Slots(3), pglock.Shared()), []string{"Slots(3)", "Shared()"}},
 		{lockAll(advisory, pglock.Slots(3)), []string{"Slots(3)", "one key"}},
 		{doAll(advisory, pglock.Slots(3)), []string{"Slots(3)", "one key"}},
-		{do(advisory, pglock.Fenced()), []string{"Fenced()", "use Lock"}},
-		{doAll(advisory, pglock.Fenced()), []string{"Fenced()", "use Lock"}},
-		{advisory.Lead(ctx, key, fn, pglock.Fenced()), []string{"Fenced()", "use Lock"}},
-		{pglock.LockTx(ctx, nil, key, pglock.Slots(3)), []string{"Slots()", "in a transaction"}},
-		{pglock.LockTx(ctx, nil, key, pglock.Fenced()), []string{"Fenced()", "in a transaction"}},
-		{pglock.LockAllTx(ctx, nil, []pglock.Key{key}, pglock.Note("a")), []string{"Note()", "in a transaction"}},
-		{pglock.DoTx[any](ctx, nil, key, nil, pglock.Every(time.Hour)), []string{"Every()", "in a transaction"}},
 	} {
 		for _, text := range test.says {
 			if test.err == nil || !strings.Contains(test.err.Error(), text) {

@@ -116,7 +116,7 @@ func TestTxInShadow(t *testing.T) {
 				}
 			}
 			for _, opt := range []interface {
-				pglock.LockOption
+				pglock.TxOption
 				pglock.TableOption
 			}{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
 				refused(pglock.LockTx(ctx, tx, pglock.Int(5), opt))

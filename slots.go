@@ -35,13 +35,13 @@ const maxSlots = 1000
 // n-1, and the row of the request that polls has the slot -1; slot 0 is also what a request
 // without Slots takes.
 //
-// Together with [Shared] or [Every], in [Locker.LockAll] and in a transaction it is an error.
+// Together with [Shared] or [Every], and in [Locker.LockAll], it is an error.
 func Slots(n int) LockOption {
 	return anyOption{fmt.Sprintf("Slots(%d)", n), func(r *request) error {
 		if n < 1 || n > maxSlots {
 			return fmt.Errorf("must be from 1 to %d", maxSlots)
 		}
-		r.slots, r.lockerOnly = n, "Slots()"
+		r.slots = n
 		return nil
 	}}
 }

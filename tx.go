@@ -41,9 +41,9 @@ import (
 // error, since it is unknown whether the lock is held. A driver that cancels the
 // statement instead, as pgx can be configured to do, keeps the transaction, and the error
 // is [ErrNotAcquired]. To give up waiting and continue the transaction, use Wait.
-func LockTx(ctx context.Context, conn driver.Conn, key Key, opts ...LockOption) error {
+func LockTx(ctx context.Context, conn driver.Conn, key Key, opts ...TxOption) error {
 	const op = "lock in transaction"
-	r, err := newTxRequest(op, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}
@@ -69,9 +69,9 @@ func TryLockTx(ctx context.Context, conn driver.Conn, key Key, opts ...TryOption
 // It takes them in a fixed order, the same as [Locker.LockAll], and without duplicates,
 // whatever the order of keys. So its callers cannot deadlock with each other over them.
 // [Wait] limits the whole call.
-func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...LockOption) error {
+func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...TxOption) error {
 	const op = "lock all in transaction"
-	r, err := newTxRequest(op, opts)
+	r, err := newRequest(op, opts)
 	if err != nil {
 		return err
 	}
@@ -79,16 +79,6 @@ func LockAllTx(ctx context.Context, conn driver.Conn, keys []Key, opts ...LockOp
 		return errors.New("pglock: " + op + ": no keys")
 	}
 	return newTxLock(op, conn, sortKeys(keys), r).acquire(ctx)
-}
-
-// newTxRequest combines the options of a call that takes advisory locks in a transaction.
-// Those that only a Locker has are errors.
-func newTxRequest[O option](op string, opts []O) (request, error) {
-	r, err := newRequest(op, opts)
-	if err == nil && r.lockerOnly != "" {
-		err = fmt.Errorf("pglock: %s: %s is not possible in a transaction: use a Locker", op, r.lockerOnly)
-	}
-	return r, err
 }
 
 // newTxLock returns a txLock for keys, which must be sorted.

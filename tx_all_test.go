@@ -20,7 +20,7 @@ func TestLockAllTx(t *testing.T) {
 		d.exec(`SELECT pg_advisory_lock(2)`)
 		keys := []pglock.Key{pglock.Int(3), pglock.Int(2), pglock.Int(1), pglock.Int(1)}
 		tx := begin()
-		for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(10 * time.Millisecond)} {
+		for _, opt := range []pglock.TxOption{pglock.NoWait(), pglock.Wait(10 * time.Millisecond)} {
 			err := pglock.LockAllTx(t.Context(), tx, keys, opt)
 			wantErr(t, err, pglock.ErrNotAcquired)
 			var e *pglock.Error

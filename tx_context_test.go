@@ -21,7 +21,7 @@ import (
 func TestLockTxContext(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`SELECT pg_advisory_lock(1)`)
-		for _, opts := range [][]pglock.LockOption{nil, {pglock.Wait(time.Hour)}} {
+		for _, opts := range [][]pglock.TxOption{nil, {pglock.Wait(time.Hour)}} {
 			tx := begin()
 			pid := tx.pid()
 			ctx, cancel := context.WithCancel(t.Context())

@@ -31,7 +31,7 @@ func TestLockTx(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		for _, commit := range []bool{true, false} {
 			tx := begin()
-			for i, opts := range [][]pglock.LockOption{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
+			for i, opts := range [][]pglock.TxOption{nil, {pglock.Wait(time.Second)}, {pglock.NoWait()}} {
 				for _, key := range everyKey {
 					must(t, pglock.LockTx(t.Context(), tx, key, opts...))
 					d.wantAvailable(key, false)
@@ -54,7 +54,7 @@ func TestLockTxShared(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		a, b := begin(), begin()
 		for i, key := range everyKey {
-			opts := []pglock.LockOption{pglock.Shared()}
+			opts := []pglock.TxOption{pglock.Shared()}
 			if i%2 == 1 {
 				opts = append(opts, pglock.NoWait())
 			}
@@ -151,7 +151,7 @@ func TestLockTxRefused(t *testing.T) {
 		d.exec(`SELECT pg_advisory_lock_shared($1)`, pglock.Name("job").ID())
 		var pid int32
 		d.scan(&pid, `SELECT pg_backend_pid()`)
-		for _, opt := range []pglock.LockOption{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
+		for _, opt := range []pglock.TxOption{pglock.NoWait(), pglock.Wait(20 * time.Millisecond)} {
 			tx := begin()
 			tx.exec(`CREATE TABLE kept AS SELECT 1`)
 			began := time.Now()
@@ -269,7 +269,7 @@ func TestLockTxHeedsTimeouts(t *testing.T) {
 func TestLockTxCancelledFromOutside(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *db, begin func() *tx) {
 		d.exec(`SELECT pg_advisory_lock(1)`)
-		for _, opts := range [][]pglock.LockOption{nil, {pglock.Wait(time.Hour)}} {
+		for _, opts := range [][]pglock.TxOption{nil, {pglock.Wait(time.Hour)}} {
 			tx := begin()
 			pid := tx.pid()
 			result := make(chan error, 1)
@@ -499,7 +499,7 @@ func TestLockTxWhenTheLockTableIsFull(t *testing.T) {
 	}
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
-			for _, opts := range [][]pglock.LockOption{nil, {pglock.Wait(time.Minute)}, {pglock.NoWait()}} {
+			for _, opts := range [][]pglock.TxOption{nil, {pglock.Wait(time.Minute)}, {pglock.NoWait()}} {
 				tx := w.begin(t, dsn)
 				err := pglock.LockAllTx(t.Context(), tx, keys, opts...)
 				if !errors.Is(err, pglock.ErrLockTableFull) || errors.Is(err, pglock.ErrNotAcquired) {
@@ -517,7 +517,7 @@ func TestLockTxOptions(t *testing.T) {
 	d := newDB(t)
 	tx := ways[0].begin(t, d.dsn)
 	defer tx.back()
-	for _, opts := range [][]pglock.LockOption{
+	for _, opts := range [][]pglock.TxOption{
 		{pglock.Wait(0)},
 		{pglock.Wait(-time.Second)},
 		{pglock.NoWait(), pglock.Wait(time.Second)},

@@ -52,7 +52,7 @@ func (f beginFunc[T]) Begin(ctx context.Context) (driver.Tx[T], error) { return 
 
 // A doOption is an option of DoTx and of DoTables.
 type doOption interface {
-	pglock.DoOption
+	pglock.DoTxOption
 	pglock.DoTableOption
 }
 
@@ -122,7 +122,7 @@ func (s beginSuite[T]) rollbackAfterContextEnds(t testing.TB) {
 
 func (s beginSuite[T]) doTx(t testing.TB) {
 	s.do(t, Key(t, s.source, key()), func(ctx context.Context, db driver.Beginner[T], fn func(context.Context, T) error, opts ...doOption) error {
-		var all []pglock.DoOption
+		var all []pglock.DoTxOption
 		for _, opt := range opts {
 			all = append(all, opt)
 		}

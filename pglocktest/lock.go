@@ -59,7 +59,7 @@ type Lock struct {
 
 // A waitOption is an option of LockTx and of LockTables.
 type waitOption interface {
-	pglock.LockOption
+	pglock.TxOption
 	pglock.TableOption
 }
 
@@ -70,7 +70,7 @@ func Key(t testing.TB, source driver.Source, key pglock.Key) *Lock {
 		t: t, source: source, name: "the lock " + key.String(),
 		lockParams: [5]string{fmt.Sprint(classid), fmt.Sprint(objid), fmt.Sprint(objsubid), "", "{}"},
 		take: func(ctx context.Context, conn driver.Conn, wait waitOption, opts ...pglock.TryOption) error {
-			all := []pglock.LockOption{wait}
+			all := []pglock.TxOption{wait}
 			for _, opt := range opts {
 				all = append(all, opt)
 			}

@@ -30,10 +30,21 @@ func (l *lockLease) refused(r takeReply) {
 	}
 }
 
+// A NotDueError means that a lease may not be taken yet. It is an ErrNotAcquired.
+type NotDueError struct {
+	Due time.Duration // until it may be taken
+}
+
+func (e *NotDueError) Error() string {
+	return fmt.Sprintf("%v: it is not due for %v", ErrNotAcquired, e.Due.Round(time.Millisecond))
+}
+
+func (e *NotDueError) Unwrap() error { return ErrNotAcquired }
+
 // refusal returns the error of a request that the lock was refused to.
 func (l *localLock) refusal() error {
 	if due := time.Until(l.lease.due); due > 0 {
-		return fmt.Errorf("%w: it is not due for %v", ErrNotAcquired, due.Round(time.Millisecond))
+		return &NotDueError{due}
 	}
 	return ErrNotAcquired
 }
