@@ -29,6 +29,7 @@ type leaseServer struct {
 type fakeLease struct {
 	owner string
 	token int64
+	due   time.Time // it may not be taken before
 }
 
 func newLeaseServer() *leaseServer {
@@ -151,6 +152,8 @@ func (s *leaseServer) run(sql string, args []string) (string, error) {
 			switch lease := s.leases[name]; {
 			case lease == nil:
 				reply += " u"
+			case time.Now().Before(lease.due):
+				reply += fmt.Sprintf(" d%d", time.Until(lease.due).Milliseconds())
 			case lease.owner == "" || !alive(lease.owner):
 				s.tokens++
 				lease.owner, lease.token = me, s.tokens
@@ -358,6 +361,62 @@ func TestLeasePolls(t *testing.T) {
 		wg.Wait()
 		if took := time.Since(released); took > 300*time.Millisecond {
 			t.Errorf("the waiters noticed the release after %v", took)
+		}
+	})
+}
+
+// Leases that are not due are polled less often, until they are due; others are not.
+func TestLeasePollsWhatIsDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newLeaseServer()
+		e := s.engine(t, 30*time.Second, nil)
+		due, again, held := leaseKey(1), leaseKey(2), leaseKey(3)
+		began := time.Now()
+		s.leases[due.Name] = &fakeLease{due: began.Add(time.Minute)}
+		s.leases[again.Name] = &fakeLease{due: began.Add(time.Hour)}
+		took := func(key Key) <-chan time.Duration {
+			result := make(chan time.Duration, 1)
+			go func() {
+				h, err := e.Acquire(t.Context(), key, Exclusive, Wait{})
+				if err != nil {
+					t.Error(err)
+				} else if err := h.Release(); err != nil {
+					t.Error(err)
+				}
+				result <- time.Since(began)
+			}()
+			return result
+		}
+		dueTook, againTook := took(due), took(again)
+		time.Sleep(30 * time.Second)
+		if n := s.count("take"); n < 4 || n > 12 {
+			t.Errorf("%d takes in half a minute", n)
+		}
+		// The work has failed, and so the lease is due at once.
+		s.mu.Lock()
+		s.leases[again.Name].due = time.Time{}
+		s.mu.Unlock()
+		if d := <-againTook; d > 40*time.Second {
+			t.Errorf("the lease that was due again was taken after %v", d)
+		}
+		// One that is held is polled as before.
+		other := s.engine(t, 30*time.Second, nil)
+		hold, err := other.Acquire(t.Context(), held, Exclusive, Wait{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		heldTook := took(held)
+		time.Sleep(10 * time.Second)
+		if err := hold.Release(); err != nil {
+			t.Fatal(err)
+		}
+		released := time.Since(began)
+		if d := <-heldTook - released; d > 300*time.Millisecond {
+			t.Errorf("the waiter noticed the release after %v", d)
+		}
+		if d := <-dueTook; d < time.Minute || d > time.Minute+time.Second {
+			t.Errorf("the lease that was not due was taken after %v", d)
 		}
 	})
 }

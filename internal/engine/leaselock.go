@@ -14,13 +14,14 @@ type lockLease struct {
 	broken string // leaseSession.broken when it was taken
 
 	// What the last refusal said.
+	at   time.Time // when that was
 	due  time.Time // when it may be taken again, or zero
 	left time.Time // when the holder's session expires if it is not renewed, or zero
 }
 
 // refused records why a try was refused.
 func (l *lockLease) refused(r takeReply) {
-	l.due, l.left = time.Time{}, time.Time{}
+	l.at, l.due, l.left = time.Now(), time.Time{}, time.Time{}
 	at := time.Now().Add(time.Duration(min(r.value, int64((1<<62)/time.Millisecond))) * time.Millisecond)
 	switch r.kind {
 	case 'd':
@@ -169,6 +170,12 @@ func (e *Engine) leasePollPause() time.Duration {
 		}
 	}
 	return jitter(max(pause, pollInterval)) + pollInterval
+}
+
+// isEarly reports whether it is too early to poll the lock, because it is a lease that is not
+// due. It may be due sooner than it was, if the work that it protects fails.
+func (l *localLock) isEarly() bool {
+	return time.Now().Before(l.lease.due) && time.Since(l.lease.at) < leaseSafetyInterval
 }
 
 // tryNamed tries the leases with a name that are waited for, because one of them may have

@@ -111,7 +111,7 @@ func (e *Engine) pollNext() {
 	}
 	e.giveTurns() // the first lock may have left the list
 	e.pollers.poll(func(l *localLock) {
-		if l.state == polling { // its last try may still be under way
+		if l.state == polling && !l.isEarly() { // its last try may still be under way
 			l.try()
 		}
 	})

@@ -37,6 +37,11 @@ connection. pglock renews it; if it cannot, COMMAND is ended before the lease
 expires. If pglock is killed, others get the lease only when it expires.
 PGLOCK_TOKEN is the fencing token, which COMMAND can check before it writes.
 
+--every runs COMMAND at most once in that time, on all machines together: pglock
+waits until that has passed since COMMAND last began, or gives up with --no-wait.
+If COMMAND fails, it is due again at once. --slots lets that many commands run at
+a time; all must name the same number.
+
 Exit codes:
 
   COMMAND's own, or 128+N if signal N ended it
@@ -53,6 +58,8 @@ const runExamples = `  pglock run nightly-report -- ./report.sh --all
   pglock run --no-wait -E 0 cron-cleanup -- ./cleanup
   pglock run --shared catalog -- ./export
   pglock run --lease 30s nightly-report -- ./report.sh --all
+  pglock run --lease 30s --every 55m --no-wait -E 0 cleanup -- ./cleanup
+  pglock run --slots 3 import -- ./import
   pglock -h db.example.com -d app run nightly -- sh -c 'make all && ./publish'`
 
 // A runRequest holds the arguments of pglock run.
@@ -64,7 +71,9 @@ type runRequest struct {
 	wait    time.Duration // 0 for no limit
 	grace   time.Duration
 	code    int           // exit code if the lock is not acquired
+	slots   int           // how many may hold the lock; 0 for one, without slots
 	lease   time.Duration // the time to live of a lease; 0 for an advisory lock
+	every   time.Duration // at most once in this time; 0 for no limit
 	schema  schemaFlag
 	command []string
 }
@@ -75,6 +84,9 @@ const (
 	maxLease = 24 * time.Hour
 )
 
+// maxSlots is the limit of pglock.Slots.
+const maxSlots = 1000
+
 func (a *app) runCommand() *cobra.Command {
 	var (
 		r      runRequest
@@ -82,6 +94,8 @@ func (a *app) runCommand() *cobra.Command {
 		wait   = durationFlag{min: time.Nanosecond, what: "must be longer than 0; use --no-wait to give up at once"}
 		grace  = durationFlag{value: 10 * time.Second, what: "must not be negative", set: true}
 		lease  = durationFlag{min: minLease, max: maxLease, what: "must be between 3s and 24h"}
+		every  = durationFlag{min: time.Millisecond, what: "must be 1ms or more"}
+		slots  slotsFlag
 		code   = codeFlag(exitNotAcquired)
 	)
 	cmd := &cobra.Command{
@@ -112,8 +126,15 @@ func (a *app) runCommand() *cobra.Command {
 				return usagef(cmd, "--lease and --shared cannot be combined: there are no shared leases")
 			case r.schema.set && !lease.set:
 				return usagef(cmd, "--schema needs --lease")
+			case every.set && !lease.set:
+				return usagef(cmd, "--every needs --lease, such as --lease 30s")
+			case slots > 0 && r.shared:
+				return usagef(cmd, "--slots and --shared cannot be combined: a slot has one holder")
+			case slots > 0 && every.set:
+				return usagef(cmd, "--slots and --every cannot be combined")
 			}
 			r.wait, r.grace, r.code, r.lease = wait.value, grace.value, int(code), lease.value
+			r.slots, r.every = int(slots), every.value
 			return a.run(cmd.Context(), r)
 		},
 	}
@@ -122,10 +143,12 @@ func (a *app) runCommand() *cobra.Command {
 	flags.Var(&wait, "wait", "give up if the lock is not acquired within this time")
 	flags.BoolVar(&r.noWait, "no-wait", false, "give up at once if another session holds the lock")
 	flags.BoolVar(&r.shared, "shared", false, "share the lock with others that use --shared")
+	flags.Var(&slots, "slots", "let this many hold the lock at a time")
 	flags.VarP(&code, "conflict-exit-code", "E", "exit code if the lock is not acquired")
 	flags.Var(&grace, "grace", "time from SIGTERM to SIGKILL")
 	flags.Var(&number, "key", "lock this number or pair of numbers instead of NAME")
 	flags.Var(&lease, "lease", "take a lease that lasts this long unrenewed")
+	flags.Var(&every, "every", "run at most once in this time; needs --lease")
 	r.schema.register(flags)
 	return cmd
 }
@@ -185,7 +208,7 @@ func (a *app) run(ctx context.Context, r runRequest) error {
 	}
 	process, err := child.start(runEnv(a.env, r.key, lock.Token()), guarded...)
 	if err != nil {
-		return errors.Join(err, a.unlock(lock, r))
+		return errors.Join(err, a.unlock(lock, r, false))
 	}
 	var lost error
 	lose := func() {
@@ -213,10 +236,10 @@ func (a *app) run(ctx context.Context, r runRequest) error {
 		a.logf("%v", guardErr)
 	}
 	if lost != nil {
-		_ = lock.Unlock() // returns the loss again
+		_ = lock.unlock(false) // returns the loss again
 		return &loggedError{lost}
 	}
-	if err := a.unlock(lock, r); err != nil {
+	if err := a.unlock(lock, r, status.ExitCode() == 0); err != nil {
 		return err
 	}
 	if status.ExitCode() != 0 {
@@ -226,11 +249,11 @@ func (a *app) run(ctx context.Context, r runRequest) error {
 }
 
 // acquire acquires the lock, or returns the error to exit with. A signal ends the wait.
-func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest, signals <-chan os.Signal) (*pglock.Locker, *pglock.Lock, error) {
+func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest, signals <-chan os.Signal) (*pglock.Locker, *runLock, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var locker *pglock.Locker
-	var lock *pglock.Lock
+	var lock *runLock
 	done := make(chan error, 1)
 	go func() {
 		done <- a.connection.WithPassword(ctx, target, func() error {
@@ -255,7 +278,7 @@ func (a *app) acquire(ctx context.Context, target *connect.Target, r runRequest,
 			switch {
 			case errors.As(context.Cause(ctx), &interrupted):
 				if err == nil { // acquired at the same moment
-					_ = lock.Unlock()
+					_ = lock.unlock(false)
 					_ = locker.Close()
 				}
 				return nil, nil, interrupted
@@ -294,15 +317,18 @@ func (r runRequest) advise(err error) error {
 }
 
 // lock acquires the lock as r requires. At a terminal it reports the holders it waits for.
-func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*pglock.Lock, error) {
+func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*runLock, error) {
 	var opts []pglock.LockOption
 	if r.shared {
 		opts = append(opts, pglock.Shared())
 	}
+	if r.slots > 0 {
+		opts = append(opts, pglock.Slots(r.slots))
+	}
 	wait := r.wait
 	if isTerminal(a.Err) && !r.noWait {
 		begin := time.Now()
-		lock, err := locker.Lock(ctx, r.key, append(opts, pglock.NoWait())...)
+		lock, err := r.take(ctx, locker, append(opts, pglock.NoWait()))
 		switch {
 		case ctx.Err() != nil:
 			return lock, err
@@ -321,13 +347,55 @@ func (a *app) lock(ctx context.Context, locker *pglock.Locker, r runRequest) (*p
 	case wait > 0:
 		opts = append(opts, pglock.Wait(wait))
 	}
-	return locker.Lock(ctx, r.key, opts...)
+	return r.take(ctx, locker, opts)
+}
+
+// A runLock is the lock of pglock run.
+type runLock struct {
+	*pglock.Lock
+	unlock func(succeeded bool) error // succeeded: the command need not run again before it is due
+}
+
+// take takes the lock.
+func (r runRequest) take(ctx context.Context, locker *pglock.Locker, opts []pglock.LockOption) (*runLock, error) {
+	if r.every == 0 {
+		lock, err := locker.Lock(ctx, r.key, opts...)
+		return &runLock{lock, func(bool) error { return lock.Unlock() }}, err
+	}
+	// The lock is that of Do, whose function runs until unlock.
+	all := []pglock.DoOption{pglock.Every(r.every)}
+	for _, opt := range opts {
+		all = append(all, opt)
+	}
+	taken, finish, ended := make(chan *pglock.Lock), make(chan error), make(chan error, 1)
+	go func() {
+		ended <- locker.Do(ctx, r.key, func(ctx context.Context) error {
+			taken <- pglock.LockFrom(ctx)
+			return <-finish
+		}, all...)
+	}()
+	select {
+	case err := <-ended:
+		return nil, err
+	case lock := <-taken:
+		return &runLock{lock, func(succeeded bool) error {
+			var failure error
+			if !succeeded {
+				failure = errors.New("the command failed")
+			}
+			finish <- failure
+			if e := new(pglock.Error); errors.As(<-ended, &e) {
+				return e
+			}
+			return nil
+		}}, nil
+	}
 }
 
 // unlock unlocks the lock. If Postgres did not confirm that, unlock only logs it: the
 // lock was held all the time, and its session is closed.
-func (a *app) unlock(lock *pglock.Lock, r runRequest) error {
-	err := lock.Unlock()
+func (a *app) unlock(lock *runLock, r runRequest, succeeded bool) error {
+	err := lock.unlock(succeeded)
 	switch {
 	case err == nil:
 		return nil
@@ -396,6 +464,27 @@ func (s namedSession) Exec(ctx context.Context, sql string, args ...any) error {
 
 func (s namedSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
 	return s.Session.QueryText(ctx, inspect.Comment(s.note, sql), args...)
+}
+
+// slotsFlag is --slots: a number of holders.
+type slotsFlag int
+
+func (f *slotsFlag) Type() string { return "N" }
+
+func (f *slotsFlag) String() string {
+	if *f == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*f))
+}
+
+func (f *slotsFlag) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxSlots {
+		return fmt.Errorf("must be a number from 1 to %d", maxSlots)
+	}
+	*f = slotsFlag(n)
+	return nil
 }
 
 // codeFlag is -E: an exit code.

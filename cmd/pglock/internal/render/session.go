@@ -37,11 +37,15 @@ func Session(s *inspect.Session) string {
 	return termtext.Line(text)
 }
 
-// Holders describes in a sentence who holds the lock called title, which was not acquired
-// because of err.
+// Holders describes in a sentence why the lock called title was not acquired because of err:
+// who holds it, or when it is due.
 func Holders(title string, err error) string {
 	var e *pglock.Error
-	if !errors.As(err, &e) || len(e.Holders) == 0 {
+	isError := errors.As(err, &e)
+	if isError && e.Due > 0 {
+		return fmt.Sprintf("lock %s is not due for %s", Quote(title), Duration(e.Due))
+	}
+	if !isError || len(e.Holders) == 0 {
 		return fmt.Sprintf("lock %s is held by another session", Quote(title))
 	}
 	var holders []string
