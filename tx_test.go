@@ -225,16 +225,16 @@ func TestLockTxWaitsDespiteTimeouts(t *testing.T) {
 			holder, tx := begin(), begin()
 			holder.exec(`SELECT pg_advisory_xact_lock(1); LOCK TABLE held`)
 			pid := tx.pid()
-			tx.exec(`SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '4s'`)
+			tx.exec(`SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '1500ms'`)
 			result := make(chan error, 1)
 			go func() { result <- lock(tx) }()
 			d.until(`SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'
-				AND clock_timestamp() - state_change > interval '4500ms'`, pid)
+				AND clock_timestamp() - state_change > interval '1700ms'`, pid)
 			holder.end(true)
 			if err := <-result; err != nil {
 				t.Errorf("%s: %v", what, err)
 			}
-			if got := tx.timeouts(); got != "3s 4s" {
+			if got := tx.timeouts(); got != "1s 1500ms" {
 				t.Errorf("%s: the timeouts are %s", what, got)
 			}
 			tx.end(true)

@@ -239,13 +239,13 @@ func TestCheckLeases(t *testing.T) {
 		"lost to a machine that hung":                {ops: []*op{lost(11*second, expired)}, losses: 1},
 		"lost for no reason":                         {ops: []*op{lost(11*second, gone)}, losses: 1, wrong: "without a fault"},
 		"tokens that grow":                           {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(6, 0, 0)}},
-		"the same token":                             {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(5, 0, 0)}, wrong: "after token"},
+		"the same token":                             {ops: []*op{hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(5, 0, 0)}, wrong: "do not grow"},
 		"a smaller token": {
 			ops: []*op{
 				hold("a", 1, 10*ms, 20*ms, false).with(5, 0, 0), hold("b", 1, 30*ms, 40*ms, false).with(7, 0, 0),
 				hold("a", 2, 50*ms, 60*ms, false).with(6, 0, 0),
 			},
-			wrong: "after token",
+			wrong: "do not grow",
 		},
 		"writes in order": {
 			ops:    []*op{writer(), hold("b", 1, 13*second, 15*second, false).with(6, 13*second, 14*second)},

@@ -71,7 +71,14 @@ func outcomeOfTx(ctx context.Context, err error) outcome {
 }
 
 func (a *attempt) lock() {
-	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.Lock(ctx, a.keys[0], a.opts...) })
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.Lock(ctx, a.keys[0], a.lockOptions()...) })
+}
+
+func (a *attempt) lockOptions() (opts []pglock.LockOption) {
+	for _, opt := range a.opts {
+		opts = append(opts, opt)
+	}
+	return opts
 }
 
 func (a *attempt) tryLock() {
@@ -83,7 +90,7 @@ func (a *attempt) tryLock() {
 }
 
 func (a *attempt) lockAll() {
-	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.LockAll(ctx, a.keys, a.opts...) })
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.LockAll(ctx, a.keys, a.lockOptions()...) })
 }
 
 // handle acquires locks with a function that returns a handle.
@@ -116,7 +123,7 @@ func (a *attempt) do() {
 			return context.Canceled // canceled at the moment of the grant
 		}
 		ran = true
-		a.hold(nil, ctx.Done(), func() error { return context.Cause(ctx) })
+		a.hold(pglock.LockFrom(ctx), ctx.Done(), func() error { return context.Cause(ctx) })
 		return nil
 	}
 	var opts []pglock.DoOption
@@ -132,6 +139,7 @@ func (a *attempt) do() {
 	switch {
 	case ran:
 		a.recordRelease(outcomeOf(err), err)
+		a.write.wait()
 	case err == nil:
 		a.recordFailure(outOther, errors.New("no error from Do, but its function did not run"))
 	case errors.Is(err, context.Canceled):

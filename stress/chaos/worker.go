@@ -194,7 +194,7 @@ type attempt struct {
 	names       []string
 	keys        []pglock.Key
 	shared      bool
-	opts        []pglock.LockOption
+	opts        []pglock.TxOption
 	limit       time.Duration // how long the ctx of the wait lasts
 	hasDeadline bool          // whether that ctx has a deadline, or is canceled without one
 	work        time.Duration // how long to hold
