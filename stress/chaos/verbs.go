@@ -71,7 +71,9 @@ func outcomeOfTx(ctx context.Context, err error) outcome {
 }
 
 func (a *attempt) lock() {
-	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.Lock(ctx, a.keys[0], a.lockOptions()...) })
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) {
+		return a.locker.Lock(ctx, a.keys[0], a.lockOptions()...)
+	})
 }
 
 func (a *attempt) lockOptions() (opts []pglock.LockOption) {
@@ -90,7 +92,9 @@ func (a *attempt) tryLock() {
 }
 
 func (a *attempt) lockAll() {
-	a.handle(func(ctx context.Context) (*pglock.Lock, error) { return a.locker.LockAll(ctx, a.keys, a.lockOptions()...) })
+	a.handle(func(ctx context.Context) (*pglock.Lock, error) {
+		return a.locker.LockAll(ctx, a.keys, a.lockOptions()...)
+	})
 }
 
 // handle acquires locks with a function that returns a handle.
