@@ -72,6 +72,7 @@ type configReport struct {
 	Settings  []configSetting  `json:"settings"`
 	Databases []configDatabase `json:"databases"`
 	Views     []configView     `json:"views"`
+	Names     []string         `json:"names"` // of advisory locks
 }
 
 type configSetting struct {
@@ -97,7 +98,7 @@ const builtIn = "built in"
 
 func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, error) {
 	file := a.config.file
-	r := &configReport{Settings: []configSetting{}, Databases: []configDatabase{}, Views: []configView{}}
+	r := &configReport{Settings: []configSetting{}, Databases: []configDatabase{}, Views: []configView{}, Names: []string{}}
 	if file.Path != "" {
 		r.File, r.From = &file.Path, file.From
 		if file.From == "named" {
@@ -159,6 +160,9 @@ func (a *app) effectiveConfig(cmd *cobra.Command, s *selection) (*configReport, 
 	}
 	for _, v := range file.Views {
 		r.Views = append(r.Views, configView{v.Name, termtext.Line(v.Description), v.Line})
+	}
+	for _, p := range file.Names {
+		r.Names = append(r.Names, termtext.Line(p.String()))
 	}
 	return r, nil
 }
@@ -268,6 +272,12 @@ func (r *configReport) write(out io.Writer) error {
 		fmt.Fprintln(t, "\nviews")
 		for _, v := range r.Views {
 			fmt.Fprintf(t, "  %s\t%s\tline %d\n", v.Name, v.Description, v.Line)
+		}
+	}
+	if len(r.Names) > 0 {
+		fmt.Fprintln(t, "\nnames of advisory locks")
+		for _, name := range r.Names {
+			fmt.Fprintf(t, "  %s\n", name)
 		}
 	}
 	return t.Flush()

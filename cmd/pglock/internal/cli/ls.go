@@ -119,7 +119,7 @@ func (r *lsRequest) readLocks(ctx context.Context, session *session, n int) (row
 	}
 	shown := mostUrgent(locks, min(n, len(locks)))
 	if !r.format.IsMachine() {
-		render.NameKeys(shown, eachLock(locks))
+		render.NameKeys(shown, eachLock(locks), r.lockNames)
 	}
 	if r.newTable().ShowsSchemas() && slices.ContainsFunc(shown, func(l *inspect.Lock) bool { return l.Schema != "" }) {
 		if session.schemas, err = session.searchPath(ctx); err != nil {
@@ -137,7 +137,7 @@ func (r *lsRequest) readPairs(ctx context.Context, session *session, n int) (row
 	}
 	shown := pairs[:min(n, len(pairs))]
 	if !r.format.IsMachine() {
-		render.NameKeys(slices.Collect(eachLockOfPairs(shown)), eachLockOfPairs(pairs))
+		render.NameKeys(slices.Collect(eachLockOfPairs(shown)), eachLockOfPairs(pairs), r.lockNames)
 	}
 	return rows[inspect.Pair]{pointers(shown), len(pairs) - len(shown), 0}, nil
 }

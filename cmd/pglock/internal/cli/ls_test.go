@@ -88,7 +88,7 @@ func TestNamesOfWhatIsNotShown(t *testing.T) {
 		t.Errorf("the locks of the pairs are of %v, want %v", pids, want)
 	}
 	shown := []*inspect.Lock{pairs[1].Lock}
-	render.NameKeys(shown, eachLockOfPairs(pairs))
+	render.NameKeys(shown, eachLockOfPairs(pairs), slices.Values([]string{"other"}))
 	if shown[0].Key != key {
 		t.Errorf("the key is %v, not %v", shown[0].Key, key)
 	}
@@ -113,7 +113,7 @@ func BenchmarkMostUrgent(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				shown := mostUrgent(all, n)
-				render.NameKeys(shown, eachLock(all))
+				render.NameKeys(shown, eachLock(all), slices.Values([]string(nil)))
 			}
 		})
 	}
@@ -139,6 +139,6 @@ func BenchmarkNamesOfPairs(b *testing.B) {
 	b.ReportAllocs()
 	b.ReportMetric(float64(len(pairs)), "pairs")
 	for b.Loop() {
-		render.NameKeys(slices.Collect(eachLockOfPairs(pairs[:25])), eachLockOfPairs(pairs))
+		render.NameKeys(slices.Collect(eachLockOfPairs(pairs[:25])), eachLockOfPairs(pairs), slices.Values([]string(nil)))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,7 @@ type selection struct {
 	yes             bool             // the view's
 	output          string
 	origins         map[string]string // where each setting is from, by its name in the config file
+	lockNames       iter.Seq[string]  // those in the config file
 }
 
 const defaultLimit = 25
@@ -77,6 +79,7 @@ func (s *selection) resolve(a *app, cmd *cobra.Command, args []string) error {
 		}
 	}
 	s.merge(a, cmd)
+	s.lockNames = a.config.file.LockNames()
 	s.where = slices.Clone(s.filters)
 	if len(s.pids) > 0 {
 		s.where = append(s.where, inspect.PIDs(s.pids...))

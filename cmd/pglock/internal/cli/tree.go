@@ -140,7 +140,7 @@ func (r *treeRequest) read(ctx context.Context, session *session) (selectedTrees
 		return selectedTrees{}, err
 	}
 	if !r.json {
-		render.NameKeys(slices.Collect(eachLockOfPairs(snapshot.Pairs)), eachLock(snapshot.Locks))
+		render.NameKeys(slices.Collect(eachLockOfPairs(snapshot.Pairs)), eachLock(snapshot.Locks), r.lockNames)
 	}
 	if len(r.where) == 0 {
 		return selectedTrees{trees: snapshot.Forest()}, nil

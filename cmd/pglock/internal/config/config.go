@@ -26,6 +26,9 @@ type Config struct {
 	Defaults  View
 	Databases []Database // by name
 	Views     []View     // by name
+
+	// Names are those of advisory locks. Postgres knows only their hash.
+	Names []NamePattern
 }
 
 // A Database is a named database to connect to.

@@ -247,6 +247,7 @@ func (p *parser) config(c *Config, n *yaml.Node) error {
 				return err
 			})
 		}},
+		field{"names", func(n *yaml.Node) error { return p.names(n, &c.Names) }},
 	)
 	if err == nil && defaults != nil {
 		err = p.mapping(defaults, "defaults", c.Defaults.lines, p.settings(&c.Defaults)...)
@@ -405,6 +406,21 @@ func (p *parser) attributes(n *yaml.Node, what string, to *[]string) error {
 			}
 			*to = append(*to, name)
 		}
+		return nil
+	})
+}
+
+func (p *parser) names(n *yaml.Node, to *[]NamePattern) error {
+	count := 0
+	return p.textList(n, "names", func(at *yaml.Node, text string) error {
+		pattern, err := ParseNamePattern(text)
+		if err != nil {
+			return p.errorf(at, "names: %v", err)
+		}
+		if count += pattern.Count(); count > maxNames {
+			return p.errorf(at, "names: with it there are more than %d names", maxNames)
+		}
+		*to = append(*to, pattern)
 		return nil
 	})
 }

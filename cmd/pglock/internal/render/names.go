@@ -49,9 +49,9 @@ func Application(s *inspect.Session) string {
 	return s.Application
 }
 
-// NameKeys sets the names of the advisory locks in shown that a pglock run holds or waits
-// for and has published in a session of all, if the name maps to the key.
-func NameKeys(shown []*inspect.Lock, all iter.Seq[*inspect.Lock]) {
+// NameKeys sets the names of the advisory locks in shown that are in known, or that a pglock
+// run holds or waits for and has published in a session of all, if the name maps to the key.
+func NameKeys(shown []*inspect.Lock, all iter.Seq[*inspect.Lock], known iter.Seq[string]) {
 	named := map[pglock.Key]bool{} // the keys that are shown, and whether their name is found
 	for _, l := range shown {
 		if _, _, pair := l.Key.Pair(); l.HasKey && !pair {
@@ -75,6 +75,12 @@ func NameKeys(shown []*inspect.Lock, all iter.Seq[*inspect.Lock]) {
 			if key := pglock.Name(name); name != "" && key.ID() == l.Key.ID() {
 				names[l.Key], named[l.Key] = key, true
 			}
+		}
+	}
+	for name := range known {
+		key := pglock.Name(name)
+		if found, ok := named[pglock.Int(key.ID())]; ok && !found {
+			names[pglock.Int(key.ID())] = key
 		}
 	}
 	for _, l := range shown {
