@@ -238,7 +238,7 @@ func (s *queueScene) firstSeen(e seenEdge) bool {
 
 // waitsUnknown reports whether it is unknown when a wait began.
 func (r *reading) waitsUnknown() bool {
-	return slices.ContainsFunc(slices.Concat(r.locks, r.sideLocks), func(l Lock) bool { return !l.Granted && l.WaitStart.IsZero() })
+	return slices.ContainsFunc(slices.Concat(r.locks, r.sideLocks), func(l Lock) bool { return !l.Granted && (l.WaitApprox || l.WaitStart.IsZero()) })
 }
 
 // holds reports whether a session holds a lock that another one waits for.
