@@ -49,6 +49,19 @@ func goals(s scale) []goal {
 		{"the same, beside psql", "1.5 times `psql -c 'SELECT 1'`", "startup", atMost("ls", "select", 1.5)},
 		{"`pglock version`, from start to exit", "2.2 times the smallest Go program", "startup", atMost("version", "hello", 2.2)},
 	}
+	all = append(all,
+		goal{"64 goroutines, own leases, one connection", "10,840 pairs per second: 10 times what one connection does without sharing statements", "lease-64", func(m *Measured) verdict {
+			r := m.row(m.Ours)
+			if r == nil {
+				return verdict{unknown: true}
+			}
+			rate := r.summary(0)
+			return verdict{measured: formatSummary(rate, "/s"), met: rate.Median >= 10_840}
+		}},
+		goal{thousands(s.Held) + " leases held", "as few statements as one lease", "lease-held", atMost("many", "one", 1.05)},
+		goal{"from the release of a lease to the next holder, directly", "20 ms", "lease-wake", within("lease", 0.020)},
+		goal{"the same, through a pooler", "300 ms", "lease-wake", within("pooled", 0.300)},
+	)
 	for _, ms := range []int{1, 5} {
 		for _, n := range []int{64, 256} {
 			share := 0.75

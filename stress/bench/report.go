@@ -15,7 +15,7 @@ import (
 
 // groups returns the sections of the report that have scenarios, in order.
 func groups() []string {
-	return []string{"own", "contended", "slow", "held", "crowd", "inspect", "reaction"}
+	return []string{"own", "contended", "slow", "held", "lease", "crowd", "inspect", "reaction"}
 }
 
 // blocks returns the generated parts of docs/performance.md, by the names of their

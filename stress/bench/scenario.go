@@ -96,6 +96,7 @@ func scenarios(s scale) []scenario {
 	all = append(all, sharedKeys()...)
 	all = append(all, slowNetwork()...)
 	all = append(all, heldLocks(s)...)
+	all = append(all, leases(s)...)
 	all = append(all, refused(s))
 	all = append(all, crowds(s)...)
 	all = append(all, snapshots(s)...)

@@ -77,6 +77,14 @@ func Kinds() []Kind {
 			Postgres, true, openPglock(oneSession),
 		},
 		{
+			"lease", "pglock, leases", "the same with `pglock.Leases(30*time.Second)`; it has one connection",
+			Postgres, false, openLeases,
+		},
+		{
+			"rows", "rows, pool of 20", "leases as cirello.io/pglock takes them, with statements like its own and 20 warm connections: `nextval`, then a serializable transaction for each take, and another for each release; tries again after 20 ms",
+			Postgres, false, openRows,
+		},
+		{
 			"pgx", "pgx, pool of 20", "`pgxpool` with 20 warm connections; a lock acquires one of them, runs `SELECT pg_advisory_lock($1)`, and keeps it until `SELECT pg_advisory_unlock($1)`",
 			Postgres, true, openPgx,
 		},
