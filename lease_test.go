@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -318,4 +320,90 @@ func TestLeaseEncoding(t *testing.T) {
 		must(t, r.err)
 		must(t, r.lock.Unlock())
 	}
+}
+
+// The statements of leases work at every isolation level: what Postgres cannot serialize is tried
+// again. pglock itself asks for READ COMMITTED, which distributed databases do not all have.
+func TestLeaseIsolation(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []string{"repeatable read", "serializable"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			d.installLeases()
+			source := &isolatedSource{Source: d.source(), isolation: isolation}
+			const processes, goroutines, rounds = 3, 4, 15
+			keys := []pglock.Key{pglock.Name("a"), pglock.Name("b")}
+			var holders [2]atomic.Int32
+			var tokens [2]atomic.Int64
+			var wg sync.WaitGroup
+			for range processes {
+				locker := leaseLocker(t, source)
+				for g := range goroutines {
+					wg.Go(func() {
+						for round := range rounds {
+							i := (g + round) % len(keys)
+							lock, err := locker.Lock(t.Context(), keys[i], pglock.Wait(time.Minute))
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							if n := holders[i].Add(1); n != 1 {
+								t.Errorf("%v has %d holders", keys[i], n)
+							}
+							if last := tokens[i].Swap(lock.Token()); last >= lock.Token() {
+								t.Errorf("%v has token %d after %d", keys[i], lock.Token(), last)
+							}
+							holders[i].Add(-1)
+							if err := lock.Unlock(); err != nil {
+								t.Error(err)
+								return
+							}
+						}
+					})
+				}
+			}
+			wg.Wait()
+			t.Logf("%d statements, of which %d could not be serialized", source.statements.Load(), source.failures.Load())
+			if source.statements.Load() == 0 {
+				t.Error("no statement has run")
+			}
+		})
+	}
+}
+
+// An isolatedSource opens sessions in which each statement runs at an isolation level.
+type isolatedSource struct {
+	driver.Source
+	isolation            string
+	statements, failures atomic.Int64
+}
+
+func (s *isolatedSource) Open(ctx context.Context) (driver.Session, error) {
+	session, err := s.Source.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return isolatedSession{session, s}, nil
+}
+
+type isolatedSession struct {
+	driver.Session
+	source *isolatedSource
+}
+
+func (s isolatedSession) QueryText(ctx context.Context, sql string, args ...string) (string, error) {
+	if err := s.Exec(ctx, "SET default_transaction_isolation = '"+s.source.isolation+"'"); err != nil {
+		return "", err
+	}
+	if level, err := s.Session.QueryText(ctx, "SELECT pg_catalog.current_setting('transaction_isolation')"); err != nil || level != s.source.isolation {
+		return "", fmt.Errorf("the isolation level is %q: %w", level, err)
+	}
+	s.source.statements.Add(1)
+	reply, err := s.Session.QueryText(ctx, sql, args...)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == "40001" {
+		s.source.failures.Add(1)
+	}
+	return reply, err
 }
