@@ -169,7 +169,7 @@ func (r *breakRequest) read(ctx context.Context, s *session) (owned, free []insp
 
 // reportFree reports that there is no lease to break. The lock may be an advisory lock.
 func (r *breakRequest) reportFree(ctx context.Context, a *app, s *session, free []inspect.Lease, notInstalledErr error) error {
-	users, err := readLockUsers(ctx, s, []whoName{r.lock})
+	users, err := readLockUsers(ctx, s, []whoName{r.lock}, 0)
 	if err != nil {
 		return err
 	}

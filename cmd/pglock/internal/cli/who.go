@@ -18,7 +18,8 @@ const whoHelp = `Prints which sessions hold the locks NAME, and how many wait fo
 request the locks. --key is a lock by number, as in pglock run.
 
 NAME may be an advisory lock, a lease, or both. The leases are those in the
-schema of --schema, if its tables exist.
+schema of --schema, if its tables exist. With --slots, the advisory locks are
+also those that pglock run --slots of the same number takes.
 
 Another session may acquire or release a lock right after that. To run a command only
 if no other runs, use pglock run --no-wait.
@@ -38,6 +39,7 @@ const whoExamples = `  pglock who nightly-report
 // A whoRequest holds the arguments of pglock who.
 type whoRequest struct {
 	names  []whoName
+	slots  slotsFlag
 	schema schemaFlag
 	json   bool
 	width  int // to cut the lines to, or 0
@@ -96,6 +98,7 @@ func (a *app) whoCommand() *cobra.Command {
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().Var(&numbers, "key", "also the lock of this number or pair of numbers; repeat for several")
+	cmd.Flags().Var(&r.slots, "slots", "also who holds the slots of a lock with this many")
 	r.schema.register(cmd.Flags())
 	cmd.Flags().VarP(&output, "output", "o", output.usage())
 	watch.register(cmd.Flags())
@@ -109,7 +112,7 @@ WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`
 // draw writes the holders of each lock, and returns notices for stderr.
 func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]string, error) {
 	session := f.members[0].session // who reads a single database
-	users, err := readLockUsers(ctx, session, r.names)
+	users, err := readLockUsers(ctx, session, r.names, int(r.slots))
 	if err != nil {
 		return nil, err
 	}
@@ -144,8 +147,9 @@ func (r *whoRequest) draw(ctx context.Context, f *fleet, out *bytes.Buffer) ([]s
 	return notices, render.WriteLockUsers(out, users, r.width)
 }
 
-// readLockUsers reads the holders and waiters of advisory locks.
-func readLockUsers(ctx context.Context, s *session, names []whoName) ([]render.LockUsers, error) {
+// readLockUsers reads the holders and waiters of advisory locks, and of their slots if slots is
+// not 0.
+func readLockUsers(ctx context.Context, s *session, names []whoName, slots int) ([]render.LockUsers, error) {
 	text, err := s.text(ctx, databaseSQL)
 	if err != nil {
 		return nil, err
@@ -162,20 +166,52 @@ func readLockUsers(ctx context.Context, s *session, names []whoName) ([]render.L
 	for _, name := range names {
 		u := render.LockUsers{Title: name.title, Key: keyText(name.key)}
 		u.Name, _ = name.key.Name()
-		classid, objid, objsubid := name.key.PgLocks()
+		keys, gate := keysOf(name.key, slots)
+		var first []*inspect.Lock
 		for i := range locks {
 			l := &locks[i]
 			switch {
-			case uint64(l.DatabaseOID) != database || l.ClassID != classid || l.ObjectID != objid || l.ObjectSubID != objsubid:
+			case uint64(l.DatabaseOID) != database:
+			case slots > 0 && isOf(l, gate):
+				// Who holds the gate waits for a slot, and the others for the gate. Who has it in
+				// shared mode does not wait.
+				switch {
+				case !l.Granted:
+					u.Waiters = append(u.Waiters, l)
+				case l.Mode == "ExclusiveLock":
+					first = append(first, l)
+				}
+			case !slices.ContainsFunc(keys, func(key pglock.Key) bool { return isOf(l, key) }):
 			case l.Granted:
 				u.Holders = append(u.Holders, l)
 			default:
 				u.Waiters = append(u.Waiters, l)
 			}
 		}
+		u.Waiters = append(u.Waiters, first...)
 		users = append(users, u)
 	}
 	return users, nil
+}
+
+// isOf reports whether l is an advisory lock of key.
+func isOf(l *inspect.Lock, key pglock.Key) bool {
+	classid, objid, objsubid := key.PgLocks()
+	return l.ClassID == classid && l.ObjectID == objid && l.ObjectSubID == objsubid
+}
+
+// keysOf returns the advisory locks of key and of its slots, and of the gate at which requests
+// wait for a slot: see [pglock.Slots].
+func keysOf(key pglock.Key, slots int) (keys []pglock.Key, gate pglock.Key) {
+	name, ok := key.Name()
+	if !ok {
+		name = key.LeaseName()
+	}
+	keys = []pglock.Key{key}
+	for i := range slots {
+		keys = append(keys, pglock.Name(name+"\x00"+strconv.Itoa(i)))
+	}
+	return keys, pglock.Name(name + "\x00gate")
 }
 
 // keysFlag is --key, repeated.

@@ -78,6 +78,8 @@ func (u LockUsers) state() string {
 	switch {
 	case len(u.Holders) == 0:
 		return "free"
+	case len(u.Holders) > 1 && u.Holders[0].Mode != "ShareLock": // of slots
+		return "held by " + Plural(len(u.Holders), "session", "sessions")
 	case u.Holders[0].Mode == "ShareLock":
 		return fmt.Sprintf("held in shared mode by %s", Plural(len(u.Holders), "session", "sessions"))
 	}
@@ -112,6 +114,9 @@ func (u LockUsers) queue() string {
 	verb := "wait"
 	if len(u.Waiters) == 1 {
 		verb = "waits"
+	}
+	if u.Waiters[0].WaitDuration == 0 { // of one that waits for slots
+		return fmt.Sprintf("; %s %s", Plural(len(u.Waiters), "session", "sessions"), verb)
 	}
 	return fmt.Sprintf("; %s %s, for up to %s", Plural(len(u.Waiters), "session", "sessions"), verb, Duration(u.Waiters[0].WaitDuration))
 }
