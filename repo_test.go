@@ -60,6 +60,7 @@ func TestImports(t *testing.T) {
 		"internal/sqlstate":    {},
 		"internal/signal":      {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"doctor":               {root + "/driver", root + "/inspect", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
+		"feed":                 {root + "/driver", root + "/inspect"},
 		"inspect":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/lazyregexp", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"prioritize":           {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect/httpannotate": {root + "/inspect"},
