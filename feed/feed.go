@@ -51,7 +51,8 @@ type Feed[T any] struct {
 }
 
 // New returns a Feed that reads in an interval. The time between the beginnings of two
-// readings is the interval, or more if that is needed to keep the load small.
+// readings is the interval, or more if that is needed to keep the load small. After the
+// first reading, which is slower than those that follow, it is at least twice its cost.
 func New[T any](read ReadFunc[T], every time.Duration) *Feed[T] {
 	return &Feed[T]{read: read, every: every, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
@@ -96,8 +97,11 @@ func (f *Feed[T]) pause(began time.Time, frame Frame[T], failures int) time.Dura
 			}
 		}
 	}
-	pause := every - frame.At.Sub(began)
-	return max(pause, (share-1)*frame.Cost, 0)
+	rest := (share - 1) * frame.Cost
+	if frame.Sequence == 1 { // fills the caches of the session, so the others are cheaper
+		rest = frame.Cost
+	}
+	return max(every-frame.At.Sub(began), rest, 0)
 }
 
 // sleep waits for the pause after a frame. If the interval changes meanwhile, the new one

@@ -84,14 +84,14 @@ func TestInterval(t *testing.T) {
 	}{
 		"cheap":          {s, 10 * ms, 10 * ms, nil, []time.Duration{0, s, 2 * s, 3 * s}},
 		"just":           {s, 50 * ms, 50 * ms, nil, []time.Duration{0, s, 2 * s}},
-		"expensive":      {s, 100 * ms, 100 * ms, nil, []time.Duration{0, 2 * s, 4 * s}},
-		"very expensive": {s, 10 * s, 10 * s, nil, []time.Duration{0, 200 * s, 400 * s}},
+		"expensive":      {s, 100 * ms, 100 * ms, nil, []time.Duration{0, s, 3 * s, 5 * s}},
+		"very expensive": {s, 10 * s, 10 * s, nil, []time.Duration{0, 20 * s, 220 * s, 420 * s}},
 		"slow to connect": { // which does not count as the backend's work
-			s, 3 * s, 10 * ms, nil, []time.Duration{0, 3*s + 190*ms, 6*s + 380*ms},
+			s, 3 * s, 10 * ms, nil, []time.Duration{0, 3*s + 10*ms, 6*s + 200*ms},
 		},
 		"failing": {s, 0, 0, errors.New("x"), []time.Duration{0, s, 3 * s, 7 * s, 12 * s, 17 * s}},
 		"failing after a long time": {
-			s, 100 * ms, 100 * ms, errors.New("x"), []time.Duration{0, 2 * s, 4 * s},
+			s, 100 * ms, 100 * ms, errors.New("x"), []time.Duration{0, s, 3 * s, 7 * s},
 		},
 		"seldom and failing": {time.Minute, 0, 0, errors.New("x"), []time.Duration{0, 60 * s, 120 * s, 180 * s}},
 	} {

@@ -96,7 +96,7 @@ func (s *stage) play(t *testing.T, name string) *scene {
 			}
 		}
 	}
-	if _, err := reset.Exec(t.Context(), "DROP SCHEMA IF EXISTS app CASCADE; DROP TABLE IF EXISTS orders, items, users, accounts;"+schema); err != nil {
+	if _, err := reset.Exec(t.Context(), "DROP SCHEMA IF EXISTS app CASCADE; DROP TABLE IF EXISTS orders, items, users, accounts, objects;"+schema); err != nil {
 		t.Fatal(err)
 	}
 	reset.Close(t.Context())
