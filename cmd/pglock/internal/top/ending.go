@@ -24,6 +24,7 @@ type box struct {
 	action   action
 	database int
 	victims  []inspect.Victim
+	who      []string // the sessions
 	facts    []string // what ending them means
 	grave    string   // why y does not suffice, or ""
 
@@ -63,6 +64,7 @@ func (m *model) ask(a action) tea.Cmd {
 	}
 	victims := d.picture.victims(sessions)
 	b := &box{action: a, database: m.current, victims: victims}
+	b.who = describe(victims)
 	b.facts = d.picture.facts(a, victims)
 	b.grave = grave(victims)
 	m.box, m.page = b, noPage
@@ -116,18 +118,27 @@ func grave(victims []inspect.Victim) string {
 	return strings.Join(reasons, "; ")
 }
 
-// facts returns what ending sessions means, and what else could be done.
-func (p *picture) facts(a action, victims []inspect.Victim) []string {
+// describe returns lines about the sessions to be ended.
+func describe(victims []inspect.Victim) []string {
 	const most = 4
-	var facts []string
+	var lines []string
 	for i, v := range victims {
 		if i == most {
-			facts = append(facts, fmt.Sprintf("and %d more", len(victims)-most))
+			lines = append(lines, fmt.Sprintf("and %d more", len(victims)-most))
 			break
 		}
-		facts = append(facts, render.Session(v.Session)+termtext.Line(" "+v.Client)+render.State(v.Session))
-		facts = append(facts, "  "+written(v.Session))
+		from := ""
+		if v.Client != "" {
+			from = " from " + termtext.Line(v.Client)
+		}
+		lines = append(lines, render.Session(v.Session)+from+render.State(v.Session), written(v.Session))
 	}
+	return lines
+}
+
+// facts returns what ending sessions means, and what else could be done.
+func (p *picture) facts(a action, victims []inspect.Victim) []string {
+	var facts []string
 	if a == cancelAction {
 		facts = append(facts, "its statement is canceled, which aborts its transaction; it stays connected")
 	} else {
@@ -145,12 +156,12 @@ func written(s *inspect.Session) string {
 	switch {
 	case s.BackendXID != 0:
 		return fmt.Sprintf("has transaction ID %d, so it has written or is about to", s.BackendXID)
-	case s.XactStart.IsZero() && s.Hidden:
-		return "what it does is hidden from this role"
+	case s.Hidden:
+		return "whether it has written is not known"
 	case s.XactStart.IsZero():
 		return "is in no transaction"
 	}
-	return "has written nothing in this transaction"
+	return "has no transaction ID, so it has written nothing"
 }
 
 // frees describes which sessions go on when the victims have ended.

@@ -63,6 +63,12 @@ func (h *history) add(at time.Time, trees []*inspect.Tree) {
 	for _, t := range trees {
 		h.addTree(at, t)
 	}
+	for _, i := range h.incidents {
+		if !i.open {
+			i.finished = i.waited()
+			clear(i.waits)
+		}
+	}
 	h.incidents = slices.DeleteFunc(h.incidents, func(i *incident) bool { return at.Sub(i.seen) > historySpan })
 	if n := len(h.incidents) - maxIncidents; n > 0 {
 		slices.SortStableFunc(h.incidents, func(a, b *incident) int { return a.seen.Compare(b.seen) })

@@ -230,13 +230,13 @@ func (d *database) quietRows() []row {
 }
 
 // treeLines holds the characters that trees are drawn with.
-type treeLines struct{ branch, last, down, none, closed string }
+type treeLines struct{ branch, last, down, none string }
 
 func linesFor(ascii bool) treeLines {
 	if ascii {
-		return treeLines{"|- ", "`- ", "|  ", "   ", "+ "}
+		return treeLines{"|- ", "`- ", "|  ", "   "}
 	}
-	return treeLines{"├─ ", "└─ ", "│  ", "   ", "▸ "}
+	return treeLines{"├─ ", "└─ ", "│  ", "   "}
 }
 
 // A grower makes the rows of a tree.
@@ -366,8 +366,9 @@ func (l *list) selected() *row {
 }
 
 // replace replaces the rows. The selected row stays selected, and where it is on the
-// screen. If it is no longer among the rows, it stays, marked as gone, until another is
-// selected: a key that was meant for one session must not meet another.
+// screen, or else another row of the same session. If there is none, the row stays, marked
+// as gone, until another is selected: a key that was meant for one session must not meet
+// another.
 func (l *list) replace(rows []row) {
 	old := l.selected()
 	if old == nil {
@@ -376,6 +377,9 @@ func (l *list) replace(rows []row) {
 		return
 	}
 	at := slices.IndexFunc(rows, func(r row) bool { return r.key == old.key })
+	if at < 0 && old.subject() != nil { // in another place
+		at = slices.IndexFunc(rows, func(r row) bool { return r.subject() != nil && r.key.session == old.key.session })
+	}
 	if at < 0 {
 		ghost := *old
 		ghost.gone = true

@@ -354,7 +354,7 @@ func (m *model) rowLine(r *row, selected bool, width int) string {
 	case r.isTitle():
 		text = line{{render.Bold, r.key.title}}
 	case r.gone:
-		text = append(text, span{render.Dim, r.prefix}, span{render.Dim, render.Session(r.subjectOr()) + "  gone"})
+		text = append(text, span{render.Dim, r.prefix}, span{render.Dim, m.goneText(r)})
 	case r.tree != nil:
 		text = append(text, m.treeLine(r, width)...)
 	case r.pair != nil:
@@ -375,12 +375,16 @@ func (m *model) rowLine(r *row, selected bool, width int) string {
 	return m.draw(text, width)
 }
 
-// subjectOr returns the session of a row, or one without a name.
-func (r *row) subjectOr() *inspect.Session {
-	if s := r.subject(); s != nil {
-		return s
+// goneText describes a row that the newest picture does not have.
+func (m *model) goneText(r *row) string {
+	s := r.subject()
+	switch {
+	case s == nil:
+		return "gone"
+	case m.db().picture.find(r.key.session) != nil:
+		return render.Session(s) + " is no longer here"
 	}
-	return new(inspect.Session)
+	return render.Session(s) + " is gone"
 }
 
 // maxPrefix is how much of a line the lines of a tree may take, as one part of this many.
@@ -405,14 +409,14 @@ func (m *model) treeLine(r *row, width int) line {
 		mark = span{"", "~ "}
 	}
 	text := line{{render.Dim, prefix}, mark}
+	if r.fold > 0 {
+		text = append(text, span{render.Dim, fmt.Sprintf("[+%d] ", r.fold)})
+	}
 	for i, part := range render.Title(t, r.above) {
 		if i == 1 && width < roomyWidth {
 			continue // its application, so that what it waits for has room
 		}
 		text = append(text, span{part.Color, part.Text})
-	}
-	if r.fold > 0 {
-		text = append(text, span{render.Dim, fmt.Sprintf("  (%d not shown; right shows them)", r.fold)})
 	}
 	return text
 }
@@ -460,10 +464,12 @@ func incidentLine(i *incident) line {
 	}
 	return line{
 		{color, i.began.Local().Format("15:04:05") + " to " + until},
-		{"", "  " + render.Duration(i.seen.Sub(i.began))},
+		{"", fmt.Sprintf("  %-6s", render.Duration(i.seen.Sub(i.began)))},
 		{render.Bold, "  " + render.SessionName(i.root)},
-		{"", render.ApplicationText(i.root) + "  on " + i.target},
-		{"", fmt.Sprintf("  up to %d waiting, the longest %s, %s of waiting in all", i.peak, render.Duration(i.longest), render.Duration(i.waited()))},
+		{"", fmt.Sprintf("  up to %d waiting, %s in all", i.peak, render.Duration(i.waited()))},
+		{"", "  on " + i.target},
+		{"", render.ApplicationText(i.root)},
+		{"", "  the longest " + render.Duration(i.longest)},
 	}
 }
 
@@ -482,8 +488,8 @@ func (m *model) details(width int) []line {
 		}
 	}
 	add(render.Bold, strings.TrimSpace(strings.TrimSpace(render.OwnerText(s))+"  "+s.Client+render.ApplicationText(s)))
-	if r.gone {
-		add(render.Red, "gone, or no longer here")
+	if r.gone || r.incident != nil && d.picture.find(r.key.session) == nil {
+		add(render.Red, m.goneText(r))
 		return lines
 	}
 	if state := strings.TrimSpace(render.State(s)); state != "" {
@@ -587,7 +593,11 @@ func (m *model) boxLines(width, height int) []line {
 	}
 	add(render.Bold, what+name+"?")
 	lines = append(lines, nil)
-	for _, fact := range b.facts {
+	facts := b.who
+	if b.stage != refused {
+		facts = slices.Concat(facts, b.facts)
+	}
+	for _, fact := range facts {
 		add("", fact)
 	}
 	ending := b.action.ending()
@@ -674,7 +684,7 @@ func (m *model) noticeLine() line {
 	case m.pending:
 		return line{{render.Dim, " rows stay where they are while you move; r orders them now"}}
 	}
-	if r := m.list().selected(); r != nil && r.subject() != nil && !r.gone {
+	if r := m.list().selected(); r != nil && r.subject() != nil && !r.gone && m.box == nil && (m.page == noPage || m.page == detailsPage) {
 		if s := r.subject(); d.ReadOnly == "" && strings.HasPrefix(s.State, "idle") && len(d.picture.blockedBy(s)) > 0 {
 			return line{{render.Dim, " cancel does nothing here: it is " + s.State}}
 		}
@@ -768,7 +778,7 @@ func (m *model) helpLines() []line {
 		{"L", "what was ended, by whom, when"},
 		{"q, ctrl-c", "quit; ctrl-z suspends"},
 		{"", ""},
-		{"marks", "! root  ~ only queued (soft)  ? hidden  @ in a cycle  * marked"},
+		{"marks", "! root  ~ only queued (soft)  ? hidden  @ in a cycle  * marked  [+3] closed"},
 	} {
 		lines = append(lines, line{{render.Bold, fmt.Sprintf("%-14s", h[0])}, {"", h[1]}})
 	}
