@@ -77,7 +77,7 @@ func TestReusedPID(t *testing.T) {
 		}
 		m.lastKey = time.Time{}
 	}
-	// Whoever selects it sees which one it is.
+	// It can be selected, and shows which one it is.
 	m.press("down")
 	m.press("t")
 	if m.box == nil {

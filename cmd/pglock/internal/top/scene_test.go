@@ -20,13 +20,12 @@ var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 // A scene makes pictures of a server that does not exist.
 type scene struct {
-	now       time.Time
-	sessions  []*inspect.Session
-	locks     []inspect.Lock
-	pairs     []inspect.Pair
-	recovery  bool
-	sees      bool
-	databases int
+	now      time.Time
+	sessions []*inspect.Session
+	locks    []inspect.Lock
+	pairs    []inspect.Pair
+	recovery bool
+	sees     bool
 }
 
 func newScene() *scene { return &scene{now: noon, sees: true} }
