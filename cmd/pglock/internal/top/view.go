@@ -162,13 +162,10 @@ func (m *model) counts() line {
 	for i := range p.Pairs {
 		waiting[keyOf(p.Pairs[i].Session)] = true
 	}
-	idle, hidden := 0, 0
+	idle, hidden := 0, p.hiddenSessions()
 	for i := range p.sessions {
 		if strings.HasPrefix(p.sessions[i].State, "idle in transaction") {
 			idle++
-		}
-		if p.sessions[i].Hidden {
-			hidden++
 		}
 	}
 	color := ""
@@ -698,10 +695,12 @@ func (m *model) noticeLine() line {
 	return nil
 }
 
+// hiddenSessions returns how many sessions are hidden from this role, without the server's
+// own processes, which are in no database.
 func (p *picture) hiddenSessions() int {
 	n := 0
 	for i := range p.sessions {
-		if p.sessions[i].Hidden {
+		if p.sessions[i].Hidden && p.sessions[i].Database != "" {
 			n++
 		}
 	}
