@@ -161,3 +161,22 @@ func TestTopInTmux(t *testing.T) {
 	run("send-keys", "q")
 	shows("was terminated\nprompt>")
 }
+
+// The command stays small, whatever it imports.
+func TestSize(t *testing.T) {
+	t.Parallel()
+	const limit = 15.5e6
+	path := filepath.Join(t.TempDir(), "pglock")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > limit {
+		t.Errorf("%.2f MB, more than %.1f", float64(info.Size())/1e6, limit/1e6)
+	}
+}
