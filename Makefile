@@ -42,7 +42,7 @@ fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
 
 picture: ## Redraw the README's pictures
-	go test ./examples/internal/doctest -count=1 -run TestPicture -picture
+	go test ./examples/internal/doctest -count=1 -run 'TestPicture|TestTopPicture' -picture
 
 newcomer: ## Run the steps of the README and the quick start from top to bottom
 	scripts/newcomer

@@ -22,7 +22,7 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 
 		"inspect.Context.MarshalJSON": "encoding/json calls it",
 	}
-	for _, dir := range []string{".", "inspect", "prioritize", "doctor", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate", "inspect/httpannotate"} {
+	for _, dir := range []string{".", "inspect", "feed", "prioritize", "doctor", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate", "inspect/httpannotate"} {
 		own, used := map[string]bool{}, map[string]bool{}
 		type exported struct {
 			name string

@@ -60,6 +60,7 @@ func TestImports(t *testing.T) {
 		"internal/sqlstate":    {},
 		"internal/signal":      {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"doctor":               {root + "/driver", root + "/inspect", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
+		"feed":                 {root + "/driver", root + "/inspect"},
 		"inspect":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/lazyregexp", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"prioritize":           {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect/httpannotate": {root + "/inspect"},
@@ -67,6 +68,7 @@ func TestImports(t *testing.T) {
 		"pgxlock":              {root, root + "/driver", root + "/internal/sqlstate", root + "/internal/redact", "github.com/jackc/pgx/v5"},
 		"pglocktest":           {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
 
+		"cmd/pglock/internal/top":    {root + "/driver", root + "/feed", root + "/inspect", root + "/internal/termtext", root + "/cmd/pglock/internal/render", "charm.land/bubbletea/v2", "github.com/charmbracelet/x/ansi"},
 		"cmd/pglock/internal/render": {root, root + "/doctor", root + "/inspect", root + "/internal/termtext"},
 	}
 	seen := map[string]bool{}
@@ -91,6 +93,9 @@ func TestImports(t *testing.T) {
 			}
 			if listed && imported == "testing" && dir != "pglocktest" {
 				t.Errorf("%s imports testing, whose flags would be in its users' programs", path)
+			}
+			if dir != "cmd/pglock/internal/top" && (first == "charm.land" || strings.HasPrefix(imported, "github.com/charmbracelet/")) {
+				t.Errorf("%s imports a terminal library, which only cmd/pglock/internal/top may", path)
 			}
 			if !listed || !strings.Contains(first, ".") {
 				continue

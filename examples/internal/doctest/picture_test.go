@@ -7,8 +7,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +61,7 @@ func TestPicture(t *testing.T) {
 	}
 	for _, l := range themes {
 		path := filepath.Join(root, "docs", "pictures", "tree-"+l.name+".svg")
-		svg := draw("$ pglock tree\n"+shown, l)
+		svg := draw("pglock tree: who waits for whom", l, "$ pglock tree\n"+shown)
 		if err := xml.Unmarshal([]byte(svg), new(struct{})); err != nil {
 			t.Fatalf("%v\n%s", err, svg)
 		}
@@ -74,6 +77,85 @@ func TestPicture(t *testing.T) {
 		}
 		if normalize(pictureText(string(old))) != normalize(pictureText(svg)) {
 			t.Errorf("%s shows\n%s\nbut the command prints\n%s\nRun make picture.", path, pictureText(string(old)), pictureText(svg))
+		}
+	}
+}
+
+// TestTopPicture draws pglock top while a forgotten transaction is terminated, as tmux
+// shows it: each screen is one of a moving picture. The pictures in the repository must have
+// the same headings and keys. "make picture" writes them.
+func TestTopPicture(t *testing.T) {
+	t.Parallel()
+	tmux, err := exec.LookPath("tmux")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("in CI this must be tested: ", err)
+		}
+		t.Skip("not tested: ", err)
+	}
+	stage := newStage(t)
+	s := stage.play(t, "shop")
+	socket := filepath.Join(t.TempDir(), "tmux")
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(tmux, append([]string{"-f", os.DevNull, "-S", socket}, args...)...)
+		cmd.Env = append(s.env, "NO_COLOR=", "TERM=xterm-256color")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("tmux %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	screen := func(text string) string {
+		t.Helper()
+		for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+			shown := run("capture-pane", "-p", "-e")
+			if strings.Contains(graphics.ReplaceAllString(shown, ""), text) {
+				return shown
+			}
+			if time.Since(start) > time.Minute {
+				t.Fatalf("%q is not on the screen:\n%s", text, shown)
+			}
+		}
+	}
+	if *writePictures {
+		time.Sleep(12 * time.Second) // so that the times look realistic
+	}
+	pid := strconv.Itoa(int(s.pids["4711"]))
+	run("new-session", "-d", "-x", "118", "-y", "20", "pglock top; sleep 60")
+	defer func() { _ = exec.Command(tmux, "-S", socket, "kill-server").Run() }()
+	screens := []string{screen("> ! pid " + pid)}
+	run("send-keys", "t")
+	screens = append(screens, screen("[ enter keeps it ]"))
+	run("send-keys", pid)
+	screens = append(screens, screen("terminate: "+pid+"_"))
+	run("send-keys", "Enter")
+	screen("was terminated")
+	screens = append(screens, screen("nobody waits"))
+	for _, l := range themes {
+		for name, shown := range map[string][]string{"top-" + l.name: screens[:1], "top-moving-" + l.name: screens} {
+			path := filepath.Join(root, "docs", "pictures", name+".svg")
+			svg := draw("pglock top: a forgotten transaction blocks a migration", l, shown...)
+			if err := xml.Unmarshal([]byte(svg), new(struct{})); err != nil {
+				t.Fatalf("%v\n%s", err, svg)
+			}
+			if *writePictures {
+				if err := os.WriteFile(path, []byte(svg), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			old, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatalf("make picture: %v", err)
+			}
+			// Where the other lines are cut depends on times and numbers.
+			headings := regexp.MustCompile(`─ who waits for whom ─| enter details .*| pglock top |\[ enter keeps it \]|was terminated`)
+			got := headings.FindAllString(strings.ReplaceAll(pictureText(svg), "\u00a0", " "), -1)
+			want := headings.FindAllString(strings.ReplaceAll(pictureText(string(old)), "\u00a0", " "), -1)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s shows\n%q\nbut the command shows\n%q\nRun make picture.", path, want, got)
+			}
 		}
 	}
 }
@@ -96,24 +178,60 @@ const (
 	margin     = 16
 )
 
-// draw returns an SVG of a terminal's contents.
-func draw(shown string, l theme) string {
-	lines := strings.Split(strings.TrimRight(shown, "\n"), "\n")
-	columns := 0
-	for _, line := range lines {
-		columns = max(columns, len([]rune(graphics.ReplaceAllString(line, ""))))
+// draw returns an SVG of what a terminal shows. Several screens follow each other, for some
+// seconds each, again and again.
+func draw(title string, l theme, screens ...string) string {
+	columns, count := 0, 0
+	all := make([][]string, len(screens))
+	for i, shown := range screens {
+		all[i] = strings.Split(strings.TrimRight(shown, "\n"), "\n")
+		count = max(count, len(all[i]))
+		for _, line := range all[i] {
+			columns = max(columns, len([]rune(graphics.ReplaceAllString(line, ""))))
+		}
 	}
-	width, height := int(float64(columns)*charWidth)+2*margin, len(lines)*lineHeight+2*margin-4
+	width, height := int(float64(columns)*charWidth)+2*margin, count*lineHeight+2*margin-4
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" role="img">`+"\n", width, height)
-	b.WriteString("<title>pglock tree: who waits for whom</title>\n")
+	fmt.Fprintf(&b, "<title>%s</title>\n", title)
 	fmt.Fprintf(&b, `<rect x="0.5" y="0.5" width="%d" height="%d" rx="8" fill="%s" stroke="%s"/>`+"\n", width-1, height-1, l.background, l.border)
 	fmt.Fprintf(&b, `<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace" font-size="13" fill="%s" xml:space="preserve">`+"\n", l.text)
+	const seconds = 4 // of each screen
+	for i, lines := range all {
+		if len(all) > 1 {
+			var times, values []string
+			for j := range all {
+				times = append(times, fmt.Sprintf("%.3f", float64(j)/float64(len(all))))
+				values = append(values, map[bool]string{true: "visible", false: "hidden"}[i == j])
+			}
+			fmt.Fprintf(&b, `<g visibility="%s"><animate attributeName="visibility" calcMode="discrete" dur="%ds" repeatCount="indefinite" keyTimes="%s" values="%s"/>`+"\n",
+				values[0], seconds*len(all), strings.Join(times, ";"), strings.Join(values, ";"))
+		}
+		drawLines(&b, lines, l)
+		if len(all) > 1 {
+			b.WriteString("</g>\n")
+		}
+	}
+	b.WriteString("</g>\n</svg>\n")
+	return b.String()
+}
+
+// drawLines draws the lines of a screen.
+func drawLines(b *strings.Builder, lines []string, l theme) {
 	var codes []string
 	for i, line := range lines {
 		columns := len([]rune(graphics.ReplaceAllString(line, "")))
+		if columns == 0 {
+			continue
+		}
+		if before, rest, ok := strings.Cut(line, "\x1b[7m"); ok { // a selected row
+			selected, _, _ := strings.Cut(rest, "\x1b")
+			x := float64(len([]rune(graphics.ReplaceAllString(before, ""))))
+			fmt.Fprintf(b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n",
+				margin+x*charWidth, margin-3+i*lineHeight, float64(len([]rune(selected)))*charWidth, lineHeight, l.border)
+		}
 		// Set the length, so that text in a wider font stays inside the picture.
-		fmt.Fprintf(&b, `<text x="%d" y="%d" textLength="%.1f" lengthAdjust="spacingAndGlyphs">`, margin, margin+11+i*lineHeight, float64(columns)*charWidth)
+		fmt.Fprintf(b, `<text x="%d" y="%d" textLength="%.1f" lengthAdjust="spacingAndGlyphs">`, margin, margin+11+i*lineHeight, float64(columns)*charWidth)
 		for len(line) > 0 {
 			next := graphics.FindStringSubmatchIndex(line)
 			text := line
@@ -121,17 +239,20 @@ func draw(shown string, l theme) string {
 				text = line[:next[0]]
 			}
 			if text != "" {
-				fmt.Fprintf(&b, "<tspan%s>", style(codes, l))
-				_ = xml.EscapeText(&b, []byte(strings.ReplaceAll(text, " ", "\u00a0"))) // a Builder never fails
+				fmt.Fprintf(b, "<tspan%s>", style(codes, l))
+				_ = xml.EscapeText(b, []byte(strings.ReplaceAll(text, " ", "\u00a0"))) // a Builder never fails
 				b.WriteString("</tspan>")
 			}
 			if next == nil {
 				break
 			}
 			for code := range strings.SplitSeq(line[next[2]:next[3]], ";") {
-				if code == "" || code == "0" {
+				switch code {
+				case "", "0":
 					codes = nil
-				} else {
+				case "39": // no color
+					codes = slices.DeleteFunc(codes, func(c string) bool { return strings.HasPrefix(c, "3") })
+				default:
 					codes = append(codes, code)
 				}
 			}
@@ -139,8 +260,6 @@ func draw(shown string, l theme) string {
 		}
 		b.WriteString("</text>\n")
 	}
-	b.WriteString("</g>\n</svg>\n")
-	return b.String()
 }
 
 func style(codes []string, l theme) string {

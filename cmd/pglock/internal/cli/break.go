@@ -85,6 +85,9 @@ func (a *app) breakCommand() *cobra.Command {
 			if !r.confirmed && !a.canAsk() {
 				return usagef(cmd, "%s", noTerminal("-y"))
 			}
+			if err := a.checkEnds(cmd); err != nil {
+				return err
+			}
 			s, err := a.open(cmd.Context(), cmd.Name())
 			if err != nil {
 				return err

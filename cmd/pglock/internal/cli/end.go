@@ -119,7 +119,10 @@ func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 			return usagef(cmd, "%s", noTerminal(endWithoutTerminal))
 		}
 		e.format = a.format(e.outputOr(output), e.expanded)
-		var err error
+		err := a.checkEnds(cmd)
+		if err != nil && !e.dryRun {
+			return err
+		}
 		if e.session, err = a.open(cmd.Context(), cmd.Name()); err != nil {
 			return err
 		}

@@ -40,6 +40,8 @@ type fleet struct {
 	members []*member
 	notes   []string // notices of the last reading
 
+	cost time.Duration // of several databases, how long the busiest one has worked since connectAll
+
 	slots  chan struct{} // holds the connections that are being made
 	news   chan struct{} // has something if a connection was made or failed
 	cancel context.CancelFunc
@@ -139,7 +141,7 @@ func (f *fleet) connectAll(ctx context.Context, patience bool) error {
 		m.session, m.err = m.connect(ctx)
 		return m.err
 	}
-	f.notes = nil
+	f.notes, f.cost = nil, 0
 	for _, m := range f.members {
 		if m.session == nil && m.pending == nil {
 			m.pending, m.since = make(chan opened, 1), time.Now()
@@ -375,7 +377,7 @@ func readAll[T any](ctx context.Context, f *fleet, read func(context.Context, *s
 		value, err := read(ctx, s)
 		return []part[T]{{s, value}}, err
 	}
-	values, errs := make([]T, len(f.members)), make([]error, len(f.members))
+	values, errs, costs := make([]T, len(f.members)), make([]error, len(f.members)), make([]time.Duration, len(f.members))
 	var wait sync.WaitGroup
 	servers := map[string][]int{}
 	for i, m := range f.members {
@@ -386,9 +388,11 @@ func readAll[T any](ctx context.Context, f *fleet, read func(context.Context, *s
 	for _, members := range servers {
 		wait.Go(func() {
 			for _, i := range members {
+				began := time.Now()
 				values[i], errs[i] = within(ctx, readLimit, func(ctx context.Context) (T, error) {
 					return read(ctx, f.members[i].session)
 				})
+				costs[i] = time.Since(began)
 			}
 		})
 	}
@@ -396,6 +400,13 @@ func readAll[T any](ctx context.Context, f *fleet, read func(context.Context, *s
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	var busiest time.Duration
+	for i, cost := range costs {
+		if errs[i] == nil { // not one that did not answer: its connection is closed now
+			busiest = max(busiest, cost)
+		}
+	}
+	f.cost += busiest
 	var parts []part[T]
 	var invalid error
 	var lost []*member

@@ -128,6 +128,11 @@ func (a *app) prioritizeCommand() *cobra.Command {
 			if len(chosen) > 1 {
 				return usagef(cmd, "%s cannot be combined", strings.Join(chosen, " and "))
 			}
+			if len(r.policy) > 0 {
+				if err := a.checkEnds(cmd); err != nil {
+					return err
+				}
+			}
 			if retry.on && !timeout.set {
 				timeout.value = retryLockTimeout
 			}

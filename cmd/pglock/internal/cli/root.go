@@ -44,6 +44,7 @@ func (a *app) verbs() []verb {
 		{"ls", a.lsCommand},
 		{"ps", a.psCommand},
 		{"tree", a.treeCommand},
+		{"top", a.topCommand},
 		{"who", a.whoCommand},
 		{"leases", a.leasesCommand},
 		{"cancel", a.cancelCommand},

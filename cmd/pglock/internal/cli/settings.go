@@ -27,8 +27,9 @@ type settings struct {
 
 // A choice is one of several databases.
 type choice struct {
-	name  string
-	flags connect.Flags
+	name     string
+	flags    connect.Flags
+	database config.Database // of the config file, if it is one
 }
 
 // readsSeveral annotates verbs that read several databases.
@@ -128,7 +129,7 @@ func (a *app) chooseSeveral(cmd *cobra.Command, list string, names []string) err
 			continue
 		}
 		c := choice{name: name}
-		c.flags, _ = a.flagsOf(name)
+		c.flags, c.database = a.flagsOf(name)
 		c.flags.NeverAsk = true // a prompt would not show for which database it is
 		a.config.choices = append(a.config.choices, c)
 	}

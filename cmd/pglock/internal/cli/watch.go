@@ -9,12 +9,14 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/pglock-go/pglock/cmd/pglock/internal/render"
+	"github.com/pglock-go/pglock/feed"
 	"github.com/pglock-go/pglock/internal/termtext"
 )
 
@@ -98,53 +100,87 @@ func (a *app) showOnce(ctx context.Context, verb string, draw drawFunc) error {
 	return f.err()
 }
 
+// A drawing is a frame of --watch.
+type drawing struct {
+	text              []byte
+	failures, notices []string
+
+	end error // ends the verb, if it is not nil
+}
+
 // watch draws until ctx is done. Only the first drawing must succeed: a server that is
 // gone may come back.
 func (a *app) watch(ctx context.Context, verb string, every time.Duration, draw drawFunc) error {
-	frame := a.pipeFrame
+	write := a.pipeFrame
 	if isTerminal(a.Out) {
-		frame = a.terminalFrame
+		write = a.terminalFrame
 	}
+	fleet := a.newFleet(ctx, verb)
+	defer fleet.close()
+	drawings := feed.New((&watcher{fleet: fleet, drawOnce: draw}).draw, every)
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait() // before fleet.close
+	defer cancel()
+	reading.Go(func() { _ = drawings.Run(ctx) })
 	printed := map[string]bool{}
-	f := a.newFleet(ctx, verb)
-	defer f.close()
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for n := 0; ; n++ {
-		var out bytes.Buffer
-		var notices []string
-		err := f.connectAll(ctx, true)
-		if err == nil {
-			notices, err = draw(ctx, f, &out)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		failures := f.failures()
-		if err != nil {
-			var usage *usageError
-			if n == 0 || errors.As(err, &usage) {
-				for _, line := range failures {
-					a.logf("%s", line)
-				}
-				return err
+	n := 0
+	for frame := range drawings.Frames(ctx) {
+		d := frame.Value
+		if d.end != nil {
+			for _, line := range d.failures {
+				a.logf("%s", line)
 			}
-			out.Reset()
-			notices = nil
-			if text := message(err); text != "" {
-				notices = []string{text}
-			}
-			f.disconnect()
+			return d.end
 		}
-		if err := frame(n, every, out.Bytes(), failures, notices, printed); err != nil {
+		if err := write(n, every, d.text, d.failures, d.notices, printed); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
+		n++
 	}
+	return ctx.Err()
+}
+
+// A watcher makes the drawings of --watch.
+type watcher struct {
+	fleet    *fleet
+	drawOnce drawFunc
+	drawn    bool    // once
+	end      drawing // the one that ended the verb
+}
+
+// draw connects to the databases that are not connected and draws once. It is a ReadFunc
+// whose errors are in the drawing.
+func (w *watcher) draw(ctx context.Context) (drawing, time.Duration, error) {
+	if w.end.end != nil { // for a reader that is slow
+		return w.end, 0, nil
+	}
+	var out bytes.Buffer
+	var notices []string
+	err := w.fleet.connectAll(ctx, true)
+	began := time.Now()
+	if err == nil {
+		notices, err = w.drawOnce(ctx, w.fleet, &out)
+	}
+	cost := time.Since(began)
+	if w.fleet.several {
+		cost = w.fleet.cost
+	}
+	d := drawing{text: out.Bytes(), failures: w.fleet.failures(), notices: notices}
+	if err != nil {
+		var usage *usageError
+		if !w.drawn || errors.As(err, &usage) {
+			w.end = drawing{failures: d.failures, end: err}
+			return w.end, 0, nil
+		}
+		d.text, d.notices, cost = nil, nil, 0
+		if text := message(err); text != "" {
+			d.notices = []string{text}
+		}
+		w.fleet.disconnect()
+	}
+	w.drawn = true
+	return d, cost, nil
 }
 
 // pipeFrame writes a frame below the previous one.

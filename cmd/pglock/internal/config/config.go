@@ -42,6 +42,8 @@ type Database struct {
 	// Settings are the connection settings, if the file lists them separately;
 	// ConnString is then empty.
 	Settings []Setting
+
+	ReadOnly bool // the command ends no session of it
 }
 
 // A Setting is a connection setting of libpq, such as host or sslmode.

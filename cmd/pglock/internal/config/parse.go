@@ -281,6 +281,14 @@ func (p *parser) database(key, value *yaml.Node) (Database, error) {
 		return d, p.text(value, "a database", &d.ConnString)
 	}
 	return d, p.eachPair(value, "a database", func(key, value *yaml.Node) error {
+		if key.Value == "read_only" { // and no setting of libpq
+			var readOnly *bool
+			if err := p.bool(value, key.Value, &readOnly); err != nil {
+				return err
+			}
+			d.ReadOnly = *readOnly
+			return nil
+		}
 		if !settingPattern().MatchString(key.Value) {
 			return p.errorf(key, "%q is not a connection setting, such as host, port, user, dbname or sslmode", short(key.Value))
 		}

@@ -57,6 +57,18 @@ func (e Ending) Explain(o inspect.Outcome) string {
 	return text
 }
 
+// Describe describes in a sentence what was done to a session, or why nothing was.
+func (e Ending) Describe(o inspect.Outcome) string {
+	if !o.Signaled || e.Wait && !o.Ended {
+		return e.Explain(o)
+	}
+	text := Session(o.Victim.Session) + " was " + e.PastTense()
+	if e.DryRun {
+		text = Session(o.Victim.Session) + " would be " + e.PastTense()
+	}
+	return text
+}
+
 // Status returns the outcome in the words of docs/command.md.
 func Status(o inspect.Outcome) string {
 	switch o.Reason {

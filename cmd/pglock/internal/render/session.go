@@ -86,8 +86,9 @@ func HiddenNotice(count int, user string) []string {
 		Plural(count, "session", "sessions"), grant)}
 }
 
-// applicationText returns a session's application, and its type unless it is a client backend.
-func applicationText(s *inspect.Session) string {
+// ApplicationText returns a session's application, and its type unless it is a client
+// backend, after a space.
+func ApplicationText(s *inspect.Session) string {
 	text := ""
 	if s.Application != "" {
 		text += " " + Quote(Application(s))
@@ -98,16 +99,16 @@ func applicationText(s *inspect.Session) string {
 	return text
 }
 
-// ownerText returns a session's role and database.
-func ownerText(s *inspect.Session) string {
+// OwnerText returns a session's role and database, after two spaces.
+func OwnerText(s *inspect.Session) string {
 	if s.User == "" && s.Database == "" {
 		return ""
 	}
 	return "  " + termtext.Line(s.User+"@"+s.Database)
 }
 
-// waitText describes what a session waits for and for how long.
-func waitText(p *inspect.Pair) string {
+// WaitText describes what a session waits for and for how long.
+func WaitText(p *inspect.Pair) string {
 	about := ""
 	if p.WaitApprox {
 		about = "about "
@@ -121,8 +122,8 @@ func blockOf(p *inspect.Pair) any {
 	return block.PairValue(p)
 }
 
-// blockText describes a hard or soft block.
-func blockText(p *inspect.Pair, above string) string {
+// BlockText describes a hard or soft block by the session called above, after a comma.
+func BlockText(p *inspect.Pair, above string) string {
 	switch {
 	case !p.Hard:
 		return ", queued behind " + above + " (soft)"

@@ -32,8 +32,8 @@ func (f Forest) lines() treeLines {
 	return treeLines{"├─ ", "└─ ", "│  ", "   ", "… "}
 }
 
-// A span is text in one color.
-type span struct{ color, text string }
+// A Span is text in one color, or in none.
+type Span struct{ Color, Text string }
 
 // A Grove is the trees of one server.
 type Grove struct {
@@ -60,7 +60,7 @@ func (f Forest) Write(out io.Writer, groves []*Grove) error {
 			fmt.Fprintln(out)
 		}
 		if g.Title != "" {
-			f.line(out, []span{{Bold, g.Title + ":"}})
+			f.line(out, []Span{{Bold, g.Title + ":"}})
 		}
 		if err := f.writeGrove(out, g.trees); err != nil {
 			return err
@@ -99,9 +99,9 @@ func (f Forest) node(out io.Writer, t *inspect.Tree, first, rest, above string) 
 	case t.Again:
 		return
 	case t.Prepared != nil && t.Prepared.GID != "":
-		f.wrap(out, below, below, []span{{"", "to end it: " + termtext.Line(t.Prepared.Remedy()) + "; or COMMIT PREPARED, in database " + termtext.Line(t.Prepared.Database)}})
+		f.wrap(out, below, below, []Span{{"", "to end it: " + termtext.Line(t.Prepared.Remedy()) + "; or COMMIT PREPARED, in database " + termtext.Line(t.Prepared.Database)}})
 	case t.Query != "":
-		f.line(out, []span{{Dim, below}, {Dim, termtext.Line(t.Query)}})
+		f.line(out, []Span{{Dim, below}, {Dim, termtext.Line(t.Query)}})
 	}
 	for i, child := range t.Blocked {
 		first, next := lines.branch, lines.down
@@ -111,7 +111,7 @@ func (f Forest) node(out io.Writer, t *inspect.Tree, first, rest, above string) 
 		above := t
 		if hidden, ok := f.folds[child]; ok { // and it is the only child
 			text := Plural(hidden.count, "session", "sessions") + ", one behind the other; -o json shows them"
-			f.wrap(out, rest+first, rest+next, []span{{Dim, lines.more + text}})
+			f.wrap(out, rest+first, rest+next, []Span{{Dim, lines.more + text}})
 			rest += next
 			above, child = hidden.last, hidden.last.Blocked[0]
 		}
@@ -168,64 +168,74 @@ func (f Forest) isSpecial(t, above *inspect.Tree) bool {
 }
 
 // title returns the first line of a session.
-func (f Forest) title(t *inspect.Tree, above string) []span {
-	name := Bold
-	if t.Pair == nil {
-		name = Bold + Red
-	}
-	spans := []span{{name, SessionName(t.Session)}, {"", applicationText(t.Session)}}
-	if t.Pair != nil {
-		spans = append(spans, span{Yellow, "  waits " + waitText(t.Pair)}, span{"", blockText(t.Pair, above)})
-	}
+func (f Forest) title(t *inspect.Tree, above string) []Span {
+	spans := Title(t, above)
 	if t.Again {
-		return append(spans, span{Dim, "  (drawn elsewhere, with the sessions behind it)"}, span{"", ownerText(t.Session)})
+		return spans
 	}
-	if t.Pair == nil || t.State != "active" {
-		spans = append(spans, span{"", State(t.Session)})
-	}
-	if t.Behind > 0 {
-		text := fmt.Sprintf("  blocks %d", t.Behind)
-		if len(t.Blocked) > 0 && t.Pair == nil {
-			text += ", the longest for " + Duration(t.Longest)
-		}
-		spans = append(spans, span{Bold, text})
-	}
-	if t.Cycle {
-		spans = append(spans, span{Red, "  in a cycle: waits for itself through others"})
-	}
-	spans = append(spans, span{"", ownerText(t.Session)})
 	for _, a := range f.Extra {
 		v := a.Value(&inspect.Lock{Session: t.Session})
 		if a.Name == "application" {
 			v = Application(t.Session)
 		}
 		if v != nil {
-			spans = append(spans, span{"", "  " + a.Name + "=" + human(v)})
+			spans = append(spans, Span{"", "  " + a.Name + "=" + human(v)})
 		}
 	}
 	return spans
 }
 
+// Title describes a session of a tree: its name and application, what it waits for, its
+// state, what it blocks, and whose it is. above is the name of the session that it waits
+// for. All views of trees begin with it.
+func Title(t *inspect.Tree, above string) []Span {
+	name := Bold
+	if t.Pair == nil {
+		name = Bold + Red
+	}
+	spans := []Span{{name, SessionName(t.Session)}, {"", ApplicationText(t.Session)}}
+	if t.Pair != nil {
+		spans = append(spans, Span{Yellow, "  waits " + WaitText(t.Pair)}, Span{"", BlockText(t.Pair, above)})
+	}
+	if t.Again {
+		return append(spans, Span{Dim, "  (drawn elsewhere, with the sessions behind it)"}, Span{"", OwnerText(t.Session)})
+	}
+	if t.Pair == nil || t.State != "active" {
+		spans = append(spans, Span{"", State(t.Session)})
+	}
+	if t.Behind > 0 {
+		text := fmt.Sprintf("  blocks %d", t.Behind)
+		if len(t.Blocked) > 0 && t.Pair == nil {
+			text += ", the longest for " + Duration(t.Longest)
+		}
+		spans = append(spans, Span{Bold, text})
+	}
+	if t.Cycle {
+		spans = append(spans, Span{Red, "  in a cycle: waits for itself through others"})
+	}
+	return append(spans, Span{"", OwnerText(t.Session)})
+}
+
 // wrap writes spans in one or more lines. It breaks them between words, so that nothing is
 // lost in a narrow terminal. The first line begins with first, and the others with rest.
-func (f Forest) wrap(out io.Writer, first, rest string, spans []span) {
+func (f Forest) wrap(out io.Writer, first, rest string, spans []Span) {
 	const indent, room = "  ", 20
 	breaks := f.Width-utf8.RuneCountInString(rest+indent) >= room // else each line would have a word
-	line := []span{{Dim, first}}
+	line := []Span{{Dim, first}}
 	used := utf8.RuneCountInString(first)
 	start := used // of the text in the line
 	for _, word := range words(spans) {
-		n := utf8.RuneCountInString(word.text)
-		if breaks && used > start && used+n > f.Width && strings.HasPrefix(word.text, " ") {
+		n := utf8.RuneCountInString(word.Text)
+		if breaks && used > start && used+n > f.Width && strings.HasPrefix(word.Text, " ") {
 			f.line(out, line)
-			line = []span{{Dim, rest + indent}}
+			line = []Span{{Dim, rest + indent}}
 			used = utf8.RuneCountInString(rest + indent)
 			start = used
-			word.text = strings.TrimLeft(word.text, " ")
-			n = utf8.RuneCountInString(word.text)
+			word.Text = strings.TrimLeft(word.Text, " ")
+			n = utf8.RuneCountInString(word.Text)
 		}
-		if last := len(line) - 1; last > 0 && line[last].color == word.color {
-			line[last].text += word.text
+		if last := len(line) - 1; last > 0 && line[last].Color == word.Color {
+			line[last].Text += word.Text
 		} else {
 			line = append(line, word)
 		}
@@ -235,28 +245,28 @@ func (f Forest) wrap(out io.Writer, first, rest string, spans []span) {
 }
 
 // words splits spans before each space that follows text.
-func words(spans []span) []span {
-	var split []span
+func words(spans []Span) []Span {
+	var split []Span
 	for _, s := range spans {
-		for s.text != "" {
-			text := strings.TrimLeft(s.text, " ")
-			end := len(s.text)
+		for s.Text != "" {
+			text := strings.TrimLeft(s.Text, " ")
+			end := len(s.Text)
 			if i := strings.IndexByte(text, ' '); i >= 0 {
-				end = len(s.text) - len(text) + i
+				end = len(s.Text) - len(text) + i
 			}
-			split = append(split, span{s.color, s.text[:end]})
-			s.text = s.text[end:]
+			split = append(split, Span{s.Color, s.Text[:end]})
+			s.Text = s.Text[end:]
 		}
 	}
 	return split
 }
 
 // line writes a line, cut at the width.
-func (f Forest) line(out io.Writer, spans []span) {
+func (f Forest) line(out io.Writer, spans []Span) {
 	var b strings.Builder
 	left := f.Width
 	for i, s := range spans {
-		text := s.text
+		text := s.Text
 		if i == len(spans)-1 {
 			text = strings.TrimRight(text, " ")
 		}
@@ -267,7 +277,7 @@ func (f Forest) line(out io.Writer, spans []span) {
 			left -= n
 		}
 		if f.Color {
-			text = Paint(s.color, text)
+			text = Paint(s.Color, text)
 		}
 		b.WriteString(text)
 		if f.Width > 1 && left == 0 {

@@ -17,11 +17,11 @@ func TestWrap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		prefix := rapid.StringMatching(`[│ ]{0,12}`).Draw(t, "prefix")
 		width := rapid.IntRange(utf8.RuneCountInString(prefix)+22, 120).Draw(t, "width")
-		var spans []span
+		var spans []Span
 		var all strings.Builder
 		for range rapid.IntRange(1, 5).Draw(t, "spans") {
 			text := rapid.StringMatching(` {1,2}([a-zü.]{1,19} {1,2}){0,9}[a-z]{0,5}`).Draw(t, "text")
-			spans = append(spans, span{Bold, text})
+			spans = append(spans, Span{Bold, text})
 			all.WriteString(text)
 		}
 		var out bytes.Buffer
@@ -48,7 +48,7 @@ func TestWrap(t *testing.T) {
 func TestWrapWithoutRoom(t *testing.T) {
 	var out bytes.Buffer
 	prefix := strings.Repeat("│  ", 20)
-	Forest{Width: 70}.wrap(&out, prefix, prefix, []span{{"", "pid 1  waits for a lock on orders"}})
+	Forest{Width: 70}.wrap(&out, prefix, prefix, []Span{{"", "pid 1  waits for a lock on orders"}})
 	if got := strings.Count(out.String(), "\n"); got != 1 {
 		t.Errorf("got %d lines:\n%s", got, out.String())
 	}
