@@ -169,7 +169,9 @@ func trafficOf(first, second sizes) map[string]TableTraffic {
 func (s Statement) blockers(snapshot *inspect.Snapshot) []Blocker {
 	var blockers []Blocker
 	add := func(b Blocker) {
-		same := func(o Blocker) bool { return o.Session == b.Session && (b.Mode == 0 || o.Relation == b.Relation && o.Mode == b.Mode) }
+		same := func(o Blocker) bool {
+			return o.Session == b.Session && (b.Mode == 0 || o.Relation == b.Relation && o.Mode == b.Mode)
+		}
 		if !slices.ContainsFunc(blockers, same) {
 			blockers = append(blockers, b)
 		}
@@ -177,7 +179,7 @@ func (s Statement) blockers(snapshot *inspect.Snapshot) []Blocker {
 	for _, wanted := range s.Strongest() {
 		for _, l := range snapshot.Locks {
 			if mode, err := pglock.ParseMode(l.Mode); err == nil && l.Type == "relation" && l.Granted && l.Schema == wanted.Relation.Schema &&
-				l.Relation == wanted.Relation.Name && mode.Conflicts(wanted.Mode) && l.Database == snapshot.Server.Database {
+				l.Relation == wanted.Relation.Name && mode.Conflicts(wanted.Mode) {
 				add(Blocker{l.Session, wanted.Relation, mode})
 			}
 		}

@@ -23,6 +23,7 @@ CREATE TABLE orders (id int PRIMARY KEY, customer_id int, total int, status text
 ALTER TABLE orders ADD CONSTRAINT positive CHECK (total > 0) NOT VALID;
 CREATE INDEX orders_total ON orders (total);
 CREATE UNIQUE INDEX orders_note ON orders (note);
+CREATE TABLE counted (a int NOT NULL);
 CREATE TABLE proven (a int, CONSTRAINT a_set CHECK (a IS NOT NULL));
 CREATE TABLE logs (at date, line text) PARTITION BY RANGE (at);
 CREATE TABLE logs_2020 PARTITION OF logs FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
@@ -129,7 +130,7 @@ func ddls() []ddl {
 		{sql: "CLUSTER orders USING orders_total", want: "orders:AccessExclusive, orders rewrite+4 scans+3 indexes"},
 		{sql: "VACUUM orders", want: "orders:ShareUpdateExclusive, outside"},
 		{sql: "VACUUM (FULL) orders", want: "orders:AccessExclusive, orders rewrite+4 scans+3 indexes, outside"},
-		{sql: "VACUUM", want: "customers:ShareUpdateExclusive, items:ShareUpdateExclusive, logs:ShareUpdateExclusive, logs_2020:ShareUpdateExclusive, logs_2021:ShareUpdateExclusive, logs_2022:ShareUpdateExclusive, orders:ShareUpdateExclusive, plain:ShareUpdateExclusive, proven:ShareUpdateExclusive, outside"},
+		{sql: "VACUUM", want: "counted:ShareUpdateExclusive, customers:ShareUpdateExclusive, items:ShareUpdateExclusive, logs:ShareUpdateExclusive, logs_2020:ShareUpdateExclusive, logs_2021:ShareUpdateExclusive, logs_2022:ShareUpdateExclusive, orders:ShareUpdateExclusive, plain:ShareUpdateExclusive, proven:ShareUpdateExclusive, outside", before: map[int]string{13: "counted:ShareUpdateExclusive, customers:ShareUpdateExclusive, items:ShareUpdateExclusive, logs:ShareUpdateExclusive, logs_2020:ShareUpdateExclusive, logs_2021:ShareUpdateExclusive, logs_2022:ShareUpdateExclusive, orders:ShareUpdateExclusive, plain:ShareUpdateExclusive, proven:ShareUpdateExclusive, totals:ShareUpdateExclusive, outside"}},
 		{sql: "ANALYZE orders", want: "orders:ShareUpdateExclusive"},
 		{sql: "TRUNCATE logs_2021", want: "logs_2021:AccessExclusive, logs_2021 empty"},
 		{sql: "TRUNCATE customers", want: "customers:AccessExclusive, customers empty"},
@@ -206,13 +207,25 @@ func major(t testing.TB, conn *pgx.Conn) int {
 }
 
 // run runs a text on a database.
-func run(t *testing.T, dsn, text string, options ...trace.ParseOption) *trace.Report {
+func run(t *testing.T, dsn, text string, options ...any) *trace.Report {
 	t.Helper()
-	script, err := trace.Parse("f.sql", text, options...)
+	var parse []trace.ParseOption
+	var running []trace.Option
+	for _, o := range options {
+		switch o := o.(type) {
+		case trace.ParseOption:
+			parse = append(parse, o)
+		case []trace.ParseOption:
+			parse = append(parse, o...)
+		case trace.Option:
+			running = append(running, o)
+		}
+	}
+	script, err := trace.Parse("f.sql", text, parse...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := trace.Run(t.Context(), pgxlock.ConnString(dsn), script)
+	report, err := trace.Run(t.Context(), pgxlock.ConnString(dsn), script, running...)
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}

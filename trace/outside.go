@@ -72,7 +72,7 @@ func (t *tracer) outside(ctx context.Context, s *Statement) (err error) {
 	}
 	held := map[lockKey]bool{}
 	for key := range seen {
-		if t.before.relations[key.relation] != nil {
+		if t.matters(key.relation) {
 			held[key] = true
 			s.Locks = append(s.Locks, t.lock(key, 0))
 		}

@@ -121,12 +121,13 @@ func (r *Report) Err() error {
 	return nil
 }
 
-// Strongest returns the strongest lock that the statement acquired on each table, without
-// the locks on indexes of these tables.
+// Strongest returns the strongest lock that the statement acquired on each relation,
+// without the locks on indexes of tables that are locked, too.
 func (s Statement) Strongest() []Lock {
 	var strongest []Lock
 	for _, l := range s.Locks {
-		if l.Relation.Table != "" && slices.ContainsFunc(s.Locks, func(o Lock) bool { return o.Relation.SQL == l.Relation.Table }) {
+		isTable := func(o Lock) bool { return o.Relation.SQL == l.Relation.Table }
+		if l.Relation.Table != "" && (slices.ContainsFunc(s.Locks, isTable) || slices.ContainsFunc(s.Held, isTable)) {
 			continue
 		}
 		i := slices.IndexFunc(strongest, func(o Lock) bool { return o.Relation.OID == l.Relation.OID })

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/internal/lazyregexp"
 	"github.com/pglock-go/pglock/internal/sqltext"
 )
 
@@ -96,6 +97,27 @@ func (a *advisor) mode(table int64) pglock.Mode {
 // stops reports what a lock on a table stops, or "" for nothing.
 func (a *advisor) stops(table int64) string { return stops(a.mode(table)) }
 
+// waiting returns what waits for the locks on two tables.
+func (a *advisor) waiting(tables ...int64) string {
+	var all []string
+	for _, table := range slices.Compact(tables) {
+		if r := a.after.relations[table]; r != nil && a.stops(table) != "" {
+			all = append(all, a.stops(table)+" on "+r.SQL)
+		}
+	}
+	return strings.Join(all, ", and ")
+}
+
+// simple quotes a name that this package makes of another one, if it needs that.
+func simple(name string) string {
+	if plainName().MatchString(name) {
+		return name
+	}
+	return sqltext.Identifier(name)
+}
+
+var plainName = lazyregexp.New(`^[a-z_][a-z0-9_]*$`)
+
 // stops returns what a lock stops, or "".
 func stops(m pglock.Mode) string {
 	switch {
@@ -131,7 +153,7 @@ func (a *advisor) constraints() {
 	for _, c := range a.after.Keys {
 		old, existed := a.before.constraints[c.OID]
 		table := a.after.relations[c.Table]
-		if existed && old.Valid == c.Valid || !c.Valid || c.Parent != 0 || table == nil || a.before.relations[c.Table] == nil {
+		if existed && old.Valid == c.Valid || !c.Valid || c.Parent != 0 || table == nil || !a.matters(c.Table) {
 			continue
 		}
 		alter := "ALTER TABLE " + table.SQL + " "
@@ -143,7 +165,7 @@ func (a *advisor) constraints() {
 			}
 			f := Finding{
 				Rule: ruleForeignKey,
-				Text: "it checks all rows of " + table.SQL + " while " + a.stops(c.Table) + " wait on both tables",
+				Text: "it checks all rows of " + table.SQL + " while " + a.waiting(c.Table, c.References) + " wait",
 				Note: "each in a transaction of its own; VALIDATE lets reads and writes go on",
 			}
 			if table.Kind == "p" && a.report.Major < 18 {
@@ -218,14 +240,14 @@ func (a *advisor) indexes() {
 	for _, i := range a.after.List {
 		table := a.after.relations[i.Table]
 		old := a.before.relations[i.OID]
-		if table == nil || i.Kind != "i" && i.Kind != "I" || a.before.relations[i.Table] == nil || a.after.isToast(i) {
+		if table == nil || i.Kind != "i" && i.Kind != "I" || !a.matters(i.Table) || a.after.isToast(i) {
 			continue
 		}
 		ofConstraint := slices.ContainsFunc(a.after.Keys, func(c constraint) bool { return c.Index == i.OID && c.Table == i.Table })
 		effect := a.effect(table.OID)
 		switch {
 		case a.s.Outside || a.stops(table.OID) == "":
-		case old == nil && (!a.isBuilt(i, a.after) && i.Kind == "i" || a.sameName(a.before, i) != nil): // remade by ALTER TABLE
+		case old == nil && (!a.isBuilt(i, a.after) && i.Kind == "i" || sameName(a.before, i) != nil): // remade by ALTER TABLE
 		case old == nil && !ofConstraint && !i.Partition:
 			a.explained[table.OID] = true
 			f := Finding{Rule: ruleIndex, Text: "it reads all of " + table.SQL + " while " + a.stops(table.OID) + " wait"}
@@ -246,9 +268,9 @@ func (a *advisor) indexes() {
 	}
 	for _, i := range a.before.List {
 		table := a.after.relations[i.Table]
-		if a.after.relations[i.OID] != nil || table == nil || i.Kind != "i" || i.Partition || a.before.isToast(i) || a.s.Outside ||
+		if a.after.relations[i.OID] != nil || table == nil || !a.matters(i.OID) || i.Kind != "i" || i.Partition || a.before.isToast(i) || a.s.Outside ||
 			a.stops(table.OID) == "" || slices.ContainsFunc(a.before.Keys, func(c constraint) bool { return c.Index == i.OID }) ||
-			a.columnsDropped(table) || a.sameName(a.after, i) != nil {
+			a.columnsDropped(table) || sameName(a.after, i) != nil {
 			continue
 		}
 		a.add(Finding{
@@ -260,8 +282,8 @@ func (a *advisor) indexes() {
 
 // sameName returns the index of the same table that has the same name in another state,
 // or nil.
-func (a *advisor) sameName(in *state, index *relation) *relation {
-	if i := slices.IndexFunc(in.List, func(r *relation) bool { return r.Table == index.Table && r.Name == index.Name }); i >= 0 {
+func sameName(in *state, index *relation) *relation {
+	if i := slices.IndexFunc(in.List, func(r *relation) bool { return index.Table != 0 && r.Table == index.Table && r.Name == index.Name }); i >= 0 {
 		return in.List[i]
 	}
 	return nil
@@ -278,7 +300,7 @@ func (a *advisor) columnsDropped(table *relation) bool {
 func (a *advisor) columns() {
 	for _, r := range a.after.List {
 		old := a.before.relations[r.OID]
-		if old == nil {
+		if !a.matters(r.OID) {
 			continue
 		}
 		effect := a.effect(r.OID)
@@ -316,7 +338,7 @@ func (a *advisor) columns() {
 					a.explained[r.OID] = true
 					a.add(Finding{
 						Rule: ruleRewrite, Text: fmt.Sprintf("%s and %s differ on disk, so it writes all of %s anew while %s wait", old.Columns[i].Type, c.Type, r.SQL, a.stops(r.OID)),
-						Safer: []string{alter + "ADD COLUMN " + sqltext.Identifier(c.Name+"_new") + " " + c.Type + ";"},
+						Safer: []string{alter + "ADD COLUMN " + simple(c.Name+"_new") + " " + c.Type + ";"},
 						Note:  "keep the new column in step with a trigger, fill it in batches, then swap the names in a transaction",
 					})
 				}
@@ -329,7 +351,7 @@ func (a *advisor) columns() {
 				Note: "each in a transaction of its own: SET NOT NULL then trusts the constraint, and reads nothing",
 			}
 			for _, c := range added {
-				name := sqltext.Identifier(r.Name + "_" + c.Name + "_set")
+				name := simple(r.Name + "_" + c.Name + "_set")
 				f.Safer = append(f.Safer,
 					alter+"ADD CONSTRAINT "+name+" CHECK ("+c.SQL+" IS NOT NULL) NOT VALID;",
 					alter+"VALIDATE CONSTRAINT "+name+";",
@@ -345,7 +367,7 @@ func (a *advisor) columns() {
 func (a *advisor) partitions() {
 	for _, r := range a.after.List {
 		old := a.before.relations[r.OID]
-		if old == nil || r.Kind != "r" && r.Kind != "p" || r.Partition == old.Partition {
+		if !a.matters(r.OID) || r.Kind != "r" && r.Kind != "p" || r.Partition == old.Partition {
 			continue
 		}
 		if r.Partition {
@@ -354,7 +376,7 @@ func (a *advisor) partitions() {
 			if !effect.Scan {
 				continue
 			}
-			name := sqltext.Identifier(r.Name + "_bound")
+			name := simple(r.Name + "_bound")
 			a.add(Finding{
 				Rule: ruleAttach, Text: "it reads all of " + r.SQL + " to check its rows while " + a.stops(r.OID) + " wait",
 				Safer: []string{
@@ -397,7 +419,7 @@ func (a *advisor) rest() {
 				Rule: ruleRewrite, Text: "it writes all of " + e.Relation.SQL + " anew while " + stopped + " wait",
 				Note: "run it while nobody needs the table; to only remove dead rows, pg_repack and pg_squeeze need no such lock",
 			})
-		case e.Scan && e.Mode.Conflicts(pglock.AccessShare):
+		case e.Scan && slices.ContainsFunc(a.s.Locks, func(l Lock) bool { return l.Relation.OID == e.Relation.OID && l.StopsReads() }):
 			a.add(Finding{
 				Rule: ruleScan, Text: "it reads all of " + e.Relation.SQL + " while " + stopped + " wait",
 				Note: "find out what is checked, and add it as a constraint that is NOT VALID first",
@@ -410,12 +432,13 @@ func (a *advisor) rest() {
 // comment silences.
 func (t *tracer) judge() {
 	t.unwrapFlyway()
-	warned := map[int]bool{} // transactions without lock_timeout
-	strong := map[int]map[string]int{}
+	warned := false // of no lock_timeout
 	for i := range t.report.Statements {
 		s := &t.report.Statements[i]
-		t.judgeTimeout(s, warned)
-		t.judgeHeld(s, strong)
+		if !warned { // a setting of the session covers what follows
+			warned = judgeTimeout(s)
+		}
+		judgeHeld(s)
 		for j := range s.Findings {
 			f := &s.Findings[j]
 			f.Ignored = slices.Contains(s.Piece.Ignored, f.Rule)
@@ -437,28 +460,24 @@ func (t *tracer) unwrapFlyway() {
 }
 
 // judgeTimeout finds a lock that would wait without limit, while all others wait behind
-// it.
-func (t *tracer) judgeTimeout(s *Statement, warned map[int]bool) {
-	if s.LockTimeout || s.Transaction != 0 && warned[s.Transaction] {
-		return
-	}
+// it, and reports whether there was one.
+func judgeTimeout(s *Statement) bool {
 	for _, l := range s.Strongest() {
-		if !l.StopsWrites() || l.Relation.Kind == "materialized view" && !l.StopsReads() || s.Outside && s.WaitsForTransactions {
+		if s.LockTimeout || !l.StopsWrites() || l.Relation.Kind == "materialized view" && !l.StopsReads() || s.Outside && s.WaitsForTransactions {
 			continue
 		}
-		warned[s.Transaction] = true
-		f := Finding{
+		s.Findings = append(s.Findings, Finding{
 			Rule: ruleTimeout, Text: "while it waits for the lock on " + l.Relation.SQL + ", " + stops(l.Mode) + " of others wait behind it, without limit",
 			Safer: []string{"SET lock_timeout = '2s';"}, Note: "before it, and try again if it fails; or run the migration with pglock prioritize",
-		}
-		s.Findings = append(s.Findings, f)
-		return
+		})
+		return true
 	}
+	return false
 }
 
 // judgeHeld finds work that is done while locks of earlier statements are held, and
 // transactions that lock several tables one after the other.
-func (t *tracer) judgeHeld(s *Statement, strong map[int]map[string]int) {
+func judgeHeld(s *Statement) {
 	if s.Transaction == 0 {
 		return
 	}
@@ -479,29 +498,19 @@ func (t *tracer) judgeHeld(s *Statement, strong map[int]map[string]int) {
 			Note: "run it in a transaction of its own",
 		})
 	}
-	locked := strong[s.Transaction]
-	if locked == nil {
-		locked = map[string]int{}
-		strong[s.Transaction] = locked
+	strong := func(l Lock) bool {
+		return l.StopsReads() && l.Relation.Table == "" && l.Relation.Kind != "sequence"
 	}
 	for _, l := range s.Strongest() {
-		if !l.StopsReads() || l.Relation.Table != "" || l.Relation.Kind == "sequence" {
+		i := slices.IndexFunc(s.Held, func(h Lock) bool { return strong(h) && h.Relation.OID != l.Relation.OID })
+		if !strong(l) || i < 0 || slices.ContainsFunc(s.Held, func(h Lock) bool { return h.Relation.OID == l.Relation.OID && strong(h) }) {
 			continue
 		}
-		table, since := "", 0
-		for t, n := range locked {
-			if t != l.Relation.SQL && n != s.Number && (since == 0 || n < since || n == since && t < table) {
-				table, since = t, n
-			}
-		}
-		if since != 0 {
-			s.Findings = append(s.Findings, Finding{
-				Rule: ruleSeveralTables, Text: fmt.Sprintf("reads of %s wait, since statement %d, while this waits for %s; a transaction that uses both in the other order deadlocks with it", table, since, l.Relation.SQL),
-				Note: "lock one table in each transaction",
-			})
-			locked[l.Relation.SQL] = s.Number
-			return
-		}
-		locked[l.Relation.SQL] = s.Number
+		h := s.Held[i]
+		s.Findings = append(s.Findings, Finding{
+			Rule: ruleSeveralTables, Text: fmt.Sprintf("reads of %s wait, since statement %d, while this waits for %s; a transaction that uses both in the other order deadlocks with it", h.Relation.SQL, h.Since, l.Relation.SQL),
+			Note: "lock one table in each transaction",
+		})
+		return
 	}
 }

@@ -39,7 +39,8 @@ type tracer struct {
 	notices  []driver.Notice
 	report   *Report
 
-	timeoutSet   bool // lock_timeout is set without us
+	known        map[int64]bool // the relations that existed before the script
+	timeoutSet   bool           // lock_timeout is set without us
 	before       *state
 	baseline     map[lockKey]bool // the locks before the statement
 	since        map[lockKey]int  // the statements that acquired them
@@ -58,7 +59,7 @@ type tracer struct {
 // A statement that fails ends the script: the report has it with its error, which Run
 // does not return. Run returns errors of the sessions.
 func Run(ctx context.Context, source driver.Source, script *Script, options ...Option) (*Report, error) {
-	t := &tracer{source: source, script: script, since: map[lockKey]int{}}
+	t := &tracer{source: source, script: script, since: map[lockKey]int{}, known: map[int64]bool{}}
 	for _, o := range options {
 		o(t)
 	}
@@ -162,6 +163,13 @@ func (t *tracer) run(ctx context.Context) (err error) {
 		return fmt.Errorf("trace: reading lock_timeout: %w", err)
 	}
 	t.timeoutSet = t.rollback && initial != "0"
+	first, err := readState(ctx, t.session)
+	if err != nil {
+		return err
+	}
+	for _, r := range first.List {
+		t.known[r.OID] = true
+	}
 	if t.rollback {
 		defer func() {
 			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
@@ -386,10 +394,10 @@ func (t *tracer) observe(ctx context.Context, s *Statement) error {
 		t.timeoutSet = after.LockTimeout != "0"
 	}
 	for key := range held {
-		if t.before.relations[key.relation] == nil {
-			continue // new, so nobody else waits for it, or a catalog
+		if !t.matters(key.relation) {
+			continue
 		}
-		if !t.baseline[key] {
+		if !t.baseline[key] && t.since[key] == 0 {
 			s.Locks = append(s.Locks, t.lock(key, 0))
 		}
 	}
@@ -404,12 +412,19 @@ func (t *tracer) observe(ctx context.Context, s *Statement) error {
 	return nil
 }
 
+// matters reports whether a relation existed before the script. Nobody waits for a new
+// one, and catalogs are locked by all.
+func (t *tracer) matters(oid int64) bool {
+	r := t.before.relations[oid]
+	return r != nil && (t.known[oid] || t.known[r.Table])
+}
+
 // lock returns a lock for the report.
 func (t *tracer) lock(key lockKey, since int) Lock {
 	return Lock{Relation: t.before.export(t.before.relations[key.relation]), Mode: key.mode, Since: since}
 }
 
-// addHeld adds the locks of earlier statements, and orders both kinds.
+// addHeld adds the strongest locks of earlier statements, and orders both kinds.
 func (t *tracer) addHeld(s *Statement) {
 	toast := func(l Lock) bool { return t.before.isToast(t.before.relations[l.Relation.OID]) }
 	s.Locks = slices.DeleteFunc(s.Locks, toast)
@@ -421,6 +436,9 @@ func (t *tracer) addHeld(s *Statement) {
 			s.Held = append(s.Held, l)
 		}
 	}
+	s.Held = slices.DeleteFunc(s.Held, func(l Lock) bool {
+		return slices.ContainsFunc(s.Held, func(o Lock) bool { return o.Relation.OID == l.Relation.OID && o.Mode > l.Mode })
+	})
 	order := func(a, b Lock) int {
 		return cmpAll(strings.Compare(a.Relation.Table, b.Relation.Table), int(b.Mode)-int(a.Mode), strings.Compare(a.Relation.SQL, b.Relation.SQL))
 	}
@@ -447,7 +465,7 @@ func (t *tracer) addEffects(s *Statement, after *state, held map[lockKey]bool) {
 		}
 	}
 	for _, old := range t.before.List {
-		if t.before.isToast(old) {
+		if t.before.isToast(old) || !t.matters(old.OID) {
 			continue
 		}
 		e := Effect{Relation: t.before.export(old)}
@@ -459,7 +477,8 @@ func (t *tracer) addEffects(s *Statement, after *state, held map[lockKey]bool) {
 		r := after.relations[old.OID]
 		switch {
 		case r == nil:
-			e.Drop = e.Mode != 0
+			// An index of the same name is the same one, made anew.
+			e.Drop = e.Mode != 0 && sameName(after, old) == nil
 		default:
 			e.Indexes = built[r.OID]
 			if old.Table == 0 {
