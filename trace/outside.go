@@ -167,12 +167,20 @@ func (t *tracer) newGate(ctx context.Context, statement string) (g *gate, err er
 	var names []string
 	for _, r := range tables {
 		name := sqltext.Identifier(r.Schema) + "." + sqltext.Identifier(r.Name)
-		names = append(names, name)
+		lock := "LOCK TABLE ONLY " + name + " IN SHARE UPDATE EXCLUSIVE MODE"
+		if r.Kind == "m" { // which LOCK refuses; ANALYZE takes the same lock
+			lock = "ANALYZE " + name
+		} else {
+			names = append(names, name)
+		}
 		id := fmt.Sprintf("pglock_trace_%d_%d", t.session.PID(), r.OID)
-		if err := g.session.Exec(ctx, "BEGIN; LOCK TABLE ONLY "+name+" IN SHARE UPDATE EXCLUSIVE MODE; PREPARE TRANSACTION "+sqltext.Literal(id)); err != nil {
+		if err := g.session.Exec(ctx, "BEGIN; "+lock+"; PREPARE TRANSACTION "+sqltext.Literal(id)); err != nil {
 			return g, fmt.Errorf("trace: locking %s: %w", name, err)
 		}
 		g.prepared[r.OID] = id
+	}
+	if len(names) == 0 {
+		return g, nil
 	}
 	g.tables = "ONLY " + strings.Join(names, ", ONLY ")
 	g.reader, err = g.read(ctx)
@@ -202,7 +210,7 @@ func (t *tracer) gated(statement string) []*relation {
 	statement = strings.ToLower(statement)
 	var named, others []*relation
 	for _, r := range t.before.List {
-		if r.Temporary || !slices.Contains([]string{"r", "p"}, r.Kind) {
+		if r.Temporary || !slices.Contains([]string{"r", "p", "m"}, r.Kind) {
 			continue
 		}
 		mentioned := strings.Contains(statement, strings.ToLower(r.Name)) || slices.ContainsFunc(t.before.List, func(i *relation) bool {
