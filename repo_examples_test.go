@@ -20,9 +20,11 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 		"Error.Unwrap":            "errors.Is and errors.As call it",
 		"prioritize.Error.Unwrap": "errors.Is and errors.As call it",
 
+		"trace.StatementError.Unwrap": "errors.Is and errors.As call it",
+
 		"inspect.Context.MarshalJSON": "encoding/json calls it",
 	}
-	for _, dir := range []string{".", "inspect", "feed", "prioritize", "doctor", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate", "inspect/httpannotate"} {
+	for _, dir := range []string{".", "inspect", "feed", "prioritize", "doctor", "trace", "pgxlock", "sqllock", "inspect/pgxannotate", "inspect/sqlannotate", "inspect/httpannotate"} {
 		own, used := map[string]bool{}, map[string]bool{}
 		type exported struct {
 			name string

@@ -61,6 +61,7 @@ func TestImports(t *testing.T) {
 		"internal/signal":      {root, root + "/driver", root + "/inspect", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"doctor":               {root + "/driver", root + "/inspect", root + "/internal/handshake", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"feed":                 {root + "/driver", root + "/inspect"},
+		"trace":                {root, root + "/driver", root + "/inspect", root + "/internal/handshake", root + "/internal/lazyregexp", root + "/internal/sqlstate", root + "/internal/sqltext"},
 		"inspect":              {root, root + "/driver", root + "/internal/handshake", root + "/internal/lazyregexp", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"prioritize":           {root, root + "/internal/signal", root + "/driver", root + "/internal/handshake", root + "/inspect", root + "/internal/query", root + "/internal/sqlstate", root + "/internal/sqltext", root + "/internal/termtext"},
 		"inspect/httpannotate": {root + "/inspect"},
@@ -69,7 +70,7 @@ func TestImports(t *testing.T) {
 		"pglocktest":           {root, root + "/driver", root + "/internal/engine", root + "/internal/handshake"},
 
 		"cmd/pglock/internal/top":    {root + "/driver", root + "/feed", root + "/inspect", root + "/internal/termtext", root + "/cmd/pglock/internal/render", "charm.land/bubbletea/v2", "github.com/charmbracelet/x/ansi"},
-		"cmd/pglock/internal/render": {root, root + "/doctor", root + "/inspect", root + "/internal/termtext"},
+		"cmd/pglock/internal/render": {root, root + "/doctor", root + "/inspect", root + "/internal/termtext", root + "/trace"},
 	}
 	seen := map[string]bool{}
 	goFiles(t, func(path string) {
@@ -275,7 +276,7 @@ func TestSQLIsQualified(t *testing.T) {
 		"internal/engine/sql/queued.sql", "prioritize/poll.sql", "internal/engine/sql/lease/take.sql",
 	}
 	found := 0
-	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/engine/sql/lease/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "doctor/*.sql", "internal/signal/*.sql", "prioritize/*.sql", "cmd/pglock/internal/cli/*.sql"} {
+	for _, pattern := range []string{"sql/*.sql", "internal/engine/sql/*.sql", "internal/engine/sql/lease/*.sql", "internal/handshake/*.sql", "sqllock/*.sql", "inspect/*.sql", "doctor/*.sql", "trace/*.sql", "internal/signal/*.sql", "prioritize/*.sql", "cmd/pglock/internal/cli/*.sql"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, files, err)

@@ -4,7 +4,10 @@
 // need only the names of types from here.
 package driver
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // A Querier runs queries: a connection, a transaction, or a pool. Package inspect needs
 // nothing more.
@@ -110,6 +113,29 @@ type Notifier interface {
 	// Notification waits for the next notification of the session, and returns its
 	// payload. An error ends the session, also when ctx ends first.
 	Notification(ctx context.Context) (payload string, err error)
+}
+
+// A Notice is a message of the server that is no error (PostgreSQL manual, 53.8 "Error and
+// Notice Message Fields").
+type Notice struct {
+	Severity string // such as "DEBUG", never translated
+	Code     string // the SQLSTATE
+	Message  string // in the language of lc_messages
+	Routine  string // the function in the source of Postgres that sent it
+}
+
+// A Scripter is a [Session] for statements of a file that others wrote. Package trace
+// needs one to read the server's notices and to send the data of COPY; with another
+// Session it does without notices, and refuses COPY ... FROM stdin.
+type Scripter interface {
+	Session
+
+	// OnNotice sets the function that gets the notices that the server sends from now on.
+	// It is called while a statement of the session runs. nil stops that.
+	OnNotice(func(Notice))
+
+	// CopyFrom runs a COPY ... FROM stdin, and sends the data.
+	CopyFrom(ctx context.Context, sql string, data io.Reader) error
 }
 
 // A Tx is a transaction that a [Beginner] began. Native is the driver's own transaction,

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock/driver"
@@ -88,13 +89,15 @@ func (d *Database) Open(ctx context.Context) (driver.Session, error) {
 	}
 	// The application's hooks are for its own statements, not for ours.
 	config.Tracer = nil
-	config.OnNotice = nil
+	var s *session
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { s.notice(n) }
 	config.OnNotification = nil
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	return newSession(conn), nil
+	s = newSession(conn)
+	return s, nil
 }
 
 // Query runs a statement, for package inspect. ctx covers all of it.

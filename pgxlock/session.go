@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -33,6 +34,8 @@ type session struct {
 	named    int                                     // how many statements were given a name
 	params   [][]byte                                // buffers for the parameters
 	reply    string                                  // the last reply; the next one is often the same and need not be allocated
+
+	onNotice func(driver.Notice) // called only while a statement runs
 
 	mu     sync.Mutex // guards what follows
 	busy   bool       // a call is using conn
@@ -254,6 +257,30 @@ func (s *session) Notification(ctx context.Context) (payload string, err error) 
 		return "", err
 	}
 	return n.Payload, nil
+}
+
+// OnNotice sets the function that gets notices.
+func (s *session) OnNotice(f func(driver.Notice)) { s.onNotice = f }
+
+// notice passes on a notice.
+func (s *session) notice(n *pgconn.Notice) {
+	if s != nil && s.onNotice != nil {
+		severity := n.SeverityUnlocalized
+		if severity == "" {
+			severity = n.Severity
+		}
+		s.onNotice(driver.Notice{Severity: severity, Code: n.Code, Message: n.Message, Routine: n.Routine})
+	}
+}
+
+// CopyFrom sends the data of a COPY.
+func (s *session) CopyFrom(ctx context.Context, sql string, data io.Reader) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	_, err := s.conn.PgConn().CopyFrom(ctx, data, sql)
+	return err
 }
 
 func (s *session) Exec(ctx context.Context, sql string, args ...any) error {

@@ -4,9 +4,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -124,7 +126,29 @@ func runScripts(t *testing.T, dir string, server *pgserver.Server) {
 			return nil
 		},
 		Cmds: commands,
+		Condition: func(name string) (bool, error) {
+			if name != "pg_dump" {
+				return false, fmt.Errorf("unknown condition %s", name)
+			}
+			return dumps(t, server), nil
+		},
 	})
+}
+
+// dumps reports whether pg_dump can dump databases of the server: one of an older version
+// refuses.
+func dumps(t *testing.T, server *pgserver.Server) bool {
+	t.Helper()
+	out, err := exec.Command("pg_dump", "--version").Output()
+	match := regexp.MustCompile(`(\d+)[.\d]*`).FindSubmatch(out)
+	if err != nil || match == nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("pg_dump is missing; install it: Debian's package postgresql-client")
+		}
+		return false
+	}
+	major, err := strconv.Atoi(string(match[1]))
+	return err == nil && major >= server.Binaries().Major
 }
 
 // testKey is the key of a script's test in its values.

@@ -9,6 +9,7 @@ const (
 	FeatureNotSupported      = "0A000"
 	DivisionByZero           = "22012"
 	InvalidRegularExpression = "2201B"
+	ActiveTransaction        = "25001"
 	NoActiveTransaction      = "25P01"
 	InFailedTransaction      = "25P02"
 	DependentObjectsExist    = "2BP01"

@@ -213,7 +213,17 @@ func (s *stage) lacksWaitStart(t *testing.T, conn *pgx.Conn) bool {
 }
 
 // files has the files in the current folder of the commands.
-var files = map[string]string{"migration.sql": "ALTER TABLE orders ADD COLUMN note text"}
+var files = map[string]string{
+	"migration.sql": "ALTER TABLE orders ADD COLUMN note text",
+	"schema.sql":    "CREATE TABLE customers (id bigint PRIMARY KEY);\nCREATE TABLE orders (id bigint PRIMARY KEY, customer_id bigint, total int, state text);\n",
+	"0042_orders.sql": `ALTER TABLE orders ADD COLUMN region text NOT NULL DEFAULT 'eu';
+CREATE INDEX orders_total ON orders (total);
+CREATE INDEX CONCURRENTLY orders_state ON orders (state);
+ALTER TABLE orders ALTER total TYPE bigint;
+ALTER TABLE orders ADD CONSTRAINT fk FOREIGN KEY (customer_id) REFERENCES customers (id);
+ALTER TABLE orders ALTER state SET NOT NULL;
+`,
+}
 
 // extras has the other programs that the guides call, with their replacements here. The
 // test binary runs them when it is started under their names.

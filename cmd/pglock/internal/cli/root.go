@@ -50,6 +50,7 @@ func (a *app) verbs() []verb {
 		{"cancel", a.cancelCommand},
 		{"terminate", a.terminateCommand},
 		{"break", a.breakCommand},
+		{"trace", a.traceCommand},
 		{"doctor", a.doctorCommand},
 		{"install", a.installCommand},
 		{"uninstall", a.uninstallCommand},
