@@ -114,9 +114,10 @@ func (a *app) topDatabases(ctx context.Context, r *topRequest) (databases []top.
 	add := func(name string, flags connect.Flags, target *connect.Target, database config.Database) *top.Database {
 		flags.NeverAsk, flags.Ask = true, false // there is a view on the terminal by then
 		databases = append(databases, top.Database{
-			Name:     name,
-			Where:    where(target),
-			ReadOnly: a.whyReadOnly(database, r.readOnly),
+			Name:      name,
+			Where:     where(target),
+			ReadOnly:  a.whyReadOnly(database, r.readOnly),
+			LockNames: r.lockNames,
 			Open: func(ctx context.Context) (driver.Querier, func(), error) {
 				s, err := openOn(ctx, flags, target)
 				if err != nil {

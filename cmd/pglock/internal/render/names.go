@@ -50,7 +50,8 @@ func Application(s *inspect.Session) string {
 }
 
 // NameKeys sets the names of the advisory locks in shown that are in known, or that a pglock
-// run holds or waits for and has published in a session of all, if the name maps to the key.
+// run holds or waits for and has published in a session of all, if the name maps to the key. known
+// may be nil.
 func NameKeys(shown []*inspect.Lock, all iter.Seq[*inspect.Lock], known iter.Seq[string]) {
 	named := map[pglock.Key]bool{} // the keys that are shown, and whether their name is found
 	for _, l := range shown {
@@ -76,6 +77,9 @@ func NameKeys(shown []*inspect.Lock, all iter.Seq[*inspect.Lock], known iter.Seq
 				names[l.Key], named[l.Key] = key, true
 			}
 		}
+	}
+	if known == nil {
+		known = func(func(string) bool) {}
 	}
 	for name := range known {
 		key := pglock.Name(name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,9 @@ type Database struct {
 
 	// Open opens a session. Run calls it again when the session has ended.
 	Open feed.OpenFunc
+
+	// LockNames are names of advisory locks, to show them in place of their hash, or nil.
+	LockNames iter.Seq[string]
 
 	// ReadOnly is why no session of it may be ended, such as "--read-only", or "".
 	ReadOnly string
@@ -104,7 +108,7 @@ func (d *database) read(ctx context.Context) (*picture, time.Duration, error) {
 				return
 			}
 		}
-	})
+	}, d.LockNames)
 	p.all = p.Forest()
 	switch {
 	case len(p.filters) == 0:
