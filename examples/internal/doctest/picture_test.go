@@ -216,47 +216,63 @@ func draw(title string, l theme, screens ...string) string {
 	return b.String()
 }
 
+// A segment is a part of a line with its codes in escape sequences.
+type segment struct {
+	codes []string
+	text  string
+}
+
+// segments splits a line. codes are those at its beginning; it returns those at its end.
+func segments(line string, codes []string) ([]segment, []string) {
+	var all []segment
+	for len(line) > 0 {
+		next := graphics.FindStringSubmatchIndex(line)
+		if next == nil {
+			return append(all, segment{codes, line}), codes
+		}
+		if next[0] > 0 {
+			all = append(all, segment{codes, line[:next[0]]})
+		}
+		for code := range strings.SplitSeq(line[next[2]:next[3]], ";") {
+			switch code {
+			case "", "0":
+				codes = nil
+			case "39": // no color
+				codes = slices.DeleteFunc(slices.Clone(codes), func(c string) bool { return strings.HasPrefix(c, "3") })
+			default:
+				codes = append(slices.Clone(codes), code)
+			}
+		}
+		line = line[next[1]:]
+	}
+	return all, codes
+}
+
 // drawLines draws the lines of a screen.
 func drawLines(b *strings.Builder, lines []string, l theme) {
 	var codes []string
 	for i, line := range lines {
 		columns := len([]rune(graphics.ReplaceAllString(line, "")))
+		var all []segment
+		all, codes = segments(line, codes)
 		if columns == 0 {
 			continue
 		}
-		if before, rest, ok := strings.Cut(line, "\x1b[7m"); ok { // a selected row
-			selected, _, _ := strings.Cut(rest, "\x1b")
-			x := float64(len([]rune(graphics.ReplaceAllString(before, ""))))
-			fmt.Fprintf(b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n",
-				margin+x*charWidth, margin-3+i*lineHeight, float64(len([]rune(selected)))*charWidth, lineHeight, l.border)
+		at := 0
+		for _, s := range all {
+			n := len([]rune(s.text))
+			if slices.Contains(s.codes, "7") { // a selected row
+				fmt.Fprintf(b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n",
+					margin+float64(at)*charWidth, margin-3+i*lineHeight, float64(n)*charWidth, lineHeight, l.border)
+			}
+			at += n
 		}
 		// Set the length, so that text in a wider font stays inside the picture.
 		fmt.Fprintf(b, `<text x="%d" y="%d" textLength="%.1f" lengthAdjust="spacingAndGlyphs">`, margin, margin+11+i*lineHeight, float64(columns)*charWidth)
-		for len(line) > 0 {
-			next := graphics.FindStringSubmatchIndex(line)
-			text := line
-			if next != nil {
-				text = line[:next[0]]
-			}
-			if text != "" {
-				fmt.Fprintf(b, "<tspan%s>", style(codes, l))
-				_ = xml.EscapeText(b, []byte(strings.ReplaceAll(text, " ", "\u00a0"))) // a Builder never fails
-				b.WriteString("</tspan>")
-			}
-			if next == nil {
-				break
-			}
-			for code := range strings.SplitSeq(line[next[2]:next[3]], ";") {
-				switch code {
-				case "", "0":
-					codes = nil
-				case "39": // no color
-					codes = slices.DeleteFunc(codes, func(c string) bool { return strings.HasPrefix(c, "3") })
-				default:
-					codes = append(codes, code)
-				}
-			}
-			line = line[next[1]:]
+		for _, s := range all {
+			fmt.Fprintf(b, "<tspan%s>", style(s.codes, l))
+			_ = xml.EscapeText(b, []byte(strings.ReplaceAll(s.text, " ", "\u00a0"))) // a Builder never fails
+			b.WriteString("</tspan>")
 		}
 		b.WriteString("</text>\n")
 	}
