@@ -2,6 +2,7 @@ package trace_test
 
 import (
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -172,6 +173,9 @@ func findPsql(t *testing.T) string {
 	return path
 }
 
+// blankLines matches lines that psql leaves out.
+var blankLines = regexp.MustCompile(`\n([ \t]*\n)+`)
+
 // compare compares what this package finds in a file with what psql finds.
 func compare(t *testing.T, psql, file string) int {
 	t.Helper()
@@ -193,7 +197,7 @@ func compare(t *testing.T, psql, file string) int {
 			t.Fatalf("psql also finds %q", want[i])
 		case i >= len(want):
 			t.Fatalf("psql does not find %q", got[i])
-		case got[i] != want[i]:
+		case blankLines.ReplaceAllString(got[i], "\n") != blankLines.ReplaceAllString(want[i], "\n"):
 			t.Fatalf("statement %d:\ngot  %q\npsql %q", i+1, got[i], want[i])
 		}
 	}
@@ -218,4 +222,33 @@ func TestSplitAsPsql(t *testing.T) {
 			return
 		}
 	}
+}
+
+// psql finds the same statements in all .sql files below the folder PGLOCK_TRACE_FILES,
+// such as the migrations of other projects. scripts/trace-files makes one.
+func TestFilesAsPsql(t *testing.T) {
+	folder := os.Getenv("PGLOCK_TRACE_FILES")
+	if folder == "" {
+		t.Skip("PGLOCK_TRACE_FILES is not set")
+	}
+	psql := findPsql(t)
+	files, statements, refused := 0, 0, 0
+	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".sql") {
+			return err
+		}
+		syntax := new(trace.SyntaxError)
+		if _, err := trace.Read(path, trace.As(trace.Plain)); errors.As(err, &syntax) {
+			refused++
+			t.Log(err)
+			return nil
+		}
+		files++
+		t.Run(path, func(t *testing.T) { statements += compare(t, psql, path) })
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d files with %d statements; %d refused", files, statements, refused)
 }

@@ -126,7 +126,7 @@ func (t Trace) writeFinding(b *strings.Builder, f trace.Finding) {
 		fmt.Fprintf(b, "%s%s\n", adviceIndent, t.paint(Dim, "-- "+part))
 	}
 	for _, sql := range f.Safer { // never broken, so that they can be copied
-		fmt.Fprintf(b, "%s%s\n", adviceIndent, t.paint(Bold, termtext.Line(sql)))
+		fmt.Fprintf(b, "%s%s\n", adviceIndent, t.paint(Bold, termtext.Lines(sql)))
 	}
 }
 
@@ -544,7 +544,7 @@ func (t Trace) WriteMarkdown(out io.Writer, reports []*trace.Report) error {
 					}
 					b.WriteString("\n" + fence + "sql\n")
 					for _, sql := range f.Safer {
-						b.WriteString(termtext.Line(sql) + "\n")
+						b.WriteString(termtext.Lines(sql) + "\n")
 					}
 					b.WriteString(fence + "\n")
 				}
