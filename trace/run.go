@@ -93,9 +93,6 @@ func Load(ctx context.Context, source driver.Source, script *Script) (skipped in
 		return 0, err
 	}
 	defer session.Close()
-	if script.Wrap == WrapFile {
-		script = &Script{Name: script.Name, Pieces: script.Pieces}
-	}
 	for _, p := range script.Pieces {
 		err := execute(ctx, session, p)
 		if sqlstate.Of(err) == sqlstate.UndefinedObject && p.aboutRoles() {
@@ -270,7 +267,7 @@ func (t *tracer) trace(ctx context.Context, s *Statement) error {
 	s.Outside = true
 	if !own {
 		s.Findings = append(s.Findings, Finding{
-			Rule: "cannot-run-in-transaction",
+			Rule: ruleTransaction,
 			Text: "it cannot run in a transaction, but the file is one",
 			Note: "put it into a file of its own, which the runner does not wrap in a transaction",
 		})
