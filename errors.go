@@ -29,7 +29,8 @@ var (
 
 	// ErrUnconfirmed means that Postgres confirmed that the lock was held until the end,
 	// but failed to unlock it. The session has been closed, which releases the lock as
-	// soon as the server notices.
+	// soon as the server notices. A lease is released as soon as the server replies, or
+	// expires.
 	ErrUnconfirmed = engine.ErrUnconfirmed
 
 	// ErrClosed means that the Locker is closed.

@@ -58,7 +58,7 @@ func (l *Lock) drop() {
 // confirmed, and the next waiter in this process or at the server can acquire it or
 // already has. If the lock passes to another waiter in this process, or is shared within
 // it, the confirmation may be up to two milliseconds old. Unlock needs no ctx: it takes
-// one round trip, and at most the [Heartbeat].
+// one round trip, and at most the [Heartbeat], or ten seconds for a lease.
 //
 // It may be called more than once, after the lock was lost, and after [Locker.Close]; it
 // never releases another holder's lock. The error is an [*Error]: [ErrNotHeld] if the

@@ -182,9 +182,10 @@ func (e *Engine) ReleaseAll(holds []*Hold) []error {
 		pending[i], errs[i] = h.beginRelease()
 	}
 	e.unlockMuAndHelp()
+	began := e.releaseBegan()
 	for i, h := range holds {
 		if pending[i] {
-			errs[i] = h.awaitRelease()
+			errs[i] = h.awaitRelease(began)
 		}
 	}
 	return errs

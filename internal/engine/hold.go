@@ -75,11 +75,34 @@ func (h *Hold) putReady() {
 	h.ready = nil
 }
 
-// awaitRelease waits for the result of the release.
-func (h *Hold) awaitRelease() error {
-	<-h.ready // the watchdog guarantees that it comes
+// leaseReleaseLimit is how long a caller waits for the release of a lease: it could be as long as
+// the lease lasts.
+const leaseReleaseLimit = 10 * time.Second
+
+// awaitRelease waits for the result of a release that began at began.
+func (h *Hold) awaitRelease(began time.Time) error {
+	if h.lease != nil {
+		timer := time.NewTimer(time.Until(began.Add(leaseReleaseLimit)))
+		defer timer.Stop()
+		select {
+		case <-h.ready:
+		case <-timer.C:
+			// The release goes on, and its result comes into a channel that nobody reads.
+			return fmt.Errorf("%w: no reply within %v; it is released as soon as the server replies, or expires", ErrUnconfirmed, leaseReleaseLimit)
+		}
+	} else {
+		<-h.ready // the watchdog guarantees that it comes
+	}
 	h.putReady()
 	return h.err
+}
+
+// releaseBegan returns the time, if the callers of a release wait for a limited time.
+func (e *Engine) releaseBegan() (now time.Time) {
+	if e.config.Lease != nil {
+		now = time.Now()
+	}
+	return now
 }
 
 // setDeadline sets the deadline to the earlier one of wait and ctx.
@@ -244,7 +267,7 @@ func (h *Hold) Release() error {
 	pending, err := h.beginRelease()
 	h.engine.unlockMuAndHelp()
 	if pending {
-		return h.awaitRelease()
+		return h.awaitRelease(h.engine.releaseBegan())
 	}
 	return err
 }

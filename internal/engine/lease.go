@@ -59,6 +59,13 @@ var (
 	errLeaseGone    = errors.New("the lease was broken, or taken over after it expired")
 )
 
+// maxLeaseStatement is how long a statement may take at most. While one has no reply, nothing else
+// is sent, however long the leases last.
+const maxLeaseStatement = 10 * time.Second
+
+// statementLimit returns how long a statement may take.
+func (c *LeaseConfig) statementLimit() time.Duration { return min(c.TTL/6, maxLeaseStatement) }
+
 // runLeases is run for a session of leases.
 func (s *session) runLeases() {
 	e := s.engine
@@ -68,7 +75,7 @@ func (s *session) runLeases() {
 		session: s, config: c, statements: newLeaseStatements(c.Schema), id: rand.Text(),
 		settings: handshake.Settings{
 			PlanCacheMode: "force_generic_plan", ApplicationName: "pglock", Write: true,
-			StatementTimeout: c.TTL / 6, LockTimeout: c.TTL / 6,
+			StatementTimeout: c.statementLimit(), LockTimeout: c.statementLimit(),
 		},
 	}
 	s.timer = time.NewTimer(time.Hour)
@@ -298,7 +305,7 @@ func (l *leaseSession) renewedAt(began moment) {
 // that nobody knows of.
 func (l *leaseSession) renew() error {
 	began := l.config.clock()
-	reply, err := l.sendIn(l.config.TTL/6, l.statements.renew, l.id, l.ttlText())
+	reply, err := l.sendSoon(l.statements.renew, l.id, l.ttlText())
 	if err != nil {
 		return l.setUpError(err)
 	}
@@ -324,7 +331,7 @@ const compareEvery = time.Minute
 // compare compares what the row owns with the leases that this process holds.
 func (l *leaseSession) compare() error {
 	e := l.engine
-	reply, err := l.sendIn(l.config.TTL/6, l.statements.owned, l.id)
+	reply, err := l.sendSoon(l.statements.owned, l.id)
 	if err != nil {
 		return l.setUpError(err)
 	}
@@ -342,14 +349,16 @@ func (l *leaseSession) compare() error {
 	for key, token := range tokens {
 		// If it is waited for, the next try finds it.
 		if e.locks[key] == nil || l.unreleased[key] == token {
-			orphans = append(orphans, op{kind: opUnlock, key: key, lease: &leaseArgs{token: token}})
+			// Nobody has used a lease whose token no caller was given.
+			unused := token > l.highest && l.unreleased[key] != token
+			orphans = append(orphans, op{kind: opUnlock, key: key, lease: &leaseArgs{token: token, again: unused}})
 		}
 	}
 	e.unlockMu()
 	if len(orphans) == 0 {
 		return nil
 	}
-	if _, err = l.sendIn(l.config.TTL/6, l.statements.release, l.releaseArgs(orphans)...); err != nil {
+	if _, err = l.sendSoon(l.statements.release, l.releaseArgs(orphans)...); err != nil {
 		return l.setUpError(err)
 	}
 	return nil

@@ -20,6 +20,9 @@ import (
 func (l *leaseSession) step() error {
 	e := l.engine
 	if !l.connected {
+		e.mu.Lock()
+		l.session.busy = true // requests do not end the pauses between two tries
+		e.mu.Unlock()
 		if err := l.connect(); err != nil {
 			return err
 		}
@@ -125,7 +128,7 @@ func (l *leaseSession) await() error {
 	}
 	if time.Now().After(l.sweepAt) {
 		l.sweepAt = time.Now().Add(jitter(24 * time.Hour))
-		_, err := l.sendIn(l.config.TTL/6, l.statements.sweep)
+		_, err := l.sendSoon(l.statements.sweep)
 		l.afterError(err)
 	}
 	return nil
@@ -144,6 +147,11 @@ func (l *leaseSession) mayRetire() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(l.held) == 0 && len(l.queue) == 0 && len(e.locks) == 0
+}
+
+// sendSoon sends a statement and waits for the reply as long as a statement may take.
+func (l *leaseSession) sendSoon(sql string, args ...string) (string, error) {
+	return l.sendIn(l.config.statementLimit(), sql, args...)
 }
 
 // sendIn sends a statement and waits for the reply for d at most.
@@ -219,7 +227,7 @@ func (l *leaseSession) persist(sql string, args ...string) (reply string, doubte
 			}
 			continue
 		}
-		reply, err = l.sendIn(l.config.TTL/6, sql, args...)
+		reply, err = l.sendSoon(sql, args...)
 		if err == nil {
 			return reply, doubted, nil
 		}
@@ -347,7 +355,7 @@ func (l *leaseSession) runUnlocks(unlocks []op) (stuck []op, err error) {
 		for _, o := range wanted {
 			names.add(o.key.Name)
 		}
-		_, err := l.sendIn(l.config.TTL/6, l.statements.notify, names.String())
+		_, err := l.sendSoon(l.statements.notify, names.String())
 		l.afterError(err) // those who listen also poll
 	}
 	return stuck, l.lostError()
@@ -430,6 +438,7 @@ func (l *leaseSession) runTries(tries []op) error {
 		switch r.kind {
 		case 't', 'm':
 			o.lock.lease.token, o.lock.lease.terms, o.lock.lease.broken = r.value, o.lease.terms, l.broken
+			o.lock.lease.due, o.lock.lease.left = time.Time{}, time.Time{}
 			l.highest = max(l.highest, r.value)
 			o.lock.tryDone(l.session, true)
 		default:

@@ -31,8 +31,11 @@ func (l *leaseSession) startListening() {
 		return
 	}
 	ctx, cancel := context.WithCancel(l.engine.ctx)
-	l.listener = &releaseListener{engine: l.engine, cancel: cancel, done: make(chan struct{})}
-	go l.listener.run(ctx)
+	listener := &releaseListener{engine: l.engine, cancel: cancel, done: make(chan struct{})}
+	l.engine.mu.Lock()
+	l.listener = listener
+	l.engine.mu.Unlock()
+	go listener.run(ctx)
 }
 
 // active reports whether a release will be notified. Engine.mu must be held.
