@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -84,20 +85,27 @@ func (l *Locker) lead(ctx context.Context, op string, key Key, h held, fn func(c
 		term.failed = err != nil
 		return err
 	}, key)
+	term.mu.Lock()
+	defer term.mu.Unlock()
 	return term.lost || term.failed && errors.Is(term.released, ErrLost), err
 }
 
 // A leadership is a lock that remembers how it ended.
 type leadership struct {
 	held
-	lost     bool  // when the function returned
-	failed   bool  // the function returned an error
-	released error // the result of Release
+	lost   bool // when the function returned
+	failed bool // the function returned an error
+
+	mu       sync.Mutex // guards released: LockFrom gives the lock to everybody
+	released error      // the result of the last Release
 }
 
 func (t *leadership) Release() error {
-	t.released = t.held.Release()
-	return t.released
+	err := t.held.Release()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.released = err
+	return err
 }
 
 // watchInterval is the time between two reads of Watch.

@@ -157,6 +157,9 @@ var fenceSQL string
 // statement.
 func Fence(ctx context.Context, tx driver.Conn, lock *Lock) error {
 	const op = "fence"
+	if lock == nil {
+		return errors.New("pglock: fence: there is no lock: LockFrom needs the ctx of a function that Do or Lead runs")
+	}
 	fail := func(err error) error { return newError(op, lock.Keys(), err) }
 	if lock.schema == "" {
 		return fail(errors.New("it is not a lease: take it with a Locker that has Leases()"))

@@ -3,10 +3,12 @@ package pglock_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pglock-go/pglock"
+	"github.com/pglock-go/pglock/pgxlock"
 )
 
 // LockFrom returns the lock of the function that runs, in contexts made from its ctx, too.
@@ -67,6 +69,16 @@ func TestLockFrom(t *testing.T) {
 			wantErr(t, err, pglock.ErrNotHeld)
 			must(t, lock(t, locker, a, pglock.Wait(10*time.Second)).Unlock())
 		})
+	}
+}
+
+// Without a lock, Fence is an error.
+func TestFenceWithoutLock(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	err := pglock.Fence(t.Context(), pgxlock.Conn(d.conn), pglock.LockFrom(t.Context()))
+	if err == nil || !strings.Contains(err.Error(), "LockFrom") {
+		t.Errorf("the error is %v", err)
 	}
 }
 

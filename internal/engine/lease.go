@@ -43,7 +43,7 @@ type leaseSession struct {
 	direct     bool // no pooler is between: statements may be prepared
 	renewAt    time.Time
 	broken     string        // the reply to the last renewal
-	doubt      bool          // a take may have taken effect, or may yet, that nobody knows of
+	doubt      int           // how many renewals compare, because a take may have taken effect, or may yet, that nobody knows of
 	unreleased map[Key]int64 // tokens of leases that could not be released
 	highest    int64         // the highest token that a caller was given
 	compareAt  time.Time     // when to compare again
@@ -260,7 +260,8 @@ func (l *leaseSession) openRow(ctx context.Context) error {
 	}
 	l.broken = "0"
 	l.renewedAt(began)
-	l.sweepAt = time.Now().Add(jitter(24 * time.Hour))
+	// A session need not last long to sweep: of many short ones, some begin with it.
+	l.sweepAt = time.Now().Add(time.Duration(mathrand.Int64N(int64(time.Hour))))
 	e.mu.Lock()
 	defer e.unlockMu()
 	l.lease, l.session.open, l.lastUse = l, true, time.Now()
@@ -313,13 +314,15 @@ func (l *leaseSession) renew() error {
 		return errLeaseEnded
 	}
 	l.renewedAt(began)
-	if reply == l.broken && !l.doubt && time.Now().Before(l.compareAt) {
+	if reply == l.broken && l.doubt == 0 && time.Now().Before(l.compareAt) {
 		return nil
 	}
 	if err := l.compare(); err != nil {
+		l.renewAt = time.Now() // it is not known what is held
 		return err
 	}
 	l.broken = reply
+	l.doubt = max(l.doubt-1, 0)
 	l.compareAt = time.Now().Add(max(l.config.TTL, compareEvery))
 	return nil
 }
@@ -327,6 +330,10 @@ func (l *leaseSession) renew() error {
 // compareEvery is how often what the row owns is compared without any reason: behind a
 // pooler, a failover is not seen.
 const compareEvery = time.Minute
+
+// doubtful is how many renewals compare after a doubt. What takes effect even later is found when
+// they compare without any reason.
+const doubtful = 10
 
 // compare compares what the row owns with the leases that this process holds.
 func (l *leaseSession) compare() error {

@@ -24,6 +24,7 @@ type leaseServer struct {
 	tokens     int64
 	statements map[string]int // how often each was run
 	most       int            // leases in one take
+	old        int            // rows that can be removed
 }
 
 type fakeLease struct {
@@ -140,6 +141,11 @@ func (s *leaseServer) run(sql string, args []string) (string, error) {
 			s.leases[name] = &fakeLease{}
 		}
 		return "0", nil
+	case all.sweep:
+		s.statements["sweep"]++
+		n := min(s.old, maxSwept)
+		s.old -= n
+		return strconv.Itoa(n), nil
 	case all.take:
 		s.statements["take"]++
 		names, me := elements(args[0]), args[4]

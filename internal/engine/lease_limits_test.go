@@ -164,3 +164,32 @@ func TestLeaseNotDueAnyMore(t *testing.T) {
 		}
 	})
 }
+
+// Old rows are removed within an hour, in small steps, and then once a day.
+func TestLeaseSweeps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newLeaseServer()
+		s.old = 5*maxSwept + 7
+		e := s.engine(t, time.Minute, nil)
+		hold, err := e.Acquire(t.Context(), leaseKey(1), Exclusive, Wait{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(75 * time.Minute)
+		if n := s.count("sweep"); n != 6 || s.old != 0 {
+			t.Errorf("%d sweeps left %d rows", n, s.old)
+		}
+		time.Sleep(18 * time.Hour)
+		if n := s.count("sweep"); n != 6 {
+			t.Errorf("%d sweeps in a day", n)
+		}
+		time.Sleep(12 * time.Hour)
+		if n := s.count("sweep"); n != 7 {
+			t.Errorf("%d sweeps on the next day", n)
+		}
+		if err := hold.Release(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -88,6 +88,9 @@ func (l *leaseSession) renewNow() error {
 	return nil
 }
 
+// maxSwept is how many rows of each table sweep.sql removes at a time.
+const maxSwept = 1000
+
 // await waits for work, for the next renewal, or for the end of the connection.
 func (l *leaseSession) await() error {
 	e := l.engine
@@ -128,7 +131,10 @@ func (l *leaseSession) await() error {
 	}
 	if time.Now().After(l.sweepAt) {
 		l.sweepAt = time.Now().Add(jitter(24 * time.Hour))
-		_, err := l.sendSoon(l.statements.sweep)
+		reply, err := l.sendSoon(l.statements.sweep)
+		if n, _ := strconv.Atoi(reply); n >= maxSwept { // there may be more
+			l.sweepAt = time.Now().Add(jitter(time.Minute))
+		}
 		l.afterError(err)
 	}
 	return nil
@@ -193,7 +199,9 @@ func (l *leaseSession) afterError(err error) {
 		return
 	case state == "" || isDisconnect(state) || isSwapped(err) || state == sqlstate.ReadOnlyTransaction || state == sqlstate.FeatureNotSupported:
 		// There is no usable connection, or to a server that is not the primary any more.
-		l.doubt = l.doubt || state == "" || strings.HasPrefix(state, "08")
+		if state == "" || strings.HasPrefix(state, "08") {
+			l.doubt = doubtful
+		}
 		l.disconnect()
 	}
 }
@@ -328,7 +336,7 @@ func (l *leaseSession) runUnlocks(unlocks []op) (stuck []op, err error) {
 		switch {
 		case err != nil:
 			// The row may still be ours: a later comparison releases it.
-			l.doubt = true
+			l.doubt = doubtful
 			if l.unreleased == nil {
 				l.unreleased = make(map[Key]int64)
 			}
@@ -409,7 +417,7 @@ func (l *leaseSession) runTries(tries []op) error {
 	case !isRefused(err):
 		return err
 	case len(tries) > 1:
-		l.doubt = true // some may have been taken before the error
+		l.doubt = doubtful // some may have been taken before the error
 		if isDataError(err) {
 			// A name or a note is to blame, and the others are not refused for it.
 			half := len(tries) / 2

@@ -10,8 +10,8 @@ import (
 
 // A NamePattern stands for the names of advisory locks: its text, with each of its groups
 // replaced by each of its alternatives. A group is a range of numbers, {1..500}, or a list,
-// {eu,us}. In a range that begins with a zero, as {01..12}, the numbers have the same width. A
-// backslash makes the character after it part of the name.
+// {eu,us}. In a range that begins with a zero, as {01..12}, the numbers have the same width. Outside
+// of a group, a backslash makes the character after it part of the name.
 type NamePattern struct {
 	text  string
 	parts []namePart
