@@ -15,6 +15,7 @@ import (
 // Compare reads the sizes, the traffic, and who would block the statements now; it locks
 // no table.
 func TestCatalogCompare(t *testing.T) {
+	t.Parallel()
 	server := newCopyServer(t)
 	dsn := pgtest.Database(t)
 	busy, holder := connect(t, dsn), connect(t, dsn)

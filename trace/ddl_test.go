@@ -235,6 +235,7 @@ func run(t *testing.T, dsn, text string, options ...any) *trace.Report {
 // What is reported is what another session sees, on every version; the levels are those
 // of the manual (13.3.1 "Table-Level Locks", and the pages of the statements).
 func TestCatalogDDL(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Own(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "max_prepared_transactions": "100"}})
 	template := pgtest.DatabaseOn(t, server)
 	admin := connect(t, server.ConnString("postgres"))

@@ -50,6 +50,7 @@ func rulesOf(s trace.Statement) []string {
 // Each rule is found, and the statements that it advises are safer: none of them reads or
 // writes a table while others wait, and none has a finding.
 func TestCatalogSaferIsSafer(t *testing.T) {
+	t.Parallel()
 	server := newCopyServer(t)
 	for _, test := range []struct {
 		rule, sql string
