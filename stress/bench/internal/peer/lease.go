@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/pgxlock"
@@ -41,7 +42,7 @@ func openLeases(ctx context.Context, at Addresses) (Peer, error) {
 // A rowsPeer takes leases as cirello.io/pglock does, with statements like its own: each take is
 // a serializable transaction that gives the row a new version unless another holder has it, and
 // each release one that removes the version.
-type rowsPeer struct{ pgxPeer }
+type rowsPeer struct{ pool *pgxpool.Pool }
 
 func openRows(ctx context.Context, at Addresses) (Peer, error) {
 	if err := InstallLeases(ctx, at.Postgres); err != nil {
@@ -51,10 +52,15 @@ func openRows(ctx context.Context, at Addresses) (Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rowsPeer{p.(pgxPeer)}, nil
+	return rowsPeer{p.(pgxPeer).pool}, nil
 }
 
 func (p rowsPeer) Locker(context.Context, bool) (Locker, error) { return p, nil }
+
+func (p rowsPeer) Close() error {
+	p.pool.Close()
+	return nil
+}
 
 // rowsPause is the time between two tries.
 const rowsPause = 20 * time.Millisecond
