@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/pglock-go/pglock/internal/pgserver"
 	"github.com/pglock-go/pglock/trace"
 )
 
@@ -137,16 +137,16 @@ func commentEnd(s string) int {
 }
 
 // byPsql returns the statements that psql finds in a file, and the data of each COPY.
-func byPsql(t *testing.T, psql, file string) (found, data []string) {
+func byPsql(t *testing.T, psql pgserver.Program, file string) (found, data []string) {
 	t.Helper()
 	r := record(t)
 	host, port, err := net.SplitHostPort(r.listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), psql, "-X", "-q", "-f", file,
+	cmd := psql.Command(t.Context(), "-X", "-q", "-f", file,
 		"host="+host+" port="+port+" user=u dbname=d sslmode=disable gssencmode=disable")
-	cmd.Env = append(os.Environ(), "PGCLIENTENCODING=UTF8")
+	cmd.Env = append(cmd.Env, "PGCLIENTENCODING=UTF8")
 	if out, err := cmd.CombinedOutput(); err != nil && !strings.Contains(string(out), "unterminated") {
 		t.Logf("psql: %v: %s", err, out)
 	}
@@ -160,24 +160,21 @@ func byPsql(t *testing.T, psql, file string) (found, data []string) {
 	return found, r.data
 }
 
-// findPsql returns psql, or "" if the machine has none.
-func findPsql(t *testing.T) string {
+// findPsql returns psql, which is fetched if the machine has none.
+func findPsql(t *testing.T) pgserver.Program {
 	t.Helper()
-	path, err := exec.LookPath("psql")
-	if errors.Is(err, exec.ErrNotFound) {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("psql is missing; install it: Debian's package postgresql-client")
-		}
-		t.Skip("psql is missing")
+	psql, err := pgserver.FindProgram(t.Context(), "psql", os.Stderr)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return path
+	return psql
 }
 
 // blankLines matches lines that psql leaves out.
 var blankLines = regexp.MustCompile(`\n([ \t]*\n)+`)
 
 // compare compares what this package finds in a file with what psql finds.
-func compare(t *testing.T, psql, file string) int {
+func compare(t *testing.T, psql pgserver.Program, file string) int {
 	t.Helper()
 	script, err := trace.Read(file, trace.As(trace.Plain))
 	if err != nil {
