@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,20 +52,8 @@ func (a *app) demoCommand() *cobra.Command {
 
 // demo starts a server, plays the demo, and stops the server.
 func (a *app) demo(ctx context.Context, keep bool) (err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	go func() {
-		select {
-		case sig := <-signals:
-			if number, ok := sig.(syscall.Signal); ok {
-				cancel(&signalError{number})
-			}
-		case <-ctx.Done():
-		}
-	}()
+	ctx, stop := untilSignal(ctx)
+	defer stop()
 
 	fmt.Fprintln(a.Out, "Starting a throwaway Postgres server.")
 	options, err := pgserver.FromEnv()

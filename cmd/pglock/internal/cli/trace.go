@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -157,20 +154,8 @@ func (r *traceRequest) check(cmd *cobra.Command) error {
 
 // trace traces the files.
 func (a *app) trace(ctx context.Context, r *traceRequest) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	go func() {
-		select {
-		case sig := <-signals:
-			if number, ok := sig.(syscall.Signal); ok {
-				cancel(&signalError{number})
-			}
-		case <-ctx.Done():
-		}
-	}()
+	ctx, stop := untilSignal(ctx)
+	defer stop()
 	files, err := r.chosen(ctx)
 	if err != nil {
 		return err
@@ -226,24 +211,30 @@ func (r *traceRequest) chosen(ctx context.Context) ([]string, error) {
 	}
 	args := []string{"diff", "--name-only", "--relative", "--diff-filter=ACMR", "-z", r.changedSince, "--"}
 	cmd := exec.CommandContext(ctx, "git", append(args, r.files...)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	out, err := outputOf(cmd)
 	if err != nil {
-		text := strings.TrimSpace(stderr.String())
-		if text == "" {
-			text = err.Error()
-		}
-		return nil, fmt.Errorf("--changed-since: git diff: %s", text)
+		return nil, fmt.Errorf("--changed-since: git diff: %w", err)
 	}
 	var files []string
-	for file := range strings.SplitSeq(string(out), "\x00") {
+	for file := range strings.SplitSeq(out, "\x00") {
 		if strings.HasSuffix(file, ".sql") && !isBackward(file) {
 			files = append(files, filepath.FromSlash(file))
 		}
 	}
 	slices.SortFunc(files, compareNames)
 	return files, nil
+}
+
+// outputOf runs a program and returns its output. The error is what it wrote to stderr, if that
+// is anything.
+func outputOf(cmd *exec.Cmd) (string, error) {
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if text := strings.TrimSpace(stderr.String()); err != nil && text != "" {
+		err = errors.New(text)
+	}
+	return string(out), err
 }
 
 // read reads the files.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,7 +41,6 @@ const originSQL = `SELECT CAST(pg_catalog.json_build_object(
 // traceCopy runs the scripts on a copy of the schema, on a throwaway server.
 func (a *app) traceCopy(ctx context.Context, r *traceRequest, scripts []*trace.Script) (place string, reports []*trace.Report, err error) {
 	var from *origin
-	var dump *trace.Script
 	var target *connect.Target
 	dumps := len(r.schemas) == 0 && r.migrations == ""
 	switch {
@@ -62,6 +60,10 @@ func (a *app) traceCopy(ctx context.Context, r *traceRequest, scripts []*trace.S
 			return "", nil, err
 		}
 	}
+	earlier, err := r.earlier(scripts)
+	if err != nil {
+		return "", nil, err
+	}
 	server, err := a.copyServer(ctx, r, from)
 	if err != nil {
 		return "", nil, err
@@ -72,15 +74,12 @@ func (a *app) traceCopy(ctx context.Context, r *traceRequest, scripts []*trace.S
 		return "", nil, err
 	}
 	source := pgxlock.ConnString(server.ConnString(database))
-	earlier, err := r.earlier(scripts)
-	if err != nil {
-		return "", nil, err
-	}
 	if dumps {
-		if dump, err = a.dump(ctx, target, server); err != nil {
+		dump, err := a.dump(ctx, target, server)
+		if err != nil {
 			return "", nil, err
 		}
-		earlier = []*trace.Script{dump}
+		earlier = append(earlier, dump)
 	}
 	if err := from.prepare(ctx, source, database); err != nil {
 		return "", nil, err
@@ -189,17 +188,11 @@ func (a *app) dump(ctx context.Context, target *connect.Target, server *pgserver
 	}
 	cmd := exec.CommandContext(ctx, program, "--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions", "--lock-wait-timeout=2000")
 	cmd.Env = target.Env(a.env)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	out, err := outputOf(cmd)
 	if err != nil {
-		text := strings.TrimSpace(stderr.String())
-		if text == "" {
-			text = err.Error()
-		}
-		return nil, fmt.Errorf("pg_dump: %s; or give the schema with --schema", text)
+		return nil, fmt.Errorf("pg_dump: %w; or give the schema with --schema", err)
 	}
-	return trace.Parse("pg_dump", string(out), trace.As(trace.Plain), trace.Wrapped(trace.WrapNone))
+	return trace.Parse("pg_dump", out, trace.As(trace.Plain), trace.Wrapped(trace.WrapNone))
 }
 
 // earlier returns the files that the copy is made of.

@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -9,9 +10,7 @@ import (
 // target: env with other values for libpq's variables. The password is in it.
 func (t *Target) Env(env []string) []string {
 	settings := values{}
-	for name, value := range t.settings {
-		settings[name] = value
-	}
+	maps.Copy(settings, t.settings)
 	settings["user"], settings["dbname"] = t.User, t.Database
 	settings["application_name"] = t.Application()
 	if t.password != "" {
