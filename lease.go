@@ -20,6 +20,7 @@ import (
 	"github.com/pglock-go/pglock/internal/query"
 	"github.com/pglock-go/pglock/internal/sqlstate"
 	"github.com/pglock-go/pglock/internal/sqltext"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // The limits of the time to live of leases.
@@ -67,20 +68,10 @@ func Schema(name string) LockerOption {
 func leaseConfig(c *engine.Config) *engine.LeaseConfig {
 	if c.Lease == nil {
 		host, _ := os.Hostname() // "" if it is unknown
-		c.Lease = &engine.LeaseConfig{Schema: "pglock", App: printable(filepath.Base(os.Args[0])), Host: printable(host)}
+		// Not every encoding of a database has other characters.
+		c.Lease = &engine.LeaseConfig{Schema: "pglock", App: termtext.ASCII(filepath.Base(os.Args[0])), Host: termtext.ASCII(host)}
 	}
 	return c.Lease
-}
-
-// printable replaces what is not printable ASCII, as Postgres does in application_name: not
-// every encoding has it.
-func printable(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, name)
 }
 
 // checkLeases checks the options that concern leases, and completes them.

@@ -138,6 +138,16 @@ func Cut(s string, width int) string {
 	return s
 }
 
+// ASCII returns s with a ? in place of each character that is not printable ASCII.
+func ASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 // Shows reports whether r is shown unescaped. Control characters and format characters,
 // such as those that change the text direction, are not.
 func Shows(r rune) bool { return !unicode.IsControl(r) && !unicode.Is(unicode.Cf, r) }

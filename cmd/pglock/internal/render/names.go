@@ -6,6 +6,7 @@ import (
 
 	"github.com/pglock-go/pglock"
 	"github.com/pglock-go/pglock/inspect"
+	"github.com/pglock-go/pglock/internal/termtext"
 )
 
 // Postgres identifies an advisory lock by a number. pglock run publishes its lock's name
@@ -25,19 +26,9 @@ const MaxApplicationBytes = 63
 func ApplicationName(verb, detail string) string {
 	name := "pglock " + verb
 	if detail != "" {
-		name += " " + printableASCII(detail)
+		name += " " + termtext.ASCII(detail)
 	}
 	return name[:min(len(name), MaxApplicationBytes)]
-}
-
-// printableASCII returns s with a ? in place of each other character.
-func printableASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }
 
 // Application returns a session's application for people. For a pglock run it contains
@@ -83,8 +74,9 @@ func NameKeys(shown []*inspect.Lock, all iter.Seq[*inspect.Lock], known iter.Seq
 	}
 	for name := range known {
 		key := pglock.Name(name)
-		if found, ok := named[pglock.Int(key.ID())]; ok && !found {
-			names[pglock.Int(key.ID())] = key
+		number := pglock.Int(key.ID())
+		if found, ok := named[number]; ok && !found {
+			names[number] = key
 		}
 	}
 	for _, l := range shown {
