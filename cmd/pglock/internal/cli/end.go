@@ -119,10 +119,12 @@ func (a *app) endCommand(e *endRequest, cmd *cobra.Command) *cobra.Command {
 			return usagef(cmd, "%s", noTerminal(endWithoutTerminal))
 		}
 		e.format = a.format(e.outputOr(output), e.expanded)
-		err := a.checkEnds(cmd)
-		if err != nil && !e.dryRun {
-			return err
+		if !e.dryRun {
+			if err := a.checkEnds(cmd); err != nil {
+				return err
+			}
 		}
+		var err error
 		if e.session, err = a.open(cmd.Context(), cmd.Name()); err != nil {
 			return err
 		}

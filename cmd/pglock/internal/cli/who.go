@@ -166,13 +166,14 @@ func readLockUsers(ctx context.Context, s *session, names []whoName, slots int) 
 	for _, name := range names {
 		u := render.LockUsers{Title: name.title, Key: keyText(name.key)}
 		u.Name, _ = name.key.Name()
-		keys, gate := keysOf(name.key, slots)
+		places, gate := placesOf(name.key, slots)
 		var first []*inspect.Lock
 		for i := range locks {
 			l := &locks[i]
+			at := place{l.ClassID, l.ObjectID, l.ObjectSubID}
 			switch {
 			case uint64(l.DatabaseOID) != database:
-			case slots > 0 && isOf(l, gate):
+			case slots > 0 && at == gate:
 				// Who holds the gate waits for a slot, and the others for the gate. Who has it in
 				// shared mode does not wait.
 				switch {
@@ -181,7 +182,7 @@ func readLockUsers(ctx context.Context, s *session, names []whoName, slots int) 
 				case l.Mode == "ExclusiveLock":
 					first = append(first, l)
 				}
-			case !slices.ContainsFunc(keys, func(key pglock.Key) bool { return isOf(l, key) }):
+			case !places[at]:
 			case l.Granted:
 				u.Holders = append(u.Holders, l)
 			default:
@@ -194,24 +195,30 @@ func readLockUsers(ctx context.Context, s *session, names []whoName, slots int) 
 	return users, nil
 }
 
-// isOf reports whether l is an advisory lock of key.
-func isOf(l *inspect.Lock, key pglock.Key) bool {
-	classid, objid, objsubid := key.PgLocks()
-	return l.ClassID == classid && l.ObjectID == objid && l.ObjectSubID == objsubid
+// A place identifies an advisory lock in pg_locks.
+type place struct {
+	classid, objid uint32
+	objsubid       int16
 }
 
-// keysOf returns the advisory locks of key and of its slots, and of the gate at which requests
+// placeOf returns the place of a key.
+func placeOf(key pglock.Key) (p place) {
+	p.classid, p.objid, p.objsubid = key.PgLocks()
+	return p
+}
+
+// placesOf returns the places of key and of its slots, and that of the gate at which requests
 // wait for a slot: see [pglock.Slots].
-func keysOf(key pglock.Key, slots int) (keys []pglock.Key, gate pglock.Key) {
+func placesOf(key pglock.Key, slots int) (places map[place]bool, gate place) {
 	name, ok := key.Name()
 	if !ok {
 		name = key.LeaseName()
 	}
-	keys = []pglock.Key{key}
+	places = map[place]bool{placeOf(key): true}
 	for i := range slots {
-		keys = append(keys, pglock.Name(name+"\x00"+strconv.Itoa(i)))
+		places[placeOf(pglock.Name(name+"\x00"+strconv.Itoa(i)))] = true
 	}
-	return keys, pglock.Name(name + "\x00gate")
+	return places, placeOf(pglock.Name(name + "\x00gate"))
 }
 
 // keysFlag is --key, repeated.
