@@ -77,10 +77,7 @@ func (t *tracer) outside(ctx context.Context, s *Statement) (err error) {
 			s.Locks = append(s.Locks, t.lock(key, 0))
 		}
 	}
-	since := t.since
-	t.since = nil
-	t.addHeld(s)
-	t.since = since
+	t.orderLocks(s)
 	t.addEffects(s, after, held)
 	t.addScans(s, after)
 	if err := t.addAdvice(ctx, s, after); err != nil {

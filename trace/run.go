@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -391,14 +392,12 @@ func (t *tracer) observe(ctx context.Context, s *Statement) error {
 		t.timeoutSet = after.LockTimeout != "0"
 	}
 	for key := range held {
-		if !t.matters(key.relation) {
-			continue
-		}
-		if !t.baseline[key] && t.since[key] == 0 {
+		if t.matters(key.relation) && !t.baseline[key] && t.since[key] == 0 {
 			s.Locks = append(s.Locks, t.lock(key, 0))
 		}
 	}
 	t.addHeld(s)
+	t.orderLocks(s)
 	t.addEffects(s, after, held)
 	if err := t.addAdvice(ctx, s, after); err != nil {
 		return err
@@ -421,36 +420,29 @@ func (t *tracer) lock(key lockKey, since int) Lock {
 	return Lock{Relation: t.before.export(t.before.relations[key.relation]), Mode: key.mode, Since: since}
 }
 
-// addHeld adds the strongest locks of earlier statements, and orders both kinds.
+// addHeld adds the strongest locks of earlier statements of the transaction.
 func (t *tracer) addHeld(s *Statement) {
-	toast := func(l Lock) bool { return t.before.isToast(t.before.relations[l.Relation.OID]) }
-	s.Locks = slices.DeleteFunc(s.Locks, toast)
 	for key, since := range t.since {
 		if t.before.relations[key.relation] == nil {
 			continue // dropped
 		}
-		if l := t.lock(key, since); (l.StopsReads() || l.StopsWrites()) && l.Relation.Table == "" && !toast(l) {
+		if l := t.lock(key, since); (l.StopsReads() || l.StopsWrites()) && l.Relation.Table == "" {
 			s.Held = append(s.Held, l)
 		}
 	}
 	s.Held = slices.DeleteFunc(s.Held, func(l Lock) bool {
 		return slices.ContainsFunc(s.Held, func(o Lock) bool { return o.Relation.OID == l.Relation.OID && o.Mode > l.Mode })
 	})
-	order := func(a, b Lock) int {
-		return cmpAll(strings.Compare(a.Relation.Table, b.Relation.Table), int(b.Mode)-int(a.Mode), strings.Compare(a.Relation.SQL, b.Relation.SQL))
-	}
-	slices.SortFunc(s.Locks, order)
-	slices.SortFunc(s.Held, order)
 }
 
-// cmpAll returns the first result that is not 0.
-func cmpAll(results ...int) int {
-	for _, r := range results {
-		if r != 0 {
-			return r
-		}
+// orderLocks orders the locks of a statement, and removes those on TOAST tables.
+func (t *tracer) orderLocks(s *Statement) {
+	for _, locks := range []*[]Lock{&s.Locks, &s.Held} {
+		*locks = slices.DeleteFunc(*locks, func(l Lock) bool { return t.before.isToast(t.before.relations[l.Relation.OID]) })
+		slices.SortFunc(*locks, func(a, b Lock) int {
+			return cmp.Or(strings.Compare(a.Relation.Table, b.Relation.Table), cmp.Compare(b.Mode, a.Mode), strings.Compare(a.Relation.SQL, b.Relation.SQL))
+		})
 	}
-	return 0
 }
 
 // addEffects adds what the statement did to relations.
@@ -497,7 +489,7 @@ func (t *tracer) addEffects(s *Statement, after *state, held map[lockKey]bool) {
 		}
 	}
 	slices.SortFunc(s.Effects, func(a, b Effect) int {
-		return cmpAll(strings.Compare(a.Relation.Table, b.Relation.Table), strings.Compare(a.Relation.SQL, b.Relation.SQL))
+		return cmp.Or(strings.Compare(a.Relation.Table, b.Relation.Table), strings.Compare(a.Relation.SQL, b.Relation.SQL))
 	})
 }
 
