@@ -56,16 +56,17 @@ func ExampleLock_Terminate() {
 	locker, err := pglock.New(sqllock.ConnString("postgres", dsn))
 	check(err)
 	defer locker.Close()
-	done := make(chan error, 1)
+	working, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		done <- locker.Do(context.Background(), pglock.Name("import"), func(ctx context.Context) error {
+			close(working)
 			<-ctx.Done() // it works until it must stop
 			return context.Cause(ctx)
 		}, pglock.Shared())
 	}()
 
+	<-working
 	lock := pglocktest.Key(t, sqllock.DB(db), pglock.Name("import"))
-	lock.AwaitHeld()
 	lock.Terminate()
 	if <-done != nil {
 		fmt.Println("the import has stopped")

@@ -195,6 +195,10 @@ func (l *Lock) WantFree() {
 // returns their pids. If no session holds the lock, the test ends. The role needs
 // permission to signal these sessions (PostgreSQL manual, 9.28.2 "Server Signaling
 // Functions").
+//
+// Postgres reports a lock before its holder has the answer. To test what a function does
+// that loses its lock, call Terminate once the function has begun, not after AwaitHeld:
+// [pglock.Locker.Do] acquires a lock again that it loses before.
 func (l *Lock) Terminate() (pids []int32) {
 	l.t.Helper()
 	if pids = l.sessions(terminateSQL, true); len(pids) == 0 {
