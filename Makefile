@@ -41,8 +41,8 @@ mutate: ## Make small faults in the code and check that a test catches each (M=N
 fuzz: ## Fuzz every parser, each for T=30s
 	T=$(T) scripts/fuzz
 
-picture: ## Redraw the README's pictures
-	go test ./examples/internal/doctest -count=1 -run 'TestPicture|TestTopPicture' -picture
+picture: ## Redraw the pictures of the README and the guides
+	go test ./examples/internal/doctest -count=1 -run 'Picture$$' -picture
 
 newcomer: ## Run the steps of the README and the quick start from top to bottom
 	scripts/newcomer

@@ -63,13 +63,14 @@ type advisor struct {
 	s     *Statement
 	after *state
 
-	explained map[int64]bool // tables whose scan or rewrite a finding explains
+	explained map[int64]bool  // tables whose scan or rewrite a finding explains
+	added     map[string]bool // findings that addOnce has added
 	err       error
 }
 
 // addAdvice adds the findings about a statement alone.
 func (t *tracer) addAdvice(ctx context.Context, s *Statement, after *state) error {
-	a := &advisor{tracer: t, ctx: ctx, s: s, after: after, explained: map[int64]bool{}}
+	a := &advisor{tracer: t, ctx: ctx, s: s, after: after, explained: map[int64]bool{}, added: map[string]bool{}}
 	a.constraints()
 	a.indexes()
 	a.columns()
@@ -138,6 +139,70 @@ func (a *advisor) effect(table int64) Effect {
 
 func (a *advisor) add(f Finding) { a.s.Findings = append(a.s.Findings, f) }
 
+// addOnce adds a finding about an object of a table. A partition inherits most of what its
+// parent has, so that the same is found for each.
+func (a *advisor) addOnce(table *relation, object string, f Finding) {
+	key := f.Rule + " " + table.SQL + " " + object
+	if !a.added[key] {
+		a.added[key] = true
+		a.add(f)
+	}
+}
+
+// origin returns the table that a statement for r must name: r, or if r only inherits a
+// change, the topmost table that has changed alike.
+func (a *advisor) origin(r *relation, alike func(parent *relation) bool) *relation {
+	for {
+		parent := a.after.relations[r.Parent]
+		if parent == nil || a.before.relations[parent.OID] == nil || !alike(parent) {
+			return r
+		}
+		r = parent
+	}
+}
+
+// columnBefore returns what a column was, or nil.
+func (a *advisor) columnBefore(r *relation, c column) *column {
+	old := a.before.relations[r.OID]
+	if old == nil {
+		return nil
+	}
+	if i := slices.IndexFunc(old.Columns, func(o column) bool { return o.Number == c.Number }); i >= 0 {
+		return &old.Columns[i]
+	}
+	return nil
+}
+
+// retyped returns the columns of a table whose type or collation changed.
+func (a *advisor) retyped(r *relation) []column {
+	var columns []column
+	for _, c := range r.Columns {
+		if old := a.columnBefore(r, c); old != nil && old.Type != c.Type {
+			columns = append(columns, c)
+		}
+	}
+	return columns
+}
+
+// remade reports whether ALTER TABLE made a constraint anew because the type of a column
+// changed.
+func (a *advisor) remade(c constraint) bool {
+	return slices.ContainsFunc(a.before.Keys, func(old constraint) bool {
+		return old.Table == c.Table && old.Name == c.Name && old.Type == c.Type
+	}) && slices.ContainsFunc([]int64{c.Table, c.References}, func(table int64) bool {
+		r := a.after.relations[table]
+		return r != nil && len(a.retyped(r)) > 0
+	})
+}
+
+// constraintAt returns the constraint of a table with a name and a type, or nil.
+func (s *state) constraintAt(table int64, name, kind string) *constraint {
+	if i := slices.IndexFunc(s.Keys, func(c constraint) bool { return c.Table == table && c.Name == name && c.Type == kind }); i >= 0 {
+		return &s.Keys[i]
+	}
+	return nil
+}
+
 // definition returns a definition, or "" after an error, which the advisor keeps.
 func (a *advisor) definition(function string, oid int64) string {
 	text, err := a.define(a.ctx, function, oid)
@@ -158,6 +223,8 @@ func (a *advisor) constraints() {
 		}
 		alter := "ALTER TABLE " + table.SQL + " "
 		switch {
+		case !existed && a.remade(c):
+			a.remadeConstraint(c, table)
 		case c.Type == "f" && !existed && (a.effect(c.Table).Scan || a.effect(c.References).Scan):
 			a.explained[c.Table], a.explained[c.References] = true, true
 			if a.stops(c.Table) == "" {
@@ -182,6 +249,11 @@ func (a *advisor) constraints() {
 			if a.stops(c.Table) == "" || a.effect(c.Table).Rewrite {
 				continue
 			}
+			table = a.origin(table, func(parent *relation) bool {
+				new := a.after.constraintAt(parent.OID, c.Name, c.Type)
+				return new != nil && a.before.constraints[new.OID].OID == 0
+			})
+			alter := "ALTER TABLE " + table.SQL + " "
 			f := Finding{
 				Rule: ruleCheck,
 				Text: "it reads all of " + table.SQL + " while " + a.stops(c.Table) + " wait",
@@ -191,10 +263,10 @@ func (a *advisor) constraints() {
 				},
 				Note: "each in a transaction of its own; VALIDATE lets reads and writes go on",
 			}
-			if len(table.Columns) > len(a.before.relations[c.Table].Columns) {
+			if len(table.Columns) > len(a.before.relations[table.OID].Columns) {
 				f.Note = "after a statement that adds the column without the constraint, " + f.Note
 			}
-			a.add(f)
+			a.addOnce(table, c.Name, f)
 		case slices.Contains([]string{"u", "p", "x"}, c.Type) && !existed && a.before.relations[c.Index] == nil:
 			a.explained[c.Table] = true
 			if a.stops(c.Table) == "" {
@@ -223,6 +295,43 @@ func (a *advisor) constraints() {
 			a.add(f)
 		}
 	}
+}
+
+// remadeConstraint handles a constraint that ALTER TABLE made anew. If the table is not
+// written anew and no index is, only the check of its rows takes long, and that can be
+// avoided.
+func (a *advisor) remadeConstraint(c constraint, table *relation) {
+	rewrite := a.effect(c.Table).Rewrite || a.effect(c.References).Rewrite
+	scan := a.effect(c.Table).Scan || a.effect(c.References).Scan
+	if rewrite {
+		a.explained[c.Table] = true // the rewrite is a finding
+	}
+	if rewrite || !scan || a.effect(c.Table).Indexes > 0 || c.Type != "c" && c.Type != "f" {
+		return
+	}
+	a.explained[c.Table] = true
+	if a.stops(c.Table) == "" {
+		return
+	}
+	table = a.origin(table, func(parent *relation) bool { return a.after.constraintAt(parent.OID, c.Name, c.Type) != nil })
+	alter := "ALTER TABLE " + table.SQL + " "
+	f := Finding{
+		Rule: map[string]string{"c": ruleCheck, "f": ruleForeignKey}[c.Type],
+		Text: "it checks " + c.SQL + " again, and reads all of " + table.SQL + " while " + a.stops(c.Table) + " wait",
+		Note: "drop the constraint before, add it NOT VALID afterwards, and validate it, each in a transaction of its own",
+	}
+	if columns := a.retyped(table); len(columns) > 0 {
+		change := alter + "DROP CONSTRAINT " + c.SQL
+		for _, column := range columns {
+			change += ", ALTER COLUMN " + column.SQL + " TYPE " + column.Type
+		}
+		f.Safer = []string{
+			change + ", ADD CONSTRAINT " + c.SQL + " " + a.definition("pg_get_constraintdef", c.OID) + " NOT VALID;",
+			alter + "VALIDATE CONSTRAINT " + c.SQL + ";",
+		}
+		f.Note = "each in a transaction of its own; the first one in place of the statement"
+	}
+	a.addOnce(table, c.Name, f)
 }
 
 // concurrently returns the definition of an index as a statement that lets writes go on.
@@ -304,19 +413,25 @@ func (a *advisor) columns() {
 			continue
 		}
 		effect := a.effect(r.OID)
-		alter := "ALTER TABLE " + r.SQL + " "
 		if effect.Rewrite {
 			for _, c := range r.Columns {
-				i := slices.IndexFunc(old.Columns, func(o column) bool { return o.Number == c.Number })
+				was := a.columnBefore(r, c)
+				at := a.origin(r, func(parent *relation) bool {
+					return slices.ContainsFunc(parent.Columns, func(p column) bool {
+						old := a.columnBefore(parent, p)
+						return p.Name == c.Name && (old == nil) == (was == nil) && (old == nil || old.Type != p.Type)
+					})
+				})
+				alter := "ALTER TABLE " + at.SQL + " "
 				switch {
-				case i < 0 && c.Generated:
+				case was == nil && c.Generated:
 					a.explained[r.OID] = true
-					a.add(Finding{
-						Rule: ruleRewrite, Text: "the values of the new column are computed, so it writes all of " + r.SQL + " anew while " + a.stops(r.OID) + " wait",
+					a.addOnce(at, c.Name, Finding{
+						Rule: ruleRewrite, Text: "the values of the new column are computed, so it writes all of " + at.SQL + " anew while " + a.stops(r.OID) + " wait",
 						Safer: []string{alter + "ADD COLUMN " + c.SQL + " " + c.Type + ";"},
 						Note:  "keep a plain column up to date with a trigger, and fill the old rows in batches",
 					})
-				case i < 0 && c.Default:
+				case was == nil && c.Default:
 					a.explained[r.OID] = true
 					expression, err := a.text(a.ctx, fmt.Sprintf("SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef AS d WHERE d.adrelid OPERATOR(pg_catalog.=) CAST('%d' AS pg_catalog.oid) AND d.adnum OPERATOR(pg_catalog.=) %d", r.OID, c.Number))
 					if err != nil {
@@ -326,18 +441,18 @@ func (a *advisor) columns() {
 					safer := []string{alter + "ADD COLUMN " + c.SQL + " " + c.Type + ";"}
 					for _, sequence := range a.after.List {
 						if sequence.Kind == "S" && a.before.relations[sequence.OID] == nil && strings.Contains(expression, sequence.Name) {
-							safer = append(safer, "CREATE SEQUENCE "+sequence.SQL+" OWNED BY "+r.SQL+"."+c.SQL+";")
+							safer = append(safer, "CREATE SEQUENCE "+sequence.SQL+" OWNED BY "+at.SQL+"."+c.SQL+";")
 						}
 					}
-					a.add(Finding{
-						Rule: ruleDefault, Text: "the default is not constant, so it writes all of " + r.SQL + " anew while " + a.stops(r.OID) + " wait",
+					a.addOnce(at, c.Name, Finding{
+						Rule: ruleDefault, Text: "the default is not constant, so it writes all of " + at.SQL + " anew while " + a.stops(r.OID) + " wait",
 						Safer: append(safer, alter+"ALTER COLUMN "+c.SQL+" SET DEFAULT "+expression+";"),
-						Note:  "then fill the old rows in batches: UPDATE " + r.SQL + " SET " + c.SQL + " = DEFAULT WHERE ...",
+						Note:  "then fill the old rows in batches: UPDATE " + at.SQL + " SET " + c.SQL + " = DEFAULT WHERE ...",
 					})
-				case i >= 0 && old.Columns[i].Type != c.Type:
+				case was != nil && was.Type != c.Type:
 					a.explained[r.OID] = true
-					a.add(Finding{
-						Rule: ruleRewrite, Text: fmt.Sprintf("%s and %s differ on disk, so it writes all of %s anew while %s wait", old.Columns[i].Type, c.Type, r.SQL, a.stops(r.OID)),
+					a.addOnce(at, c.Name, Finding{
+						Rule: ruleRewrite, Text: fmt.Sprintf("%s and %s differ on disk, so it writes all of %s anew while %s wait", was.Type, c.Type, at.SQL, a.stops(r.OID)),
 						Safer: []string{alter + "ADD COLUMN " + simple(c.Name+"_new") + " " + c.Type + ";"},
 						Note:  "keep the new column in step with a trigger, fill it in batches, then swap the names in a transaction",
 					})
@@ -346,19 +461,23 @@ func (a *advisor) columns() {
 		}
 		if added := newNotNull(r, old); len(added) > 0 && effect.Scan && !effect.Rewrite && !a.explained[r.OID] && a.stops(r.OID) != "" {
 			a.explained[r.OID] = true
+			at := a.origin(r, func(parent *relation) bool {
+				return slices.ContainsFunc(newNotNull(parent, a.before.relations[parent.OID]), func(c column) bool { return c.Name == added[0].Name })
+			})
+			alter := "ALTER TABLE " + at.SQL + " "
 			f := Finding{
-				Rule: ruleNotNull, Text: "it reads all of " + r.SQL + " while " + a.stops(r.OID) + " wait",
+				Rule: ruleNotNull, Text: "it reads all of " + at.SQL + " while " + a.stops(r.OID) + " wait",
 				Note: "each in a transaction of its own: SET NOT NULL then trusts the constraint, and reads nothing",
 			}
 			for _, c := range added {
-				name := simple(r.Name + "_" + c.Name + "_set")
+				name := simple(at.Name + "_" + c.Name + "_set")
 				f.Safer = append(f.Safer,
 					alter+"ADD CONSTRAINT "+name+" CHECK ("+c.SQL+" IS NOT NULL) NOT VALID;",
 					alter+"VALIDATE CONSTRAINT "+name+";",
 					alter+"ALTER COLUMN "+c.SQL+" SET NOT NULL;",
 					alter+"DROP CONSTRAINT "+name+";")
 			}
-			a.add(f)
+			a.addOnce(at, added[0].Name, f)
 		}
 	}
 }
@@ -420,10 +539,15 @@ func (a *advisor) rest() {
 				Note: "run it while nobody needs the table; to only remove dead rows, pg_repack and pg_squeeze need no such lock",
 			})
 		case e.Scan && slices.ContainsFunc(a.s.Locks, func(l Lock) bool { return l.Relation.OID == e.Relation.OID && l.StopsReads() }):
-			a.add(Finding{
+			f := Finding{
 				Rule: ruleScan, Text: "it reads all of " + e.Relation.SQL + " while " + stopped + " wait",
 				Note: "find out what is checked, and add it as a constraint that is NOT VALID first",
-			})
+			}
+			if len(a.retyped(a.after.relations[e.Relation.OID])) > 0 {
+				f.Text = "it builds indexes of " + e.Relation.SQL + " anew while " + stopped + " wait"
+				f.Note = "keep a new column in step with a trigger, fill it in batches, then swap the names in a transaction"
+			}
+			a.add(f)
 		}
 	}
 }

@@ -19,7 +19,12 @@ SELECT CAST(pg_catalog.json_build_object(
       'scans', pg_catalog.pg_stat_get_xact_numscans(c.oid),
       'columns', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
           'number', a.attnum, 'name', a.attname, 'sql', pg_catalog.quote_ident(a.attname), 'not_null', a.attnotnull,
-          'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'default', a.atthasdef,
+          'type', pg_catalog.concat(pg_catalog.format_type(a.atttypid, a.atttypmod), (
+            SELECT pg_catalog.concat(' COLLATE ', pg_catalog.quote_ident(s.nspname), '.', pg_catalog.quote_ident(l.collname))
+            FROM pg_catalog.pg_type AS y, pg_catalog.pg_collation AS l, pg_catalog.pg_namespace AS s
+            WHERE y.oid OPERATOR(pg_catalog.=) a.atttypid AND l.oid OPERATOR(pg_catalog.=) a.attcollation
+              AND s.oid OPERATOR(pg_catalog.=) l.collnamespace AND l.oid OPERATOR(pg_catalog.<>) y.typcollation)),
+          'default', a.atthasdef,
           'generated', a.attgenerated OPERATOR(pg_catalog.<>) '' OR a.attidentity OPERATOR(pg_catalog.<>) '') ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute AS a
         WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped

@@ -43,6 +43,23 @@ func TestPicture(t *testing.T) {
 	t.Parallel()
 	stage := newStage(t)
 	s := stage.play(t, "shop")
+	if *writePictures {
+		time.Sleep(12 * time.Second) // so that the times look realistic
+	}
+	checkPicture(t, s, "tree", "pglock tree: who waits for whom", "pglock tree", 0)
+}
+
+// TestTracePicture draws pglock trace in the same way.
+func TestTracePicture(t *testing.T) {
+	t.Parallel()
+	s := newStage(t).play(t, "none")
+	checkPicture(t, s, "trace", "pglock trace: what a migration locks, and what would be safer",
+		"pglock trace 0043_state.sql --schema schema.sql", 1)
+}
+
+// checkPicture runs a command in a terminal, and draws what it shows.
+func checkPicture(t *testing.T, s *scene, name, title, command string, code int) {
+	t.Helper()
 	for i, kv := range s.env {
 		if kv == "NO_COLOR=1" {
 			s.env[i] = "NO_COLOR="
@@ -51,17 +68,14 @@ func TestPicture(t *testing.T) {
 			s.env[i] = "TERM=xterm-256color"
 		}
 	}
-	if *writePictures {
-		time.Sleep(12 * time.Second) // so that the times look realistic
-	}
-	s.run(t, "pglock tree", 0)
+	s.run(t, command, code)
 	shown := strings.ReplaceAll(s.raw, "\r\n", "\n")
 	if !strings.Contains(shown, "\x1b[") {
 		t.Fatalf("the output has no colors: %q", shown)
 	}
 	for _, l := range themes {
-		path := filepath.Join(root, "docs", "pictures", "tree-"+l.name+".svg")
-		svg := draw("pglock tree: who waits for whom", l, "$ pglock tree\n"+shown)
+		path := filepath.Join(root, "docs", "pictures", name+"-"+l.name+".svg")
+		svg := draw(title, l, "$ "+command+"\n"+shown)
 		if err := xml.Unmarshal([]byte(svg), new(struct{})); err != nil {
 			t.Fatalf("%v\n%s", err, svg)
 		}

@@ -223,6 +223,10 @@ ALTER TABLE orders ALTER total TYPE bigint;
 ALTER TABLE orders ADD CONSTRAINT fk FOREIGN KEY (customer_id) REFERENCES customers (id);
 ALTER TABLE orders ALTER state SET NOT NULL;
 `,
+	"0043_state.sql": `SET lock_timeout = '2s';
+ALTER TABLE orders ALTER state SET NOT NULL;
+CREATE INDEX orders_state ON orders (state);
+`,
 }
 
 // extras has the other programs that the guides call, with their replacements here. The
