@@ -459,26 +459,54 @@ func (a *advisor) columns() {
 				}
 			}
 		}
+		if effect.Scan && !effect.Rewrite && a.stops(r.OID) != "" {
+			a.newNotNullColumns(r)
+		}
 		if added := newNotNull(r, old); len(added) > 0 && effect.Scan && !effect.Rewrite && !a.explained[r.OID] && a.stops(r.OID) != "" {
 			a.explained[r.OID] = true
 			at := a.origin(r, func(parent *relation) bool {
 				return slices.ContainsFunc(newNotNull(parent, a.before.relations[parent.OID]), func(c column) bool { return c.Name == added[0].Name })
 			})
-			alter := "ALTER TABLE " + at.SQL + " "
 			f := Finding{
 				Rule: ruleNotNull, Text: "it reads all of " + at.SQL + " while " + a.stops(r.OID) + " wait",
 				Note: "each in a transaction of its own: SET NOT NULL then trusts the constraint, and reads nothing",
 			}
 			for _, c := range added {
-				name := simple(at.Name + "_" + c.Name + "_set")
-				f.Safer = append(f.Safer,
-					alter+"ADD CONSTRAINT "+name+" CHECK ("+c.SQL+" IS NOT NULL) NOT VALID;",
-					alter+"VALIDATE CONSTRAINT "+name+";",
-					alter+"ALTER COLUMN "+c.SQL+" SET NOT NULL;",
-					alter+"DROP CONSTRAINT "+name+";")
+				f.Safer = append(f.Safer, setNotNull(at, c)...)
 			}
 			a.addOnce(at, added[0].Name, f)
 		}
+	}
+}
+
+// setNotNull returns the statements that make a column NOT NULL without reading the table
+// while others wait.
+func setNotNull(table *relation, c column) []string {
+	alter, name := "ALTER TABLE "+table.SQL+" ", simple(table.Name+"_"+c.Name+"_set")
+	return []string{
+		alter + "ADD CONSTRAINT " + name + " CHECK (" + c.SQL + " IS NOT NULL) NOT VALID;",
+		alter + "VALIDATE CONSTRAINT " + name + ";",
+		alter + "ALTER COLUMN " + c.SQL + " SET NOT NULL;",
+		alter + "DROP CONSTRAINT " + name + ";",
+	}
+}
+
+// newNotNullColumns finds new columns that are NOT NULL and have no default.
+func (a *advisor) newNotNullColumns(r *relation) {
+	for _, c := range r.Columns {
+		if a.columnBefore(r, c) != nil || !c.NotNull || c.Default || c.Generated {
+			continue
+		}
+		a.explained[r.OID] = true
+		at := a.origin(r, func(parent *relation) bool {
+			return slices.ContainsFunc(parent.Columns, func(p column) bool { return p.Name == c.Name && a.columnBefore(parent, p) == nil })
+		})
+		a.addOnce(at, c.Name, Finding{
+			Rule:  ruleNotNull,
+			Text:  "the new column has no default, so it fails if " + at.SQL + " has a row, and it reads all of it to know, while " + a.stops(r.OID) + " wait",
+			Safer: append([]string{"ALTER TABLE " + at.SQL + " ADD COLUMN " + c.SQL + " " + c.Type + ";"}, setNotNull(at, c)...),
+			Note:  "each in a transaction of its own; fill the column in batches before VALIDATE",
+		})
 	}
 }
 

@@ -80,6 +80,8 @@ func TestCatalogSaferIsSafer(t *testing.T) {
 		{rule: "default-rewrites", schema: parted, sql: "ALTER TABLE logs ADD s bigserial"},
 		{rule: "check-validates", schema: parted, sql: "ALTER TABLE logs ADD CHECK (a <> '')"},
 		{rule: "not-null-scans", schema: parted, sql: "ALTER TABLE logs ALTER a SET NOT NULL, ALTER b SET NOT NULL"},
+		{rule: "not-null-scans", schema: parted, sql: "ALTER TABLE logs ADD c text NOT NULL"},
+		{rule: "not-null-scans", sql: "ALTER TABLE orders ADD c text NOT NULL"},
 		{rule: "index-not-concurrent", sql: "CREATE INDEX odd ON orders (lower(status)) WHERE total > 1"},
 		{rule: "index-not-concurrent", sql: "CREATE UNIQUE INDEX ON orders (status)"},
 		{rule: "drop-index-not-concurrent", sql: "DROP INDEX orders_total"},
