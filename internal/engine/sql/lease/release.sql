@@ -5,8 +5,11 @@
 -- If one that was held was not released, another transaction has locked its row.
 --
 -- FOR NO KEY UPDATE: releasing does not wait for a fence. SKIP LOCKED: nor for anything else.
+--
+-- The owner is compared as a column of the join, not with $5. Postgres expects few leases of
+-- one owner, and would compare each with all that are to be released.
 WITH returned AS (
-    SELECT r.name, r.slot, r.token, r.again, r.number
+    SELECT r.name, r.slot, r.token, r.again, r.number, CAST($5 AS pg_catalog.text) AS owner
     FROM ROWS FROM (pg_catalog.unnest(CAST($1 AS pg_catalog._text)), pg_catalog.unnest(CAST($2 AS pg_catalog._int4)), pg_catalog.unnest(CAST($3 AS pg_catalog._int8)), pg_catalog.unnest(CAST($4 AS pg_catalog._bool))) WITH ORDINALITY AS r (name, slot, token, again, number)
 ), freed AS (
     UPDATE pglock.lease AS l
@@ -16,7 +19,7 @@ WITH returned AS (
         SELECT l.name, l.slot, r.again, r.number
         FROM returned AS r
         JOIN pglock.lease AS l ON l.name OPERATOR(pg_catalog.=) r.name AND l.slot OPERATOR(pg_catalog.=) r.slot
-        WHERE l.token OPERATOR(pg_catalog.=) r.token AND l.owner OPERATOR(pg_catalog.=) CAST($5 AS pg_catalog.text)
+        WHERE l.token OPERATOR(pg_catalog.=) r.token AND l.owner OPERATOR(pg_catalog.=) r.owner
         ORDER BY l.name, l.slot
         FOR NO KEY UPDATE OF l SKIP LOCKED
     ) AS f
