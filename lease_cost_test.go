@@ -1,11 +1,14 @@
 package pglock_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A planNode is a node of a plan, as EXPLAIN (ANALYZE, FORMAT JSON) shows it.
@@ -100,5 +103,59 @@ func TestCatalogLeasePlans(t *testing.T) {
 		release(mode + ", all held when it was analyzed")
 		take(mode + ", all held when it was analyzed")
 		release(mode + ", all held when it was analyzed")
+	}
+}
+
+// A snapshot that is held for an hour keeps every version of a session's row. Renewing it
+// stays cheap all the same: the versions take a few pages, and few of them are read.
+func TestCatalogRenewalsUnderASnapshot(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.installLeases()
+	text, err := os.ReadFile("internal/engine/sql/lease/renew.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.exec("PREPARE renew AS " + string(text))
+	d.exec("INSERT INTO pglock.session (id, until) SELECT 'other ' || i, 'infinity' FROM generate_series(1, 20) AS i")
+	d.exec("INSERT INTO pglock.session (id, until) VALUES ('me', 'infinity')")
+	holder, err := pgx.Connect(t.Context(), d.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close(context.Background())
+	for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT FROM pglock.session"} {
+		if _, err := holder.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cost := func() (pages, read int) {
+		t.Helper()
+		var text string
+		d.scan(&text, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE renew('me', '30000')")
+		var plans []struct {
+			Plan struct {
+				Hit  int `json:"Shared Hit Blocks"`
+				Read int `json:"Shared Read Blocks"`
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &plans); err != nil {
+			t.Fatal(err)
+		}
+		d.scan(&pages, "SELECT pg_relation_size('pglock.session') / current_setting('block_size')::int")
+		return pages, plans[0].Plan.Hit + plans[0].Plan.Read
+	}
+	pages, read := cost()
+	const heartbeats = 360 // an hour's, with a time to live of 30 seconds
+	for range heartbeats {
+		d.exec("EXECUTE renew('me', '30000')")
+	}
+	after, readAfter := cost()
+	t.Logf("%d pages, %d read at first; after %d renewals %d pages, %d read", pages, read, heartbeats, after, readAfter)
+	if after > pages+10 || readAfter > read+20 {
+		t.Errorf("the table grew from %d to %d pages, and a renewal reads %d instead of %d", pages, after, readAfter, read)
+	}
+	if _, err := holder.Exec(t.Context(), "SELECT 1 / (count(*) = 21)::int FROM pglock.session"); err != nil {
+		t.Errorf("the snapshot was not held: %v", err)
 	}
 }
