@@ -162,6 +162,70 @@ func TestTopInTmux(t *testing.T) {
 	shows("was terminated\nprompt>")
 }
 
+// The same in GNU screen, whose terminal can do less.
+func TestTopInScreen(t *testing.T) {
+	t.Parallel()
+	screen := shell(t, "screen")
+	s := newSite(t)
+	idle, migration := queue(t, s)
+	dir, sockets := t.TempDir(), filepath.Join(t.TempDir(), "screens")
+	if err := os.Mkdir(sockets, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "rc"), []byte("startup_message off\ndefutf8 on\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(testBinary(t), filepath.Join(dir, "pglock")); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(screen, append([]string{"-c", filepath.Join(dir, "rc"), "-S", "top"}, args...)...)
+		cmd.Env = append(s.env(), "PATH="+dir+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HISTFILE=", "SCREENDIR="+sockets, "TERM=screen")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("screen %v: %v: %s", args, err, out)
+		}
+	}
+	copied := filepath.Join(dir, "hardcopy")
+	shows := func(text string) {
+		t.Helper()
+		var shown string
+		defer func() {
+			if t.Failed() {
+				t.Logf("%q is not on the screen:\n%s", text, shown)
+			}
+		}()
+		eventually(t, "the screen has "+text, func() bool {
+			run("-p", "0", "-X", "hardcopy", copied)
+			screen, _ := os.ReadFile(copied) // it is written a moment later
+			shown = string(screen)
+			return strings.Contains(shown, text)
+		})
+	}
+	types := func(text string) {
+		t.Helper()
+		run("-p", "0", "-X", "stuff", text)
+	}
+	run("-d", "-m", "env", "PS1=prompt> ", "bash", "--norc", "--noprofile", "-i")
+	t.Cleanup(func() { run("-X", "quit") })
+	shows("prompt>")
+	types("pglock top --on orders\r")
+	shows(fmt.Sprintf(`> ! pid %d "forgotten"`, idle.PID))
+	types("\x1a")
+	shows("Stopped")
+	types("fg\r")
+	shows(fmt.Sprintf(`> ! pid %d "forgotten"`, idle.PID))
+	types("t")
+	shows("[ enter keeps it ]")
+	types(fmt.Sprint(idle.PID) + "\r")
+	if err := migration.Join(); err != nil {
+		t.Errorf("the migration: %v", err)
+	}
+	shows("was terminated")
+	types("q")
+	shows("was terminated\nprompt>")
+}
+
 // The command stays small, whatever it imports.
 func TestSize(t *testing.T) {
 	t.Parallel()

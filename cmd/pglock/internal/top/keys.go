@@ -25,7 +25,7 @@ func (m *model) handleKey(key tea.KeyPressMsg) tea.Cmd {
 	m.lastKey = m.now
 	switch key.String() {
 	case "ctrl+c":
-		return tea.Quit
+		return m.quit()
 	case "ctrl+z":
 		return tea.Suspend
 	}
@@ -44,13 +44,19 @@ func (m *model) handleKey(key tea.KeyPressMsg) tea.Cmd {
 	return m.listKey(key)
 }
 
+// quit ends the program.
+func (m *model) quit() tea.Cmd {
+	m.left = true
+	return tea.Quit
+}
+
 // listKey handles a key while a list is shown.
 func (m *model) listKey(key tea.KeyPressMsg) tea.Cmd {
 	l := m.list()
 	height := max(m.layout().list, 1)
 	switch key.String() {
 	case "q":
-		return tea.Quit
+		return m.quit()
 	case "up", "k":
 		l.move(-1)
 	case "down", "j":

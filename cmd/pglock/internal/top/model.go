@@ -49,8 +49,9 @@ type model struct {
 	notice string
 	until  time.Time // when notice disappears
 	log    []entry
-	picked int // in the list of databases
-	scroll int // in a page
+	picked int  // in the list of databases
+	scroll int  // in a page
+	left   bool // the program ends
 }
 
 // A page is what covers the lists.

@@ -58,9 +58,14 @@ func (m *model) layout() layout {
 	return l
 }
 
-// View draws the screen.
+// View draws the screen. At the end it clears it: a terminal without an alternate screen,
+// such as GNU screen's unless it is told to have one, keeps what is there, and what comes
+// after it would be mixed with it.
 func (m *model) View() tea.View {
-	v := tea.NewView(strings.Join(m.screen(), "\n"))
+	var v tea.View
+	if !m.left {
+		v = tea.NewView(strings.Join(m.screen(), "\n"))
+	}
 	v.AltScreen = true
 	v.WindowTitle = "pglock top"
 	return v
