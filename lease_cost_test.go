@@ -132,7 +132,7 @@ func TestCatalogRenewalsUnderASnapshot(t *testing.T) {
 	cost := func() (pages, read int) {
 		t.Helper()
 		var text string
-		d.scan(&text, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE renew('me', '30000')")
+		d.scan(&text, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE renew('me', '3600000')")
 		var plans []struct {
 			Plan struct {
 				Hit  int `json:"Shared Hit Blocks"`
@@ -147,15 +147,19 @@ func TestCatalogRenewalsUnderASnapshot(t *testing.T) {
 	}
 	pages, read := cost()
 	const heartbeats = 360 // an hour's, with a time to live of 30 seconds
+	var broken string
 	for range heartbeats {
-		d.exec("EXECUTE renew('me', '30000')")
+		d.scan(&broken, "EXECUTE renew('me', '3600000')")
 	}
 	after, readAfter := cost()
 	t.Logf("%d pages, %d read at first; after %d renewals %d pages, %d read", pages, read, heartbeats, after, readAfter)
 	if after > pages+10 || readAfter > read+20 {
 		t.Errorf("the table grew from %d to %d pages, and a renewal reads %d instead of %d", pages, after, readAfter, read)
 	}
-	if _, err := holder.Exec(t.Context(), "SELECT 1 / (count(*) = 21)::int FROM pglock.session"); err != nil {
+	if broken != "0" || after == pages {
+		t.Errorf("the last renewal says %q, and there are %d pages: the row was not renewed", broken, after)
+	}
+	if _, err := holder.Exec(t.Context(), "SELECT 1 / (count(*) = 21)::int FROM pglock.session WHERE until = 'infinity'"); err != nil {
 		t.Errorf("the snapshot was not held: %v", err)
 	}
 }

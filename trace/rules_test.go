@@ -56,7 +56,9 @@ func TestCatalogSaferIsSafer(t *testing.T) {
 		// A statement that changes the type of a column makes its constraints and indexes anew.
 		typed = `CREATE TABLE parent (id int PRIMARY KEY);
 			CREATE TABLE typed (id int PRIMARY KEY, code varchar(10) UNIQUE CHECK (code <> ''), parent int REFERENCES parent, n numeric(5, 2) UNIQUE, name varchar(10));
-			CREATE INDEX ON typed (name);`
+			CREATE INDEX ON typed (name);
+			CREATE TABLE kinds (code varchar(10) PRIMARY KEY CHECK (code <> '') CHECK (code = lower(code)));
+			CREATE TABLE items2 (kind varchar(10) CONSTRAINT of_kind REFERENCES kinds, n int, CONSTRAINT few CHECK (n < 10), CONSTRAINT one UNIQUE (n));`
 		// What a partition inherits is advised for its parent.
 		parted = `ALTER TABLE logs ADD n int, ADD a text, ADD b text;
 			CREATE TABLE logs_2023 PARTITION OF logs FOR VALUES FROM ('2023-01-01') TO ('2024-01-01');`
@@ -64,8 +66,20 @@ func TestCatalogSaferIsSafer(t *testing.T) {
 	for _, test := range []struct {
 		rule, sql string
 		schema    string // besides shop
+		first     string // what a finding says is to be done before
+		text      string // of a finding
 		since     int
 	}{
+		{rule: "check-validates", schema: typed, sql: "ALTER TABLE kinds ALTER code TYPE varchar(20)", text: "it checks kinds_code_check, kinds_code_check1 again"},
+		{rule: "", schema: typed, sql: "ALTER TABLE items2 ALTER kind TYPE varchar(20)"},
+		{rule: "constraint-builds-index", schema: typed, sql: "ALTER TABLE items2 DROP CONSTRAINT one, ADD CONSTRAINT one UNIQUE (n, kind)"},
+		{rule: "constraint-builds-index", schema: typed, sql: "ALTER TABLE items2 DROP CONSTRAINT one, ADD CONSTRAINT one UNIQUE (n), ALTER kind TYPE text"},
+		{rule: "check-validates", schema: typed, sql: "ALTER TABLE items2 DROP CONSTRAINT few, ADD CONSTRAINT few CHECK (n < 20)"},
+		{rule: "foreign-key-validates", schema: typed, sql: "ALTER TABLE items2 DROP CONSTRAINT of_kind, ADD CONSTRAINT of_kind FOREIGN KEY (kind) REFERENCES kinds ON DELETE CASCADE"},
+		{rule: "constraint-builds-index", sql: "ALTER TABLE orders ADD c int UNIQUE", first: "ALTER TABLE orders ADD c int", text: "after a statement that adds the column"},
+		{rule: "check-validates", sql: "ALTER TABLE orders DROP COLUMN note, ADD c int CHECK (c > 1)", first: "ALTER TABLE orders ADD c int", text: "after a statement that adds the column"},
+		{rule: "constraint-builds-index", sql: "ALTER TABLE plain ADD c int PRIMARY KEY", first: "ALTER TABLE plain ADD c int NOT NULL DEFAULT 1", text: "NOT NULL: do that before it"},
+		{rule: "scan-under-lock", sql: "ALTER TABLE orders VALIDATE CONSTRAINT positive, ALTER note TYPE text", text: "it reads all of orders while"},
 		{rule: "rewrite", schema: typed, sql: "ALTER TABLE typed ALTER id TYPE bigint"},
 		{rule: "rewrite", schema: typed, sql: "ALTER TABLE parent ALTER id TYPE bigint"},
 		{rule: "rewrite", schema: typed, sql: "ALTER TABLE typed ALTER parent TYPE bigint"},
@@ -73,8 +87,8 @@ func TestCatalogSaferIsSafer(t *testing.T) {
 		{rule: "check-validates", schema: typed, sql: "ALTER TABLE typed ALTER code TYPE text, ALTER n TYPE numeric(9, 2)"},
 		{rule: "", schema: typed, sql: "ALTER TABLE typed ALTER n TYPE numeric(9, 2)"},
 		{rule: "", schema: typed, sql: "ALTER TABLE typed ALTER name TYPE text"},
-		{rule: "scan-under-lock", schema: typed, sql: `ALTER TABLE typed ALTER name TYPE text COLLATE "C"`},
-		{rule: "scan-under-lock", schema: typed, sql: `ALTER TABLE typed ALTER code TYPE text COLLATE "C"`},
+		{rule: "scan-under-lock", schema: typed, sql: `ALTER TABLE typed ALTER name TYPE text COLLATE "C"`, text: "it builds indexes of typed anew"},
+		{rule: "scan-under-lock", schema: typed, sql: `ALTER TABLE typed ALTER code TYPE text COLLATE "C"`, text: "it builds indexes of typed anew"},
 		{rule: "rewrite", schema: parted, sql: "ALTER TABLE logs ALTER n TYPE bigint"},
 		{rule: "rewrite", schema: parted, sql: "ALTER TABLE logs ADD g int GENERATED ALWAYS AS (n * 2) STORED"},
 		{rule: "default-rewrites", schema: parted, sql: "ALTER TABLE logs ADD s bigserial"},
@@ -121,10 +135,16 @@ func TestCatalogSaferIsSafer(t *testing.T) {
 			if test.schema == parted && (len(s.Findings) != 1 || !strings.HasPrefix(strings.Join(s.Findings[0].Safer, ""), "ALTER TABLE logs ")) {
 				t.Errorf("%v", s.Findings)
 			}
+			if test.text != "" && !strings.Contains(s.Findings[0].Text+s.Findings[0].Note, test.text) {
+				t.Errorf("no %q in %v", test.text, s.Findings)
+			}
 			if test.rule == "" || test.rule == "scan-under-lock" {
 				return // there is nothing safer
 			}
 			var safer []string
+			if test.first != "" {
+				safer = append(safer, test.first+";")
+			}
 			for _, f := range s.Findings {
 				safer = append(safer, f.Safer...)
 			}

@@ -70,6 +70,8 @@ type constraint struct {
 	References int64  `json:"references"`
 	Parent     int64  `json:"parent"`
 	Index      int64  `json:"index"`
+	Columns    []int  `json:"columns"`    // numbers
+	Referenced []int  `json:"referenced"` // numbers of columns of References
 }
 
 // readState reads the state in the traced session, which may be in a transaction whose

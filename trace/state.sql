@@ -40,7 +40,8 @@ SELECT CAST(pg_catalog.json_build_object(
       'table', CAST(CAST(k.conrelid AS pg_catalog.text) AS pg_catalog.int8),
       'references', CAST(CAST(k.confrelid AS pg_catalog.text) AS pg_catalog.int8),
       'parent', CAST(CAST(k.conparentid AS pg_catalog.text) AS pg_catalog.int8),
-      'index', CAST(CAST(k.conindid AS pg_catalog.text) AS pg_catalog.int8)
+      'index', CAST(CAST(k.conindid AS pg_catalog.text) AS pg_catalog.int8),
+      'columns', k.conkey, 'referenced', k.confkey
     )), '[]')
     FROM pg_catalog.pg_constraint AS k
     WHERE k.oid OPERATOR(pg_catalog.>=) CAST(16384 AS pg_catalog.oid)

@@ -178,13 +178,14 @@ func TestTopInScreen(t *testing.T) {
 	if err := os.Symlink(testBinary(t), filepath.Join(dir, "pglock")); err != nil {
 		t.Fatal(err)
 	}
-	run := func(args ...string) {
+	run := func(args ...string) error {
 		t.Helper()
 		cmd := exec.Command(screen, append([]string{"-c", filepath.Join(dir, "rc"), "-S", "top"}, args...)...)
 		cmd.Env = append(s.env(), "PATH="+dir+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HISTFILE=", "SCREENDIR="+sockets, "TERM=screen")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("screen %v: %v: %s", args, err, out)
+			return fmt.Errorf("screen %v: %w: %s", args, err, out)
 		}
+		return nil
 	}
 	copied := filepath.Join(dir, "hardcopy")
 	shows := func(text string) {
@@ -196,18 +197,26 @@ func TestTopInScreen(t *testing.T) {
 			}
 		}()
 		eventually(t, "the screen has "+text, func() bool {
-			run("-p", "0", "-X", "hardcopy", copied)
-			screen, _ := os.ReadFile(copied) // it is written a moment later
+			// The session may not be there yet, and the copy is written a moment later.
+			if err := run("-p", "0", "-X", "hardcopy", copied); err != nil {
+				shown = err.Error()
+				return false
+			}
+			screen, _ := os.ReadFile(copied)
 			shown = string(screen)
 			return strings.Contains(shown, text)
 		})
 	}
 	types := func(text string) {
 		t.Helper()
-		run("-p", "0", "-X", "stuff", text)
+		if err := run("-p", "0", "-X", "stuff", text); err != nil {
+			t.Fatal(err)
+		}
 	}
-	run("-d", "-m", "env", "PS1=prompt> ", "bash", "--norc", "--noprofile", "-i")
-	t.Cleanup(func() { run("-X", "quit") })
+	if err := run("-d", "-m", "env", "PS1=prompt> ", "bash", "--norc", "--noprofile", "-i"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = run("-X", "quit") }) // it may have ended
 	shows("prompt>")
 	types("pglock top --on orders\r")
 	shows(fmt.Sprintf(`> ! pid %d "forgotten"`, idle.PID))
