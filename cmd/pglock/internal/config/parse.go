@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"unicode"
@@ -255,8 +256,8 @@ func (p *parser) config(c *Config, n *yaml.Node) error {
 	if err == nil {
 		err = p.checkAttributes(&c.Defaults)
 	}
-	slices.SortFunc(c.Databases, func(a, b Database) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(c.Views, func(a, b View) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(c.Databases, func(i, j int) bool { return c.Databases[i].Name < c.Databases[j].Name })
+	sort.Slice(c.Views, func(i, j int) bool { return c.Views[i].Name < c.Views[j].Name })
 	return err
 }
 
