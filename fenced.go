@@ -45,8 +45,9 @@ type fencedLock struct {
 func (h fencedLock) Token() int64 { return h.token }
 
 // withToken returns h with a token if r demands one, which leases have without it. If that fails,
-// it releases h.
-func (l *Locker) withToken(ctx context.Context, op string, keys []Key, h held, r request) (held, error) {
+// it releases h. Its caller adds what was done to the error: here, that would cost each lock an
+// allocation for the keys.
+func (l *Locker) withToken(ctx context.Context, h held, r request) (held, error) {
 	if !r.fenced || l.schema != "" {
 		return h, nil
 	}
@@ -67,7 +68,7 @@ func (l *Locker) withToken(ctx context.Context, op string, keys []Key, h held, r
 	case !errors.Is(err, ErrUnavailable):
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return nil, newError(op, keys, err)
+	return nil, err
 }
 
 // newToken returns a token for holds, all of which were held when it was made. Postgres

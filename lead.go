@@ -41,7 +41,9 @@ func (l *Locker) Lead(ctx context.Context, key Key, fn func(context.Context) err
 		var h held
 		hold, err := l.acquire(ctx, op, key, r)
 		if err == nil {
-			h, err = l.withToken(ctx, op, []Key{key}, oneLock{hold}, r)
+			if h, err = l.withToken(ctx, oneLock{hold}, r); err != nil {
+				err = newError(op, []Key{key}, err)
+			}
 		}
 		switch {
 		case err == nil:

@@ -30,9 +30,9 @@ func (l *Locker) LockAll(ctx context.Context, keys []Key, opts ...LockOption) (*
 	if err != nil {
 		return nil, err
 	}
-	h, err := l.withToken(ctx, op, keys, holds, r)
+	h, err := l.withToken(ctx, holds, r)
 	if err != nil {
-		return nil, err
+		return nil, newError(op, keys, err)
 	}
 	return l.newLock(h, keys[0], keys...), nil
 }
@@ -49,9 +49,9 @@ func (l *Locker) DoAll(ctx context.Context, keys []Key, fn func(context.Context)
 	if err != nil {
 		return r.orSkip(ctx, err)
 	}
-	h, err := l.withToken(ctx, op, keys, holds, r)
+	h, err := l.withToken(ctx, holds, r)
 	if err != nil {
-		return err
+		return newError(op, keys, err)
 	}
 	return l.run(ctx, op, h, fn, keys...)
 }

@@ -72,9 +72,9 @@ func (l *Locker) Lock(ctx context.Context, key Key, opts ...LockOption) (*Lock, 
 	if err != nil {
 		return nil, err
 	}
-	h, err := l.withToken(ctx, op, []Key{key}, oneLock{hold}, r)
+	h, err := l.withToken(ctx, oneLock{hold}, r)
 	if err != nil {
-		return nil, err
+		return nil, newError(op, []Key{key}, err)
 	}
 	return l.newLock(h, key), nil
 }
@@ -120,9 +120,9 @@ func (l *Locker) Do(ctx context.Context, key Key, fn func(context.Context) error
 	if r.every > 0 {
 		fn = dueAfterError(hold, fn)
 	}
-	h, err := l.withToken(ctx, op, []Key{key}, oneLock{hold}, r)
+	h, err := l.withToken(ctx, oneLock{hold}, r)
 	if err != nil {
-		return err
+		return newError(op, []Key{key}, err)
 	}
 	return l.run(ctx, op, h, fn, key)
 }
