@@ -535,7 +535,7 @@ func (t *tracer) validates(r, old *relation, after *state) bool {
 func newNotNull(r, old *relation) []column {
 	var columns []column
 	for _, c := range r.Columns {
-		if i := slices.IndexFunc(old.Columns, func(o column) bool { return o.Number == c.Number }); i >= 0 && c.NotNull && !old.Columns[i].NotNull {
+		if was := old.column(c.Number); was != nil && c.NotNull && !was.NotNull {
 			columns = append(columns, c)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,6 +48,17 @@ type relation struct {
 	Parent    int64    `json:"parent"`
 	Scans     int64    `json:"scans"` // sequential scans in this transaction
 	Columns   []column `json:"columns"`
+}
+
+// column returns the column with a number, or nil, also if there is no relation.
+func (r *relation) column(number int) *column {
+	if r == nil {
+		return nil
+	}
+	if i := slices.IndexFunc(r.Columns, func(c column) bool { return c.Number == number }); i >= 0 {
+		return &r.Columns[i]
+	}
+	return nil
 }
 
 type column struct {
@@ -186,4 +198,12 @@ func granted(locks []heldLock) map[lockKey]bool {
 		}
 	}
 	return held
+}
+
+// constraintAt returns the constraint of a table with a name and a type, or nil.
+func (s *state) constraintAt(table int64, name, kind string) *constraint {
+	if i := slices.IndexFunc(s.Keys, func(c constraint) bool { return c.Table == table && c.Name == name && c.Type == kind }); i >= 0 {
+		return &s.Keys[i]
+	}
+	return nil
 }
