@@ -29,14 +29,20 @@ func (term *terminal) screen() string {
 // shows waits until the terminal's screen has a text.
 func (term *terminal) shows(text string) {
 	term.t.Helper()
+	awaitScreen(term.t, text, term.screen)
+}
+
+// awaitScreen waits until a screen, of which capture returns the text, has a text.
+func awaitScreen(t *testing.T, text string, capture func() string) {
+	t.Helper()
 	var screen string
 	defer func() {
-		if term.t.Failed() {
-			term.t.Logf("%q is not on the screen:\n%s", text, screen)
+		if t.Failed() {
+			t.Logf("%q is not on the screen:\n%s", text, screen)
 		}
 	}()
-	eventually(term.t, "the screen has "+text, func() bool {
-		screen = term.screen()
+	eventually(t, "the screen has "+text, func() bool {
+		screen = capture()
 		return strings.Contains(screen, text)
 	})
 }
@@ -124,16 +130,7 @@ func TestTopInTmux(t *testing.T) {
 	}
 	shows := func(text string) {
 		t.Helper()
-		var screen string
-		defer func() {
-			if t.Failed() {
-				t.Logf("%q is not on the screen:\n%s", text, screen)
-			}
-		}()
-		eventually(t, "the screen has "+text, func() bool {
-			screen = run("capture-pane", "-p")
-			return strings.Contains(screen, text)
-		})
+		awaitScreen(t, text, func() string { return run("capture-pane", "-p") })
 	}
 	run("new-session", "-d", "-x", "120", "-y", "30", "env PS1='prompt> ' bash --norc --noprofile -i")
 	t.Cleanup(func() { run("kill-server") })
@@ -190,21 +187,13 @@ func TestTopInScreen(t *testing.T) {
 	copied := filepath.Join(dir, "hardcopy")
 	shows := func(text string) {
 		t.Helper()
-		var shown string
-		defer func() {
-			if t.Failed() {
-				t.Logf("%q is not on the screen:\n%s", text, shown)
-			}
-		}()
-		eventually(t, "the screen has "+text, func() bool {
+		awaitScreen(t, text, func() string {
 			// The session may not be there yet, and the copy is written a moment later.
 			if err := run("-p", "0", "-X", "hardcopy", copied); err != nil {
-				shown = err.Error()
-				return false
+				return err.Error()
 			}
-			screen, _ := os.ReadFile(copied)
-			shown = string(screen)
-			return strings.Contains(shown, text)
+			shown, _ := os.ReadFile(copied)
+			return string(shown)
 		})
 	}
 	types := func(text string) {

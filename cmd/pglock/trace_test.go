@@ -40,16 +40,8 @@ func TestTraceContract(t *testing.T) {
 	conn := connectTo(t, s.server.ConnString(s.name)+" application_name=holder")
 	conn.exec(t, "CREATE TABLE orders (id int PRIMARY KEY, status text); INSERT INTO orders VALUES (1)")
 	conn.exec(t, "BEGIN; SELECT FROM orders")
-	folder := t.TempDir()
-	schema, file := filepath.Join(folder, "schema.sql"), filepath.Join(folder, "1.sql")
-	for name, text := range map[string]string{
-		schema: "CREATE TABLE orders (id int PRIMARY KEY, status text);",
-		file:   "ALTER TABLE orders ALTER id TYPE bigint; CREATE INDEX ON orders (status);",
-	} {
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	schema := writeFile(t, "schema.sql", "CREATE TABLE orders (id int PRIMARY KEY, status text);")
+	file := writeFile(t, "1.sql", "ALTER TABLE orders ALTER id TYPE bigint; CREATE INDEX ON orders (status);")
 	objects := s.jsonObjects(t, "trace", file, "--schema", schema, "--accept", "-o", "json", "--against", s.server.ConnString(s.name), "--sample", "1s")
 	if len(objects) != 2 {
 		t.Fatalf("%d statements", len(objects))
@@ -148,9 +140,6 @@ func TestTraceHereAsks(t *testing.T) {
 func TestTraceInShadow(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	if !dumps(t, s.server) {
-		t.Skip("pg_dump is missing, or too old")
-	}
 	dsn := s.server.ConnString(s.name)
 	s.exec(t, "CREATE TABLE public.orders (id int PRIMARY KEY, status text)")
 	s.exec(t, "INSERT INTO public.orders VALUES (1)")
@@ -160,11 +149,11 @@ func TestTraceInShadow(t *testing.T) {
 	file := writeFile(t, "1.sql", "ALTER TABLE orders ALTER id TYPE bigint; CREATE INDEX ON orders (status); CREATE INDEX CONCURRENTLY ON orders (id, status)")
 	schema := writeFile(t, "schema.sql", "CREATE TABLE public.orders (id int PRIMARY KEY, status text);")
 	env := []string{"PGOPTIONS=-c search_path=" + pgtest.ShadowPath}
-	for _, args := range [][]string{
-		{"--schema", schema, "--against", s.name},
-		{"--against", s.name},
-		{"--here", "-y", "--lock-timeout", "20s"},
-	} {
+	calls := [][]string{{"--schema", schema, "--against", s.name}}
+	if dumps(t, s.server) {
+		calls = append(calls, []string{"--against", s.name})
+	}
+	for _, args := range append(calls, []string{"--here", "-y", "--lock-timeout", "20s"}) {
 		want := []string{"AccessExclusiveLock on orders: stops reads and writes", "rewrite: all of it is written anew", "index-not-concurrent", "cannot-run-in-transaction"}
 		if slices.Contains(args, "--against") {
 			want = append(want, "would wait now for pid ", `("holder", `)
@@ -261,12 +250,7 @@ func TestTraceShowsNothingEvil(t *testing.T) {
 func TestTraceWorkflow(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"git", "bash"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal("in CI this must be tested: ", err)
-			}
-			t.Skip("not tested: ", err)
-		}
+		shell(t, program)
 	}
 	guide, err := os.ReadFile("../../docs/trace.md")
 	if err != nil {
